@@ -39,13 +39,13 @@ from .scenes_draw import (
 
 Structure = Callable[[Rng, Array, int], None]
 Curves = tuple[Array, Array]
-SPACING = 0.4  # pixels between the points of a curve: finer than any point spread function here
+SPACING = 0.6  # pixels between the points of a curve: finer than any point spread function here
 
 
 def lens_psf(rng: Rng) -> Psf:
-    """A microscope's profile: Gaussian, diffraction by a clear pupil, confocal or with a halo; FWHM 1.7 to 4 px."""
+    """A microscope's profile: Gaussian, diffraction by a clear pupil, confocal or with a halo; FWHM 1.7 to 4.4 px."""
     pick = rng.random()
-    width = rng.uniform(1.75, 3.2) if rng.random() < 0.8 else rng.uniform(3.2, 4.2)
+    width = rng.uniform(1.75, 3.2) if rng.random() < 0.65 else rng.uniform(3.2, 4.4)
     if pick < 0.45:
         return gaussian_psf(width, rng.uniform(0, 0.08), rng.uniform(0, np.pi))
     if pick < 0.7:
@@ -135,7 +135,7 @@ def add_curves(rng: Rng, sub: Array, curves: Curves, value: Array, width: float 
 
 
 def _strands(width: float) -> int:
-    return 1 if width < 0.3 else 2 * int(np.ceil(2 * width)) + 1
+    return 1 if width < 0.3 else 2 * int(np.ceil(1.6 * width)) + 1
 
 
 # --- cell bodies ------------------------------------------------------------------------------------------------

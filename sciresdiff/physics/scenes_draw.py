@@ -200,7 +200,14 @@ def halo_psf(core_px: float, halo_px: float, share: float) -> Psf:
 
 
 def pupil_psf(
-    rng: Rng, width_px: float, obstruction: float, spider: float, waves: float, stretch: float = 1.0, power: int = 1
+    rng: Rng,
+    width_px: float,
+    obstruction: float,
+    spider: float,
+    waves: float,
+    stretch: float = 1.0,
+    power: int = 1,
+    scatter: float = 0.0,
 ) -> Psf:
     """Diffraction by an aberrated pupil, averaged over a band of wavelengths.
 
@@ -217,6 +224,8 @@ def pupil_psf(
         Ratio of the pixel's sides on the sky.
     power : int
         2 for a confocal microscope (illumination times detection).
+    scatter : float
+        Share of the light in an exponential halo a few pixels wide.
     """
     n = 2 * OVER * MARGIN
     line = (np.arange(n, dtype=np.float32) - n / 2) * (2 * OVER * width_px / n)
@@ -232,7 +241,8 @@ def pupil_psf(
         field = np.fft.fft2(_aperture(u, v, obstruction, spider, turn, 2 * OVER * width_px / n) * wave)
         total += np.abs(field).astype(np.float32) ** 2
     profile = ndimage.gaussian_filter(np.fft.fftshift(total) ** power, OVER * rng.uniform(0.2, 0.4))
-    return finish_psf(profile)
+    far = np.sqrt(_radius2(0.0, 0.0)) / rng.uniform(4, 15)
+    return finish_psf(profile / profile.sum() + scatter * np.exp(-far) / np.exp(-far).sum())
 
 
 def _aperture(u: Array, v: Array, obstruction: float, spider: float, turn: float, step: float) -> Array:

@@ -44,7 +44,15 @@ def telescope_psf(rng: Rng) -> Psf:
     if pick < 0.5:
         waves, stretch = log_uniform(rng, 0.01, 0.08), rng.uniform(0.92, 1.08)
         spider = rng.uniform(0.015, 0.05)
-        return pupil_psf(rng, rng.uniform(1.45, 2.3), rng.uniform(0.1, 0.4), spider, float(waves), stretch)
+        return pupil_psf(
+            rng,
+            rng.uniform(1.45, 2.6),
+            rng.uniform(0.1, 0.4),
+            spider,
+            float(waves),
+            stretch,
+            scatter=rng.uniform(0, 0.1),
+        )
     if pick < 0.75:
         return moffat_psf(width, rng.uniform(2.5, 5.0), rng.uniform(0, 0.12), angle)
     if pick < 0.9:
@@ -57,7 +65,9 @@ def _finish(rng: Rng, sub: Array, psf: Psf, label: str, peaks: Array | None = No
     frame = render(sub, psf)
     if peaks is not None and len(peaks) > 4 and rng.random() < 0.35:
         well = float(np.quantile(peaks, 1 - log_uniform(rng, 0.001, 0.2)))
-        frame = bleed(rng, frame, max(well, 30.0))
+        # not so low that trails or a galaxy's flat body are all that is left of the frame
+        least = max(float(np.quantile(frame[::4, ::4], 0.997)), float(frame.max()) * log_uniform(rng, 0.02, 0.3))
+        frame = bleed(rng, frame, max(well, least, 200.0))
     if rng.random() < 0.1:
         add_hits(rng, frame, rng.poisson(frame.size * log_uniform(rng, 1e-5, 3e-4)), log_uniform(rng, 50, 2e4))
     return Scene(crop(frame), psf.fwhm_px, label)
@@ -67,14 +77,14 @@ def _finish(rng: Rng, sub: Array, psf: Psf, label: str, peaks: Array | None = No
 
 
 def star_peaks(rng: Rng, n: int, brightest: float) -> Array:
-    """Peaks of `n` stars: a power law or a broken one with a bump, over four to six decades below `brightest`."""
+    """Peaks of `n` stars: a power law or a broken one with a bump, over three to six decades below `brightest`."""
     top = np.log10(brightest)
-    log_peak = np.linspace(max(top - rng.uniform(4, 6), -0.7), top, 512)
-    if rng.random() < 0.45:
-        log_density = -rng.uniform(0.3, 1.4) * log_peak
+    log_peak = np.linspace(max(top - rng.uniform(3, 6), -0.7), top, 512)
+    if rng.random() < 0.35:
+        log_density = -rng.uniform(0.2, 1.2) * log_peak
     else:
-        knee = rng.uniform(1.0, max(1.5, top - 0.5))
-        faint, bright = rng.uniform(-0.5, 0.5), rng.uniform(0.7, 1.6)
+        knee = max(1.0, top - rng.uniform(0.8, 3.5))
+        faint, bright = rng.uniform(-0.6, 0.4), rng.uniform(0.6, 1.6)
         log_density = -np.where(log_peak < knee, faint, bright) * (log_peak - knee)
         bump, width = rng.uniform(knee, top), rng.uniform(0.05, 0.3)
         log_density += rng.uniform(0, 0.8) * np.exp(-(((log_peak - bump) / width) ** 2))
@@ -129,24 +139,24 @@ def sparse(rng: Rng, size: int) -> Scene:
 def crowded(rng: Rng, size: int) -> Scene:
     """A field in the Milky Way or a nearby galaxy: hundreds to thousands of stars, patchy where dust is in front."""
     sub, psf = canvas(size), telescope_psf(rng)
-    x, y = positions(rng, size, _count(rng, size, 120, 9000))
+    x, y = positions(rng, size, _count(rng, size, 150, 8000))
     if rng.random() < 0.25:
         dust = random_field(rng, side(size), rng.uniform(2.5, 3.5))
         keep = rng.random(len(x)) < np.exp(-np.exp(rng.uniform(0.3, 1.2) * at(dust, x, y)))
         x, y = x[keep], y[keep]
-    peaks = draw_stars(rng, sub, psf, x, y, log_uniform(rng, 1e3, 5e5))
+    peaks = draw_stars(rng, sub, psf, x, y, log_uniform(rng, 1e3, 1e6))
     return _finish(rng, sub, psf, "crowded", peaks)
 
 
 def globular(rng: Rng, size: int) -> Scene:
     """A globular cluster: stars that crowd towards a centre, which may lie outside the frame."""
     sub, psf = canvas(size), telescope_psf(rng)
-    n, core = _count(rng, size, 800, 12000), log_uniform(rng, 0.05, 0.8) * size
+    n, core = _count(rng, size, 1200, 12000), log_uniform(rng, 0.05, 1.0) * size
     cx, cy = rng.uniform(-0.2, 1.2, 2) * size
     # King's surface density (1 + (r / core)^2)^-1 out to a tidal radius
     r = core * np.sqrt(np.expm1(rng.random(n) * np.log1p((1.2 * size / core) ** 2)))
     angle, flat = rng.uniform(0, 2 * np.pi, n), rng.uniform(0.8, 1.0)
-    peaks = draw_stars(rng, sub, psf, cx + r * np.cos(angle), cy + flat * r * np.sin(angle), log_uniform(rng, 1e3, 1e6))
+    peaks = draw_stars(rng, sub, psf, cx + r * np.cos(angle), cy + flat * r * np.sin(angle), log_uniform(rng, 1e4, 2e6))
     return _finish(rng, sub, psf, "globular", peaks)
 
 
@@ -208,7 +218,8 @@ def elliptical(rng: Rng, size: int, cx: float, cy: float, re: float) -> Array:
     u, v = _ellipse(size, cx, cy, ratio, angle)
     light = sersic(_soft(u, v), re, rng.uniform(2, 6))
     if rng.random() < 0.2:
-        light *= np.exp(-rng.uniform(0.5, 2) * np.exp(-(((v - rng.normal(0, 0.1 * re)) / (0.15 * re)) ** 2)))
+        lane = np.exp(-(((v - rng.normal(0, 0.1 * re)) / (0.15 * re)) ** 2) - (u / (0.8 * re)) ** 2)
+        light *= np.exp(-rng.uniform(0.5, 2) * lane)
     return light / light.max()
 
 
@@ -390,8 +401,6 @@ def gas(rng: Rng, size: int) -> Array:
     cloud = warp(cloud, *(strength * random_field(rng, n, 3.5, longest=n / 3) for _ in "yx"))
     if rng.random() < 0.5:
         cloud *= np.exp(-np.exp(rng.uniform(0.8, 2) * (random_field(rng, n, rng.uniform(2.6, 3.4)) - 0.5)))
-    cloud = cloud - np.quantile(cloud[::8, ::8], rng.uniform(0, 0.3))
-    cloud = np.maximum(cloud, 0)
     return (cloud / (np.quantile(cloud[::4, ::4], 0.9995) + 1e-9)).astype(np.float32)
 
 
