@@ -1,0 +1,174 @@
+"""The door: commands, and how errors and signals become one line and an exit code."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Annotated, Any, NoReturn, TextIO
+
+import typer
+from typer.core import TyperGroup
+
+from sciresdiff import __version__
+from sciresdiff.cli import degrade, evaluate, show, train, upscale
+from sciresdiff.cli.run import describe
+from sciresdiff.cli.voice import Voice
+from sciresdiff.jobs import batch
+
+INTERRUPTED, TERMINATED, USAGE = 130, 143, 2
+HELP = ("-h", "--help")
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "degrade": degrade.degrade,
+    "train-prior": train.train_prior,
+    "train-refiner": train.train_refiner,
+    "upscale": upscale.upscale,
+    "evaluate": evaluate.evaluate,
+    "models": show.models,
+    "methods": show.methods,
+    "info": show.info,
+}
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived; like KeyboardInterrupt it passes everything that cleans up."""
+
+
+class Door(TyperGroup):
+    """The group of all commands: whatever happens inside ends in one line and an exit code."""
+
+    def main(  # type: ignore[override]  # the keywords that are left out go through ``extra``
+        self, args: Sequence[str] | None = None, prog_name: str | None = None, standalone_mode: bool = True, **extra: Any
+    ) -> Any:
+        """Run a command; exit with its code, or return it where ``standalone_mode`` is off."""
+        words = list(sys.argv[1:] if args is None else args)
+        verbose = any(w == "--verbose" or (w[:1] == "-" and w[:2] != "--" and "v" in w) for w in words)
+        with heed_sigterm(), plain_warnings(quiet="-q" in words or "--quiet" in words):
+            code = self._guarded(words or ["--help"], verbose, **extra)
+        if standalone_mode:
+            sys.exit(code)
+        return code
+
+    def _guarded(self, words: list[str], verbose: bool, **extra: Any) -> int:
+        """The exit code of a command, its problems told."""
+        try:
+            if self._helped(words):
+                return 0
+            return super().main(words, "sciresdiff", standalone_mode=False, **extra) or 0
+        except typer.Exit as end:
+            return end.exit_code
+        except (KeyboardInterrupt, typer.Abort):
+            return INTERRUPTED
+        except Terminated:
+            return TERMINATED
+        except BrokenPipeError:  # the reader of our output went away, which is its right
+            sys.stdout = None  # type: ignore[assignment]
+            return 0
+        except Exception as problem:
+            return told(problem, verbose)
+
+    def _helped(self, words: list[str]) -> bool:
+        """Print the help if that is all that is wanted; parsing first would cost more than the help does."""
+        if words[-1] not in HELP or len(words) > 2 or (len(words) == 2 and words[0] not in self.commands):
+            return False
+        shown: Any = self
+        root = context = typer.Context(self, info_name="sciresdiff")
+        if len(words) == 2:
+            shown = self.commands[words[0]]
+            context = typer.Context(shown, info_name=words[0], parent=root)
+        shown.format_help(context, context.make_formatter())
+        return True
+
+
+def told(problem: Exception, verbose: bool) -> int:
+    """Say what went wrong in one line and return the exit code."""
+    if hasattr(problem, "format_message"):
+        Voice().complain(usage_line(problem))
+        return USAGE
+    Voice().complain(describe(problem, verbose))
+    return batch.exit_code(problem)
+
+
+def usage_line(problem: Any) -> str:
+    """The parser's complaint, with the option first and the way to the help last."""
+    line = problem.format_message().replace("Value error, ", "").rstrip(".")
+    path = getattr(getattr(problem, "ctx", None), "command_path", "sciresdiff")
+    return f"{line}; see '{path} --help'"
+
+
+@contextmanager
+def heed_sigterm() -> Iterator[None]:
+    """Turn SIGTERM into an exception, so that half-written files are cleaned up."""
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise Terminated
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not in the main thread, where no signal arrives
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def plain_warnings(quiet: bool) -> Iterator[None]:
+    """Show a library's warning as one line on stderr."""
+
+    def show_one(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if not quiet:
+            Voice().complain(f"warning: {message}")
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show_one
+        yield
+
+
+def version(value: bool) -> None:
+    """Print the version and stop."""
+    if value:
+        print(f"sciresdiff {__version__}")
+        raise typer.Exit
+
+
+app = typer.Typer(
+    cls=Door,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": list(HELP)},
+)
+for _name, _command in COMMANDS.items():
+    app.command(_name)(_command)
+
+
+@app.callback()
+def root(
+    show_version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=version, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Super-resolve FITS and TIFF science images, with an error plane and a verdict.
+
+    Example: sciresdiff upscale low.fits -o high.fits --scale 4 --psf gaussian:fwhm=2.1px
+    """
+
+
+def main() -> None:
+    """The console script."""
+    app()

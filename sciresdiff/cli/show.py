@@ -1,0 +1,74 @@
+"""``sciresdiff models``, ``sciresdiff methods`` and ``sciresdiff info``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from sciresdiff.cli import options as o
+from sciresdiff.cli.voice import Voice, plain
+
+
+def models(json: o.Json = False) -> None:
+    """List the models that are there, with their cards.
+
+    Example: sciresdiff models
+    """
+    from sciresdiff.model import shipped
+
+    _list(shipped(), json, empty="no model is shipped; --model physics needs none")
+
+
+def methods(json: o.Json = False) -> None:
+    """List the diffusion methods that a refiner can be trained with.
+
+    Example: sciresdiff methods
+    """
+    from sciresdiff.diffusion import method
+
+    _list([{"name": name, **_fields(method.load(name))} for name in method.names()], json, empty="no method")
+
+
+def info(
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="FITS, TIFF or HDF5 images.")],
+    json: o.Json = False,
+) -> None:
+    """Say what is understood of a file, and what would be assumed: planes, quantity, unit, noise, PSF, WCS.
+
+    Example: sciresdiff info frame.fits
+    """
+    from sciresdiff import io
+
+    _list([{"file": path, **io.describe(path)} for path in files], json, empty="no file")
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    """The public fields of a record, whatever holds them."""
+    found = value if isinstance(value, Mapping) else vars(value)
+    return {name: item for name, item in found.items() if not name.startswith("_")}
+
+
+def _list(records: list[dict[str, Any]], json: bool, empty: str) -> None:
+    """Print records as JSON lines, or as blocks of ``name: value``."""
+    voice = Voice(json=json)
+    if not records:
+        voice.say(empty)
+    for i, record in enumerate(records):
+        if json:
+            voice.record(record)
+        else:
+            print("\n" * (i > 0) + "\n".join(_lines(plain(record))))
+
+
+def _lines(record: Mapping[str, Any], indent: str = "") -> list[str]:
+    """``name: value``, one to a line, tables indented; what is unknown is said to be."""
+    lines = []
+    for name, value in record.items():
+        if isinstance(value, dict) and value:
+            lines += [f"{indent}{name}:", *_lines(value, indent + "  ")]
+        else:
+            shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+            lines.append(f"{indent}{name}: {'unknown' if shown is None else shown}")
+    return lines

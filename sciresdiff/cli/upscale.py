@@ -1,0 +1,166 @@
+"""``sciresdiff upscale``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from sciresdiff.cli import options as o
+from sciresdiff.cli.run import over_files
+
+ModelName = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="NAME|PATH|physics",
+        rich_help_panel=o.MODEL,
+        help="A shipped model, a model's folder or file, or physics (no network). Default: by kind and scale.",
+    ),
+]
+Scale = Annotated[
+    int | None,
+    typer.Option(
+        metavar="2|4", callback=o.at_least(1), rich_help_panel=o.MODEL, help="Fine pixels per input pixel, each axis."
+    ),
+]
+TargetFwhm = Annotated[
+    float | None,
+    typer.Option(
+        metavar="PX",
+        callback=o.above_zero,
+        rich_help_panel=o.PHYSICS,
+        help="FWHM of the Gaussian PSF of the output, in output pixels.",
+    ),
+]
+Offset = Annotated[
+    str | None,
+    typer.Option(metavar="ADU", rich_help_panel=o.NOISE, help="Value of a pixel without light: a number or a map."),
+]
+Mask = Annotated[
+    str | None,
+    typer.Option(metavar="EXT|FILE", rich_help_panel=o.NOISE, help="Bad pixels (not zero): an extension or a file."),
+]
+Saturation = Annotated[
+    float | None, typer.Option(metavar="ADU", rich_help_panel=o.NOISE, help="Value from which a pixel is saturated.")
+]
+Samples = Annotated[
+    int,
+    typer.Option(
+        metavar="K", callback=o.at_least(1), rich_help_panel=o.SAMPLING, help="Draws from the posterior; mean out."
+    ),
+]
+SaveSamples = Annotated[
+    bool,
+    typer.Option(
+        "--save-samples",
+        rich_help_panel=o.SAMPLING,
+        help="Keep the draws: errors of sums, colours and lengths are measured on them.",
+    ),
+]
+Steps = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", callback=o.at_least(1), rich_help_panel=o.SAMPLING, help="Refiner steps; default: the model's."
+    ),
+]
+Refine = Annotated[
+    bool,
+    typer.Option(
+        "--refine/--no-refine", rich_help_panel=o.SAMPLING, help="Draw with the refiner, or stop at the prior."
+    ),
+]
+Consistency = Annotated[
+    Literal["noise", "exact", "off"],
+    typer.Option(
+        metavar="noise|exact|off",
+        rich_help_panel=o.SAMPLING,
+        help="How the data are met: within their noise, exactly, or not at all.",
+    ),
+]
+Tile = Annotated[
+    int | None,
+    typer.Option(metavar="PX", callback=o.at_least(1), rich_help_panel=o.SAMPLING, help="Tile side in input pixels."),
+]
+Checks = Annotated[
+    bool,
+    typer.Option(
+        "--checks/--no-checks", rich_help_panel=o.CHECKS, help="Run the checks that need no truth on the output."
+    ),
+]
+Assume2D = Annotated[
+    bool,
+    typer.Option(
+        "--assume-2d", rich_help_panel=o.INPUT, help="Restore a widefield z-stack plane by plane all the same."
+    ),
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option(metavar="TYPE", rich_help_panel=o.OUTPUT, help="Type of a TIFF output, for instance float32."),
+]
+
+
+def upscale(
+    inputs: o.Inputs,
+    output: o.Output,
+    model: ModelName = None,
+    scale: Scale = None,
+    psf: o.Psf = None,
+    kernel: o.Kernel = None,
+    target_fwhm: TargetFwhm = None,
+    quantity: o.Quantity = None,
+    gain: o.Gain = None,
+    read_noise: o.ReadNoise = None,
+    offset: Offset = None,
+    variance: o.Variance = None,
+    mask: Mask = None,
+    saturation: Saturation = None,
+    samples: Samples = 8,
+    save_samples: SaveSamples = False,
+    steps: Steps = None,
+    refine: Refine = True,
+    consistency: Consistency = "noise",
+    tile: Tile = None,
+    checks: Checks = True,
+    axes: o.Axes = None,
+    pixel_size: o.PixelSize = None,
+    assume_2d: Assume2D = False,
+    dtype: Dtype = None,
+    recursive: o.Recursive = False,
+    overwrite: o.Overwrite = False,
+    dry_run: o.DryRun = False,
+    seed: o.Seed = 0,
+    device: o.Device = "auto",
+    threads: o.Threads = None,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+    json: o.Json = False,
+    config: o.Config = None,
+) -> None:
+    """Restore frames on a finer grid, with planes for the error and for the support by the data.
+
+    Example: sciresdiff upscale low.fits -o high.fits --scale 4 --psf gaussian:fwhm=2.1px --variance VAR
+
+    What is not given is read from the header, else measured from the frame, and said on stderr in one line each.
+    """
+    values = dict(locals())
+    from sciresdiff.jobs import upscale as job
+
+    values.update(
+        gain=o.number("--gain", gain),
+        read_noise=o.number("--read-noise", read_noise),
+        offset=o.number("--offset", offset, low=None),
+    )
+    options = o.pick(job.UpscaleOptions, values)
+
+    def scale_of(path: Path) -> int:
+        return scale or int(job.plan(path, options)["scale"])
+
+    over_files(
+        inputs,
+        o.pick(o.Shared, values),
+        scale_of,
+        work=lambda task, progress: job.run(task.source, task.target, options, progress),
+        plan=lambda path: job.plan(path, options),
+    )

@@ -1,0 +1,103 @@
+"""What the program says: words on stderr, data on stdout."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, is_dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from sciresdiff.jobs.batch import Progress
+
+INTERVAL_S = 10.0
+"""Time between two lines of progress where there is no terminal."""
+
+
+def plain(value: Any) -> Any:
+    """The value in JSON's own types; numbers that JSON does not have (NaN, infinity) become None."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [plain(item) for item in value]
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+@dataclass
+class Voice:
+    """How much is said, and where."""
+
+    quiet: bool = False
+    verbose: bool = False
+    json: bool = False
+    console: Console = field(default_factory=lambda: Console(stderr=True, soft_wrap=True, highlight=False))
+
+    def say(self, line: str) -> None:
+        """One line for the user, unless ``-q``."""
+        if not self.quiet:
+            self.console.print(line, markup=False)
+
+    def complain(self, line: str) -> None:
+        """One line about what went wrong, always."""
+        self.console.print(f"sciresdiff: {' '.join(line.split())}", markup=False)
+
+    def record(self, value: Any) -> None:
+        """One JSON record, alone on its line of stdout."""
+        print(json.dumps(plain(value), ensure_ascii=False, allow_nan=False), flush=True)
+
+    @contextmanager
+    def progress(self) -> Iterator[Progress]:
+        """A bar on a terminal, else one plain line at intervals; nothing with ``-q``."""
+        if self.quiet:
+            yield _silent
+        elif self.console.is_terminal:
+            with _bar(self.console) as progress:
+                yield progress
+        else:
+            yield Ticker()
+
+
+def _silent(done: int, total: int, label: str) -> None:
+    """Progress that nobody sees."""
+
+
+@contextmanager
+def _bar(console: Console) -> Iterator[Progress]:
+    """A bar that follows the last label."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bars:
+        task = bars.add_task("", total=None)
+        yield lambda done, total, label: bars.update(task, completed=done, total=total, description=label)
+
+
+@dataclass
+class Ticker:
+    """One plain line on stderr at most every ``INTERVAL_S`` seconds."""
+
+    last: float = field(default_factory=time.monotonic)
+
+    def __call__(self, done: int, total: int, label: str) -> None:
+        """Say how far the job is, if the last line is long enough ago."""
+        now = time.monotonic()
+        if now - self.last >= INTERVAL_S:
+            self.last = now
+            print(f"{label}: {done} of {total}", file=sys.stderr, flush=True)

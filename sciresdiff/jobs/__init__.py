@@ -1,0 +1,1 @@
+"""Whole jobs over files: plan, run, record."""

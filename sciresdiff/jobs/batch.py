@@ -1,0 +1,314 @@
+"""Many inputs, one job each: find the files, name the outputs, run, and collect what went wrong."""
+
+from __future__ import annotations
+
+import errno
+import glob
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from sciresdiff.errors import InputError, ResourceError, SciresdiffError, UsageError
+
+SUFFIXES: tuple[str, ...] = (
+    *(".ome.tiff", ".ome.tif", ".tiff", ".tif"),
+    *(".fits.fz", ".fits.gz", ".fits", ".fit", ".fts", ".fz"),
+    *(".hdf5", ".h5"),
+)
+"""Endings that a folder is searched for, the longer of two that fit first."""
+
+WRITTEN_AS = {".fits.fz": ".fits", ".fits.gz": ".fits", ".fz": ".fits"}
+"""Compressed input -> ending of the output, which is written plain."""
+
+NOT_INPUTS = re.compile(r"_(err|support|var)\.tiff?$")
+"""Planes that stand beside a TIFF: part of an image, not one of their own."""
+
+BUG = 1
+
+
+class Progress(Protocol):
+    """Told now and then how far a job is."""
+
+    def __call__(self, done: int, total: int, label: str) -> None:
+        """``done`` of ``total`` steps are behind us, and ``label`` says what is being done."""
+
+
+def no_progress(done: int, total: int, label: str) -> None:
+    """The progress of a job that nobody watches."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """An input file, and where it lies below the folder that was named."""
+
+    path: Path
+    below: Path = Path()
+
+
+@dataclass(frozen=True)
+class Task:
+    """One input and the output that it becomes."""
+
+    source: Path
+    target: Path
+
+
+def split_suffix(path: Path) -> tuple[str, str]:
+    """Stem and ending of a file name, double endings such as ``.ome.tif`` and ``.fits.fz`` kept together."""
+    for suffix in SUFFIXES:
+        if path.name.lower().endswith(suffix) and len(path.name) > len(suffix):
+            return path.name[: -len(suffix)], path.name[-len(suffix) :]
+    return path.stem, path.suffix
+
+
+def is_image(path: Path) -> bool:
+    """Whether a folder's file is one that we read."""
+    named = path.name.lower()
+    return path.is_file() and named.endswith(SUFFIXES) and not named.startswith(".") and not NOT_INPUTS.search(named)
+
+
+def find_inputs(
+    specs: Sequence[str], recursive: bool = False, stdin: Iterable[str] = (), skip: Path | None = None
+) -> list[Found]:
+    """Expand files, folders, globs, ``@list.txt`` and ``-`` into files.
+
+    Parameters
+    ----------
+    specs
+        What the user named, in order.
+    recursive
+        Walk folders to the bottom; otherwise only their own files are taken.
+    stdin
+        Lines that ``-`` stands for; empty lines and lines that start with ``#`` are left out.
+    skip
+        An output folder, whose files are never inputs.
+
+    Raises
+    ------
+    InputError
+        A list that is missing, a pattern or folder without an image, or nothing at all.
+    """
+    found: dict[Path, Found] = {}
+    for spec in specs:
+        for item in _expand(spec, recursive, stdin):
+            if skip is None or skip.resolve() not in item.path.resolve().parents or spec == str(item.path):
+                found.setdefault(item.path, item)
+    if not found:
+        raise InputError(f"{' '.join(specs) or 'inputs'}: no image to work on")
+    return list(found.values())
+
+
+def _expand(spec: str, recursive: bool, stdin: Iterable[str]) -> Iterator[Found]:
+    """The files that one word of the command line stands for."""
+    if spec == "-":
+        yield from _listed(stdin, recursive)
+    elif spec.startswith("@"):
+        yield from _listed(_lines(Path(spec[1:])), recursive)
+    elif Path(spec).is_dir():
+        yield from _in_folder(Path(spec), recursive)
+    elif not Path(spec).exists() and glob.has_magic(spec):
+        matches = sorted(glob.glob(spec, recursive=recursive))
+        if not matches:
+            raise InputError(f"{spec}: no file matches this pattern")
+        yield from (Found(Path(match)) for match in matches if is_image(Path(match)))
+    else:
+        yield Found(Path(spec))
+
+
+def _listed(lines: Iterable[str], recursive: bool) -> Iterator[Found]:
+    """Inputs from a list, one to a line."""
+    for line in map(str.strip, lines):
+        if line and not line.startswith("#"):
+            yield from _expand(line, recursive, ())
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of a list file."""
+    try:
+        return path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as problem:
+        raise InputError(f"@{path}: the list of inputs cannot be read ({reason(problem)})") from problem
+
+
+def _in_folder(folder: Path, recursive: bool) -> Iterator[Found]:
+    """The images of a folder, in the order of their names."""
+    paths = sorted(p for p in (folder.rglob("*") if recursive else folder.iterdir()) if is_image(p))
+    if not paths:
+        hint = "" if recursive else "; --recursive looks into its folders too"
+        raise InputError(f"{folder}: no FITS, TIFF or HDF5 image in this folder{hint}")
+    yield from (Found(path, path.parent.relative_to(folder)) for path in paths)
+
+
+def is_folder(output: Path, specs: Sequence[str], count: int) -> bool:
+    """Whether ``output`` names a folder: it is one, ends in a slash, or has to hold more than one file."""
+    many = count > 1 or any(spec == "-" or spec.startswith("@") or Path(spec).is_dir() for spec in specs)
+    return many or output.is_dir()
+
+
+def place(
+    found: Sequence[Found], output: str, specs: Sequence[str], scale_of: Callable[[Path], int | None]
+) -> list[Task]:
+    """Name the output of every input.
+
+    One input goes to ``output`` itself; several go into the folder ``output`` as ``{stem}_x{scale}{suffix}``, below
+    the same folders as the inputs.
+
+    Raises
+    ------
+    UsageError
+        Two inputs that would get the same output, an output that is its own input, or a folder name that a file has.
+    """
+    folder = Path(output)
+    if not (output.endswith("/") or is_folder(folder, specs, len(found))):
+        return [_checked(Task(found[0].path, folder))]
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"--output: {output} is a file, but {len(found)} inputs need a folder; give a folder's name")
+    tasks = [_checked(Task(item.path, folder / item.below / _named(item.path, scale_of))) for item in found]
+    _refuse_twins(tasks)
+    return tasks
+
+
+def _named(path: Path, scale_of: Callable[[Path], int | None]) -> str:
+    """``{stem}_x{scale}{suffix}``."""
+    stem, suffix = split_suffix(path)
+    scale = scale_of(path)
+    return f"{stem}{'' if scale is None else f'_x{scale}'}{WRITTEN_AS.get(suffix.lower(), suffix)}"
+
+
+def _checked(task: Task) -> Task:
+    """The task, unless it would write over its own input."""
+    if task.target.resolve() == task.source.resolve():
+        raise UsageError(f"--output: {task.target} is the input itself; give another name")
+    return task
+
+
+def _refuse_twins(tasks: Sequence[Task]) -> None:
+    """Refuse two inputs for one output."""
+    seen: dict[Path, Path] = {}
+    for task in tasks:
+        if task.target in seen:
+            raise UsageError(
+                f"--output: {seen[task.target]} and {task.source} would both become {task.target};"
+                " use --recursive on their common folder, or run them apart"
+            )
+        seen[task.target] = task.source
+
+
+def check_target(task: Task, overwrite: bool) -> None:
+    """Refuse an output that exists, or that cannot be made where it is wanted.
+
+    Raises
+    ------
+    UsageError
+        The output exists and ``overwrite`` is off, or is a folder, or lies below a file.
+    """
+    target = task.target
+    if target.is_dir():
+        raise UsageError(f"--output: {target} is a folder; give a file's name")
+    if target.exists() and not overwrite:
+        raise UsageError(f"--output: {target} exists; use --overwrite to replace it, or give another name")
+    above = next(folder for folder in target.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise UsageError(f"--output: {target} cannot be written, because {above} is a file; give another name")
+
+
+@contextmanager
+def folder_for(target: Path) -> Iterator[None]:
+    """Make the folders above ``target``; take those that were made away again if the work inside fails."""
+    missing = [folder for folder in target.absolute().parents if not folder.exists()]
+    try:
+        target.absolute().parent.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise UsageError(f"--output: {target} cannot be written ({reason(problem)}); give another name") from problem
+    try:
+        yield
+    except BaseException:
+        for folder in missing:
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+        raise
+
+
+def reason(problem: BaseException) -> str:
+    """What went wrong, in a few words on one line."""
+    told = problem.strerror if isinstance(problem, OSError) and problem.strerror else str(problem)
+    return " ".join(told.split()) or type(problem).__name__
+
+
+def as_error(problem: BaseException) -> SciresdiffError | None:
+    """The error that a user can mend, or None where the fault is ours."""
+    if isinstance(problem, SciresdiffError):
+        return problem
+    if isinstance(problem, MemoryError) or type(problem).__name__ == "OutOfMemoryError" or _allocation(problem):
+        return ResourceError(f"memory ran out ({reason(problem)}); try a smaller --tile, or a part of the frame")
+    if isinstance(problem, OSError):
+        where = problem.filename or "a file"
+        if problem.errno in (errno.ENOSPC, errno.EDQUOT):
+            return ResourceError(f"{where}: the disk is full ({reason(problem)})")
+        if problem.filename:
+            return InputError(f"{where}: {reason(problem)}")
+    return None
+
+
+def _allocation(problem: BaseException) -> bool:
+    """torch reports a failed allocation in main memory as a plain RuntimeError."""
+    return isinstance(problem, RuntimeError) and "DefaultCPUAllocator" in str(problem)
+
+
+def exit_code(problem: BaseException) -> int:
+    """The code that this problem ends the program with."""
+    error = as_error(problem)
+    return BUG if error is None else error.exit_code
+
+
+def worst(codes: Iterable[int]) -> int:
+    """The code of many: a bug before all, else the highest."""
+    codes = list(codes)
+    return BUG if BUG in codes else max(codes, default=0)
+
+
+def run(
+    tasks: Sequence[Task],
+    work: Callable[[Task], Mapping[str, Any]],
+    done: Callable[[Task, Mapping[str, Any]], int | None],
+    failed: Callable[[Task, Exception], None],
+    overwrite: bool = False,
+) -> int:
+    """Do every task, the good ones also after a bad one.
+
+    Parameters
+    ----------
+    work
+        Does one task and returns its record.
+    done
+        Told each record; may return an exit code that the record deserves.
+    failed
+        Told each failure.
+
+    Returns
+    -------
+    int
+        The worst exit code.
+    """
+    codes = []
+    for task in tasks:
+        try:
+            check_source(task.source)
+            check_target(task, overwrite)
+            with folder_for(task.target):
+                record = work(task)
+        except Exception as problem:  # the others are done all the same, and the caller tells which failed
+            failed(task, problem)
+            codes.append(exit_code(problem))
+        else:
+            codes.append(done(task, record) or 0)
+    return worst(codes)
+
+
+def check_source(path: Path) -> None:
+    """Refuse an input that is not there."""
+    if not path.exists():
+        raise InputError(f"{path}: no such file")
