@@ -1,0 +1,33 @@
+"""The errors that a user can cause, each with the exit code that the command line returns for it."""
+
+from __future__ import annotations
+
+
+class SciresdiffError(Exception):
+    """Something that a user can mend: one line that names the option or file, what was given and what to try."""
+
+    exit_code = 1
+
+
+class UsageError(SciresdiffError):
+    """An option or value that cannot be used, or an output that exists."""
+
+    exit_code = 2
+
+
+class InputError(SciresdiffError):
+    """An input or a model that is missing, unreadable, unsupported or inconsistent."""
+
+    exit_code = 3
+
+
+class CheckFailed(SciresdiffError):
+    """A check failed under ``--strict``."""
+
+    exit_code = 4
+
+
+class ResourceError(SciresdiffError):
+    """Disk or memory ran out."""
+
+    exit_code = 5

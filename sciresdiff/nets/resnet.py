@@ -1,0 +1,46 @@
+"""A plain residual network without normalisation, at one resolution."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def zeroed(conv: nn.Conv2d) -> nn.Conv2d:
+    """The same convolution with all its weights zero, so that what it adds is nothing until it has learned."""
+    nn.init.zeros_(conv.weight)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    return conv
+
+
+class Block(nn.Module):
+    """x + conv(relu(conv(x))), as in EDSR (Lim et al. 2017)."""
+
+    def __init__(self, width: int) -> None:
+        """Two 3x3 convolutions of ``width`` channels."""
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = zeroed(nn.Conv2d(width, width, 3, padding=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, width, h, w) to the same."""
+        return x + self.second(F.relu(self.first(x)))
+
+
+class ResNet(nn.Module):
+    """Convolution, ``depth`` residual blocks, convolution."""
+
+    multiple_of = 1
+
+    def __init__(self, inputs: int, outputs: int, width: int = 64, depth: int = 5) -> None:
+        """Channels in and out, channels inside, number of blocks."""
+        super().__init__()
+        self.head = nn.Conv2d(inputs, width, 3, padding=1)
+        self.body = nn.Sequential(*[Block(width) for _ in range(depth)])
+        self.tail = zeroed(nn.Conv2d(width, outputs, 3, padding=1))
+        self.receptive_px = 2 * depth + 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, h, w) to (B, outputs, h, w)."""
+        return self.tail(self.body(F.relu(self.head(x))))

@@ -1,0 +1,234 @@
+"""The measurement: blur by a kernel, then integration over the coarse pixel, with an exact adjoint.
+
+A separable kernel acts on one axis after the other, and blur, reflection at the border and block sum of one axis are
+together one banded matrix.  A kernel that is not separable is a short sum of separable ones (its singular value
+decomposition).  The matrices are held in blocks of rows, so that a frame of any size costs a few dozen multiply-adds
+per fine pixel, and the adjoint is the transpose of the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sciresdiff.errors import InputError
+from sciresdiff.frame import Quantity
+
+ROWS_PER_BLOCK = 32
+"""Rows of one block: large enough for an efficient matrix product, small enough that few zeros are multiplied."""
+
+
+def separable(kernel: NDArray[np.float64], error: float = 1e-5, max_rank: int = 12) -> NDArray[np.float64]:
+    """A kernel as a sum of outer products, ``kernel[y, x] = sum_r u[r, y] v[r, x]``.
+
+    Parameters
+    ----------
+    kernel : (K, L) float array.
+    error : largest sum of absolute differences between the kernel and the result, as a share of ``sum |kernel|``.
+    max_rank : most terms; a kernel that needs more is cut there.
+
+    Returns
+    -------
+    (rank, 2, max(K, L)) array: ``u`` and ``v`` of every term, zero-padded to one length, and scaled so that the sum
+    over the kernel is kept exactly.
+    """
+    u, s, vt = np.linalg.svd(kernel)
+    norm = np.abs(kernel).sum()
+    rank = 1
+    while rank < min(max_rank, len(s)) and np.abs(kernel - (u[:, :rank] * s[:rank]) @ vt[:rank]).sum() > error * norm:
+        rank += 1
+    side = max(kernel.shape)
+    terms = np.zeros((rank, 2, side))
+    for r in range(rank):
+        root = np.sqrt(s[r]) * np.sign(u[:, r].sum() or 1.0)
+        for axis, vector in enumerate((u[:, r] * root, vt[r] * root)):
+            start = (side - len(vector)) // 2
+            terms[r, axis, start : start + len(vector)] = vector
+    total = (terms[:, 0].sum(-1) * terms[:, 1].sum(-1)).sum()
+    terms[:, 0] *= kernel.sum() / total
+    return terms
+
+
+def reflected(index: Tensor, size: int) -> Tensor:
+    """Positions beyond the border, reflected about the pixel edge (d c b a | a b c d | d c b a)."""
+    index = torch.remainder(index, 2 * size)
+    return torch.minimum(index, 2 * size - 1 - index)
+
+
+def measurement_matrix(kernel: Tensor, low: int, scale: int) -> Tensor:
+    """Blur and block sum along one axis, as a matrix.
+
+    Parameters
+    ----------
+    kernel : (..., K) tensor with K odd: a convolution kernel on the fine grid, centred.
+    low : number of coarse pixels.
+    scale : fine pixels per coarse pixel.
+
+    Returns
+    -------
+    (..., low, scale * low) tensor; row i holds the weights of the fine pixels in coarse pixel i.
+    """
+    radius = kernel.shape[-1] // 2
+    fine = torch.arange(low * scale, device=kernel.device)
+    matrix = kernel.new_zeros(*kernel.shape[:-1], low, low * scale)
+    for k in range(kernel.shape[-1]):
+        source = reflected(fine - (k - radius), low * scale)
+        weight = kernel[..., k : k + 1].expand(*kernel.shape[:-1], low * scale)
+        matrix.view(*kernel.shape[:-1], -1).index_add_(-1, (fine // scale) * (low * scale) + source, weight)
+    return matrix
+
+
+@dataclass(frozen=True)
+class Banded:
+    """A banded matrix in blocks of rows: (first row, last row, first column, last column, values)."""
+
+    rows: int
+    columns: int
+    blocks: Sequence[tuple[int, int, int, int, Tensor]]
+
+    @classmethod
+    def of(cls, kernel: Tensor, low: int, scale: int) -> Banded:
+        """The matrix of `measurement_matrix`, without its zeros."""
+        radius = kernel.shape[-1] // 2
+        margin = -(-radius // scale) + 1
+        blocks = []
+        for r0 in range(0, low, ROWS_PER_BLOCK):
+            r1 = min(low, r0 + ROWS_PER_BLOCK)
+            w0, w1 = max(0, r0 - margin), min(low, r1 + margin)
+            # far from the borders a window of the frame has the same rows as the frame itself
+            pad0, pad1 = (margin if w0 else 0), (margin if w1 < low else 0)
+            window = measurement_matrix(kernel, w1 - w0 + pad0 + pad1, scale)
+            top = r0 - w0 + pad0
+            values = window[..., top : top + r1 - r0, pad0 * scale : (pad0 + w1 - w0) * scale].contiguous()
+            blocks.append((r0, r1, w0 * scale, w1 * scale, values))
+        return cls(low, low * scale, blocks)
+
+    def rows_of(self, x: Tensor) -> Tensor:
+        """The product with every column of ``x`` (..., columns, n): (..., rows, n)."""
+        return torch.cat([m @ x[..., c0:c1, :] for _, _, c0, c1, m in self.blocks], dim=-2)
+
+    def rows_adjoint(self, y: Tensor) -> Tensor:
+        """The product of the transpose with every column of ``y`` (..., rows, n): (..., columns, n)."""
+        return self._scatter([(c0, c1, m.mT @ y[..., r0:r1, :]) for r0, r1, c0, c1, m in self.blocks], y, -2)
+
+    def columns_of(self, x: Tensor) -> Tensor:
+        """The product with every row of ``x`` (..., n, columns): (..., n, rows)."""
+        return torch.cat([x[..., c0:c1] @ m.mT for _, _, c0, c1, m in self.blocks], dim=-1)
+
+    def columns_adjoint(self, y: Tensor) -> Tensor:
+        """The product of the transpose with every row of ``y`` (..., n, rows): (..., n, columns)."""
+        return self._scatter([(c0, c1, y[..., r0:r1] @ m) for r0, r1, c0, c1, m in self.blocks], y, -1)
+
+    def _scatter(self, parts: list[tuple[int, int, Tensor]], like: Tensor, axis: int) -> Tensor:
+        if len(parts) == 1:
+            return parts[0][2]
+        shape = list(parts[0][2].shape)
+        shape[axis] = self.columns
+        out = like.new_zeros(shape)
+        for c0, c1, part in parts:
+            out.narrow(axis, c0, c1 - c0).add_(part)
+        return out
+
+
+@dataclass(frozen=True)
+class Operator:
+    """y = A x: the coarse image that a fine one gives.
+
+    ``A`` is a convolution with ``kernel`` on the fine grid (borders reflect about the pixel edge) and then the sum, or
+    for quantity ``mean`` the mean, over blocks of ``scale x scale`` fine pixels: fine pixels s*i ... s*i+s-1 are the
+    area of coarse pixel i.  **A kernel whose sum is not 1 does not conserve flux.**
+
+    Parameters
+    ----------
+    shape : (h, w) of the coarse image.
+    scale : fine pixels per coarse pixel and axis, at least 1.
+    kernel : (K, L) array with odd sides, centred; None for pure pixel integration.
+    quantity : ``sum`` or ``mean``.
+    dtype, device : of the matrices; images of another dtype are not accepted by torch.
+
+    Raises
+    ------
+    InputError : a kernel with even sides, or one larger than the frame.
+    """
+
+    shape: tuple[int, int]
+    scale: int
+    kernel: NDArray[np.float64] | None = None
+    quantity: Quantity = "sum"
+    dtype: torch.dtype = torch.float32
+    device: torch.device | str = "cpu"
+    terms: Sequence[tuple[Banded, Banded]] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        """Build the matrices of every separable term."""
+        if self.terms:
+            return
+        kernel = np.ones((1, 1)) if self.kernel is None else np.asarray(self.kernel, dtype=np.float64)
+        self._refuse(kernel)
+        vectors = torch.from_numpy(separable(kernel)).to(self.device, self.dtype)
+        object.__setattr__(self, "terms", self._matrices(vectors))
+
+    def _refuse(self, kernel: NDArray[np.float64]) -> None:
+        if any(side % 2 == 0 for side in kernel.shape):
+            raise InputError(f"kernel: sides must be odd so that it has a centre, got {kernel.shape}")
+        size = tuple(self.scale * side for side in self.shape)
+        if any(k > n for k, n in zip(kernel.shape, size, strict=True)):
+            raise InputError(f"kernel: {kernel.shape} fine px is too large for a frame of {size}; give a narrower one")
+
+    def _matrices(self, vectors: Tensor) -> list[tuple[Banded, Banded]]:
+        share = 1 / self.scale if self.quantity == "mean" else 1.0  # per axis
+        h, w = self.shape
+        return [
+            (
+                Banded.of(vectors[..., r, 0, :] * share, h, self.scale),
+                Banded.of(vectors[..., r, 1, :] * share, w, self.scale),
+            )
+            for r in range(vectors.shape[-3])
+        ]
+
+    @classmethod
+    def batch(cls, shape: tuple[int, int], scale: int, vectors: Tensor) -> Operator:
+        """An operator with another kernel for every sample of a batch.
+
+        Parameters
+        ----------
+        vectors : (B, rank, 2, K) tensor, the terms of `separable` of every sample.
+
+        Returns
+        -------
+        An operator on (B, C, s*h, s*w) images, quantity ``sum``.
+        """
+        bare = cls(shape, scale, dtype=vectors.dtype, device=vectors.device)
+        return cls(shape, scale, None, "sum", vectors.dtype, vectors.device, bare._matrices(vectors[:, None]))
+
+    def apply(self, high: Tensor) -> Tensor:
+        """The coarse image (..., h, w) of a fine one (..., s*h, s*w)."""
+        low = [columns.columns_of(rows.rows_of(high)) for rows, columns in self.terms]
+        return torch.stack(low).sum(0) if len(low) > 1 else low[0]
+
+    def adjoint(self, low: Tensor) -> Tensor:
+        """The transpose: a fine image (..., s*h, s*w) with ``<apply(x), y> == <x, adjoint(y)>``."""
+        out = None
+        for rows, columns in self.terms:
+            part = rows.rows_adjoint(columns.columns_adjoint(low))
+            out = part if out is None else out.add_(part) if not part.requires_grad else out + part
+        assert out is not None
+        return out
+
+    @property
+    def pure(self) -> bool:
+        """True for pixel integration alone, where consistency has a closed form."""
+        return self.kernel is None and not (len(self.terms) and self.terms[0][0].blocks[0][4].ndim > 2)
+
+    @cached_property
+    def magnitude(self) -> Operator:
+        """The operator of ``|kernel|``: itself where the kernel has no negative lobe worth the name."""
+        if self.kernel is None or self.kernel.min() >= -1e-4 * self.kernel.max():
+            return self
+        return Operator(self.shape, self.scale, np.abs(self.kernel), self.quantity, self.dtype, self.device)

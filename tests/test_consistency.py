@@ -1,0 +1,135 @@
+"""The consistency step: against dense algebra, its spectrum, its locality, and the flux it closes."""
+
+import numpy as np
+import pytest
+import torch
+
+from sciresdiff.physics.consistency import Data, close_flux, consistent, richardson_lucy, row_sums, solve, support
+from sciresdiff.physics.operators import Operator
+
+
+def gaussian(sigma: float) -> np.ndarray:
+    radius = int(5 * sigma + 0.5)
+    g = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+    return np.outer(g, g) / g.sum() ** 2
+
+
+def differenced() -> np.ndarray:
+    """A kernel with negative lobes."""
+    return 1.6 * np.pad(gaussian(0.8), 3) - 0.6 * gaussian(1.4)
+
+
+KERNELS = {"none": None, "gaussian": gaussian(1.0), "differenced": differenced()}
+
+
+def scene(shape=(10, 12), scale=2, kernel=None, quantity="sum", seed=0, dtype=torch.float64):
+    rng = np.random.default_rng(seed)
+    op = Operator(shape, scale, kernel, quantity, dtype)
+    fine = (1, 1, shape[0] * scale, shape[1] * scale)
+    x = torch.from_numpy(np.exp(rng.normal(0, 2, fine))).to(dtype)  # four decades of brightness
+    noise = torch.from_numpy(rng.uniform(0.5, 2, (1, 1, *shape))).to(dtype)
+    valid = torch.from_numpy((rng.random((1, 1, *shape)) > 0.1).astype(float)).to(dtype)
+    y = op.apply(x) + noise.sqrt() * torch.from_numpy(rng.normal(size=(1, 1, *shape))).to(dtype)
+    return Data(y, noise, valid, op), x
+
+
+def dense(op: Operator) -> np.ndarray:
+    """A as a matrix."""
+    h, w = op.shape
+    n = h * w * op.scale**2
+    eye = torch.eye(n, dtype=torch.float64).view(n, 1, h * op.scale, w * op.scale)
+    return op.apply(eye).reshape(n, h * w).T.numpy()
+
+
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("quantity", ["sum", "mean"])
+def test_equals_dense_algebra(name, quantity):
+    data, x = scene(kernel=KERNELS[name], quantity=quantity)
+    w2 = (0.3 * x + 0.05).square()
+    start = torch.full_like(x, float(x.mean()))
+    got = consistent(data, start, w2, 4000).numpy().ravel()  # run to convergence
+    keep = data.valid.numpy().ravel() > 0
+    a = dense(data.operator)[keep]
+    sigma = np.diag(w2.numpy().ravel())
+    gain = sigma @ a.T @ np.linalg.inv(a @ sigma @ a.T + np.diag(data.noise.numpy().ravel()[keep]))
+    want = start.numpy().ravel() + gain @ (data.y.numpy().ravel()[keep] - a @ start.numpy().ravel())
+    np.testing.assert_allclose(got, want, rtol=2e-6, atol=1e-6 * np.abs(want).max())  # eigenvalues below 0.02 come last
+
+
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("quantity", ["sum", "mean"])
+def test_preconditioned_spectrum_lies_in_zero_to_one(name, quantity):
+    data, x = scene(kernel=KERNELS[name], quantity=quantity)
+    w2 = x.square()
+    a = dense(data.operator)
+    b = a @ np.diag(w2.numpy().ravel()) @ a.T + np.diag(data.noise.numpy().ravel())
+    m = row_sums(data.operator, w2, data.noise).numpy().ravel()
+    values = np.linalg.eigvals(b / m[:, None]).real
+    assert values.min() > 0
+    assert values.max() <= 1 + 1e-6  # row sums bound the spectral radius; the kernel's SVD is cut at 1e-5
+
+
+def test_masked_pixels_do_not_matter():
+    data, x = scene(kernel=gaussian(1.0))
+    poisoned = Data(torch.where(data.valid > 0, data.y, 1e12), data.noise, data.valid, data.operator)
+    w2 = x.square()
+    assert torch.equal(consistent(data, x, w2), consistent(poisoned, x, w2))
+
+
+def test_is_local():
+    data, x = scene((24, 60), 2, gaussian(1.0))
+    moved = data.y.clone()
+    moved[..., 20, 5] += 1e6
+    w2 = x.square()
+    change = consistent(Data(moved, data.noise, data.valid, data.operator), x, w2, 6) - consistent(data, x, w2, 6)
+    radius = 7 * 2 * 5  # iterations + 1, there and back, kernel radius
+    assert float(change[..., 2 * 5 + radius :].abs().max()) == 0
+
+
+def test_pure_integration_without_noise_is_exact():
+    data, x = scene()
+    exact = Data(data.y, torch.full_like(data.noise, 1e-12), data.valid, data.operator)
+    held = consistent(exact, torch.zeros_like(x), torch.ones_like(x))
+    assert float((exact.residual(held).abs() / data.y.abs()).max()) < 1e-9  # N is 1e-12 of the signal's variance
+
+
+@pytest.mark.parametrize("name", ["none", "gaussian"])
+def test_closing_keeps_the_flux_of_cells(name):
+    data, x = scene((32, 48), 2, KERNELS[name], dtype=torch.float64)
+    data = Data(data.y, data.noise, torch.ones_like(data.y), data.operator)
+    closed = close_flux(data, 0.8 * x, x.square())
+    error = float(data.residual(closed).sum() / data.y.sum())
+    assert abs(error) < 1e-4  # what leaks over the borders of cells after three rounds
+    before = float(data.residual(0.8 * x).sum() / data.y.sum())
+    assert abs(before) > 0.1
+
+
+def test_richardson_lucy_approaches_a_noiseless_truth():
+    rng = np.random.default_rng(0)
+    truth = torch.from_numpy(rng.gamma(0.3, 10, (1, 1, 64, 64)))
+    op = Operator((32, 32), 2, gaussian(0.8), dtype=torch.float64)
+    data = Data(op.apply(truth), torch.ones(1, 1, 32, 32), torch.ones(1, 1, 32, 32), op)
+    chi2 = []
+    for k, x in enumerate(richardson_lucy(data, torch.zeros(1, 1, 1, 1))):
+        chi2.append(float(data.chi2(x)))
+        if k == 40:
+            break
+    assert chi2[40] < 0.01 * chi2[2]
+
+
+def test_support_is_high_where_the_data_decide():
+    data, x = scene((24, 24), 2, gaussian(1.0))
+    sharp = Data(data.y, 1e-6 * data.noise, torch.ones_like(data.y), data.operator)
+    blunt = Data(data.y, 1e6 * data.noise, torch.ones_like(data.y), data.operator)
+    flat = torch.full_like(x, float(x.square().mean()))
+    high, low = support(sharp, x, flat), support(blunt, x, flat)
+    assert 0 <= float(low.min()) and float(high.max()) <= 1
+    assert float(low.mean()) < 0.05 < float(high.mean())
+
+
+def test_solve_is_exact_for_pure_integration():
+    data, x = scene()
+    r, w2 = data.residual(x), x.square()
+    q = solve(data, w2, r, 1)
+    back = data.operator.apply(w2 * data.operator.adjoint(q)) + data.noise * q
+    torch.testing.assert_close(back * data.valid, r, rtol=1e-10, atol=1e-10)  # diagonal: rounding alone
