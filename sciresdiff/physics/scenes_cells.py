@@ -102,6 +102,20 @@ def walks(rng: Rng, x: Array, y: Array, angle: Array, length: float, persistence
     return x[:, None] + SPACING * np.cumsum(np.cos(turn), 1), y[:, None] + SPACING * np.cumsum(np.sin(turn), 1)
 
 
+def streamlines(heading: Array, x: Array, y: Array, length: float, size: int) -> Curves:
+    """Curves (n, steps) of the given length that follow a field of directions (radians, padded frame)."""
+    stride, path = 5 * SPACING, [(x, y)]
+    for _ in range(max(2, int(length / stride))):
+        angle = at(heading, x, y)
+        x, y = x + stride * np.cos(angle), y + stride * np.sin(angle)
+        path.append((x, y))
+    knots: Array = np.array(path)
+    t = np.arange(0, len(knots) - 1, 0.2)
+    i, part = t.astype(int)[:, None, None], (t % 1)[:, None, None]
+    fine = knots[i[:, 0, 0]] * (1 - part) + knots[i[:, 0, 0] + 1] * part
+    return fine[:, 0].T, fine[:, 1].T
+
+
 def beziers(a: Array, b: Array, c: Array) -> Curves:
     """Quadratic curves from `a` to `c` pulled towards `b`, each (n, 2), as arrays (n, steps)."""
     steps = 2 + int(np.hypot(*(np.abs(b - a) + np.abs(c - b)).max(0)) / SPACING)
@@ -147,7 +161,7 @@ def blob_mask(rng: Rng, size: int, cx: float, cy: float, radius: float, lobes: f
     dx, dy = x - np.float32(cx), y - np.float32(cy)
     order = np.arange(1, 8)
     theta = np.linspace(-np.pi, np.pi, 181)
-    wave = rng.normal(size=7) * lobes / order
+    wave = rng.normal(size=7) * lobes / order**1.5
     outline = radius * np.exp((wave[:, None] * np.cos(order[:, None] * theta + rng.uniform(0, 6, (7, 1)))).sum(0))
     limit = np.interp(np.arctan2(dy, dx).ravel(), theta, outline, period=2 * np.pi).reshape(len(x[0]), -1)
     return (1 / (1 + np.exp(np.clip((np.hypot(dx, dy) - limit) / edge, -30, 30)))).astype(np.float32)
@@ -157,7 +171,7 @@ def web_outline(rng: Rng, size: int) -> tuple[Array, Array]:
     """Corners (n, 2) of a spread cell and the control points of the arcs between them, bowed inwards."""
     n = int(rng.integers(3, 7))
     angle = np.sort(rng.uniform(0, 2 * np.pi, n))
-    reach = rng.uniform(0.35, 1.1, n) * size * rng.uniform(0.5, 1.2)
+    reach = rng.uniform(0.4, 1.2, n) * size * rng.uniform(0.6, 1.3)
     centre = rng.uniform(0.2, 0.8, 2) * size
     corners = centre + reach[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1) * rng.uniform(0.4, 1, 2)
     middle = (corners + np.roll(corners, -1, 0)) / 2
@@ -179,12 +193,12 @@ def polygon_mask(size: int, x: Array, y: Array) -> Array:
 
 
 def actin(rng: Rng, sub: Array, size: int) -> None:
-    """Stress fibres of one to three spread cells: bright concave edges, aligned fibres, a faint mesh inside."""
-    for _ in range(int(rng.integers(1, 4))):
+    """Stress fibres of one or two spread cells: bright concave edges, aligned fibres, a faint mesh inside."""
+    for _ in range(int(rng.integers(1, 3))):
         corners, control = web_outline(rng, size)
         ex, ey = beziers(corners, control, np.roll(corners, -1, 0))
-        width = rng.uniform(0.2, 1.5)
-        value = along(rng, ex.shape, 0.5) * log_uniform(rng, 1, 5)
+        width = rng.uniform(0.2, 2.5)
+        value = along(rng, ex.shape, 0.5) * log_uniform(rng, 0.5, 4) * (1 + width)
         add_curves(rng, sub, (ex, ey), value, width, _strands(width))
         mask = polygon_mask(size, ex[:, ::60].ravel(), ey[:, ::60].ravel())
         body = mask * np.exp(rng.uniform(0.2, 0.8) * random_field(rng, side(size), 2.6, longest=size / 4))
@@ -195,7 +209,7 @@ def actin(rng: Rng, sub: Array, size: int) -> None:
 
 def _fibres(rng: Rng, sub: Array, corners: Array, mask: Array, size: int) -> None:
     """Bundles that span the cell between neighbourhoods of its corners."""
-    n, k = int(log_uniform(rng, 8, 70)), len(corners)
+    n, k = int(log_uniform(rng, 4, 50)), len(corners)
     first, second = rng.integers(0, k, n), rng.integers(1, k, n)
     spread = rng.uniform(0.03, 0.25) * size
     a = corners[first] + rng.normal(0, spread, (n, 2))
@@ -203,19 +217,28 @@ def _fibres(rng: Rng, sub: Array, corners: Array, mask: Array, size: int) -> Non
     b = (a + c) / 2 + rng.normal(0, 0.04 * size, (n, 2)) + 0.4 * (corners.mean(0) - (a + c) / 2)
     x, y = beziers(a, b, c)
     value = log_uniforms(rng, 0.05, 1.5, n)[:, None] * along(rng, x.shape, 0.5) * at(mask, x, y)
-    cut = n // 4
-    width = rng.uniform(0.4, 1.2)
-    add_curves(rng, sub, (x[:cut], y[:cut]), 1.5 * value[:cut], width, _strands(width))
+    cut = n // 3
+    width = rng.uniform(0.4, 2.0)
+    add_curves(rng, sub, (x[:cut], y[:cut]), 2 * value[:cut], width, _strands(width))
     add_curves(rng, sub, (x[cut:], y[cut:]), value[cut:])
 
 
 def _mesh(rng: Rng, sub: Array, mask: Array, size: int) -> None:
-    """Short thin filaments in all directions."""
-    n = int(log_uniform(rng, 20, 250))
+    """Many short filaments that follow a common, slowly turning direction, some of them thick, and stray ones."""
+    heading = rng.uniform(0, np.pi) + rng.uniform(0.1, 0.9) * random_field(rng, side(size), 5.0, longest=size / 2)
+    strength = log_uniform(rng, 0.03, 0.6)
+    for share, width in ((0.75, 0.0), (0.25, rng.uniform(0.5, 2.0))):
+        x, y = positions(rng, size, int(log_uniform(rng, 200, 2500) * share))
+        x, y = (v[at(mask, x, y) > 0.3] for v in (x, y))
+        turned = heading + np.float32(rng.choice([0, 0, 1.2]))
+        curves = streamlines(turned, x, y, log_uniform(rng, 20, 160), size)
+        ends = np.sin(np.linspace(0.1, np.pi - 0.1, curves[0].shape[1])) ** 0.5
+        value = strength * np.exp(rng.normal(0, 0.7, (len(x), 1))) * (1 + width) * ends
+        add_curves(rng, sub, curves, value * at(mask, *curves), width, _strands(width))
+    n = int(log_uniform(rng, 5, 100))
     x, y = positions(rng, size, n)
-    angle = rng.uniform(0, np.pi) + rng.normal(0, rng.uniform(0.2, 2), n)
-    curves = walks(rng, x, y, angle, rng.uniform(20, 80), log_uniform(rng, 20, 200))
-    add_curves(rng, sub, curves, log_uniforms(rng, 0.02, 0.4, n)[:, None] * at(mask, *curves))
+    curves = walks(rng, x, y, rng.uniform(0, 2 * np.pi, n), rng.uniform(20, 80), log_uniform(rng, 20, 200))
+    add_curves(rng, sub, curves, strength * rng.uniform(0.2, 1, n)[:, None] * at(mask, *curves))
 
 
 def filaments(rng: Rng, sub: Array, size: int) -> None:
@@ -297,7 +320,7 @@ def nuclei(rng: Rng, sub: Array, size: int) -> None:
     texture = random_field(rng, side(size), rng.uniform(1.8, 3.2), longest=mean, shortest=1.0)
     bend = random_field(rng, side(size), 4.0, longest=2 * mean)
     padded = np.zeros((side(size),) * 2, np.float32)
-    rough, edge = rng.uniform(0.1, 0.6), rng.uniform(0.4, 2.0)
+    rough, edge = log_uniform(rng, 0.05, 0.6), rng.uniform(0.4, 2.0)
     for cx, cy in zip(x, y, strict=True):
         _nucleus(rng, padded, (cx + MARGIN, cy + MARGIN), mean * rng.uniform(0.7, 1.3), texture * rough, bend, edge)
     add_field(sub, padded)
@@ -406,9 +429,9 @@ def adhesions(rng: Rng, sub: Array, size: int) -> None:
         cx, cy, radius = *rng.uniform(0, 1, 2) * size, rng.uniform(0.1, 0.45) * size
         mask = blob_mask(rng, size, cx, cy, radius, 0.35, 2)
         depth = blur(mask, radius / 4)
-        n = int(log_uniform(rng, 30, 500))
+        n = int(log_uniform(rng, 60, 900))
         x, y = rng.uniform(-1.6, 1.6, (2, 3 * n)) * radius + np.array([[cx], [cy]])
-        chance = at(mask, x, y) * np.exp(-rng.uniform(1, 6) * at(depth, x, y))
+        chance = at(mask, x, y) * np.exp(-rng.uniform(0, 5) * at(depth, x, y))
         keep = np.flatnonzero(rng.random(3 * n) * 0.6 < chance)[:n]
         x, y = x[keep], y[keep]
         point = np.arctan2(y - cy, x - cx) + rng.normal(0, rng.uniform(0.1, 0.5), len(x))
@@ -418,7 +441,7 @@ def adhesions(rng: Rng, sub: Array, size: int) -> None:
         value = np.exp(rng.normal(0, 0.6, len(x)))[:, None] * reach
         add_curves(rng, sub, curves, value, width, _strands(width))
         cloud = np.exp(rng.uniform(0.2, 0.7) * random_field(rng, side(size), 2.2, longest=radius))
-        add_field(sub, mask * cloud * np.float32(log_uniform(rng, 0.02, 0.4)))
+        add_field(sub, mask * cloud * np.float32(log_uniform(rng, 0.01, 0.25)))
 
 
 def tissue(rng: Rng, sub: Array, size: int) -> None:
@@ -447,7 +470,7 @@ def worm(rng: Rng, sub: Array, size: int) -> None:
     angle = rng.uniform(0, np.pi)
     along_, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
     centre = rng.uniform(0.2, 0.8, 2) @ np.array([-np.sin(angle), np.cos(angle)]) * size
-    bend = random_field(rng, side(size), 4.0, longest=size) * np.float32(rng.uniform(1, 0.05 * size + 1))
+    bend = random_field(rng, side(size), 4.0, longest=size, shortest=25) * np.float32(rng.uniform(1, 0.05 * size + 1))
     half = rng.uniform(0.06, 0.25) * size
     across = (across - np.float32(centre) + bend) / np.float32(half)
     edge = np.float32(rng.uniform(0.02, 0.15))
@@ -458,7 +481,9 @@ def worm(rng: Rng, sub: Array, size: int) -> None:
     )
     for seam in rng.uniform(-0.8, 0.8, int(rng.integers(0, 4))):
         body *= 1 - rng.uniform(0.3, 0.9) * np.exp(-(((across - seam) / rng.uniform(0.02, 0.1)) ** 2))
-    texture = np.exp(rng.uniform(0.1, 0.5) * random_field(rng, side(size), rng.uniform(1.5, 2.8), longest=half))
+    texture = np.exp(log_uniform(rng, 0.05, 0.4) * random_field(rng, side(size), rng.uniform(1.8, 3.4), longest=half))
+    if rng.random() < 0.5:  # a cylinder is thicker in the middle
+        body *= np.sqrt(np.maximum(1 - (0.95 * np.clip(across, -1, 1)) ** 2, 0))
     add_field(sub, (body * stripe * texture).astype(np.float32))
     _spheres(rng, sub, size)
 

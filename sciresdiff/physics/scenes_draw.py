@@ -108,7 +108,7 @@ def add_points(sub: Array, x: Array, y: Array, flux: Array, smooth: bool = True)
     ix, wx = taps((np.asarray(x, np.float64) + MARGIN + 0.5) * OVER - 0.5)
     iy, wy = taps((np.asarray(y, np.float64) + MARGIN + 0.5) * OVER - 0.5)
     k = len(wx)
-    inside = (ix >= 0) & (iy >= 0) & (ix + k <= n) & (iy + k <= n)
+    inside = (np.asarray(flux) > 0) & (ix >= 0) & (iy >= 0) & (ix + k <= n) & (iy + k <= n)
     ix, iy, wx, wy = ix[inside], iy[inside], wx[:, inside], wy[:, inside] * np.asarray(flux)[inside]
     step = np.arange(k)
     index = (iy + step[:, None])[:, None] * n + (ix + step[:, None])[None]
