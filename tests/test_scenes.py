@@ -9,6 +9,8 @@ from sciresdiff.errors import UsageError
 from sciresdiff.physics import scenes_draw as draw
 from sciresdiff.physics.scenes import SCENES, scene
 from sciresdiff.physics.scenes_cells import CELL_SHARES, lens_psf
+from sciresdiff.physics.scenes_detector import saturate
+from sciresdiff.physics.scenes_psf import gaussian_psf, halo_psf, moffat_psf, pupil_psf
 from sciresdiff.physics.scenes_sky import SKY_SHARES, star_peaks, telescope_psf
 
 SIZE = 64
@@ -17,12 +19,12 @@ SIZE = 64
 def _profiles() -> dict[str, draw.Psf]:
     rng = np.random.default_rng(5)
     return {
-        "gaussian": draw.gaussian_psf(1.75),
-        "elongated": draw.gaussian_psf(2.6, 0.12, 0.7),
-        "moffat": draw.moffat_psf(2.4, 2.5),
-        "halo": draw.halo_psf(2.0, 6.0, 0.3),
-        "telescope": draw.pupil_psf(rng, 1.7, 0.3, 0.03, 0.0),
-        "confocal": draw.pupil_psf(rng, 2.5, 0.0, 0.0, 0.0, power=2),
+        "gaussian": gaussian_psf(1.75),
+        "elongated": gaussian_psf(2.6, 0.12, 0.7),
+        "moffat": moffat_psf(2.4, 2.5),
+        "halo": halo_psf(2.0, 6.0, 0.3),
+        "telescope": pupil_psf(rng, 1.7, 0.3, 0.03, 0.0),
+        "confocal": pupil_psf(rng, 2.5, 0.0, 0.0, 0.0, power=2),
     }
 
 
@@ -93,7 +95,7 @@ def test_saturation_keeps_the_flux_and_flattens_the_top() -> None:
     rng = np.random.default_rng(4)
     frame = rng.uniform(0, 10, (200, 30))
     frame[100, 10:14] = [500, 4000, 900, 300]
-    out = draw.saturate(frame, 100.0, 0.4)
+    out = saturate(frame, 100.0, 0.4)
     assert out.sum() == pytest.approx(frame.sum(), rel=1e-12)  # float64 sums
     assert out.max() <= 100 + 1e-9  # one rounding
     assert np.array_equal(out[:, :10], frame[:, :10])
@@ -102,7 +104,7 @@ def test_saturation_keeps_the_flux_and_flattens_the_top() -> None:
 
 def test_unsaturated_frames_pass_unchanged() -> None:
     frame = np.random.default_rng(4).uniform(0, 10, (40, 30))
-    assert np.array_equal(draw.saturate(frame, 11.0), frame)
+    assert np.array_equal(saturate(frame, 11.0), frame)
 
 
 @pytest.mark.parametrize("size", [64, 192])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from .scenes_detector import add_hits, bleed
 from .scenes_draw import (
     MARGIN,
     Array,
@@ -14,27 +15,21 @@ from .scenes_draw import (
     Rng,
     Scene,
     add_field,
-    add_hits,
     add_points,
     at,
-    bleed,
     canvas,
     crop,
-    gaussian_psf,
     grid,
-    halo_psf,
     log_uniform,
     log_uniforms,
-    moffat_psf,
     positions,
-    pupil_psf,
     random_field,
     render,
     side,
     warp,
 )
-
-# --- point spread functions and the end of every scene ----------------------------------------------------------
+from .scenes_galaxies import ellipse, elliptical, faint_galaxies, galaxy_light, soft_radius
+from .scenes_psf import gaussian_psf, halo_psf, moffat_psf, pupil_psf
 
 
 def telescope_psf(rng: Rng) -> Psf:
@@ -71,9 +66,6 @@ def _finish(rng: Rng, sub: Array, psf: Psf, label: str, peaks: Array | None = No
     if rng.random() < 0.1:
         add_hits(rng, frame, rng.poisson(frame.size * log_uniform(rng, 1e-5, 3e-4)), log_uniform(rng, 50, 2e4))
     return Scene(crop(frame), psf.fwhm_px, label)
-
-
-# --- stars ------------------------------------------------------------------------------------------------------
 
 
 def star_peaks(rng: Rng, n: int, brightest: float) -> Array:
@@ -114,6 +106,15 @@ def draw_stars(rng: Rng, sub: Array, psf: Psf, x: Array, y: Array, brightest: fl
 def _count(rng: Rng, size: int, low: float, high: float) -> int:
     """A number of objects for the padded frame from a density per 512 x 512, uniform in the logarithm."""
     return int(rng.poisson(log_uniform(rng, low, high) * side(size) ** 2 / 512**2))
+
+
+def gradient(rng: Rng, size: int, amplitude: float) -> Array:
+    """A smooth background: a tilted plane with a little curvature, zero at its lowest."""
+    y, x = (v / size for v in grid(size))
+    a, b, c, d = rng.normal(size=4)
+    field = a * x + b * y + 0.5 * (c * x * x + d * y * y)
+    field = field - field.min()
+    return (amplitude * field / (field.max() + 1e-9)).astype(np.float32)
 
 
 def empty(rng: Rng, size: int) -> Scene:
@@ -160,130 +161,6 @@ def globular(rng: Rng, size: int) -> Scene:
     return _finish(rng, sub, psf, "globular", peaks)
 
 
-# --- galaxies ---------------------------------------------------------------------------------------------------
-
-
-def gradient(rng: Rng, size: int, amplitude: float) -> Array:
-    """A smooth background: a tilted plane with a little curvature, zero at its lowest."""
-    y, x = (v / size for v in grid(size))
-    a, b, c, d = rng.normal(size=4)
-    field = a * x + b * y + 0.5 * (c * x * x + d * y * y)
-    field = field - field.min()
-    return (amplitude * field / (field.max() + 1e-9)).astype(np.float32)
-
-
-def _ellipse(size: int, cx: float, cy: float, ratio: float, angle: float) -> tuple[Array, Array]:
-    """Coordinates over the padded frame along the major axis, and across it stretched to a circle."""
-    y, x = grid(size)
-    x, y = x - np.float32(cx), y - np.float32(cy)
-    c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
-    return x * c + y * s, (y * c - x * s) / np.float32(ratio)
-
-
-def sersic(r: Array, re: float, n: float) -> Array:
-    """Sersic's profile exp(-b_n ((r / re)^(1/n) - 1)), 1 at the half-light radius `re`; b_n of Ciotti & Bertin 1999."""
-    b = 2 * n - 1 / 3 + 0.009876 / n
-    return np.exp(np.float32(-b) * ((r / np.float32(re)) ** np.float32(1 / n) - 1))
-
-
-def _soft(u: Array, v: Array, by: float = 0.35) -> Array:
-    """Radius that does not reach 0, so that a cusp is not a pixel's accident."""
-    return np.sqrt(u * u + v * v + np.float32(by) ** 2)
-
-
-def faint_galaxies(rng: Rng, sub: Array, size: int, n: int, brightest: float | None = None) -> None:
-    """Draw many small galaxies, 1 to 6 pixels in half-light radius, onto a canvas in place."""
-    x, y = positions(rng, size, n)
-    top = brightest or log_uniform(rng, 5, 2000)
-    values = top * rng.random(n) ** rng.uniform(1.5, 4)
-    reach = 20
-    padded = np.zeros((side(size),) * 2, np.float32)
-    local = np.arange(-reach, reach + 1, dtype=np.float32)
-    for cx, cy, value in zip(x, y, values, strict=True):
-        ix, iy = int(round(cx)) + MARGIN, int(round(cy)) + MARGIN
-        if min(ix, iy) < reach or max(ix, iy) >= side(size) - reach:
-            continue
-        angle, ratio, re = rng.uniform(0, np.pi), rng.uniform(0.25, 1.0), log_uniform(rng, 0.7, 5.0)
-        dx, dy = local[None, :] - (cx - ix + MARGIN), local[:, None] - (cy - iy + MARGIN)
-        u, v = dx * np.cos(angle) + dy * np.sin(angle), (dy * np.cos(angle) - dx * np.sin(angle)) / ratio
-        index = min(rng.uniform(0.6, 4.0), 6 - re)
-        blob = sersic(_soft(u, v), re, index) * np.clip((reach - np.hypot(dx, dy)) / 6, 0, 1)
-        padded[iy - reach : iy + reach + 1, ix - reach : ix + reach + 1] += value * blob / blob.max()
-    add_field(sub, padded)
-
-
-def elliptical(rng: Rng, size: int, cx: float, cy: float, re: float) -> Array:
-    """A smooth galaxy of Sersic index 2 to 6, peak 1; now and then with a dust lane."""
-    ratio, angle = rng.uniform(0.5, 1.0), rng.uniform(0, np.pi)
-    u, v = _ellipse(size, cx, cy, ratio, angle)
-    light = sersic(_soft(u, v), re, rng.uniform(2, 6))
-    if rng.random() < 0.2:
-        lane = np.exp(-(((v - rng.normal(0, 0.1 * re)) / (0.15 * re)) ** 2) - (u / (0.8 * re)) ** 2)
-        light *= np.exp(-rng.uniform(0.5, 2) * lane)
-    return light / light.max()
-
-
-def spiral(rng: Rng, size: int, cx: float, cy: float, re: float) -> Array:
-    """A disc with arms, a bulge, perhaps a bar or a ring, clumps and dust along the arms; peak 1."""
-    ratio, angle = np.sqrt(rng.uniform(0.03, 1.0)), rng.uniform(0, np.pi)
-    u, v = _ellipse(size, cx, cy, ratio, angle)
-    r = _soft(u, v)
-    texture = random_field(rng, side(size), rng.uniform(2.0, 3.0), longest=2 * re)
-    theta = np.arctan2(v, u) + np.float32(0.25) * texture
-    arms, pitch = rng.integers(1, 5), np.tan(rng.uniform(0.15, 0.6)) * rng.choice([-1, 1])
-    wave = arms * (theta - np.log(r / re) / np.float32(pitch)) + np.float32(rng.uniform(0, 2 * np.pi))
-    sharp = rng.uniform(0.5, 3.0)
-    arm = np.exp(np.float32(sharp) * (np.cos(wave) - 1))
-    disc = sersic(r, re, 1.0) * (rng.uniform(0.1, 0.7) + arm)
-    if rng.random() < 0.2:
-        disc += rng.uniform(0.5, 2) * np.exp(-(((r - rng.uniform(0.7, 1.5) * re) / (0.15 * re)) ** 2))
-    clumps = np.exp(np.float32(rng.uniform(0.3, 1.5)) * texture)
-    dust = np.float32(rng.uniform(0, 1.2)) * np.exp(np.float32(sharp) * (np.cos(wave + 0.9) - 1)) * clumps / 2
-    light = disc * (0.6 + 0.4 * clumps) * np.exp(-dust)
-    return _with_bulge(rng, light, u, v, float(ratio), re)
-
-
-def _with_bulge(rng: Rng, light: Array, u: Array, v: Array, ratio: float, re: float) -> Array:
-    """Add a round bulge and perhaps a bar to a disc, and scale the peak to 1."""
-    bulge = sersic(_soft(u, v * np.sqrt(np.float32(ratio))), re * rng.uniform(0.05, 0.3), rng.uniform(1, 4))
-    light = light + bulge * rng.uniform(0, 3)
-    if rng.random() < 0.4:
-        turn = rng.uniform(0, np.pi)
-        a, b = u * np.cos(turn) + v * np.sin(turn), v * np.cos(turn) - u * np.sin(turn)
-        bar = (np.abs(a) / (0.5 * re)) ** 3 + (np.abs(b) / (0.12 * re)) ** 2
-        light += rng.uniform(0.5, 3) * np.exp(-np.minimum(bar, 60)).astype(np.float32)
-    return light / light.max()
-
-
-def edge_on(rng: Rng, size: int, cx: float, cy: float, re: float) -> Array:
-    """A disc seen from the side, with a bulge and a dust lane; peak 1."""
-    u, v = _ellipse(size, cx, cy, 1.0, rng.uniform(0, np.pi))
-    height = re * rng.uniform(0.06, 0.2)
-    light = np.exp(-np.abs(u) * np.float32(1.7 / re)) / np.cosh(np.minimum(np.abs(v) / np.float32(height), 20)) ** 2
-    light = light + rng.uniform(0, 2) * np.exp(-_soft(u, v * 1.3) / np.float32(0.3 * re))
-    texture = random_field(rng, side(size), 2.5, longest=re)
-    lane = np.exp(-(((v - rng.normal(0, 0.3) * height) / (0.4 * height)) ** 2) - (u / (2 * re)) ** 2)
-    light *= np.exp(-np.float32(rng.uniform(0, 2)) * lane * np.exp(0.7 * texture))
-    return (light / light.max()).astype(np.float32)
-
-
-def irregular(rng: Rng, size: int, cx: float, cy: float, re: float) -> Array:
-    """A dwarf or a distant clumpy galaxy: a lumpy body without symmetry; peak 1."""
-    u, v = _ellipse(size, cx, cy, rng.uniform(0.3, 1.0), rng.uniform(0, np.pi))
-    texture = random_field(rng, side(size), rng.uniform(2.0, 3.2), longest=2 * re)
-    bend = random_field(rng, side(size), 4.0, longest=4 * re) * np.float32(0.3 * re)
-    light = sersic(_soft(u + bend, v - bend), re, rng.uniform(0.5, 1.2)) * np.exp(rng.uniform(0.6, 1.8) * texture)
-    return (light / light.max()).astype(np.float32)
-
-
-GALAXIES = {"spiral": spiral, "elliptical": elliptical, "edge-on": edge_on, "irregular": irregular}
-GALAXY_SHARES = (0.45, 0.2, 0.15, 0.2)
-
-
-def _galaxy_light(rng: Rng, size: int, cx: float, cy: float, re: float) -> Array:
-    return GALAXIES[str(rng.choice(list(GALAXIES), p=GALAXY_SHARES))](rng, size, cx, cy, re)
-
-
 def _knots(rng: Rng, sub: Array, size: int, light: Array, peak: float, psf: Psf) -> None:
     """Star clusters and HII regions, drawn where a galaxy is bright (its light to a random power)."""
     n = int(log_uniform(rng, 3, 400))
@@ -299,7 +176,7 @@ def galaxy(rng: Rng, size: int) -> Scene:
     """One large galaxy, with companions, background galaxies and foreground stars."""
     sub, psf = canvas(size), telescope_psf(rng)
     cx, cy = rng.uniform(0.2, 0.8, 2) * size
-    light, peak = _galaxy_light(rng, size, cx, cy, log_uniform(rng, 0.03, 0.3) * size), log_uniform(rng, 10, 3e4)
+    light, peak = galaxy_light(rng, size, cx, cy, log_uniform(rng, 0.03, 0.3) * size), log_uniform(rng, 10, 3e4)
     add_field(sub, light * np.float32(peak))
     if rng.random() < 0.6:
         _knots(rng, sub, size, light, peak, psf)
@@ -318,9 +195,7 @@ def merger(rng: Rng, size: int) -> Scene:
     peak, total = log_uniform(rng, 30, 2e4), np.zeros((side(size),) * 2, np.float32)
     for _ in range(int(rng.integers(2, 4))):
         dx, dy = rng.normal(0, re, 2)
-        total += np.float32(rng.uniform(0.2, 1)) * _galaxy_light(
-            rng, size, cx + dx, cy + dy, re * rng.uniform(0.4, 1.2)
-        )
+        total += np.float32(rng.uniform(0.2, 1)) * galaxy_light(rng, size, cx + dx, cy + dy, re * rng.uniform(0.4, 1.2))
     bend = (random_field(rng, side(size), 4.5, longest=5 * re) * np.float32(re * rng.uniform(0.2, 0.8)) for _ in "yx")
     total = warp(total, *bend)
     add_field(sub, total * np.float32(peak))
@@ -347,7 +222,7 @@ def survey(rng: Rng, size: int) -> Scene:
     faint_galaxies(rng, sub, size, _count(rng, size, 30, 300))
     for _ in range(int(rng.integers(0, 4))):
         cx, cy = rng.uniform(0, size, 2)
-        light = _galaxy_light(rng, size, cx, cy, log_uniform(rng, 2, 12))
+        light = galaxy_light(rng, size, cx, cy, log_uniform(rng, 2, 12))
         add_field(sub, light * np.float32(log_uniform(rng, 5, 3e3)))
     x, y = positions(rng, size, _count(rng, size, 3, 60))
     peaks = draw_stars(rng, sub, psf, x, y, log_uniform(rng, 1e2, 1e5))
@@ -382,9 +257,6 @@ def _arc(rng: Rng, sub: Array, cx: float, cy: float, radius: float, peak: float)
     add_points(sub, cx + (radius + width) * np.cos(angle), cy + (radius + width) * np.sin(angle), flux, smooth=False)
 
 
-# --- gas --------------------------------------------------------------------------------------------------------
-
-
 def _ridges(rng: Rng, n: int, slope: float, thin: float) -> Array:
     """Filaments: where a random field crosses zero, in a field of the same slope that makes them come and go."""
     lines = np.exp(-np.abs(random_field(rng, n, slope)) / np.float32(thin))
@@ -408,9 +280,9 @@ def shell(rng: Rng, size: int) -> Array:
     """A supernova remnant or planetary nebula: a limb-brightened bubble, torn into filaments; largest value about 1."""
     n = side(size)
     cx, cy = rng.uniform(0.2, 0.8, 2) * size
-    u, v = _ellipse(size, cx, cy, rng.uniform(0.6, 1.0), rng.uniform(0, np.pi))
+    u, v = ellipse(size, cx, cy, rng.uniform(0.6, 1.0), rng.uniform(0, np.pi))
     radius = log_uniform(rng, 0.06, 0.45) * size
-    r = _soft(u, v) / np.float32(radius) * (1 + np.float32(rng.uniform(0.01, 0.15)) * random_field(rng, n, 3.2))
+    r = soft_radius(u, v) / np.float32(radius) * (1 + np.float32(rng.uniform(0.01, 0.15)) * random_field(rng, n, 3.2))
     thick = rng.uniform(0.05, 0.4)
     limb = np.sqrt(np.maximum(1 - r * r, 0)) - np.sqrt(np.maximum((1 - thick) ** 2 - r * r, 0))
     torn = _ridges(rng, n, 3.0, rng.uniform(0.05, 0.4)) if rng.random() < 0.6 else np.exp(random_field(rng, n, 2.8))
@@ -442,6 +314,8 @@ SKY = {
     "galaxy-cluster": galaxy_cluster,
     "nebula": nebula,
 }
+
+
 SKY_SHARES = {
     "empty": 0.04,
     "sparse": 0.11,
