@@ -1,0 +1,243 @@
+"""Files in and out: one ``Frame`` for every format, and every format behind ``read`` and ``write``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sciresdiff.errors import InputError, UsageError
+from sciresdiff.frame import Frame, PixelSize, Quantity
+from sciresdiff.io.files import existing, split_spec
+
+FORMATS: dict[str, str] = {
+    ".fits": "fits", ".fit": "fits", ".fts": "fits", ".fits.fz": "fits", ".fits.gz": "fits", ".fit.gz": "fits",
+    ".ome.tif": "tiff", ".ome.tiff": "tiff", ".tif": "tiff", ".tiff": "tiff",
+    ".h5": "hdf5", ".hdf5": "hdf5",
+}  # fmt: skip
+"""End of a file's name -> module of this package that reads and writes it."""
+
+_WRITERS = {"fits": "fits_write", "tiff": "tiff_write", "hdf5": "hdf5"}
+_MAGIC = {b"SIMPLE": "fits", b"II*\0": "tiff", b"MM\0*": "tiff", b"II+\0": "tiff", b"MM\0+": "tiff", b"\x89HDF": "hdf5"}
+
+
+def suffix(path: str | Path) -> str:
+    """The longest known end of a file's name (``.ome.tif``, ``.fits.fz``), in the file's own case; else its suffix."""
+    file, _ = split_spec(path)
+    known = [end for end in FORMATS if file.name.lower().endswith(end)]
+    return file.name[-max(map(len, known)) :] if known else file.suffix
+
+
+def stem(path: str | Path) -> str:
+    """A file's name without ``suffix``."""
+    name = split_spec(path)[0].name
+    end = suffix(path)
+    return name[: len(name) - len(end)] if end else name
+
+
+def format_of(path: str | Path, *, look: bool = True) -> str:
+    """``fits``, ``tiff`` or ``hdf5``, by the name, else (with ``look``) by the first bytes.
+
+    Raises
+    ------
+    InputError
+        Neither says.
+    """
+    file, _ = split_spec(path)
+    if found := FORMATS.get(suffix(file).lower()):
+        return found
+    if look:
+        start = existing(file).open("rb").read(8)
+        if found := next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), None):
+            return found
+    raise InputError(f"{file}: not a format that is read here; one of {', '.join(FORMATS)}")
+
+
+def read(
+    path: str | Path,
+    *,
+    ext: str | None = None,
+    variance: str | None = None,
+    mask: str | None = None,
+    axes: str | None = None,
+    quantity: Quantity | None = None,
+    pixel_size: float | PixelSize | None = None,
+) -> Frame:
+    """Read one image and the physics that belongs to it.
+
+    Parameters
+    ----------
+    path : str or Path
+        A file, ``file.fits[EXT]`` or ``file.h5[dataset]``.
+    ext : str, optional
+        FITS extension (``NAME``, ``NAME,VERSION`` or a number) or HDF5 dataset; wins over brackets.
+    variance, mask : str, optional
+        ``EXT`` of the same file, or ``FILE`` or ``FILE[EXT]``. By their names ERR-like planes are squared and
+        weights inverted; a mask is bad where it is not 0. Without them the file's own planes are used.
+    axes : str, optional
+        One letter per axis of the array (``TZCYX``), where the file does not say or says it wrong.
+    quantity : {"sum", "mean"}, optional
+        Wins over BUNIT.
+    pixel_size : float or PixelSize, optional
+        In arcsec (FITS) or micrometres (TIFF); wins over the file.
+
+    Returns
+    -------
+    Frame
+        Planes (planes, Y, X) in float32; ``said`` has one line for each assumption. Pixels without a variance are
+        masked, and their variance is the median of the others.
+
+    Raises
+    ------
+    InputError
+        Missing, truncated or foreign file, no image in it, NaN only, an axis without pixels, ambiguous or wrong
+        axes, 8-bit colour, a plane that does not fit.
+    """
+    module = _module(format_of(path))
+    frame: Frame = module.read(
+        path, ext=ext, variance=variance, mask=mask, axes=axes, quantity=quantity, pixel_size=pixel_size
+    )
+    return frame
+
+
+def read_image(path: str | Path) -> NDArray[np.float64]:
+    """One image as it is in the file: a PSF, a variance, a map. Brackets choose the extension.
+
+    Returns
+    -------
+    array
+        float64, (Y, X) or (planes, Y, X).
+
+    Raises
+    ------
+    InputError
+        As ``read``; NaN is allowed here.
+    """
+    image: NDArray[np.float64] = _module(format_of(path)).read_image(path)
+    return image if image.ndim == 2 else image.reshape(-1, *image.shape[-2:])
+
+
+def write(
+    path: str | Path,
+    frame: Frame,
+    *,
+    planes: Mapping[str, NDArray[Any]] | None = None,
+    provenance: Mapping[str, object] | None = None,
+    history: Sequence[str] = (),
+    scale: float = 1.0,
+    overwrite: bool = False,
+    dtype: str | np.dtype[Any] | None = None,
+) -> dict[str, Any]:
+    """Write a result in the format of its name, with the metadata of the file that ``frame.header`` came from.
+
+    The file holds no clock, host or path: the same content gives the same bytes. It appears when it is whole.
+
+    Parameters
+    ----------
+    path : str or Path
+        Name of the output; folders on the way are made.
+    frame : Frame
+        Pixels of the new grid. Where ``header`` is the one that ``read`` gave, all else that is in it describes the
+        input's grid and is adapted; a frame without one gets a small header from ``unit`` and ``pixel_size``, which
+        are then taken as those of the new grid.
+    planes : mapping, optional
+        Name (``ERR``, ``SUPPORT``, ``GATE``, ``DQ``, ``VAR``, ``KERNEL``) -> array on the new grid. FITS writes
+        each; TIFF writes ERR, SUPPORT and VAR as ``{stem}_err.tif`` and so on, and **no GATE and DQ**.
+    provenance : mapping, optional
+        Header cards (``SRDSCALE`` ...); None is left out.
+    history : sequence of str
+        HISTORY cards.
+    scale : float
+        New pixels per old pixel and axis: s for ``upscale``, 1/s for ``degrade``. Below 1 the frame's own ``kernel``
+        and ``kernel_scale`` are written too, where it has them.
+    overwrite : bool
+        Whether an output that exists is replaced.
+    dtype : optional
+        Type of the pixels; float32 for FITS, the input's for TIFF. Integers are rounded half to even and clipped,
+        never rescaled.
+
+    Returns
+    -------
+    dict
+        ``clipped``: pixels outside the integer type's range; ``files``: all paths written.
+
+    Raises
+    ------
+    UsageError
+        The output exists, cannot be written, or its name is of no known format.
+    ResourceError
+        The disk is full.
+    """
+    if suffix(path).lower() not in FORMATS:
+        raise UsageError(f"{path}: not a format that is written here; one of {', '.join(FORMATS)}")
+    module = _module(_WRITERS[FORMATS[suffix(path).lower()]])
+    report: dict[str, Any] = module.write(
+        path,
+        frame,
+        planes=planes or {},
+        provenance=provenance or {},
+        history=history,
+        scale=scale,
+        overwrite=overwrite,
+        dtype=dtype,
+    )
+    return report
+
+
+def describe(path: str | Path, **options: Any) -> dict[str, Any]:
+    """What is understood of a file, for ``info``; options as in ``read``. JSON-able."""
+    frame = read(path, **options)
+    size = frame.pixel_size
+    return {
+        "file": str(path),
+        "format": format_of(path),
+        "kind": frame.kind,
+        "axes": frame.axes,
+        "shape": list(frame.shape),
+        "dtype": str(frame.dtype),
+        "planes": frame.planes,
+        "quantity": frame.quantity,
+        "unit": frame.unit,
+        "noise": _noise_source(frame),
+        "psf": _psf_source(frame),
+        "wcs": _has_wcs(frame),
+        "pixel_size": {"y": size.y, "x": size.x, "unit": size.unit} if size else None,
+        "masked_fraction": float(frame.mask.mean()),
+        "saturated_pixels": int(frame.saturated.sum()) if frame.saturated is not None else None,
+        "facts": {key: float(x) for key, x in frame.facts.items()},
+        "said": list(frame.said),
+    }
+
+
+def _module(name: str) -> Any:
+    return import_module(f"sciresdiff.io.{name}")
+
+
+def _noise_source(frame: Frame) -> str:
+    if frame.variance is not None:
+        return "plane"
+    return "gain and read noise" if {"gain", "read_noise"} <= set(frame.facts) else "to be measured"
+
+
+def _psf_source(frame: Frame) -> str:
+    if frame.kernel is not None:
+        return f"kernel for x{frame.kernel_scale}"
+    if frame.psf:
+        return frame.psf
+    if "fwhm" in frame.facts:
+        return f"header: FWHM {frame.facts['fwhm']:.3g} px"
+    optics = {"na", "wavelength"} <= set(frame.facts)
+    return "NA and emission wavelength" if optics else "to be measured"
+
+
+def _has_wcs(frame: Frame) -> bool:
+    header = getattr(frame.header, "image", None)
+    if header is None:
+        return False
+    from sciresdiff.io.wcs import has_wcs
+
+    return has_wcs(header)

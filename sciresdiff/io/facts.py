@@ -1,0 +1,164 @@
+"""What a FITS header says about its unit, detector and seeing, under the names of the options."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+import numpy as np
+from astropy.io import fits
+
+from sciresdiff.frame import PixelSize, Quantity
+from sciresdiff.io.wcs import number, value
+
+MEAN_UNITS = (
+    r".*(/|per |\s)(sr|beam|bm|arcsec(\^|\*\*)?-?2|sq\.? ?arcsec|pix(el)?\^?-2)(\^|\*\*)?-?[12]?\b.*",
+    r".*(sr|beam|arcsec)(\^|\*\*)?-[12].*",
+    r"m?k(elvin)?( ?km.*)?", r"mag.*", r"k?m(/s| s-1)",
+)  # fmt: skip
+"""Surface brightness and other intensive units: blocks average."""
+
+SUM_UNITS = (
+    r"adu|dn|du|counts?|cts?|electrons?|e-?|photo-?electrons?|photons?|ph",
+    r"[munp]?jy(/(pix(el)?|px))?", r"nano-?maggy|nano-?maggies|nmgy|maggies|maggy",
+    r"erg/s/cm\^?2(/(a|angstrom|hz))?",
+)  # fmt: skip
+"""Counts and other extensive units, per pixel and with or without 'per second': blocks add up."""
+
+_RATE = r"\s*(/|\.|\*|per|\s)\s*(s|sec|second)(ond)?(-1|\^-1|\*\*-1)?$"
+_ELECTRONS = r"electrons?|e-?|photo-?electrons?|photons?|ph"
+
+GAIN = ("GAIN", "EGAIN", "CCDGAIN", "ATODGAIN")
+GAINS = ("GAINA", "GAINB", "GAINC", "GAIND")
+READ_NOISE = ("RDNOISE", "READNOIS", "RON", "ENOISE")
+READ_NOISES = ("RDNOISEA", "RDNOISEB", "RDNOISEC", "RDNOISED")
+SATURATION = ("SATURATE", "SATLEVEL")
+SATURATIONS = ("SATURATA", "SATURATB")
+EXPOSURE = ("EXPTIME", "EXPOSURE", "XPOSURE", "EXP_TIME")
+FWHM = ("PSF_FWHM", "FWHM", "SEEING")
+
+
+def unit_of(headers: Iterable[fits.Header]) -> str | None:
+    """BUNIT of the first header that has a meaningful one."""
+    for header in headers:
+        unit = str(value(header, "BUNIT", "") or "").strip()
+        if unit and unit.lower() not in ("unitless", "none", "unknown", "na", "n/a"):
+            return unit
+    return None
+
+
+def quantity_of(unit: str | None) -> Quantity | None:
+    """``sum`` or ``mean`` by the table above, or None where the unit is not in it."""
+    plain = (unit or "").strip().lower()
+    if any(re.fullmatch(pattern, plain) for pattern in MEAN_UNITS):
+        return "mean"
+    per_pixel = re.sub(r"\s*(/|per)\s*(pix(el)?|px)$", "", plain)
+    bare = re.sub(_RATE, "", per_pixel)
+    return "sum" if any(re.fullmatch(pattern, text) for pattern in SUM_UNITS for text in (plain, bare)) else None
+
+
+def is_rate(unit: str | None) -> bool:
+    """Whether the unit is per second."""
+    return re.search(_RATE, (unit or "").strip().lower()) is not None
+
+
+def facts_of(
+    headers: tuple[fits.Header, ...], unit: str | None, size: PixelSize | None
+) -> tuple[dict[str, float], list[str]]:
+    """Detector facts, and the assumptions behind them.
+
+    Parameters
+    ----------
+    headers : tuple of Header
+        The image's own first, then the primary one.
+    unit : str or None
+        BUNIT.
+    size : PixelSize or None
+        In arcsec, to turn angles into pixels.
+
+    Returns
+    -------
+    facts : dict
+        ``gain`` (electrons per data unit), ``read_noise`` (e-), ``saturation`` (data units), ``exposure`` (s),
+        ``fwhm`` (px), ``bmaj``, ``bmin``, ``bpa`` (degrees), where the header has them.
+    said : list of str
+    """
+    facts: dict[str, float] = {}
+    said: list[str] = []
+    _put(facts, "exposure", _positive(headers, EXPOSURE))
+    _put(facts, "gain", _gain(headers, unit, facts.get("exposure"), said))
+    _put(facts, "read_noise", _read_noise(headers))
+    saturation = _positive(headers, SATURATION) or min(_several(headers, SATURATIONS), default=None)
+    if saturation and is_rate(unit):
+        saturation = saturation / facts["exposure"] if "exposure" in facts else None
+    _put(facts, "saturation", saturation)
+    for key in ("bmaj", "bmin", "bpa"):
+        _put(facts, key, _first(headers, (key.upper(),)))
+    _put(facts, "fwhm", _fwhm(headers, facts, size, said))
+    return facts, said
+
+
+def _put(facts: dict[str, float], key: str, found: float | None) -> None:
+    if found is not None:
+        facts[key] = float(found)
+
+
+def _first(headers: Iterable[fits.Header], keys: Iterable[str]) -> float | None:
+    keys = tuple(keys)
+    found = (number(header, key) for header in headers for key in keys)
+    return next((x for x in found if x is not None), None)
+
+
+def _positive(headers: Iterable[fits.Header], keys: Iterable[str]) -> float | None:
+    keys = tuple(keys)
+    found = (number(header, key) for header in headers for key in keys)
+    return next((x for x in found if x is not None and x > 0), None)
+
+
+def _several(headers: Iterable[fits.Header], keys: Iterable[str]) -> list[float]:
+    found = (_positive(headers, (key,)) for key in keys)
+    return [x for x in found if x is not None]
+
+
+def _gain(headers: tuple[fits.Header, ...], unit: str | None, exposure: float | None, said: list[str]) -> float | None:
+    """Electrons per data unit: 1 where the unit is electrons, times the exposure where it is per second."""
+    bare = re.sub(_RATE, "", (unit or "").strip().lower())
+    if re.fullmatch(_ELECTRONS, bare):
+        gain: float | None = 1.0
+    else:
+        several = _several(headers, GAINS)
+        gain = _positive(headers, GAIN) or (float(np.mean(several)) if several else None)
+    if gain is None or not is_rate(unit):
+        return gain
+    if exposure is None:
+        said.append(f"gain: BUNIT is {unit}, but there is no exposure time; the header's gain is not used")
+        return None
+    return gain * exposure
+
+
+def _read_noise(headers: tuple[fits.Header, ...]) -> float | None:
+    amplifiers = next((str(value(h, "CCDAMP")) for h in headers if value(h, "CCDAMP")), "ABCD")
+    hubble = _several(headers, [f"READNSE{a}" for a in amplifiers if a.isalpha()])
+    several = hubble or _several(headers, READ_NOISES)
+    return _positive(headers, READ_NOISE) or (float(np.mean(several)) if several else None)
+
+
+def _fwhm(
+    headers: tuple[fits.Header, ...], facts: dict[str, float], size: PixelSize | None, said: list[str]
+) -> float | None:
+    """Width of the PSF in pixels. FWHM and PSF_FWHM are pixels and SEEING is arcsec, unless the comment says."""
+    side = (size.x * size.y) ** 0.5 if size and size.unit == "arcsec" else None
+    if (major := facts.get("bmaj")) and side:
+        return 3600 * (major * facts.get("bmin", major)) ** 0.5 / side
+    for header in headers:
+        for key in FWHM:
+            width = number(header, key)
+            if width is None or width <= 0:
+                continue
+            comment = header.comments[key].lower()
+            angle = "arcsec" in comment or (key == "SEEING" and "pix" not in comment)
+            if angle and side is None:
+                said.append(f"{key}={width:g}: taken as arcsec, but the pixel size is unknown; give --pixel-size")
+                continue
+            return width / side if angle and side else width
+    return None

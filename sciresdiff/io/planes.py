@@ -1,0 +1,145 @@
+"""The planes that go with an image: what noise and data-quality planes are called, and which flags are bad."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+from numpy.typing import NDArray
+
+from sciresdiff.io.wcs import number, value
+
+Array = NDArray[Any]
+
+
+def _inverse(weight: Array) -> Array:
+    """1 / weight; NaN where there is no weight."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(weight > 0, 1 / np.asarray(weight, np.float64), np.nan)
+
+
+def _square(sigma: Array) -> Array:
+    """sigma**2; NaN where sigma is not positive."""
+    return np.where(sigma > 0, np.asarray(sigma, np.float64) ** 2, np.nan)
+
+
+def _positive(variance: Array) -> Array:
+    """The variance; NaN where it is not positive."""
+    return np.where(variance > 0, np.asarray(variance, np.float64), np.nan)
+
+
+NOISE_PLANES: dict[str, Callable[[Array], Array]] = {
+    "VAR": _positive, "VARIANCE": _positive, "ERR": _square, "ERROR": _square, "SIGMA": _square, "RMS": _square,
+    "UNCERT": _square, "WHT": _inverse, "WEIGHT": _inverse, "IVM": _inverse, "IVAR": _inverse, "INVVAR": _inverse,
+}  # fmt: skip
+"""Name of a plane -> how it becomes a variance, in order of preference."""
+
+RELATIVE = ("WHT", "WEIGHT")
+"""Planes that may be weights in any unit, an exposure time for instance."""
+
+DQ_PLANES = ("DQ", "MASK", "FLAGS", "BPM", "DQM", "BADPIX")
+"""Names of data-quality planes."""
+
+OUR_PLANES = ("SUPPORT", "GATE", "KERNEL")
+"""Planes that this program writes; those of an input are not carried over."""
+
+FILE_NAMES = {
+    r"oow|wht|weight|ivar|invvar|ivm": _inverse,
+    r"err|sigma|rms|noise|uncert": _square,
+}
+"""Part of a file's name -> how its image becomes a variance, where its extension has no telling name."""
+
+HST_HARMLESS = 64 | 1024
+"""Warm pixel, charge trap: corrected well enough in the calibration."""
+
+HST_SATURATED = 256 | 2048
+"""Full well, and the converter's limit."""
+
+JWST_BAD, JWST_SATURATED = 1 | 2, 2
+"""DO_NOT_USE and SATURATED; all else is information."""
+
+CP_CODES_HARMLESS, CP_CODES_SATURATED = (7,), (3,)
+"""Community Pipeline from 3.5 on: integer codes. 7 is a difference to other exposures: variable stars have it."""
+
+CP_BITS_SATURATED = 2
+"""Community Pipeline before 3.5: bits."""
+
+LSST_BAD = {"BAD", "SAT", "INTRP", "CR", "NO_DATA", "SUSPECT", "UNMASKEDNAN", "STREAK", "CROSSTALK", "VIGNETTED"}
+"""Mask planes (MP_*) that make a pixel bad. DETECTED is where the sources are, and never bad."""
+
+
+def to_variance(name: str, data: Array) -> Array:
+    """A noise plane as variance in float64, NaN where it says that there is no information."""
+    return NOISE_PLANES[name.upper()](data)
+
+
+def file_to_variance(path: Path, extension: str, data: Array) -> Array:
+    """A noise image from a file of its own: by its extension's name, else the file's, else it is a variance."""
+    if extension.upper() in NOISE_PLANES:
+        return to_variance(extension, data)
+    stem = path.name.lower()
+    return next((turn for pattern, turn in FILE_NAMES.items() if re.search(pattern, stem)), _positive)(data)
+
+
+def siblings(path: Path) -> Mapping[str, Path]:
+    """Weight and data-quality files of a survey triplet: ``..._ooi_...`` has ``..._oow_...`` and ``..._ood_...``."""
+    match = re.search(r"(^|[_.-])ooi([_.-])", path.name)
+    if match is None:
+        return {}
+    named = {
+        kind: path.with_name(path.name[: match.start()] + match[1] + kind + match[2] + path.name[match.end() :])
+        for kind in ("oow", "ood")
+    }
+    return {kind: other for kind, other in named.items() if other.is_file()}
+
+
+def flagged(
+    dq: Array, headers: tuple[fits.Header, ...], mask_header: fits.Header
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_], str]:
+    """Which pixels are bad, which of them saturated, and by which rule.
+
+    Parameters
+    ----------
+    dq : integer array
+        Flags as the file has them.
+    headers : tuple of Header
+        The image's and the primary one: TELESCOP, INSTRUME, PLVER, SDQFLAGS.
+    mask_header : Header
+        Of the plane itself: MP_* cards.
+    """
+    planes = {str(key)[3:]: int(number(mask_header, key) or 0) for key in mask_header if str(key).startswith("MP_")}
+    if planes:
+        return _lsst(dq, planes)
+    telescope = _text(headers, "TELESCOP").upper()
+    if telescope.startswith("HST"):
+        serious = next((int(x) for h in headers if (x := number(h, "SDQFLAGS"))), 2**15 - 1)
+        return (dq & serious & ~HST_HARMLESS) != 0, (dq & HST_SATURATED) != 0, "HST bits without the harmless ones"
+    if telescope.startswith("JWST"):
+        return (dq & JWST_BAD) != 0, (dq & JWST_SATURATED) != 0, "JWST's DO_NOT_USE and SATURATED"
+    if version := re.match(r"V?(\d+)\.(\d+)", _text(headers, "PLVER")):
+        return _community_pipeline(dq, headers, (int(version[1]), int(version[2])))
+    return dq != 0, np.zeros(dq.shape, bool), "every flag"
+
+
+def _text(headers: tuple[fits.Header, ...], key: str) -> str:
+    return next((str(found).strip() for h in headers if (found := value(h, key))), "")
+
+
+def _lsst(dq: Array, planes: Mapping[str, int]) -> tuple[NDArray[np.bool_], NDArray[np.bool_], str]:
+    bad = sum(1 << bit for name, bit in planes.items() if name in LSST_BAD)
+    saturated = 1 << planes["SAT"] if "SAT" in planes else 0
+    named = " ".join(sorted(LSST_BAD & set(planes)))
+    return (dq & bad) != 0, (dq & saturated) != 0, f"mask planes {named}"
+
+
+def _community_pipeline(
+    dq: Array, headers: tuple[fits.Header, ...], version: tuple[int, int]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_], str]:
+    if version < (3, 5) and "decam" in _text(headers, "INSTRUME").lower():
+        return dq != 0, (dq & CP_BITS_SATURATED) != 0, "every bit (Community Pipeline before 3.5)"
+    bad = (dq != 0) & ~np.isin(dq, CP_CODES_HARMLESS)
+    return bad, np.isin(dq, CP_CODES_SATURATED), "Community Pipeline codes, 7 being harmless"

@@ -1,0 +1,234 @@
+"""World coordinates and the other header cards that depend on the size of a pixel.
+
+``f`` is the number of new pixels per old pixel along each axis: ``s`` for a grid ``s`` times finer, ``1/s`` for a
+coarser one. Only the first two FITS axes change. Pixel-area registration throughout: pixel edges stay where they are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+from numpy.typing import NDArray
+
+from sciresdiff.frame import PixelSize
+
+Matrix = NDArray[np.float64]
+
+LENGTH_CARDS = (
+    "PIXSCALE", "PIXSCAL", "PIXSCAL1", "PIXSCAL2", "PIXSCL", "PXSCAL1", "PXSCAL2", "SECPIX", "SECPIX1", "SECPIX2",
+    "D001SCAL", "D002SCAL", "XPIXSZ", "YPIXSZ", "PIXSIZE1", "PIXSIZE2", "XPIXELSZ", "YPIXELSZ",
+)  # fmt: skip
+"""Sides of a pixel: divided by f."""
+
+AREA_CARDS = ("PIXAR_SR", "PIXAR_A2")
+"""Areas of a pixel: divided by f**2."""
+
+SATURATION_CARDS = ("SATURATE", "SATURATA", "SATURATB", "SATLEVEL")
+"""Levels per pixel: divided by f**2 where blocks of pixels add up."""
+
+STALE = re.compile(
+    r"(DATASEC|CCDSEC|TRIMSEC|BIASSEC|AMPSEC|DETSEC)[A-D]?|CCDSUM|CHECKSUM|DATASUM|ZHECKSUM|ZDATASUM|BSCALE|BZERO|BLANK"
+    r"|DATAMIN|DATAMAX|GOODMIN|GOODMAX|GOODMEAN|NGOODPIX|SNRMIN|SNRMAX|SNRMEAN|MDRIZSKY|DATE|IRAF-TLM|IRAF-MIN|IRAF-MAX"
+    r"|SEEING|FWHM|PSF_FWHM|SEEINGP|ELLIPTIC|FILENAME"
+)
+"""Cards that are true of the input's own pixels only."""
+
+_ALTERNATES = ("", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+_SIP = re.compile(r"(A|B|AP|BP)_(\d)_(\d)")
+_CELESTIAL = re.compile(r"(RA--|DEC-|[GESH]L(ON|AT))")
+_WCS = re.compile(
+    r"WCSAXES[A-Z]?|WCSNAME[A-Z]?|(CRPIX|CRVAL|CTYPE|CUNIT|CDELT|CROTA|CRDER|CSYER|CNAME)\d[A-Z]?|(CD|PC|PV|PS)\d_\d+[A-Z]?"
+    r"|LONPOLE[A-Z]?|LATPOLE[A-Z]?|RADESYS[A-Z]?|EQUINOX[A-Z]?|(A|B|AP|BP)_(\d_\d|ORDER|DMAX)|LT[MV]\d(_\d)?|WAT\d_\d+"
+)
+
+
+def value(header: fits.Header, key: str, default: Any = None) -> Any:
+    """A card's value, or the default where the card is missing or cannot be parsed."""
+    try:
+        found = header.get(key, default)
+    except (fits.VerifyError, ValueError):
+        return default
+    return default if isinstance(found, fits.card.Undefined) else found
+
+
+def number(header: fits.Header, key: str) -> float | None:
+    """A card's value as a finite number, or None; numbers that are written as text count."""
+    try:
+        found = float(value(header, key))
+    except (TypeError, ValueError):
+        return None
+    return found if np.isfinite(found) else None
+
+
+def rescale_header(header: fits.Header, f: float, *, quantity: str | None = "sum") -> fits.Header:
+    """The header of the same sky on pixels ``f`` times finer.
+
+    Parameters
+    ----------
+    header : astropy.io.fits.Header
+        Header of the input grid; not changed.
+    f : float
+        New pixels per old pixel and axis, above 0.
+    quantity : {"sum", "mean", None}
+        With ``sum``, saturation levels are divided by f**2.
+
+    Returns
+    -------
+    astropy.io.fits.Header
+        CRPIX' = f (CRPIX - 1/2) + 1/2; CD' = CD / f, or CDELT' = CDELT / f with PC as it is; SIP coefficients of order
+        p + q times f**(1 - p - q); LTM' = f LTM, LTV' = f LTV + (1 - f)/2; the same for alternates A to Z. PV, TPV,
+        TNX (WAT) and everything in world units stay. Photometric cards (EXPTIME, GAIN, MAGZERO, PHOTFLAM ...) stay.
+        Cards that are true of the old pixels only are dropped, and named in HISTORY.
+    """
+    new = header.copy()
+    for alternate in _ALTERNATES:
+        _rescale_linear(new, alternate, f)
+    _rescale_sip(new, f)
+    _rescale_physical(new, f)
+    _multiply(new, LENGTH_CARDS, 1 / f)
+    _multiply(new, AREA_CARDS, 1 / f**2)
+    _multiply(new, ("A_DMAX", "B_DMAX", "CPERR1", "CPERR2", "D2IMERR1", "D2IMERR2"), f)
+    if quantity != "mean":
+        _multiply(new, SATURATION_CARDS, 1 / f**2)
+    _drop_stale(new)
+    return new
+
+
+def rescale_lookup(hdu: fits.ImageHDU, f: float) -> fits.ImageHDU:
+    """A distortion table (WCSDVARR, D2IMARR): its grid lies in image pixels, and so do its values."""
+    new = fits.ImageHDU(np.asarray(hdu.data) * np.float32(f), hdu.header.copy())
+    for i in (1, 2):
+        new.header[f"CRVAL{i}"] = f * (number(hdu.header, f"CRVAL{i}") or 0.0) + (1 - f) / 2
+        new.header[f"CDELT{i}"] = f * (number(hdu.header, f"CDELT{i}") or 1.0)
+    return new
+
+
+def wcs_cards(header: fits.Header) -> fits.Header:
+    """Only the cards that say where the pixels are."""
+    return fits.Header([card for card in _sound(header) if _WCS.fullmatch(card.keyword)])
+
+
+def has_wcs(header: fits.Header) -> bool:
+    """Whether the first two axes are on the sky."""
+    return all(_CELESTIAL.match(str(value(header, f"CTYPE{i}", ""))) for i in (1, 2))
+
+
+def pixel_size(header: fits.Header) -> PixelSize | None:
+    """Sides of a pixel in arcsec, from the WCS, else from a pixel-scale card; None where neither stands."""
+    if has_wcs(header):
+        matrix = _jacobian(header, "")
+        x, y = 3600 * np.hypot(*matrix[:2, :2]) / _per_degree(header)
+        return PixelSize(float(y), float(x), "arcsec") if x > 0 and y > 0 else None
+    for pair in (("PIXSCAL1", "PIXSCAL2"), ("SECPIX1", "SECPIX2"), ("PIXSCALE",) * 2, ("SECPIX",) * 2):
+        sides = [abs(number(header, key) or 0) for key in pair]
+        if all(sides):
+            return PixelSize(sides[1], sides[0], "arcsec")
+    return None
+
+
+def sanitised(header: fits.Header) -> fits.Header:
+    """A copy without the cards that cannot be parsed."""
+    return fits.Header(list(_sound(header)))
+
+
+def _sound(header: fits.Header) -> Iterator[fits.Card]:
+    for card in header.cards:
+        try:
+            card.verify("silentfix")
+            _ = card.value, card.comment, str(card)
+        except (fits.VerifyError, ValueError):
+            continue
+        yield card
+
+
+def _multiply(header: fits.Header, keys: tuple[str, ...], factor: float) -> None:
+    for key in keys:
+        if key in header and (old := number(header, key)) is not None:
+            header[key] = old * factor
+
+
+def _axes(header: fits.Header, alternate: str) -> int:
+    """How many axes the WCS has; 0 where there is no WCS of that name."""
+    stems = "CTYPE|CRPIX|CRVAL|CDELT|CD|PC"
+    found = [int(m[2]) for key in header if (m := re.fullmatch(rf"({stems})([1-9])(_[1-9])?{alternate}", key))]
+    return max(found, default=0)
+
+
+def _rescale_linear(header: fits.Header, alternate: str, f: float) -> None:
+    axes = _axes(header, alternate)
+    if not axes:
+        return
+    for i in (1, 2):
+        header[f"CRPIX{i}{alternate}"] = f * ((number(header, f"CRPIX{i}{alternate}") or 0.0) - 0.5) + 0.5
+    if any(re.fullmatch(rf"CD\d_\d{alternate}", key) for key in header):
+        _multiply(header, tuple(f"CD{i}_{j}{alternate}" for i in range(1, axes + 1) for j in (1, 2)), 1 / f)
+        # with a CD matrix CDELT has no meaning, but some readers take it for the pixel scale; 1 is a placeholder
+        stale = [f"CDELT{i}{alternate}" for i in (1, 2) if number(header, f"CDELT{i}{alternate}") not in (None, 1.0)]
+        _multiply(header, tuple(stale), 1 / f)
+    elif _couples(header, alternate, axes):
+        for i in range(1, axes + 1):
+            for j in (1, 2):
+                header[f"PC{i}_{j}{alternate}"] = _pc(header, i, j, alternate) / f
+    else:
+        for i in (1, 2):
+            old = number(header, f"CDELT{i}{alternate}")
+            header[f"CDELT{i}{alternate}"] = (1.0 if old is None else old) / f
+
+
+def _pc(header: fits.Header, i: int, j: int, alternate: str) -> float:
+    found = number(header, f"PC{i}_{j}{alternate}")
+    return float(i == j) if found is None else found
+
+
+def _couples(header: fits.Header, alternate: str, axes: int) -> bool:
+    """Whether the first two pixel axes and the others share world axes."""
+    others = range(3, axes + 1)
+    return any(_pc(header, i, j, alternate) or _pc(header, j, i, alternate) for i in others for j in (1, 2))
+
+
+def _jacobian(header: fits.Header, alternate: str) -> Matrix:
+    """World units per pixel."""
+    axes = max(_axes(header, alternate), 2)
+    if any(re.fullmatch(rf"CD\d_\d{alternate}", key) for key in header):
+        rows = [[number(header, f"CD{i + 1}_{j + 1}{alternate}") or 0.0 for j in range(axes)] for i in range(axes)]
+        return np.array(rows)
+    steps = [number(header, f"CDELT{i + 1}{alternate}") for i in range(axes)]
+    rows = [[_pc(header, i + 1, j + 1, alternate) for j in range(axes)] for i in range(axes)]
+    return np.array([1.0 if s is None else s for s in steps])[:, None] * np.array(rows)
+
+
+def _per_degree(header: fits.Header) -> float:
+    unit = str(value(header, "CUNIT1", "deg")).strip().lower()
+    return {"arcsec": 3600.0, "arcmin": 60.0, "rad": np.pi / 180, "mas": 3.6e6}.get(unit, 1.0)
+
+
+def _rescale_sip(header: fits.Header, f: float) -> None:
+    for key in list(header):
+        if match := _SIP.fullmatch(key):
+            _multiply(header, (key,), f ** (1 - int(match[2]) - int(match[3])))
+
+
+def _rescale_physical(header: fits.Header, f: float) -> None:
+    """IRAF's image = LTM physical + LTV; an absent LTM is the unit matrix."""
+    if not any(re.fullmatch(r"LTV\d|LTM\d_\d", key) for key in header):
+        return
+    for i in (1, 2):
+        header[f"LTV{i}"] = f * (number(header, f"LTV{i}") or 0.0) + (1 - f) / 2
+        for j in (1, 2):
+            old = number(header, f"LTM{i}_{j}")
+            if i == j or old is not None:
+                header[f"LTM{i}_{j}"] = f * (float(i == j) if old is None else old)
+
+
+def _drop_stale(header: fits.Header) -> None:
+    named = []
+    for key in [key for key in dict.fromkeys(header) if STALE.fullmatch(key)]:
+        if key not in ("CHECKSUM", "DATASUM"):
+            named.append(f"{key}={value(header, key)}")
+        header.remove(key, remove_all=True)
+    if named:
+        header.add_history("sciresdiff: of the input's pixels only, dropped: " + " ".join(named))
