@@ -42,7 +42,11 @@ class Door(TyperGroup):
     """The group of all commands: whatever happens inside ends in one line and an exit code."""
 
     def main(  # type: ignore[override]  # the keywords that are left out go through ``extra``
-        self, args: Sequence[str] | None = None, prog_name: str | None = None, standalone_mode: bool = True, **extra: Any
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
     ) -> Any:
         """Run a command; exit with its code, or return it where ``standalone_mode`` is off."""
         words = list(sys.argv[1:] if args is None else args)

@@ -214,7 +214,7 @@ Kind = Annotated[
     Literal["astro", "micro"],
     typer.Option(metavar="astro|micro", rich_help_panel=TRAINING, help="Which simulated scenes to train on."),
 ]
-Recipe = Annotated[
+TrainingRecipe = Annotated[
     str | None,
     typer.Option(metavar="FILE.toml", rich_help_panel=TRAINING, help="What to train on and how: a TOML file."),
 ]

@@ -27,7 +27,8 @@ def over_files(
     tasks = batch.place(found, shared.output, inputs, scale_of)
     voice = shared.voice
     if shared.dry_run:
-        finish(batch.run(tasks, lambda t: plan(t.source), planned(voice), failed(voice, len(tasks)), shared.overwrite))
+        wrong = failed(voice, len(tasks))
+        finish(batch.run(tasks, lambda t: plan(t.source), planned(voice), wrong, shared.overwrite, writes=False))
     with voice.progress() as progress:
         code = batch.run(
             tasks, lambda task: work(task, progress), told(voice), failed(voice, len(tasks)), shared.overwrite
@@ -46,6 +47,8 @@ def told(voice: Voice) -> Callable[[batch.Task, Mapping[str, Any]], None]:
     def tell(task: batch.Task, record: Mapping[str, Any]) -> None:
         if voice.json:
             voice.record({"input": task.source, "output": task.target, **record})
+        for line in record.get("said", ()):
+            voice.say(f"{task.source.name}: {line}")
         voice.say(f"{task.source} -> {task.target}")
 
     return tell
@@ -58,11 +61,23 @@ def planned(voice: Voice) -> Callable[[batch.Task, Mapping[str, Any]], None]:
         if voice.json:
             voice.record({"input": task.source, "output": task.target, **plan})
             return
-        print(f"{task.source} -> {task.target}")
-        for name, value in plan.items():
-            print(f"  {name} = {plain(value)}")
+        print("\n".join([f"{task.source} -> {task.target}", *lines(plain(plan), "  ")]))
 
     return tell
+
+
+def lines(record: Mapping[str, Any], indent: str = "") -> list[str]:
+    """``name: value``, one to a line, tables indented; what is not known is said to be."""
+    found = []
+    for name, value in record.items():
+        if isinstance(value, dict) and value:
+            found += [f"{indent}{name}:", *lines(value, indent + "  ")]
+        elif isinstance(value, list) and any(isinstance(item, str) and " " in item for item in value):
+            found += [f"{indent}{name}:", *(f"{indent}  - {item}" for item in value)]
+        else:
+            shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+            found.append(f"{indent}{name}: {'-' if shown is None else shown}")
+    return found
 
 
 def failed(voice: Voice, count: int) -> Callable[[batch.Task, Exception], None]:

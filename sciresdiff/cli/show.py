@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from sciresdiff.cli import options as o
+from sciresdiff.cli.run import lines
 from sciresdiff.cli.voice import Voice, plain
 
 
@@ -41,7 +42,7 @@ def info(
     """
     from sciresdiff import io
 
-    _list([{"file": path, **io.describe(path)} for path in files], json, empty="no file")
+    _list([io.describe(path) for path in files], json, empty="no file")
 
 
 def _fields(value: Any) -> dict[str, Any]:
@@ -59,16 +60,4 @@ def _list(records: list[dict[str, Any]], json: bool, empty: str) -> None:
         if json:
             voice.record(record)
         else:
-            print("\n" * (i > 0) + "\n".join(_lines(plain(record))))
-
-
-def _lines(record: Mapping[str, Any], indent: str = "") -> list[str]:
-    """``name: value``, one to a line, tables indented; what is unknown is said to be."""
-    lines = []
-    for name, value in record.items():
-        if isinstance(value, dict) and value:
-            lines += [f"{indent}{name}:", *_lines(value, indent + "  ")]
-        else:
-            shown = ", ".join(map(str, value)) if isinstance(value, list) else value
-            lines.append(f"{indent}{name}: {'unknown' if shown is None else shown}")
-    return lines
+            print("\n" * (i > 0) + "\n".join(lines(plain(record))))

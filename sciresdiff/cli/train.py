@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from sciresdiff.cli import options as o
-from sciresdiff.cli.run import finish
-from sciresdiff.cli.voice import Voice
+from sciresdiff.cli.run import lines
+from sciresdiff.cli.voice import Voice, plain
+from sciresdiff.errors import UsageError
+from sciresdiff.jobs import batch
 
 Backbone = Annotated[str, typer.Option(metavar="NAME", rich_help_panel=o.TRAINING, help="The network of every stage.")]
 Stages = Annotated[
@@ -34,7 +37,7 @@ def train_prior(
     kind: o.Kind = "astro",
     backbone: Backbone = "resnet",
     stages: Stages = None,
-    recipe: o.Recipe = None,
+    recipe: o.TrainingRecipe = None,
     minutes: o.Minutes = None,
     images: o.Images = None,
     preset: o.Preset = "base",
@@ -51,7 +54,7 @@ def train_prior(
 ) -> None:
     """Train the prior of a model: network and physics unrolled together, on simulated scenes and your data.
 
-    Example: sciresdiff train-prior set.h5 -o my-prior --scale 4 --minutes 60
+    Example: sciresdiff train-prior set.h5 -o my-prior.safetensors --scale 4 --minutes 60
 
     The same command run again goes on where it stopped. A log of one JSON line per interval lies beside the model.
     """
@@ -66,8 +69,8 @@ def train_refiner(
     prior: PriorPath,
     data: o.Data = None,
     method: Method = "sciresdiff",
-    kind: o.Kind = "astro",
-    recipe: o.Recipe = None,
+    backbone: Backbone = "resnet",
+    recipe: o.TrainingRecipe = None,
     minutes: o.Minutes = None,
     images: o.Images = None,
     preset: o.Preset = "base",
@@ -84,34 +87,46 @@ def train_refiner(
 ) -> None:
     """Train the refiner of a model: residual diffusion around a trained prior.
 
-    Example: sciresdiff train-refiner set.h5 --prior my-prior -o my-model --minutes 40
+    Example: sciresdiff train-refiner set.h5 --prior my-prior.safetensors -o my-model.safetensors --minutes 40
 
     The same command run again goes on where it stopped. A log of one JSON line per interval lies beside the model.
     """
     values = dict(locals())
+    from sciresdiff.model import located, read_card
     from sciresdiff.training import prior as settings
     from sciresdiff.training import refiner as job
 
+    values.update(scale=read_card(located(prior))["prior"]["scale"])
     _train(values, settings.TrainOptions, job.train)
 
 
 def _train(values: dict[str, Any], kind: type[Any], train: Callable[..., Any]) -> None:
     """Fill the options, train, and say where the model is."""
-    options = o.pick(kind, values, data=tuple(values["data"] or ()))
+    from sciresdiff.training.prior import state_file
+
+    found = batch.find_inputs(values["data"]) if values["data"] else []
+    options = o.pick(kind, values, data=tuple(str(item.path) for item in found))
     voice = Voice(values["quiet"], values["verbose"], values["json"])
     if values["dry_run"]:
-        _show(options, values["json"], voice)
-        finish(0)
+        voice.record(options) if voice.json else print("\n".join(lines(plain(options))))
+        return
+    state = state_file(Path(options.output))
+    check_model(Path(options.output), goes_on=options.resume and state.exists(), overwrite=values["overwrite"])
+    if not options.resume:
+        state.unlink(missing_ok=True)
     path = train(options, voice.say)
     if voice.json:
         voice.record({"model": path})
     voice.say(f"model: {path}")
 
 
-def _show(options: Any, as_json: bool, voice: Voice) -> None:
-    """The resolved options."""
-    if as_json:
-        voice.record(options)
-        return
-    for name, value in vars(options).items():
-        print(f"{name} = {value}")
+def check_model(output: Path, goes_on: bool, overwrite: bool) -> None:
+    """Refuse to replace a model that this run does not go on from.
+
+    Raises
+    ------
+    UsageError
+        The model exists, and neither ``--resume`` nor ``--overwrite`` allows to write over it.
+    """
+    if output.exists() and not (goes_on or overwrite):
+        raise UsageError(f"--output: {output} exists and is no run to resume; use --overwrite, or give another name")

@@ -80,7 +80,7 @@ Consistency = Annotated[
     ),
 ]
 Tile = Annotated[
-    int | None,
+    int,
     typer.Option(metavar="PX", callback=o.at_least(1), rich_help_panel=o.SAMPLING, help="Tile side in input pixels."),
 ]
 Checks = Annotated[
@@ -121,7 +121,7 @@ def upscale(
     steps: Steps = None,
     refine: Refine = True,
     consistency: Consistency = "noise",
-    tile: Tile = None,
+    tile: Tile = 256,
     checks: Checks = True,
     axes: o.Axes = None,
     pixel_size: o.PixelSize = None,
@@ -154,8 +154,13 @@ def upscale(
     )
     options = o.pick(job.UpscaleOptions, values)
 
-    def scale_of(path: Path) -> int:
-        return scale or int(job.plan(path, options)["scale"])
+    def scale_of(path: Path) -> int | None:
+        if scale:
+            return scale
+        try:
+            return int(job.plan(path, options)["scale"])
+        except Exception:  # the run itself tells what is wrong with this file
+            return None
 
     over_files(
         inputs,

@@ -6,21 +6,14 @@ import errno
 import glob
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from sciresdiff.errors import InputError, ResourceError, SciresdiffError, UsageError
 
-SUFFIXES: tuple[str, ...] = (
-    *(".ome.tiff", ".ome.tif", ".tiff", ".tif"),
-    *(".fits.fz", ".fits.gz", ".fits", ".fit", ".fts", ".fz"),
-    *(".hdf5", ".h5"),
-)
-"""Endings that a folder is searched for, the longer of two that fit first."""
-
-WRITTEN_AS = {".fits.fz": ".fits", ".fits.gz": ".fits", ".fz": ".fits"}
+WRITTEN_AS = {".fits.fz": ".fits", ".fits.gz": ".fits", ".fit.gz": ".fit"}
 """Compressed input -> ending of the output, which is written plain."""
 
 NOT_INPUTS = re.compile(r"_(err|support|var)\.tiff?$")
@@ -56,18 +49,12 @@ class Task:
     target: Path
 
 
-def split_suffix(path: Path) -> tuple[str, str]:
-    """Stem and ending of a file name, double endings such as ``.ome.tif`` and ``.fits.fz`` kept together."""
-    for suffix in SUFFIXES:
-        if path.name.lower().endswith(suffix) and len(path.name) > len(suffix):
-            return path.name[: -len(suffix)], path.name[-len(suffix) :]
-    return path.stem, path.suffix
-
-
 def is_image(path: Path) -> bool:
     """Whether a folder's file is one that we read."""
-    named = path.name.lower()
-    return path.is_file() and named.endswith(SUFFIXES) and not named.startswith(".") and not NOT_INPUTS.search(named)
+    from sciresdiff.io import FORMATS, suffix
+
+    hidden = path.name.startswith(".") or NOT_INPUTS.search(path.name.lower())
+    return path.is_file() and not hidden and suffix(path).lower() in FORMATS
 
 
 def find_inputs(
@@ -109,13 +96,20 @@ def _expand(spec: str, recursive: bool, stdin: Iterable[str]) -> Iterator[Found]
         yield from _listed(_lines(Path(spec[1:])), recursive)
     elif Path(spec).is_dir():
         yield from _in_folder(Path(spec), recursive)
-    elif not Path(spec).exists() and glob.has_magic(spec):
+    elif not file_of(Path(spec)).exists() and glob.has_magic(spec):
         matches = sorted(glob.glob(spec, recursive=recursive))
         if not matches:
             raise InputError(f"{spec}: no file matches this pattern")
         yield from (Found(Path(match)) for match in matches if is_image(Path(match)))
     else:
         yield Found(Path(spec))
+
+
+def file_of(path: Path) -> Path:
+    """The file of ``file.fits[EXT]``."""
+    from sciresdiff.io.files import split_spec
+
+    return split_spec(path)[0]
 
 
 def _listed(lines: Iterable[str], recursive: bool) -> Iterator[Found]:
@@ -173,14 +167,16 @@ def place(
 
 def _named(path: Path, scale_of: Callable[[Path], int | None]) -> str:
     """``{stem}_x{scale}{suffix}``."""
-    stem, suffix = split_suffix(path)
+    from sciresdiff.io import stem, suffix
+
     scale = scale_of(path)
-    return f"{stem}{'' if scale is None else f'_x{scale}'}{WRITTEN_AS.get(suffix.lower(), suffix)}"
+    end = suffix(path)
+    return f"{stem(path)}{'' if scale is None else f'_x{scale}'}{WRITTEN_AS.get(end.lower(), end)}"
 
 
 def _checked(task: Task) -> Task:
     """The task, unless it would write over its own input."""
-    if task.target.resolve() == task.source.resolve():
+    if task.target.resolve() == file_of(task.source).resolve():
         raise UsageError(f"--output: {task.target} is the input itself; give another name")
     return task
 
@@ -276,6 +272,7 @@ def run(
     done: Callable[[Task, Mapping[str, Any]], int | None],
     failed: Callable[[Task, Exception], None],
     overwrite: bool = False,
+    writes: bool = True,
 ) -> int:
     """Do every task, the good ones also after a bad one.
 
@@ -287,6 +284,10 @@ def run(
         Told each record; may return an exit code that the record deserves.
     failed
         Told each failure.
+    overwrite
+        Whether an output that exists may be replaced.
+    writes
+        Whether the work writes its target; off for a plan.
 
     Returns
     -------
@@ -298,7 +299,7 @@ def run(
         try:
             check_source(task.source)
             check_target(task, overwrite)
-            with folder_for(task.target):
+            with folder_for(task.target) if writes else nullcontext():
                 record = work(task)
         except Exception as problem:  # the others are done all the same, and the caller tells which failed
             failed(task, problem)
@@ -310,5 +311,5 @@ def run(
 
 def check_source(path: Path) -> None:
     """Refuse an input that is not there."""
-    if not path.exists():
+    if not file_of(path).exists():
         raise InputError(f"{path}: no such file")
