@@ -51,7 +51,8 @@ def format_of(path: str | Path, *, look: bool = True) -> str:
     if found := FORMATS.get(suffix(file).lower()):
         return found
     if look:
-        start = existing(file).open("rb").read(8)
+        with existing(file).open("rb") as stream:
+            start = stream.read(8)
         if found := next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), None):
             return found
     raise InputError(f"{file}: not a format that is read here; one of {', '.join(FORMATS)}")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, PixelSize, Quantity
 from sciresdiff.io.files import existing, first_line, split_spec, typed, write_whole
+from sciresdiff.io.planes import settled
 
 Array = NDArray[Any]
 IMAGE = "image"
@@ -246,11 +247,7 @@ def _with_planes(frame: Frame, planes: Mapping[str, Array]) -> Frame:
         frame = frame.with_(mask=frame.mask | (np.broadcast_to(planes["mask"], frame.pixels.shape) != 0))
     if "variance" in planes:
         var = np.broadcast_to(planes["variance"], frame.pixels.shape)
-        good = np.isfinite(var) & (var > 0)
-        if not good.any():
-            raise InputError("variance: no pixel has one above 0; give another, or gain and read noise")
-        filled = np.where(good, var, np.median(var[good])).astype(np.float32)
-        frame = frame.with_(variance=filled, mask=frame.mask | ~good)
+        frame = settled(frame, np.where(var > 0, var, np.nan))
     return frame
 
 

@@ -11,6 +11,8 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
+from sciresdiff.errors import InputError
+from sciresdiff.frame import Frame
 from sciresdiff.io.wcs import number, value
 
 Array = NDArray[Any]
@@ -47,11 +49,12 @@ DQ_PLANES = ("DQ", "MASK", "FLAGS", "BPM", "DQM", "BADPIX")
 OUR_PLANES = ("SUPPORT", "GATE", "KERNEL")
 """Planes that this program writes; those of an input are not carried over."""
 
-FILE_NAMES = {
+NAME_PARTS = {
     r"oow|wht|weight|ivar|invvar|ivm": _inverse,
+    r"var": _positive,
     r"err|sigma|rms|noise|uncert": _square,
 }
-"""Part of a file's name -> how its image becomes a variance, where its extension has no telling name."""
+"""Part of an extension's or file's name -> how its image becomes a variance."""
 
 HST_HARMLESS = 64 | 1024
 """Warm pixel, charge trap: corrected well enough in the calibration."""
@@ -72,17 +75,26 @@ LSST_BAD = {"BAD", "SAT", "INTRP", "CR", "NO_DATA", "SUSPECT", "UNMASKEDNAN", "S
 """Mask planes (MP_*) that make a pixel bad. DETECTED is where the sources are, and never bad."""
 
 
-def to_variance(name: str, data: Array) -> Array:
-    """A noise plane as variance in float64, NaN where it says that there is no information."""
-    return NOISE_PLANES[name.upper()](data)
+def to_variance(data: Array, *names: str) -> Array:
+    """An image that the user calls a noise plane, as variance in float64; NaN where it has no information.
+
+    The first of the names (extension, then file) that tells how decides; without any it is a variance.
+    """
+    for name in names:
+        if turn := NOISE_PLANES.get(name.strip().upper()):
+            return turn(data)
+        if turn := next((turn for pattern, turn in NAME_PARTS.items() if re.search(pattern, name.lower())), None):
+            return turn(data)
+    return _positive(data)
 
 
-def file_to_variance(path: Path, extension: str, data: Array) -> Array:
-    """A noise image from a file of its own: by its extension's name, else the file's, else it is a variance."""
-    if extension.upper() in NOISE_PLANES:
-        return to_variance(extension, data)
-    stem = path.name.lower()
-    return next((turn for pattern, turn in FILE_NAMES.items() if re.search(pattern, stem)), _positive)(data)
+def settled(frame: Frame, variance: Array) -> Frame:
+    """Mask the pixels without a variance; they get the median of the others, so that arithmetic stays finite."""
+    good = np.isfinite(variance)
+    if not good.any():
+        raise InputError("variance: no pixel has one above 0; give another plane, or gain and read noise")
+    filled = np.where(good, variance, np.median(variance[good])).astype(np.float32)
+    return frame.with_(variance=filled, mask=frame.mask | ~good)
 
 
 def siblings(path: Path) -> Mapping[str, Path]:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import re
-import xml.etree.ElementTree as ET
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,42 +15,13 @@ from numpy.typing import NDArray
 from sciresdiff.errors import InputError
 from sciresdiff.frame import Frame, PixelSize, Quantity
 from sciresdiff.io.files import existing, first_line, split_spec
+from sciresdiff.io.planes import settled, to_variance
+from sciresdiff.io.tiff_meta import TiffHeader, optics, parsed, provenance, ratio, size_of, to_float
 
 Array = NDArray[Any]
 
-MICROMETRES: dict[str, float] = {
-    "um": 1.0, "micron": 1.0, "microns": 1.0, "micrometer": 1.0, "micrometre": 1.0, "micrometers": 1.0,
-    "nm": 1e-3, "nanometer": 1e-3, "mm": 1e3, "pm": 1e-6, "angstrom": 1e-4, "å": 1e-4, "m": 1e6,
-}  # fmt: skip
-"""Length units as files write them. Centimetres and inches are left out: there they are what a printer needs."""
-
-SCREEN_DPI = (72, 96, 100, 144, 150, 200, 220, 300, 600)
-"""Resolutions of screens and printers: they say nothing about the specimen."""
-
 BIT_DEPTHS = (8, 10, 12, 14)
 """Cameras whose values end below the integer type's maximum."""
-
-NAMESPACE = "sciresdiff"
-
-
-@dataclass(frozen=True)
-class TiffHeader:
-    """What the writer needs of the input."""
-
-    style: str
-    """``ome``, ``imagej`` or ``plain``."""
-    axes: str
-    shape: tuple[int, ...]
-    pixel_size: PixelSize | None = None
-    stated: bool = False
-    """Whether the file itself has the pixel size (else the user gave it, or nobody knows it)."""
-    resolution: tuple[float, float, int] | None = None
-    """X and Y resolution tags and their unit, as they are."""
-    ome: str = ""
-    imagej: Mapping[str, Any] = field(default_factory=dict)
-    description: str = ""
-    colour: bool = False
-    quantity: str | None = None
 
 
 def read(
@@ -81,7 +49,7 @@ def read(
         raise InputError(f"{file}: all pixels are NaN or infinite; nothing to restore from")
     planes[bad] = np.nan
     header = _sized(header, pixel_size)
-    facts = _optics(header.ome)
+    facts = optics(header.ome)
     if header.pixel_size is None:
         said = [*said, "pixel size: the file does not say; give --pixel-size for sizes in micrometres"]
     frame = Frame(
@@ -196,11 +164,11 @@ def _header(tif: Any, series: Any, letters: str) -> tuple[TiffHeader, list[str]]
     resolution = None
     if tags[0] is not None and tags[1] is not None:
         unit = int(tags[2].value) if tags[2] is not None else 2
-        resolution = (_ratio(tags[0].value), _ratio(tags[1].value), unit)
+        resolution = (ratio(tags[0].value), ratio(tags[1].value), unit)
     ome = str(tif.ome_metadata or "") if tif.is_ome else ""
     imagej = dict(tif.imagej_metadata or {}) if tif.is_imagej else {}
-    style = "ome" if _parsed(ome) is not None else "imagej" if tif.is_imagej else "plain"
-    size, said = _size(style, ome, imagej, resolution)
+    style = "ome" if parsed(ome) is not None else "imagej" if tif.is_imagej else "plain"
+    size, said = size_of(style, ome, imagej, resolution)
     header = TiffHeader(
         style=style,
         axes=letters,
@@ -214,81 +182,6 @@ def _header(tif: Any, series: Any, letters: str) -> tuple[TiffHeader, list[str]]
         colour="S" in letters,
     )
     return header, said
-
-
-def _ratio(value: Any) -> float:
-    n, d = value if isinstance(value, tuple) else (value, 1)
-    return float(n) / float(d) if d else 0.0
-
-
-def _size(
-    style: str, ome: str, imagej: Mapping[str, Any], resolution: tuple[float, float, int] | None
-) -> tuple[PixelSize | None, list[str]]:
-    """Pixel size in micrometres, and what was not believed. Never invented."""
-    if style == "ome" and (size := _ome_size(ome)):
-        return size, []
-    if resolution is None or min(resolution[:2]) <= 0:
-        return None, []
-    x, y, code = resolution
-    if style == "imagej":
-        factor = MICROMETRES.get(clean_unit(str(imagej.get("unit", ""))))
-        return (PixelSize(factor / y, factor / x, "um"), []) if factor else (None, [])
-    per = {2: 25400.0, 3: 10000.0}.get(code)
-    if per is None or x == 1 or (code == 2 and round(x) in SCREEN_DPI):
-        return None, ([f"pixel size: {x:g} per inch is a screen's or printer's, not used"] if code == 2 else [])
-    side = PixelSize(per / y, per / x, "um")
-    return (side, []) if 1e-3 < side.x < 1e2 else (None, [f"pixel size: {side.x:g} um is not believed, not used"])
-
-
-def clean_unit(unit: str) -> str:
-    """A length unit in small ASCII letters; the micro sign may be escaped, Greek, or neither."""
-    plain = unit.strip().lower().replace("\\u00b5", "u").replace("\\u03bc", "u").replace("µ", "u").replace("μ", "u")
-    return plain.replace("\x00", "")
-
-
-def _parsed(xml: str) -> ET.Element | None:
-    try:
-        return ET.fromstring(xml) if xml else None
-    except ET.ParseError:
-        return None
-
-
-def first(root: ET.Element | None, name: str) -> ET.Element | None:
-    """The first element of that name, whatever its namespace."""
-    return None if root is None else next((e for e in root.iter() if e.tag.rpartition("}")[2] == name), None)
-
-
-def _ome_size(xml: str) -> PixelSize | None:
-    pixels = first(_parsed(xml), "Pixels")
-    if pixels is None:
-        return None
-    sides = []
-    for axis in "YX":
-        factor = MICROMETRES.get(clean_unit(pixels.get(f"PhysicalSize{axis}Unit", "um")), 0.0)
-        sides.append(_float(pixels.get(f"PhysicalSize{axis}")) * factor)
-    return PixelSize(sides[0], sides[1], "um") if min(sides) > 0 else None
-
-
-def _float(text: str | None) -> float:
-    try:
-        return float(text or 0)
-    except ValueError:
-        return 0.0
-
-
-def _optics(xml: str) -> dict[str, float]:
-    """``na`` and ``wavelength`` (nm, of the first channel; ``wavelength_1`` ... of the others), where OME has them."""
-    root = _parsed(xml)
-    facts: dict[str, float] = {}
-    objective = first(root, "Objective")
-    if objective is not None and (na := _float(objective.get("LensNA"))) > 0:
-        facts["na"] = na
-    channels = [e for e in root.iter() if e.tag.rpartition("}")[2] == "Channel"] if root is not None else []
-    for i, channel in enumerate(channels):
-        factor = 1000 * MICROMETRES.get(clean_unit(channel.get("EmissionWavelengthUnit", "nm")), 0.0)
-        if (length := _float(channel.get("EmissionWavelength")) * factor) > 0:
-            facts["wavelength" if i == 0 else f"wavelength_{i}"] = length
-    return facts
 
 
 def _sized(header: TiffHeader, given: float | PixelSize | None) -> TiffHeader:
@@ -316,14 +209,12 @@ def _saturation(frame: Frame) -> Frame:
 
 def _other_planes(frame: Frame, file: Path, variance: str | None, mask: str | None) -> Frame:
     """Variance and mask from files of their own."""
-    from sciresdiff.io.planes import file_to_variance
-
     if mask is not None:
         plane = _plane(frame, file, "mask", mask)
         frame = frame.with_(mask=frame.mask | (np.nan_to_num(plane, nan=1.0) != 0))
     if variance is not None:
         plane = _plane(frame, file, "variance", variance)
-        return _with_variance(frame, file_to_variance(split_spec(variance)[0], "", plane))
+        return settled(frame, to_variance(plane, split_spec(variance)[0].name))
     return frame
 
 
@@ -338,14 +229,6 @@ def _plane(frame: Frame, file: Path, what: str, spec: str) -> Array:
     return np.broadcast_to(plane, frame.pixels.shape)
 
 
-def _with_variance(frame: Frame, variance: Array) -> Frame:
-    good = np.isfinite(variance)
-    if not good.any():
-        raise InputError("variance: no pixel has one above 0; give another file, or gain and read noise")
-    filled = np.where(good, variance, np.median(variance[good])).astype(np.float32)
-    return frame.with_(variance=filled, mask=frame.mask | ~good)
-
-
 def _restored(frame: Frame, file: Path) -> Frame:
     """What this program wrote about its own files: kernel, scale, target PSF, and the variance beside."""
     told = provenance(frame.header)
@@ -355,7 +238,7 @@ def _restored(frame: Frame, file: Path) -> Frame:
         frame = frame.with_(kernel=array, kernel_scale=round(float(told["SRDKSCAL"])))
     facts = dict(frame.facts)
     for name, key in (("scale", "SRDSCALE"), ("psf_known", "SRDTFWHM")):
-        if (found := _float(str(told.get(key, "")))) > 0:
+        if (found := to_float(str(told.get(key, "")))) > 0:
             facts[name] = found
     psf = f"gaussian:fwhm={facts['psf_known']:g}px" if "psf_known" in facts else None
     frame = frame.with_(facts=facts, psf=psf, quantity=frame.quantity or told.get("quantity"))
@@ -370,26 +253,4 @@ def _beside(frame: Frame, file: Path) -> Frame:
     other = file.with_name(f"{stem(file)}_var.tif")
     if not other.is_file():
         return frame.say(f"noise: {other.name} is not beside the image any more")
-    return _with_variance(frame, _plane(frame, file, "variance", str(other))).say(f"noise: {other.name}")
-
-
-def provenance(header: TiffHeader) -> dict[str, Any]:
-    """What this program wrote into the metadata, in any of the three styles."""
-    if header.style == "ome":
-        root = _parsed(header.ome)
-        found = [e for e in root.iter() if e.get("Namespace") == NAMESPACE] if root is not None else []
-        entries = [m for e in found for m in e.iter() if m.tag.rpartition("}")[2] == "M"]
-        return {str(m.get("K")): _decoded(m.text or "") for m in entries}
-    if header.style == "imagej":
-        match = re.search(rf"^{NAMESPACE}: (\{{.*\}})$", str(header.imagej.get("Info", "")), re.MULTILINE)
-        return dict(_decoded(match[1])) if match else {}
-    told = _decoded(header.description)
-    ours = told.get(NAMESPACE) if isinstance(told, dict) else None
-    return dict(ours) if isinstance(ours, dict) else {}
-
-
-def _decoded(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
+    return settled(frame, _plane(frame, file, "variance", str(other))).say(f"noise: {other.name}")

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from sciresdiff.frame import Frame
 from sciresdiff.io import stem
 from sciresdiff.io.files import typed, write_whole
-from sciresdiff.io.tiff import MICROMETRES, NAMESPACE, TiffHeader, clean_unit, first, from_planes
+from sciresdiff.io.tiff import from_planes
+from sciresdiff.io.tiff_meta import MICROMETRES, NAMESPACE, TiffHeader, clean_unit, first
 
 Array = NDArray[Any]
 BESIDE = ("ERR", "SUPPORT", "VAR")
@@ -64,6 +65,7 @@ def _plane_writer(plane: Array, header: TiffHeader, scale: float) -> Callable[[P
 def _fitting(frame: Frame) -> TiffHeader:
     """The input's header, where its axes hold as many planes as there are; a stack of another kind is plain."""
     header = frame.header if isinstance(frame.header, TiffHeader) else _fresh(frame)
+    header = replace(header, quantity=frame.quantity)
     lead = [n for a, n in zip(header.axes, header.shape, strict=True) if a not in "YX"]
     if int(np.prod(lead, initial=1)) == frame.planes:
         return header
@@ -164,16 +166,28 @@ def _write_plain(path: Path, data: Array, header: TiffHeader, scale: float, told
 def _write_imagej(path: Path, data: Array, header: TiffHeader, scale: float, told: dict[str, Any]) -> None:
     """ImageJ's own style: unit and Z spacing as they were, display range kept only where values keep theirs."""
     drop = {"ImageJ", "images", "channels", "slices", "frames", "hyperstack", "Properties"}
-    if header.quantity == "sum" or told.get("quantity") == "sum":
+    if header.quantity == "sum":
         drop |= {"min", "max", "Ranges"}
     metadata = {key: x for key, x in header.imagej.items() if key not in drop}
     metadata["axes"] = header.axes
-    if told:
-        lines = [x for x in str(metadata.get("Info", "")).splitlines() if not x.startswith(f"{NAMESPACE}: ")]
-        metadata["Info"] = "\n".join([*lines, f"{NAMESPACE}: {json.dumps(told, sort_keys=True)}"])
+    lines = [x for x in str(metadata.pop("Info", "")).splitlines() if not x.startswith(f"{NAMESPACE}: ")]
+    lines += [f"{NAMESPACE}: {json.dumps(told, sort_keys=True)}"] if told else []
+    metadata |= {"Info": "\n".join(lines)} if lines else {}
     resolution = _imagej_resolution(header, scale, metadata)
     common = {**_common(data, header), "bigtiff": False}
+    if common["photometric"] == "rgb":
+        return _write_imagej_colour(path, data, metadata, {**resolution, **common})
     tifffile.imwrite(path, data, imagej=True, metadata=metadata, **resolution, **common)
+
+
+def _write_imagej_colour(path: Path, data: Array, metadata: dict[str, Any], common: dict[str, Any]) -> None:
+    """16-bit colour: ImageJ reads and writes it, tifffile's ImageJ mode does not; so the tags are made here."""
+    names = ["Info", "Labels", "Ranges", "LUTs", "Overlays", "ROI"]
+    own: dict[str, Any] = {key: metadata.pop(key) for key in names if key in metadata}
+    lines = {"ImageJ": "1.11a", "channels": data.shape[-1], **metadata}
+    text = "".join(f"{k}={str(x).lower() if isinstance(x, bool) else x}\n" for k, x in lines.items() if k != "axes")
+    tags = tifffile.imagej_metadata_tag(own, "<")
+    tifffile.imwrite(path, data, byteorder="<", description=text, metadata=None, extratags=tags, **common)
 
 
 def _imagej_resolution(header: TiffHeader, scale: float, metadata: dict[str, Any]) -> dict[str, Any]:
@@ -237,12 +251,14 @@ def _adapt_pixels(root: ET.Element, data: Array, header: TiffHeader, scale: floa
 def _annotate(root: ET.Element, told: dict[str, Any], space: str) -> None:
     """A MapAnnotation of ours; an older one is replaced."""
     holder = first(root, "StructuredAnnotations")
+    if holder is not None:
+        holder[:] = [e for e in holder if e.get("Namespace") != NAMESPACE]
+    if not told:
+        return
     if holder is None:
         holder = ET.Element(f"{{{space}}}StructuredAnnotations")
         names = [e.tag.rpartition("}")[2] for e in root]
         root.insert(names.index("ROI") if "ROI" in names else len(names), holder)
-    for old in [e for e in holder if e.get("Namespace") == NAMESPACE]:
-        holder.remove(old)
     note = ET.SubElement(holder, f"{{{space}}}MapAnnotation", ID=ANNOTATION, Namespace=NAMESPACE)
     entries = ET.SubElement(note, f"{{{space}}}Value")
     for key, x in told.items():

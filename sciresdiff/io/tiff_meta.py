@@ -1,0 +1,140 @@
+"""What TIFF metadata say, in the three styles OME, ImageJ and plain: pixel size, optics, and our own notes."""
+
+from __future__ import annotations
+
+import json
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sciresdiff.frame import PixelSize
+
+MICROMETRES: dict[str, float] = {
+    "um": 1.0, "micron": 1.0, "microns": 1.0, "micrometer": 1.0, "micrometre": 1.0, "micrometers": 1.0,
+    "nm": 1e-3, "nanometer": 1e-3, "mm": 1e3, "pm": 1e-6, "angstrom": 1e-4, "å": 1e-4, "m": 1e6,
+}  # fmt: skip
+"""Length units as files write them. Centimetres and inches are left out: there they are what a printer needs."""
+
+SCREEN_DPI = (72, 96, 100, 144, 150, 200, 220, 300, 600)
+"""Resolutions of screens and printers: they say nothing about the specimen."""
+
+NAMESPACE = "sciresdiff"
+
+
+@dataclass(frozen=True)
+class TiffHeader:
+    """What the writer needs of the input."""
+
+    style: str
+    """``ome``, ``imagej`` or ``plain``."""
+    axes: str
+    shape: tuple[int, ...]
+    pixel_size: PixelSize | None = None
+    stated: bool = False
+    """Whether the file itself has the pixel size (else the user gave it, or nobody knows it)."""
+    resolution: tuple[float, float, int] | None = None
+    """X and Y resolution tags and their unit, as they are."""
+    ome: str = ""
+    imagej: Mapping[str, Any] = field(default_factory=dict)
+    description: str = ""
+    colour: bool = False
+    quantity: str | None = None
+
+
+def ratio(value: Any) -> float:
+    n, d = value if isinstance(value, tuple) else (value, 1)
+    return float(n) / float(d) if d else 0.0
+
+
+def size_of(
+    style: str, ome: str, imagej: Mapping[str, Any], resolution: tuple[float, float, int] | None
+) -> tuple[PixelSize | None, list[str]]:
+    """Pixel size in micrometres, and what was not believed. Never invented."""
+    if style == "ome" and (size := _ome_size(ome)):
+        return size, []
+    if resolution is None or min(resolution[:2]) <= 0:
+        return None, []
+    x, y, code = resolution
+    if style == "imagej":
+        factor = MICROMETRES.get(clean_unit(str(imagej.get("unit", ""))))
+        return (PixelSize(factor / y, factor / x, "um"), []) if factor else (None, [])
+    per = {2: 25400.0, 3: 10000.0}.get(code)
+    if per is None or x == 1 or (code == 2 and round(x) in SCREEN_DPI):
+        return None, ([f"pixel size: {x:g} per inch is a screen's or printer's, not used"] if code == 2 else [])
+    side = PixelSize(per / y, per / x, "um")
+    return (side, []) if 1e-3 < side.x < 1e2 else (None, [f"pixel size: {side.x:g} um is not believed, not used"])
+
+
+def clean_unit(unit: str) -> str:
+    """A length unit in small ASCII letters; the micro sign may be escaped, Greek, or neither."""
+    plain = unit.strip().lower().replace("\\u00b5", "u").replace("\\u03bc", "u").replace("µ", "u").replace("μ", "u")
+    return plain.replace("\x00", "")
+
+
+def parsed(xml: str) -> ET.Element | None:
+    try:
+        return ET.fromstring(xml) if xml else None
+    except ET.ParseError:
+        return None
+
+
+def first(root: ET.Element | None, name: str) -> ET.Element | None:
+    """The first element of that name, whatever its namespace."""
+    return None if root is None else next((e for e in root.iter() if e.tag.rpartition("}")[2] == name), None)
+
+
+def _ome_size(xml: str) -> PixelSize | None:
+    pixels = first(parsed(xml), "Pixels")
+    if pixels is None:
+        return None
+    sides = []
+    for axis in "YX":
+        factor = MICROMETRES.get(clean_unit(pixels.get(f"PhysicalSize{axis}Unit", "um")), 0.0)
+        sides.append(to_float(pixels.get(f"PhysicalSize{axis}")) * factor)
+    return PixelSize(sides[0], sides[1], "um") if min(sides) > 0 else None
+
+
+def to_float(text: str | None) -> float:
+    try:
+        return float(text or 0)
+    except ValueError:
+        return 0.0
+
+
+def optics(xml: str) -> dict[str, float]:
+    """``na`` and ``wavelength`` (nm, of the first channel; ``wavelength_1`` ... of the others), where OME has them."""
+    root = parsed(xml)
+    facts: dict[str, float] = {}
+    objective = first(root, "Objective")
+    if objective is not None and (na := to_float(objective.get("LensNA"))) > 0:
+        facts["na"] = na
+    channels = [e for e in root.iter() if e.tag.rpartition("}")[2] == "Channel"] if root is not None else []
+    for i, channel in enumerate(channels):
+        factor = 1000 * MICROMETRES.get(clean_unit(channel.get("EmissionWavelengthUnit", "nm")), 0.0)
+        if (length := to_float(channel.get("EmissionWavelength")) * factor) > 0:
+            facts["wavelength" if i == 0 else f"wavelength_{i}"] = length
+    return facts
+
+
+def provenance(header: TiffHeader) -> dict[str, Any]:
+    """What this program wrote into the metadata, in any of the three styles."""
+    if header.style == "ome":
+        root = parsed(header.ome)
+        found = [e for e in root.iter() if e.get("Namespace") == NAMESPACE] if root is not None else []
+        entries = [m for e in found for m in e.iter() if m.tag.rpartition("}")[2] == "M"]
+        return {str(m.get("K")): _decoded(m.text or "") for m in entries}
+    if header.style == "imagej":
+        match = re.search(rf"^{NAMESPACE}: (\{{.*\}})$", str(header.imagej.get("Info", "")), re.MULTILINE)
+        return dict(_decoded(match[1])) if match else {}
+    told = _decoded(header.description)
+    ours = told.get(NAMESPACE) if isinstance(told, dict) else None
+    return dict(ours) if isinstance(ours, dict) else {}
+
+
+def _decoded(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
