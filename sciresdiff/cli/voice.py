@@ -42,7 +42,7 @@ class Voice:
     quiet: bool = False
     verbose: bool = False
     json: bool = False
-    console: Console = field(default_factory=lambda: Console(stderr=True, soft_wrap=True, highlight=False))
+    console: Console = field(default_factory=lambda: Console(stderr=True, soft_wrap=True, highlight=False, emoji=False))
 
     def say(self, line: str) -> None:
         """One line for the user, unless ``-q``."""
