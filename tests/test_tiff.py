@@ -265,6 +265,10 @@ def test_more_draws_than_planes(tmp_path):
                   header=frame.header)  # fmt: skip
     io.write(tmp_path / "b.tif", draws)
     assert io.read(tmp_path / "b.tif").shape == (4, 12, 16)
+    report = io.write(tmp_path / "c.tif", frame, planes={"DRAWS": draws.pixels, "ERR": frame.pixels})
+    assert len(report["files"]) == 3
+    assert io.read(tmp_path / "c_draws.tif").shape == (4, 12, 16)
+    assert io.read(tmp_path / "c_err.tif").shape == (12, 16)
 
 
 def test_new_frame(tmp_path):

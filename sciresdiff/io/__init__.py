@@ -147,7 +147,7 @@ def write(
         are then taken as those of the new grid.
     planes : mapping, optional
         Name (``ERR``, ``SUPPORT``, ``GATE``, ``DQ``, ``VAR``, ``KERNEL``) -> array on the new grid. FITS writes
-        each; TIFF writes ERR, SUPPORT and VAR as ``{stem}_err.tif`` and so on, and **no GATE and DQ**.
+        each; TIFF writes ERR, SUPPORT, VAR and DRAWS as ``{stem}_err.tif`` and so on, and **no GATE and DQ**.
     provenance : mapping, optional
         Header cards (``SRDSCALE`` ...); None is left out.
     history : sequence of str

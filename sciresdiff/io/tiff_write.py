@@ -20,7 +20,7 @@ from sciresdiff.io.tiff import from_planes
 from sciresdiff.io.tiff_meta import MICROMETRES, NAMESPACE, TiffHeader, clean_unit, first
 
 Array = NDArray[Any]
-BESIDE = ("ERR", "SUPPORT", "VAR")
+BESIDE = ("ERR", "SUPPORT", "VAR", "DRAWS")
 """Planes that get a file of their own beside the image."""
 
 IMAGEJ_TYPES = ("uint8", "uint16", "int16", "float32")
@@ -51,23 +51,31 @@ def write(
     for name in BESIDE:
         if name in planes:
             other = path.with_name(f"{stem(path)}_{name.lower()}.tif")
-            writers[other] = _plane_writer(_shaped(np.asarray(planes[name]), header), header, scale)
+            writers[other] = _plane_writer(np.asarray(planes[name]), header, scale)
     files = write_whole(writers, overwrite=overwrite)
     return {"clipped": clipped, "files": files}
 
 
 def _plane_writer(plane: Array, header: TiffHeader, scale: float) -> Callable[[Path], object]:
-    """Planes are plain TIFF in float32: a style's display settings belong to the image only."""
-    plain = replace(header, style="plain", ome="", imagej={}, description="")
-    return lambda p: _write_one(p, plane.astype(np.float32), plain, scale, {})
+    """Planes are plain TIFF in float32 (a style's display settings belong to the image); draws get an axis in front."""
+    stack = plane.reshape(-1, *plane.shape[-2:]).astype(np.float32)
+    plain = replace(header, style="plain" if header.style != "new" else "new", ome="", imagej={}, description="")
+    if len(stack) != _count(header):
+        plain = replace(plain, axes="TYX", shape=stack.shape, colour=False)
+    return lambda p: _write_one(p, _shaped(stack, plain), plain, scale, {})
+
+
+def _count(header: TiffHeader) -> int:
+    """How many planes the input's axes hold."""
+    lead = [n for a, n in zip(header.axes, header.shape, strict=True) if a not in "YX"]
+    return int(np.prod(lead, initial=1))
 
 
 def _fitting(frame: Frame) -> TiffHeader:
     """The input's header, where its axes hold as many planes as there are; a stack of another kind is plain."""
     header = frame.header if isinstance(frame.header, TiffHeader) else _fresh(frame)
     header = replace(header, quantity=frame.quantity)
-    lead = [n for a, n in zip(header.axes, header.shape, strict=True) if a not in "YX"]
-    if int(np.prod(lead, initial=1)) == frame.planes:
+    if _count(header) == frame.planes:
         return header
     return replace(header, style="plain", axes="TYX", shape=frame.pixels.shape, colour=False)
 
