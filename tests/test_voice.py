@@ -43,7 +43,7 @@ def test_progress_off_a_terminal_is_one_line_at_intervals(
 ) -> None:
     clock = [0.0]
     monkeypatch.setattr(voice.time, "monotonic", lambda: clock[0])
-    tick = Ticker()
+    tick = Ticker(last=0.0)
     for second in range(35):
         clock[0] = float(second)
         tick(second, 35, "draws")
