@@ -76,7 +76,7 @@ def lines(record: Mapping[str, Any], indent: str = "") -> list[str]:
             found += [f"{indent}{name}:", *(f"{indent}  - {item}" for item in value)]
         else:
             shown = ", ".join(map(str, value)) if isinstance(value, list) else value
-            found.append(f"{indent}{name}: {'-' if shown is None else shown}")
+            found.append(f"{indent}{name}: {'-' if shown in (None, '', {}) else shown}")
     return found
 
 

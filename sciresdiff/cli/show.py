@@ -29,7 +29,9 @@ def methods(json: o.Json = False) -> None:
     """
     from sciresdiff.diffusion import method
 
-    _list([{"name": name, **_fields(method.load(name))} for name in method.names()], json, empty="no method")
+    found = [_fields(method.load(name)) for name in method.names()]
+    shown = found if json else [{one["name"]: one.get("about")} for one in found]
+    _list(shown, json, empty="no method", gap="")
 
 
 def info(
@@ -51,7 +53,7 @@ def _fields(value: Any) -> dict[str, Any]:
     return {name: item for name, item in found.items() if not name.startswith("_")}
 
 
-def _list(records: list[dict[str, Any]], json: bool, empty: str) -> None:
+def _list(records: list[dict[str, Any]], json: bool, empty: str, gap: str = "\n") -> None:
     """Print records as JSON lines, or as blocks of ``name: value``."""
     voice = Voice(json=json)
     if not records:
@@ -60,4 +62,4 @@ def _list(records: list[dict[str, Any]], json: bool, empty: str) -> None:
         if json:
             voice.record(record)
         else:
-            print("\n" * (i > 0) + "\n".join(lines(plain(record))))
+            print(gap * (i > 0) + "\n".join(lines(plain(record))))
