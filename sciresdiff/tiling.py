@@ -1,0 +1,113 @@
+"""Tiles in integers: cores that cover a frame once, and the windows that a network has to read for them.
+
+A window ends only where the frame ends or at least ``halo`` pixels from its core, and starts on a multiple of the
+network's stride.  A tile-exact network therefore answers the same in every tiling, so nothing is blended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from sciresdiff.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A core, and the window that is read for it; half-open pixel ranges in frame coordinates."""
+
+    y0: int
+    y1: int
+    x0: int
+    x1: int
+    ry0: int
+    ry1: int
+    rx0: int
+    rx1: int
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """What is read of the frame."""
+        return slice(self.ry0, self.ry1), slice(self.rx0, self.rx1)
+
+    def core(self, scale: int = 1) -> tuple[slice, slice]:
+        """Where the answer goes, on a grid ``scale`` times finer."""
+        return slice(scale * self.y0, scale * self.y1), slice(scale * self.x0, scale * self.x1)
+
+    def inside(self, scale: int = 1) -> tuple[slice, slice]:
+        """The core within the window, on a grid ``scale`` times finer."""
+        y, x = self.y0 - self.ry0, self.x0 - self.rx0
+        return (
+            slice(scale * y, scale * (y + self.y1 - self.y0)),
+            slice(scale * x, scale * (x + self.x1 - self.x0)),
+        )
+
+
+def rounded_up(value: int, multiple_of: int) -> int:
+    """The smallest multiple that is not less."""
+    return -(-value // multiple_of) * multiple_of
+
+
+def halo_for(receptive_px: int, multiple_of: int = 1) -> int:
+    """The halo that a network of this receptive field and stride needs, in its own input pixels."""
+    return rounded_up(receptive_px, multiple_of)
+
+
+def spans(length: int, tile: int, halo: int, multiple_of: int) -> list[tuple[int, int, int, int]]:
+    """Core and window of every tile along one axis; the cores are nearly equal multiples of the stride."""
+    tile = rounded_up(tile, multiple_of)
+    count = -(-length // tile)
+    size = rounded_up(-(-length // count), multiple_of)
+    edges = [*range(0, length, size), length]
+    return [(a, b, max(a - halo, 0), min(b + halo, length)) for a, b in pairwise(edges)]
+
+
+def plan(shape: tuple[int, int], tile: int, halo: int, multiple_of: int = 1) -> list[Tile]:
+    """Tiles of a frame, row by row.
+
+    Parameters
+    ----------
+    shape : (h, w) of the frame. tile : largest side of a core, rounded up to ``multiple_of``.
+    halo : pixels read around a core, rounded up likewise. multiple_of : the network's stride.
+
+    Raises
+    ------
+    UsageError : a tile or frame without pixels, a negative halo.
+    """
+    if tile < 1:
+        raise UsageError(f"--tile {tile}: a tile has at least 1 pixel; try 256")
+    if min(shape) < 1 or halo < 0 or multiple_of < 1:
+        raise UsageError(f"tiling: shape {shape}, halo {halo}, stride {multiple_of}; sides and stride start at 1")
+    halo = halo_for(halo, multiple_of)
+    rows, columns = (spans(length, tile, halo, multiple_of) for length in shape)
+    return [Tile(y0, y1, x0, x1, ry0, ry1, rx0, rx1) for y0, y1, ry0, ry1 in rows for x0, x1, rx0, rx1 in columns]
+
+
+def run(fn: Callable[[Tensor], Tensor], features: Tensor, tiles: Sequence[Tile], scale: int = 1) -> Tensor:
+    """A network over a frame, tile by tile.
+
+    Parameters
+    ----------
+    fn : (B, C, h, w) -> (B, C', scale*h, scale*w), tile-exact for the halo of the plan.
+    features : (B, C, h, w), the whole frame. tiles : `plan` of (h, w).
+
+    Returns
+    -------
+    (B, C', scale*h, scale*w); the same for every tiling, but for the rounding of convolutions of another size.
+    """
+    if len(tiles) == 1:
+        return fn(features)
+    h, w = features.shape[-2:]
+    whole: Tensor | None = None
+    for tile in tiles:
+        part = fn(features[(..., *tile.window)])
+        if whole is None:
+            whole = part.new_empty((*part.shape[:2], scale * h, scale * w))
+        whole[(..., *tile.core(scale))] = part[(..., *tile.inside(scale))]
+    assert whole is not None
+    return whole
