@@ -124,7 +124,7 @@ OPTIONS: dict[str, tuple[str, int, str]] = {
     "PSF narrower than the target": ("--model physics --scale 2 --psf gaussian:fwhm=0.3px", 3, "psf"),
     "PSF that is none of the shapes": ("--model physics --scale 2 --psf gausian:fwhm=2px", 2, "psf"),
     "PSF file that is missing": ("--model physics --scale 2 --psf none.fits", 3, "none.fits"),
-    "PSF in arcsec without a WCS": ("--model physics --scale 2 --psf gaussian:fwhm=1arcsec", 3, "arcsec"),
+    "PSF in arcsec without a WCS": ("--model physics --scale 2 --psf gaussian:fwhm=1arcsec", 2, "arcsec"),
     "no source to measure a PSF from": ("--model physics --scale 2 --psf measure", 3, "psf"),
     "negative gain": ("--model physics --gain -2", 2, "--gain"),
     "extension that is missing": ("--model physics --scale 2 --variance NOPE", 3, "NOPE"),
@@ -134,7 +134,7 @@ OPTIONS: dict[str, tuple[str, int, str]] = {
     "device that is none": ("--model physics --scale 2 --kernel none --device abacus", 2, "--device"),
     "exact mode with a kernel": (
         "--model physics --scale 2 --kernel gaussian:sigma=1px --consistency exact",
-        2,
+        3,
         "exact",
     ),
 }
