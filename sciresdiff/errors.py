@@ -21,7 +21,7 @@ class InputError(SciresdiffError):
     exit_code = 3
 
 
-class CheckFailed(SciresdiffError):
+class CheckFailed(SciresdiffError):  # noqa: N818 (it is what the exit code means)
     """A check failed under ``--strict``."""
 
     exit_code = 4

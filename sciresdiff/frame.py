@@ -94,7 +94,7 @@ class Frame:
     def __iter__(self) -> Iterator[Frame]:
         """The planes, one by one, as frames of one plane each."""
         for i in range(self.planes):
-            cut = {
+            cut: dict[str, Any] = {
                 name: None if getattr(self, name) is None else getattr(self, name)[i : i + 1]
                 for name in ("pixels", "mask", "variance", "saturated", "dq")
             }

@@ -123,7 +123,7 @@ def test_support_is_high_where_the_data_decide():
     blunt = Data(data.y, 1e6 * data.noise, torch.ones_like(data.y), data.operator)
     flat = torch.full_like(x, float(x.square().mean()))
     high, low = support(sharp, x, flat), support(blunt, x, flat)
-    assert 0 <= float(low.min()) and float(high.max()) <= 1
+    assert float(low.min()) >= 0 and float(high.max()) <= 1
     assert float(low.mean()) < 0.05 < float(high.mean())
 
 

@@ -70,7 +70,9 @@ def test_sum_conserves_flux_even_at_the_border():
 
 
 def test_mean_conserves_a_constant():
-    y = Operator((16, 16), 4, gaussian(3.0), "mean", torch.float64).apply(torch.full((64, 64), 7.0, dtype=torch.float64))
+    y = Operator((16, 16), 4, gaussian(3.0), "mean", torch.float64).apply(
+        torch.full((64, 64), 7.0, dtype=torch.float64)
+    )
     assert float((y - 7).abs().max()) < 1e-12
 
 

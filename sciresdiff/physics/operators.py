@@ -84,56 +84,44 @@ def measurement_matrix(kernel: Tensor, low: int, scale: int) -> Tensor:
     return matrix
 
 
+Blocks = Sequence[tuple[int, int, int, int, Tensor]]
+"""(first row, last row, first column, last column, values) of every block of rows."""
+
+
 @dataclass(frozen=True)
 class Banded:
-    """A banded matrix in blocks of rows: (first row, last row, first column, last column, values)."""
+    """A banded matrix and its transpose, both in blocks of rows."""
 
-    rows: int
-    columns: int
-    blocks: Sequence[tuple[int, int, int, int, Tensor]]
+    forward: Blocks
+    backward: Blocks
 
     @classmethod
     def of(cls, kernel: Tensor, low: int, scale: int) -> Banded:
         """The matrix of `measurement_matrix`, without its zeros."""
-        radius = kernel.shape[-1] // 2
-        margin = -(-radius // scale) + 1
-        blocks = []
+        margin = -(-(kernel.shape[-1] // 2) // scale) + 1
+        forward, backward = [], []
         for r0 in range(0, low, ROWS_PER_BLOCK):
             r1 = min(low, r0 + ROWS_PER_BLOCK)
             w0, w1 = max(0, r0 - margin), min(low, r1 + margin)
-            # far from the borders a window of the frame has the same rows as the frame itself
+            # a window of the frame has the same rows as the frame, but near borders that are not the frame's
             pad0, pad1 = (margin if w0 else 0), (margin if w1 < low else 0)
             window = measurement_matrix(kernel, w1 - w0 + pad0 + pad1, scale)
-            top = r0 - w0 + pad0
-            values = window[..., top : top + r1 - r0, pad0 * scale : (pad0 + w1 - w0) * scale].contiguous()
-            blocks.append((r0, r1, w0 * scale, w1 * scale, values))
-        return cls(low, low * scale, blocks)
+            top, count, reach = pad0 + r0 - w0, r1 - r0, w1 - w0
+            rows = window[..., top : top + count, scale * pad0 : scale * (pad0 + reach)]
+            columns = window[..., pad0 : pad0 + reach, scale * top : scale * (top + count)]
+            forward.append((r0, r1, scale * w0, scale * w1, rows.contiguous()))
+            backward.append((scale * r0, scale * r1, w0, w1, columns.mT.contiguous()))
+        return cls(forward, backward)
 
-    def rows_of(self, x: Tensor) -> Tensor:
-        """The product with every column of ``x`` (..., columns, n): (..., rows, n)."""
-        return torch.cat([m @ x[..., c0:c1, :] for _, _, c0, c1, m in self.blocks], dim=-2)
 
-    def rows_adjoint(self, y: Tensor) -> Tensor:
-        """The product of the transpose with every column of ``y`` (..., rows, n): (..., columns, n)."""
-        return self._scatter([(c0, c1, m.mT @ y[..., r0:r1, :]) for r0, r1, c0, c1, m in self.blocks], y, -2)
+def along_rows(blocks: Blocks, x: Tensor) -> Tensor:
+    """The product of a matrix with every column of ``x`` (..., columns, n): (..., rows, n)."""
+    return torch.cat([m @ x[..., c0:c1, :] for _, _, c0, c1, m in blocks], dim=-2)
 
-    def columns_of(self, x: Tensor) -> Tensor:
-        """The product with every row of ``x`` (..., n, columns): (..., n, rows)."""
-        return torch.cat([x[..., c0:c1] @ m.mT for _, _, c0, c1, m in self.blocks], dim=-1)
 
-    def columns_adjoint(self, y: Tensor) -> Tensor:
-        """The product of the transpose with every row of ``y`` (..., n, rows): (..., n, columns)."""
-        return self._scatter([(c0, c1, y[..., r0:r1] @ m) for r0, r1, c0, c1, m in self.blocks], y, -1)
-
-    def _scatter(self, parts: list[tuple[int, int, Tensor]], like: Tensor, axis: int) -> Tensor:
-        if len(parts) == 1:
-            return parts[0][2]
-        shape = list(parts[0][2].shape)
-        shape[axis] = self.columns
-        out = like.new_zeros(shape)
-        for c0, c1, part in parts:
-            out.narrow(axis, c0, c1 - c0).add_(part)
-        return out
+def along_columns(blocks: Blocks, x: Tensor) -> Tensor:
+    """The product of a matrix with every row of ``x`` (..., n, columns): (..., n, rows)."""
+    return torch.cat([x[..., c0:c1] @ m.mT for _, _, c0, c1, m in blocks], dim=-1)
 
 
 @dataclass(frozen=True)
@@ -209,14 +197,14 @@ class Operator:
 
     def apply(self, high: Tensor) -> Tensor:
         """The coarse image (..., h, w) of a fine one (..., s*h, s*w)."""
-        low = [columns.columns_of(rows.rows_of(high)) for rows, columns in self.terms]
+        low = [along_columns(columns.forward, along_rows(rows.forward, high)) for rows, columns in self.terms]
         return torch.stack(low).sum(0) if len(low) > 1 else low[0]
 
     def adjoint(self, low: Tensor) -> Tensor:
         """The transpose: a fine image (..., s*h, s*w) with ``<apply(x), y> == <x, adjoint(y)>``."""
         out = None
         for rows, columns in self.terms:
-            part = rows.rows_adjoint(columns.columns_adjoint(low))
+            part = along_rows(rows.backward, along_columns(columns.backward, low))
             out = part if out is None else out.add_(part) if not part.requires_grad else out + part
         assert out is not None
         return out
@@ -224,7 +212,7 @@ class Operator:
     @property
     def pure(self) -> bool:
         """True for pixel integration alone, where consistency has a closed form."""
-        return self.kernel is None and not (len(self.terms) and self.terms[0][0].blocks[0][4].ndim > 2)
+        return self.kernel is None and not (len(self.terms) and self.terms[0][0].forward[0][4].ndim > 2)
 
     @cached_property
     def magnitude(self) -> Operator:

@@ -1,0 +1,196 @@
+"""The prior: stages of a network and the consistency step, unrolled and trained together.
+
+Everything between reading and writing stays linear in the pixel values: the network sees scale-free copies of the
+current estimate and answers with a bounded correction in units of the local contrast, and with the scale of the error
+that it expects to leave.  That scale is the Sigma of the consistency step that follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from sciresdiff.nets import BACKBONES
+from sciresdiff.physics.consistency import Data, consistent, richardson_lucy
+
+Run = Callable[[nn.Module, Tensor], Tensor]
+"""How a network is evaluated on a frame: at once, or in tiles."""
+
+
+@dataclass(frozen=True)
+class PriorConfig:
+    """What the architecture of a prior is, as stored in its model card."""
+
+    scale: int
+    backbone: str = "resnet"
+    stages: int = 2
+    width: int = 64
+    depth: int = 5
+    early: int = 4
+    """Accelerated Richardson-Lucy iterations of the smooth start estimate."""
+    late: int = 12
+    """The same, of the sharp start estimate, which the first stage corrects."""
+    iterations: int = 8
+    """Chebyshev iterations of a consistency step in training."""
+    bound: float = 3.0
+    """Largest correction of one stage, in units of the local contrast."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the model card."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """An image on the fine grid and the scale of its error before the data were consulted."""
+
+    x: Tensor
+    """(B, 1, s*h, s*w), noise units of the coarse pixel, quantity ``sum``."""
+    w: Tensor
+    """Same shape, > 0."""
+    guess: Tensor
+    """The network's estimate before the consistency step."""
+
+
+def kernel_features(kernel: NDArray[np.float64] | None, scale: int) -> NDArray[np.float32]:
+    """Four numbers that tell a network how wide a kernel is.
+
+    The second moments of the squared kernel (the square keeps far wings from deciding) along y, x and across, and the
+    noise-equivalent area 1 / sum k^2, in coarse pixels and as logarithms.
+
+    Returns
+    -------
+    (4,) float32.
+    """
+    k = np.ones((1, 1)) if kernel is None else np.asarray(kernel, dtype=np.float64)
+    weight = k**2 / (k**2).sum()
+    y, x = (np.arange(n) - n // 2 for n in k.shape)
+    yy, xx = (weight.sum(1) * y**2).sum(), (weight.sum(0) * x**2).sum()
+    xy = float(y @ weight @ x) / (yy + xx + 1e-9)
+    area = k.sum() ** 2 / (k**2).sum() / scale**2
+    logs = [np.log(0.05 + v / scale**2) for v in (yy, xx)]
+    return np.array([*logs, xy, np.log(0.1 + area)], dtype=np.float32)
+
+
+def box(v: Tensor, radius: int) -> Tensor:
+    """Mean over a square of 2 radius + 1 pixels, of those inside the image."""
+    return F.avg_pool2d(v, 2 * radius + 1, stride=1, padding=radius, count_include_pad=False)
+
+
+def contrast(x: Tensor, noise: Tensor, scale: int) -> tuple[Tensor, Tensor]:
+    """The local background, and how strongly the image varies about it.
+
+    Parameters
+    ----------
+    x : (B, 1, s*h, s*w). noise : (B, 1, h, w), variance of the coarse pixels.
+
+    Returns
+    -------
+    background and amplitude, both (B, 1, s*h, s*w): the mean over five coarse pixels, and the root mean square
+    deviation from it over 3 x 3 fine pixels, never below the noise spread over the coarse pixel.
+    """
+    background = F.interpolate(box(F.avg_pool2d(x, scale), 2), scale_factor=float(scale), mode="bilinear")
+    floor = F.interpolate(noise, scale_factor=float(scale), mode="nearest") / scale**4
+    return background, (box((x - background).square(), 1) + floor).sqrt()
+
+
+def pedestal(data: Data) -> Tensor:
+    """What to add to y so that Richardson-Lucy finds it positive: 4 sigma below all but 0.1 % of the valid pixels."""
+    low = [
+        torch.quantile(plane[ok > 0][:: 1 + ok.numel() // 1_000_000], 0.001) if bool(ok.any()) else plane.new_zeros(())
+        for plane, ok in zip(data.y.flatten(0, -3), data.valid.flatten(0, -3), strict=True)
+    ]
+    return (4 - torch.stack(low)).clamp_min(4).view(*data.y.shape[:-2], 1, 1)
+
+
+def starts(data: Data, early: int, late: int) -> tuple[Tensor, Tensor]:
+    """A smooth and a sharp Richardson-Lucy estimate."""
+    smooth = sharp = data.y
+    for k, x in enumerate(richardson_lucy(data, pedestal(data)), start=1):
+        if k == early:
+            smooth = x
+        if k >= late:
+            sharp = x
+            break
+    return smooth, sharp
+
+
+class Prior(nn.Module):
+    """y, N, kernel -> the conservative estimate: K stages of (network, consistency) from a Richardson-Lucy start."""
+
+    def __init__(self, config: PriorConfig) -> None:
+        """Build the networks of every stage, untrained (an untrained prior is the physics alone)."""
+        super().__init__()
+        self.config = config
+        inputs, outputs = 5 * config.scale**2 + 8, 2 * config.scale**2
+        make = BACKBONES[config.backbone]
+        self.stages = nn.ModuleList([make(inputs, outputs, config.width, config.depth) for _ in range(config.stages)])
+
+    @property
+    def receptive_px(self) -> int:
+        """Coarse pixels on each side that one network evaluation looks at."""
+        return max(int(stage.receptive_px) for stage in self.stages)  # type: ignore[arg-type]
+
+    def features(self, data: Data, estimate: Estimate, smooth: Tensor, kernel: Tensor) -> tuple[Tensor, Tensor]:
+        """What a stage sees, (B, 5 s^2 + 8, h, w), and the local contrast that scales its answer."""
+        s, x = self.config.scale, estimate.x
+        background, amplitude = contrast(x, data.noise, s)
+        r = data.residual(x)
+        pull = data.operator.adjoint(r / data.noise.sqrt()) / s**2
+        snr = amplitude * s**2 / F.interpolate(data.noise.sqrt(), scale_factor=float(s), mode="nearest")
+        fine = [
+            (x - background) / amplitude,
+            (smooth - x) / amplitude,
+            torch.log(snr) / 3,
+            torch.log(estimate.w / amplitude),
+            torch.asinh(pull),
+        ]
+        coarse = [
+            torch.asinh(data.y * data.valid) / 4,
+            torch.asinh(r / data.noise.sqrt()) / 2,
+            torch.log(data.noise) / 4,
+            data.valid,
+            *kernel[:, :, None, None].expand(-1, -1, *data.y.shape[-2:]).split(1, dim=1),
+        ]
+        return torch.cat([F.pixel_unshuffle(torch.cat(fine, dim=1), s), *coarse], dim=1), amplitude
+
+    def stage(self, k: int, data: Data, estimate: Estimate, smooth: Tensor, kernel: Tensor, run: Run) -> Estimate:
+        """The network of stage k: a bounded correction and the scale of the error that is left."""
+        features, amplitude = self.features(data, estimate, smooth, kernel)
+        correction, scale = F.pixel_shuffle(run(self.stages[k], features).float(), self.config.scale).chunk(2, dim=1)
+        bound = self.config.bound
+        guess = estimate.x + amplitude * bound * torch.tanh(correction / bound)
+        w = amplitude * torch.exp(4 * torch.tanh(scale / 4) - 1)
+        return Estimate(guess, w, guess)
+
+    def forward(
+        self, data: Data, kernel: Tensor, run: Run | None = None, iterations: int | None = None
+    ) -> list[Estimate]:
+        """Every stage's estimate, the last one last.
+
+        Parameters
+        ----------
+        data : (B, 1, h, w) tensors in noise units, quantity ``sum``.
+        kernel : (B, 4), `kernel_features`.
+        run : how a network is evaluated; at once by default.
+        iterations : of each consistency step; the training's number by default.
+        """
+        run = run or (lambda net, features: net(features))
+        with torch.no_grad():
+            smooth, sharp = starts(data, self.config.early, self.config.late)
+            _, amplitude = contrast(sharp, data.noise, self.config.scale)
+        estimate = Estimate(sharp, amplitude * float(np.exp(-1)), sharp)
+        estimates = []
+        for k in range(self.config.stages):
+            proposed = self.stage(k, data, estimate, smooth, kernel, run)
+            x = consistent(data, proposed.x, proposed.w.square(), iterations or self.config.iterations)
+            estimate = Estimate(x, proposed.w, proposed.guess)
+            estimates.append(estimate)
+        return estimates

@@ -1,0 +1,352 @@
+"""The recipe: coarse image and its physics in; mean, error, support and draws on the fine grid out.
+
+Physics first (a Richardson-Lucy start and the consistency step), the prior second, the refiner last; the physics holds
+both to the data and runs over the whole frame, only the networks are tiled.  All in linear units: the sky is taken off
+and the noise of the sky is the unit, and that is undone at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from sciresdiff import tiling
+from sciresdiff.diffusion import noise as noise_field
+from sciresdiff.diffusion.method import Method, sample
+from sciresdiff.diffusion.path import Level
+from sciresdiff.errors import InputError
+from sciresdiff.frame import Quantity
+from sciresdiff.model import Model
+from sciresdiff.normalize import background
+from sciresdiff.physics.consistency import Data, close_flux, consistent, richardson_lucy, support
+from sciresdiff.physics.operators import Operator
+from sciresdiff.prior import Estimate, box, contrast, kernel_features, pedestal
+from sciresdiff.refiner import condition, framed
+
+Consistency = Literal["noise", "exact", "off"]
+Progress = Callable[[int, int, str], None]
+
+CHI2_LIMIT = 2.1
+"""Local chi2 over 5 x 5 pixels that chance exceeds once in a thousand (chi-square of 25 degrees of freedom)."""
+PHYSICS_ITERATIONS = 30
+"""Most accelerated Richardson-Lucy iterations of the physics-only estimate; it stops sooner where chi2 reaches 1."""
+PRIOR_ITERATIONS = 16
+"""Chebyshev iterations between the stages of the prior."""
+FINAL_ITERATIONS = 40
+"""Chebyshev iterations of the last consistency step."""
+MODEL_ERROR = 0.002
+"""Share of the signal by which the stated kernel may be wrong; keeps bright cores from dominating their surroundings."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a frame is restored."""
+
+    samples: int = 8
+    steps: int | None = None
+    refine: bool = True
+    consistency: Consistency = "noise"
+    tile: int = 256
+    """Coarse pixels of a tile; 0 for the whole frame at once."""
+    seed: int = 0
+    keep_draws: bool = False
+
+
+@dataclass(frozen=True)
+class Restored:
+    """One plane on the fine grid, in the frame's own unit; all arrays (s*h, s*w)."""
+
+    mean: NDArray[np.float32]
+    err: NDArray[np.float32]
+    """Standard deviation of the posterior, per pixel; **errors of neighbouring pixels are correlated**."""
+    support: NDArray[np.float32]
+    """0..1, how much of the structure the data fix by themselves."""
+    gate: NDArray[np.float32]
+    """0..1, weight of the physics-only estimate."""
+    draws: NDArray[np.float32] | None
+    """(K, s*h, s*w), if they were kept."""
+    chi2: float
+    """Of the mean, re-degraded."""
+    flux_ratio: float
+    """Total of the mean over total of the valid data."""
+    draws_used: int
+
+
+@dataclass(frozen=True)
+class Units:
+    """The affine map between the frame's unit and noise units."""
+
+    sky: float
+    sigma: float
+    per_fine: float
+    """What one coarse value is divided by to give a fine one: s^2 for ``sum``, 1 for ``mean``."""
+    scale: int
+
+    def image(self, x: Tensor) -> NDArray[np.float32]:
+        """A fine image in the frame's unit."""
+        values = x.double() * (self.sigma * self.scale**2 / self.per_fine) + self.sky / self.per_fine
+        return values.float().squeeze().cpu().numpy()
+
+    def spread(self, x: Tensor) -> NDArray[np.float32]:
+        """A fine standard deviation in the frame's unit."""
+        return (x.double() * (self.sigma * self.scale**2 / self.per_fine)).float().squeeze().cpu().numpy()
+
+
+def prepared(
+    pixels: NDArray[np.float32],
+    variance: NDArray[np.float32],
+    mask: NDArray[np.bool_],
+    kernel: NDArray[np.float64] | None,
+    scale: int,
+    quantity: Quantity,
+    device: torch.device,
+) -> tuple[Data, Units]:
+    """The data in noise units as tensors, and the way back.
+
+    Raises
+    ------
+    InputError : nothing valid, or no noise at all.
+    """
+    bad = mask | ~np.isfinite(pixels) | ~np.isfinite(variance) | (variance <= 0)
+    if bad.all():
+        raise InputError("variance: no pixel is valid and has a variance above zero; give --variance or --mask")
+    sky, _ = background(pixels, bad)
+    sigma = float(np.sqrt(np.median(variance[~bad])))
+    y = np.where(bad, 0, (pixels.astype(np.float64) - sky) / sigma)
+    n = np.where(bad, 1, variance.astype(np.float64) / sigma**2)
+    y_, n_, valid = (torch.from_numpy(v.astype(np.float32))[None, None].to(device) for v in (y, n, ~bad))
+    per_fine = float(scale**2 if quantity == "sum" else 1)
+    operator = Operator(pixels.shape, scale, kernel, device=device)  # type: ignore[arg-type]
+    return Data(y_, n_, valid, operator), Units(float(sky), sigma, per_fine, scale)
+
+
+def with_model_error(data: Data) -> Data:
+    """The data with the noise that an imperfectly known kernel adds."""
+    return replace(data, noise=data.noise + (MODEL_ERROR * data.y).square())
+
+
+def physics_only(data: Data) -> Estimate:
+    """Richardson-Lucy until the data are explained (chi2 = 1), then one consistency step."""
+    x = data.y
+    for k, x in enumerate(richardson_lucy(data, pedestal(data)), start=1):
+        if k >= PHYSICS_ITERATIONS or float(data.chi2(x).max()) <= 1:
+            break
+    _, amplitude = contrast(x, data.noise, data.operator.scale)
+    w = amplitude * float(np.exp(-1))
+    return Estimate(consistent(data, x, w.square(), FINAL_ITERATIONS), w, x)
+
+
+def tiled(settings: Settings, net_px: int, multiple_of: int) -> Callable[[nn.Module, Tensor], Tensor]:
+    """How a network is evaluated over a frame."""
+
+    def run(net: nn.Module, features: Tensor) -> Tensor:
+        h, w = features.shape[-2:]
+        tile = settings.tile or max(h, w)
+        plan = tiling.plan((h, w), tile, net_px, multiple_of)
+        return tiling.run(net, features, plan)
+
+    return run
+
+
+def gate_of(data: Data, model: Tensor, physics: Tensor) -> Tensor:
+    """Weight of the physics-only estimate: 0 unless the model explains the data badly and the physics does better.
+
+    Rises smoothly from 0 to 1 while the local chi2 (5 x 5 coarse pixels) goes from twice the limit, `CHI2_LIMIT` or the
+    physics' own where that is higher, to four times.
+    """
+    data = with_model_error(data)
+
+    def local(x: Tensor) -> Tensor:
+        return box(data.residual(x).square() / data.noise, 2)
+
+    limit = local(physics).clamp_min(CHI2_LIMIT)
+    t = (local(model) / (2 * limit) - 1).clamp(0, 1)
+    smooth = t * t * (3 - 2 * t)
+    return F.interpolate(smooth, scale_factor=float(data.operator.scale), mode="bilinear")
+
+
+def held(data: Data, x: Tensor, w: Tensor, mode: Consistency, iterations: int) -> Tensor:
+    """x held to the data in one of the three modes, with the flux closed."""
+    if mode == "off":
+        return x
+    if mode == "exact":
+        exact = replace(data, noise=torch.full_like(data.noise, 1e-12))
+        for _ in range(2):  # the second round takes up what float32 left of the first
+            x = consistent(exact, x, w.square(), iterations)
+        return x
+    x = consistent(with_model_error(data), x, w.square(), iterations)
+    return close_flux(data, x, w.square())
+
+
+def gaussian(like: Tensor, seed: int, draw: int, step: int) -> Tensor:
+    """Unit noise that is a pure function of (seed, draw, step, y, x)."""
+    h, w = like.shape[-2:]
+    return noise_field.gaussian(seed, draw, step, 0, 0, 0, h, w, like.device)[None, None].to(like.dtype)
+
+
+def deviation(data: Data, w: Tensor, seed: int, draw: int, iterations: int = 16) -> Tensor:
+    """A draw from the linear-Gaussian posterior of covariance Sigma - Sigma A^T (A Sigma A^T + N)^-1 A Sigma.
+
+    Perturb, then apply the consistency step to the perturbation (Papandreou & Yuille 2010): with e ~ N(0, Sigma) and
+    n ~ N(0, N) the result e + Sigma A^T (A Sigma A^T + N)^-1 (n - A e) has that covariance exactly.
+    """
+    e = w * gaussian(w, seed, draw, 1_000_000)
+    n = data.noise.sqrt() * gaussian(data.noise, seed, draw, 1_000_001)
+    return consistent(replace(data, y=n), e, w.square(), iterations)
+
+
+def refined(data: Data, prior: Estimate, known: Tensor, model: Model, settings: Settings, draw: int) -> Tensor:
+    """One draw of the refiner, in noise units; ``known`` is its `condition`."""
+    refiner, method = model.refiner, model.method
+    assert refiner is not None and method is not None
+    run = tiled(settings, refiner.receptive_px, int(getattr(refiner.net, "multiple_of", 1)))
+    around, path = framed(method, data, prior), method.path(settings.steps)
+
+    def denoise(x: Tensor, t: int) -> Tensor:
+        p = path.at(t)
+        _, z = refiner.estimate(around.state(x, p), p, around, known, run)
+        return hooked(data, around.image(z), prior.w, p, method)
+
+    def drawn(step: int) -> Tensor:
+        return gaussian(prior.x, settings.seed, draw, step)
+
+    mu, w = around.image(around.mu), around.scale * around.w
+    return sample(method, denoise, mu, w, drawn, settings.steps)
+
+
+def hooked(data: Data, x: Tensor, scale: Tensor, p: Level, method: Method) -> Tensor:
+    """The hooks of a method that the physics supplies, applied to an estimate of the clean image.
+
+    Sigma is the variance that the state leaves open, scale^2 s^2 / (a^2 + s^2).
+    """
+    if "consistency" not in method.hooks:
+        return x
+    return consistent(data, x, scale.square() * (p.s**2 / (p.a**2 + p.s**2)), 4)
+
+
+def draws_of(data: Data, best: Estimate, kernel: Tensor, model: Model | None, settings: Settings) -> Iterator[Tensor]:
+    """K draws about the best estimate: from the refiner, for the physics alone from the linear-Gaussian posterior."""
+    known = condition(data, best, kernel) if refines(model, settings) else kernel
+    for draw in range(settings.samples if model is None or refines(model, settings) else 0):
+        x, extra = best.x, 1.0
+        if model:
+            x = refined(data, best, known, model, settings, draw)
+            extra = float(model.card.get("calibration", {}).get("extra", 0.0))
+        yield x + extra * deviation(data, best.w, settings.seed, draw) if extra else x
+
+
+def refines(model: Model | None, settings: Settings) -> bool:
+    """True where the refiner draws."""
+    return bool(model and model.refiner and settings.refine)
+
+
+def calibrated(spread: Tensor, amplitude: Tensor, data: Data, model: Model | None, settings: Settings) -> Tensor:
+    """A spread times the model's calibration factor, a function of the local signal-to-noise ratio."""
+    name = "err" if refines(model, settings) and settings.samples > 1 else "prior_err"
+    table = model.card.get("calibration", {}).get(name) if model else None
+    if not table:
+        return spread
+    s = data.operator.scale
+    snr = amplitude * s**2 / F.interpolate(data.noise.sqrt(), scale_factor=float(s), mode="nearest")
+    at, factor = (np.asarray(table[k]) for k in ("log_snr", "factor"))
+    values = np.interp(torch.log(snr).cpu().numpy(), at, factor).astype(np.float32)
+    return spread * torch.from_numpy(values).to(spread.device)
+
+
+@torch.inference_mode()
+def restore(
+    pixels: NDArray[np.float32],
+    variance: NDArray[np.float32],
+    mask: NDArray[np.bool_],
+    kernel: NDArray[np.float64] | None,
+    scale: int,
+    quantity: Quantity,
+    model: Model | None,
+    settings: Settings,
+    device: torch.device | str = "cpu",
+    progress: Progress = lambda done, total, label: None,
+) -> Restored:
+    """Restore one plane.
+
+    Parameters
+    ----------
+    pixels : (h, w), the frame's own unit. variance : (h, w), its square. mask : (h, w), True = no information.
+    kernel : blur between the wanted image and this one, on the fine grid; None for pixel integration alone.
+    scale : fine pixels per coarse pixel and axis. quantity : ``sum`` or ``mean``.
+    model : None for the physics alone.
+
+    Returns
+    -------
+    Restored; masked pixels are filled from their surroundings by the model.  **Single draws conserve the flux only
+    within the noise**; the mean is closed in cells of 16 coarse pixels.
+
+    Raises
+    ------
+    InputError : no valid pixel, mode ``exact`` with a kernel.
+    """
+    if settings.consistency == "exact" and kernel is not None:
+        raise InputError("--consistency exact: with a kernel it amplifies the noise by 1e3 and more; use noise")
+    data, units = prepared(pixels, variance, mask, kernel, scale, quantity, torch.device(device))
+    features = torch.from_numpy(kernel_features(kernel, scale))[None].to(device)
+    total = 2 + settings.samples
+    physics = physics_only(data)
+    progress(1, total, "physics")
+    best, gate = physics, torch.ones_like(physics.x)
+    if model:
+        run = tiled(settings, model.prior.receptive_px, int(getattr(model.prior.stages[0], "multiple_of", 1)))
+        prior = model.prior(data, features, run, iterations=PRIOR_ITERATIONS)[-1]
+        best = replace(prior, x=held(data, prior.x, prior.w, settings.consistency, FINAL_ITERATIONS))
+        gate = gate_of(data, best.x, physics.x)
+        best = Estimate(torch.lerp(best.x, physics.x, gate), torch.lerp(best.w, physics.w, gate), best.guess)
+    if not model or float(gate.max()) > 0:
+        best = replace(best, x=held(data, best.x, best.w, settings.consistency, FINAL_ITERATIONS))
+    progress(2, total, "prior")
+    sums, squares, kept = torch.zeros_like(best.x), torch.zeros_like(best.x), []
+    count = 0
+    for x in draws_of(data, best, features, model, settings):
+        d = x - best.x
+        sums, squares, count = sums + d, squares + d.square(), count + 1
+        if settings.keep_draws:
+            kept.append(units.image(x))
+        progress(2 + count, total, "draws")
+    x, spread = finished(data, best, sums, squares, count, settings.consistency)
+    _, amplitude = contrast(best.x, data.noise, scale)
+    flat = F.avg_pool2d(best.w.square(), scale)
+    flat = F.interpolate(box(flat, 8), scale_factor=float(scale), mode="nearest")
+    return Restored(
+        units.image(x),
+        units.spread(calibrated(spread, amplitude, data, model, settings)),
+        support(data, x, flat).clamp(0, 1).squeeze().cpu().numpy(),
+        gate.squeeze().cpu().numpy(),
+        np.stack(kept) if kept else None,
+        float(data.chi2(x)),
+        flux_ratio(data, x, units),
+        count,
+    )
+
+
+def finished(
+    data: Data, best: Estimate, sums: Tensor, squares: Tensor, k: int, mode: Consistency
+) -> tuple[Tensor, Tensor]:
+    """The image that is written and its spread, from the first two moments of k draws about the best estimate."""
+    if k <= 1:
+        return best.x + sums, best.w
+    mean = sums / k
+    variance = (squares / k - mean.square()).clamp_min(0) * k / (k - 1)
+    x = held(data, best.x + mean, best.w, mode, 8)
+    return x, (variance * (1 + 1 / k)).sqrt()
+
+
+def flux_ratio(data: Data, x: Tensor, units: Units) -> float:
+    """Total of A x over total of y, both in the frame's unit, over the valid pixels."""
+    sky = units.sky / units.sigma
+    y = ((data.y.double() + sky) * data.valid).sum()
+    seen = ((data.operator.apply(x).double() + sky) * data.valid).sum()
+    return float(seen / y) if float(y) else float("nan")

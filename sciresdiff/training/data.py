@@ -1,0 +1,220 @@
+"""Training pairs drawn on the fly: a scene, a random kernel, random noise, in noise units.
+
+Every pair is a pure function of (seed, number of the pair), so that a resumed run sees what the uninterrupted one
+would have seen.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+
+from sciresdiff.physics import psf, scenes
+from sciresdiff.physics.consistency import Data
+from sciresdiff.physics.operators import Operator, separable
+from sciresdiff.prior import kernel_features
+
+RANK = 3
+"""Separable terms of a training kernel; the kernel that is cut there is the one that makes the data, too."""
+
+
+@dataclass(frozen=True)
+class DataRecipe:
+    """What pairs are drawn, in units of the coarse pixel and of the sky noise."""
+
+    kind: str = "astro"
+    scale: int = 4
+    patch: int = 40
+    """Side of a coarse patch, px."""
+    sigma: tuple[float, float] = (0.3, 1.3)
+    """Width of the kernel (standard deviation of its Gaussian equivalent), coarse px, log-uniform."""
+    focus: tuple[float, float] = (0.5, 0.75)
+    """Narrower range from which half of the widths are drawn."""
+    noise: tuple[float, float] = (0.3, 6.0)
+    """Sky noise of a coarse pixel divided by the scale, in units of the scene, log-uniform."""
+    photon: tuple[float, float] = (3e-4, 1.0)
+    """Slope of the variance with the signal, both in noise units, log-uniform."""
+    pedestal: tuple[float, float] = (1.0, 300.0)
+    """Largest background left under the scene, in noise units, log-uniform."""
+    shapes: tuple[str, ...] = ("gaussian", "gaussian", "elliptical", "moffat", "airy", "none")
+    scene_px: int = 384
+    pool: int = 128
+    """Scenes kept at a time."""
+    reuse: int = 16
+    """Pairs drawn for every new scene."""
+    grain_share: float = 0.3
+    """Share of pairs whose truth carries noise of its own, as every real truth does."""
+    grain: tuple[float, float] = (0.3, 5.0)
+    """Standard deviation of that noise, in units of the coarse noise spread over the fine pixels, log-uniform."""
+    real_share: float = 0.0
+    """Share of pairs cut from the given frames, if any."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the model card."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pairs in noise units, quantity ``sum``."""
+
+    data: Data
+    truth: Tensor
+    """(B, 1, s*p, s*p)"""
+    kernel: Tensor
+    """(B, 4), `kernel_features`"""
+    labels: tuple[str, ...] = field(default=())
+
+
+def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    """A number whose logarithm is uniform."""
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+
+
+def draw_kernel(rng: np.random.Generator, recipe: DataRecipe) -> NDArray[np.float64]:
+    """A random kernel on the fine grid, sum 1."""
+    low, high = recipe.focus if rng.random() < 0.5 else recipe.sigma
+    sigma = log_uniform(rng, low, high) * recipe.scale
+    shape = recipe.shapes[rng.integers(len(recipe.shapes))]
+    if shape == "none":
+        return np.ones((1, 1))
+    spec = {
+        "gaussian": lambda: f"gaussian:sigma={sigma}px",
+        "elliptical": lambda: f"gaussian:sigma={sigma}px,ratio={rng.uniform(0.6, 1)},theta={rng.uniform(0, 180)}deg",
+        "moffat": lambda: f"moffat:fwhm={2.355 * sigma}px,beta={rng.uniform(2.5, 5)}",
+        "airy": lambda: f"airy:fwhm={2.355 * sigma}px",
+    }[shape]()
+    kernel = psf.render(psf.parse(spec), None, integrate=False)
+    widest = int(5 * recipe.sigma[1] * recipe.scale)
+    cut = [slice(max(0, n // 2 - widest), n // 2 + widest + 1) for n in kernel.shape]
+    kernel = kernel[cut[0], cut[1]]
+    return kernel / kernel.sum()
+
+
+def truncated(kernel: NDArray[np.float64], side: int) -> NDArray[np.float64]:
+    """The terms of a kernel, (RANK, 2, side), padded with zeros."""
+    terms = separable(kernel, max_rank=RANK)
+    pad = (side - terms.shape[-1]) // 2
+    return np.pad(terms, ((0, RANK - len(terms)), (0, 0), (pad, pad)))
+
+
+class Scenes:
+    """The scene of any number, of which the last few are kept."""
+
+    def __init__(self, recipe: DataRecipe, seed: int) -> None:
+        """A pool of simulated scenes; ``seed`` names the stream."""
+        self.recipe, self.seed = recipe, seed
+        self.kept: OrderedDict[int, NDArray[np.float32]] = OrderedDict()
+
+    def __getitem__(self, number: int) -> NDArray[np.float32]:
+        """Scene ``number``: (scene_px, scene_px)."""
+        if number not in self.kept:
+            rng = np.random.default_rng([self.seed, 1, number])
+            self.kept[number] = scenes.scene(self.recipe.kind, rng, self.recipe.scene_px).pixels
+            while len(self.kept) > 2 * self.recipe.pool:
+                self.kept.popitem(last=False)
+        return self.kept[number]
+
+    def recent(self, pair: int, rng: np.random.Generator) -> NDArray[np.float32]:
+        """One of the scenes that are in the pool when pair number ``pair`` is drawn."""
+        newest = self.recipe.pool + pair // self.recipe.reuse
+        return self[newest - int(rng.integers(self.recipe.pool))]
+
+
+def cut(image: NDArray[np.float32], side: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """A random square of ``side`` pixels, turned and mirrored at random."""
+    y, x = (int(rng.integers(n - side + 1)) for n in image.shape)
+    patch = np.rot90(image[y : y + side, x : x + side], int(rng.integers(4)))
+    return patch[::-1] if rng.random() < 0.5 else patch
+
+
+def masked(shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float32]:
+    """1 where valid: usually everywhere, sometimes with single bad pixels, a bad column or a blob."""
+    valid = np.ones(shape, dtype=np.float32)
+    if rng.random() < 0.25:
+        valid[rng.random(shape) < log_uniform(rng, 1e-3, 3e-2)] = 0
+    if rng.random() < 0.05:
+        valid[:, rng.integers(shape[1])] = 0
+    return valid
+
+
+def grain(truth: NDArray[np.float32], rng: np.random.Generator, recipe: DataRecipe) -> NDArray[np.float32]:
+    """Noise of the truth's own: white or slightly smooth, growing with the signal or not."""
+    noise = gaussian_filter(rng.standard_normal(truth.shape, dtype=np.float32), rng.choice([0, 0, 0.5, 0.8]))
+    growth = np.sqrt(1 + rng.choice([0, log_uniform(rng, 0.01, 1)]) * np.clip(truth, 0, None))
+    sigma = log_uniform(rng, *recipe.grain) / recipe.scale**2
+    return np.asarray(noise * growth * (sigma / noise.std()), dtype=np.float32)
+
+
+class Pairs:
+    """Batches by number, for one recipe and seed."""
+
+    def __init__(self, recipe: DataRecipe, seed: int, real: Sequence[NDArray[np.float32]] = ()) -> None:
+        """``real``: images whose noise is far below what will be added; they serve as scenes with ``real_share``."""
+        self.recipe, self.seed, self.real = recipe, seed, list(real)
+        self.scenes = Scenes(recipe, seed)
+
+    def scene(self, pair: int, rng: np.random.Generator) -> NDArray[np.float32]:
+        """The image that pair number ``pair`` is cut from."""
+        if self.real and rng.random() < self.recipe.real_share:
+            return self.real[int(rng.integers(len(self.real)))]
+        return self.scenes.recent(pair, rng)
+
+    def draw(self, pair: int) -> dict[str, NDArray[Any]]:
+        """Pair number ``pair`` before it is measured."""
+        recipe, rng = self.recipe, np.random.default_rng([self.seed, 2, pair])
+        side = recipe.patch * recipe.scale
+        truth = cut(self.scene(pair, rng), side, rng) / (log_uniform(rng, *recipe.noise) * recipe.scale)
+        if rng.random() < recipe.grain_share:
+            truth = truth + grain(truth, rng, recipe)
+        left = log_uniform(rng, *recipe.pedestal) * rng.uniform(-0.05, 1) / recipe.scale**2
+        kernel = draw_kernel(rng, recipe)
+        return {
+            "truth": (truth + left).astype(np.float32),
+            "terms": truncated(kernel, 2 * int(5 * recipe.sigma[1] * recipe.scale) + 1).astype(np.float32),
+            "kernel": kernel_features(kernel, recipe.scale),
+            "slope": np.array(log_uniform(rng, *recipe.photon), dtype=np.float32),
+            "sky": np.array(log_uniform(rng, 0.5, 2), dtype=np.float32),
+            "normal": rng.standard_normal((recipe.patch, recipe.patch), dtype=np.float32),
+            "valid": masked((recipe.patch, recipe.patch), rng),
+        }
+
+    def batch(self, first: int, size: int, device: torch.device | str = "cpu") -> Batch:
+        """Pairs ``first`` ... ``first + size - 1``, measured."""
+        drawn = [self.draw(first + i) for i in range(size)]
+
+        def stacked(name: str, *dims: int) -> Tensor:
+            return torch.from_numpy(np.stack([d[name] for d in drawn])).to(device).view(size, *dims)
+
+        p, s = self.recipe.patch, self.recipe.scale
+        operator = Operator.batch((p, p), s, stacked("terms", RANK, 2, -1))
+        truth = stacked("truth", 1, p * s, p * s)
+        clean = operator.apply(truth)
+        noise = stacked("sky", 1, 1, 1) + stacked("slope", 1, 1, 1) * clean.clamp_min(0)
+        valid = stacked("valid", 1, p, p)
+        y = (clean + stacked("normal", 1, p, p) * noise.sqrt()) * valid
+        return Batch(Data(y, noise, valid, operator), truth, stacked("kernel", 4))
+
+
+class Ahead:
+    """Calls ``make(n)`` for the next n while the current one is used."""
+
+    def __init__(self, make: Callable[[int], Any]) -> None:
+        """``make`` must be a pure function of its argument."""
+        self.make, self.pool = make, ThreadPoolExecutor(1)
+        self.next: tuple[int, Future[Any]] | None = None
+
+    def __call__(self, n: int, step: int) -> Any:
+        """make(n), with make(n + step) begun."""
+        ready = self.next[1].result() if self.next and self.next[0] == n else self.make(n)
+        self.next = (n + step, self.pool.submit(self.make, n + step))
+        return ready

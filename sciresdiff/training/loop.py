@@ -1,0 +1,200 @@
+"""The training loop: report, save, stop or go on; batch, loss, step, average.  It knows no physics.
+
+Progress is counted in samples.  A batch is a function of its number and the noise of a step of the sample count, so a
+run that is stopped and started again goes through the same numbers as one that is not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+MEASURED = 24
+"""Batches after which the speed is known well enough to plan a budget in minutes."""
+Say = Callable[[str], None]
+Loss = Callable[[nn.Module, Any, torch.Generator], tuple[Tensor, dict[str, float]]]
+
+
+@dataclass(frozen=True)
+class LoopOptions:
+    """How long and how fast."""
+
+    batch: int = 16
+    rate: float = 1e-3
+    warmup: int = 1600
+    """Samples over which the learning rate rises."""
+    final_rate: float = 0.02
+    """Share of the rate that is left at the end of a cosine decay."""
+    clip: float = 1.0
+    """Largest gradient norm."""
+    average: float = 0.08
+    """Length of the moving average of the weights, as a share of the samples seen."""
+    minutes: float | None = None
+    images: int | None = None
+    """Budget in samples; wins over minutes."""
+    interval: float = 120.0
+    """Seconds between reports and saves."""
+    seed: int = 0
+    bf16: bool = True
+    """Networks in bfloat16 where the machine has it in hardware; physics never."""
+
+
+@dataclass
+class State:
+    """What a resumed run needs besides the weights."""
+
+    seen: int = 0
+    planned: int = 0
+    seconds: float = 0.0
+    running: float = 0.0
+    """Running mean of the loss."""
+
+
+def rate_at(seen: int, planned: int, options: LoopOptions) -> float:
+    """The learning rate after ``seen`` samples: linear warm-up, cosine decay over the planned number."""
+    rise = min(1.0, (seen + options.batch) / max(options.warmup, 1))
+    share = min(1.0, seen / planned) if planned else 0.0
+    fall = options.final_rate + (1 - options.final_rate) * 0.5 * (1 + np.cos(np.pi * share))
+    return float(options.rate * rise * fall)
+
+
+def follow(average: nn.Module, module: nn.Module, seen: int, options: LoopOptions) -> None:
+    """Move the averaged weights towards the current ones (power-function average, Karras et al. 2024, Eq. 121)."""
+    length = max(options.average * seen / options.batch, 1.0)
+    with torch.no_grad():
+        for a, b in zip(average.parameters(), module.parameters(), strict=True):
+            a.lerp_(b, 1 / length)
+
+
+def in_hardware(device: torch.device) -> bool:
+    """True where bfloat16 convolutions are faster than float32 ones."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return bool(torch.cpu._is_avx512_bf16_supported())
+
+
+class Run:
+    """One training run and its state file."""
+
+    def __init__(self, module: nn.Module, state_file: Path, options: LoopOptions, device: torch.device) -> None:
+        """``module`` is trained in place; ``state_file`` is read if it exists."""
+        self.module, self.file, self.options, self.device = module.to(device), state_file, options, device
+        self.average = deepcopy(self.module).requires_grad_(False)
+        self.optimizer = torch.optim.Adam(self.module.parameters(), lr=options.rate, betas=(0.9, 0.98))
+        self.state = State()
+        if state_file.exists():
+            self.load()
+
+    def load(self) -> None:
+        """Take up the run where the state file left it."""
+        kept = torch.load(self.file, map_location=self.device, weights_only=True)
+        self.module.load_state_dict(kept["module"])
+        self.average.load_state_dict(kept["average"])
+        self.optimizer.load_state_dict(kept["optimizer"])
+        self.state = State(**kept["state"])
+
+    def save(self) -> None:
+        """Write the state file, whole or not at all."""
+        kept = {
+            "module": self.module.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "state": asdict(self.state),
+        }
+        beside = self.file.with_suffix(".part")
+        torch.save(kept, beside)
+        os.replace(beside, self.file)
+
+    def step(self, batch: Any, loss: Loss) -> dict[str, float]:
+        """One optimizer step on one batch."""
+        generator = torch.Generator(self.device).manual_seed(self.options.seed * 1_000_003 + self.state.seen)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate_at(self.state.seen, self.state.planned, self.options)
+        self.optimizer.zero_grad(set_to_none=True)
+        value, parts = loss(self.module, batch, generator)
+        value.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.options.clip)
+        if bool(torch.isfinite(norm)):  # a batch that overflows is skipped, not learned
+            self.optimizer.step()
+        self.state.seen += self.options.batch
+        follow(self.average, self.module, self.state.seen, self.options)
+        return {"loss": float(value.detach()), "norm": float(norm), **parts}
+
+    def plan(self) -> int:
+        """How many samples the budget buys, fixed once so that a resumed run has the same schedule; 0: not known yet."""
+        if self.options.images:
+            return self.options.images
+        if self.state.seen < MEASURED * self.options.batch:
+            return 0
+        total = (self.options.minutes or 20.0) * 60
+        seconds_per_sample = self.state.seconds / self.state.seen
+        return max(self.options.batch, int(total / seconds_per_sample) // self.options.batch * self.options.batch)
+
+
+def fit(
+    run: Run,
+    batches: Callable[[int, int], Any],
+    loss: Loss,
+    validate: Callable[[nn.Module], dict[str, float]],
+    snapshot: Callable[[nn.Module, State], None],
+    say: Say,
+) -> State:
+    """Train until the budget is spent.
+
+    Parameters
+    ----------
+    run : the module, its average and optimizer, perhaps taken up from a state file.
+    batches : (number of the first sample, samples to the next batch) -> a batch.
+    loss : (module, batch, generator) -> (scalar tensor, figures to report).
+    validate : averaged module -> figures to report.
+    snapshot : (averaged module, state) -> None; writes the usable model.
+    say : takes one line for a person; a JSON line goes to the log beside the state file.
+
+    Returns
+    -------
+    The final state.
+    """
+    options, state = run.options, run.state
+    last = time.monotonic()
+    parts: dict[str, float] = {}
+
+    def report() -> None:
+        figures = {**parts, **validate(run.average)}
+        record = {"samples": state.seen, "planned": state.planned, "minutes": state.seconds / 60, **figures}
+        with open(run.file.with_suffix(".jsonl"), "a") as log:
+            log.write(json.dumps({k: round(v, 6) for k, v in record.items()}) + "\n")
+        words = "  ".join(f"{k} {v:.4g}" for k, v in figures.items())
+        say(f"{state.seen}/{state.planned or '?'} samples  {state.seconds / 60:.1f} min  {words}")
+        run.save()
+        snapshot(run.average, state)
+
+    state.planned = state.planned or run.plan()
+    while not state.planned or state.seen < state.planned:
+        start = time.monotonic()
+        batch = batches(state.seen, options.batch)
+        parts = run.step(batch, loss)
+        state.running = 0.98 * state.running + 0.02 * parts["loss"] if state.seen > options.batch else parts["loss"]
+        parts["loss"] = state.running
+        now = time.monotonic()
+        state.seconds += now - start
+        state.planned = state.planned or run.plan()
+        if now - last > options.interval:
+            report()
+            last = time.monotonic()
+    report()
+    return state
+
+
+def with_budget(options: LoopOptions, minutes: float | None, images: int | None) -> LoopOptions:
+    """The options with a budget given by the user."""
+    return replace(options, minutes=minutes, images=images)

@@ -1,0 +1,127 @@
+"""Training the refiner: draws around a frozen prior, in units of the prior's own scale."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sciresdiff.diffusion import method as methods
+from sciresdiff.diffusion.method import Method, train_pair
+from sciresdiff.diffusion.prediction import LOSSES
+from sciresdiff.errors import UsageError
+from sciresdiff.model import Model, device_of, load, save
+from sciresdiff.prior import Estimate, Prior
+from sciresdiff.refiner import Refiner, RefinerConfig, condition, framed
+from sciresdiff.restore import hooked
+from sciresdiff.training.calibrate import calibrated_card
+from sciresdiff.training.data import Ahead, Batch, Pairs
+from sciresdiff.training.loop import Run, Say, State, fit, in_hardware
+from sciresdiff.training.prior import TrainOptions, provenance, real_images, recipe_of, state_file
+
+WIDTHS = {"tiny": {"width": 16, "depth": 1}, "small": {"width": 32, "depth": 3}, "base": {"width": 48, "depth": 4}}
+
+
+def anchored(prior: Prior, batch: Batch, bf16: bool) -> Estimate:
+    """The frozen prior's last estimate."""
+    with torch.no_grad(), torch.autocast(batch.truth.device.type, torch.bfloat16, enabled=bf16):
+        estimate = prior(batch.data, batch.kernel)[-1]
+    return Estimate(estimate.x.float(), estimate.w.float(), estimate.guess.float())
+
+
+def loss(
+    refiner: Refiner, batch: Batch, generator: torch.Generator, prior: Prior, method: Method, bf16: bool
+) -> tuple[Tensor, dict[str, float]]:
+    """Error of the estimate of the clean image, in units of the prior's scale, at random steps of the path.
+
+    The physics hook is part of the estimate in training as in use.
+    """
+    best, path = anchored(prior, batch, bf16), method.training_path()
+    around, known = framed(method, batch.data, best), condition(batch.data, best, batch.kernel)
+    truth = around.truth(batch.truth)
+    size, device = batch.truth.shape[0], batch.truth.device
+    t = torch.randint(1, path.T + 1, (size,), generator=generator, device=device)
+    eps = torch.randn(truth.shape, generator=generator, device=device)
+    x, target, weight = train_pair(method, truth, around.mu, around.w, t, eps)
+    p = path.at(t, truth)
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        answer, z = refiner.estimate(x, p, around, known)
+    if method.hooks:
+        error, weight = around.truth(hooked(batch.data, around.image(z), best.w, p, method)) - truth, 1.0
+    else:
+        error = answer - target
+    valid = F.interpolate(batch.data.valid, scale_factor=float(prior.config.scale), mode="nearest")
+    value = (LOSSES[method.loss](error.clamp(-20, 20)) * weight * valid).mean()
+    return value, {"left": float(truth.square().mean()), "error": float(error.detach().square().mean())}
+
+
+def validation(pairs: Pairs, prior: Prior, method: Method) -> Any:
+    """Loss on pairs that training never draws, with fixed noise."""
+    batches = [pairs.batch(n, 16) for n in (0, 16)]
+
+    def measure(refiner: nn.Module) -> dict[str, float]:
+        assert isinstance(refiner, Refiner)
+        with torch.no_grad():
+            values = [loss(refiner, b, torch.Generator().manual_seed(7), prior, method, False)[0] for b in batches]
+        return {"held_out": float(np.mean([float(v) for v in values]))}
+
+    return measure
+
+
+def train(options: TrainOptions, say: Say) -> Path:
+    """Train a refiner for a prior, or go on where the same command left off.
+
+    Returns
+    -------
+    The path of the whole model (prior, refiner, method), usable from the first report on.
+
+    Raises
+    ------
+    UsageError : no prior given, or one of another scale.
+    """
+    if options.prior is None:
+        raise UsageError("--prior: a refiner needs the prior that it refines; give the file that train-prior wrote")
+    device = device_of(options.device)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    base = load(options.prior).to(device)
+    if base.scale != options.scale:
+        raise UsageError(f"--scale {options.scale}: the prior {options.prior} has scale {base.scale}; give that one")
+    method = methods.load(options.method)
+    options = replace(options, kind=str(base.card["kind"]))
+    recipe, loop = recipe_of(options)
+    refiner = Refiner(
+        RefinerConfig(base.scale, options.backbone, **WIDTHS[options.preset], prediction=method.prediction)
+    )
+    refiner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    output = Path(options.output)
+    run = Run(refiner, state_file(output), loop, device)
+    pairs = Pairs(recipe, options.seed + 1, real_images(options.data, recipe.patch * recipe.scale))
+    bf16 = loop.bf16 and in_hardware(device)
+
+    def refiner_loss(module: nn.Module, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        assert isinstance(module, Refiner)
+        return loss(module, batch, generator, base.prior, method, bf16)
+
+    def snapshot(average: nn.Module, state: State) -> None:
+        assert isinstance(average, Refiner)
+        trained = {**base.card["trained"], "refiner": provenance(recipe, options, state)}
+        model = Model(base.prior, average, method, {**base.card, "name": output.stem, "trained": trained})
+        save(calibrated_card(model, recipe, options.seed + 15_859), output)
+
+    say(f"refiner of {sum(p.numel() for p in refiner.parameters()) / 1e6:.2f} M parameters, method {options.method}")
+    fit(
+        run,
+        Ahead(lambda n: pairs.batch(n, loop.batch, device)),
+        refiner_loss,
+        validation(Pairs(recipe, options.seed + 7_919), base.prior, method),
+        snapshot,
+        say,
+    )
+    return output

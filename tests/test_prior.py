@@ -1,0 +1,116 @@
+"""The prior: scale-free inputs, bounded corrections, physics alone when untrained, and tiles that agree."""
+
+import numpy as np
+import pytest
+import torch
+
+from sciresdiff.nets import BACKBONES
+from sciresdiff.physics.consistency import Data
+from sciresdiff.physics.operators import Operator
+from sciresdiff.prior import Prior, PriorConfig, contrast, kernel_features, pedestal, starts
+
+
+def gaussian(sigma: float) -> np.ndarray:
+    radius = int(5 * sigma + 0.5)
+    g = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+    return np.outer(g, g) / g.sum() ** 2
+
+
+@pytest.fixture
+def stars():
+    rng = np.random.default_rng(0)
+    x = torch.zeros(1, 1, 64, 96)
+    for y, c, f in zip(rng.integers(4, 60, 12), rng.integers(4, 92, 12), 10 ** rng.uniform(1, 5, 12), strict=True):
+        x[..., y, c] = float(f)
+    op = Operator((32, 48), 2, gaussian(1.2))
+    clean = op.apply(x)
+    noise = 1 + 0.01 * clean.clamp_min(0)
+    y = clean + noise.sqrt() * torch.from_numpy(rng.normal(size=clean.shape)).float()
+    return Data(y, noise, torch.ones_like(y), op)
+
+
+def tiny(seed: int = 0) -> Prior:
+    torch.manual_seed(seed)
+    prior = Prior(PriorConfig(2, width=8, depth=1))
+    for parameter in prior.parameters():  # an untrained network is the physics alone; here it must do something
+        torch.nn.init.normal_(parameter, std=0.05)
+    return prior.requires_grad_(False)
+
+
+def test_untrained_prior_is_the_physics(stars):
+    prior = Prior(PriorConfig(2, width=8, depth=1)).requires_grad_(False)
+    kernel = torch.zeros(1, 4)
+    _, sharp = starts(stars, 4, 12)
+    assert torch.equal(prior(stars, kernel)[0].guess, sharp)
+
+
+def test_correction_is_bounded_by_the_local_contrast(stars):
+    prior = tiny()
+    for parameter in prior.parameters():
+        parameter.mul_(100)
+    _, sharp = starts(stars, 4, 12)
+    _, amplitude = contrast(sharp, stars.noise, 2)
+    moved = (prior(stars, torch.zeros(1, 4))[0].guess - sharp).abs()
+    assert bool((moved <= 3.001 * amplitude).all())  # bound of the configuration, and float32
+
+
+def test_explains_the_data_better_than_its_guess(stars):
+    for estimate in tiny()(stars, torch.zeros(1, 4), iterations=40):
+        assert float(stars.chi2(estimate.x)) < float(stars.chi2(estimate.guess))
+
+
+def test_masked_pixels_do_not_matter(stars):
+    valid = torch.ones_like(stars.y)
+    valid[..., 10:13, 20:25] = 0
+    kernel, prior = torch.zeros(1, 4), tiny()
+    outputs = []
+    for value in (0.0, 1e9):
+        y = torch.where(valid > 0, stars.y, torch.tensor(value))
+        outputs.append(prior(Data(y, stars.noise, valid, stars.operator), kernel)[-1].x)
+    assert torch.isfinite(outputs[0]).all()
+    assert torch.equal(*outputs)
+
+
+def test_pedestal_makes_all_but_outliers_positive(stars):
+    lifted = stars.y + pedestal(stars)
+    assert float((lifted > 0).float().mean()) > 0.999
+
+
+@pytest.mark.parametrize("sigma", [0.8, 2.0, 5.0])
+def test_kernel_features_grow_with_the_kernel(sigma):
+    narrow, wide = kernel_features(gaussian(sigma), 4), kernel_features(gaussian(1.3 * sigma), 4)
+    assert (wide[[0, 1, 3]] > narrow[[0, 1, 3]]).all()
+
+
+def test_kernel_features_do_not_depend_on_padding():
+    kernel = gaussian(1.5)
+    np.testing.assert_allclose(kernel_features(np.pad(kernel, 6), 4), kernel_features(kernel, 4), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_networks_are_tile_exact(name):
+    torch.manual_seed(0)
+    net = BACKBONES[name](5, 3, 8, 1).double().requires_grad_(False)
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    x = torch.randn(1, 5, 96, 112, dtype=torch.float64)
+    reach = -(-int(net.receptive_px) // int(net.multiple_of)) * int(net.multiple_of)
+    whole = net(x)
+    window = net(x[..., 40 - reach : 56 + reach, 40 - reach : 64 + reach])[..., reach : reach + 16, reach : reach + 24]
+    torch.testing.assert_close(window, whole[..., 40:56, 40:64], rtol=0, atol=1e-12)  # float64 rounding
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_receptive_field_is_no_larger_than_stated(name):
+    net = BACKBONES[name](2, 2, 4, 1).double()
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    x = torch.randn(1, 2, 128, 128, dtype=torch.float64, requires_grad=True)
+    net(x)[0, 0, 64, 64].backward()
+    rows = (x.grad.abs().sum((0, 1, 3)) > 0).nonzero()
+    assert int((rows - 64).abs().max()) <= int(net.receptive_px)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_networks_start_as_zero(name):
+    assert float(BACKBONES[name](3, 2, 8, 1)(torch.randn(1, 3, 16, 16)).detach().abs().max()) == 0
