@@ -38,8 +38,8 @@ def room_of(module: str) -> str:
 def imported(path: Path) -> Iterator[tuple[int, str]]:
     """Line and room of every import of our own package in a file, those inside functions too."""
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from ((node.lineno, room_of(name.name)) for name in node.names if name.name.startswith("sciresdiff"))
+        if isinstance(node, ast.Import):  # ``import sciresdiff`` alone is its version, and no room
+            yield from ((node.lineno, room_of(name.name)) for name in node.names if name.name.startswith("sciresdiff."))
         if isinstance(node, ast.ImportFrom) and node.level > 1:  # ..frame, or ..physics.psf
             yield node.lineno, (node.module or node.names[0].name).split(".")[0]
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sciresdiff"):
