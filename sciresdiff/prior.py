@@ -8,7 +8,7 @@ that it expects to leave.  That scale is the Sigma of the consistency step that 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -171,7 +171,12 @@ class Prior(nn.Module):
         return Estimate(guess, w, guess)
 
     def forward(
-        self, data: Data, kernel: Tensor, run: Run | None = None, iterations: int | None = None
+        self,
+        data: Data,
+        kernel: Tensor,
+        run: Run | None = None,
+        iterations: int | None = None,
+        last: int | None = None,
     ) -> list[Estimate]:
         """Every stage's estimate, the last one last.
 
@@ -180,17 +185,18 @@ class Prior(nn.Module):
         data : (B, 1, h, w) tensors in noise units, quantity ``sum``.
         kernel : (B, 4), `kernel_features`.
         run : how a network is evaluated; at once by default.
-        iterations : of each consistency step; the training's number by default.
+        iterations, last : of the consistency steps, and of the last one; the training's number by default.
         """
         run = run or (lambda net, features: net(features))
         with torch.no_grad():
             smooth, sharp = starts(data, self.config.early, self.config.late)
             _, amplitude = contrast(sharp, data.noise, self.config.scale)
         estimate = Estimate(sharp, amplitude * float(np.exp(-1)), sharp)
+        counts = [iterations or self.config.iterations] * self.config.stages
+        counts[-1] = last or counts[-1]
         estimates = []
-        for k in range(self.config.stages):
+        for k, count in enumerate(counts):
             proposed = self.stage(k, data, estimate, smooth, kernel, run)
-            x = consistent(data, proposed.x, proposed.w.square(), iterations or self.config.iterations)
-            estimate = Estimate(x, proposed.w, proposed.guess)
+            estimate = replace(proposed, x=consistent(data, proposed.x, proposed.w.square(), count))
             estimates.append(estimate)
         return estimates

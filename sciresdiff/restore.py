@@ -8,7 +8,7 @@ and the noise of the sky is the unit, and that is undone at the end.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import numpy as np
@@ -172,17 +172,26 @@ def gate_of(data: Data, model: Tensor, physics: Tensor) -> Tensor:
     return F.interpolate(smooth, scale_factor=float(data.operator.scale), mode="bilinear")
 
 
-def held(data: Data, x: Tensor, w: Tensor, mode: Consistency, iterations: int) -> Tensor:
-    """x held to the data in one of the three modes, with the flux closed."""
+def blended(model: Estimate, physics: Estimate, gate: Tensor) -> Estimate:
+    """The model's estimate, and the physics' where the gate is open."""
+    return Estimate(
+        **{f.name: torch.lerp(getattr(model, f.name), getattr(physics, f.name), gate) for f in fields(model)}
+    )
+
+
+def settled(data: Data, x: Tensor, w2: Tensor, mode: Consistency) -> Tensor:
+    """An estimate brought to what a mode promises: the flux of cells (``noise``) or of every pixel (``exact``).
+
+    The noise-aware step is part of the estimate already; a second one would count the data twice and fit their noise.
+    """
     if mode == "off":
         return x
-    if mode == "exact":
-        exact = replace(data, noise=torch.full_like(data.noise, 1e-12))
-        for _ in range(2):  # the second round takes up what float32 left of the first
-            x = consistent(exact, x, w.square(), iterations)
-        return x
-    x = consistent(with_model_error(data), x, w.square(), iterations)
-    return close_flux(data, x, w.square())
+    if mode == "noise":
+        return close_flux(data, x, w2)
+    exact = replace(data, noise=torch.full_like(data.noise, 1e-12))
+    for _ in range(2):  # the second round takes up what float32 left of the first
+        x = consistent(exact, x, w2, 1)
+    return x
 
 
 def gaussian(like: Tensor, seed: int, draw: int, step: int) -> Tensor:
@@ -231,15 +240,21 @@ def hooked(data: Data, x: Tensor, scale: Tensor, p: Level, method: Method) -> Te
     return consistent(data, x, scale.square() * (p.s**2 / (p.a**2 + p.s**2)), 4)
 
 
-def draws_of(data: Data, best: Estimate, kernel: Tensor, model: Model | None, settings: Settings) -> Iterator[Tensor]:
-    """K draws about the best estimate: from the refiner, for the physics alone from the linear-Gaussian posterior."""
+def draws_of(
+    data: Data, best: Estimate, kernel: Tensor, model: Model | None, settings: Settings
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """K draws about the best estimate, each as what the refiner drew and linear-Gaussian noise to be added to it.
+
+    For the physics alone it is all noise.  The noise has mean zero, so the mean over draws leaves it out.
+    """
     known = condition(data, best, kernel) if refines(model, settings) else kernel
     for draw in range(settings.samples if model is None or refines(model, settings) else 0):
-        x, extra = best.x, 1.0
+        centre, extra = best.x, 1.0
         if model:
-            x = refined(data, best, known, model, settings, draw)
+            centre = refined(data, best, known, model, settings, draw)
             extra = float(model.card.get("calibration", {}).get("extra", 0.0))
-        yield x + extra * deviation(data, best.w, settings.seed, draw) if extra else x
+        noise = extra * deviation(data, best.w, settings.seed, draw) if extra else torch.zeros_like(centre)
+        yield centre, noise
 
 
 def refines(model: Model | None, settings: Settings) -> bool:
@@ -258,6 +273,31 @@ def calibrated(spread: Tensor, amplitude: Tensor, data: Data, model: Model | Non
     at, factor = (np.asarray(table[k]) for k in ("log_snr", "factor"))
     values = np.interp(torch.log(snr).cpu().numpy(), at, factor).astype(np.float32)
     return spread * torch.from_numpy(values).to(spread.device)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Sums over draws of their deviations from the best estimate, so that no draw has to be kept."""
+
+    total: Tensor
+    squares: Tensor
+    last: Tensor | float = 0.0
+    count: int = 0
+
+    def with_draw(self, centre: Tensor, noise: Tensor) -> Moments:
+        """The sums with one more draw; the noise counts in the spread and not in the mean."""
+        last = centre + noise
+        return Moments(self.total + centre, self.squares + last.square(), last, self.count + 1)
+
+    def mean(self) -> Tensor:
+        """Mean deviation."""
+        return self.total / self.count
+
+    def spread(self) -> Tensor:
+        """Standard deviation of a new draw, or of the truth, about the mean of these: sd sqrt(1 + 1/K)."""
+        k = self.count
+        variance = (self.squares / k - self.mean().square()).clamp_min(0) * k / (k - 1)
+        return (variance * (1 + 1 / k)).sqrt()
 
 
 @torch.inference_mode()
@@ -301,22 +341,22 @@ def restore(
     best, gate = physics, torch.ones_like(physics.x)
     if model:
         run = tiled(settings, model.prior.receptive_px, int(getattr(model.prior.stages[0], "multiple_of", 1)))
-        prior = model.prior(data, features, run, iterations=PRIOR_ITERATIONS)[-1]
-        best = replace(prior, x=held(data, prior.x, prior.w, settings.consistency, FINAL_ITERATIONS))
+        best = model.prior(data, features, run, PRIOR_ITERATIONS, FINAL_ITERATIONS)[-1]
         gate = gate_of(data, best.x, physics.x)
-        best = Estimate(torch.lerp(best.x, physics.x, gate), torch.lerp(best.w, physics.w, gate), best.guess)
-    if not model or float(gate.max()) > 0:
-        best = replace(best, x=held(data, best.x, best.w, settings.consistency, FINAL_ITERATIONS))
+        best = blended(best, physics, gate)
+    mode, w2 = settings.consistency, best.w.square()
+    best = replace(best, x=settled(data, best.x if mode == "noise" else best.guess, w2, mode))
     progress(2, total, "prior")
-    sums, squares, kept = torch.zeros_like(best.x), torch.zeros_like(best.x), []
-    count = 0
-    for x in draws_of(data, best, features, model, settings):
-        d = x - best.x
-        sums, squares, count = sums + d, squares + d.square(), count + 1
+    moments, kept = Moments(torch.zeros_like(best.x), torch.zeros_like(best.x)), []
+    for centre, noise in draws_of(data, best, features, model, settings):
+        moments = moments.with_draw(centre - best.x, noise)
         if settings.keep_draws:
-            kept.append(units.image(x))
-        progress(2 + count, total, "draws")
-    x, spread = finished(data, best, sums, squares, count, settings.consistency)
+            kept.append(units.image(centre + noise))
+        progress(2 + moments.count, total, "draws")
+    count = moments.count
+    x, spread = (best.x + moments.mean(), moments.spread()) if count > 1 else (best.x + moments.last, best.w)
+    if count > 1 or mode == "exact":
+        x = settled(data, x, w2, mode)
     _, amplitude = contrast(best.x, data.noise, scale)
     flat = F.avg_pool2d(best.w.square(), scale)
     flat = F.interpolate(box(flat, 8), scale_factor=float(scale), mode="nearest")
@@ -330,18 +370,6 @@ def restore(
         flux_ratio(data, x, units),
         count,
     )
-
-
-def finished(
-    data: Data, best: Estimate, sums: Tensor, squares: Tensor, k: int, mode: Consistency
-) -> tuple[Tensor, Tensor]:
-    """The image that is written and its spread, from the first two moments of k draws about the best estimate."""
-    if k <= 1:
-        return best.x + sums, best.w
-    mean = sums / k
-    variance = (squares / k - mean.square()).clamp_min(0) * k / (k - 1)
-    x = held(data, best.x + mean, best.w, mode, 8)
-    return x, (variance * (1 + 1 / k)).sqrt()
 
 
 def flux_ratio(data: Data, x: Tensor, units: Units) -> float:

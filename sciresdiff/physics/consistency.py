@@ -15,8 +15,13 @@ from torch import Tensor
 
 from sciresdiff.physics.operators import Operator
 
-LOWEST_EIGENVALUE = 0.02
-"""Lower end of the interval on which the Chebyshev polynomial is small; below it convergence is slower, not wrong."""
+
+def lowest_eigenvalue(iterations: int) -> float:
+    """Lower end of the interval on which the Chebyshev polynomial is small: what so many iterations can reach.
+
+    Below it convergence is slower, not wrong.  The polynomial's bound on [e, 1] falls as exp(-2 n sqrt(e)).
+    """
+    return min(0.02, max(8 / iterations**2, 0.002))
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ def row_sums(operator: Operator, w2: Tensor, noise: Tensor) -> Tensor:
 def solve(data: Data, w2: Tensor, r: Tensor, iterations: int) -> Tensor:
     """An approximation of (A Sigma A^T + N)^-1 r by a Chebyshev iteration.
 
-    The iteration needs no inner product: its coefficients depend on the interval [`LOWEST_EIGENVALUE`, 1] alone
+    The iteration needs no inner product: its coefficients depend on the interval [`lowest_eigenvalue`, 1] alone
     (Saad, Iterative Methods for Sparse Linear Systems, section 12.3), so the result is local and tiles agree.  For
     pure pixel integration the matrix is diagonal and the result exact.
 
@@ -81,7 +86,8 @@ def solve(data: Data, w2: Tensor, r: Tensor, iterations: int) -> Tensor:
     inverse = data.valid / row_sums(data.operator, w2, data.noise)
     if data.operator.pure:
         return inverse * r
-    centre, half = (1 + LOWEST_EIGENVALUE) / 2, (1 - LOWEST_EIGENVALUE) / 2
+    lowest = lowest_eigenvalue(iterations)
+    centre, half = (1 + lowest) / 2, (1 - lowest) / 2
     sigma = centre / half
     rho = 1 / sigma
     d = inverse * r / centre

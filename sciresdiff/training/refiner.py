@@ -18,7 +18,7 @@ from sciresdiff.errors import UsageError
 from sciresdiff.model import Model, device_of, load, save
 from sciresdiff.prior import Estimate, Prior
 from sciresdiff.refiner import Refiner, RefinerConfig, condition, framed
-from sciresdiff.restore import hooked
+from sciresdiff.restore import FINAL_ITERATIONS, PRIOR_ITERATIONS, hooked
 from sciresdiff.training.calibrate import calibrated_card
 from sciresdiff.training.data import Ahead, Batch, Pairs
 from sciresdiff.training.loop import Run, Say, State, fit, in_hardware
@@ -30,7 +30,7 @@ WIDTHS = {"tiny": {"width": 16, "depth": 1}, "small": {"width": 32, "depth": 3},
 def anchored(prior: Prior, batch: Batch, bf16: bool) -> Estimate:
     """The frozen prior's last estimate."""
     with torch.no_grad(), torch.autocast(batch.truth.device.type, torch.bfloat16, enabled=bf16):
-        estimate = prior(batch.data, batch.kernel)[-1]
+        estimate = prior(batch.data, batch.kernel, None, PRIOR_ITERATIONS, FINAL_ITERATIONS)[-1]
     return Estimate(estimate.x.float(), estimate.w.float(), estimate.guess.float())
 
 

@@ -1,0 +1,187 @@
+"""Shapes of a point spread function: Gaussian, Moffat, Airy, and a pupil with spiders and aberrations.
+
+Every shape is a function of position in one unit of length (pixels, arcsec or micrometres), with its peak or its sum
+not yet normalised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage, special
+
+Array = NDArray[np.float64]
+Values = Mapping[str, float]
+
+FWHM_PER_SIGMA = float(2 * np.sqrt(2 * np.log(2)))
+AIRY_FWHM = 1.0289939
+"""FWHM of an unobstructed Airy pattern in units of lambda / D."""
+
+WIDEST = 8.0
+"""Radius, in FWHM, at which a profile with wide wings is cut."""
+
+FLUX_LEFT = 1e-6
+"""Share of the flux beyond the radius at which any other profile is cut."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What is known of a shape; lengths in one unit."""
+
+    profile: Callable[[Array, Array, Values], Array]
+    """(y, x, values) -> intensity, any constant factor."""
+    fwhm: Callable[[Values], float]
+    reach: Callable[[Values], float]
+    """Radius to which it is drawn."""
+    takes: Mapping[str, str]
+    """Parameter -> kind of its value (`psf.UNITS`)."""
+    needs: tuple[tuple[str, ...], ...]
+    """Sets of parameters of which exactly one has to be given."""
+
+
+def elliptical_radius2(y: Array, x: Array, values: Values) -> Array:
+    """Squared radius on which an elliptical profile is constant.
+
+    ``ratio`` is minor over major axis, ``theta`` the angle of the major axis in degrees, from +x towards +y. The
+    geometric mean of the axes is kept, so that ``ratio`` changes the shape and not the area.
+    """
+    ratio = values.get("ratio", 1.0)
+    if ratio == 1.0:
+        return np.asarray(y * y + x * x)
+    angle = np.deg2rad(values.get("theta", 0.0))
+    along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+    return np.asarray(along**2 * ratio + across**2 / ratio)
+
+
+def extent(values: Values) -> tuple[float, float]:
+    """How much farther than a circle of the same area an ellipse reaches along y and x."""
+    ratio, angle = values.get("ratio", 1.0), np.deg2rad(values.get("theta", 0.0))
+    c2, s2 = np.cos(angle) ** 2, np.sin(angle) ** 2
+    return float(np.sqrt(s2 / ratio + c2 * ratio)), float(np.sqrt(c2 / ratio + s2 * ratio))
+
+
+def gaussian(y: Array, x: Array, values: Values) -> Array:
+    """exp(-r^2 / (2 sigma^2))."""
+    return np.asarray(np.exp(-0.5 * elliptical_radius2(y, x, values) / values["sigma"] ** 2))
+
+
+def moffat(y: Array, x: Array, values: Values) -> Array:
+    """(1 + r^2 / alpha^2)^-beta, alpha = FWHM / (2 sqrt(2^(1/beta) - 1)) (Moffat 1969)."""
+    return np.asarray((1 + elliptical_radius2(y, x, values) / _alpha(values) ** 2) ** -values["beta"])
+
+
+def _alpha(values: Values) -> float:
+    return float(values["fwhm"] / (2 * np.sqrt(2 ** (1 / values["beta"]) - 1)))
+
+
+def _moffat_reach(values: Values) -> float:
+    left = FLUX_LEFT ** (1 / (1 - values["beta"]))
+    return float(min(_alpha(values) * np.sqrt(left - 1), WIDEST * values["fwhm"]))
+
+
+def _jinc(v: Array) -> Array:
+    """2 J1(v) / v, 1 at 0."""
+    safe = np.where(np.abs(v) < 1e-9, 1.0, v)
+    return np.where(np.abs(v) < 1e-9, 1.0, 2 * special.j1(safe) / safe)
+
+
+def airy(y: Array, x: Array, values: Values) -> Array:
+    """Diffraction by a circular pupil with a central obstruction (Born & Wolf 8.5.2).
+
+    ``scale`` is lambda / D for a telescope and lambda / (2 NA) for a microscope, ``obstruction`` the ratio e of the
+    diameters: ((jinc(v) - e^2 jinc(e v)) / (1 - e^2))^2 with v = pi r / scale.
+    """
+    v, e = np.pi * np.hypot(y, x) / values["scale"], values.get("obstruction", 0.0)
+    amplitude = _jinc(v) if e == 0 else (_jinc(v) - e**2 * _jinc(e * v)) / (1 - e**2)
+    return np.asarray(amplitude**2)
+
+
+ZERNIKE: dict[str, Callable[[Array, Array], Array]] = {
+    "defocus": lambda r, t: np.sqrt(3) * (2 * r**2 - 1),
+    "astigmatism": lambda r, t: np.sqrt(6) * r**2 * np.cos(2 * t),
+    "astigmatism45": lambda r, t: np.sqrt(6) * r**2 * np.sin(2 * t),
+    "coma": lambda r, t: np.sqrt(8) * (3 * r**3 - 2 * r) * np.cos(t),
+    "coma90": lambda r, t: np.sqrt(8) * (3 * r**3 - 2 * r) * np.sin(t),
+    "trefoil": lambda r, t: np.sqrt(8) * r**3 * np.cos(3 * t),
+    "spherical": lambda r, t: np.sqrt(5) * (6 * r**4 - 6 * r**2 + 1),
+}
+"""Aberrations by name, of rms 1 over the full pupil (Noll 1976)."""
+
+PUPIL, FOCAL = 64, 1024
+"""Pixels across the pupil, and of its transform: the pattern is known on a grid of scale * PUPIL / FOCAL."""
+
+
+def pupil(values: Values) -> NDArray[np.complex128]:
+    """Complex amplitude over a pupil of PUPIL pixels, edges anti-aliased.
+
+    ``obstruction`` (ratio of diameters), ``spiders`` (number of vanes, the first along +y), ``spider_width`` (share of
+    the diameter), and the aberrations of `ZERNIKE` in rms waves.
+    """
+    line = (np.arange(PUPIL) - PUPIL / 2 + 0.5) * 2 / PUPIL
+    y, x = np.meshgrid(line, line, indexing="ij")
+    r, t = np.hypot(y, x), np.arctan2(y, x)
+    edge = PUPIL / 2
+    amplitude = np.clip((1 - r) * edge + 0.5, 0, 1) * np.clip((r - values.get("obstruction", 0.0)) * edge + 0.5, 0, 1)
+    for vane in range(round(values.get("spiders", 0))):
+        angle = np.pi / 2 + 2 * np.pi * vane / values["spiders"]
+        along, across = x * np.cos(angle) + y * np.sin(angle), x * np.sin(angle) - y * np.cos(angle)
+        open_ = np.clip((np.abs(across) - values.get("spider_width", 0.02)) * edge + 0.5, 0, 1)
+        amplitude = amplitude * np.where(along > 0, open_, 1)
+    waves = sum((values[name] * term(r, t) for name, term in ZERNIKE.items() if values.get(name)), np.zeros_like(r))
+    return np.asarray(amplitude * np.exp(2j * np.pi * waves))
+
+
+def optical(y: Array, x: Array, values: Values) -> Array:
+    """|FFT of the pupil|^2, interpolated at the positions asked for; **zero beyond 32 lambda / D**."""
+    pattern = _focal(tuple(sorted((key, x) for key, x in values.items() if key in _PUPIL or key == "obstruction")))
+    step = values["scale"] * PUPIL / FOCAL
+    places = np.broadcast_arrays(y / step + FOCAL // 2, x / step + FOCAL // 2)
+    return np.asarray(ndimage.map_coordinates(pattern, places, order=3, mode="constant", prefilter=False))
+
+
+@lru_cache(maxsize=4)
+def _focal(values: tuple[tuple[str, float], ...]) -> Array:
+    """Spline coefficients of the intensity in the focal plane, the centre of the pupil's transform in the middle."""
+    field = np.fft.fft2(pupil(dict(values)), (FOCAL, FOCAL))
+    return np.asarray(ndimage.spline_filter(np.fft.fftshift(np.abs(field) ** 2), order=3))
+
+
+_ELLIPSE = {"ratio": "ratio", "theta": "angle"}
+_DIFFRACTION = {"fwhm": "length", "aperture": "aperture", "na": "number", "wavelength": "wavelength"}
+_PUPIL = {"spiders": "count", "spider_width": "share", **dict.fromkeys(ZERNIKE, "signed")}
+
+
+def _airy_fwhm(values: Values) -> float:
+    return AIRY_FWHM * values["scale"]
+
+
+def _diffracted(profile: Callable[[Array, Array, Values], Array], more: Mapping[str, str]) -> Shape:
+    takes: dict[str, Any] = {**_DIFFRACTION, "obstruction": "share", **more}
+    wide = lambda values: WIDEST * _airy_fwhm(values)  # noqa: E731
+    return Shape(profile, _airy_fwhm, wide, takes, (("fwhm", "aperture", "na"),))
+
+
+SHAPES: dict[str, Shape] = {
+    "gaussian": Shape(
+        gaussian,
+        lambda values: FWHM_PER_SIGMA * values["sigma"],
+        lambda values: 5 * values["sigma"],
+        {"fwhm": "length", "sigma": "length", **_ELLIPSE},
+        (("fwhm", "sigma"),),
+    ),
+    "moffat": Shape(
+        moffat,
+        lambda values: values["fwhm"],
+        _moffat_reach,
+        {"fwhm": "length", "beta": "number", **_ELLIPSE},
+        (("fwhm",), ("beta",)),
+    ),
+    "airy": _diffracted(airy, {}),
+    "optical": _diffracted(optical, _PUPIL),
+}
+"""Name in a SPEC -> shape."""
