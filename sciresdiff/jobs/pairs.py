@@ -1,0 +1,129 @@
+"""Training sets from frames: every patch degraded by itself, with draws of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sciresdiff.errors import InputError, UsageError
+from sciresdiff.frame import Frame, Quantity
+from sciresdiff.io.hdf5 import Pairs, read_pairs, write_pairs
+from sciresdiff.jobs.degrade_plan import DegradeOptions, degraded, plan_of, whole_kernel
+
+Pair = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
+"""low, high, variance, kernel"""
+
+
+def refuse(options: DegradeOptions) -> None:
+    """Refuse a patch or a set that does not fit.
+
+    Raises
+    ------
+    UsageError : a patch that is no multiple of the scale, a detector map, or a set of another scale or patch.
+    """
+    if isinstance(options.gain, str) or isinstance(options.read_noise, str):
+        raise UsageError("--pairs: patches have no place in a map; give --gain and --read-noise as numbers")
+    if options.patch % options.scale:
+        raise UsageError(f"--patch: {options.patch} is no multiple of --scale {options.scale}; give one that is")
+    if options.pairs and Path(options.pairs).exists():
+        _fitting(options.pairs, read_pairs(options.pairs), options)
+
+
+def add(frame: Frame, options: DegradeOptions, quantity: Quantity, key: int) -> dict[str, Any]:
+    """Degrade every patch of the frame by itself and add it to the training set.
+
+    A patch is blurred as if its border reflected, which is what training assumes. Patches with a bad pixel are left
+    out, and those that the set has already are not added again, so that a command run twice leaves the same set.
+
+    Returns
+    -------
+    file, added, total : for the record.
+
+    Raises
+    ------
+    UsageError : the set holds pairs of another kind. InputError : there is no good patch.
+    """
+    path = str(options.pairs)
+    old = _kept(path, options, quantity, frame.kind)
+    seen = {pair[0].tobytes() for pair in old}
+    fresh = [pair for pair in _patches(frame, options, quantity, key) if pair[0].tobytes() not in seen]
+    every = old + fresh
+    if not every:
+        raise InputError(f"--pairs: no patch of {options.patch} px is without bad pixels; try a smaller --patch")
+    write_pairs(
+        path,
+        np.stack([pair[0] for pair in every]),
+        np.stack([pair[1] for pair in every]),
+        scale=options.scale,
+        variance=np.stack([pair[2] for pair in every]),
+        kernel=_same_size([pair[3] for pair in every]),
+        quantity=quantity,
+        kind=frame.kind,
+        seed=options.seed,
+        overwrite=True,
+    )
+    return {"file": path, "added": len(fresh), "total": len(every)}
+
+
+def _kept(path: str, options: DegradeOptions, quantity: Quantity, kind: str) -> list[Pair]:
+    """The pairs that the set holds."""
+    if not Path(path).exists():
+        return []
+    found = read_pairs(path)
+    _fitting(path, found, options, quantity, kind)
+    kernels = found.kernel if found.kernel is not None else np.ones((len(found), 1, 1))
+    noise = found.variance if found.variance is not None else np.zeros_like(found.low)
+    return list(zip(found.low, found.high, noise, kernels, strict=True))
+
+
+def _patches(frame: Frame, options: DegradeOptions, quantity: Quantity, key: int) -> list[Pair]:
+    """Every patch without a bad pixel, each with draws of its own."""
+    side, number = options.patch, 0
+    out: list[Pair] = []
+    for plane in frame:
+        for y in range(0, frame.pixels.shape[1] - side + 1, side):
+            for x in range(0, frame.pixels.shape[2] - side + 1, side):
+                number += 1
+                window = np.s_[:, y : y + side, x : x + side]
+                if not plane.mask[window].any():
+                    rng = np.random.default_rng([options.seed, key, 1, number])
+                    out.append(_pair(plane.pixels[window], plane, options, quantity, rng))
+    return out
+
+
+def _pair(
+    high: NDArray[np.float32], plane: Frame, options: DegradeOptions, quantity: Quantity, rng: np.random.Generator
+) -> Pair:
+    none = np.zeros(high.shape, bool)
+    patch = plane.with_(pixels=high, mask=none, variance=None, saturated=None, dq=None)
+    plan = plan_of(patch, options, quantity, rng)
+    low = degraded(high[0].astype(np.float64), plan, rng, {})
+    noise = np.zeros(low.pixels.shape) if low.variance is None else low.variance
+    kernel = whole_kernel(plan)
+    return (
+        low.pixels.astype(np.float32),
+        high[0],
+        noise.astype(np.float32),
+        np.ones((1, 1)) if kernel is None else kernel,
+    )
+
+
+def _same_size(kernels: list[NDArray[Any]]) -> NDArray[np.float64]:
+    """Kernels padded with zeros to the largest."""
+    side = max(n for k in kernels for n in k.shape)
+    return np.stack([np.pad(k, [((side - n) // 2,) * 2 for n in k.shape]) for k in kernels])
+
+
+def _fitting(
+    path: str, found: Pairs, options: DegradeOptions, quantity: str | None = None, kind: str | None = None
+) -> None:
+    """Refuse to add to a set of another scale, patch, quantity or kind."""
+    there = (found.scale, found.high.shape[-1], quantity and found.quantity, kind and found.kind)
+    wanted = (options.scale, options.patch, quantity, kind)
+    if there != wanted:
+        names = ("scale", "patch", "quantity", "kind")
+        differ = [f"{n} {a} there, {b} here" for n, a, b in zip(names, there, wanted, strict=True) if a != b]
+        raise UsageError(f"--pairs: {path} exists and holds other pairs ({'; '.join(differ)}); give another name")
