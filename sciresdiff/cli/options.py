@@ -211,8 +211,12 @@ Data = Annotated[
     ),
 ]
 Kind = Annotated[
-    Literal["astro", "micro"],
-    typer.Option(metavar="astro|micro", rich_help_panel=TRAINING, help="Which simulated scenes to train on."),
+    Literal["astro", "micro"] | None,
+    typer.Option(
+        metavar="astro|micro",
+        rich_help_panel=TRAINING,
+        help="Which simulated scenes to train on; default: the recipe's, else astro.",
+    ),
 ]
 TrainingRecipe = Annotated[
     str | None,

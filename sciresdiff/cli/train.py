@@ -34,7 +34,7 @@ def train_prior(
     output: o.Output,
     data: o.Data = None,
     scale: o.Scale = 4,
-    kind: o.Kind = "astro",
+    kind: o.Kind = None,
     backbone: Backbone = "resnet",
     stages: Stages = None,
     recipe: o.TrainingRecipe = None,

@@ -54,7 +54,7 @@ class DataRecipe:
     grain_share: float = 0.3
     """Share of pairs whose truth carries noise of its own, as every real truth does."""
     grain: tuple[float, float] = (0.3, 5.0)
-    """Standard deviation of that noise, in units of the coarse noise spread over the fine pixels, log-uniform."""
+    """Standard deviation of that noise, in units of the coarse noise spread over its fine pixels, log-uniform."""
     real_share: float = 0.0
     """Share of pairs cut from the given frames, if any."""
 
@@ -147,12 +147,14 @@ def masked(shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float
     return valid
 
 
-def grain(truth: NDArray[np.float32], rng: np.random.Generator, recipe: DataRecipe) -> NDArray[np.float32]:
-    """Noise of the truth's own: white or slightly smooth, growing with the signal or not."""
-    noise = gaussian_filter(rng.standard_normal(truth.shape, dtype=np.float32), rng.choice([0, 0, 0.5, 0.8]))
-    growth = np.sqrt(1 + rng.choice([0, log_uniform(rng, 0.01, 1)]) * np.clip(truth, 0, None))
+def grain(
+    truth: NDArray[np.float32], slope: float, rng: np.random.Generator, recipe: DataRecipe
+) -> NDArray[np.float32]:
+    """Noise of the truth's own: white or slightly smooth, and mostly growing with the signal as photon noise does."""
+    noise = gaussian_filter(rng.standard_normal(truth.shape, dtype=np.float32), rng.choice([0, 0, 0, 0.5]))
+    growth = slope * recipe.scale**2 * np.clip(truth, 0, None) if rng.random() < 0.8 else 0 * truth
     sigma = log_uniform(rng, *recipe.grain) / recipe.scale**2
-    return np.asarray(noise * growth * (sigma / noise.std()), dtype=np.float32)
+    return np.asarray(noise / noise.std() * sigma * np.sqrt(1 + growth), dtype=np.float32)
 
 
 class Pairs:
@@ -174,15 +176,16 @@ class Pairs:
         recipe, rng = self.recipe, np.random.default_rng([self.seed, 2, pair])
         side = recipe.patch * recipe.scale
         truth = cut(self.scene(pair, rng), side, rng) / (log_uniform(rng, *recipe.noise) * recipe.scale)
+        slope = log_uniform(rng, *recipe.photon)
         if rng.random() < recipe.grain_share:
-            truth = truth + grain(truth, rng, recipe)
+            truth = truth + grain(truth, slope, rng, recipe)
         left = log_uniform(rng, *recipe.pedestal) * rng.uniform(-0.05, 1) / recipe.scale**2
         kernel = draw_kernel(rng, recipe)
         return {
             "truth": (truth + left).astype(np.float32),
             "terms": truncated(kernel, 2 * int(5 * recipe.sigma[1] * recipe.scale) + 1).astype(np.float32),
             "kernel": kernel_features(kernel, recipe.scale),
-            "slope": np.array(log_uniform(rng, *recipe.photon), dtype=np.float32),
+            "slope": np.array(slope, dtype=np.float32),
             "sky": np.array(log_uniform(rng, 0.5, 2), dtype=np.float32),
             "normal": rng.standard_normal((recipe.patch, recipe.patch), dtype=np.float32),
             "valid": masked((recipe.patch, recipe.patch), rng),
