@@ -58,10 +58,11 @@ def run(path: str | Path, output: str | Path, options: DegradeOptions) -> dict[s
     plan = plan_of(frame, options, quantity, np.random.default_rng([options.seed, key]))
     done = [_plane(plane, plan, np.random.default_rng([options.seed, key, 0, i])) for i, plane in enumerate(frame)]
     said += _told(frame, plan, done)
-    record = _write(frame, Path(output), options, plan, done)
-    if options.pairs:
-        record["pairs"] = pairs.add(frame, options, quantity, key)
-        said.append(f"pairs: {record['pairs']['added']} patches added to {options.pairs}")
+    told: dict[str, Any] = {}
+    if options.pairs:  # before the image, so that patches that cannot be had leave no image behind
+        told["pairs"] = pairs.add(frame, options, quantity, key)
+        said.append(f"pairs: {told['pairs']['added']} patches added to {options.pairs}")
+    record = {**_write(frame, Path(output), options, plan, done), **told}
     return {"schema": 1, "input": str(path), "output": str(output), **record, "said": [*frame.said, *said]}
 
 
