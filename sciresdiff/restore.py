@@ -42,7 +42,7 @@ PRIOR_ITERATIONS = 16
 FINAL_ITERATIONS = 40
 """Chebyshev iterations of the last consistency step."""
 MODEL_ERROR = 0.002
-"""Share of the signal by which the stated kernel may be wrong; keeps bright cores from dominating their surroundings."""
+"""Share of the signal by which the stated kernel may be wrong, as the gate and the model see it."""
 
 
 @dataclass(frozen=True)

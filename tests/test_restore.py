@@ -30,7 +30,8 @@ def stars(shape=(40, 56), seed=0, brightest=4.0):
     rng = np.random.default_rng(seed)
     truth = np.zeros((shape[0] * SCALE, shape[1] * SCALE))
     for _ in range(20):
-        truth[rng.integers(2, truth.shape[0] - 2), rng.integers(2, truth.shape[1] - 2)] += 10 ** rng.uniform(1, brightest)
+        y, x = (rng.integers(2, n - 2) for n in truth.shape)
+        truth[y, x] += 10 ** rng.uniform(1, brightest)
     from scipy.ndimage import gaussian_filter
 
     truth = gaussian_filter(truth, 0.85) + 5

@@ -46,7 +46,8 @@ def small_checks(monkeypatch):
 
 
 def options(recipe, output, **changes):
-    return TrainOptions(**{"output": str(output), "scale": 2, "recipe": recipe, "preset": "tiny", "images": 16, **changes})
+    small = {"scale": 2, "recipe": recipe, "preset": "tiny", "images": 16}
+    return TrainOptions(**{"output": str(output), **small, **changes})
 
 
 def test_pairs_are_a_function_of_their_number():

@@ -16,7 +16,7 @@ from sciresdiff.errors import InputError, ResourceError, SciresdiffError, UsageE
 WRITTEN_AS = {".fits.fz": ".fits", ".fits.gz": ".fits", ".fit.gz": ".fit"}
 """Compressed input -> ending of the output, which is written plain."""
 
-NOT_INPUTS = re.compile(r"_(err|support|var)\.tiff?$")
+NOT_INPUTS = re.compile(r"_(err|support|gate|dq|var|draws|kernel)\.tiff?$")
 """Planes that stand beside a TIFF: part of an image, not one of their own."""
 
 BUG = 1
@@ -134,6 +134,36 @@ def _in_folder(folder: Path, recursive: bool) -> Iterator[Found]:
         hint = "" if recursive else "; --recursive looks into its folders too"
         raise InputError(f"{folder}: no FITS, TIFF or HDF5 image in this folder{hint}")
     yield from (Found(path, path.parent.relative_to(folder)) for path in paths)
+
+
+def partners(paths: Sequence[Path], specs: Sequence[str], option: str) -> list[Path | None]:
+    """For every path the file of ``specs`` that belongs to it: by stem where all have one, else by order.
+
+    Stems are compared without the ``_x{scale}`` that outputs get.
+
+    Raises
+    ------
+    UsageError
+        Neither the stems nor the numbers fit.
+    """
+    if not specs:
+        return [None] * len(paths)
+    others = [item.path for item in find_inputs(specs)]
+    by_stem = {_bare_stem(other): other for other in others}
+    if len(paths) > 1 and all(_bare_stem(path) in by_stem for path in paths):
+        return [by_stem[_bare_stem(path)] for path in paths]
+    if len(others) != len(paths):
+        raise UsageError(
+            f"{option}: {len(others)} files for {len(paths)} images, and the stems do not fit; give one for each"
+        )
+    return list(others)
+
+
+def _bare_stem(path: Path) -> str:
+    """``m13_x4_x2.fits`` -> ``m13``."""
+    from sciresdiff.io import stem
+
+    return re.sub(r"(_x\d+)+$", "", stem(path))
 
 
 def is_folder(output: Path, specs: Sequence[str], count: int) -> bool:

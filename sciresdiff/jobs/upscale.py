@@ -261,7 +261,7 @@ def inflated(
     """The variance times the measured correlation of the noise, where that is more than slight."""
     from sciresdiff.physics import measure
 
-    factor = measure.noise_correlation(frame.pixels[0], frame.mask[0])
+    factor = measure.noise_correlation(frame.pixels[0], frame.mask[0], variance[0])
     sources["noise_correlation"] = f"{factor:.3f}"
     if factor <= CORRELATED:
         return variance
@@ -332,8 +332,8 @@ def warn_range(model: Model | None, kernel: NDArray[np.float64] | None, scale: i
     low, high = model.card.get("range", {}).get("sigma_low_px", (0.0, np.inf))
     if not 0.9 * low <= sigma / scale <= 1.1 * high:
         said.append(
-            f"WARNING kernel: width {sigma / scale:.2f} input px (sigma) is outside the {low:g}-{high:g} that the model "
-            "was trained on; compare with --model physics"
+            f"WARNING kernel: width {sigma / scale:.2f} input px (sigma) is outside the {low:g}-{high:g} that the "
+            "model was trained on; compare with --model physics"
         )
 
 

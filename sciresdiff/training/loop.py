@@ -131,7 +131,7 @@ class Run:
         return {"loss": float(value.detach()), "norm": float(norm), **parts}
 
     def plan(self) -> int:
-        """How many samples the budget buys, fixed once so that a resumed run has the same schedule; 0: not known yet."""
+        """How many samples the budget buys, fixed once so that a resumed run has the same schedule; 0: unknown yet."""
         if self.options.images:
             return self.options.images
         if self.state.seen < MEASURED * self.options.batch:
