@@ -1,0 +1,79 @@
+"""Inputs, outputs and pairs: which files belong together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sciresdiff.errors import InputError, ResourceError, UsageError
+from sciresdiff.jobs import batch
+
+
+def touch(folder: Path, *names: str) -> list[Path]:
+    """Empty files of these names."""
+    paths = [folder / name for name in names]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return paths
+
+
+def test_pairs_are_matched_by_stem_whatever_the_order(tmp_path: Path) -> None:
+    highs = touch(tmp_path / "high", "b_x4_x4.fits", "a_x4_x4.fits")
+    touch(tmp_path / "low", "a_x4.fits", "b_x4.fits", "c_x4.fits")
+    found = batch.partners(highs, [str(tmp_path / "low")], "--low")
+    assert [path and path.name for path in found] == ["b_x4.fits", "a_x4.fits"]
+
+
+def test_pairs_with_other_stems_are_matched_by_order(tmp_path: Path) -> None:
+    highs = touch(tmp_path, "high1.fits", "high2.fits")
+    lows = touch(tmp_path, "low1.fits", "low2.fits")
+    assert batch.partners(highs, [str(path) for path in lows], "--low") == lows
+    assert batch.partners(highs[:1], [str(lows[1])], "--low") == [lows[1]]
+    assert batch.partners(highs, [], "--low") == [None, None]
+
+
+def test_pairs_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    highs = touch(tmp_path, "high1.fits", "high2.fits", "high3.fits")
+    lows = [str(path) for path in touch(tmp_path, "low1.fits", "low2.fits")]
+    with pytest.raises(UsageError, match="--low: 2 files for 3 images"):
+        batch.partners(highs, lows, "--low")
+
+
+def test_an_extension_in_brackets_is_part_of_an_input(tmp_path: Path) -> None:
+    (path,) = touch(tmp_path, "a.fits")
+    (found,) = batch.find_inputs([f"{path}[SCI,2]"])
+    (task,) = batch.place([found], f"{tmp_path}/out/", [], lambda path: 2)
+    assert task.target == tmp_path / "out" / "a_x2.fits"
+    batch.check_source(task.source)
+    with pytest.raises(UsageError, match="is the input itself"):
+        batch.place([found], str(path), [], lambda path: 2)
+
+
+def test_every_input_is_taken_once(tmp_path: Path) -> None:
+    (path,) = touch(tmp_path, "a.fits")
+    assert len(batch.find_inputs([str(path), str(tmp_path), str(tmp_path / "*.fits")])) == 1
+
+
+def test_planes_beside_a_tiff_are_no_inputs(tmp_path: Path) -> None:
+    touch(tmp_path, "a.tif", "a_err.tif", "a_support.tif", "a_var.tif", "a_draws.tif", ".hidden.fits", "notes.txt")
+    assert [item.path.name for item in batch.find_inputs([str(tmp_path)])] == ["a.tif"]
+
+
+def test_nothing_to_do_is_an_error() -> None:
+    with pytest.raises(InputError, match="no image"):
+        batch.find_inputs(["-"], stdin=["", "# nothing"])
+
+
+@pytest.mark.parametrize(
+    ("codes", "expected"), [([], 0), ([0, 0], 0), ([0, 3, 2], 3), ([5, 4], 5), ([5, 1, 3], 1)], ids=str
+)
+def test_the_worst_code(codes: list[int], expected: int) -> None:
+    assert batch.worst(codes) == expected
+
+
+def test_a_failed_allocation_in_torch_is_a_resource() -> None:
+    error = batch.as_error(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"))
+    assert isinstance(error, ResourceError)
+    assert batch.as_error(RuntimeError("shape mismatch")) is None
