@@ -7,7 +7,8 @@ that it expects to leave.  That scale is the Sigma of the consistency step that 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -97,8 +98,33 @@ def contrast(x: Tensor, noise: Tensor, scale: int) -> tuple[Tensor, Tensor]:
     deviation from it over 3 x 3 fine pixels, never below the noise spread over the coarse pixel.
     """
     background = F.interpolate(box(F.avg_pool2d(x, scale), 2), scale_factor=float(scale), mode="bilinear")
-    floor = F.interpolate(noise, scale_factor=float(scale), mode="nearest") / scale**4
+    floor = finer(noise, scale) / scale**4
     return background, (box((x - background).square(), 1) + floor).sqrt()
+
+
+def finer(coarse: Tensor, scale: int) -> Tensor:
+    """Every coarse pixel repeated over its fine pixels."""
+    return F.interpolate(coarse, scale_factor=float(scale), mode="nearest")
+
+
+def maps(numbers: Tensor, like: Tensor) -> list[Tensor]:
+    """(B, n) numbers as n constant images of the size of ``like`` (B, 1, h, w)."""
+    return list(numbers[:, :, None, None].expand(-1, -1, *like.shape[-2:]).split(1, dim=1))
+
+
+def stacked(fine: Iterator[Tensor], coarse: list[Tensor], scale: int, channels: int) -> Tensor:
+    """Fine images, unshuffled to the coarse grid, and coarse ones as the channels of one input (B, channels, h, w).
+
+    Without gradients the fine images are made one by one, so that only one of them is in memory beside the result.
+    """
+    if torch.is_grad_enabled():
+        return torch.cat([*(F.pixel_unshuffle(v, scale) for v in fine), *coarse], dim=1)
+    out = coarse[0].new_empty(coarse[0].shape[0], channels, *coarse[0].shape[-2:])
+    at = 0
+    for v in itertools.chain((F.pixel_unshuffle(v, scale) for v in fine), coarse):
+        out[:, at : at + v.shape[1]] = v
+        at += v.shape[1]
+    return out
 
 
 def pedestal(data: Data) -> Tensor:
@@ -143,23 +169,22 @@ class Prior(nn.Module):
         s, x = self.config.scale, estimate.x
         background, amplitude = contrast(x, data.noise, s)
         r = data.residual(x)
-        pull = data.operator.adjoint(r / data.noise.sqrt()) / s**2
-        snr = amplitude * s**2 / F.interpolate(data.noise.sqrt(), scale_factor=float(s), mode="nearest")
-        fine = [
-            (x - background) / amplitude,
-            (smooth - x) / amplitude,
-            torch.log(snr) / 3,
-            torch.log(estimate.w / amplitude),
-            torch.asinh(pull),
-        ]
+        root = data.noise.sqrt()
+
+        def fine() -> Iterator[Tensor]:
+            yield (x - background) / amplitude
+            yield (smooth - x) / amplitude
+            yield torch.log(amplitude * s**2 / finer(root, s)) / 3
+            yield torch.log(estimate.w / amplitude)
+            yield torch.asinh(data.operator.adjoint(r / root) / s**2)
+
         coarse = [
             torch.asinh(data.y * data.valid) / 4,
-            torch.asinh(r / data.noise.sqrt()) / 2,
+            torch.asinh(r / root) / 2,
             torch.log(data.noise) / 4,
             data.valid,
-            *kernel[:, :, None, None].expand(-1, -1, *data.y.shape[-2:]).split(1, dim=1),
         ]
-        return torch.cat([F.pixel_unshuffle(torch.cat(fine, dim=1), s), *coarse], dim=1), amplitude
+        return stacked(fine(), [*coarse, *maps(kernel, data.y)], s, 5 * s**2 + 8), amplitude
 
     def stage(self, k: int, data: Data, estimate: Estimate, smooth: Tensor, kernel: Tensor, run: Run) -> Estimate:
         """The network of stage k: a bounded correction and the scale of the error that is left."""

@@ -7,6 +7,7 @@ nothing is lost, flux can be held), the level of the noise in it, and scale-free
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from sciresdiff.diffusion.path import Level
 from sciresdiff.diffusion.prediction import PREDICTIONS
 from sciresdiff.nets import BACKBONES
 from sciresdiff.physics.consistency import Data
-from sciresdiff.prior import Estimate, Run, contrast
+from sciresdiff.prior import Estimate, Run, contrast, finer, maps, stacked
 
 LEVELS = 3
 """Channels that tell the network how noisy the state is."""
@@ -43,18 +44,17 @@ class RefinerConfig:
 
 def condition(data: Data, prior: Estimate, kernel: Tensor) -> Tensor:
     """What the prior knew, scale-free: (B, 3 s^2 + 7, h, w)."""
-    s, noise = data.operator.scale, data.noise
-    background, amplitude = contrast(prior.x, noise, s)
-    r = data.residual(prior.x) / noise.sqrt()
-    snr = amplitude * s**2 / F.interpolate(noise.sqrt(), scale_factor=float(s), mode="nearest")
-    fine = [(prior.x - background) / amplitude, torch.log(snr) / 3, torch.log(prior.w / amplitude)]
-    coarse = [
-        torch.asinh(data.y * data.valid) / 4,
-        torch.asinh(r) / 2,
-        data.valid,
-        *kernel[:, :, None, None].expand(-1, -1, *data.y.shape[-2:]).split(1, dim=1),
-    ]
-    return torch.cat([F.pixel_unshuffle(torch.cat(fine, dim=1), s), *coarse], dim=1)
+    s, root = data.operator.scale, data.noise.sqrt()
+    background, amplitude = contrast(prior.x, data.noise, s)
+
+    def fine() -> Iterator[Tensor]:
+        yield (prior.x - background) / amplitude
+        yield torch.log(amplitude * s**2 / finer(root, s)) / 3
+        yield torch.log(prior.w / amplitude)
+
+    r = data.residual(prior.x) / root
+    coarse = [torch.asinh(data.y * data.valid) / 4, torch.asinh(r) / 2, data.valid]
+    return stacked(fine(), [*coarse, *maps(kernel, data.y)], s, 3 * s**2 + 7)
 
 
 def levels_of(p: Level, like: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from sciresdiff.model import Model
 from sciresdiff.normalize import background
 from sciresdiff.physics.consistency import Data, close_flux, consistent, richardson_lucy, support
 from sciresdiff.physics.operators import Operator
-from sciresdiff.prior import Estimate, box, contrast, kernel_features, pedestal
+from sciresdiff.prior import Estimate, box, contrast, finer, kernel_features, pedestal
 from sciresdiff.refiner import condition, framed
 
 Consistency = Literal["noise", "exact", "off"]
@@ -269,7 +269,7 @@ def calibrated(spread: Tensor, amplitude: Tensor, data: Data, model: Model | Non
     if not table:
         return spread
     s = data.operator.scale
-    snr = amplitude * s**2 / F.interpolate(data.noise.sqrt(), scale_factor=float(s), mode="nearest")
+    snr = amplitude * s**2 / finer(data.noise.sqrt(), s)
     at, factor = (np.asarray(table[k]) for k in ("log_snr", "factor"))
     values = np.interp(torch.log(snr).cpu().numpy(), at, factor).astype(np.float32)
     return spread * torch.from_numpy(values).to(spread.device)

@@ -148,7 +148,16 @@ def refuse_stack(path: str | Path, frame: Frame, options: UpscaleOptions) -> Non
 
 
 def quantity_of(frame: Frame, options: UpscaleOptions, said: list[str], sources: dict[str, str]) -> Quantity:
-    """``sum`` or ``mean``: the option, the file's unit, else by kind."""
+    """``sum`` or ``mean``: the option, the file's unit, else by kind.
+
+    Raises
+    ------
+    InputError : a unit per beam, and no beam in the header to say what it means.
+    """
+    if frame.unit and "beam" in frame.unit.lower():
+        if "bmaj" not in frame.facts:
+            raise InputError(f"unit: {frame.unit} has no meaning without a beam; add BMAJ and BMIN (degrees) to the header")
+        said.append(f"unit: {frame.unit} stays per beam of the input; BMAJ and BMIN are kept as its definition")
     if options.quantity:
         sources["quantity"] = "--quantity"
         return options.quantity

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.model import PRESETS, Model, device_of, save
 from sciresdiff.physics.consistency import Data, richardson_lucy
-from sciresdiff.prior import Prior, PriorConfig, contrast, pedestal
+from sciresdiff.prior import Prior, PriorConfig, contrast, finer, pedestal
 from sciresdiff.training.data import Ahead, Batch, DataRecipe, Pairs
 from sciresdiff.training.loop import LoopOptions, Run, Say, State, fit, in_hardware
 
@@ -52,7 +52,7 @@ def fine_scale(estimate: Tensor, data: Data) -> Tensor:
     """The error that counts as one: the noise per fine pixel, and a tenth of the local contrast."""
     scale = data.operator.scale
     _, amplitude = contrast(estimate, data.noise, scale)
-    noise = F.interpolate(data.noise, scale_factor=float(scale), mode="nearest") / scale**4
+    noise = finer(data.noise, scale) / scale**4
     return (noise + (0.1 * amplitude).square()).sqrt()
 
 

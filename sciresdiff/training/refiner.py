@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sciresdiff.diffusion import method as methods
@@ -16,7 +15,7 @@ from sciresdiff.diffusion.method import Method, train_pair
 from sciresdiff.diffusion.prediction import LOSSES
 from sciresdiff.errors import UsageError
 from sciresdiff.model import Model, device_of, load, save
-from sciresdiff.prior import Estimate, Prior
+from sciresdiff.prior import Estimate, Prior, finer
 from sciresdiff.refiner import Refiner, RefinerConfig, condition, framed
 from sciresdiff.restore import FINAL_ITERATIONS, PRIOR_ITERATIONS, hooked
 from sciresdiff.training.calibrate import calibrated_card
@@ -55,7 +54,7 @@ def loss(
         error, weight = around.truth(hooked(batch.data, around.image(z), best.w, p, method)) - truth, 1.0
     else:
         error = answer - target
-    valid = F.interpolate(batch.data.valid, scale_factor=float(prior.config.scale), mode="nearest")
+    valid = finer(batch.data.valid, prior.config.scale)
     value = (LOSSES[method.loss](error.clamp(-20, 20)) * weight * valid).mean()
     return value, {"left": float(truth.square().mean()), "error": float(error.detach().square().mean())}
 
