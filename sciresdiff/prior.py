@@ -136,6 +136,19 @@ def pedestal(data: Data) -> Tensor:
     return (4 - torch.stack(low)).clamp_min(4).view(*data.y.shape[:-2], 1, 1)
 
 
+def bounded_below(data: Data, estimate: Estimate) -> Estimate:
+    """An estimate that stays above the pedestal's floor, and whose scale leaves it little way below.
+
+    No scene is darker than its darkest data by more than their noise: without this bound the consistency step pays for
+    a core that is too narrow with a dark ring around it.
+    """
+    s = data.operator.scale
+    floor = -pedestal(data) / s**2
+    guess = torch.maximum(estimate.guess, floor)
+    w = torch.minimum(estimate.w, guess - floor + finer(data.noise.sqrt(), s) / s**2)
+    return Estimate(guess, w, guess)
+
+
 def starts(data: Data, early: int, late: int) -> tuple[Tensor, Tensor]:
     """A smooth and a sharp Richardson-Lucy estimate."""
     smooth = sharp = data.y
@@ -193,7 +206,7 @@ class Prior(nn.Module):
         bound = self.config.bound
         guess = estimate.x + amplitude * bound * torch.tanh(correction / bound)
         w = amplitude * torch.exp(4 * torch.tanh(scale / 4) - 1)
-        return Estimate(guess, w, guess)
+        return bounded_below(data, Estimate(guess, w, guess))
 
     def forward(
         self,

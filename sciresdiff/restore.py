@@ -27,7 +27,7 @@ from sciresdiff.model import Model
 from sciresdiff.normalize import background
 from sciresdiff.physics.consistency import Data, close_flux, consistent, richardson_lucy, support
 from sciresdiff.physics.operators import Operator
-from sciresdiff.prior import Estimate, box, contrast, finer, kernel_features, pedestal
+from sciresdiff.prior import Estimate, bounded_below, box, contrast, finer, kernel_features, pedestal
 from sciresdiff.refiner import condition, framed
 
 Consistency = Literal["noise", "exact", "off"]
@@ -139,8 +139,8 @@ def physics_only(data: Data) -> Estimate:
         if k >= PHYSICS_ITERATIONS or float(data.chi2(x).max()) <= 1:
             break
     _, amplitude = contrast(x, data.noise, data.operator.scale)
-    w = amplitude * float(np.exp(-1))
-    return Estimate(consistent(data, x, w.square(), FINAL_ITERATIONS), w, x)
+    start = bounded_below(data, Estimate(x, amplitude * float(np.exp(-1)), x))
+    return replace(start, x=consistent(data, start.x, start.w.square(), FINAL_ITERATIONS))
 
 
 def tiled(settings: Settings, net_px: int, multiple_of: int) -> Callable[[nn.Module, Tensor], Tensor]:

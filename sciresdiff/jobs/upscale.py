@@ -156,7 +156,7 @@ def quantity_of(frame: Frame, options: UpscaleOptions, said: list[str], sources:
     """
     if frame.unit and "beam" in frame.unit.lower():
         if "bmaj" not in frame.facts:
-            raise InputError(f"unit: {frame.unit} has no meaning without a beam; add BMAJ and BMIN (degrees) to the header")
+            raise InputError(f"unit: {frame.unit} has no meaning without a beam; add BMAJ and BMIN (degrees)")
         said.append(f"unit: {frame.unit} stays per beam of the input; BMAJ and BMIN are kept as its definition")
     if options.quantity:
         sources["quantity"] = "--quantity"
