@@ -1,4 +1,4 @@
-"""Inputs, outputs and pairs: which files belong together."""
+"""Inputs and outputs: which files are meant, and what the outputs are called."""
 
 from __future__ import annotations
 
@@ -17,28 +17,6 @@ def touch(folder: Path, *names: str) -> list[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     return paths
-
-
-def test_pairs_are_matched_by_stem_whatever_the_order(tmp_path: Path) -> None:
-    highs = touch(tmp_path / "high", "b_x4_x4.fits", "a_x4_x4.fits")
-    touch(tmp_path / "low", "a_x4.fits", "b_x4.fits", "c_x4.fits")
-    found = batch.partners(highs, [str(tmp_path / "low")], "--low")
-    assert [path and path.name for path in found] == ["b_x4.fits", "a_x4.fits"]
-
-
-def test_pairs_with_other_stems_are_matched_by_order(tmp_path: Path) -> None:
-    highs = touch(tmp_path, "high1.fits", "high2.fits")
-    lows = touch(tmp_path, "low1.fits", "low2.fits")
-    assert batch.partners(highs, [str(path) for path in lows], "--low") == lows
-    assert batch.partners(highs[:1], [str(lows[1])], "--low") == [lows[1]]
-    assert batch.partners(highs, [], "--low") == [None, None]
-
-
-def test_pairs_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    highs = touch(tmp_path, "high1.fits", "high2.fits", "high3.fits")
-    lows = [str(path) for path in touch(tmp_path, "low1.fits", "low2.fits")]
-    with pytest.raises(UsageError, match="--low: 2 files for 3 images"):
-        batch.partners(highs, lows, "--low")
 
 
 def test_an_extension_in_brackets_is_part_of_an_input(tmp_path: Path) -> None:

@@ -87,6 +87,6 @@ def degrade(
         inputs,
         o.pick(o.Shared, values),
         scale_of=lambda path: scale,
-        work=lambda task, progress: job.run(task.source, task.target, options),
+        work=lambda path, target, progress: job.run(path, target, options),
         plan=lambda path: {f: v for f, v in vars(options).items() if v is not None},
     )

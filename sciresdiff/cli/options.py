@@ -187,6 +187,16 @@ Kernel = Annotated[
     ),
 ]
 
+TargetFwhm = Annotated[
+    float | None,
+    typer.Option(
+        metavar="PX",
+        callback=above_zero,
+        rich_help_panel=PHYSICS,
+        help="FWHM of the Gaussian PSF of the fine image, in fine pixels.",
+    ),
+]
+
 # Noise
 Gain = Annotated[
     str | None,

@@ -14,7 +14,7 @@ from sciresdiff.cli.options import Shared
 from sciresdiff.cli.voice import Voice, plain
 from sciresdiff.jobs import batch
 
-Work = Callable[[batch.Task, batch.Progress], Mapping[str, Any]]
+Work = Callable[[Path, Path, batch.Progress], Mapping[str, Any]]
 Plan = Callable[[Path], Mapping[str, Any]]
 
 
@@ -30,10 +30,18 @@ def over_files(
         wrong = failed(voice, len(tasks))
         finish(batch.run(tasks, lambda t: plan(t.source), planned(voice), wrong, shared.overwrite, writes=False))
     with voice.progress() as progress:
-        code = batch.run(
-            tasks, lambda task: work(task, progress), told(voice), failed(voice, len(tasks)), shared.overwrite
-        )
+
+        def one(task: batch.Task) -> Mapping[str, Any]:
+            assert task.target, "place() names an output for every input"
+            return work(task.source, task.target, progress)
+
+        code = batch.run(tasks, one, told(voice), failed(voice, len(tasks)), shared.overwrite)
     finish(code)
+
+
+def named(task: batch.Task) -> dict[str, str]:
+    """Input and output, as every record begins."""
+    return {"input": str(task.source)} | ({"output": str(task.target)} if task.target else {})
 
 
 def finish(code: int) -> None:
@@ -46,7 +54,7 @@ def told(voice: Voice) -> Callable[[batch.Task, Mapping[str, Any]], None]:
 
     def tell(task: batch.Task, record: Mapping[str, Any]) -> None:
         if voice.json:
-            voice.record({"input": task.source, "output": task.target, **record})
+            voice.record({**named(task), **record})
         for line in record.get("said", ()):
             voice.say(f"{task.source.name}: {line}")
         voice.say(f"{task.source} -> {task.target}")
@@ -59,7 +67,7 @@ def planned(voice: Voice) -> Callable[[batch.Task, Mapping[str, Any]], None]:
 
     def tell(task: batch.Task, plan: Mapping[str, Any]) -> None:
         if voice.json:
-            voice.record({"input": task.source, "output": task.target, **plan})
+            voice.record({**named(task), **plan})
             return
         print("\n".join([f"{task.source} -> {task.target}", *lines(plain(plan), "  ")]))
 
@@ -86,10 +94,9 @@ def failed(voice: Voice, count: int) -> Callable[[batch.Task, Exception], None]:
     def tell(task: batch.Task, problem: Exception) -> None:
         message = describe(problem, voice.verbose)
         if voice.json:
-            record = {"input": task.source, "output": task.target, "error": message}
-            voice.record({**record, "exit_code": batch.exit_code(problem)})
-        named = count == 1 or message.startswith(str(task.source))
-        voice.complain(message if named else f"{task.source}: {message}")
+            voice.record({**named(task), "error": message, "exit_code": batch.exit_code(problem)})
+        alone = count == 1 or message.startswith(str(task.source))
+        voice.complain(message if alone else f"{task.source}: {message}")
 
     return tell
 

@@ -25,15 +25,6 @@ Scale = Annotated[
         metavar="2|4", callback=o.at_least(1), rich_help_panel=o.MODEL, help="Fine pixels per input pixel, each axis."
     ),
 ]
-TargetFwhm = Annotated[
-    float | None,
-    typer.Option(
-        metavar="PX",
-        callback=o.above_zero,
-        rich_help_panel=o.PHYSICS,
-        help="FWHM of the Gaussian PSF of the output, in output pixels.",
-    ),
-]
 Offset = Annotated[
     str | None,
     typer.Option(metavar="ADU", rich_help_panel=o.NOISE, help="Value of a pixel without light: a number or a map."),
@@ -108,7 +99,7 @@ def upscale(
     scale: Scale = None,
     psf: o.Psf = None,
     kernel: o.Kernel = None,
-    target_fwhm: TargetFwhm = None,
+    target_fwhm: o.TargetFwhm = None,
     quantity: o.Quantity = None,
     gain: o.Gain = None,
     read_noise: o.ReadNoise = None,
@@ -166,6 +157,6 @@ def upscale(
         inputs,
         o.pick(o.Shared, values),
         scale_of,
-        work=lambda task, progress: job.run(task.source, task.target, options, progress),
+        work=lambda path, target, progress: job.run(path, target, options, progress),
         plan=lambda path: job.plan(path, options),
     )

@@ -46,7 +46,8 @@ class Task:
     """One input and the output that it becomes."""
 
     source: Path
-    target: Path
+    target: Path | None = None
+    """None where nothing is written for a single input."""
 
 
 def is_image(path: Path) -> bool:
@@ -136,36 +137,6 @@ def _in_folder(folder: Path, recursive: bool) -> Iterator[Found]:
     yield from (Found(path, path.parent.relative_to(folder)) for path in paths)
 
 
-def partners(paths: Sequence[Path], specs: Sequence[str], option: str) -> list[Path | None]:
-    """For every path the file of ``specs`` that belongs to it: by stem where all have one, else by order.
-
-    Stems are compared without the ``_x{scale}`` that outputs get.
-
-    Raises
-    ------
-    UsageError
-        Neither the stems nor the numbers fit.
-    """
-    if not specs:
-        return [None] * len(paths)
-    others = [item.path for item in find_inputs(specs)]
-    by_stem = {_bare_stem(other): other for other in others}
-    if len(paths) > 1 and all(_bare_stem(path) in by_stem for path in paths):
-        return [by_stem[_bare_stem(path)] for path in paths]
-    if len(others) != len(paths):
-        raise UsageError(
-            f"{option}: {len(others)} files for {len(paths)} images, and the stems do not fit; give one for each"
-        )
-    return list(others)
-
-
-def _bare_stem(path: Path) -> str:
-    """``m13_x4_x2.fits`` -> ``m13``."""
-    from sciresdiff.io import stem
-
-    return re.sub(r"(_x\d+)+$", "", stem(path))
-
-
 def is_folder(output: Path, specs: Sequence[str], count: int) -> bool:
     """Whether ``output`` names a folder: it is one, ends in a slash, or has to hold more than one file."""
     many = count > 1 or any(spec == "-" or spec.startswith("@") or Path(spec).is_dir() for spec in specs)
@@ -206,14 +177,14 @@ def _named(path: Path, scale_of: Callable[[Path], int | None]) -> str:
 
 def _checked(task: Task) -> Task:
     """The task, unless it would write over its own input."""
-    if task.target.resolve() == file_of(task.source).resolve():
+    if task.target and task.target.resolve() == file_of(task.source).resolve():
         raise UsageError(f"--output: {task.target} is the input itself; give another name")
     return task
 
 
 def _refuse_twins(tasks: Sequence[Task]) -> None:
     """Refuse two inputs for one output."""
-    seen: dict[Path, Path] = {}
+    seen: dict[Path | None, Path] = {}
     for task in tasks:
         if task.target in seen:
             raise UsageError(
@@ -223,7 +194,7 @@ def _refuse_twins(tasks: Sequence[Task]) -> None:
         seen[task.target] = task.source
 
 
-def check_target(task: Task, overwrite: bool) -> None:
+def check_target(target: Path, overwrite: bool) -> None:
     """Refuse an output that exists, or that cannot be made where it is wanted.
 
     Raises
@@ -231,7 +202,6 @@ def check_target(task: Task, overwrite: bool) -> None:
     UsageError
         The output exists and ``overwrite`` is off, or is a folder, or lies below a file.
     """
-    target = task.target
     if target.is_dir():
         raise UsageError(f"--output: {target} is a folder; give a file's name")
     if target.exists() and not overwrite:
@@ -328,8 +298,9 @@ def run(
     for task in tasks:
         try:
             check_source(task.source)
-            check_target(task, overwrite)
-            with folder_for(task.target) if writes else nullcontext():
+            if task.target:
+                check_target(task.target, overwrite)
+            with folder_for(task.target) if task.target and writes else nullcontext():
                 record = work(task)
         except Exception as problem:  # the others are done all the same, and the caller tells which failed
             failed(task, problem)
