@@ -125,7 +125,7 @@ def best_of(count: int, *words: str) -> float:
 def test_help_costs_at_most_four_times_importing_typer_and_rich() -> None:
     imports = best_of(8, "-c", "import typer, rich")
     for command in ([], ["upscale"]):
-        assert best_of(8, "-m", "sciresdiff", *command, "--help") <= 4 * imports  # issue's bar; the best of 8 is steady
+        assert best_of(8, "-m", "sciresdiff", *command, "--help") <= 4 * imports  # the best of 8 is steady
 
 
 @pytest.mark.parametrize(
