@@ -1,0 +1,252 @@
+"""What a check looks at, and what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sciresdiff.frame import Kind, Quantity
+
+if TYPE_CHECKING:
+    from sciresdiff.checks.sources import Sources
+    from sciresdiff.physics.operators import Operator
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+Range = tuple[float | None, float | None]
+"""Lowest and highest value that is accepted; None where there is no bound."""
+
+NAMES = {"astro": ("sources", "sky"), "micro": ("foreground", "background")}
+"""What the bright and the dark part of a frame are called."""
+
+LEAK = 0.05
+"""Share of a low pixel that may come from masked fine pixels before the pixel is left out."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One figure, where it was measured, what is accepted and what it means."""
+
+    name: str
+    value: float | None
+    """None where it is not finite."""
+    unit: str
+    region: str
+    limit: Range | None = None
+    passed: bool | None = None
+    """None where there is no limit."""
+    meaning: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """One plane: an image to be judged, the data it was made from, and the truth where it is known.
+
+    Fine grid (Y, X) = scale * (h, w); all values are in the files' own unit.
+    """
+
+    high: Array
+    """(Y, X), the image that is judged."""
+    scale: int
+    low: Array | None = None
+    """(h, w), the data."""
+    variance: Array | None = None
+    """(h, w), variance of the data, unit**2."""
+    truth: Array | None = None
+    """(Y, X)."""
+    mask_high: Mask | None = None
+    """(Y, X), True where nothing is judged."""
+    mask_low: Mask | None = None
+    """(h, w), True where the data say nothing."""
+    operator: Operator | None = None
+    """From the fine grid to the data, in float64; None where the blur is not known."""
+    err: Array | None = None
+    """(Y, X), the standard deviation that is claimed for every pixel."""
+    support: Array | None = None
+    """(Y, X), 0..1."""
+    draws: Array | None = None
+    """(K, Y, X)."""
+    kind: Kind = "astro"
+    quantity: Quantity = "sum"
+    target_fwhm_px: float | None = None
+    """FWHM of the PSF that ``high`` is meant to have, fine px; None where it is not known."""
+    shared: dict[str, Any] = field(default_factory=dict, repr=False)
+    """What was found out of low and truth; the same for every image that is compared on them."""
+
+    def other(self, high: Array) -> Evidence:
+        """The same data and truth with another image, which claims no errors."""
+        return replace(self, high=high, err=None, support=None, draws=None, target_fwhm_px=None)
+
+    def once(self, name: str, make: Callable[[], Any]) -> Any:
+        """Something that depends on low and truth only, made at the first call."""
+        if name not in self.shared:
+            self.shared[name] = make()
+        return self.shared[name]
+
+    @property
+    def bright_name(self) -> str:
+        """``sources`` or ``foreground``."""
+        return NAMES[self.kind][0]
+
+    @property
+    def dark_name(self) -> str:
+        """``sky`` or ``background``."""
+        return NAMES[self.kind][1]
+
+    @cached_property
+    def good_high(self) -> Mask:
+        """Fine pixels that are judged: not masked, and finite wherever there is a value."""
+        good = np.isfinite(self.high) if self.mask_high is None else np.isfinite(self.high) & ~self.mask_high
+        return good if self.truth is None else good & np.isfinite(self.truth)
+
+    @cached_property
+    def good_low(self) -> Mask | None:
+        """Coarse pixels that are judged: valid data that no masked fine pixel has a part in; None without data."""
+        if self.low is None:
+            return None
+        good = np.isfinite(self.low) if self.mask_low is None else np.isfinite(self.low) & ~self.mask_low
+        if self.variance is not None:
+            good = good & np.isfinite(self.variance) & (self.variance > 0)
+        if self.operator is None or self.good_high.all():
+            return good & blocks(self.good_high, self.scale).all((2, 3))
+        touched = self.degraded((~self.good_high).astype(float)) / float(self.degraded(np.ones_like(self.high)).max())
+        return good & (touched < LEAK)
+
+    @cached_property
+    def whole(self) -> Array:
+        """``high`` with pixels that are not judged replaced by the median of the others."""
+        return filled(self.high, self.good_high)
+
+    def degraded(self, fine: Array) -> Array:
+        """A x: what the data would be, were ``fine`` (Y, X) the sky; without noise.
+
+        Raises
+        ------
+        ValueError : there is no operator.
+        """
+        import torch
+
+        if self.operator is None:
+            raise ValueError("operator: the blur is not known")
+        return np.asarray(self.operator.apply(torch.from_numpy(np.ascontiguousarray(fine))[None, None])[0, 0].numpy())
+
+    @cached_property
+    def redegraded(self) -> Array | None:
+        """A x of the judged image; None where the blur is not known."""
+        return None if self.operator is None else self.degraded(self.whole)
+
+    @cached_property
+    def sky_low(self) -> Mask | None:
+        """The darker half of the coarse pixels, by the re-degraded truth, else by the re-degraded image."""
+        if self.operator is None:
+            return None
+        clean: Array | None = self.redegraded if self.truth is None else self.once("clean", self._clean)
+        assert clean is not None
+        return np.asarray(clean < np.percentile(clean, 50))
+
+    def _clean(self) -> Array:
+        assert self.truth is not None
+        return self.degraded(filled(self.truth, np.isfinite(self.truth)))
+
+    @cached_property
+    def bright(self) -> Mask:
+        """Fine pixels on sources: the truth, else the bicubic image, else the image itself, smoothed and cut.
+
+        Cut for ``astro`` at the sky + 3 sigma, for ``micro`` at Otsu's threshold.
+        """
+        if self.truth is None and self.low is None:
+            return bright_pixels(self.whole, self.kind)
+        return np.asarray(self.once("bright", lambda: bright_pixels(self._best_known(), self.kind)))
+
+    def _best_known(self) -> Array:
+        return self.bicubic if self.truth is None else filled(self.truth, np.isfinite(self.truth))
+
+    @cached_property
+    def bicubic(self) -> Array:
+        """The data, interpolated; needs ``low``."""
+        return np.asarray(self.once("bicubic", self._bicubic))
+
+    def _bicubic(self) -> Array:
+        from sciresdiff.checks.baselines import bicubic
+
+        assert self.low is not None
+        return bicubic(filled(self.low, np.isfinite(self.low)), self.scale, self.quantity)
+
+    @cached_property
+    def noise(self) -> float:
+        """Noise of a pixel that detection counts in: the truth's, else the larger of the image's and the bicubic one's.
+
+        The image alone will not do: one without any noise would turn every ripple into a source.
+        """
+        if self.truth is not None:
+            return self.reference.rms
+        from sciresdiff.checks.sources import noise_of
+
+        own = noise_of(self.high, ~self.good_high)
+        if self.low is None:
+            return own
+        return max(own, float(self.once("bicubic_noise", lambda: noise_of(self.bicubic, ~self.good_high))))
+
+    @cached_property
+    def reference(self) -> Sources:
+        """Sources of the truth, at 5 sigma of its own noise; needs ``truth``."""
+        from sciresdiff.checks.sources import detect
+
+        assert self.truth is not None
+        truth, mask = self.truth, ~self.good_high
+        found: Sources = self.once("reference", lambda: detect(truth, mask=mask))
+        return found
+
+    @cached_property
+    def detected(self) -> Sources:
+        """Sources of the judged image, at 5 sigma of ``noise``."""
+        from sciresdiff.checks.sources import detect
+
+        return detect(self.high, noise=self.noise, mask=~self.good_high)
+
+    @cached_property
+    def detected_bicubic(self) -> Sources:
+        """Sources that the same detector finds in the bicubic image, at the same threshold; needs ``low``."""
+        from sciresdiff.checks.sources import detect
+
+        found: Sources = self.once(
+            f"bicubic_{self.noise:.9g}", lambda: detect(self.bicubic, noise=self.noise, mask=~self.good_high)
+        )
+        return found
+
+
+def blocks(fine: NDArray[Any], scale: int) -> NDArray[Any]:
+    """A fine plane (Y, X) as (h, w, s, s)."""
+    h, w = fine.shape[0] // scale, fine.shape[1] // scale
+    return fine.reshape(h, scale, w, scale).swapaxes(1, 2)
+
+
+def filled(plane: Array, good: Mask) -> Array:
+    """A plane with its bad pixels replaced by the median of the good ones (0 where there is none)."""
+    if good.all():
+        return plane
+    return np.where(good, plane, np.median(plane[good]) if good.any() else 0.0)
+
+
+def bright_pixels(plane: Array, kind: Kind) -> Mask:
+    """Pixels that belong to something: (Y, X), the plane smoothed by 1 px (sigma) and cut."""
+    from scipy.ndimage import gaussian_filter
+
+    smooth = gaussian_filter(plane, 1.0, mode="reflect")
+    if kind == "micro":
+        from skimage.filters import threshold_otsu
+
+        return np.asarray(smooth > threshold_otsu(smooth)) if np.ptp(smooth) > 0 else np.zeros(plane.shape, bool)
+    from sciresdiff.checks.sources import background
+
+    sky, _ = background(plane)
+    flat = smooth - sky
+    # scatter of the lower half, where no source is
+    dark = flat[flat < np.median(flat)] - np.median(flat)
+    sigma = float(np.sqrt(np.mean(dark**2))) if dark.size else 0.0
+    return np.asarray(flat > np.median(flat) + 3 * sigma)

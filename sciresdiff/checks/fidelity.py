@@ -1,0 +1,92 @@
+"""How near the image is to the truth, pixel by pixel. Every check here needs a truth; without one it gives None."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sciresdiff.checks.evidence import Array, Evidence, Result
+
+WINDOW = 7
+"""Side of SSIM's uniform window, px."""
+
+
+def _pair(evidence: Evidence) -> tuple[Array, Array, float] | None:
+    """Judged pixels of image and truth, and the truth's range; None where there is nothing to compare."""
+    if evidence.truth is None or not evidence.good_high.any():
+        return None
+    truth = evidence.truth[evidence.good_high]
+    span = float(np.ptp(truth))
+    return (evidence.high[evidence.good_high], truth, span) if span > 0 else None
+
+
+def _told(span: float) -> str:
+    return f"data range {span:.6g}, the truth's maximum less its minimum"
+
+
+def psnr(evidence: Evidence) -> Result | None:
+    """20 log10(R / rms(x - t)), dB, with R = max(t) - min(t) over the judged pixels; infinite for the truth itself.
+
+    **One bright, badly restored star outweighs all the sky; against a noisy truth there is a ceiling.**
+    """
+    if (pair := _pair(evidence)) is None:
+        return None
+    image, truth, span = pair
+    with np.errstate(divide="ignore"):
+        value = 10 * np.log10(span**2 / np.mean((image - truth) ** 2))
+    return Result("psnr", float(value), "dB", "all", meaning=_told(span))
+
+
+def ssim(evidence: Evidence) -> Result | None:
+    """Mean structural similarity (Wang et al. 2004, IEEE TIP 13, 600; scikit-image, uniform 7 x 7 windows); 1 is best.
+
+    Range as in `psnr`. Masked pixels are replaced by the truth's, and their windows' centres left out of the mean, like
+    the 3 px at the border. **Its constants grow with the range: high in dark frames with one bright star, whatever the
+    sky looks like; near 0 against a truth with noise.**
+    """
+    from skimage.metrics import structural_similarity
+
+    pair, edge = _pair(evidence), WINDOW // 2
+    if pair is None or evidence.truth is None or min(evidence.high.shape) <= WINDOW:
+        return None
+    truth = np.where(np.isfinite(evidence.truth), evidence.truth, np.median(pair[1]))
+    image = np.where(evidence.good_high, evidence.high, truth)
+    _, every = structural_similarity(truth, image, data_range=pair[2], win_size=WINDOW, full=True)
+    inner = slice(edge, -edge), slice(edge, -edge)
+    values = every[inner][evidence.good_high[inner]]
+    return Result("ssim", float(values.mean()), "", "all", meaning=_told(pair[2])) if values.size else None
+
+
+def si_psnr(evidence: Evidence) -> list[Result] | None:
+    """PSNR after the best gain and offset, and these two.
+
+    a = <t - mean t, x - mean x> / <x - mean x, x - mean x>, b = mean t - a mean x; the PSNR is that of a x + b, dB
+    (Weigert et al. 2018, Nature Methods 15, 1090). **The first figure is blind to photometric error; a should be 1 and
+    b should be 0.** b is in the image's unit.
+    """
+    if (pair := _pair(evidence)) is None:
+        return None
+    image, truth, span = pair
+    power = float(np.mean((image - image.mean()) ** 2))
+    if power == 0:
+        return None
+    gain = float(np.mean((image - image.mean()) * (truth - truth.mean())) / power)
+    offset = float(truth.mean() - gain * image.mean())
+    with np.errstate(divide="ignore"):
+        value = 10 * np.log10(span**2 / np.mean((gain * image + offset - truth) ** 2))
+    return [
+        Result("si_psnr", float(value), "dB", "all", meaning=f"after the best gain and offset; {_told(span)}"),
+        Result("si_gain", gain, "", "all", meaning="what the image has to be multiplied by; 1 is photometric"),
+        Result("si_offset", offset, "image unit", "all", meaning="what has to be added after that; 0 is photometric"),
+    ]
+
+
+def nrmse(evidence: Evidence) -> Result | None:
+    """rms(x - t) / rms(t - mean t): 0 is best, 1 is what a flat image has.
+
+    **Dominated by the brightest sources, as `psnr` is.**
+    """
+    if (pair := _pair(evidence)) is None:
+        return None
+    image, truth, _ = pair
+    value = np.sqrt(np.mean((image - truth) ** 2)) / truth.std()
+    return Result("nrmse", float(value), "", "all", meaning="rms error over the truth's standard deviation")

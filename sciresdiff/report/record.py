@@ -1,0 +1,121 @@
+"""The record of an evaluation as JSON, as a table and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io as streams
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from sciresdiff.checks import Result
+from sciresdiff.io.files import write_whole
+
+Record = Mapping[str, Any]
+
+SCHEMA = 1
+COLUMNS = ("high", "method", "name", "region", "value", "unit", "lowest", "highest", "passed")
+"""Columns of the CSV file."""
+OURS = "image"
+"""What the judged image is called in the CSV's column ``method``."""
+MARKS = {True: "ok", False: "MISSED", None: ""}
+
+
+def plain(value: Any) -> Any:
+    """The value in JSON's own types; NaN and infinity become None."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if hasattr(value, "item"):
+        return plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def as_data(results: Iterable[Result]) -> list[dict[str, Any]]:
+    """Results as JSON objects; ``limit`` is a pair with None for an open end, or None."""
+    return [plain(asdict(result)) for result in results]
+
+
+def dumps(record: Record) -> str:
+    """One line of JSON, without NaN."""
+    return json.dumps(plain(record), ensure_ascii=False, allow_nan=False)
+
+
+def header(record: Record) -> tuple[str, ...]:
+    """Heads of the columns of `table`: the image's own, then one for every baseline."""
+    return ("check", "region", "value", "unit", "accepted", "", *record["baselines"])
+
+
+def table(record: Record) -> list[tuple[str, ...]]:
+    """Rows for a table on the screen: a result each, with the baselines' values beside it."""
+    others = [_by_place(results) for results in record["baselines"].values()]
+    return [
+        (
+            result["name"],
+            result["region"],
+            shown(result["value"]),
+            result["unit"],
+            accepted(result["limit"]),
+            MARKS[result["passed"]],
+            *(shown(other.get((result["name"], result["region"]))) for other in others),
+        )
+        for result in record["results"]
+    ]
+
+
+def _by_place(results: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], Any]:
+    return {(result["name"], result["region"]): result["value"] for result in results}
+
+
+def shown(value: float | None) -> str:
+    """Four digits, or six decimals next to 1, where ratios live; a dash for what has no value."""
+    if value is None:
+        return "-"
+    return f"{value:.6f}" if 0 < abs(value - 1) < 0.01 else f"{value:.4g}"
+
+
+def accepted(limit: Sequence[float | None] | None) -> str:
+    """``0.5 to 1.15``, ``>= 0.95``, ``<= 0.05`` or nothing."""
+    low, high = limit or (None, None)
+    if low is None or high is None:
+        return f">= {low:.4g}" if low is not None else f"<= {high:.4g}" if high is not None else ""
+    return f"{shown(low)} to {shown(high)}"
+
+
+def rows(record: Record) -> list[tuple[Any, ...]]:
+    """Rows of the CSV file: every result of the image and of the baselines."""
+    methods = {OURS: record["results"], **record["baselines"]}
+    return [
+        (
+            record["high"],
+            method,
+            r["name"],
+            r["region"],
+            r["value"],
+            r["unit"],
+            *(r["limit"] or (None, None)),
+            r["passed"],
+        )
+        for method, results in methods.items()
+        for r in results
+    ]
+
+
+def write_csv(records: Iterable[Record], path: str | Path, overwrite: bool = False) -> None:
+    """One table of many records; empty cells where there is no value.
+
+    Raises
+    ------
+    UsageError : the file exists and ``overwrite`` is off, or cannot be written.
+    """
+    text = streams.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(row for record in records for row in rows(record))
+    write_whole({Path(path): lambda target: target.write_text(text.getvalue())}, overwrite=overwrite)
