@@ -8,6 +8,7 @@ import torch
 
 from sciresdiff import model as models
 from sciresdiff.errors import InputError, UsageError
+from sciresdiff.prior import Prior, PriorConfig
 from sciresdiff.training import prior as prior_training
 from sciresdiff.training import refiner as refiner_training
 from sciresdiff.training.calibrate import factors
@@ -170,3 +171,25 @@ def test_calibration_factor_brings_coverage_to_one_sigma():
     table = factors(pull, snr)
     factor = np.interp(snr, table["log_snr"], table["factor"])
     assert (pull / factor < 1).mean() == pytest.approx(0.683, abs=0.02)  # bins are finite
+
+
+def test_only_networks_run_in_bfloat16(monkeypatch):
+    from sciresdiff.physics.operators import Operator
+
+    recipe = DataRecipe(scale=2, patch=12, scene_px=64, pool=2)
+    batch = Pairs(recipe, 0).batch(0, 2)
+    prior = Prior(PriorConfig(2, width=4, depth=1))
+    seen: dict[str, set[bool]] = {"physics": set(), "network": set()}
+
+    def watched(name, function):
+        def call(*args, **kwargs):
+            seen[name].add(torch.is_autocast_enabled("cpu"))
+            return function(*args, **kwargs)
+
+        return call
+
+    monkeypatch.setattr(Operator, "apply", watched("physics", Operator.apply))
+    monkeypatch.setattr(Operator, "adjoint", watched("physics", Operator.adjoint))
+    monkeypatch.setattr(prior.stages[0], "forward", watched("network", prior.stages[0].forward))
+    prior_training.loss(prior, batch, torch.Generator(), True)
+    assert seen == {"physics": {False}, "network": {True}}

@@ -76,6 +76,18 @@ def follow(average: nn.Module, module: nn.Module, seen: int, options: LoopOption
             a.lerp_(b, 1 / length)
 
 
+def quick(bf16: bool) -> Callable[[nn.Module, Tensor], Tensor]:
+    """How a network is evaluated in training: in bfloat16 where that is fast, and nothing but the network."""
+
+    def run(net: nn.Module, features: Tensor) -> Tensor:
+        features = features.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(features.device.type, torch.bfloat16, enabled=bf16):
+            out: Tensor = net(features)
+        return out.float()
+
+    return run
+
+
 def in_hardware(device: torch.device) -> bool:
     """True where bfloat16 convolutions are faster than float32 ones."""
     if device.type == "cuda":
@@ -132,8 +144,8 @@ class Run:
 
     def plan(self) -> int:
         """How many samples the budget buys, fixed once so that a resumed run has the same schedule; 0: unknown yet."""
-        if self.options.images:
-            return self.options.images
+        if self.options.images or self.state.planned:
+            return self.options.images or self.state.planned
         if self.state.seen < MEASURED * self.options.batch:
             return 0
         total = (self.options.minutes or 20.0) * 60
@@ -178,16 +190,17 @@ def fit(
         run.save()
         snapshot(run.average, state)
 
-    state.planned = state.planned or run.plan()
+    state.planned = run.plan()
     while not state.planned or state.seen < state.planned:
         start = time.monotonic()
         batch = batches(state.seen, options.batch)
         parts = run.step(batch, loss)
-        state.running = 0.98 * state.running + 0.02 * parts["loss"] if state.seen > options.batch else parts["loss"]
+        if np.isfinite(parts["loss"]):
+            state.running += (parts["loss"] - state.running) * max(0.02, options.batch / state.seen)
         parts["loss"] = state.running
         now = time.monotonic()
         state.seconds += now - start
-        state.planned = state.planned or run.plan()
+        state.planned = run.plan()
         if now - last > options.interval:
             report()
             last = time.monotonic()

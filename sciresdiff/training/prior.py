@@ -19,7 +19,7 @@ from sciresdiff.model import PRESETS, Model, device_of, save
 from sciresdiff.physics.consistency import Data, richardson_lucy
 from sciresdiff.prior import Prior, PriorConfig, contrast, finer, pedestal
 from sciresdiff.training.data import Ahead, Batch, DataRecipe, Pairs
-from sciresdiff.training.loop import LoopOptions, Run, Say, State, fit, in_hardware
+from sciresdiff.training.loop import LoopOptions, Run, Say, State, fit, in_hardware, quick
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,7 @@ def loss(prior: nn.Module, batch: Batch, generator: torch.Generator, bf16: bool)
     consistency step takes for Sigma.
     """
     del generator
-    with torch.autocast(batch.truth.device.type, torch.bfloat16, enabled=bf16):
-        estimates = prior(
-            batch.data, batch.kernel, run=lambda net, f: net(f.contiguous(memory_format=torch.channels_last))
-        )
+    estimates = prior(batch.data, batch.kernel, quick(bf16))
     unit = fine_scale(batch.truth, batch.data)
     total = batch.truth.new_zeros(())
     parts: dict[str, float] = {}

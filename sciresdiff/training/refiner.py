@@ -20,7 +20,7 @@ from sciresdiff.refiner import Refiner, RefinerConfig, condition, framed
 from sciresdiff.restore import FINAL_ITERATIONS, PRIOR_ITERATIONS, hooked
 from sciresdiff.training.calibrate import calibrated_card
 from sciresdiff.training.data import Ahead, Batch, Pairs
-from sciresdiff.training.loop import Run, Say, State, fit, in_hardware
+from sciresdiff.training.loop import Run, Say, State, fit, in_hardware, quick
 from sciresdiff.training.prior import TrainOptions, provenance, real_images, recipe_of, state_file
 
 WIDTHS = {"tiny": {"width": 16, "depth": 1}, "small": {"width": 32, "depth": 3}, "base": {"width": 48, "depth": 4}}
@@ -28,9 +28,8 @@ WIDTHS = {"tiny": {"width": 16, "depth": 1}, "small": {"width": 32, "depth": 3},
 
 def anchored(prior: Prior, batch: Batch, bf16: bool) -> Estimate:
     """The frozen prior's last estimate."""
-    with torch.no_grad(), torch.autocast(batch.truth.device.type, torch.bfloat16, enabled=bf16):
-        estimate = prior(batch.data, batch.kernel, None, PRIOR_ITERATIONS, FINAL_ITERATIONS)[-1]
-    return Estimate(estimate.x.float(), estimate.w.float(), estimate.guess.float())
+    with torch.no_grad():
+        return prior(batch.data, batch.kernel, quick(bf16), PRIOR_ITERATIONS, FINAL_ITERATIONS)[-1]
 
 
 def loss(
@@ -48,8 +47,7 @@ def loss(
     eps = torch.randn(truth.shape, generator=generator, device=device)
     x, target, weight = train_pair(method, truth, around.mu, around.w, t, eps)
     p = path.at(t, truth)
-    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        answer, z = refiner.estimate(x, p, around, known)
+    answer, z = refiner.estimate(x, p, around, known, quick(bf16))
     if method.hooks:
         error, weight = around.truth(hooked(batch.data, around.image(z), best.w, p, method)) - truth, 1.0
     else:
