@@ -25,7 +25,9 @@ NAMES = {"astro": ("sources", "sky"), "micro": ("foreground", "background")}
 """What the bright and the dark part of a frame are called."""
 
 LEAK = 0.05
-"""Share of a low pixel that may come from masked fine pixels before the pixel is left out."""
+"""Share of a low pixel's area that may be masked fine pixels before the pixel is left out."""
+LIGHT = 0.5
+"""Light from masked fine pixels that a low pixel may hold before it is left out, in sigmas."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,12 @@ class Evidence:
 
     @cached_property
     def good_low(self) -> Mask | None:
-        """Coarse pixels that are judged: valid data that no masked fine pixel has a part in; None without data."""
+        """Coarse pixels that are judged: valid data, and no noticeable part of a masked fine pixel; None without data.
+
+        What a masked pixel holds is not the image's word for it, and light of a saturated star crosses its mask's edge:
+        a coarse pixel is left out where masked pixels make up 5 % of its area, or half a sigma of its value above the
+        image's median.
+        """
         if self.low is None:
             return None
         good = np.isfinite(self.low) if self.mask_low is None else np.isfinite(self.low) & ~self.mask_low
@@ -114,13 +121,20 @@ class Evidence:
             good = good & np.isfinite(self.variance) & (self.variance > 0)
         if self.operator is None or self.good_high.all():
             return good & blocks(self.good_high, self.scale).all((2, 3))
-        touched = self.degraded((~self.good_high).astype(float)) / float(self.degraded(np.ones_like(self.high)).max())
-        return good & (touched < LEAK)
+        bad = ~self.good_high
+        touched = self.degraded(bad.astype(float)) / float(self.degraded(np.ones_like(self.high)).max())
+        good = good & (touched < LEAK)
+        if self.variance is None:
+            return good
+        above = np.abs(self.whole - np.median(self.whole[self.good_high])) if self.good_high.any() else self.whole
+        return good & (self.degraded(np.where(bad, above, 0)) < LIGHT * np.sqrt(np.where(good, self.variance, 0)))
 
     @cached_property
     def whole(self) -> Array:
-        """``high`` with pixels that are not judged replaced by the median of the others."""
-        return filled(self.high, self.good_high)
+        """``high`` with pixels that have no value replaced by the median of those that are judged."""
+        known = np.isfinite(self.high)
+        good = self.good_high if self.good_high.any() else known
+        return np.where(known, self.high, np.median(self.high[good]) if good.any() else 0.0)
 
     def degraded(self, fine: Array) -> Array:
         """A x: what the data would be, were ``fine`` (Y, X) the sky; without noise.
