@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from sciresdiff.physics.detector import Detector
     from sciresdiff.restore import Restored
 
+QUICK = ("total_flux_ratio", "block_flux_rms_sigma", "chi2", "chi2_sources", "chi2_sky")
+"""Checks that run on every output; ``evaluate`` has the others."""
 Progress = Callable[[int, int, str], None]
 CORRELATED = 1.1
 """Noise correlation above which the variance is inflated and the user warned."""
@@ -50,7 +52,7 @@ class UpscaleOptions:
     save_samples: bool = False
     steps: int | None = None
     refine: bool = True
-    consistency: str = "noise"
+    consistency: Literal["noise", "exact", "off"] = "noise"
     tile: int = 256
     checks: bool = True
     axes: str | None = None
@@ -465,6 +467,7 @@ def write(
         kernel_scale=None,
     )
     cards = provenance(options, resolved, done)
+    results = [judged_plane(resolved, done[i], i) for i in range(frame.planes)] if options.checks else []
     wrote = io.write(
         output,
         high,
@@ -490,12 +493,39 @@ def write(
         "gated_share": [float(r.gate.mean()) for r in done],
         "masked": int(frame.mask.sum()),
         "provenance": cards,
+        "checks": results,
         "options": {f.name: getattr(options, f.name) for f in fields(options)},
         "version": __version__,
         **wrote,
     }
     write_json(output.with_name(output.name + ".json"), record)
     return record
+
+
+def judged_plane(resolved: Resolved, done: Restored, plane: int) -> list[dict[str, Any]]:
+    """What the checks that need no truth and no search for sources say of one plane, as data."""
+    from dataclasses import asdict
+
+    import torch
+
+    from sciresdiff import checks
+    from sciresdiff.physics.operators import Operator
+
+    frame, s = resolved.frame, resolved.scale
+    low = frame.pixels[plane].astype(np.float64)
+    operator = Operator(low.shape, s, resolved.kernel, resolved.quantity, torch.float64)
+    evidence = checks.Evidence(
+        done.mean.astype(np.float64),
+        s,
+        low=low,
+        variance=resolved.variance[plane].astype(np.float64),
+        mask_high=None,
+        mask_low=frame.mask[plane],
+        operator=operator,
+        kind=frame.kind,
+        quantity=resolved.quantity,
+    )
+    return [asdict(checks.judged(r, {})) for name in QUICK if (r := checks.CHECKS[name](evidence))]  # type: ignore[arg-type]
 
 
 def quality(frame: Frame, scale: int) -> NDArray[np.int32]:
