@@ -263,3 +263,14 @@ def test_a_warning_is_no_failure() -> None:
     assert checks.verdict([judge("chi2_sky", 0.1)], {}) == "warn"
     assert checks.verdict([judge("chi2_sky", 2.0)], {}) == "fail"
     assert checks.verdict([judge("chi2", 1.0), judge("chi2", float("nan"))], {}) == "pass"
+
+
+def test_psnr_is_given_clear_of_masked_pixels_too(evidence: Evidence, field: Array) -> None:
+    mask = np.zeros(field.shape, bool)
+    mask[128, 128] = True
+    image = field + np.random.default_rng(0).normal(size=field.shape)
+    expected = value(fidelity.psnr(evidence.other(image)))
+    image[126:131, 126:131] += 1000  # a ring around the mask, all of it within 6 px
+    spoilt = replace(evidence, mask_high=mask, shared={}).other(image)
+    assert value(fidelity.psnr(spoilt), "all") < expected - 20
+    assert value(fidelity.psnr(spoilt), "clear") == pytest.approx(expected, abs=0.05)  # 113 of 65536 px are gone

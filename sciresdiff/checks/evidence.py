@@ -26,6 +26,8 @@ NAMES = {"astro": ("sources", "sky"), "micro": ("foreground", "background")}
 
 LEAK = 0.05
 """Share of a low pixel's area that may be masked fine pixels before the pixel is left out."""
+CLEAR_PX = 6
+"""Distance from masked pixels at which a pixel counts as clear of them, fine px."""
 LIGHT = 0.5
 """Light from masked fine pixels that a low pixel may hold before it is left out, in sigmas."""
 
@@ -108,7 +110,7 @@ class Evidence:
 
     @cached_property
     def good_low(self) -> Mask | None:
-        """Coarse pixels that are judged: valid data, and no noticeable part of a masked fine pixel; None without data.
+        """Coarse pixels that are judged: valid data without light of masked fine pixels; None without data.
 
         What a masked pixel holds is not the image's word for it, and light of a saturated star crosses its mask's edge:
         a coarse pixel is left out where masked pixels make up 5 % of its area, or half a sigma of its value above the
@@ -135,6 +137,13 @@ class Evidence:
         known = np.isfinite(self.high)
         good = self.good_high if self.good_high.any() else known
         return np.where(known, self.high, np.median(self.high[good]) if good.any() else 0.0)
+
+    @cached_property
+    def clear(self) -> Mask:
+        """Judged pixels that are more than 6 px away from those that are not."""
+        from scipy.ndimage import distance_transform_edt
+
+        return self.good_high if self.good_high.all() else np.asarray(distance_transform_edt(self.good_high) > CLEAR_PX)
 
     def degraded(self, fine: Array) -> Array:
         """A x: what the data would be, were ``fine`` (Y, X) the sky; without noise.

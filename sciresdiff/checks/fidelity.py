@@ -4,36 +4,42 @@ from __future__ import annotations
 
 import numpy as np
 
-from sciresdiff.checks.evidence import Array, Evidence, Result
+from sciresdiff.checks.evidence import Array, Evidence, Mask, Result
 
 WINDOW = 7
 """Side of SSIM's uniform window, px."""
 
 
-def _pair(evidence: Evidence) -> tuple[Array, Array, float] | None:
+def _pair(evidence: Evidence, part: Mask | None = None) -> tuple[Array, Array, float] | None:
     """Judged pixels of image and truth, and the truth's range; None where there is nothing to compare."""
-    if evidence.truth is None or not evidence.good_high.any():
+    part = evidence.good_high if part is None else part
+    if evidence.truth is None or not part.any():
         return None
-    truth = evidence.truth[evidence.good_high]
+    truth = evidence.truth[part]
     span = float(np.ptp(truth))
-    return (evidence.high[evidence.good_high], truth, span) if span > 0 else None
+    return (evidence.high[part], truth, span) if span > 0 else None
 
 
 def _told(span: float) -> str:
     return f"data range {span:.6g}, the truth's maximum less its minimum"
 
 
-def psnr(evidence: Evidence) -> Result | None:
+def psnr(evidence: Evidence) -> list[Result] | None:
     """20 log10(R / rms(x - t)), dB, with R = max(t) - min(t) over the judged pixels; infinite for the truth itself.
 
-    **One bright, badly restored star outweighs all the sky; against a noisy truth there is a ceiling.**
+    Where pixels are masked, also for those that are 6 px clear of them (region ``clear``): saturated stars have most of
+    the squared error in their surroundings. **One bright, badly restored star outweighs all the sky; against a noisy
+    truth there is a ceiling.**
     """
-    if (pair := _pair(evidence)) is None:
-        return None
-    image, truth, span = pair
+    regions = {"all": evidence.good_high} | ({} if evidence.good_high.all() else {"clear": evidence.clear})
+    pairs = {region: _pair(evidence, part) for region, part in regions.items()}
+    return [_psnr(region, *pair) for region, pair in pairs.items() if pair is not None] or None
+
+
+def _psnr(region: str, image: Array, truth: Array, span: float) -> Result:
     with np.errstate(divide="ignore"):
         value = 10 * np.log10(span**2 / np.mean((image - truth) ** 2))
-    return Result("psnr", float(value), "dB", "all", meaning=_told(span))
+    return Result("psnr", float(value), "dB", region, meaning=_told(span))
 
 
 def ssim(evidence: Evidence) -> Result | None:

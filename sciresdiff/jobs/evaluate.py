@@ -333,10 +333,13 @@ def _beside_bicubic(
     results: list[Result], rivals: Mapping[str, list[Result]], own: Mapping[str, Range]
 ) -> list[Result]:
     """The results, with bicubic's PSNR as the least that is accepted."""
-    least = next((r.value for r in rivals.get("bicubic", []) if r.name == "psnr"), None)
-    if least is None or "psnr" in own:
+    least = {r.region: r.value for r in rivals.get("bicubic", []) if r.name == "psnr"}
+    if "psnr" in own:
         return results
-    return [checks.judged(replace(r, limit=(least, None)), own) if r.name == "psnr" else r for r in results]
+    return [
+        checks.judged(replace(r, limit=(least[r.region], None)), own) if r.name == "psnr" and r.region in least else r
+        for r in results
+    ]
 
 
 def _placed(results: list[Result], where: str) -> list[Result]:
