@@ -169,12 +169,14 @@ def write(
     Raises
     ------
     UsageError
-        The output exists, cannot be written, or its name is of no known format.
+        The output exists, cannot be written, or its name is of no format that is written.
     ResourceError
         The disk is full.
     """
     if suffix(path).lower() not in FORMATS:
         raise UsageError(f"{path}: not a format that is written here; one of {', '.join(FORMATS)}")
+    if suffix(path).lower() == ".fits.fz":
+        raise UsageError(f"{path}: tile-compressed FITS is read, not written; give a name in .fits or .fits.gz")
     module = _module(_WRITERS[FORMATS[suffix(path).lower()]])
     report: dict[str, Any] = module.write(
         path,

@@ -135,9 +135,7 @@ def _stamp(header: fits.Header, provenance: Mapping[str, object], history: Seque
 
 def _save(temporary: Path, final: Path, hdus: fits.HDUList, checksum: bool) -> None:
     """Bytes that depend on the content alone: no clock in CHECKSUM comments or in gzip headers."""
-    if final.name.endswith(".fz"):
-        hdus = fits.HDUList([hdus[0], *(_lossless(hdu) for hdu in hdus[1:])])
-    elif checksum:
+    if checksum:
         for hdu in hdus:
             hdu.add_checksum(when="by sciresdiff")
     buffer = io.BytesIO()
@@ -147,10 +145,3 @@ def _save(temporary: Path, final: Path, hdus: fits.HDUList, checksum: bool) -> N
     with temporary.open("xb") as stream:
         packed = final.name.endswith(".gz")
         stream.write(gzip.compress(buffer.getvalue(), mtime=0) if packed else buffer.getvalue())
-
-
-def _lossless(hdu: Any) -> Any:
-    if not isinstance(hdu, fits.ImageHDU) or hdu.data is None or hdu.data.ndim < 2:
-        return hdu
-    name = hdu.name or None
-    return fits.CompImageHDU(hdu.data, hdu.header, name=name, compression_type="GZIP_2", quantize_level=0.0)
