@@ -195,9 +195,14 @@ def settled(data: Data, x: Tensor, w2: Tensor, mode: Consistency) -> Tensor:
 
 
 def gaussian(like: Tensor, seed: int, draw: int, step: int) -> Tensor:
-    """Unit noise that is a pure function of (seed, draw, step, y, x)."""
+    """Unit noise that is a pure function of (seed, draw, step, y, x).
+
+    Draws come in antithetic pairs: an odd one has the noise of the even one before it with the other sign, so that the
+    noise of the mean over draws cancels as far as a draw is linear in it.  Each draw by itself is as random as before.
+    """
     h, w = like.shape[-2:]
-    return noise_field.gaussian(seed, draw, step, 0, 0, 0, h, w, like.device)[None, None].to(like.dtype)
+    noise = noise_field.gaussian(seed, draw // 2, step, 0, 0, 0, h, w, like.device)[None, None].to(like.dtype)
+    return -noise if draw % 2 else noise
 
 
 def deviation(data: Data, w: Tensor, seed: int, draw: int, iterations: int = 16) -> Tensor:
@@ -294,10 +299,11 @@ class Moments:
         return self.total / self.count
 
     def spread(self) -> Tensor:
-        """Standard deviation of a new draw, or of the truth, about the mean of these: sd sqrt(1 + 1/K)."""
-        k = self.count
-        variance = (self.squares / k - self.mean().square()).clamp_min(0) * k / (k - 1)
-        return (variance * (1 + 1 / k)).sqrt()
+        """Standard deviation of the draws.
+
+        In antithetic pairs the mean's own error is of second order, so neither K / (K - 1) nor 1 + 1 / K is due.
+        """
+        return (self.squares / self.count - self.mean().square()).clamp_min(0).sqrt()
 
 
 @torch.inference_mode()
