@@ -2,6 +2,7 @@
 # make test        set up what is missing and run the tests          (PYTEST="-k psf" picks some)
 # make lint        ruff and mypy
 # make bench       time a restoration beside Richardson-Lucy
+# make quality     measure the figures of docs/benchmarks.md   (DATA=folder of real frames)
 # make docs        write docs/cli.md from the commands' help
 # make clean       remove the environment and everything that was made
 #
@@ -18,7 +19,7 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 pytho
 export OMP_NUM_THREADS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: demo test lint bench docs clean help
+.PHONY: demo test lint bench quality docs clean help
 
 demo: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash docs/demo.sh
@@ -33,6 +34,9 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python docs/bench.py
 
+quality: $(STAMP)
+	$(BIN)/python docs/quality.py $(or $(DATA),$(error make quality needs DATA=folder of real frames))
+
 docs: $(STAMP)
 	$(BIN)/python -m sciresdiff.cli.reference docs/cli.md
 
@@ -41,7 +45,7 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -9
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -10
 
 # uv does not read pip's find-links, so they are handed over.
 $(STAMP): pyproject.toml constraints.txt

@@ -1,4 +1,4 @@
-"""``make bench-quality``: the figures of docs/benchmarks.md, measured through the public commands.
+"""``make quality DATA=...``: the figures of docs/benchmarks.md, measured through the public commands.
 
     python docs/quality.py DATA [--only 47tuc,micro,noise,calibration,flux,tiles] [--out FOLDER]
 

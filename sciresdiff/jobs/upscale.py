@@ -539,7 +539,7 @@ def quality(frame: Frame, scale: int) -> NDArray[np.int32]:
 def provenance(options: UpscaleOptions, resolved: Resolved, done: list[Restored]) -> dict[str, Any]:
     """The header cards that say how the image came to be."""
     model = resolved.model
-    steps = options.steps or (model.method.steps if model and model.method else None)
+    steps = model.method.path(options.steps).T if model and model.method else None
     return {
         "SRDSCALE": resolved.scale,
         "SRDMODEL": resolved.name,
