@@ -17,7 +17,10 @@ from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, Quantity
 from sciresdiff.io.files import split_spec
 from sciresdiff.jobs.batch import Progress, no_progress
-from sciresdiff.jobs.upscale import UpscaleOptions, finer, kernel_of, stated_psf, variance_of
+from sciresdiff.jobs.options import UpscaleOptions
+from sciresdiff.jobs.resolve import kernel_of, stated_psf
+from sciresdiff.jobs.upscale import finer
+from sciresdiff.jobs.variance import variance_of
 from sciresdiff.report import record as records
 
 DEFAULT_BASELINES = ("bicubic", "lanczos", "richardson-lucy")

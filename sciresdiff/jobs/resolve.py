@@ -1,0 +1,202 @@
+"""What a restoration needs of one file: given, read from it, measured on it, or refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sciresdiff import io
+from sciresdiff.errors import InputError, UsageError
+from sciresdiff.frame import Frame, PixelSize, Quantity
+from sciresdiff.jobs.options import UpscaleOptions, pixel_size_of
+from sciresdiff.jobs.variance import variance_of
+
+if TYPE_CHECKING:
+    from sciresdiff.model import Model
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Everything that a restoration of one file needs, and where it came from."""
+
+    frame: Frame
+    scale: int
+    quantity: Quantity
+    variance: NDArray[np.float32]
+    kernel: NDArray[np.float64] | None
+    target_fwhm: float | None
+    """Output px; None where only a kernel is known: the target is then whatever image the kernel speaks of."""
+    model: Model | None
+    name: str
+    """Of the model, or ``physics``."""
+    said: tuple[str, ...] = ()
+    sources: dict[str, str] = field(default_factory=dict)
+    """Where scale, quantity, noise and PSF came from."""
+
+
+def resolve(path: str | Path, options: UpscaleOptions) -> Resolved:
+    """Read a file and settle scale, quantity, noise, PSF and model.
+
+    Raises
+    ------
+    UsageError, InputError : what cannot be settled, and what to give.
+    """
+    frame = io.read(
+        path,
+        variance=options.variance,
+        mask=options.mask,
+        axes=options.axes,
+        quantity=options.quantity,
+        pixel_size=pixel_size_of(options.pixel_size),
+    )
+    frame = saturated(frame, options)
+    refuse_stack(path, frame, options)
+    said: list[str] = list(frame.said)
+    sources: dict[str, str] = {}
+    quantity = quantity_of(frame, options, said, sources)
+    scale, model, name = model_of(frame, options, said, sources)
+    variance = variance_of(frame, options, said, sources)
+    kernel, target = kernel_of(path, frame, options, scale, said, sources)
+    warn_range(model, kernel, scale, said)
+    return Resolved(frame, scale, quantity, variance, kernel, target, model, name, tuple(said), sources)
+
+
+def saturated(frame: Frame, options: UpscaleOptions) -> Frame:
+    """The frame with pixels at or above ``--saturation`` masked."""
+    if options.saturation is None:
+        return frame
+    full = frame.pixels >= options.saturation
+    old = frame.saturated if frame.saturated is not None else np.zeros_like(full)
+    return frame.with_(saturated=full | old, mask=frame.mask | full)
+
+
+def refuse_stack(path: str | Path, frame: Frame, options: UpscaleOptions) -> None:
+    """A widefield z-stack is not a set of independent planes."""
+    if frame.kind == "micro" and "Z" in frame.axes and frame.shape[frame.axes.index("Z")] > 1 and not options.assume_2d:
+        raise InputError(
+            f"{path}: a z-stack ({frame.shape[frame.axes.index('Z')]} planes); light from other planes is not "
+            "modelled, give --assume-2d to restore it plane by plane all the same"
+        )
+
+
+def quantity_of(frame: Frame, options: UpscaleOptions, said: list[str], sources: dict[str, str]) -> Quantity:
+    """``sum`` or ``mean``: the option, the file's unit, else by kind.
+
+    Raises
+    ------
+    InputError : a unit per beam, and no beam in the header to say what it means.
+    """
+    if frame.unit and "beam" in frame.unit.lower():
+        if "bmaj" not in frame.facts:
+            raise InputError(f"unit: {frame.unit} has no meaning without a beam; add BMAJ and BMIN (degrees)")
+        said.append(f"unit: {frame.unit} stays per beam of the input; BMAJ and BMIN are kept as its definition")
+    if options.quantity:
+        sources["quantity"] = "--quantity"
+        return options.quantity
+    if frame.quantity:
+        sources["quantity"] = f"unit {frame.unit}"
+        return frame.quantity
+    default: Quantity = "sum" if frame.kind == "astro" else "mean"
+    sources["quantity"] = "assumed"
+    said.append(
+        f"quantity: assumed {default} (pixels {'add up' if default == 'sum' else 'average'}); --quantity states it"
+    )
+    return default
+
+
+def model_of(
+    frame: Frame, options: UpscaleOptions, said: list[str], sources: dict[str, str]
+) -> tuple[int, Model | None, str]:
+    """The scale and the model: named, or the shipped one for the kind and scale."""
+    from sciresdiff import model as models
+
+    scale = options.scale or frame.kernel_scale
+    sources["scale"] = "--scale" if options.scale else "file" if scale else "default"
+    if options.model == "physics":
+        return scale or 2, None, "physics"
+    if options.model is None:
+        scale = scale or 2
+        name = models.default_for(frame.kind, scale)
+        if name is None:
+            has = ", ".join(f"{c['name']} (x{c['prior']['scale']}, {c['kind']})" for c in models.shipped()) or "none"
+            raise UsageError(
+                f"--scale {scale}: no shipped model for {frame.kind} at x{scale} ({has}); try --model physics"
+            )
+        said.append(f"model: {name}, the shipped model for {frame.kind} at x{scale}")
+        return scale, models.load(name), name
+    loaded = models.load(options.model)
+    if scale and loaded.scale != scale:
+        raise UsageError(
+            f"--scale {scale}: model {options.model} has scale {loaded.scale}; give --scale {loaded.scale}"
+        )
+    return loaded.scale, loaded, str(loaded.card.get("name", options.model))
+
+
+def kernel_of(
+    path: str | Path, frame: Frame, options: UpscaleOptions, scale: int, said: list[str], sources: dict[str, str]
+) -> tuple[NDArray[np.float64] | None, float | None]:
+    """The blur on the fine grid and the target's FWHM: --kernel, --psf, the file's kernel or PSF, else its sources."""
+    from sciresdiff.physics import measure, psf
+
+    fine = frame.pixel_size.finer(scale) if frame.pixel_size else None
+    if options.kernel:
+        sources["psf"] = "--kernel"
+        return drawn_kernel(options.kernel, fine), options.target_fwhm
+    target = options.target_fwhm or 2.0
+    if options.psf and options.psf != "measure":
+        sources["psf"] = "--psf"
+        return psf.kernel_from_psf(options.psf, pixel=frame.pixel_size, scale=scale, target_fwhm_px_fine=target), target
+    if options.psf is None and frame.kernel is not None and frame.kernel_scale == scale:
+        sources["psf"] = "file"
+        return (
+            drawn_kernel(frame.kernel, fine) if isinstance(frame.kernel, str) else frame.kernel
+        ), options.target_fwhm
+    if options.psf is None and (stated := stated_psf(frame)):
+        sources["psf"] = "header"
+        said.append(f"psf: {stated}, from the file")
+        return psf.kernel_from_psf(stated, pixel=frame.pixel_size, scale=scale, target_fwhm_px_fine=target), target
+    sources["psf"] = "measured"
+    variance = None if frame.variance is None else frame.variance[0]
+    found, used, lines = measure.psf_from_sources(frame.pixels[0], frame.mask[0], variance, frame.kind)
+    said.extend(lines)
+    said.append(f"psf: measured from {used} sources of {path}")
+    return psf.kernel_from_psf(found, pixel=frame.pixel_size, scale=scale, target_fwhm_px_fine=target), target
+
+
+def stated_psf(frame: Frame) -> str | None:
+    """The SPEC of the PSF that the file's header or metadata states, if any."""
+    facts = frame.facts
+    if frame.psf:
+        return frame.psf
+    if "fwhm" in facts:
+        return f"gaussian:fwhm={facts['fwhm']}px"
+    if "na" in facts and "wavelength" in facts:
+        return f"airy:na={facts['na']},wavelength={facts['wavelength']}nm"
+    return None
+
+
+def drawn_kernel(spec: str, fine: PixelSize | None) -> NDArray[np.float64] | None:
+    """The kernel of ``--kernel``: sampled at fine-pixel centres, or an image as it is; None for ``none``."""
+    from sciresdiff.physics import psf
+
+    parsed = psf.parse(spec)
+    return None if parsed.shape == "none" else psf.render(parsed, fine, integrate=False)
+
+
+def warn_range(model: Model | None, kernel: NDArray[np.float64] | None, scale: int, said: list[str]) -> None:
+    """Say when the kernel is outside what the model was trained on."""
+    if model is None or kernel is None:
+        return
+    yy, xx = (np.arange(n) - n // 2 for n in kernel.shape)
+    weight = np.clip(kernel, 0, None) ** 2  # the square keeps far wings from deciding
+    sigma = float(np.sqrt((weight.sum(1) * yy**2).sum() / weight.sum() + (weight.sum(0) * xx**2).sum() / weight.sum()))
+    low, high = model.card.get("range", {}).get("sigma_low_px", (0.0, np.inf))
+    if not 0.9 * low <= sigma / scale <= 1.1 * high:
+        said.append(
+            f"WARNING kernel: width {sigma / scale:.2f} input px (sigma) is outside the {low:g}-{high:g} that the "
+            "model was trained on; compare with --model physics"
+        )
