@@ -373,6 +373,16 @@ def test_quiet_says_nothing(srd: Run, copier: ModuleType, tmp_path: Path) -> Non
     assert srd("degrade", low, "-o", tmp_path / "o.fits", "--scale", 2, "-q").output == ""
 
 
+def test_a_reader_that_goes_away_is_no_fault() -> None:
+    words = [sys.executable, "-m", "sciresdiff", "methods", "--json"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait(timeout=20) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+
+
 # Signals
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from sciresdiff.errors import InputError, UsageError
+from sciresdiff.io.jsonable import dumps
 from sciresdiff.jobs import evaluate
 from sciresdiff.report import record as records
 
@@ -120,12 +121,12 @@ def test_the_sidecar_of_upscale_tells_the_blur(files: Path) -> None:
 
 
 def test_the_same_twice_is_the_same(files: Path) -> None:
-    assert records.dumps(run(files)) == records.dumps(run(files))
+    assert dumps(run(files)) == dumps(run(files))
 
 
 def test_json_has_no_nan(files: Path) -> None:
     record = run(files, baselines="none") | {"bad": [float("nan"), np.float64("inf"), np.bool_(True), Path("a")]}
-    assert json.loads(records.dumps(record))["bad"] == [None, None, True, "a"]
+    assert json.loads(dumps(record))["bad"] == [None, None, True, "a"]
     truth = evaluate.run(files / "truth.fits", truth=files / "truth.fits")
     assert next(r["value"] for r in truth["results"] if r["name"] == "psnr") is None  # infinite
 

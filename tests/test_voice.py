@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from sciresdiff.cli import voice
-from sciresdiff.cli.voice import Ticker, Voice, plain
+from sciresdiff.cli.voice import Ticker, Voice
+from sciresdiff.io.jsonable import plain
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,8 @@ class Door(TyperGroup):
             return INTERRUPTED
         except Terminated:
             return TERMINATED
+        except SystemExit as end:  # how the parser ends where the reader of our output went away
+            return 0 if isinstance(end.__context__, BrokenPipeError) else int(end.code or 0)
         except BrokenPipeError:  # the reader of our output went away, which is its right
             sys.stdout = None  # type: ignore[assignment]
             return 0

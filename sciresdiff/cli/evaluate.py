@@ -97,6 +97,8 @@ def evaluate(
         for path, files in given.items():
             voice.record({"high": path, **files}) if json else print(f"{path}: {_plan(files)}")
         return
+    if csv:
+        batch.check_target(Path(csv), overwrite, "--csv")
     _set_threads(threads)
     records: list[Mapping[str, Any]] = []
     shared = {"psf": psf, "kernel": kernel, "target_fwhm": target_fwhm, "variance": variance, "quantity": quantity}

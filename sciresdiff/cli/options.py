@@ -16,6 +16,8 @@ from sciresdiff.errors import UsageError
 INPUT, PHYSICS, NOISE = "Input", "Blur and units", "Noise and bad pixels"
 MODEL, SAMPLING, TRAINING, CHECKS = "Model", "Sampling", "Training", "Checks"
 OUTPUT, RUN = "Output", "Run"
+MOST_THREADS = 1024
+"""Above some thousand threads torch brings the process down."""
 
 Options = TypeVar("Options")
 
@@ -67,6 +69,13 @@ def number(option: str, value: str | None, low: float | None = 0.0) -> float | s
 def _range(low: float | None) -> str:
     """The numbers that are allowed, in words."""
     return "a finite number" if low is None else f"a finite number of {low:g} or more"
+
+
+def threads_allowed(ctx: typer.Context, param: typer.CallbackParam, value: int | None) -> int | None:
+    """A check that ``--threads`` is a number that a machine can start."""
+    if value is not None and not 1 <= value <= MOST_THREADS:
+        raise UsageError(f"--threads: {value} is given, but 1 to {MOST_THREADS} are allowed")
+    return value
 
 
 def at_least(low: float) -> Callable[[typer.Context, typer.CallbackParam, Any], Any]:
@@ -265,7 +274,8 @@ Device = Annotated[
     typer.Option(metavar="auto|cpu|cuda|cuda:N", rich_help_panel=RUN, help="Where the networks and the physics run."),
 ]
 Threads = Annotated[
-    int | None, typer.Option(metavar="N", callback=at_least(1), rich_help_panel=RUN, help="CPU threads; default: all.")
+    int | None,
+    typer.Option(metavar="N", callback=threads_allowed, rich_help_panel=RUN, help="CPU threads; default: all."),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", rich_help_panel=RUN, help="Say nothing but errors.")]
 Verbose = Annotated[

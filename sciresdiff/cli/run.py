@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from sciresdiff.cli.options import Shared
-from sciresdiff.cli.voice import Voice, plain
+from sciresdiff.cli.voice import Voice
 from sciresdiff.jobs import batch
 
 Work = Callable[[Path, Path, batch.Progress], Mapping[str, Any]]
@@ -69,15 +69,17 @@ def planned(voice: Voice) -> Callable[[batch.Task, Mapping[str, Any]], None]:
         if voice.json:
             voice.record({**named(task), **plan})
             return
-        print("\n".join([f"{task.source} -> {task.target}", *lines(plain(plan), "  ")]))
+        print("\n".join([f"{task.source} -> {task.target}", *lines(plan, "  ")]))
 
     return tell
 
 
 def lines(record: Mapping[str, Any], indent: str = "") -> list[str]:
     """``name: value``, one to a line, tables indented; what is not known is said to be."""
+    from sciresdiff.io.jsonable import plain
+
     found = []
-    for name, value in record.items():
+    for name, value in plain(record).items():
         if isinstance(value, dict) and value:
             found += [f"{indent}{name}:", *lines(value, indent + "  ")]
         elif isinstance(value, list) and any(isinstance(item, str) and " " in item for item in value):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from sciresdiff.cli import options as o
-from sciresdiff.cli.run import lines
-from sciresdiff.cli.voice import Voice, plain
+from sciresdiff.cli.run import failed, finish, lines
+from sciresdiff.cli.voice import Voice
+from sciresdiff.jobs import batch
 
 
 def models(json: o.Json = False) -> None:
@@ -44,7 +46,13 @@ def info(
     """
     from sciresdiff import io
 
-    _list([io.describe(path) for path in files], json, empty="no file")
+    voice = Voice(json=json)
+    tasks = [batch.Task(Path(path)) for path in files]
+
+    def tell(task: batch.Task, record: Mapping[str, Any]) -> None:
+        _show(voice, record, gap="\n" if task is not tasks[0] else "")
+
+    finish(batch.run(tasks, lambda task: io.describe(task.source), tell, failed(voice, len(tasks))))
 
 
 def _fields(value: Any) -> dict[str, Any]:
@@ -59,7 +67,12 @@ def _list(records: list[dict[str, Any]], json: bool, empty: str, gap: str = "\n"
     if not records:
         voice.say(empty)
     for i, record in enumerate(records):
-        if json:
-            voice.record(record)
-        else:
-            print(gap * (i > 0) + "\n".join(lines(plain(record))))
+        _show(voice, record, gap * (i > 0))
+
+
+def _show(voice: Voice, record: Mapping[str, Any], gap: str) -> None:
+    """One record as a JSON line, or as a block behind a gap."""
+    if voice.json:
+        voice.record(record)
+    else:
+        print(gap + "\n".join(lines(record)))

@@ -10,7 +10,7 @@ import typer
 
 from sciresdiff.cli import options as o
 from sciresdiff.cli.run import lines
-from sciresdiff.cli.voice import Voice, plain
+from sciresdiff.cli.voice import Voice
 from sciresdiff.errors import UsageError
 from sciresdiff.jobs import batch
 
@@ -108,7 +108,7 @@ def _train(values: dict[str, Any], kind: type[Any], train: Callable[..., Any]) -
     options = o.pick(kind, values, data=tuple(str(item.path) for item in found))
     voice = Voice(values["quiet"], values["verbose"], values["json"])
     if values["dry_run"]:
-        voice.record(options) if voice.json else print("\n".join(lines(plain(options))))
+        voice.record(options) if voice.json else print("\n".join(lines(options)))
         return
     state = state_file(Path(options.output))
     check_model(Path(options.output), goes_on=options.resume and state.exists(), overwrite=values["overwrite"])

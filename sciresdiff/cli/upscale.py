@@ -88,7 +88,11 @@ Assume2D = Annotated[
 ]
 Dtype = Annotated[
     str | None,
-    typer.Option(metavar="TYPE", rich_help_panel=o.OUTPUT, help="Type of a TIFF output, for instance float32."),
+    typer.Option(
+        metavar="TYPE",
+        rich_help_panel=o.OUTPUT,
+        help="Type of the pixels. Default: float32 for FITS, the input's for TIFF.",
+    ),
 ]
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import math
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -18,21 +16,6 @@ if TYPE_CHECKING:
 
 INTERVAL_S = 10.0
 """Time between two lines of progress where there is no terminal."""
-
-
-def plain(value: Any) -> Any:
-    """The value in JSON's own types; numbers that JSON does not have (NaN, infinity) become None."""
-    if is_dataclass(value) and not isinstance(value, type):
-        value = asdict(value)
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set):
-        return [plain(item) for item in value]
-    if hasattr(value, "tolist"):
-        return plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
 @dataclass
@@ -55,7 +38,9 @@ class Voice:
 
     def record(self, value: Any) -> None:
         """One JSON record, alone on its line of stdout."""
-        print(json.dumps(plain(value), ensure_ascii=False, allow_nan=False), flush=True)
+        from sciresdiff.io.jsonable import dumps
+
+        print(dumps(value), flush=True)
 
     @contextmanager
     def progress(self) -> Iterator[Progress]:

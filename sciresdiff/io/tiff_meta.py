@@ -44,6 +44,7 @@ class TiffHeader:
 
 
 def ratio(value: Any) -> float:
+    """A TIFF rational as a number; 0 where it has no denominator."""
     n, d = value if isinstance(value, tuple) else (value, 1)
     return float(n) / float(d) if d else 0.0
 
@@ -74,6 +75,7 @@ def clean_unit(unit: str) -> str:
 
 
 def parsed(xml: str) -> ET.Element | None:
+    """The root of an XML text; None where there is none, or it is broken."""
     try:
         return ET.fromstring(xml) if xml else None
     except ET.ParseError:
@@ -97,6 +99,7 @@ def _ome_size(xml: str) -> PixelSize | None:
 
 
 def to_float(text: str | None) -> float:
+    """A number in a text; 0 where there is none."""
     try:
         return float(text or 0)
     except ValueError:

@@ -194,7 +194,7 @@ def _refuse_twins(tasks: Sequence[Task]) -> None:
         seen[task.target] = task.source
 
 
-def check_target(target: Path, overwrite: bool) -> None:
+def check_target(target: Path, overwrite: bool, option: str = "--output") -> None:
     """Refuse an output that exists, or that cannot be made where it is wanted.
 
     Raises
@@ -203,12 +203,12 @@ def check_target(target: Path, overwrite: bool) -> None:
         The output exists and ``overwrite`` is off, or is a folder, or lies below a file.
     """
     if target.is_dir():
-        raise UsageError(f"--output: {target} is a folder; give a file's name")
+        raise UsageError(f"{option}: {target} is a folder; give a file's name")
     if target.exists() and not overwrite:
-        raise UsageError(f"--output: {target} exists; use --overwrite to replace it, or give another name")
+        raise UsageError(f"{option}: {target} exists; use --overwrite to replace it, or give another name")
     above = next(folder for folder in target.absolute().parents if folder.exists())
     if not above.is_dir():
-        raise UsageError(f"--output: {target} cannot be written, because {above} is a file; give another name")
+        raise UsageError(f"{option}: {target} cannot be written, because {above} is a file; give another name")
 
 
 @contextmanager

@@ -37,7 +37,7 @@ class Given:
     truth: Frame | None
     scale: int
     quantity: Quantity
-    variance: NDArray[np.float32] | None
+    variance: NDArray[np.floating[Any]] | None
     operator: Any
     """None where the blur is not known."""
     planes: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
@@ -92,11 +92,10 @@ def run(
     said: list[str] = []
     given = gather(high, low, truth, _Told(psf, kernel, target_fwhm, variance, quantity), said)
     found, others = _judge(given, methods, own, said, progress)
+    files = {"high": high, "low": low, "truth": truth}
     record = {
         "schema": records.SCHEMA,
-        "high": str(high),
-        "low": None if low is None else str(low),
-        "truth": None if truth is None else str(truth),
+        **{name: None if path is None else str(path) for name, path in files.items()},
         "scale": given.scale if low is not None else None,
         "quantity": given.quantity,
         "verdict": checks.verdict(found, own),
@@ -105,11 +104,15 @@ def run(
         "said": list(dict.fromkeys(said)),
     }
     if report:
-        from sciresdiff.report.figures import panel
-
-        title = f"{Path(high).name}: {record['verdict']}"
-        panel(evidence_of(given, 0), report, given.high.unit, title, overwrite)
+        _draw(given, report, f"{Path(high).name}: {record['verdict']}", overwrite)
     return record
+
+
+def _draw(given: Given, report: str | Path, title: str, overwrite: bool) -> None:
+    """The picture of the first plane."""
+    from sciresdiff.report.figures import panel
+
+    panel(evidence_of(given, 0), report, given.high.unit, title, overwrite)
 
 
 @dataclass(frozen=True)
@@ -228,7 +231,7 @@ def _cropped(truth: Frame, name: str | Path, image: Frame, high: str | Path, sca
     )
 
 
-def _variance(data: Frame, options: UpscaleOptions, said: list[str]) -> NDArray[np.float32] | None:
+def _variance(data: Frame, options: UpscaleOptions, said: list[str]) -> NDArray[np.floating[Any]] | None:
     """The data's variance: the plane that was given or found, as it is, else gain and read noise, else the sky."""
     if data.variance is not None and (options.variance or options.gain is None):
         return data.variance

@@ -68,6 +68,7 @@ def add_curves(rng: Rng, sub: Array, curves: Curves, value: Array, width: float 
 
 
 def strands_for(width: float) -> int:
+    """How many parallel curves draw a line of this width (sigma, fine px) without gaps."""
     return 1 if width < 0.3 else 2 * int(np.ceil(1.6 * width)) + 1
 
 

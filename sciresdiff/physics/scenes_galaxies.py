@@ -118,4 +118,5 @@ GALAXY_SHARES = (0.45, 0.2, 0.15, 0.2)
 
 
 def galaxy_light(rng: Rng, size: int, cx: float, cy: float, re: float) -> Array:
+    """A galaxy of a random kind, (size, size); ``cx``, ``cy`` its centre and ``re`` its half-light radius in px."""
     return GALAXIES[str(rng.choice(list(GALAXIES), p=GALAXY_SHARES))](rng, size, cx, cy, re)

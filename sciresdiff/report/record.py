@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import io as streams
-import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 
 from sciresdiff.checks import Result
 from sciresdiff.io.files import write_whole
+from sciresdiff.io.jsonable import plain
 
 Record = Mapping[str, Any]
 
@@ -24,27 +23,9 @@ OURS = "image"
 MARKS = {True: "ok", False: "MISSED", None: ""}
 
 
-def plain(value: Any) -> Any:
-    """The value in JSON's own types; NaN and infinity become None."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if hasattr(value, "item"):
-        return plain(value.item())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
-
-
 def as_data(results: Iterable[Result]) -> list[dict[str, Any]]:
     """Results as JSON objects; ``limit`` is a pair with None for an open end, or None."""
     return [plain(asdict(result)) for result in results]
-
-
-def dumps(record: Record) -> str:
-    """One line of JSON, without NaN."""
-    return json.dumps(plain(record), ensure_ascii=False, allow_nan=False)
 
 
 def header(record: Record) -> tuple[str, ...]:
