@@ -41,8 +41,8 @@ class Frame:
     """True where a pixel carries no information, same shape."""
     kind: Kind
     """``astro`` for FITS, ``micro`` for TIFF, unless the file says otherwise."""
-    variance: NDArray[np.float32] | None = None
-    """Variance of each pixel in unit**2, same shape; None where the file does not say."""
+    variance: NDArray[np.floating[Any]] | None = None
+    """Variance of each pixel in unit**2, same shape, float64 from a file; None where the file does not say."""
     saturated: NDArray[np.bool_] | None = None
     """True where a pixel is at the detector's limit (always part of ``mask`` too)."""
     dq: NDArray[np.int32] | None = None

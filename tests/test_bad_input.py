@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -132,6 +133,14 @@ OPTIONS: dict[str, tuple[str, int, str]] = {
     "model that is corrupt": ("--model {corrupt} --scale 2", 3, "--model"),
     "model that is foreign": ("--model {foreign} --scale 2", 3, "--model"),
     "device that is none": ("--model physics --scale 2 --kernel none --device abacus", 2, "--device"),
+    "device that is not there": ("--model physics --scale 2 --kernel none --device cuda:77", 2, "--device"),
+    "more threads than can be started": ("--model physics --scale 2 --kernel none --threads 100000", 2, "--threads"),
+    "type of pixels that is none": ("--model physics --scale 2 --kernel none --dtype bogus", 2, "--dtype"),
+    "type of pixels that FITS has not": ("--model physics --scale 2 --kernel none --dtype complex64", 2, "--dtype"),
+    "map of the gain that does not fit": ("--model physics --scale 2 --kernel none --gain {map}", 3, "--gain"),
+    "map of the gain that is missing": ("--model physics --scale 2 --kernel none --gain none.fits", 3, "none.fits"),
+    "pixel size that is no number": ("--model physics --scale 2 --kernel none --pixel-size nanum", 2, "--pixel-size"),
+    "saturation below every pixel": ("--model physics --scale 2 --kernel none --saturation -1e5", 2, "--saturation"),
     "exact mode with a kernel": (
         "--model physics --scale 2 --kernel gaussian:sigma=1px --consistency exact",
         3,
@@ -147,7 +156,9 @@ def test_an_option_that_does_not_fit_the_frame(tmp_path: Path, what: str) -> Non
     save_file({"w": np.zeros(3, "f4")}, tmp_path / "foreign.safetensors")
     bytes_of("corrupt.safetensors", b"\x10" * 100)(tmp_path)
     options, expected, message = OPTIONS[what]
-    named = options.format(corrupt=tmp_path / "corrupt.safetensors", foreign=tmp_path / "foreign.safetensors")
+    names = {"corrupt": "corrupt.safetensors", "foreign": "foreign.safetensors", "map": "map.fits"}
+    fits.writeto(tmp_path / "map.fits", np.ones((3, 3)))
+    named = options.format(**{key: tmp_path / name for key, name in names.items()})
     path = good(tmp_path)
     before = sorted(tmp_path.iterdir())
     code, lines = run("upscale", path, "-o", tmp_path / "out" / "o.fits", "-q", *named.split())
@@ -185,3 +196,104 @@ def test_an_output_format_that_is_not_written(tmp_path: Path) -> None:
     )
     assert code == 2
     assert "o.png" in lines[0]
+
+
+# Odd, but to be restored or refused in words
+
+
+PHYSICS = ("--model", "physics", "--scale", 2, "--kernel", "none", "-q")
+
+
+def upscaled(path: Path, *words: object) -> np.ndarray:
+    """The pixels of a FITS file that physics alone makes finer."""
+    output = path.with_name("o.fits")
+    assert run("upscale", path, "-o", output, *PHYSICS, *words) == (0, [])
+    return fits.getdata(output, "SCI")
+
+
+def test_a_frame_without_light_has_no_flux_ratio(tmp_path: Path) -> None:
+    path = fits_of(np.zeros((SIDE, SIDE), "f4"))(tmp_path)
+    assert not upscaled(path, "--gain", 2, "--read-noise", 3).any()
+    assert "SRDFLUX" not in fits.getheader(tmp_path / "o.fits", "SCI")
+    assert json.loads((tmp_path / "o.fits.json").read_text(), parse_constant=pytest.fail)["flux_ratio"] == [None]
+
+
+def test_maps_of_gain_and_read_noise_are_their_numbers(tmp_path: Path) -> None:
+    path = fits_of(sky())(tmp_path)
+    for name, value in (("gain", 2.0), ("noise", 3.0)):
+        fits.writeto(tmp_path / f"{name}.fits", np.full((SIDE, SIDE), value))
+    maps = upscaled(path, "--gain", tmp_path / "gain.fits", "--read-noise", tmp_path / "noise.fits")
+    assert (maps == upscaled(path, "--gain", 2, "--read-noise", 3, "--overwrite")).all()
+
+
+def test_a_small_unit_restores_like_a_large_one(tmp_path: Path) -> None:
+    pixels = sky()
+    (tmp_path / "one").mkdir()
+    small, one = (fits_of(pixels * u)(folder) for u, folder in ((np.float32(1e-30), tmp_path), (1, tmp_path / "one")))
+    ratio = upscaled(small) / upscaled(one)
+    assert np.abs(ratio / 1e-30 - 1).max() < 1e-5  # float32, whose squares of 1e-30 would be 0
+
+
+def test_numbers_that_single_precision_does_not_hold(tmp_path: Path) -> None:
+    path = fits_of(sky().astype("f8") * 1e300)(tmp_path)
+    code, lines = run("upscale", path, "-o", tmp_path / "o.fits", *PHYSICS)
+    assert code == 3
+    assert "3.4e38" in lines[0]
+
+
+def test_too_few_pixels_are_not_called_constant(tmp_path: Path) -> None:
+    pixels = sky()
+    pixels[:, 3:] = pixels[2:] = np.nan
+    code, lines = run("upscale", fits_of(pixels)(tmp_path), "-o", tmp_path / "o.fits", *PHYSICS)
+    assert code == 3
+    assert "too few valid pixels of sky (6)" in lines[0]
+
+
+def test_clipped_pixels_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "low.tif"
+    tifffile.imwrite(path, sky(254).astype("u2"))
+    code, lines = run("upscale", path, "-o", tmp_path / "o.tif", *PHYSICS[:-1], "--dtype", "uint8")
+    assert code == 0
+    assert any("clipped" in line for line in lines)
+
+
+def test_a_gain_alone_is_not_passed_over_in_silence(tmp_path: Path) -> None:
+    path = fits_of(sky())(tmp_path)
+    code, lines = run("upscale", path, "-o", tmp_path / "o.fits", *PHYSICS[:-1], "--gain", 2)
+    assert code == 0
+    assert any("--read-noise" in line for line in lines)
+
+
+def test_info_goes_on_after_a_bad_file(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["info", str(tmp_path / "none.fits"), str(good(tmp_path))])
+    assert result.exit_code == 3
+    assert "good.fits" in result.stdout
+    assert "none.fits: no such file" in result.stderr
+
+
+def test_a_table_that_exists_is_refused_before_the_work(tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("mine")
+    result = CliRunner().invoke(app, ["evaluate", str(good(tmp_path)), "--csv", str(table)])
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert table.read_text() == "mine"
+
+
+def test_a_sidecar_that_cannot_be_written_takes_its_image_along(tmp_path: Path) -> None:
+    path = good(tmp_path)
+    (tmp_path / "o.fits.json").mkdir()
+    code, lines = run("upscale", path, "-o", tmp_path / "o.fits", *PHYSICS)
+    assert code == 2
+    assert "o.fits.json" in lines[0]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["good.fits", "o.fits.json"]
+
+
+def test_a_write_that_is_cut_short_is_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(*words: object, **more: object) -> None:
+        raise OSError("43008 requested and 25408 written")  # numpy's, without an errno
+
+    monkeypatch.setattr(tifffile, "imwrite", short)
+    code, lines = run("upscale", good(tmp_path), "-o", tmp_path / "o.tif", *PHYSICS)
+    assert code == 5
+    assert "disk" in lines[0]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, PixelSize, Quantity
-from sciresdiff.io.files import existing, split_spec
+from sciresdiff.io.files import checked_type, existing, split_spec
 
 FORMATS: dict[str, str] = {
     ".fits": "fits", ".fit": "fits", ".fts": "fits", ".fits.fz": "fits", ".fits.gz": "fits", ".fit.gz": "fits",
@@ -173,12 +173,7 @@ def write(
     ResourceError
         The disk is full.
     """
-    if suffix(path).lower() not in FORMATS:
-        raise UsageError(f"{path}: not a format that is written here; one of {', '.join(FORMATS)}")
-    if suffix(path).lower() == ".fits.fz":
-        raise UsageError(f"{path}: tile-compressed FITS is read, not written; give a name in .fits or .fits.gz")
-    module = _module(_WRITERS[FORMATS[suffix(path).lower()]])
-    report: dict[str, Any] = module.write(
+    report: dict[str, Any] = _writer(path).write(
         path,
         frame,
         planes=planes or {},
@@ -189,6 +184,29 @@ def write(
         dtype=dtype,
     )
     return report
+
+
+def _writer(path: str | Path) -> Any:
+    """The module that writes a file of this name."""
+    end = suffix(path).lower()
+    if end not in FORMATS:
+        raise UsageError(f"{path}: not a format that is written here; one of {', '.join(FORMATS)}")
+    if end == ".fits.fz":
+        raise UsageError(f"{path}: tile-compressed FITS is read, not written; give a name in .fits or .fits.gz")
+    return _module(_WRITERS[FORMATS[end]])
+
+
+def checked_output(path: str | Path, dtype: str | np.dtype[Any] | None = None) -> None:
+    """Refuse, before any work, a name or a type of pixels that `write` would refuse after it.
+
+    Raises
+    ------
+    UsageError
+        The name is of no format that is written, or the type is none of `files.TYPES`.
+    """
+    _writer(path)
+    if dtype is not None:
+        checked_type(dtype)
 
 
 def describe(path: str | Path, **options: Any) -> dict[str, Any]:

@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 from sciresdiff.errors import InputError, ResourceError, SciresdiffError, UsageError
 
+TYPES = ("uint8", "int16", "uint16", "int32", "uint32", "float32", "float64")
+"""Types of pixels that can be asked for."""
+
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -113,9 +116,26 @@ def _tidy(paths: list[Path]) -> None:
 
 
 def _explained(path: Path, error: OSError) -> SciresdiffError:
-    if error.errno in _FULL:
+    if error.errno in _FULL or "requested and" in str(error):  # numpy's word for a write that was cut short
         return ResourceError(f"{path}: no room on the disk; free some, or write elsewhere")
     return UsageError(f"{path}: cannot be written ({error.strerror or first_line(error)}); give another place")
+
+
+def checked_type(dtype: str | np.dtype[Any]) -> np.dtype[Any]:
+    """A type that every format can hold.
+
+    Raises
+    ------
+    UsageError
+        Any other.
+    """
+    try:
+        wanted = np.dtype(dtype)
+    except TypeError:
+        wanted = np.dtype(object)
+    if wanted.name not in TYPES:
+        raise UsageError(f"--dtype: {dtype} is not written here; give one of {', '.join(TYPES)}")
+    return wanted
 
 
 def typed(data: NDArray[Any], dtype: str | np.dtype[Any] | None) -> tuple[NDArray[Any], int]:

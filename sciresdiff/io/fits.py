@@ -17,7 +17,7 @@ from sciresdiff.io.facts import facts_of, quantity_of, unit_of
 from sciresdiff.io.files import split_spec
 from sciresdiff.io.fits_open import Source, choose, is_image, opened, pixels_of, role_of
 from sciresdiff.io.fits_planes import with_planes
-from sciresdiff.io.planes import OUR_PLANES
+from sciresdiff.io.planes import OUR_PLANES, in_single
 
 Array = NDArray[Any]
 
@@ -80,11 +80,7 @@ def _axes(path: Path, shape: tuple[int, ...], axes: str | None) -> str:
 
 
 def _frame(source: Source, data: Array, axes: str, size: float | PixelSize | None) -> Frame:
-    planes = data.reshape(-1, *data.shape[-2:]).astype(np.float32)
-    bad = ~np.isfinite(planes)
-    if bad.all():
-        raise InputError(f"{source.path}: all pixels are NaN or infinite; nothing to restore from")
-    planes[bad] = np.nan
+    planes, bad = in_single(source.path, data.reshape(-1, *data.shape[-2:]))
     headers = source.headers
     if not isinstance(size, PixelSize | None):
         size = PixelSize(float(size), float(size), "arcsec")

@@ -113,7 +113,7 @@ def _plane(kept: FitsHeader, name: str, plane: Array, science: fits.ImageHDU, un
     if name == "KERNEL":
         return fits.ImageHDU(plane.astype(np.float64), name=name, ver=kept.version)
     shaped = plane.reshape(science.shape) if plane.size == science.data.size else plane
-    kind = np.int32 if plane.dtype.kind in "biu" else np.float32
+    kind: Any = np.int32 if plane.dtype.kind in "biu" else plane.dtype if name == "VAR" else np.float32
     hdu = fits.ImageHDU(shaped.astype(kind), wcs.wcs_cards(science.header), name=name, ver=kept.version)
     units = {"ERR": unit, "VAR": f"({unit})**2" if unit else None}
     if units.get(name):
@@ -127,7 +127,7 @@ def _rest(hdu: Any, scale: float) -> Any:
 
 def _stamp(header: fits.Header, provenance: Mapping[str, object], history: Sequence[str]) -> None:
     for key, told in provenance.items():
-        if told is not None:
+        if told is not None and not (isinstance(told, float) and not np.isfinite(told)):  # a card holds no NaN
             header[key] = told if isinstance(told, bool | int | float | str) else str(told)
     for line in history:
         header.add_history(line.encode("ascii", "replace").decode())

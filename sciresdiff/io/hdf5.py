@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, PixelSize, Quantity
 from sciresdiff.io.files import existing, first_line, split_spec, typed, write_whole
-from sciresdiff.io.planes import settled
+from sciresdiff.io.planes import in_single, settled
 
 Array = NDArray[Any]
 IMAGE = "image"
@@ -215,11 +215,7 @@ def _frame(
     quantity: Quantity | None,
     size: float | PixelSize | None,
 ) -> Frame:
-    pixels = data.reshape(-1, *data.shape[-2:]).astype(np.float32)
-    bad = ~np.isfinite(pixels)
-    if bad.all():
-        raise InputError(f"{path}: all pixels are NaN or infinite; nothing to restore from")
-    pixels[bad] = np.nan
+    pixels, bad = in_single(path, data.reshape(-1, *data.shape[-2:]))
     unit: Any = str(told.get("pixel_unit", "arcsec"))
     if size is None and "pixel_size" in told:
         size = PixelSize(float(told["pixel_size"][0]), float(told["pixel_size"][1]), unit)

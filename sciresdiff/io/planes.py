@@ -88,12 +88,31 @@ def to_variance(data: Array, *names: str) -> Array:
     return _positive(data)
 
 
+def in_single(path: Path, stack: Array) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Planes (planes, Y, X) in single precision, NaN where there is no number, and True there.
+
+    Raises
+    ------
+    InputError
+        No number at all, or one beyond 3.4e38.
+    """
+    with np.errstate(over="ignore"):
+        planes = stack.astype(np.float32)
+    bad = ~np.isfinite(planes)
+    if np.isfinite(stack[bad]).any():
+        raise InputError(f"{path}: values beyond 3.4e38 are not held here; bring the image to a larger unit")
+    if bad.all():
+        raise InputError(f"{path}: all pixels are NaN or infinite; nothing to restore from")
+    planes[bad] = np.nan
+    return planes, bad
+
+
 def settled(frame: Frame, variance: Array) -> Frame:
     """Mask the pixels without a variance; they get the median of the others, so that arithmetic stays finite."""
     good = np.isfinite(variance)
     if not good.any():
         raise InputError("variance: no pixel has one above 0; give another plane, or gain and read noise")
-    filled = np.where(good, variance, np.median(variance[good])).astype(np.float32)
+    filled = np.where(good, variance, np.median(variance[good])).astype(np.float64)  # 1e-20 squared is 0 in single
     return frame.with_(variance=filled, mask=frame.mask | ~good)
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sciresdiff.errors import InputError
 from sciresdiff.frame import Frame, PixelSize, Quantity
 from sciresdiff.io.files import existing, first_line, split_spec
-from sciresdiff.io.planes import settled, to_variance
+from sciresdiff.io.planes import in_single, settled, to_variance
 from sciresdiff.io.tiff_meta import TiffHeader, optics, parsed, provenance, ratio, size_of, to_float
 
 Array = NDArray[Any]
@@ -43,11 +43,7 @@ def read(
     """
     file, _ = split_spec(path)
     data, header, said = _load(file, axes)
-    planes = to_planes(data, header.axes).astype(np.float32)
-    bad = ~np.isfinite(planes)
-    if bad.all():
-        raise InputError(f"{file}: all pixels are NaN or infinite; nothing to restore from")
-    planes[bad] = np.nan
+    planes, bad = in_single(file, to_planes(data, header.axes))
     header = _sized(header, pixel_size)
     facts = optics(header.ome)
     if header.pixel_size is None:

@@ -48,6 +48,7 @@ def run(path: str | Path, output: str | Path, options: DegradeOptions) -> dict[s
     """
     if Path(output).exists() and not options.overwrite:
         raise UsageError(f"--output: {output} exists; give --overwrite or another name")
+    io.checked_output(output)
     _refuse(options)
     if options.pairs:
         pairs.refuse(options)
@@ -138,7 +139,7 @@ def _write(frame: Frame, output: Path, options: DegradeOptions, plan: Plan, done
     if kernel is not None:
         planes["KERNEL"] = kernel
     if all(d.variance is not None for d in done):
-        planes["VAR"] = np.stack([d.variance for d in done if d.variance is not None]).astype(np.float32)
+        planes["VAR"] = _slim(np.stack([d.variance for d in done if d.variance is not None]))
     drawn = _drawn(plan, done)
     history = [f"sciresdiff {sciresdiff.__version__} degrade: scale {plan.scale}, {plan.quantity}, kernel {plan.spec}"]
     history += [f"sciresdiff degrade: {key} {x}" for key, x in drawn.items() if key != "kernel"]
@@ -161,6 +162,12 @@ def _write(frame: Frame, output: Path, options: DegradeOptions, plan: Plan, done
         "version": sciresdiff.__version__,
         **wrote,
     }
+
+
+def _slim(variance: NDArray[np.float64]) -> NDArray[np.floating[Any]]:
+    """In single precision, unless that has no number so small."""
+    small = bool((variance[variance > 0] < np.finfo(np.float32).tiny).any())
+    return variance if small else variance.astype(np.float32)
 
 
 def _drawn(plan: Plan, done: list[physics.Low]) -> dict[str, Any]:

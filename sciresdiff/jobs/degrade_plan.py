@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sciresdiff import io
-from sciresdiff.errors import InputError
 from sciresdiff.frame import Frame, Quantity
+from sciresdiff.jobs.variance import detector_map
 from sciresdiff.physics import degrade as physics
 from sciresdiff.physics import psf
 from sciresdiff.physics import recipe as recipes
@@ -107,26 +106,15 @@ def _kernel(frame: Frame, spec: str) -> tuple[NDArray[np.float64] | None, str]:
 def _given(frame: Frame, options: DegradeOptions) -> dict[str, Any]:
     """Fields of the detector that are stated, maps read."""
     given: dict[str, Any] = {}
+    coarse = tuple(n // options.scale for n in frame.pixels.shape[1:])
     for name in ("gain", "read_noise"):
         told = getattr(options, name)
         if told is not None:
-            given[name] = _map(frame, name, told, options.scale) if isinstance(told, str) else float(told)
+            given[name] = detector_map(name, told, coarse) if isinstance(told, str) else float(told)
     for name in ("sky", "dark", "full_well", "bits"):
         if getattr(options, name):
             given[name] = getattr(options, name)
     return given
-
-
-def _map(frame: Frame, name: str, path: str, scale: int) -> NDArray[np.float64]:
-    """A detector map, one number for every coarse pixel."""
-    image = io.read_image(path)
-    wanted = tuple(n // scale for n in frame.pixels.shape[1:])
-    if image.shape != wanted:
-        option = "--" + name.replace("_", "-")
-        raise InputError(
-            f"{option}: {path} has shape {image.shape}, but the coarse frame has {wanted}; give one that fits"
-        )
-    return image
 
 
 def _detector(given: dict[str, Any]) -> Detector | None:
@@ -137,6 +125,7 @@ def _detector(given: dict[str, Any]) -> Detector | None:
 def degraded(
     high: NDArray[np.float64], plan: Plan, rng: np.random.Generator, planes: dict[str, NDArray[Any] | None]
 ) -> physics.Low:
+    """A plane of the fine image, carried through a plan; ``planes`` has its mask, variance and saturated pixels."""
     if plan.first is None:
         return _once(high, plan, rng, planes)
     before = _once(high, plan.first, rng, planes)
@@ -161,4 +150,5 @@ def _once(
 
 
 def whole_kernel(plan: Plan) -> NDArray[np.float64] | None:
+    """The blur of all stages together, on the fine grid; None without any."""
     return plan.kernel if plan.first is None else physics.compose(plan.first.kernel, plan.kernel)

@@ -20,12 +20,12 @@ class UpscaleOptions:
     target_fwhm: float | None = None
     """FWHM of the wanted image's PSF, output px."""
     quantity: Quantity | None = None
-    gain: float | None = None
-    """Electrons per unit of the file."""
-    read_noise: float | None = None
-    """Electrons."""
-    offset: float | None = None
-    """The value of a dark pixel, in the file's unit."""
+    gain: float | str | None = None
+    """Electrons per unit of the file; a number, or the file of a map."""
+    read_noise: float | str | None = None
+    """Electrons, likewise."""
+    offset: float | str | None = None
+    """The value of a dark pixel, in the file's unit, likewise."""
     variance: str | None = None
     mask: str | None = None
     saturation: float | None = None
@@ -51,7 +51,7 @@ def pixel_size_of(text: str | None) -> PixelSize | None:
 
     Raises
     ------
-    UsageError : no number, or another unit.
+    UsageError : no number above 0, or another unit.
     """
     if text is None:
         return None
@@ -62,5 +62,6 @@ def pixel_size_of(text: str | None) -> PixelSize | None:
                 side = float(text.removesuffix(unit)) * factor
             except ValueError:
                 break
-            return PixelSize(side, side, base)  # type: ignore[arg-type]
+            if 0 < side < float("inf"):
+                return PixelSize(side, side, base)  # type: ignore[arg-type]
     raise UsageError(f"--pixel-size: {text!r} is no size; give a number with arcsec, um or nm, for example 0.11um")

@@ -26,7 +26,7 @@ class Resolved:
     frame: Frame
     scale: int
     quantity: Quantity
-    variance: NDArray[np.float32]
+    variance: NDArray[np.float64]
     kernel: NDArray[np.float64] | None
     target_fwhm: float | None
     """Output px; None where only a kernel is known: the target is then whatever image the kernel speaks of."""
@@ -66,9 +66,18 @@ def resolve(path: str | Path, options: UpscaleOptions) -> Resolved:
 
 
 def saturated(frame: Frame, options: UpscaleOptions) -> Frame:
-    """The frame with pixels at or above ``--saturation`` masked."""
+    """The frame with pixels at or above ``--saturation`` masked.
+
+    Raises
+    ------
+    UsageError : no finite number, or one that masks every pixel.
+    """
     if options.saturation is None:
         return frame
+    if not options.saturation > np.nanmin(frame.pixels):
+        raise UsageError(
+            f"--saturation: {options.saturation:g} is not above the frame's darkest pixel; give a higher one"
+        )
     full = frame.pixels >= options.saturation
     old = frame.saturated if frame.saturated is not None else np.zeros_like(full)
     return frame.with_(saturated=full | old, mask=frame.mask | full)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import fields, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from sciresdiff import __version__, io
 from sciresdiff.errors import UsageError
 from sciresdiff.frame import Frame
+from sciresdiff.io.jsonable import write_json
 from sciresdiff.jobs.batch import Progress, no_progress
 from sciresdiff.jobs.options import UpscaleOptions
 from sciresdiff.jobs.resolve import Resolved, resolve
@@ -65,6 +65,7 @@ def run(
 
     if Path(output).exists() and not options.overwrite:
         raise UsageError(f"--output: {output} exists; give --overwrite or another name")
+    io.checked_output(output, options.dtype)
     if options.threads:
         torch.set_num_threads(options.threads)
     resolved = resolve(path, options)
@@ -160,7 +161,7 @@ def write(
         "quantity": resolved.quantity,
         "target_fwhm_px": resolved.target_fwhm,
         "sources": resolved.sources,
-        "said": list(resolved.said),
+        "said": [*resolved.said, *clipping(wrote["clipped"])],
         "chi2": [r.chi2 for r in done],
         "flux_ratio": [r.flux_ratio for r in done],
         "gated_share": [float(r.gate.mean()) for r in done],
@@ -171,8 +172,22 @@ def write(
         "version": __version__,
         **wrote,
     }
-    write_json(output.with_name(output.name + ".json"), record)
+    try:
+        write_json(output.with_name(output.name + ".json"), record)
+    except BaseException:  # an image without its sidecar is half an output
+        for file in wrote["files"]:
+            Path(file).unlink(missing_ok=True)
+        raise
     return record
+
+
+def clipping(pixels: int) -> list[str]:
+    """What the user is told of pixels that an integer type could not hold."""
+    return (
+        [f"dtype: {pixels} pixels are beyond the integer type and clipped; --dtype float32 keeps them"]
+        if pixels
+        else []
+    )
 
 
 def judged_plane(resolved: Resolved, done: Restored, plane: int) -> list[dict[str, Any]]:
@@ -239,10 +254,3 @@ def history(options: UpscaleOptions, resolved: Resolved) -> list[str]:
     lines = [f"sciresdiff {__version__} upscale {text}".rstrip()]
     notes = [line for line in resolved.said if os.sep not in line]
     return lines + notes
-
-
-def write_json(path: Path, record: dict[str, Any]) -> None:
-    """Write JSON whole or not at all."""
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(json.dumps(record, indent=1, sort_keys=True, default=str) + "\n")
-    os.replace(beside, path)
