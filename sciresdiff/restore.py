@@ -25,7 +25,7 @@ from sciresdiff.errors import InputError
 from sciresdiff.frame import Quantity
 from sciresdiff.model import Model
 from sciresdiff.normalize import background
-from sciresdiff.physics.consistency import Data, close_flux, consistent, richardson_lucy, support
+from sciresdiff.physics.consistency import Data, close_flux, consistent, richardson_lucy, row_sums, solve, support
 from sciresdiff.physics.operators import Operator
 from sciresdiff.prior import Estimate, bounded_below, box, contrast, finer, kernel_features, pedestal
 from sciresdiff.refiner import condition, framed
@@ -41,6 +41,8 @@ PRIOR_ITERATIONS = 16
 """Chebyshev iterations between the stages of the prior."""
 FINAL_ITERATIONS = 40
 """Chebyshev iterations of the last consistency step."""
+REFRESH_ITERATIONS = 24
+"""The same, of the step that ends a draw."""
 MODEL_ERROR = 0.002
 """Share of the signal by which the stated kernel may be wrong, as the gate and the model see it."""
 
@@ -254,12 +256,34 @@ def draws_of(
     """
     known = condition(data, best, kernel) if refines(model, settings) else kernel
     for draw in range(settings.samples if model is None or refines(model, settings) else 0):
-        centre, extra = best.x, 1.0
-        if model:
-            centre = refined(data, best, known, model, settings, draw)
-            extra = float(model.card.get("calibration", {}).get("extra", 0.0))
-        noise = extra * deviation(data, best.w, settings.seed, draw) if extra else torch.zeros_like(centre)
-        yield centre, noise
+        if model is None or model.method is None:
+            yield best.x, deviation(data, best.w, settings.seed, draw)
+            continue
+        last = model.method.path(settings.steps).at(1)
+        left = best.w * (last.s / float(np.hypot(last.a, last.s)))
+        centre, noise = refreshed(data, refined(data, best, known, model, settings, draw), left, settings.seed, draw)
+        extra = float(model.card.get("calibration", {}).get("extra", 0.0))
+        yield centre, noise + extra * deviation(data, best.w, settings.seed, draw) if extra else noise
+
+
+def refreshed(data: Data, x: Tensor, w: Tensor, seed: int, draw: int) -> tuple[Tensor, Tensor]:
+    """A draw held to the data once more, and the noise that this takes out of it.
+
+    The step x + Sigma A^T (A Sigma A^T + N)^-1 (y - A x) turns a residual r into (1 - h) r with h = S / (S + N) and
+    S = A Sigma A^T.  A draw's residual has the variance N; what the step takes, N (1 - (1 - h)^2), is put back by
+    perturbing the data with noise of variance N (2 - h) / h, so that its chi2 stays 1 where it was 1 and comes to 1
+    where the draw was wrong by more than the noise (h near 1).
+
+    Returns
+    -------
+    What is held, and the noise to be added to it; both (B, 1, s*h, s*w).
+    """
+    w2 = w.square()
+    signal = row_sums(data.operator, w2, torch.zeros_like(data.noise))
+    share = signal / (signal + data.noise)
+    n = (data.noise * (2 - share) / share.clamp_min(1e-6)).sqrt() * gaussian(data.noise, seed, draw, 1_000_002)
+    noise = w2 * data.operator.adjoint(solve(data, w2, n * data.valid, REFRESH_ITERATIONS))
+    return consistent(data, x, w2, REFRESH_ITERATIONS), noise
 
 
 def refines(model: Model | None, settings: Settings) -> bool:
