@@ -14,6 +14,7 @@ from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, PixelSize, Quantity
 from sciresdiff.jobs.options import UpscaleOptions, pixel_size_of
 from sciresdiff.jobs.variance import variance_of
+from sciresdiff.normalize import background
 
 if TYPE_CHECKING:
     from sciresdiff.model import Model
@@ -36,6 +37,9 @@ class Resolved:
     said: tuple[str, ...] = ()
     sources: dict[str, str] = field(default_factory=dict)
     """Where scale, quantity, noise and PSF came from."""
+
+PSF_DOUBT = {"--psf": 0.01, "header": 0.03, "measured": 0.03}
+"""Relative error of a PSF by where it came from; a kernel that is given, or that ``degrade`` wrote, is exact."""
 
 
 def resolve(path: str | Path, options: UpscaleOptions) -> Resolved:
@@ -61,6 +65,7 @@ def resolve(path: str | Path, options: UpscaleOptions) -> Resolved:
     scale, model, name = model_of(frame, options, said, sources)
     variance = variance_of(frame, options, said, sources)
     kernel, target = kernel_of(path, frame, options, scale, said, sources)
+    variance = doubted(frame, variance, sources["psf"], said)
     warn_range(model, kernel, scale, said)
     return Resolved(frame, scale, quantity, variance, kernel, target, model, name, tuple(said), sources)
 
@@ -174,6 +179,19 @@ def kernel_of(
     said.extend(lines)
     said.append(f"psf: measured from {used} sources of {path}")
     return psf.kernel_from_psf(found, pixel=frame.pixel_size, scale=scale, target_fwhm_px_fine=target), target
+
+
+def doubted(frame: Frame, variance: NDArray[np.float64], source: str, said: list[str]) -> NDArray[np.float64]:
+    """The variance and, squared, what an imperfectly known PSF may get wrong of the light above the sky.
+
+    Without it bright cores, whose noise is small beside that error, force rings on their surroundings.
+    """
+    share = PSF_DOUBT.get(source, 0.0)
+    if not share:
+        return variance
+    said.append(f"psf: taken as known to {100 * share:g} % of the light above the sky, which the variance now holds")
+    skies = np.array([background(p.pixels[0], p.mask[0])[0] for p in frame])[:, None, None]
+    return variance + (share * (frame.pixels - skies)) ** 2
 
 
 def stated_psf(frame: Frame) -> str | None:
