@@ -264,6 +264,14 @@ def test_a_gain_alone_is_not_passed_over_in_silence(tmp_path: Path) -> None:
     assert any("--read-noise" in line for line in lines)
 
 
+def test_a_variance_that_is_given_wins_over_a_gain(tmp_path: Path) -> None:
+    path = good(tmp_path)
+    plain = upscaled(path)
+    words = ("--variance", "VAR", "--gain", 1e-3, "--read-noise", 5)
+    assert (upscaled(path, *words, "--overwrite") == plain).all()
+    assert (upscaled(path, "--gain", 1e-3, "--overwrite") == plain).all()  # a gain alone leaves the file's plane
+
+
 def test_info_goes_on_after_a_bad_file(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["info", str(tmp_path / "none.fits"), str(good(tmp_path))])
     assert result.exit_code == 3

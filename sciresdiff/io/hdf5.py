@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -272,10 +273,12 @@ def write(
         attrs |= {"pixel_size": (frame.pixel_size.y, frame.pixel_size.x), "pixel_unit": frame.pixel_size.unit}
 
     def save(temporary: Path) -> None:
-        with h5py.File(temporary, "w") as file:
+        buffer = io.BytesIO()  # on a full disk the HDF5 library brings the process down; plain writing does not
+        with h5py.File(buffer, "w") as file:
             file.create_dataset(IMAGE, data=data, track_times=False)
             for name, plane in planes.items():
                 file.create_dataset({"VAR": "variance"}.get(name, name.lower()), data=plane, track_times=False)
             file.attrs.update(attrs)
+        temporary.write_bytes(buffer.getbuffer())
 
     return {"clipped": clipped, "files": write_whole({Path(path): save}, overwrite=overwrite)}

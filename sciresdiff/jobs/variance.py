@@ -21,14 +21,20 @@ CORRELATED = 1.1
 
 
 def variance_of(frame: Frame, options: UpscaleOptions, said: list[str], sources: dict[str, str]) -> NDArray[np.float64]:
-    """The variance of every pixel: option, plane of the file, gain and read noise, else the scatter of the sky."""
-    if frame.variance is not None and options.gain is None:
-        sources["noise"] = "--variance" if options.variance else "file"
-        return inflated(frame, frame.variance.astype(np.float64), said, sources)
-    detector = detector_of(frame, options, said, sources)
-    if detector is None:
+    """The variance of every pixel.
+
+    That of ``--variance``, else of ``--gain`` with a read noise, else of a plane of the file, else of the header's
+    gain and read noise, else the scatter of the sky.
+    """
+    plane = frame.variance
+    if plane is None or (options.variance is None and options.gain is not None):
+        detector = detector_of(frame, options, said, sources)
+        if detector is not None:
+            return inflated(frame, np.asarray(detector.variance(frame.pixels), np.float64), said, sources)
+    if plane is None:
         return sky_scatter(frame, said, sources)
-    return inflated(frame, np.asarray(detector.variance(frame.pixels), np.float64), said, sources)
+    sources["noise"] = "--variance" if options.variance else "file"
+    return inflated(frame, plane.astype(np.float64), said, sources)
 
 
 def detector_of(frame: Frame, options: UpscaleOptions, said: list[str], sources: dict[str, str]) -> Detector | None:
