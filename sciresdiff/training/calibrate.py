@@ -6,7 +6,7 @@ The frames go through the same recipe as a user's; their truth has no grain of i
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -81,7 +81,8 @@ def calibrated_card(model: Model, recipe: DataRecipe, seed: int, count: int = 24
     mean over the frames; it stands for the variance that few steps leave out.
     """
     bare = model.with_card(calibration={})
-    known = list(frames(recipe, seed, count))
+    # grain of a truth is not in the data's noise, nor is it what ERR speaks of
+    known = list(frames(replace(recipe, grain_share=0.0), seed, count))
     chi2 = {extra: draw_chi2(bare, known[: count // 2], extra) for extra in (0.0, 0.5)}
     slope = (chi2[0.5] - chi2[0.0]) / 0.25  # chi2 grows with the square of what is added
     extra = float(np.sqrt(np.clip((1 - chi2[0.0]) / slope, 0, 1))) if slope > 0 else 0.0
