@@ -142,7 +142,7 @@ def calibration(data: Path, out: Path) -> None:
     from sciresdiff.training.data import DataRecipe
 
     def decibel(known: Known, x: Any) -> float:
-        return float(10 * np.log10(np.ptp(known.truth) ** 2 / ((x - known.truth) ** 2).mean()))
+        return float(10 * np.log10(max(np.ptp(known.truth), 1e-3) ** 2 / ((x - known.truth) ** 2).mean()))
 
     for name in ("astro-x4", "astro-x2", "micro-x2"):
         model = models.load(name)
@@ -165,7 +165,9 @@ def calibration(data: Path, out: Path) -> None:
             f"calibration {name}",
             coverage_sky=float(inside[~bright].mean()),
             coverage_sources=float(inside[bright].mean()),
-            chi2_draw=float(np.mean(chi2)),
+            chi2_draw_median=float(np.median(chi2)),
+            chi2_draw_mean=float(np.mean(chi2)),
+            chi2_draw_within=float(np.mean((np.array(chi2) > 0.9) & (np.array(chi2) < 1.1))),
             prior_minus_mean_db=float(np.mean(lost)),
             worst_db=float(np.max(lost)),
         )

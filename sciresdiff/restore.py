@@ -384,7 +384,10 @@ def restore(
             kept.append(units.image(centre + noise))
         progress(2 + moments.count, total, "draws")
     count = moments.count
-    x, spread = (best.x + moments.mean(), moments.spread()) if count > 1 else (best.x + moments.last, best.w)
+    share = float(model.card.get("calibration", {}).get("mean_share", 1.0)) if model else 1.0
+    x, spread = best.x + moments.last, best.w
+    if count > 1:
+        x, spread = best.x + share * moments.mean(), moments.spread()
     if count > 1 or mode == "exact":
         x = settled(data, x, w2, mode)
     _, amplitude = contrast(best.x, data.noise, scale)
