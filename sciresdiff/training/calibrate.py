@@ -99,7 +99,7 @@ def calibrated_card(model: Model, recipe: DataRecipe, seed: int, count: int = 24
 def mean_share(model: Model, known: list[Known]) -> float:
     """How far the mean over draws is followed, away from the prior's mean: the share that surely gains most decibels.
 
-    The mean gain less its standard error decides, so that chance among a few frames does not.
+    The mean gain less two standard errors decides, so that chance among a few frames does not.
 
     The prior is trained for the mean, the refiner for draws; eight of them and a few steps need not mean better.
     """
@@ -113,7 +113,7 @@ def mean_share(model: Model, known: list[Known]) -> float:
         error, step = (k.truth - alone).astype(np.float64), (drawn - alone).astype(np.float64)
         for share, found in gains.items():
             found.append(float(np.log((error**2).mean() / ((error - share * step) ** 2).mean())))
-    return max(gains, key=lambda share: float(np.mean(gains[share]) - np.std(gains[share]) / len(known) ** 0.5))
+    return max(gains, key=lambda share: float(np.mean(gains[share]) - 2 * np.std(gains[share]) / len(known) ** 0.5))
 
 
 def draw_chi2(model: Model, known: list[Known], extra: float) -> float:
