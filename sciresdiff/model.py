@@ -46,6 +46,12 @@ class Model:
         """Fine pixels per coarse pixel and axis."""
         return self.prior.config.scale
 
+    @property
+    def calibration(self) -> dict[str, Any]:
+        """What the calibration found, empty before there was one."""
+        found: dict[str, Any] = self.card.get("calibration", {})
+        return found
+
     def with_card(self, **entries: Any) -> Model:
         """A copy whose card has more entries."""
         return replace(self, card={**self.card, **entries})

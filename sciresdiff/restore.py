@@ -181,6 +181,16 @@ def blended(model: Estimate, physics: Estimate, gate: Tensor) -> Estimate:
     )
 
 
+def modelled(
+    data: Data, physics: Estimate, kernel: Tensor, model: Model, settings: Settings
+) -> tuple[Estimate, Tensor]:
+    """The prior's estimate, the physics' where the gate is open, and the gate."""
+    run = tiled(settings, model.prior.receptive_px, int(getattr(model.prior.stages[0], "multiple_of", 1)))
+    best = model.prior(data, kernel, run, PRIOR_ITERATIONS, FINAL_ITERATIONS)[-1]
+    gate = gate_of(data, best.x, physics.x)
+    return blended(best, physics, gate), gate
+
+
 def settled(data: Data, x: Tensor, w2: Tensor, mode: Consistency) -> Tensor:
     """An estimate brought to what a mode promises: the flux of cells (``noise``) or of every pixel (``exact``).
 
@@ -262,7 +272,7 @@ def draws_of(
         last = model.method.path(settings.steps).at(1)
         left = best.w * (last.s / float(np.hypot(last.a, last.s)))
         centre, noise = refreshed(data, refined(data, best, known, model, settings, draw), left, settings.seed, draw)
-        extra = float(model.card.get("calibration", {}).get("extra", 0.0))
+        extra = float(model.calibration.get("extra", 0.0))
         yield centre, noise + extra * deviation(data, best.w, settings.seed, draw) if extra else noise
 
 
@@ -294,7 +304,7 @@ def refines(model: Model | None, settings: Settings) -> bool:
 def calibrated(spread: Tensor, amplitude: Tensor, data: Data, model: Model | None, settings: Settings) -> Tensor:
     """A spread times the model's calibration factor, a function of the local signal-to-noise ratio."""
     name = "err" if refines(model, settings) and settings.samples > 1 else "prior_err"
-    table = model.card.get("calibration", {}).get(name) if model else None
+    table = model.calibration.get(name) if model else None
     if not table:
         return spread
     s = data.operator.scale
@@ -368,12 +378,7 @@ def restore(
     total = 2 + settings.samples
     physics = physics_only(data)
     progress(1, total, "physics")
-    best, gate = physics, torch.ones_like(physics.x)
-    if model:
-        run = tiled(settings, model.prior.receptive_px, int(getattr(model.prior.stages[0], "multiple_of", 1)))
-        best = model.prior(data, features, run, PRIOR_ITERATIONS, FINAL_ITERATIONS)[-1]
-        gate = gate_of(data, best.x, physics.x)
-        best = blended(best, physics, gate)
+    best, gate = modelled(data, physics, features, model, settings) if model else (physics, torch.ones_like(physics.x))
     mode, w2 = settings.consistency, best.w.square()
     best = replace(best, x=settled(data, best.x if mode == "noise" else best.guess, w2, mode))
     progress(2, total, "prior")
@@ -384,15 +389,14 @@ def restore(
             kept.append(units.image(centre + noise))
         progress(2 + moments.count, total, "draws")
     count = moments.count
-    share = float(model.card.get("calibration", {}).get("mean_share", 1.0)) if model else 1.0
+    share = float(model.calibration.get("mean_share", 1.0)) if model else 1.0
     x, spread = best.x + moments.last, best.w
     if count > 1:
         x, spread = best.x + share * moments.mean(), moments.spread()
     if count > 1 or mode == "exact":
         x = settled(data, x, w2, mode)
     _, amplitude = contrast(best.x, data.noise, scale)
-    flat = F.avg_pool2d(best.w.square(), scale)
-    flat = F.interpolate(box(flat, 8), scale_factor=float(scale), mode="nearest")
+    flat = finer(box(F.avg_pool2d(w2, scale), 8), scale)
     return Restored(
         units.image(x),
         units.spread(calibrated(spread, amplitude, data, model, settings)),

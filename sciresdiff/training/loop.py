@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -206,8 +206,3 @@ def fit(
             last = time.monotonic()
     report()
     return state
-
-
-def with_budget(options: LoopOptions, minutes: float | None, images: int | None) -> LoopOptions:
-    """The options with a budget given by the user."""
-    return replace(options, minutes=minutes, images=images)
