@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from sciresdiff.checks.check import Check
 from sciresdiff.checks.evidence import Evidence, Mask, Result
 
 WIDTH_90 = 1.645
@@ -62,3 +63,25 @@ def support_fraction(evidence: Evidence) -> Result | None:
         return None
     value = float((evidence.support[part] * weight).sum() / weight.sum())
     return Result("support_fraction", value, "", evidence.bright_name, meaning="structure that the data fix")
+
+
+CHECKS = {
+    "coverage_68": Check(
+        coverage_68,
+        "Share of the pixels whose truth lies within one ERR; 0.68 where the claimed errors are the real ones.",
+        "A truth with noise of its own lowers it.",
+        ("err", "truth"),
+    ),
+    "coverage_90": Check(
+        coverage_90,
+        "Share of the pixels whose truth lies within 1.645 ERR; 0.90 where the claimed errors are the real ones.",
+        "A truth with noise of its own lowers it.",
+        ("err", "truth"),
+    ),
+    "support_fraction": Check(
+        support_fraction,
+        "How much of the structure the data fix by themselves; the rest is supplied by the model.",
+        "It is the word of the method that made the image.",
+        ("support",),
+    ),
+}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from sciresdiff.checks.check import Check
 from sciresdiff.checks.evidence import Array, Evidence, Mask, Range, Result
 from sciresdiff.checks.limits import LIMITS
+from sciresdiff.frame import Kind
 
 
 def _residual(evidence: Evidence) -> Array | None:
@@ -27,14 +29,12 @@ def _chi2(evidence: Evidence, name: str, region: str, part: Mask | None) -> Resu
     if n == 0:
         return None
     meaning = f"mean of ((data - re-degraded image) / sigma)^2 over {n} coarse px; below 1 the noise is fitted"
-    return Result(name, float(squares[chosen].mean()), "", region, _widened(name, n), meaning=meaning)
+    return Result(name, float(squares[chosen].mean()), "", region, _widened(evidence.kind, name, n), meaning=meaning)
 
 
-def _widened(name: str, n: int) -> Range | None:
+def _widened(kind: Kind, name: str, n: int) -> Range | None:
     """The limits of a chi-square of n degrees of freedom, further apart by 3 of its standard deviations."""
-    if name not in LIMITS:
-        return None
-    low, high = LIMITS[name].low, LIMITS[name].high
+    low, high = LIMITS[kind][name].low, LIMITS[kind][name].high
     chance = 3 * np.sqrt(2 / n)
     return None if low is None else max(0.0, low - chance), None if high is None else high + chance
 
@@ -58,3 +58,25 @@ def chi2_sky(evidence: Evidence) -> Result | None:
     """`chi2` over the darker half of the coarse pixels, by the re-degraded truth (else image)."""
     part = evidence.sky_low
     return None if part is None else _chi2(evidence, "chi2_sky", evidence.dark_name, part)
+
+
+CHECKS = {
+    "chi2": Check(
+        chi2,
+        "Whether the image, measured again, gives the data within their noise: 1 for a draw, below 1 for a mean.",
+        "What the blur hides; and a wrong kernel or variance moves it as much as a wrong image.",
+        ("low", "variance", "operator"),
+    ),
+    "chi2_sources": Check(
+        chi2_sources,
+        "The same, where the light is.",
+        "Bright cores magnify every error of the kernel.",
+        ("low", "variance", "operator"),
+    ),
+    "chi2_sky": Check(
+        chi2_sky,
+        "The same, on the darker half: far below 1 the noise was drawn into the image.",
+        "Structure below the noise.",
+        ("low", "variance", "operator"),
+    ),
+}

@@ -75,6 +75,10 @@ class Evidence:
     """(Y, X), 0..1."""
     draws: Array | None = None
     """(K, Y, X)."""
+    trust: Array | None = None
+    """(Y, X), 1 where the image is to be trusted, else 0."""
+    again: Callable[[Array], Array] | None = None
+    """Makes the image of other data (h, w) of the same noise, mask and blur, in the same way: (Y, X)."""
     kind: Kind = "astro"
     quantity: Quantity = "sum"
     target_fwhm_px: float | None = None
@@ -84,7 +88,7 @@ class Evidence:
 
     def other(self, high: Array) -> Evidence:
         """The same data and truth with another image, which claims no errors."""
-        return replace(self, high=high, err=None, support=None, draws=None, target_fwhm_px=None)
+        return replace(self, high=high, err=None, support=None, draws=None, trust=None, again=None, target_fwhm_px=None)
 
     def once(self, name: str, make: Callable[[], Any]) -> Any:
         """Something that depends on low and truth only, made at the first call."""

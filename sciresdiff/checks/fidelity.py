@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from sciresdiff.checks.check import Check
 from sciresdiff.checks.evidence import Array, Evidence, Mask, Result
 
 WINDOW = 7
@@ -96,3 +97,32 @@ def nrmse(evidence: Evidence) -> Result | None:
     image, truth, _ = pair
     value = np.sqrt(np.mean((image - truth) ** 2)) / truth.std()
     return Result("nrmse", float(value), "", "all", meaning="rms error over the truth's standard deviation")
+
+
+CHECKS = {
+    "psnr": Check(
+        psnr,
+        "How far the image is from the truth against the truth's range; 3 dB more are half the squared error.",
+        "One bright, badly restored star outweighs all the sky.",
+        ("truth",),
+    ),
+    "ssim": Check(
+        ssim,
+        "How alike image and truth look in small windows; 1 is identical.",
+        "Photometric scale in dark frames, and anything against a truth with noise.",
+        ("truth",),
+    ),
+    "si_psnr": Check(
+        si_psnr,
+        "PSNR after the best gain and offset; the gain should be 1 and the offset 0.",
+        "The PSNR is blind to a wrong photometric scale; the gain and the offset beside it are not.",
+        ("truth",),
+        ("si_psnr", "si_gain", "si_offset"),
+    ),
+    "nrmse": Check(
+        nrmse,
+        "The error as a share of the truth's own variation; 0 is best, 1 is what a flat image has.",
+        "Everything but the brightest sources.",
+        ("truth",),
+    ),
+}

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from sciresdiff.checks.check import Check
 from sciresdiff.checks.evidence import Array, Evidence, Result, blocks
 from sciresdiff.checks.sources import APERTURE_PX, magnitudes
 
@@ -104,3 +105,31 @@ def _of_magnitudes(evidence: Evidence, name: str, figure: Callable[[Array], floa
                meaning=f"{what} of {int(part.sum())} sources in circles of {APERTURE_PX:g} px")
         for region, part in (("bright", bright), ("faint", ~bright)) if part.any()
     ]  # fmt: skip
+
+
+CHECKS = {
+    "total_flux_ratio": Check(
+        total_flux_ratio,
+        "All the light of the image over all the light of the data; 1 is best.",
+        "A lost star: bicubic passes it, too. It finds a wrong unit.",
+        ("low",),
+    ),
+    "block_flux_rms_sigma": Check(
+        block_flux_rms_sigma,
+        "By how many sigma the light of small regions differs from the data's; the truth itself has 1.",
+        "Errors inside a region, and correlated noise.",
+        ("low", "variance"),
+    ),
+    "source_flux_bias_mag": Check(
+        source_flux_bias_mag,
+        "By how much sources are too faint (above 0) or too bright, in magnitudes.",
+        "Light outside the aperture: an image with broader wings loses it without having lost it.",
+        ("truth",),
+    ),
+    "source_flux_scatter_mag": Check(
+        source_flux_scatter_mag,
+        "How much the brightness of single sources varies about the truth's, in magnitudes.",
+        "The truth's own noise is in it.",
+        ("truth",),
+    ),
+}

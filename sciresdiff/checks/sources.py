@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from sciresdiff.checks.check import Check
 from sciresdiff.checks.evidence import Array, Evidence, Mask, Result
 
 BOX = 64
@@ -277,3 +278,36 @@ def hallucination_fraction(evidence: Evidence) -> Result | None:
     faint = snr < FORCED_SIGMAS
     meaning = f"{int(faint.sum())} of {len(faint)} detections are below {FORCED_SIGMAS:g} sigma in the data"
     return Result("hallucination_fraction", float(faint.mean()), "", "sources", meaning=meaning)
+
+
+CHECKS = {
+    "completeness": Check(
+        completeness,
+        "Share of the true sources that the image shows.",
+        "Sources that were invented.",
+        ("truth",),
+    ),
+    "purity": Check(
+        purity,
+        "Share of the sources in the image that are true.",
+        "Sources that were lost; a real one that the truth's noise hides counts as false.",
+        ("truth",),
+    ),
+    "spurious_per_mpix": Check(
+        spurious_per_mpix,
+        "False sources in a million pixels, beside those in the bicubic image.",
+        "False structure that is no compact source.",
+    ),
+    "astrometric_offset_px": Check(
+        astrometric_offset_px,
+        "By how much sources are displaced as a whole; a half-pixel mistake shows as (scale - 1) / 2.",
+        "Distortion, whose offsets cancel.",
+        ("truth",),
+    ),
+    "hallucination_fraction": Check(
+        hallucination_fraction,
+        "Share of the sources in the image that the data do not show at 2 sigma.",
+        "Structure invented in the wings of a bright source, and a real source split in two.",
+        ("low", "variance", "operator"),
+    ),
+}

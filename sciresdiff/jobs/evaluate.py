@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sciresdiff import checks, io
 from sciresdiff.checks.evidence import Evidence, Range, Result
 from sciresdiff.errors import InputError, UsageError
-from sciresdiff.frame import Frame, Quantity
+from sciresdiff.frame import Frame, Kind, Quantity
 from sciresdiff.io.files import split_spec
 from sciresdiff.jobs.batch import Progress, no_progress
 from sciresdiff.jobs.options import UpscaleOptions
@@ -98,7 +98,7 @@ def run(
         **{name: None if path is None else str(path) for name, path in files.items()},
         "scale": given.scale if low is not None else None,
         "quantity": given.quantity,
-        "verdict": checks.verdict(found, own),
+        "verdict": checks.verdict(found, own, kind_of(given)),
         "results": records.as_data(found),
         "baselines": {name: records.as_data(results) for name, results in others.items()},
         "said": list(dict.fromkeys(said)),
@@ -270,6 +270,11 @@ def beside(high: str | Path, name: str, image: Frame) -> NDArray[np.float64] | N
     return found if found.shape == image.pixels.shape else None
 
 
+def kind_of(given: Given) -> Kind:
+    """``astro`` or ``micro``: the data's, else the image's."""
+    return given.high.kind if given.low is None else given.low.kind
+
+
 def evidence_of(given: Given, plane: int) -> Evidence:
     """One plane of the files as evidence."""
 
@@ -292,7 +297,7 @@ def evidence_of(given: Given, plane: int) -> Evidence:
         operator=given.operator,
         err=cut(given.planes.get("ERR")),
         support=cut(given.planes.get("SUPPORT")),
-        kind=given.high.kind if given.low is None else given.low.kind,
+        kind=kind_of(given),
         quantity=given.quantity,
         target_fwhm_px=given.target_fwhm,
     )
@@ -327,10 +332,10 @@ def _rivals(
         return {}
     if evidence.operator is None:
         methods = [name for name in methods if name not in NEED_KERNEL]
-    found = {name: checks.check(evidence.other(BASELINES[name](evidence)), own) for name in methods}
+    found = {name: checks.check_rival(evidence.other(BASELINES[name](evidence)), own) for name in methods}
     if "richardson-lucy" in methods and evidence.truth is not None:
         n, image = best_richardson_lucy(evidence)
-        found[BEST] = checks.check(evidence.other(image), own)
+        found[BEST] = checks.check_rival(evidence.other(image), own)
         said.append(f"{BEST}: {n} iterations, nearest to the truth of 1 to 60, which only the truth can tell")
     return found
 

@@ -213,7 +213,7 @@ def judged_plane(resolved: Resolved, done: Restored, plane: int) -> list[dict[st
         kind=frame.kind,
         quantity=resolved.quantity,
     )
-    return [asdict(checks.judged(r, {})) for name in QUICK if (r := checks.CHECKS[name](evidence))]  # type: ignore[arg-type]
+    return [asdict(result) for result in checks.check(evidence, names=QUICK)]
 
 
 def quality(frame: Frame, scale: int) -> NDArray[np.int32]:
