@@ -18,18 +18,26 @@ from collections.abc import Callable
 import numpy as np
 
 SIGMA_LOW_PX = 0.6
+TARGET_SIGMA_PX = 1.0
+"""Width of a star in the image that is wanted, fine px."""
 
 
-def scene(side: int) -> np.ndarray:
-    """Stars on a sky, with noise; (side, side) in units of the sky noise."""
+def scene(side: int, scale: int, kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Stars on a sky, measured through the kernel: data and their variance, (side, side), in units of the sky noise."""
+    import torch
+
+    from sciresdiff.physics.operators import Operator
+
     rng = np.random.default_rng(0)
-    image = np.zeros((side, side), "f4")
-    stars = rng.integers(0, side, (side * side // 200, 2))
+    image = np.zeros((side * scale,) * 2, "f4")
+    stars = rng.integers(0, side * scale, (side * side // 200, 2))
     image[stars[:, 0], stars[:, 1]] = 10 ** rng.uniform(1, 4, len(stars))
     from scipy.ndimage import gaussian_filter
 
-    clean = gaussian_filter(image, SIGMA_LOW_PX)
-    return (clean + rng.normal(size=clean.shape) * np.sqrt(1 + 0.1 * clean)).astype("f4")
+    sharp = gaussian_filter(image, TARGET_SIGMA_PX)
+    clean = Operator((side, side), scale, kernel).apply(torch.from_numpy(sharp)[None, None])[0, 0].numpy()
+    variance = (1 + 0.1 * np.clip(clean, 0, None)).astype("f4")
+    return (clean + rng.normal(size=clean.shape) * np.sqrt(variance)).astype("f4"), variance
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -51,10 +59,9 @@ def measure(what: str, side: int, model_name: str, threads: int) -> dict[str, fl
 
     model = models.load(model_name)
     scale = model.scale
-    pixels = scene(side)
-    variance = (1 + 0.1 * np.clip(pixels, 0, None)).astype("f4")
-    mask = np.zeros(pixels.shape, bool)
     kernel = psf.render(psf.parse(f"gaussian:sigma={SIGMA_LOW_PX * scale}px"), None, integrate=False)
+    pixels, variance = scene(side, scale, kernel)
+    mask = np.zeros(pixels.shape, bool)
 
     def ours() -> object:
         used = None if what == "physics" else model

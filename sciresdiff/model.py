@@ -60,7 +60,7 @@ class Model:
         """The networks on a device, ready to be used."""
         for part in (self.prior, self.refiner):
             if part is not None:
-                part.to(device).eval().requires_grad_(False)
+                part.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
         return self
 
 

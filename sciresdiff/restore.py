@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -25,7 +26,7 @@ from sciresdiff.errors import InputError
 from sciresdiff.frame import Quantity
 from sciresdiff.model import Model
 from sciresdiff.normalize import background
-from sciresdiff.physics.consistency import Data, close_flux, consistent, richardson_lucy, row_sums, solve, support
+from sciresdiff.physics.consistency import Data, close_flux, consistent, richardson_lucy, row_sums, support
 from sciresdiff.physics.operators import Operator
 from sciresdiff.prior import Estimate, bounded_below, box, contrast, finer, kernel_features, pedestal
 from sciresdiff.refiner import condition, framed
@@ -157,19 +158,23 @@ def tiled(settings: Settings, net_px: int, multiple_of: int) -> Callable[[nn.Mod
     return run
 
 
-def gate_of(data: Data, model: Tensor, physics: Tensor) -> Tensor:
+def gate_of(data: Data, model: Tensor, physics: Callable[[], Tensor]) -> Tensor | None:
     """Weight of the physics-only estimate: 0 unless the model explains the data badly and the physics does better.
 
     Rises smoothly from 0 to 1 while the local chi2 (5 x 5 coarse pixels) goes from twice the limit, `CHI2_LIMIT` or the
-    physics' own where that is higher, to four times.
+    physics' own where that is higher, to four times.  None where it is 0 everywhere; ``physics`` is asked only where
+    the model's own chi2 leaves that open.
     """
     data = with_model_error(data)
 
     def local(x: Tensor) -> Tensor:
         return box(data.residual(x).square() / data.noise, 2)
 
-    limit = local(physics).clamp_min(CHI2_LIMIT)
-    t = (local(model) / (2 * limit) - 1).clamp(0, 1)
+    found = local(model)
+    if float(found.max()) <= 2 * CHI2_LIMIT:
+        return None
+    limit = local(physics()).clamp_min(CHI2_LIMIT)
+    t = (found / (2 * limit) - 1).clamp(0, 1)
     smooth = t * t * (3 - 2 * t)
     return F.interpolate(smooth, scale_factor=float(data.operator.scale), mode="bilinear")
 
@@ -181,14 +186,13 @@ def blended(model: Estimate, physics: Estimate, gate: Tensor) -> Estimate:
     )
 
 
-def modelled(
-    data: Data, physics: Estimate, kernel: Tensor, model: Model, settings: Settings
-) -> tuple[Estimate, Tensor]:
+def modelled(data: Data, kernel: Tensor, model: Model, settings: Settings) -> tuple[Estimate, Tensor]:
     """The prior's estimate, the physics' where the gate is open, and the gate."""
     run = tiled(settings, model.prior.receptive_px, int(getattr(model.prior.stages[0], "multiple_of", 1)))
     best = model.prior(data, kernel, run, PRIOR_ITERATIONS, FINAL_ITERATIONS)[-1]
-    gate = gate_of(data, best.x, physics.x)
-    return blended(best, physics, gate), gate
+    physics = cache(lambda: physics_only(data))
+    gate = gate_of(data, best.x, lambda: physics().x)
+    return (best, torch.zeros_like(best.x)) if gate is None else (blended(best, physics(), gate), gate)
 
 
 def settled(data: Data, x: Tensor, w2: Tensor, mode: Consistency) -> Tensor:
@@ -257,27 +261,22 @@ def hooked(data: Data, x: Tensor, scale: Tensor, p: Level, method: Method) -> Te
     return consistent(data, x, scale.square() * (p.s**2 / (p.a**2 + p.s**2)), 4)
 
 
-def draws_of(
-    data: Data, best: Estimate, kernel: Tensor, model: Model | None, settings: Settings
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """K draws about the best estimate, each as what the refiner drew and linear-Gaussian noise to be added to it.
-
-    For the physics alone it is all noise.  The noise has mean zero, so the mean over draws leaves it out.
-    """
+def draws_of(data: Data, best: Estimate, kernel: Tensor, model: Model | None, settings: Settings) -> Iterator[Tensor]:
+    """K draws about the best estimate; for the physics alone they are linear-Gaussian noise."""
     known = condition(data, best, kernel) if refines(model, settings) else kernel
     for draw in range(settings.samples if model is None or refines(model, settings) else 0):
         if model is None or model.method is None:
-            yield best.x, deviation(data, best.w, settings.seed, draw)
+            yield best.x + deviation(data, best.w, settings.seed, draw)
             continue
         last = model.method.path(settings.steps).at(1)
         left = best.w * (last.s / float(np.hypot(last.a, last.s)))
-        centre, noise = refreshed(data, refined(data, best, known, model, settings, draw), left, settings.seed, draw)
+        x = refreshed(data, refined(data, best, known, model, settings, draw), left, settings.seed, draw)
         extra = float(model.calibration.get("extra", 0.0))
-        yield centre, noise + extra * deviation(data, best.w, settings.seed, draw) if extra else noise
+        yield x + extra * deviation(data, best.w, settings.seed, draw) if extra else x
 
 
-def refreshed(data: Data, x: Tensor, w: Tensor, seed: int, draw: int) -> tuple[Tensor, Tensor]:
-    """A draw held to the data once more, and the noise that this takes out of it.
+def refreshed(data: Data, x: Tensor, w: Tensor, seed: int, draw: int) -> Tensor:
+    """A draw held to the data once more, with the noise that this takes out of it put back.
 
     The step x + Sigma A^T (A Sigma A^T + N)^-1 (y - A x) turns a residual r into (1 - h) r with h = S / (S + N) and
     S = A Sigma A^T.  A draw's residual has the variance N; what the step takes, N (1 - (1 - h)^2), is put back by
@@ -286,14 +285,13 @@ def refreshed(data: Data, x: Tensor, w: Tensor, seed: int, draw: int) -> tuple[T
 
     Returns
     -------
-    What is held, and the noise to be added to it; both (B, 1, s*h, s*w).
+    (B, 1, s*h, s*w)
     """
     w2 = w.square()
     signal = row_sums(data.operator, w2, torch.zeros_like(data.noise))
     share = signal / (signal + data.noise)
-    n = (data.noise * (2 - share) / share.clamp_min(1e-6)).sqrt() * gaussian(data.noise, seed, draw, 1_000_002)
-    noise = w2 * data.operator.adjoint(solve(data, w2, n * data.valid, REFRESH_ITERATIONS))
-    return consistent(data, x, w2, REFRESH_ITERATIONS), noise
+    noise = (data.noise * (2 - share) / share.clamp_min(1e-6)).sqrt() * gaussian(data.noise, seed, draw, 1_000_002)
+    return consistent(replace(data, y=data.y + noise), x, w2, REFRESH_ITERATIONS)
 
 
 def refines(model: Model | None, settings: Settings) -> bool:
@@ -319,18 +317,19 @@ class Moments:
     """Sums over draws of their deviations from the best estimate, so that no draw has to be kept."""
 
     total: Tensor
+    """Over complete pairs: the noise of a lone draw has none to cancel it."""
     squares: Tensor
     last: Tensor | float = 0.0
     count: int = 0
 
-    def with_draw(self, centre: Tensor, noise: Tensor) -> Moments:
-        """The sums with one more draw; the noise counts in the spread and not in the mean."""
-        last = centre + noise
-        return Moments(self.total + centre, self.squares + last.square(), last, self.count + 1)
+    def with_draw(self, deviation: Tensor) -> Moments:
+        """The sums with one more draw."""
+        total = self.total + self.last + deviation if self.count % 2 else self.total
+        return Moments(total, self.squares + deviation.square(), deviation, self.count + 1)
 
     def mean(self) -> Tensor:
         """Mean deviation."""
-        return self.total / self.count
+        return self.total / max(self.count // 2 * 2, 1)
 
     def spread(self) -> Tensor:
         """Standard deviation of the draws.
@@ -375,19 +374,17 @@ def restore(
         raise InputError("--consistency exact: with a kernel it amplifies the noise by 1e3 and more; use noise")
     data, units = prepared(pixels, variance, mask, kernel, scale, quantity, torch.device(device))
     features = torch.from_numpy(kernel_features(kernel, scale))[None].to(device)
-    total = 2 + settings.samples
-    physics = physics_only(data)
-    progress(1, total, "physics")
-    best, gate = modelled(data, physics, features, model, settings) if model else (physics, torch.ones_like(physics.x))
+    total = 1 + settings.samples
+    best, gate = modelled(data, features, model, settings) if model else (physics_only(data), None)
     mode, w2 = settings.consistency, best.w.square()
     best = replace(best, x=settled(data, best.x if mode == "noise" else best.guess, w2, mode))
-    progress(2, total, "prior")
+    progress(1, total, "prior" if model else "physics")
     moments, kept = Moments(torch.zeros_like(best.x), torch.zeros_like(best.x)), []
-    for centre, noise in draws_of(data, best, features, model, settings):
-        moments = moments.with_draw(centre - best.x, noise)
+    for draw in draws_of(data, best, features, model, settings):
+        moments = moments.with_draw(draw - best.x)
         if settings.keep_draws:
-            kept.append(units.image(centre + noise))
-        progress(2 + moments.count, total, "draws")
+            kept.append(units.image(draw))
+        progress(1 + moments.count, total, "draws")
     count = moments.count
     share = float(model.calibration.get("mean_share", 1.0)) if model else 1.0
     x, spread = best.x + moments.last, best.w
@@ -401,7 +398,7 @@ def restore(
         units.image(x),
         units.spread(calibrated(spread, amplitude, data, model, settings)),
         support(data, x, flat).clamp(0, 1).squeeze().cpu().numpy(),
-        gate.squeeze().cpu().numpy(),
+        torch.as_tensor(1.0 if gate is None else gate).expand_as(x).squeeze().cpu().numpy(),
         np.stack(kept) if kept else None,
         float(data.chi2(x)),
         flux_ratio(data, x, units),
