@@ -60,7 +60,8 @@ class Model:
         """The networks on a device, ready to be used."""
         for part in (self.prior, self.refiner):
             if part is not None:
-                part.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+                part.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+                part.eval().requires_grad_(False)
         return self
 
 

@@ -22,7 +22,7 @@ from sciresdiff import tiling
 from sciresdiff.diffusion import noise as noise_field
 from sciresdiff.diffusion.method import Method, sample
 from sciresdiff.diffusion.path import Level
-from sciresdiff.errors import InputError
+from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Quantity
 from sciresdiff.model import Model
 from sciresdiff.normalize import background
@@ -368,10 +368,11 @@ def restore(
 
     Raises
     ------
-    InputError : no valid pixel, mode ``exact`` with a kernel.
+    InputError : no valid pixel.
+    UsageError : mode ``exact`` with a kernel.
     """
     if settings.consistency == "exact" and kernel is not None:
-        raise InputError("--consistency exact: with a kernel it amplifies the noise by 1e3 and more; use noise")
+        raise UsageError("--consistency exact: with a kernel it amplifies the noise by 1e3 and more; use noise")
     data, units = prepared(pixels, variance, mask, kernel, scale, quantity, torch.device(device))
     features = torch.from_numpy(kernel_features(kernel, scale))[None].to(device)
     total = 1 + settings.samples

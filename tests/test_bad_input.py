@@ -143,7 +143,7 @@ OPTIONS: dict[str, tuple[str, int, str]] = {
     "saturation below every pixel": ("--model physics --scale 2 --kernel none --saturation -1e5", 2, "--saturation"),
     "exact mode with a kernel": (
         "--model physics --scale 2 --kernel gaussian:sigma=1px --consistency exact",
-        3,
+        2,
         "exact",
     ),
 }

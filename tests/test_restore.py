@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sciresdiff.diffusion import method as methods
-from sciresdiff.errors import InputError
+from sciresdiff.errors import InputError, UsageError
 from sciresdiff.model import Model
 from sciresdiff.prior import Prior, PriorConfig
 from sciresdiff.refiner import Refiner, RefinerConfig
@@ -85,7 +85,7 @@ def test_exact_mode_conserves_every_pixel(model):
 
 def test_exact_mode_refuses_a_kernel(model):
     low, variance, _ = stars()
-    with pytest.raises(InputError, match="--consistency exact: with a kernel"):
+    with pytest.raises(UsageError, match="--consistency exact: with a kernel"):
         run(low, variance, model, consistency="exact")
 
 

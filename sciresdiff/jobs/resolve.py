@@ -38,6 +38,7 @@ class Resolved:
     sources: dict[str, str] = field(default_factory=dict)
     """Where scale, quantity, noise and PSF came from."""
 
+
 PSF_DOUBT = {"--psf": 0.01, "header": 0.03, "measured": 0.03}
 """Relative error of a PSF by where it came from; a kernel that is given, or that ``degrade`` wrote, is exact."""
 
@@ -65,8 +66,9 @@ def resolve(path: str | Path, options: UpscaleOptions) -> Resolved:
     scale, model, name = model_of(frame, options, said, sources)
     variance = variance_of(frame, options, said, sources)
     kernel, target = kernel_of(path, frame, options, scale, said, sources)
+    warn_kernel(model, kernel, scale, said)
+    warn_noise(model, frame, variance, said)
     variance = doubted(frame, variance, sources["psf"], said)
-    warn_range(model, kernel, scale, said)
     return Resolved(frame, scale, quantity, variance, kernel, target, model, name, tuple(said), sources)
 
 
@@ -214,7 +216,7 @@ def drawn_kernel(spec: str, fine: PixelSize | None) -> NDArray[np.float64] | Non
     return None if parsed.shape == "none" else psf.render(parsed, fine, integrate=False)
 
 
-def warn_range(model: Model | None, kernel: NDArray[np.float64] | None, scale: int, said: list[str]) -> None:
+def warn_kernel(model: Model | None, kernel: NDArray[np.float64] | None, scale: int, said: list[str]) -> None:
     """Say when the kernel is outside what the model was trained on."""
     if model is None or kernel is None:
         return
@@ -227,3 +229,25 @@ def warn_range(model: Model | None, kernel: NDArray[np.float64] | None, scale: i
             f"WARNING kernel: width {sigma / scale:.2f} input px (sigma) is outside the {low:g}-{high:g} that the "
             "model was trained on; compare with --model physics"
         )
+
+
+def warn_noise(model: Model | None, frame: Frame, variance: NDArray[np.float64], said: list[str]) -> None:
+    """Say when the noise grows with the light in another way than any that the model was trained on."""
+    low, high = (model.card if model else {}).get("range", {}).get("photon", (0.0, np.inf))
+    found = [s for i, p in enumerate(frame) if (s := photon_slope(p.pixels[0], variance[i], p.mask[0])) is not None]
+    if found and not low / 2 <= float(np.median(found)) <= 2 * high:
+        said.append(
+            f"WARNING noise: its variance grows by {float(np.median(found)):.2g} with the light (in units of the sky "
+            f"noise), outside the {low:g}-{high:g} that the model was trained on; compare with --model physics"
+        )
+
+
+def photon_slope(pixels: NDArray[np.float32], variance: NDArray[np.float64], mask: NDArray[np.bool_]) -> float | None:
+    """d(variance) / d(pixel value) in units of the sky noise, from pixels 30 sigma above the sky; None without such."""
+    sky, _ = background(pixels, mask)
+    sigma = float(np.sqrt(np.median(variance[~mask]))) if (~mask).any() else 0.0
+    if not sigma > 0:
+        return None
+    light, noise = (pixels - sky) / sigma, variance / sigma**2
+    bright = ~mask & np.isfinite(light) & (light > 30)
+    return float(np.median((noise[bright] - 1) / light[bright])) if bright.sum() > 20 else None
