@@ -102,13 +102,15 @@ def verdict(results: Iterable[Result], own: Mapping[str, Range], kind: Kind = "a
     """
     judged_ones = [r for r in results if r.passed is not None]
     missed = [r for r in judged_ones if not r.passed]
-    if any(r.name in own or _grave(r, kind) for r in missed):
+    if any(grave(r, own, kind) for r in missed):
         return "fail"
     return "warn" if missed or not judged_ones else "pass"
 
 
-def _grave(missed: Result, kind: Kind) -> bool:
-    """Whether a missed limit of the table is more than a warning."""
+def grave(missed: Result, own: Mapping[str, Range], kind: Kind = "astro") -> bool:
+    """Whether a missed limit is more than a warning; the user's own always are."""
+    if missed.name in own:
+        return True
     limit = LIMITS[kind][missed.name]
     low = missed.limit[0] if missed.limit else None
     below = low is not None and missed.value is not None and missed.value < low
