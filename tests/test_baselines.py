@@ -1,4 +1,4 @@
-"""Bicubic, Lanczos and Richardson-Lucy: registered by pixel area, flux kept, and as good as they are known to be."""
+"""Bicubic, Lanczos, Wiener, Richardson-Lucy: registered by pixel area, flux kept, as good as they are known to be."""
 
 from __future__ import annotations
 
@@ -54,8 +54,9 @@ def test_interpolation_is_registered_by_pixel_area(method, scale: int) -> None: 
 @pytest.mark.parametrize("quantity", ["sum", "mean"])
 def test_every_method_keeps_a_flat_sky(name: str, quantity: Quantity) -> None:
     operator = Operator((24, 20), 3, np.full((3, 3), 1 / 9), quantity, dtype=torch.float64)
-    flat = Evidence(np.zeros((72, 60)), 3, low=np.full((24, 20), 18.0), operator=operator, quantity=quantity)
     expected = 2.0 if quantity == "sum" else 18.0
+    low, truth = np.full((24, 20), 18.0), np.full((72, 60), expected)
+    flat = Evidence(np.zeros((72, 60)), 3, low=low, truth=truth, operator=operator, quantity=quantity)
     assert np.allclose(baselines.BASELINES[name](flat), expected, rtol=1e-9)  # rounding
 
 
@@ -128,3 +129,69 @@ def test_richardson_lucy_on_47_tuc_is_what_is_known(tuc: Array, scale: int) -> N
         found = check(judged)
         assert found is not None
         assert found.value == pytest.approx(known, abs=0.02)  # what two detectors may differ by
+
+
+def test_wiener_is_the_linear_estimate_of_least_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against x = P A^T (A P A^T + v)^-1 y, solved densely on a periodic frame of 6 x 4 coarse px."""
+    s, (h, w), v, (a, p) = 2, (6, 4), 0.3, (0.7, 1.5)
+    rng = np.random.default_rng(5)
+    kernel = rng.random((3, 5))  # not symmetric, so that a flipped kernel or a half-pixel shift shows
+    kernel /= kernel.sum()
+    units = np.eye(s * h * s * w).reshape(-1, s * h, s * w)
+    blurred = sum(kernel[i, j] * np.roll(units, (i - 1, j - 2), (1, 2)) for i in range(3) for j in range(5))
+    A = blurred.reshape(-1, h, s, w, s).sum((2, 4)).reshape(len(units), -1).T
+    f2 = np.add.outer(np.fft.fftfreq(s * h) ** 2, np.fft.fftfreq(s * w) ** 2) + (1 / (s * h)) ** 2
+    P = np.fft.ifft2(np.fft.fft2(units) * a * f2 ** (-p / 2)).real.reshape(len(units), -1)
+    y = rng.normal(size=(h, w))
+    expected = P @ A.T @ np.linalg.solve(A @ P @ A.T + v * np.eye(h * w), y.ravel())
+    operator = Operator((h, w), s, kernel, dtype=torch.float64)
+    evidence = Evidence(np.zeros((s * h, s * w)), s, low=y, operator=operator)
+    monkeypatch.setattr(baselines, "_spectrum", lambda *_: (a, p))
+    ours = baselines._wiener_of(y, baselines._response(evidence, y.shape), s, v)
+    assert np.allclose(ours, expected.reshape(ours.shape), atol=1e-12)  # rounding
+
+
+def test_wiener_beats_interpolation_and_keeps_flux_and_unit(small: Evidence) -> None:
+    from dataclasses import replace
+
+    assert small.truth is not None and small.low is not None and small.variance is not None
+    image = baselines.wiener(small)
+    error = {name: float(np.mean((x - small.truth) ** 2)) for name, x in (("w", image), ("b", small.bicubic))}
+    assert error["w"] < 0.7 * error["b"]  # it knows the blur; bicubic does not
+    assert image.sum() == pytest.approx(small.low.sum(), rel=2e-3)  # what the faded margin takes of the light
+    tiny = replace(small, low=small.low * 1e-11, variance=small.variance * 1e-22, shared={})
+    assert np.allclose(
+        baselines.wiener(tiny) * 1e11, image, rtol=1e-3, atol=1e-3 * image.std()
+    )  # the search's tolerance
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (20, 33), (40, 12)])
+def test_wiener_has_an_answer_for_dirty_small_and_unknown_data(shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(2)
+    low = rng.normal(size=shape)
+    low[0, 0], low[1, 2] = np.nan, 1e6
+    mask = low > 1e5
+    operator = Operator(shape, 2, dtype=torch.float64)
+    dirty = Evidence(np.zeros((2 * shape[0], 2 * shape[1])), 2, low=low, mask_low=mask, operator=operator)
+    image = baselines.wiener(dirty)
+    assert image.shape == dirty.high.shape
+    assert np.isfinite(image).all() and np.abs(image).max() < 10  # sigma 1 and 4 fine px to share it
+
+
+def test_accelerated_steps_go_as_far_as_many_plain_ones(small: Evidence) -> None:
+    plain = baselines.richardson_lucy(small, 30)
+    fast = baselines.richardson_lucy(small, 11, accelerated=True)
+    assert small.truth is not None
+    apart = np.mean((plain - fast) ** 2) / np.mean((plain - small.truth) ** 2)
+    assert apart < 0.1  # of the error that is left: k^2 / 4 is a rule of thumb, and no step repeats another
+    first = baselines.richardson_lucy(small, 1, accelerated=True)
+    assert np.array_equal(first, baselines.richardson_lucy(small, 1))  # there is nothing yet to extrapolate
+
+
+def test_a_best_stopping_point_without_a_truth_is_refused(small: Evidence) -> None:
+    from dataclasses import replace
+
+    from sciresdiff.errors import UsageError
+
+    with pytest.raises(UsageError, match="^--baselines: .* needs a truth"):
+        baselines.best_richardson_lucy(replace(small, truth=None))

@@ -8,10 +8,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sciresdiff.checks.evidence import Array, Evidence, Mask, filled
+from sciresdiff.errors import UsageError
 from sciresdiff.frame import Quantity
 
 ITERATIONS = 30
 """Richardson-Lucy iterations of the plain baseline."""
+
+FAST_ITERATIONS = 11
+"""Accelerated iterations that go about as far as the plain ones (k**2 / 4)."""
+
+FADE_PX = 16
+"""Margin that the Wiener filter's frame fades over, coarse px."""
+
+STEEPNESS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
+"""Exponents that the spectrum of the Wiener filter is chosen among: points are 0, scenes of edges about 2 to 3."""
 
 STOPS = (1, 2, 3, 5, 8, 12, 20, 30, 60)
 """Iterations among which the best stopping point is looked for."""
@@ -65,21 +75,29 @@ def _share(scale: int, quantity: Quantity) -> int:
     return scale**2 if quantity == "sum" else 1
 
 
-def richardson_lucy(evidence: Evidence, iterations: int = ITERATIONS) -> Array:
-    """Richardson-Lucy with the true kernel, unaccelerated, from a flat start; needs ``low`` and ``operator``.
+def richardson_lucy(evidence: Evidence, iterations: int = ITERATIONS, accelerated: bool = False) -> Array:
+    """Richardson-Lucy with the true kernel, from a flat start; needs ``low`` and ``operator``.
 
     x <- x * A^T(m y / A x) / A^T m, with m = 0 on masked pixels (Richardson 1972, JOSA 62, 55; Lucy 1974, AJ 79, 745).
     The data are lifted above zero first, and the image lowered again, so that sky-subtracted frames can be treated;
     **the answer depends on that lift, and after many iterations it fits the noise.**
 
+    Parameters
+    ----------
+    accelerated : before every step x is extrapolated in its logarithm, x (x / x_before)^((k - 1) / (k + 2)), so that k
+        steps do the work of about k^2 / 4 (after Biggs & Andrews 1997, Applied Optics 36, 1766, with the fixed
+        momentum of Nesterov 1983); where it is stopped matters all the more.
+
     Returns
     -------
     (Y, X) after ``iterations`` steps.
     """
-    return next(image for _, image in richardson_lucy_at(evidence, [iterations]))
+    return next(image for _, image in richardson_lucy_at(evidence, [iterations], accelerated))
 
 
-def richardson_lucy_at(evidence: Evidence, stops: Iterable[int]) -> Iterator[tuple[int, Array]]:
+def richardson_lucy_at(
+    evidence: Evidence, stops: Iterable[int], accelerated: bool = False
+) -> Iterator[tuple[int, Array]]:
     """The images of `richardson_lucy` at several stopping points, in rising order, at the cost of the last."""
     import torch
 
@@ -92,10 +110,13 @@ def richardson_lucy_at(evidence: Evidence, stops: Iterable[int]) -> Iterator[tup
     weight = torch.from_numpy(valid.astype(float))[None, None]
     share = _share(evidence.scale, evidence.quantity)
     cover = operator.adjoint(weight).clamp_min(1e-12)
-    x = torch.full_like(cover, float(lifted.mean()) / share)
+    x = before = torch.full_like(cover, float(lifted.mean()) / share)
     wanted = set(stops)
     for n in range(1, max(wanted) + 1):
-        x = x * operator.adjoint(weight * lifted / operator.apply(x).clamp_min(1e-9 * unit)) / cover
+        guess = x * (x / before).clamp(1e-2, 1e2).pow((n - 1) / (n + 2)) if accelerated else x
+        before = x
+        ratio = weight * lifted / operator.apply(guess).clamp_min(1e-9 * unit)
+        x = (guess * operator.adjoint(ratio) / cover).clamp_min(1e-12 * unit)  # 0 / 0 in the next extrapolation
         if n in wanted:
             yield n, x[0, 0].numpy() - lift / share
 
@@ -114,17 +135,137 @@ def _unit(evidence: Evidence) -> float:
     return float(min(1.0, np.sqrt(np.median(good)))) if good.size else 1.0
 
 
-def best_richardson_lucy(evidence: Evidence, iterations: Iterable[int] = STOPS) -> tuple[int, Array]:
+def best_richardson_lucy(
+    evidence: Evidence, iterations: Iterable[int] = STOPS, accelerated: bool = False
+) -> tuple[int, Array]:
     """Richardson-Lucy where it comes closest to the truth (least squared error): stopping point and image.
 
     **Nobody who has no truth can stop there**; it is the most that the method has in it.
+
+    Raises
+    ------
+    UsageError : there is no truth.
     """
-    assert evidence.truth is not None
+    if evidence.truth is None:
+        raise UsageError("--baselines: the best stopping point needs a truth; give --truth, or richardson-lucy")
     truth, good = evidence.truth[evidence.good_high], evidence.good_high
     found = [(float(np.mean((image[good] - truth) ** 2)), n, image)
-             for n, image in richardson_lucy_at(evidence, iterations)]  # fmt: skip
+             for n, image in richardson_lucy_at(evidence, iterations, accelerated)]  # fmt: skip
     _, n, image = min(found, key=lambda one: one[0])
     return n, image
+
+
+def wiener(evidence: Evidence) -> Array:
+    """The Wiener filter with the true kernel and noise, aliasing included; needs ``low`` and ``operator``.
+
+    The linear estimate of least expected squared error of a stationary image with power spectrum P (Wiener 1949; for
+    restoration Andrews & Hunt 1977, Digital Image Restoration, section 7.2). A coarse frequency F holds the scale**2
+    fine ones f = F + k / scale that fold onto it, so with G the response of blur and block sum and v the noise
+
+        x^(f) = P(f) conj(G(f)) y^(F) / (sum over f of P |G|^2 / scale^2 + v).
+
+    P = a / (f^2 + f0^2)^(p / 2), with f0 one period a frame, is fitted to the data's own periodogram (Whittle's
+    likelihood, 1953, J. R. Statist. Soc. B 15, 125), nothing of the truth goes in. v is the median variance, without
+    one the square of the sky's scatter. The median of the data is taken off and put back; borders reflect and fade.
+    **Rings around bright sources, also below zero; one noise level for the whole frame; masked pixels count as sky.**
+
+    Returns
+    -------
+    (Y, X).
+    """
+    assert evidence.low is not None
+    s, y = evidence.scale, filled(evidence.low, _valid(evidence))
+    sky = float(np.median(y))
+    margin = min(FADE_PX, *(side // 2 for side in y.shape))
+    faded = _faded(y - sky, margin)
+    image = _wiener_of(faded, _response(evidence, faded.shape), s, _noise_power(evidence, y))
+    inner = tuple(slice(s * margin, s * (margin + side)) for side in y.shape)
+    return np.asarray(image[inner] + sky / _share(s, evidence.quantity))
+
+
+def _faded(y: Array, margin: int) -> Array:
+    """With a reflected margin that falls to zero, so that the frame is periodic without a step."""
+    ramp = np.sin(np.pi / 2 * (np.arange(margin) + 0.5) / max(margin, 1)) ** 2
+    out = np.pad(y, margin, mode="symmetric")
+    for axis in (0, 1):
+        line = np.concatenate([ramp, np.ones(out.shape[axis] - 2 * margin), ramp[::-1]])
+        out = out * (line[:, None] if axis == 0 else line)
+    return np.asarray(out)
+
+
+def _response(evidence: Evidence, shape: tuple[int, ...]) -> NDArray[np.complex128]:
+    """G: the transform of blur and block sum (or mean) on the fine grid of a coarse frame of this shape."""
+    from scipy import fft
+
+    s, operator = evidence.scale, evidence.operator
+    assert operator is not None
+    kernel = np.ones((1, 1)) if operator.kernel is None else np.asarray(operator.kernel)
+    room = np.zeros([s * side for side in shape])
+    index = np.ix_(*((np.arange(k) - k // 2) % side for k, side in zip(kernel.shape, room.shape, strict=True)))
+    np.add.at(room, index, kernel)
+    steps = [np.exp(2j * np.pi * np.outer(np.fft.fftfreq(side), np.arange(s))).sum(1) for side in room.shape]
+    share = s**2 if evidence.quantity == "mean" else 1
+    return np.asarray(fft.fft2(room) * np.outer(*steps) / share)
+
+
+def _noise_power(evidence: Evidence, y: Array) -> float:
+    """The noise of a coarse pixel, squared."""
+    if evidence.variance is not None:
+        good = evidence.variance[_valid(evidence) & (evidence.variance > 0)]
+        if good.size:
+            return float(np.median(good))
+    from sciresdiff.checks.sources import noise_of
+
+    return noise_of(y) ** 2
+
+
+def _wiener_of(y: Array, response: NDArray[np.complex128], scale: int, noise: float) -> Array:
+    """`wiener` of a periodic frame without its sky: (scale * h, scale * w)."""
+    from scipy import fft
+
+    seen = fft.fft2(y)
+    f2 = np.add.outer(*(np.fft.fftfreq(side) ** 2 for side in response.shape))
+    f2 += min(1 / side for side in response.shape) ** 2
+    passed = np.abs(response) ** 2 / scale**2
+    noise = max(noise, 1e-12 * float(np.mean(np.abs(seen) ** 2)) / seen.size)
+    if not noise > 0:
+        return np.zeros(response.shape)
+    a, p = _spectrum(np.abs(seen) ** 2 / seen.size, passed, f2, scale, noise)
+    power = a * f2 ** (-p / 2)
+    level = _folded(power * passed, scale) + noise
+    image = fft.ifft2(np.tile(seen / level, (scale, scale)) * power * np.conj(response)).real
+    return np.asarray(image)
+
+
+def _folded(fine: Array, scale: int) -> Array:
+    """The sum over the fine frequencies that one coarse frequency cannot tell apart."""
+    h, w = (side // scale for side in fine.shape)
+    return np.asarray(fine.reshape(scale, h, scale, w).sum((0, 2)))
+
+
+def _spectrum(periodogram: Array, passed: Array, f2: Array, scale: int, noise: float) -> tuple[float, float]:
+    """Height and steepness (a, p) of the image's power spectrum a f2^(-p / 2), by Whittle's likelihood."""
+    from scipy.optimize import minimize_scalar
+
+    def height(p: float) -> tuple[float, float]:
+        unit = _folded(f2 ** (-p / 2) * passed, scale)
+        found = minimize_scalar(lambda t: _whittle(periodogram, np.exp(t) * unit + noise), _range(unit, noise))
+        return float(found.fun), float(np.exp(found.x))
+
+    steps = [height(p) + (p,) for p in STEEPNESS]
+    _, a, p = min(steps)
+    return a, p
+
+
+def _range(unit: Array, noise: float) -> tuple[float, float]:
+    """Two logarithms of the height to begin the search with: light as strong as the noise, and 1e4 times."""
+    start = float(np.log(max(noise, 1e-300) / unit.mean()))
+    return start, start + 9.0
+
+
+def _whittle(periodogram: Array, spectrum: Array) -> float:
+    """-log likelihood of a periodogram, up to a constant."""
+    return float(np.mean(np.log(spectrum) + periodogram / spectrum))
 
 
 def _lanczos_of(evidence: Evidence) -> Array:
@@ -135,9 +276,14 @@ def _lanczos_of(evidence: Evidence) -> Array:
 BASELINES: dict[str, Callable[[Evidence], Array]] = {
     "bicubic": lambda evidence: evidence.bicubic,
     "lanczos": _lanczos_of,
+    "wiener": wiener,
     "richardson-lucy": richardson_lucy,
+    "richardson-lucy-10": lambda evidence: richardson_lucy(evidence, 10),
+    "richardson-lucy-60": lambda evidence: richardson_lucy(evidence, 60),
+    "richardson-lucy-accelerated": lambda evidence: richardson_lucy(evidence, FAST_ITERATIONS, accelerated=True),
+    "richardson-lucy-accelerated-best": lambda evidence: best_richardson_lucy(evidence, accelerated=True)[1],
 }
 """Name -> the image that the method makes of the evidence's data."""
 
-NEED_KERNEL = frozenset({"richardson-lucy"})
+NEED_KERNEL = frozenset(BASELINES) - {"bicubic", "lanczos"}
 """Methods that cannot be run where the blur is not known."""
