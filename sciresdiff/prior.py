@@ -215,6 +215,7 @@ class Prior(nn.Module):
         run: Run | None = None,
         iterations: int | None = None,
         last: int | None = None,
+        patience: int = 0,
     ) -> list[Estimate]:
         """Every stage's estimate, the last one last.
 
@@ -224,17 +225,18 @@ class Prior(nn.Module):
         kernel : (B, 4), `kernel_features`.
         run : how a network is evaluated; at once by default.
         iterations, last : of the consistency steps, and of the last one; the training's number by default.
+        patience : more of the last one, where bright cores ask for it.
         """
         run = run or (lambda net, features: net(features))
         with torch.no_grad():
             smooth, sharp = starts(data, self.config.early, self.config.late)
             _, amplitude = contrast(sharp, data.noise, self.config.scale)
         estimate = Estimate(sharp, amplitude * float(np.exp(-1)), sharp)
-        counts = [iterations or self.config.iterations] * self.config.stages
-        counts[-1] = last or counts[-1]
+        counts = [(iterations or self.config.iterations, 0)] * self.config.stages
+        counts[-1] = (last or counts[-1][0], patience)
         estimates = []
         for k, count in enumerate(counts):
             proposed = self.stage(k, data, estimate, smooth, kernel, run)
-            estimate = replace(proposed, x=consistent(data, proposed.x, proposed.w.square(), count))
+            estimate = replace(proposed, x=consistent(data, proposed.x, proposed.w.square(), *count))
             estimates.append(estimate)
         return estimates

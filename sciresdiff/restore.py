@@ -44,6 +44,8 @@ FINAL_ITERATIONS = 40
 """Chebyshev iterations of the last consistency step."""
 REFRESH_ITERATIONS = 24
 """The same, of the step that ends a draw."""
+PATIENCE = 120
+"""More of them in either, where bright cores are not yet within their noise."""
 MODEL_ERROR = 0.002
 """Share of the signal by which the stated kernel may be wrong, as the gate and the model see it."""
 
@@ -143,7 +145,7 @@ def physics_only(data: Data) -> Estimate:
             break
     _, amplitude = contrast(x, data.noise, data.operator.scale)
     start = bounded_below(data, Estimate(x, amplitude * float(np.exp(-1)), x))
-    return replace(start, x=consistent(data, start.x, start.w.square(), FINAL_ITERATIONS))
+    return replace(start, x=consistent(data, start.x, start.w.square(), FINAL_ITERATIONS, PATIENCE))
 
 
 def tiled(settings: Settings, net_px: int, multiple_of: int) -> Callable[[nn.Module, Tensor], Tensor]:
@@ -189,7 +191,7 @@ def blended(model: Estimate, physics: Estimate, gate: Tensor) -> Estimate:
 def modelled(data: Data, kernel: Tensor, model: Model, settings: Settings) -> tuple[Estimate, Tensor]:
     """The prior's estimate, the physics' where the gate is open, and the gate."""
     run = tiled(settings, model.prior.receptive_px, int(getattr(model.prior.stages[0], "multiple_of", 1)))
-    best = model.prior(data, kernel, run, PRIOR_ITERATIONS, FINAL_ITERATIONS)[-1]
+    best = model.prior(data, kernel, run, PRIOR_ITERATIONS, FINAL_ITERATIONS, PATIENCE)[-1]
     physics = cache(lambda: physics_only(data))
     gate = gate_of(data, best.x, lambda: physics().x)
     return (best, torch.zeros_like(best.x)) if gate is None else (blended(best, physics(), gate), gate)
@@ -229,7 +231,7 @@ def deviation(data: Data, w: Tensor, seed: int, draw: int, iterations: int = 16)
     """
     e = w * gaussian(w, seed, draw, 1_000_000)
     n = data.noise.sqrt() * gaussian(data.noise, seed, draw, 1_000_001)
-    return consistent(replace(data, y=n), e, w.square(), iterations)
+    return consistent(replace(data, y=n), e, w.square(), iterations, PATIENCE)
 
 
 def refined(data: Data, prior: Estimate, known: Tensor, model: Model, settings: Settings, draw: int) -> Tensor:
@@ -291,7 +293,7 @@ def refreshed(data: Data, x: Tensor, w: Tensor, seed: int, draw: int) -> Tensor:
     signal = row_sums(data.operator, w2, torch.zeros_like(data.noise))
     share = signal / (signal + data.noise)
     noise = (data.noise * (2 - share) / share.clamp_min(1e-6)).sqrt() * gaussian(data.noise, seed, draw, 1_000_002)
-    return consistent(replace(data, y=data.y + noise), x, w2, REFRESH_ITERATIONS)
+    return consistent(replace(data, y=data.y + noise), x, w2, REFRESH_ITERATIONS, PATIENCE)
 
 
 def refines(model: Model | None, settings: Settings) -> bool:

@@ -133,3 +133,22 @@ def test_solve_is_exact_for_pure_integration():
     q = solve(data, w2, r, 1)
     back = data.operator.apply(w2 * data.operator.adjoint(q)) + data.noise * q
     torch.testing.assert_close(back * data.valid, r, rtol=1e-10, atol=1e-10)  # diagonal: rounding alone
+
+
+def test_patience_goes_on_where_a_core_is_off_by_more_than_its_noise():
+    data, x = scene((16, 16), kernel=KERNELS["gaussian"])
+    bright = x.clone()
+    bright[..., 15:18, 15:18] += 1e5
+    data = Data(
+        data.operator.apply(bright) + 0.3 * data.noise.sqrt(), data.noise, torch.ones_like(data.y), data.operator
+    )
+    w2 = (0.3 * bright).square()
+    quick, patient, full = (consistent(data, 0.8 * bright, w2, *n) for n in ((12,), (12, 300), (4000,)))
+
+    def off(v):
+        return float((data.operator.apply(v - full).abs() / data.noise.sqrt()).max())
+
+    assert off(quick) > 1 and off(patient) < 0.2 * off(quick)  # 25 times the iterations, a fifth of what was left
+    flat = torch.full_like(w2, 0.01)
+    settled = consistent(data, bright, flat, 12)
+    torch.testing.assert_close(consistent(data, bright, flat, 12, 300), settled, rtol=0, atol=0)  # nothing is left

@@ -67,7 +67,7 @@ def row_sums(operator: Operator, w2: Tensor, noise: Tensor) -> Tensor:
     return magnitude.apply(w2 * ones) + noise
 
 
-def solve(data: Data, w2: Tensor, r: Tensor, iterations: int) -> Tensor:
+def solve(data: Data, w2: Tensor, r: Tensor, iterations: int, patience: int = 0) -> Tensor:
     """An approximation of (A Sigma A^T + N)^-1 r by a Chebyshev iteration.
 
     The iteration needs no inner product: its coefficients depend on the interval [`lowest_eigenvalue`, 1] alone
@@ -78,6 +78,7 @@ def solve(data: Data, w2: Tensor, r: Tensor, iterations: int) -> Tensor:
     ----------
     w2 : (..., s*h, s*w), the diagonal of Sigma, >= 0. r : (..., h, w), zero where masked.
     iterations : number of applications of the matrix, >= 1.
+    patience : so many more where these leave a pixel off by more than its noise, as bright cores are.
 
     Returns
     -------
@@ -86,6 +87,21 @@ def solve(data: Data, w2: Tensor, r: Tensor, iterations: int) -> Tensor:
     inverse = data.valid / row_sums(data.operator, w2, data.noise)
     if data.operator.pure:
         return inverse * r
+    q = chebyshev(data, w2, r, inverse, iterations)
+    if patience:
+        left = r - matrix(data, w2, q)
+        if bool((left.abs() > data.noise.sqrt()).any()):
+            q = q + chebyshev(data, w2, left, inverse, patience)
+    return q
+
+
+def matrix(data: Data, w2: Tensor, q: Tensor) -> Tensor:
+    """(A Sigma A^T + N) q, zero where masked if q is."""
+    return data.valid * data.operator.apply(w2 * data.operator.adjoint(q)) + data.noise * q
+
+
+def chebyshev(data: Data, w2: Tensor, r: Tensor, inverse: Tensor, iterations: int) -> Tensor:
+    """The iteration of `solve` from zero; ``inverse`` is one over the `row_sums`, 0 where masked."""
     lowest = lowest_eigenvalue(iterations)
     centre, half = (1 + lowest) / 2, (1 - lowest) / 2
     sigma = centre / half
@@ -93,27 +109,27 @@ def solve(data: Data, w2: Tensor, r: Tensor, iterations: int) -> Tensor:
     d = inverse * r / centre
     q = d
     for _ in range(iterations - 1):
-        r = r - data.valid * data.operator.apply(w2 * data.operator.adjoint(d)) - data.noise * d
+        r = r - matrix(data, w2, d)
         following = 1 / (2 * sigma - rho)
         d = following * rho * d + (2 * following / half) * (inverse * r)
         q, rho = q + d, following
     return q
 
 
-def consistent(data: Data, x: Tensor, w2: Tensor, iterations: int = 12) -> Tensor:
+def consistent(data: Data, x: Tensor, w2: Tensor, iterations: int = 12, patience: int = 0) -> Tensor:
     """x + Sigma A^T (A Sigma A^T + N)^-1 (y - A x): the best linear estimate when x has the covariance Sigma.
 
     Parameters
     ----------
     x : (..., s*h, s*w), the estimate so far. w2 : its variance per pixel, >= 0.
-    iterations : of `solve`.
+    iterations, patience : of `solve`.
 
     Returns
     -------
     (..., s*h, s*w).  Where w2 is zero or the data are masked, x is returned as it came.  **With N = 0 and a kernel the
     noise of the data is amplified without bound.**
     """
-    return x + w2 * data.operator.adjoint(solve(data, w2, data.residual(x), iterations))
+    return x + w2 * data.operator.adjoint(solve(data, w2, data.residual(x), iterations, patience))
 
 
 def richardson_lucy(data: Data, pedestal: Tensor, floor: float = 1e-2) -> Iterator[Tensor]:
