@@ -141,13 +141,13 @@ def test_table_and_csv_show_the_baselines(files: Path) -> None:
     rows, head = records.table(record), records.header(record)
     assert all(len(row) == len(head) for row in rows)
     assert next(row for row in rows if row[0] == "psnr")[head.index("bicubic")] != "-"
-    records.write_csv([record, record], files / "all.csv")
+    records.write_long_csv([record, record], files / "all.csv")
     with (files / "all.csv").open() as stream:
         lines = list(csv.DictReader(stream))
     assert len(lines) == 2 * (len(record["results"]) + sum(map(len, record["baselines"].values())))
     assert {line["method"] for line in lines} == {records.OURS, *record["baselines"]}
     with pytest.raises(UsageError, match="exists"):
-        records.write_csv([record], files / "all.csv")
+        records.write_long_csv([record], files / "all.csv")
 
 
 @pytest.mark.parametrize("left_out", [{}, {"truth": None}, {"truth": None, "low": None, "kernel": None}])

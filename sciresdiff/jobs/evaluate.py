@@ -24,6 +24,8 @@ from sciresdiff.jobs.variance import variance_of
 from sciresdiff.report import record as records
 
 DEFAULT_BASELINES = ("bicubic", "lanczos", "richardson-lucy")
+REPORTS = (".html", ".htm", ".png")
+"""Endings of a report's name."""
 BEST = "richardson-lucy-best"
 """Richardson-Lucy at its best stopping point, which only the truth can tell."""
 
@@ -74,7 +76,7 @@ def run(
     variance : extension or file, of the low frame.
     baselines : names out of `checks.baselines.BASELINES`, or one string with commas; they need ``low``.
     limits : TOML file with other limits.
-    report : PNG file to draw the picture into.
+    report : HTML page to write, or PNG file to draw one picture into, by its ending.
 
     Returns
     -------
@@ -83,7 +85,7 @@ def run(
 
     Raises
     ------
-    UsageError : an unknown baseline, limits that cannot be read, a picture that is no PNG or exists.
+    UsageError : an unknown baseline, limits that cannot be read, a report that is neither page nor PNG, or exists.
     InputError : a file that cannot be read, or files that do not fit each other.
     """
     methods = _methods(baselines)
@@ -91,7 +93,8 @@ def run(
     _refuse_report(report, overwrite)
     said: list[str] = []
     given = gather(high, low, truth, _Told(psf, kernel, target_fwhm, variance, quantity), said)
-    found, others = _judge(given, methods, own, said, progress)
+    first = evidence_of(given, 0)
+    found, others = _judge(given, first, methods, own, said, progress)
     files = {"high": high, "low": low, "truth": truth}
     record = {
         "schema": records.SCHEMA,
@@ -104,15 +107,27 @@ def run(
         "said": list(dict.fromkeys(said)),
     }
     if report:
-        _draw(given, report, f"{Path(high).name}: {record['verdict']}", overwrite)
+        _draw(record, first, report, given.high.unit, own, overwrite)
     return record
 
 
-def _draw(given: Given, report: str | Path, title: str, overwrite: bool) -> None:
-    """The picture of the first plane."""
-    from sciresdiff.report.figures import panel
+def _draw(
+    record: Mapping[str, Any],
+    first: Evidence,
+    report: str | Path,
+    unit: str | None,
+    own: Mapping[str, Range],
+    overwrite: bool,
+) -> None:
+    """The page, or the picture, of the first plane."""
+    if Path(report).suffix.lower() == ".png":
+        from sciresdiff.report.figures import panel
 
-    panel(evidence_of(given, 0), report, given.high.unit, title, overwrite)
+        panel(first, report, unit, f"{Path(record['high']).name}: {record['verdict']}", overwrite)
+    else:
+        from sciresdiff.report.html import write_page
+
+        write_page(record, first, report, unit, own, overwrite)
 
 
 @dataclass(frozen=True)
@@ -140,8 +155,8 @@ def _methods(baselines: Sequence[str] | str) -> list[str]:
 def _refuse_report(report: str | Path | None, overwrite: bool) -> None:
     if report is None:
         return
-    if Path(report).suffix.lower() != ".png":
-        raise UsageError(f"--report: {report} is no .png; give a name that ends in .png")
+    if Path(report).suffix.lower() not in REPORTS:
+        raise UsageError(f"--report: {report} is neither page nor picture; give a name that ends in .html or .png")
     if Path(report).exists() and not overwrite:
         raise UsageError(f"--report: {report} exists; give --overwrite or another name")
 
@@ -304,7 +319,7 @@ def evidence_of(given: Given, plane: int) -> Evidence:
 
 
 def _judge(
-    given: Given, methods: list[str], own: Mapping[str, Range], said: list[str], progress: Progress
+    given: Given, first: Evidence, methods: list[str], own: Mapping[str, Range], said: list[str], progress: Progress
 ) -> tuple[list[Result], dict[str, list[Result]]]:
     """Results of the image and of every baseline, all planes."""
     found: list[Result] = []
@@ -312,7 +327,7 @@ def _judge(
     count = given.high.planes
     for i in range(count):
         progress(i, count, "evaluate")
-        evidence = evidence_of(given, i)
+        evidence = evidence_of(given, i) if i else first
         rivals = _rivals(evidence, methods, own, said)
         where = f", plane {i}" if count > 1 else ""
         found += _placed(_beside_bicubic(checks.check(evidence, own), rivals, own), where)
@@ -332,7 +347,12 @@ def _rivals(
         return {}
     if evidence.operator is None:
         methods = [name for name in methods if name not in NEED_KERNEL]
-    found = {name: checks.check_rival(evidence.other(BASELINES[name](evidence)), own) for name in methods}
+    found = {}
+    for name in methods:
+        image = BASELINES[name](evidence)
+        if name == "richardson-lucy":
+            evidence.shared[name] = image  # the report shows it
+        found[name] = checks.check_rival(evidence.other(image), own)
     if "richardson-lucy" in methods and evidence.truth is not None:
         n, image = best_richardson_lucy(evidence)
         found[BEST] = checks.check_rival(evidence.other(image), own)

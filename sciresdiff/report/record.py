@@ -17,9 +17,11 @@ Record = Mapping[str, Any]
 
 SCHEMA = 1
 COLUMNS = ("high", "method", "name", "region", "value", "unit", "lowest", "highest", "passed")
-"""Columns of the CSV file."""
+"""Columns of the long table."""
+FIRST = ("verdict", "high", "low", "truth", "scale", "missed")
+"""First columns of the table of images; after them comes a column for every result."""
 OURS = "image"
-"""What the judged image is called in the CSV's column ``method``."""
+"""What the judged image is called in the long table's column ``method``."""
 MARKS = {True: "ok", False: "MISSED", None: ""}
 
 
@@ -33,8 +35,13 @@ def header(record: Record) -> tuple[str, ...]:
     return ("check", "region", "value", "unit", "accepted", "", *record["baselines"])
 
 
-def table(record: Record) -> list[tuple[str, ...]]:
-    """Rows for a table on the screen: a result each, with the baselines' values beside it."""
+def table(record: Record, every: bool = True) -> list[tuple[str, ...]]:
+    """Rows for a table on the screen: a result each, with the baselines' values beside it.
+
+    Parameters
+    ----------
+    every : also those without a value.
+    """
     others = [_by_place(results) for results in record["baselines"].values()]
     return [
         (
@@ -47,7 +54,13 @@ def table(record: Record) -> list[tuple[str, ...]]:
             *(shown(other.get((result["name"], result["region"]))) for other in others),
         )
         for result in record["results"]
+        if every or not uncomputed(result)
     ]
+
+
+def uncomputed(result: Mapping[str, Any]) -> bool:
+    """Whether there is no value because it could not be measured; an infinite one, that JSON cannot hold, was."""
+    return result["value"] is None and str(result["meaning"]).startswith("not computed")
 
 
 def _by_place(results: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], Any]:
@@ -66,11 +79,17 @@ def accepted(limit: Sequence[float | None] | None) -> str:
     low, high = limit or (None, None)
     if low is None or high is None:
         return f">= {low:.4g}" if low is not None else f"<= {high:.4g}" if high is not None else ""
-    return f"{shown(low)} to {shown(high)}"
+    return f"{_plain(low)} to {_plain(high)}"
+
+
+def _plain(value: float) -> str:
+    """As `shown`, without zeros at the end."""
+    text = shown(value)
+    return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
 
 
 def rows(record: Record) -> list[tuple[Any, ...]]:
-    """Rows of the CSV file: every result of the image and of the baselines."""
+    """Rows of the long table: every result of the image and of the baselines."""
     methods = {OURS: record["results"], **record["baselines"]}
     return [
         (
@@ -88,15 +107,42 @@ def rows(record: Record) -> list[tuple[Any, ...]]:
     ]
 
 
-def write_csv(records: Iterable[Record], path: str | Path, overwrite: bool = False) -> None:
-    """One table of many records; empty cells where there is no value.
+def wide(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """A row for every image: `FIRST`, then ``name[region]`` for every result that any of them has a value of.
+
+    The units and the baselines' values stand in the long table only.
+    """
+    return [
+        {name: record.get(name) for name in FIRST}
+        | {"missed": " ".join(f"{r['name']}[{r['region']}]" for r in record["results"] if r["passed"] is False)}
+        | {f"{r['name']}[{r['region']}]": r["value"] for r in record["results"] if not uncomputed(r)}
+        for record in records
+    ]
+
+
+def write_csv(records: Sequence[Record], path: str | Path, overwrite: bool = False) -> None:
+    """The table of images, one row each; empty cells where there is no value.
 
     Raises
     ------
     UsageError : the file exists and ``overwrite`` is off, or cannot be written.
     """
+    found = wide(records)
+    columns = dict.fromkeys([*FIRST, *(name for row in found for name in row)])
+    _write([list(columns), *([row.get(name) for name in columns] for row in found)], path, overwrite)
+
+
+def write_long_csv(records: Iterable[Record], path: str | Path, overwrite: bool = False) -> None:
+    """The long table: a row for every result of every image and baseline, with unit and limit.
+
+    Raises
+    ------
+    UsageError : the file exists and ``overwrite`` is off, or cannot be written.
+    """
+    _write([COLUMNS, *(row for record in records for row in rows(record))], path, overwrite)
+
+
+def _write(lines: Iterable[Sequence[Any]], path: str | Path, overwrite: bool) -> None:
     text = streams.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(row for record in records for row in rows(record))
-    write_whole({Path(path): lambda target: target.write_text(text.getvalue())}, overwrite=overwrite)
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    write_whole({Path(path): lambda target: target.write_text(text.getvalue(), encoding="utf-8")}, overwrite=overwrite)

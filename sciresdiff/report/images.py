@@ -1,0 +1,247 @@
+"""The images of a report: which there are, how they are stretched, and their pixels as PNG."""
+
+from __future__ import annotations
+
+import base64
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sciresdiff.checks.evidence import Array, Evidence, Mask
+
+Stretch = Literal["asinh", "signed", "error", "share"]
+Colours = NDArray[np.uint8]
+
+LEVELS = 64
+"""Shades of a picture; noise in more of them cannot be seen, and takes most of a page's bytes."""
+GREY = (128, 128, 128)
+"""Of masked pixels."""
+MAPS: dict[Stretch, str] = {"asinh": "gray", "signed": "RdBu_r", "error": "magma", "share": "viridis"}
+"""Stretch -> matplotlib's name of its colours."""
+
+
+@dataclass(frozen=True)
+class Plate:
+    """One image of the panel."""
+
+    title: str
+    image: NDArray[Any] | None
+    """On the fine or the coarse grid, NaN where nothing is judged; None for what there is not."""
+    unit: str
+    stretch: Stretch = "asinh"
+    """``asinh``, ``signed`` (asinh about 0), ``error`` (asinh from 0) or ``share`` (0 to 1)."""
+    words: str = ""
+    """What is to be seen, one sentence."""
+
+
+@dataclass(frozen=True)
+class Tone:
+    """How values become shades: asinh((v - zero) / width) between two ends, or straight where ``width`` is None."""
+
+    low: float
+    high: float
+    zero: float = 0.0
+    width: float | None = None
+
+    def bent(self, values: Any) -> Any:
+        """The values on the bent scale."""
+        return values if self.width is None else np.arcsinh((values - self.zero) / self.width)
+
+    def straight(self, bent: Any) -> Any:
+        """Back again."""
+        return bent if self.width is None else self.zero + self.width * np.sinh(bent)
+
+    def share(self, values: Array) -> Array:
+        """0 at the low end, 1 at the high end, cut there; NaN stays."""
+        low, high = self.bent(self.low), self.bent(self.high)
+        return np.asarray(np.clip((self.bent(values) - low) / (high - low), 0, 1))
+
+    @property
+    def middle(self) -> float:
+        """The value halfway between the shades of the ends."""
+        return float(self.straight((self.bent(self.low) + self.bent(self.high)) / 2))
+
+
+def plates(evidence: Evidence, unit: str) -> list[Plate]:
+    """The images that there can be, in the order of a report; without ``image`` those that there are not."""
+    shown = np.where(evidence.good_high, evidence.high, np.nan)
+    per_px = f"{unit} / px"
+    sharp = evidence.shared.get("richardson-lucy")
+    return [
+        Plate(
+            "input", _shown(evidence.low, evidence.mask_low), f"{unit} / input px", words="The data, pixel by pixel."
+        ),
+        Plate("output", shown, per_px, words="The image that is judged."),
+        Plate("bicubic", None if evidence.low is None else evidence.bicubic, per_px, words="The data, interpolated."),
+        Plate("Richardson-Lucy", sharp, per_px, words="The classical deconvolution with the same kernel."),
+        Plate("truth", evidence.truth, per_px, words="What the image should be."),
+        difference(evidence, shown, unit),
+        Plate("residual", residual(evidence), "sigma of the data", "signed", "Data less the image, measured again."),
+        Plate("ERR", evidence.err, per_px, "error", "The error that is claimed."),
+        Plate("SUPPORT", evidence.support, "share that the data fix", "share", "Bright: measured. Dark: supplied."),
+        Plate("TRUST", evidence.trust, "1 is trusted", "share", "Where the image is to be trusted."),
+    ]
+
+
+def _shown(plane: Array | None, mask: Mask | None) -> Array | None:
+    return plane if plane is None or mask is None else np.where(mask, np.nan, plane)
+
+
+def difference(evidence: Evidence, shown: Array, unit: str) -> Plate:
+    """Output less truth; without one, output less bicubic."""
+    if evidence.truth is not None:
+        return Plate(
+            "output - truth", shown - evidence.truth, f"{unit} / px", "signed", "Red: too bright. Blue: too faint."
+        )
+    other = None if evidence.low is None else shown - evidence.bicubic
+    return Plate("output - bicubic", other, f"{unit} / px", "signed", "What was added to interpolation.")
+
+
+def residual(evidence: Evidence) -> Array | None:
+    """(data - re-degraded image) / sigma, (h, w), NaN where nothing is judged; None without data, noise or blur."""
+    if evidence.low is None or evidence.redegraded is None or evidence.variance is None:
+        return None
+    assert evidence.good_low is not None
+    sigma = np.sqrt(np.where(evidence.good_low, evidence.variance, np.nan))
+    return np.asarray((evidence.low - evidence.redegraded) / sigma)
+
+
+def intensity(evidence: Evidence) -> Tone:
+    """The stretch that input, output, truth and baselines share, per fine pixel: linear below 3 sigma of the sky."""
+    reference = evidence.truth if evidence.truth is not None else evidence.high
+    values = reference[evidence.good_high & np.isfinite(reference)]
+    if not values.size:
+        return Tone(0.0, 1.0)
+    low, high = (float(end) for end in np.percentile(values, (0.5, 99.95)))
+    high = high if high > low else low + 1
+    dark = values[values <= np.median(values)]
+    scatter = float(np.sqrt(np.mean((dark - dark.max()) ** 2)))
+    return Tone(low, high, low, max(3 * scatter, (high - low) * 1e-6))
+
+
+def tone_of(plate: Plate, shared: Tone, evidence: Evidence) -> Tone:
+    """How a plate is stretched."""
+    if plate.stretch == "share":
+        return Tone(0.0, 1.0)
+    if plate.stretch == "asinh":
+        area = evidence.scale**2 if plate.title == "input" and evidence.quantity == "sum" else 1
+        width = None if shared.width is None else shared.width * area
+        return Tone(shared.low * area, shared.high * area, shared.zero * area, width)
+    size = np.abs(np.asarray(plate.image, float))
+    size = size[np.isfinite(size)]
+    top = float(np.percentile(size, 99.9)) or 1.0
+    width = 3 * (float(np.median(size)) or top)
+    return Tone(-top if plate.stretch == "signed" else 0.0, top, 0.0, width)
+
+
+def thinned(image: NDArray[Any], side: int) -> tuple[Array, int]:
+    """Means of n x n pixels, so that the longer side has at most ``side``; NaN are left out.  Also n.
+
+    Where the size is no multiple of n the far borders are filled with NaN.
+    """
+    n = max(1, -(-max(image.shape) // side))
+    plane = np.asarray(image, float)
+    if n == 1:
+        return plane, 1
+    padded = np.pad(plane, [(0, -size % n) for size in plane.shape], constant_values=np.nan)
+    cells = padded.reshape(padded.shape[0] // n, n, padded.shape[1] // n, n)
+    count = np.isfinite(cells).sum((1, 3))
+    total = np.where(np.isfinite(cells), cells, 0).sum((1, 3))
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan), n
+
+
+def palette(stretch: Stretch) -> Colours:
+    """(LEVELS + 1, 3), the colours of a stretch and last the grey of masked pixels."""
+    from matplotlib import colormaps
+
+    colours = colormaps[MAPS[stretch]](np.linspace(0, 1, LEVELS))[:, :3]
+    return np.vstack([np.rint(255 * colours), GREY]).astype(np.uint8)
+
+
+def data_uri(image: Array, tone: Tone, stretch: Stretch, flip: bool) -> str:
+    """A plane as PNG in a ``data:`` address; ``flip`` puts the first row at the bottom, as in FITS viewers."""
+    share = tone.share(image)
+    index = np.where(np.isfinite(share), np.rint(np.nan_to_num(share) * (LEVELS - 1)), LEVELS).astype(np.uint8)
+    code = png(index[::-1] if flip else index, palette(stretch))
+    return "data:image/png;base64," + base64.b64encode(code).decode("ascii")
+
+
+def png(index: NDArray[np.uint8], colours: Colours) -> bytes:
+    """Indices into a palette (Y, X) as a PNG file (ISO/IEC 15948: colour type 3, 8 bits, no filter)."""
+    height, width = index.shape
+    rows = np.zeros((height, width + 1), np.uint8)  # a filter byte 0 before every row
+    rows[:, 1:] = index
+    head = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
+    parts = (b"IHDR", head), (b"PLTE", colours.tobytes()), (b"IDAT", zlib.compress(rows.tobytes(), 9)), (b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, body) for kind, body in parts)
+
+
+def _chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+Region = tuple[int, int, int, int]
+"""First and last row, first and last column (exclusive), fine px."""
+
+
+def close_ups(evidence: Evidence, side: int) -> dict[str, Region]:
+    """Squares worth a look at full resolution: about the largest residual and about the brightest source.
+
+    Empty where the frame is hardly larger than the square.
+    """
+    if max(evidence.high.shape) < 1.5 * side:
+        return {}
+    makers: dict[str, Callable[[Evidence], tuple[int, int] | None]] = {
+        "worst residual": _worst,
+        "brightest": _brightest,
+    }
+    places = {name: make(evidence) for name, make in makers.items()}
+    return {name: _square(place, evidence, side) for name, place in places.items() if place is not None}
+
+
+def _worst(evidence: Evidence) -> tuple[int, int] | None:
+    from scipy.ndimage import gaussian_filter
+
+    found = residual(evidence)
+    if found is None or not np.isfinite(found).any():
+        return None
+    y, x = np.unravel_index(np.argmax(np.abs(gaussian_filter(np.nan_to_num(found), 1.0))), found.shape)
+    return int(y) * evidence.scale, int(x) * evidence.scale
+
+
+def _brightest(evidence: Evidence) -> tuple[int, int] | None:
+    from scipy.ndimage import gaussian_filter
+
+    if not evidence.good_high.any():
+        return None
+    smooth = np.where(evidence.good_high, gaussian_filter(evidence.whole, 1.5), -np.inf)
+    y, x = np.unravel_index(np.argmax(smooth), smooth.shape)
+    return int(y), int(x)
+
+
+def _square(place: tuple[int, int], evidence: Evidence, side: int) -> Region:
+    """The square about a place, whole coarse pixels, within the frame."""
+    s = evidence.scale
+    ends: list[int] = []
+    for at, size in zip(place, evidence.high.shape, strict=True):
+        length = min(side // s * s, size)
+        start = min(max(at - length // 2, 0), size - length) // s * s
+        ends += [start, start + length]
+    return ends[0], ends[1], ends[2], ends[3]
+
+
+def cut(plate: Plate, region: Region | None, evidence: Evidence) -> Array | None:
+    """The part of a plate in a region of the fine grid; None where there is no value in it."""
+    if plate.image is None:
+        return None
+    image = np.asarray(plate.image, float)
+    if region is not None:
+        n = evidence.high.shape[0] // image.shape[0]
+        top, bottom, left, right = (end // n for end in region)
+        image = image[top:bottom, left:right]
+    return image if np.isfinite(image).any() else None

@@ -1,0 +1,197 @@
+"""A record put in words and in order: what the verdict rests on, and the checks by what they look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sciresdiff.checks import CHECKS, Check, Range, Result
+from sciresdiff.checks.limits import grave
+from sciresdiff.frame import Kind
+from sciresdiff.report.record import Record, shown, uncomputed
+
+Line = Mapping[str, Any]
+"""A result of a record."""
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "Fidelity to the truth": ("fidelity", "perceptual"),
+    "Flux": ("flux",),
+    "Sources": ("sources", "forced", "probes", "probe", "injection", "blank"),
+    "Astrometry and shape": ("astrometry", "shapes", "shape", "moments"),
+    "Agreement with the data": ("consistency", "residual"),
+    "Resolution": ("resolution", "spectrum", "squirrel", "decorrelation"),
+    "Uncertainty": ("calibration", "trust"),
+}
+"""Heading -> files of checks that stand under it, in the order of the report."""
+REST = "Other checks"
+"""Heading of what no group names."""
+
+OWNER: dict[str, str] = {name: check for check, line in CHECKS.items() for name in line.names or (check,)}
+"""Name of a result -> the check that makes it."""
+
+SHORT = {
+    "psnr": "PSNR", "ssim": "SSIM", "si": "SI", "nrmse": "NRMSE", "lpips": "LPIPS", "fid": "FID",
+    "microssim": "MicroSSIM",
+    "chi2": "χ²", "fwhm": "FWHM", "frc": "FRC", "ence": "ENCE", "rse": "RSE", "rsp": "RSP", "snr": "SNR", "rmv": "RMV",
+    "mpix": "Mpix", "star": "(STAR)", "err": "ERR", "lag1": "lag 1", "68": "68 %", "90": "90 %", "95": "95 %",
+}  # fmt: skip
+"""Parts of names that are not spelled as they stand."""
+UNITS = frozenset({"px", "mag", "sigma"})
+"""Parts at the end of names that the unit says again."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A check and its results that have a value."""
+
+    name: str
+    check: Check
+    results: Sequence[Line]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Checks under one heading."""
+
+    title: str
+    entries: Sequence[Entry]
+
+    @property
+    def marks(self) -> list[bool]:
+        """Passed or not, of all results with a limit."""
+        return [line["passed"] for entry in self.entries for line in entry.results if line["passed"] is not None]
+
+
+def computed(record: Record) -> list[Line]:
+    """Results that were measured; a perfect image's infinite PSNR is one of them, though JSON has no number for it."""
+    return [line for line in record["results"] if not uncomputed(line)]
+
+
+def absent(record: Record) -> list[tuple[str, str, str]]:
+    """Name, region and reason of what was not computed."""
+    return [
+        (line["name"], line["region"], line["meaning"].removeprefix("not computed: "))
+        for line in record["results"]
+        if uncomputed(line)
+    ]
+
+
+def groups(record: Record) -> list[Group]:
+    """Everything that was measured, by heading; headings without a result are left out."""
+    by_check: dict[str, list[Line]] = {}
+    for line in computed(record):
+        by_check.setdefault(OWNER.get(line["name"]) or line["name"], []).append(line)
+    found: dict[str, list[Entry]] = {title: [] for title in (*GROUPS, REST)}
+    for name, lines in by_check.items():
+        found[heading(name)].append(Entry(name, CHECKS[name], lines))
+    return [Group(title, entries) for title, entries in found.items() if entries]
+
+
+def heading(check: str) -> str:
+    """The group that a check belongs to, by the file that it is in."""
+    room = getattr(CHECKS[check].make, "__module__", "").rpartition(".")[2]
+    return next((title for title, rooms in GROUPS.items() if room in rooms), REST)
+
+
+def spelled(name: str) -> str:
+    """``source_flux_bias_mag`` -> ``Source flux bias``."""
+    parts = name.removesuffix("_per_mpix").split("_")
+    while len(parts) > 1 and parts[-1] in UNITS:
+        parts.pop()
+    words = " ".join(SHORT.get(part, part) for part in parts)
+    return words[0].upper() + words[1:] if parts[0] not in SHORT else words
+
+
+def with_unit(value: float | None, unit: str) -> str:
+    """``0.03 mag``; a true minus sign."""
+    if value is None:
+        return "infinite"
+    return f"{shown(value)} {unit.replace('1/', 'per ')}".strip().replace("-", "−")
+
+
+def missed(record: Record, own: Mapping[str, Range], kind: Kind) -> tuple[list[Line], list[Line]]:
+    """Results outside their limits: those that fail the image, and those that are warnings."""
+    lines = [line for line in record["results"] if line["passed"] is False]
+    bad = [line for line in lines if is_grave(line, own, kind)]
+    return bad, [line for line in lines if line not in bad]
+
+
+def result_of(line: Line) -> Result:
+    """A line of a record as a result."""
+    low, high = line["limit"] or (None, None)
+    return Result(line["name"], line["value"], line["unit"], line["region"], (low, high), line["passed"])
+
+
+def sentence(record: Record, own: Mapping[str, Range], kind: Kind) -> str:
+    """The verdict in one sentence."""
+    bad, mild = missed(record, own, kind)
+    judged = sum(line["passed"] is not None for line in record["results"])
+    if not judged:
+        return "Nothing could be judged: no check that has a limit could be computed, and silence is no pass."
+    rest = judged - len(bad) - len(mild)
+    if bad:
+        more = f"; {_listed(mild)} as a warning" if mild else ""
+        return f"Do not rely on this image as it is: {_listed(bad)} outside what is accepted{more}. {_rest(rest)}"
+    if mild:
+        return f"Usable with care: {_listed(mild)} outside what is accepted, none of them gravely. {_rest(rest)}"
+    return f"All {judged} figures that have a limit are within it: nothing contradicts what this image was judged by."
+
+
+def _rest(n: int) -> str:
+    return f"The other {n} judged figures are as they should be." if n > 1 else ""
+
+
+def _listed(lines: Sequence[Line], most: int = 4) -> str:
+    """``total flux ratio and purity are``, the first few."""
+    names = list(dict.fromkeys(_lower(spelled(line["name"])) for line in lines))
+    told = [*names[:most], *([f"{len(names) - most} more"] if len(names) > most else [])]
+    return f"{_joined(told)} {'is' if len(names) == 1 else 'are'}"
+
+
+def _lower(words: str) -> str:
+    return words if words[:2].isupper() or words.startswith("χ") else words[0].lower() + words[1:]
+
+
+def _joined(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def where(line: Line) -> str:
+    """The region in brackets, where the name does not say it."""
+    region = line["region"]
+    return "" if region == "all" or region in line["name"] else f" ({region})"
+
+
+def beside(record: Record) -> dict[str, dict[tuple[str, str], float | None]]:
+    """Baseline -> (name, region) -> value."""
+    return {name: by_place(lines) for name, lines in record["baselines"].items()}
+
+
+def by_place(lines: Iterable[Line]) -> dict[tuple[str, str], Any]:
+    """(name, region) -> value."""
+    return {(line["name"], line["region"]): line["value"] for line in lines}
+
+
+KEY = (
+    "psnr",
+    "total_flux_ratio",
+    "chi2",
+    "chi2_sky",
+    "spurious_per_mpix",
+    "hallucination_fraction",
+    "support_fraction",
+)
+"""Results that stand above the others, where they were computed."""
+
+
+def key_figures(record: Record) -> list[Line]:
+    """The first result of every name of `KEY` that has a value."""
+    found = computed(record)
+    firsts = (next((line for line in found if line["name"] == name), None) for name in KEY)
+    return [line for line in firsts if line is not None and line["value"] is not None]
+
+
+def is_grave(line: Line, own: Mapping[str, Range], kind: Kind) -> bool:
+    """Whether a limit is missed that fails the image."""
+    return line["passed"] is False and grave(result_of(line), own, kind)
