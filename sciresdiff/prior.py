@@ -8,7 +8,7 @@ that it expects to leave.  That scale is the Sigma of the consistency step that 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from sciresdiff.nets import BACKBONES
 from sciresdiff.physics.consistency import Data, consistent, richardson_lucy
 
-Run = Callable[[nn.Module, Tensor], Tensor]
-"""How a network is evaluated on a frame: at once, or in tiles."""
+Run = Callable[[nn.Module, Sequence[Tensor]], Tensor]
+"""How a network is evaluated on a frame whose channels come in parts: at once, or in tiles."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,12 @@ class Estimate:
     """Same shape, > 0."""
     guess: Tensor
     """The network's estimate before the consistency step."""
+
+
+def at_once(net: nn.Module, parts: Sequence[Tensor]) -> Tensor:
+    """A network evaluated on the whole frame."""
+    out: Tensor = net(torch.cat(list(parts), dim=1))
+    return out
 
 
 def kernel_features(kernel: NDArray[np.float64] | None, scale: int) -> NDArray[np.float32]:
@@ -202,7 +208,7 @@ class Prior(nn.Module):
     def stage(self, k: int, data: Data, estimate: Estimate, smooth: Tensor, kernel: Tensor, run: Run) -> Estimate:
         """The network of stage k: a bounded correction and the scale of the error that is left."""
         features, amplitude = self.features(data, estimate, smooth, kernel)
-        correction, scale = F.pixel_shuffle(run(self.stages[k], features).float(), self.config.scale).chunk(2, dim=1)
+        correction, scale = F.pixel_shuffle(run(self.stages[k], [features]).float(), self.config.scale).chunk(2, dim=1)
         bound = self.config.bound
         guess = estimate.x + amplitude * bound * torch.tanh(correction / bound)
         w = amplitude * torch.exp(4 * torch.tanh(scale / 4) - 1)
@@ -227,7 +233,7 @@ class Prior(nn.Module):
         iterations, last : of the consistency steps, and of the last one; the training's number by default.
         patience : more of the last one, where bright cores ask for it.
         """
-        run = run or (lambda net, features: net(features))
+        run = run or at_once
         with torch.no_grad():
             smooth, sharp = starts(data, self.config.early, self.config.late)
             _, amplitude = contrast(sharp, data.noise, self.config.scale)

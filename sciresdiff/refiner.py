@@ -20,7 +20,7 @@ from sciresdiff.diffusion.path import Level
 from sciresdiff.diffusion.prediction import PREDICTIONS
 from sciresdiff.nets import BACKBONES
 from sciresdiff.physics.consistency import Data
-from sciresdiff.prior import Estimate, Run, contrast, finer, maps, stacked
+from sciresdiff.prior import Estimate, Run, at_once, contrast, finer, maps, stacked
 
 LEVELS = 3
 """Channels that tell the network how noisy the state is."""
@@ -123,10 +123,10 @@ class Refiner(nn.Module):
         s = self.config.scale
         signal, noise, size = (v[:, :, None, None] for v in levels.split(1, dim=1))
         state = F.pixel_unshuffle(u, s) / (signal + noise)  # of order one at every level
-        features = torch.cat([state, known, levels[:, :, None, None].expand(-1, -1, *known.shape[-2:])], dim=1)
-        out = (run(self.net, features) if run else self.net(features)).float()
+        parts = [state, known, levels[:, :, None, None].expand(-1, -1, *known.shape[-2:])]
+        out = (run or at_once)(self.net, parts).float()
         if self.config.prediction == "x0":  # with little noise left the state itself is the better answer
-            out = (1 - size) * state + out
+            out = torch.addcmul(out, 1 - size, state)
         return F.pixel_shuffle(out, s)
 
     def estimate(

@@ -7,7 +7,7 @@ and the noise of the sky is the unit, and that is undone at the end.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Literal
@@ -28,7 +28,7 @@ from sciresdiff.model import Model
 from sciresdiff.normalize import background
 from sciresdiff.physics.consistency import Data, close_flux, consistent, richardson_lucy, row_sums, support
 from sciresdiff.physics.operators import Operator
-from sciresdiff.prior import Estimate, bounded_below, box, contrast, finer, kernel_features, pedestal
+from sciresdiff.prior import Estimate, Run, bounded_below, box, contrast, finer, kernel_features, pedestal
 from sciresdiff.refiner import condition, framed
 
 Consistency = Literal["noise", "exact", "off"]
@@ -148,14 +148,14 @@ def physics_only(data: Data) -> Estimate:
     return replace(start, x=consistent(data, start.x, start.w.square(), FINAL_ITERATIONS, PATIENCE))
 
 
-def tiled(settings: Settings, net_px: int, multiple_of: int) -> Callable[[nn.Module, Tensor], Tensor]:
+def tiled(settings: Settings, net_px: int, multiple_of: int) -> Run:
     """How a network is evaluated over a frame."""
 
-    def run(net: nn.Module, features: Tensor) -> Tensor:
-        h, w = features.shape[-2:]
+    def run(net: nn.Module, parts: Sequence[Tensor]) -> Tensor:
+        h, w = parts[0].shape[-2:]
         tile = settings.tile or max(h, w)
         plan = tiling.plan((h, w), tile, net_px, multiple_of)
-        return tiling.run(net, features, plan)
+        return tiling.run(net, parts, plan)
 
     return run
 
@@ -188,13 +188,13 @@ def blended(model: Estimate, physics: Estimate, gate: Tensor) -> Estimate:
     )
 
 
-def modelled(data: Data, kernel: Tensor, model: Model, settings: Settings) -> tuple[Estimate, Tensor]:
-    """The prior's estimate, the physics' where the gate is open, and the gate."""
+def modelled(data: Data, kernel: Tensor, model: Model, settings: Settings) -> tuple[Estimate, Tensor | None]:
+    """The prior's estimate, the physics' where the gate is open, and the gate; None where it is closed everywhere."""
     run = tiled(settings, model.prior.receptive_px, int(getattr(model.prior.stages[0], "multiple_of", 1)))
     best = model.prior(data, kernel, run, PRIOR_ITERATIONS, FINAL_ITERATIONS, PATIENCE)[-1]
     physics = cache(lambda: physics_only(data))
     gate = gate_of(data, best.x, lambda: physics().x)
-    return (best, torch.zeros_like(best.x)) if gate is None else (blended(best, physics(), gate), gate)
+    return (best, None) if gate is None else (blended(best, physics(), gate), gate)
 
 
 def settled(data: Data, x: Tensor, w2: Tensor, mode: Consistency) -> Tensor:
@@ -318,9 +318,9 @@ def calibrated(spread: Tensor, amplitude: Tensor, data: Data, model: Model | Non
 class Moments:
     """Sums over draws of their deviations from the best estimate, so that no draw has to be kept."""
 
-    total: Tensor
+    total: Tensor | float = 0.0
     """Over complete pairs: the noise of a lone draw has none to cancel it."""
-    squares: Tensor
+    squares: Tensor | float = 0.0
     last: Tensor | float = 0.0
     count: int = 0
 
@@ -329,7 +329,7 @@ class Moments:
         total = self.total + self.last + deviation if self.count % 2 else self.total
         return Moments(total, self.squares + deviation.square(), deviation, self.count + 1)
 
-    def mean(self) -> Tensor:
+    def mean(self) -> Tensor | float:
         """Mean deviation."""
         return self.total / max(self.count // 2 * 2, 1)
 
@@ -338,7 +338,7 @@ class Moments:
 
         In antithetic pairs the mean's own error is of second order, so neither K / (K - 1) nor 1 + 1 / K is due.
         """
-        return (self.squares / self.count - self.mean().square()).clamp_min(0).sqrt()
+        return torch.as_tensor(self.squares / self.count - self.mean() ** 2).clamp_min(0).sqrt()
 
 
 @torch.inference_mode()
@@ -379,10 +379,11 @@ def restore(
     features = torch.from_numpy(kernel_features(kernel, scale))[None].to(device)
     total = 1 + settings.samples
     best, gate = modelled(data, features, model, settings) if model else (physics_only(data), None)
-    mode, w2 = settings.consistency, best.w.square()
-    best = replace(best, x=settled(data, best.x if mode == "noise" else best.guess, w2, mode))
+    mode = settings.consistency
+    x = settled(data, best.x if mode == "noise" else best.guess, best.w.square(), mode)
+    best = replace(best, x=x, guess=x)  # a plane less to hold
     progress(1, total, "prior" if model else "physics")
-    moments, kept = Moments(torch.zeros_like(best.x), torch.zeros_like(best.x)), []
+    moments, kept = Moments(), []
     for draw in draws_of(data, best, features, model, settings):
         moments = moments.with_draw(draw - best.x)
         if settings.keep_draws:
@@ -390,7 +391,7 @@ def restore(
         progress(1 + moments.count, total, "draws")
     count = moments.count
     share = float(model.calibration.get("mean_share", 1.0)) if model else 1.0
-    x, spread = best.x + moments.last, best.w
+    x, spread, w2 = best.x + moments.last, best.w, best.w.square()
     if count > 1:
         x, spread = best.x + share * moments.mean(), moments.spread()
     if count > 1 or mode == "exact":
@@ -401,7 +402,7 @@ def restore(
         units.image(x),
         units.spread(calibrated(spread, amplitude, data, model, settings)),
         support(data, x, flat).clamp(0, 1).squeeze().cpu().numpy(),
-        torch.as_tensor(1.0 if gate is None else gate).expand_as(x).squeeze().cpu().numpy(),
+        torch.as_tensor(float(model is None) if gate is None else gate).expand_as(x).squeeze().cpu().numpy(),
         np.stack(kept) if kept else None,
         float(data.chi2(x)),
         flux_ratio(data, x, units),

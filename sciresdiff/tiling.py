@@ -88,24 +88,30 @@ def plan(shape: tuple[int, int], tile: int, halo: int, multiple_of: int = 1) -> 
     return [Tile(y0, y1, x0, x1, ry0, ry1, rx0, rx1) for y0, y1, ry0, ry1 in rows for x0, x1, rx0, rx1 in columns]
 
 
-def run(fn: Callable[[Tensor], Tensor], features: Tensor, tiles: Sequence[Tile], scale: int = 1) -> Tensor:
+def run(
+    fn: Callable[[Tensor], Tensor], features: Tensor | Sequence[Tensor], tiles: Sequence[Tile], scale: int = 1
+) -> Tensor:
     """A network over a frame, tile by tile.
 
     Parameters
     ----------
     fn : (B, C, h, w) -> (B, C', scale*h, scale*w), tile-exact for the halo of the plan.
-    features : (B, C, h, w), the whole frame. tiles : `plan` of (h, w).
+    features : (B, C, h, w), the whole frame; or several, whose channels are put together tile by tile.
+    tiles : `plan` of (h, w).
 
     Returns
     -------
     (B, C', scale*h, scale*w); the same for every tiling, but for the rounding of convolutions of another size.
     """
+    import torch
+
+    parts = [features] if isinstance(features, torch.Tensor) else features
     if len(tiles) == 1:
-        return fn(features)
-    h, w = features.shape[-2:]
+        return fn(torch.cat(list(parts), dim=1))
+    h, w = parts[0].shape[-2:]
     whole: Tensor | None = None
     for tile in tiles:
-        part = fn(features[(..., *tile.window)])
+        part = fn(torch.cat([v[(..., *tile.window)] for v in parts], dim=1))
         if whole is None:
             whole = part.new_empty((*part.shape[:2], scale * h, scale * w))
         whole[(..., *tile.core(scale))] = part[(..., *tile.inside(scale))]

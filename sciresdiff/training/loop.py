@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -76,11 +76,11 @@ def follow(average: nn.Module, module: nn.Module, seen: int, options: LoopOption
             a.lerp_(b, 1 / length)
 
 
-def quick(bf16: bool) -> Callable[[nn.Module, Tensor], Tensor]:
+def quick(bf16: bool) -> Callable[[nn.Module, Sequence[Tensor]], Tensor]:
     """How a network is evaluated in training: in bfloat16 where that is fast, and nothing but the network."""
 
-    def run(net: nn.Module, features: Tensor) -> Tensor:
-        features = features.contiguous(memory_format=torch.channels_last)
+    def run(net: nn.Module, parts: Sequence[Tensor]) -> Tensor:
+        features = torch.cat(list(parts), dim=1).contiguous(memory_format=torch.channels_last)
         with torch.autocast(features.device.type, torch.bfloat16, enabled=bf16):
             out: Tensor = net(features)
         return out.float()
