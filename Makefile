@@ -2,7 +2,8 @@
 # make test        set up what is missing and run the tests          (PYTEST="-k psf" picks some)
 # make lint        ruff and mypy
 # make bench       time a restoration beside Richardson-Lucy
-# make quality     measure the figures of docs/benchmarks.md   (DATA=folder of real frames)
+# make bench-quality  every method on every frame, one table      (DATA=folder of frames, FRAMES=list.toml, OUT=folder)
+# make quality     measure all figures of docs/benchmarks.md       (DATA=folder of real frames)
 # make docs        write docs/cli.md from the commands' help
 # make clean       remove the environment and everything that was made
 #
@@ -19,7 +20,7 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 pytho
 export OMP_NUM_THREADS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: demo test lint bench quality docs clean help
+.PHONY: demo test lint bench bench-quality quality docs clean help
 
 demo: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash docs/demo.sh
@@ -34,6 +35,10 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python docs/bench.py
 
+bench-quality: $(STAMP)
+	$(BIN)/python docs/quality.py $(or $(DATA),$(error make bench-quality needs DATA=folder of frames)) --only frames \
+		$(if $(FRAMES),--frames $(FRAMES)) $(if $(OUT),--out $(OUT)) $(ARGS)
+
 quality: $(STAMP)
 	$(BIN)/python docs/quality.py $(or $(DATA),$(error make quality needs DATA=folder of real frames))
 
@@ -45,7 +50,7 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -10
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -11
 
 # uv does not read pip's find-links, so they are handed over.
 $(STAMP): pyproject.toml constraints.txt

@@ -1,28 +1,36 @@
 """``make quality DATA=...``: the figures of docs/benchmarks.md, measured through the public commands.
 
-    python docs/quality.py DATA [--only 47tuc,micro,noise,calibration,flux,tiles] [--out FOLDER]
+    python docs/quality.py DATA [--only frames,pairs,noise,calibration,flux,tiles] [--frames LIST.toml] [--seeds N]
+                                [--print] [--out FOLDER]
 
-DATA is a folder with the real frames named below; the simulated parts need none.  One line a figure, `name = value`.
+DATA is a folder with real frames; the simulated parts need none.
+
+frames   ``make bench-quality``: every frame and method of docs/quality.toml, or of the list that is given; where DATA
+         has none of its frames and no list is given, every FITS and TIFF file in DATA. FOLDER gets a JSON line for
+         every frame, noise and method, and the table, which for the fixed list also goes into docs/benchmarks.md
+         (--print: only onto the screen).
+pairs    real pairs of two instruments: ratio of zero points, PSFs, shift.
+
+The other parts print one line a figure, `name = value`.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import quality_frames
 
 from sciresdiff import io
-from sciresdiff.jobs import degrade, evaluate, upscale
+from sciresdiff.errors import SciresdiffError
 
-TUC = "astro/hst_47tuc/j8bt06nyq_flt.fits"
-MICRO = (
-    "micro/bioimage_notebooks/BPAE_actin.tif",
-    "micro/sdeconv_wheel/celegans.tif",
-    "micro/zerocost_fa/FA_-_0488_Evolve.tif",
-)
+PAGE = Path(__file__).with_name("benchmarks.md")
+
+GALAXIES = ("G265911", "G265940", "G266033", "G266035", "G266662")
 
 
 def say(name: str, **figures: Any) -> None:
@@ -31,77 +39,38 @@ def say(name: str, **figures: Any) -> None:
     print(f"{name}: {shown}", flush=True)
 
 
-def by_name(results: list[dict[str, Any]]) -> dict[str, float]:
-    """Results of the region ``all`` (or the only one) by name."""
-    found: dict[str, float] = {}
-    for r in results:
-        if r["value"] is not None and (r["region"] == "all" or r["name"] not in found):
-            found[r["name"]] = float(r["value"])
-    return found
+def frames(data: Path, out: Path, given: argparse.Namespace) -> None:
+    """The benchmark over frames and methods."""
+    chosen = quality_frames.plan(data, given.frames)
+    seeds = given.seeds or chosen.seeds
+    text = quality_frames.benchmark(data, chosen, seeds, out)
+    if chosen.fixed and not given.print:
+        quality_frames.put(text, PAGE)
+        print(f"table written into {PAGE}")
+    else:
+        print(text)
 
 
-def cropped(path: Path, out: Path, rows: slice, columns: slice) -> Path:
-    """A crop of the science plane of a FITS file, as a FITS file without masks."""
-    pixels = np.asarray(io.read_image(f"{path}[SCI]"), dtype="f4")[rows, columns]
-    from astropy.io import fits
+def pairs(data: Path, out: Path, given: argparse.Namespace) -> None:
+    """Frames of one sky by two instruments."""
+    from sciresdiff.jobs.registration import register, summary
 
-    target = out / "47tuc_truth.fits"
-    fits.PrimaryHDU(pixels).writeto(target, overwrite=True)
-    return target
-
-
-def restored(truth: Path, out: Path, scale: int, model: str | None, end: str, **noise: float) -> dict[str, Any]:
-    """Degrade with a Gaussian of 0.6 coarse pixels, restore, evaluate."""
-    low, high = out / f"low_x{scale}{end}", out / f"high_{model or 'default'}_x{scale}{end}"
-    kernel = f"gaussian:sigma={0.6 * scale}px"
-    degrade.run(
-        truth, low, degrade.DegradeOptions(scale=scale, kernel=kernel, quantity="sum", seed=1, overwrite=True, **noise)
-    )
-    options = upscale.UpscaleOptions(scale=scale, model=model, kernel=kernel, quantity="sum", overwrite=True)
-    upscale.run(low, high, options)
-    return evaluate.run(high, low=low, truth=truth, kernel=kernel, quantity="sum")
+    hubble = data / "astro/scarlet_pair"
+    for plane, band in enumerate("grizy"):
+        files = hubble / "Cut_HST.fits", hubble / "Cut_HSC.fits"
+        found = register(*files, plane_low=plane, psf_high=hubble / "PSF_HST.fits", psf_low=hubble / "PSF_HSC.fits")
+        say(f"Hubble F814W and Subaru {band}", summary=summary(found), distance=found.distance, fit=found.fitted_ratio)
+    for name in GALAXIES:
+        fine, coarse = ({w: data / f"astro/sdss_kids/{s}/{name}{w}.fits" for w in ("fitim", "psfim")}
+                        for s in ("KiDS", "SDSS"))  # fmt: skip
+        found = register(
+            fine["fitim"], coarse["fitim"], psf_high=fine["psfim"], psf_low=coarse["psfim"], pixel_high=0.2,
+            pixel_low=0.339, radius=8.0,
+        )  # fmt: skip
+        say(f"KiDS and SDSS, {name}", summary=summary(found), fit=found.fitted_ratio)
 
 
-NAMES = (
-    "psnr",
-    "ssim",
-    "total_flux_ratio",
-    "chi2",
-    "chi2_sky",
-    "completeness",
-    "purity",
-    "source_flux_bias_mag",
-    "astrometric_offset_px",
-    "hallucination_fraction",
-    "coverage_68",
-)
-
-
-def table(name: str, record: dict[str, Any]) -> None:
-    """The record of an evaluation, beside the baselines."""
-    for method, results in {"sciresdiff": record["results"], **record["baselines"]}.items():
-        found = by_name(results)
-        say(f"{name} {method}", **{k: found[k] for k in NAMES if k in found})
-
-
-def tuc(data: Path, out: Path) -> None:
-    """The crop of 47 Tuc at x2 and x4."""
-    truth = cropped(data / TUC, out, slice(256, 768), slice(256, 768))
-    for scale in (2, 4):
-        for model in (None, "physics"):
-            record = restored(truth, out, scale, model, ".fits", gain=10.0, read_noise=80.0 * scale)
-            table(f"47tuc x{scale} {model or 'model'}", record)
-
-
-def micro(data: Path, out: Path) -> None:
-    """Real microscope images at x2."""
-    for name in MICRO:
-        for model in (None, "physics"):
-            record = restored(data / name, out, 2, model, ".tif", gain=1.0, read_noise=8.0)
-            table(f"{Path(name).name} x2 {model or 'model'}", record)
-
-
-def noise(data: Path, out: Path) -> None:
+def noise(data: Path, out: Path, given: argparse.Namespace) -> None:
     """Sources found in 100 frames of nothing but noise, and in their bicubic images, by the same detector.
 
     Threshold 5 sigma: of the noisier of the two images, of each image's own scatter, and of the ERR plane.
@@ -132,7 +101,7 @@ def noise(data: Path, out: Path) -> None:
         )
 
 
-def calibration(data: Path, out: Path) -> None:
+def calibration(data: Path, out: Path, given: argparse.Namespace) -> None:
     """Coverage, chi2 of single draws, and the mean of 8 draws against the prior, on simulated frames without grain."""
     from dataclasses import replace
 
@@ -173,7 +142,7 @@ def calibration(data: Path, out: Path) -> None:
         )
 
 
-def flux(data: Path, out: Path) -> None:
+def flux(data: Path, out: Path, given: argparse.Namespace) -> None:
     """Block flux in exact mode without a kernel, and the total flux in both modes."""
     from sciresdiff import model as models
     from sciresdiff.restore import Settings, restore
@@ -198,7 +167,7 @@ def flux(data: Path, out: Path) -> None:
         say(f"exact flux {name}", worst_block=float(error.max()), total=float(blocks.sum() / y.astype("f8").sum() - 1))
 
 
-def tiles(data: Path, out: Path) -> None:
+def tiles(data: Path, out: Path, given: argparse.Namespace) -> None:
     """Largest difference between tilings, in units of the low pixel's sigma, and of the limit; bytes of two runs."""
     from sciresdiff import model as models
     from sciresdiff.physics import psf
@@ -223,9 +192,9 @@ def tiles(data: Path, out: Path) -> None:
     say("twice", identical=bool(np.array_equal(whole, run(0))))
 
 
-PARTS: dict[str, Callable[[Path, Path], None]] = {
-    "47tuc": tuc,
-    "micro": micro,
+PARTS: dict[str, Callable[[Path, Path, argparse.Namespace], None]] = {
+    "frames": frames,
+    "pairs": pairs,
     "noise": noise,
     "calibration": calibration,
     "flux": flux,
@@ -233,17 +202,28 @@ PARTS: dict[str, Callable[[Path, Path], None]] = {
 }
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> int:
     """Measure what is asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--only", default=",".join(PARTS))
-    parser.add_argument("--out", type=Path, default=Path("scratch/quality"))
-    given = parser.parse_args()
-    given.out.mkdir(parents=True, exist_ok=True)
-    for part in given.only.split(","):
-        PARTS[part](given.data, given.out)
+    parser.add_argument("data", type=Path, help="folder of real frames")
+    parser.add_argument("--only", default=",".join(PARTS), help="parts, with commas between them")
+    parser.add_argument("--frames", type=Path, help="list of frames, degradations and methods, like docs/quality.toml")
+    parser.add_argument("--seeds", type=int, help="realisations of the noise; the list's by default")
+    parser.add_argument("--print", action="store_true", help="leave docs/benchmarks.md as it is")
+    parser.add_argument("--out", type=Path, default=Path("scratch/quality"), help="folder for JSON lines and table")
+    given = parser.parse_args(words)
+    if unknown := [part for part in given.only.split(",") if part not in PARTS]:
+        parser.error(f"--only: {', '.join(unknown)} not known; choose from {', '.join(PARTS)}")
+    if given.seeds is not None and given.seeds < 1:
+        parser.error(f"--seeds: {given.seeds} is no number of realisations; give 1 or more")
+    try:
+        for part in given.only.split(","):
+            PARTS[part](given.data, given.out, given)
+    except SciresdiffError as problem:
+        print(problem, file=sys.stderr)
+        return problem.exit_code
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

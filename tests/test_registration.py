@@ -137,7 +137,10 @@ def test_measured_is_the_same_from_both_sides(tmp_path: Path) -> None:
     high, low = (io.read(path) for path in pair(tmp_path, (0.3, 0.2)))
     assert registration.other_grid(high, low) and not registration.other_grid(high, high)
     said: list[str] = []
-    there, back = registration.measured(high, low, said), registration.measured(low, high, said)
+    sharp, wide = PSFS.values()
+    there = registration.measured(high, low, said, psf_image=sharp, psf_truth=wide)
+    back = registration.measured(low, high, said, psf_image=wide, psf_truth=sharp)
+    assert there["flux_ratio"] == pytest.approx(1 / ZERO_POINT, rel=0.01)  # truth over image; the noise
     assert there["finer"] == "image" and back["finer"] == "truth"
     assert there["flux_ratio"] == pytest.approx(1 / back["flux_ratio"], rel=1e-9)  # rounding
     assert there["shift"] == pytest.approx([-part for part in back["shift"]])

@@ -20,6 +20,9 @@ FAST_ITERATIONS = 11
 FADE_PX = 16
 """Margin that the Wiener filter's frame fades over, coarse px."""
 
+REFILLS = 8
+"""Times that the Wiener filter fills masked pixels with what its image gives there."""
+
 STEEPNESS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
 """Exponents that the spectrum of the Wiener filter is chosen among: points are 0, scenes of edges about 2 to 3."""
 
@@ -167,15 +170,26 @@ def wiener(evidence: Evidence) -> Array:
     P = a / (f^2 + f0^2)^(p / 2), with f0 one period a frame, is fitted to the data's own periodogram (Whittle's
     likelihood, 1953, J. R. Statist. Soc. B 15, 125), nothing of the truth goes in. v is the median variance, without
     one the square of the sky's scatter. The median of the data is taken off and put back; borders reflect and fade.
-    **Rings around bright sources, also below zero; one noise level for the whole frame; masked pixels count as sky.**
+    Masked pixels are sky at first, and then eight times what the image before gives there (expectation-maximisation:
+    Dempster, Laird & Rubin 1977, J. R. Statist. Soc. B 39, 1). **Rings around bright sources, also below zero; one
+    noise level for the whole frame; a masked core that outshines its wings comes back only in part.**
 
     Returns
     -------
     (Y, X).
     """
     assert evidence.low is not None
-    s, y = evidence.scale, filled(evidence.low, _valid(evidence))
-    sky = float(np.median(y))
+    valid = _valid(evidence)
+    y = filled(evidence.low, valid)
+    image = _wiener_once(evidence, y)
+    for _ in range(0 if valid.all() else REFILLS):
+        image = _wiener_once(evidence, np.where(valid, evidence.low, evidence.degraded(image)))
+    return image
+
+
+def _wiener_once(evidence: Evidence, y: Array) -> Array:
+    """`wiener` of data (h, w) without gaps: (Y, X)."""
+    s, sky = evidence.scale, float(np.median(y))
     margin = min(FADE_PX, *(side // 2 for side in y.shape))
     faded = _faded(y - sky, margin)
     image = _wiener_of(faded, _response(evidence, faded.shape), s, _noise_power(evidence, y))

@@ -413,8 +413,20 @@ def other_grid(image: Frame, truth: Frame) -> bool:
     return max(abs(one.y / two.y - 1), abs(one.x / two.x - 1)) > SAME
 
 
-def measured(image: Frame, truth: Frame, said: list[str]) -> dict[str, Any]:
+def measured(
+    image: Frame,
+    truth: Frame,
+    said: list[str],
+    psf_image: str | Path | Array | None = None,
+    psf_truth: str | Path | Array | None = None,
+) -> dict[str, Any]:
     """What lies between an image and a truth by another instrument, for the record of an evaluation.
+
+    Parameters
+    ----------
+    image, truth : the first plane of each is looked at.
+    said : gets a line with the figures, and one for every assumption.
+    psf_image, psf_truth : as in `register`.
 
     Returns
     -------
@@ -426,7 +438,11 @@ def measured(image: Frame, truth: Frame, said: list[str]) -> dict[str, Any]:
     sizes = [1.0 if f.pixel_size is None else f.pixel_size.y * f.pixel_size.x for f in (image, truth)]
     swapped = sizes[0] > sizes[1]
     try:
-        found = register(truth, image) if swapped else register(image, truth)
+        found = (
+            register(truth, image, psf_high=psf_truth, psf_low=psf_image)
+            if swapped
+            else register(image, truth, psf_high=psf_image, psf_low=psf_truth)
+        )
     except InputError as problem:
         said.append(f"registration: {problem}")
         return {"said": [str(problem)]}
