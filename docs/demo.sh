@@ -16,7 +16,7 @@ step "47 Tuc: restore" \
   sciresdiff upscale "$out/47tuc_low.fits" -o "$out/47tuc_high.fits" --scale 4 --overwrite
 step "47 Tuc: evaluate" \
   sciresdiff evaluate "$out/47tuc_high.fits" --low "$out/47tuc_low.fits" --truth sample_data/47tuc.fits \
-  --report "$out/47tuc.png" --csv "$out/47tuc.csv" --overwrite
+  --report "$out/47tuc.html" --csv "$out/47tuc.csv" --overwrite
 
 # C. elegans, widefield fluorescence.
 kernel=gaussian:sigma=1.2px
@@ -26,6 +26,6 @@ step "C. elegans: restore" \
   sciresdiff upscale "$out/celegans_low.tif" -o "$out/celegans_high.tif" --scale 2 --overwrite
 step "C. elegans: evaluate" \
   sciresdiff evaluate "$out/celegans_high.tif" --low "$out/celegans_low.tif" --truth sample_data/celegans.tif \
-  --report "$out/celegans.png" --csv "$out/celegans.csv" --overwrite
+  --report "$out/celegans.html" --csv "$out/celegans.csv" --overwrite
 
-printf '\nImages:   %s\nPictures: %s\n' "$(echo "$out"/*_high.fits "$out"/*_high.tif)" "$(echo "$out"/*.png)"
+printf '\nImages:   %s\nReports:  %s\n' "$(echo "$out"/*_high.fits "$out"/*_high.tif)" "$(echo "$out"/*.html)"

@@ -14,7 +14,7 @@ from rich.table import Table
 from sciresdiff.cli import options as o
 from sciresdiff.cli.run import failed, finish
 from sciresdiff.cli.voice import Voice
-from sciresdiff.errors import CheckFailed
+from sciresdiff.errors import CheckFailed, UsageError
 from sciresdiff.jobs import batch
 
 WIDE = 160
@@ -30,10 +30,20 @@ Truth = Annotated[
 ]
 Report = Annotated[
     str | None,
-    typer.Option(metavar="PICTURE.png", rich_help_panel=o.OUTPUT, help="Draw a picture; a folder for several images."),
+    typer.Option(
+        metavar="PAGE.html",
+        rich_help_panel=o.OUTPUT,
+        help="Write a page to read; NAME.png for a picture, a folder for a page of each image and one over all.",
+    ),
 ]
 Csv = Annotated[
-    str | None, typer.Option(metavar="FILE", rich_help_panel=o.OUTPUT, help="Write all results into one table.")
+    str | None, typer.Option(metavar="FILE", rich_help_panel=o.OUTPUT, help="Write a table with one row an image.")
+]
+CsvLong = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE", rich_help_panel=o.OUTPUT, help="Write a table with one row a result, the baselines' too."
+    ),
 ]
 Baselines = Annotated[
     str,
@@ -63,6 +73,7 @@ def evaluate(
     quantity: o.Quantity = None,
     report: Report = None,
     csv: Csv = None,
+    csv_long: CsvLong = None,
     baselines: Baselines = "bicubic,lanczos,richardson-lucy",
     strict: Strict = False,
     limits: Limits = None,
@@ -79,7 +90,7 @@ def evaluate(
 ) -> None:
     """Measure restored images: fluxes, sources, agreement with the data, calibration, beside the classical methods.
 
-    Example: sciresdiff evaluate high.fits --low low.fits --truth truth.fits --report high.png
+    Example: sciresdiff evaluate high.fits --low low.fits --truth truth.fits --report high.html
 
     Without a truth every check that needs none is run. Several images are matched with theirs by stem, else by order.
     """
@@ -87,18 +98,18 @@ def evaluate(
 
     voice = Voice(quiet, verbose, json)
     tasks = [batch.Task(item.path) for item in batch.find_inputs(inputs, recursive, sys.stdin if "-" in inputs else ())]
+    pages, index = _pages(report, tasks)
     given = {
         task.source: {"low": one, "truth": true, "report": picture}
-        for task, one, true, picture in zip(
-            tasks, *_partners(job.pairs, tasks, low, truth), _pictures(report, tasks), strict=True
-        )
+        for task, one, true, picture in zip(tasks, *_partners(job.pairs, tasks, low, truth), pages, strict=True)
     }
     if dry_run:
         for path, files in given.items():
             voice.record({"high": path, **files}) if json else print(f"{path}: {_plan(files)}")
         return
-    if csv:
-        batch.check_target(Path(csv), overwrite, "--csv")
+    for option, target in (("--csv", csv), ("--csv-long", csv_long), ("--report", index)):
+        if target:
+            batch.check_target(Path(target), overwrite, option)
     _set_threads(threads)
     records: list[Mapping[str, Any]] = []
     shared = {"psf": psf, "kernel": kernel, "target_fwhm": target_fwhm, "variance": variance, "quantity": quantity}
@@ -107,14 +118,34 @@ def evaluate(
         code = batch.run(
             tasks,
             lambda task: job.run(task.source, **given[task.source], **shared, **rules, progress=progress),  # type: ignore[arg-type]
-            _told(voice, records, strict),
+            _told(voice, records, strict, verbose),
             failed(voice, len(tasks)),
         )
-    if csv and records:
-        from sciresdiff.report.record import write_csv
-
-        write_csv(records, csv, overwrite)
+    _write_tables(records, csv, csv_long, overwrite)
+    if index:
+        _write_index(records, {str(path): files["report"] for path, files in given.items()}, index, overwrite)
     finish(code)
+
+
+def _write_tables(records: list[Mapping[str, Any]], csv: str | None, csv_long: str | None, overwrite: bool) -> None:
+    """The tables that were asked for; none where nothing was evaluated."""
+    from sciresdiff.report.record import write_csv, write_long_csv
+
+    if csv and records:
+        write_csv(records, csv, overwrite)
+    if csv_long and records:
+        write_long_csv(records, csv_long, overwrite)
+
+
+def _write_index(
+    records: list[Mapping[str, Any]], pages: Mapping[str, Path | None], index: Path, overwrite: bool
+) -> None:
+    """The page over all images; those without a record are listed as not evaluated."""
+    from sciresdiff.report.summary import write_summary
+
+    done = {record["high"] for record in records}
+    known = {high: page for high, page in pages.items() if page and high in done}
+    write_summary(records, known, index, [high for high in pages if high not in done], overwrite)
 
 
 def _partners(
@@ -132,15 +163,32 @@ def _partners(
     return of("--low", low), of("--truth", truth)
 
 
-def _pictures(report: str | None, tasks: list[batch.Task]) -> list[Path | None]:
-    """Where the picture of every image goes: the file itself, or a folder for several."""
+def _pages(report: str | None, tasks: list[batch.Task]) -> tuple[list[Path | None], Path | None]:
+    """Where the page of every image goes, and that over all: one file, or a folder of pages with ``index.html``."""
     if report is None:
-        return [None] * len(tasks)
-    if len(tasks) == 1:
-        return [Path(report)]
+        return [None] * len(tasks), None
     from sciresdiff.io import stem
+    from sciresdiff.jobs.evaluate import REPORTS
 
-    return [Path(report) / f"{stem(task.source)}.png" for task in tasks]
+    path = Path(report)
+    if path.suffix.lower() in REPORTS and not path.is_dir():
+        if len(tasks) > 1:
+            raise UsageError(f"--report: {report} is one file, but there are {len(tasks)} images; give a folder")
+        return [path], None
+    if len(tasks) == 1 and path.suffix and not path.is_dir() and not report.endswith("/"):
+        return [path], None  # refused by the job, which knows the endings
+    names = unique([stem(task.source) for task in tasks], {"index"})
+    return [path / f"{name}.html" for name in names], path / "index.html"
+
+
+def unique(names: list[str], taken: set[str]) -> list[str]:
+    """The names, with ``-2``, ``-3`` ... behind those that are taken."""
+    found: list[str] = []
+    for name in names:
+        tries = (name if n == 1 else f"{name}-{n}" for n in range(1, len(names) + len(taken) + 2))
+        found.append(next(one for one in tries if one not in taken))
+        taken = taken | {found[-1]}
+    return found
 
 
 def _plan(files: Mapping[str, Path | None]) -> str:
@@ -157,7 +205,7 @@ def _set_threads(threads: int | None) -> None:
 
 
 def _told(
-    voice: Voice, records: list[Mapping[str, Any]], strict: bool
+    voice: Voice, records: list[Mapping[str, Any]], strict: bool, verbose: bool
 ) -> Callable[[batch.Task, Mapping[str, Any]], int]:
     """How a record is told; returns the code that it deserves."""
 
@@ -168,7 +216,7 @@ def _told(
         if voice.json:
             voice.record(record)
         else:
-            show(record)
+            show(record, verbose)
         if not (strict and record["verdict"] == "fail"):
             return 0
         missed = ", ".join(f"{r['name']} ({r['region']})" for r in record["results"] if r["passed"] is False)
@@ -178,9 +226,9 @@ def _told(
     return tell
 
 
-def show(record: Mapping[str, Any]) -> None:
-    """Print the verdict and the table of results on stdout."""
-    from sciresdiff.report.record import header, table
+def show(record: Mapping[str, Any], verbose: bool = False) -> None:
+    """Print verdict and table of results on stdout; those not computed are counted, or told with their reasons."""
+    from sciresdiff.report.record import header, table, uncomputed
 
     console = Console(highlight=False, emoji=False)
     if not console.is_terminal:
@@ -193,3 +241,8 @@ def show(record: Mapping[str, Any]) -> None:
         shown.add_row(*row, style="red" if "MISSED" in row else None)
     console.print(f"\n{record['high']}: {record['verdict']}", markup=False)
     console.print(shown)
+    absent = [result for result in record["results"] if uncomputed(result)]
+    if absent and not verbose:
+        console.print(f"{len(absent)} more not computed; -v tells which, and why", markup=False)
+    for result in absent if verbose else ():
+        console.print(f"{result['name']}: {result['meaning']}", markup=False)

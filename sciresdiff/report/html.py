@@ -17,7 +17,7 @@ from sciresdiff.io.files import write_whole
 from sciresdiff.report import reading, viewer
 from sciresdiff.report.charts import charts_of
 from sciresdiff.report.reading import Entry, Group, Line, spelled, with_unit
-from sciresdiff.report.record import Record, accepted, shown
+from sciresdiff.report.record import Record, shown
 from sciresdiff.report.svg import gauge
 
 WORDS = {"pass": "Pass", "warn": "Pass with warnings", "fail": "Fail"}
@@ -70,19 +70,22 @@ def page(record: Record, evidence: Evidence, unit: str | None, own: Mapping[str,
         _absent(record),
         _notes(record),
     ]
-    return document(f"{Path(record['high']).name}: {WORDS[record['verdict']].lower()}", "".join(body), record)
+    title = f"{Path(record['high']).name}: {WORDS[record['verdict']].lower()}"
+    return document(title, "".join(body), record, viewer.icon(evidence))
 
 
-def document(title: str, body: str, record: Any) -> str:
-    """A whole HTML document around a body; ``record`` goes into it as JSON."""
+def document(title: str, body: str, record: Any, icon: str = "") -> str:
+    """A whole HTML document around a body; ``record`` goes into it as JSON, ``icon`` is a ``data:`` address."""
     parts = files("sciresdiff.report")
     style, script = (parts.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    shown_icon = f'<link rel="icon" href="{icon}">' if icon else ""
     data = json.dumps(record, ensure_ascii=False).replace("</", "<\\/")
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="generator" '
         f'content="sciresdiff {__version__}">'
-        f'<meta http-equiv="Content-Security-Policy" content="{RULES}"><style>{style}</style></head>'
+        f'<meta http-equiv="Content-Security-Policy" content="{RULES}">'
+        f"{shown_icon}<style>{style}</style></head>"
         f'<body><main>{body}</main><script type="application/json" id="record">{data}</script>'
         f"<script>{script}</script></body></html>\n"
     )
@@ -123,7 +126,7 @@ def _miss(name: str, lines: Sequence[Line], word: str) -> str:
     region = "" if several else reading.where(lines[0])
     return (
         f'<li><b>{word}: <a href="#{_place(name)}">{escape(spelled(name))}</a></b>{escape(region)} '
-        f"{escape(figures)}; accepted {_ends(lines[0])}. <span class=soft>"
+        f"{escape(figures)}; accepted {escape(reading.ends(lines[0]['limit']))}. <span class=soft>"
         f"{escape(check.tells if check else '')}</span></li>"
     )
 
@@ -139,10 +142,6 @@ def _reason(line: Line, kind: Kind, own: Mapping[str, Range]) -> str:
 def _place(name: str) -> str:
     """The id of a check's rows."""
     return f"check-{reading.OWNER.get(name, name)}"
-
-
-def _ends(line: Line) -> str:
-    return escape(accepted(line["limit"]).replace("-", "−").replace(">=", "≥").replace("<=", "≤"))
 
 
 def _facts(record: Record, evidence: Evidence) -> str:
@@ -164,12 +163,8 @@ def _keys(record: Record, kind: Kind, own: Mapping[str, Range]) -> str:
     least = reading.beside(record).get("bicubic", {})
     tiles = []
     for line in reading.key_figures(record):
-        other = least.get((line["name"], line["region"]))
-        said = (
-            f"bicubic {with_unit(other, '')}"
-            if other is not None
-            else escape(_ends(line)) and f"accepted {_ends(line)}"
-        )
+        other, limit = least.get((line["name"], line["region"])), reading.ends(line["limit"])
+        said = f"bicubic {with_unit(other, '')}" if other is not None else escape(limit and f"accepted {limit}")
         tiles.append(
             f'<li><span class="name">{escape(spelled(line["name"]) + reading.where(line))}</span><b><a '
             f'href="#{_place(line["name"])}">'
@@ -249,7 +244,7 @@ def _row(line: Line, entry: Entry, record: Record, names: Sequence[str], kind: K
         strip = gauge(line["value"], tuple(line["limit"]), [v for v in others.values() if v is not None])
     value = with_unit(line["value"], "")
     unit = f' <span class="unit">{escape(line["unit"])}</span>' if line["unit"] else ""
-    limit = f'<td data-head="accepted">{_ends(line)}</td>' if _ends(line) else "<td></td>"
+    limit = f'<td data-head="accepted">{escape(reading.ends(line["limit"]))}</td>' if line["limit"] else "<td></td>"
     return (
         f'<tr class="line{" missed-row" if line["passed"] is False else ""}" data-name="{escape(line["name"])}" '
         f'data-region="{escape(line["region"])}"><th scope="row">{_label(*place, entry)}</th>'

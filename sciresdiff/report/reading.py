@@ -9,7 +9,7 @@ from typing import Any
 from sciresdiff.checks import CHECKS, Check, Range, Result
 from sciresdiff.checks.limits import grave
 from sciresdiff.frame import Kind
-from sciresdiff.report.record import Record, shown, uncomputed
+from sciresdiff.report.record import Record, accepted, shown, uncomputed
 
 Line = Mapping[str, Any]
 """A result of a record."""
@@ -155,6 +155,11 @@ def _lower(words: str) -> str:
 
 def _joined(parts: Sequence[str]) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def ends(limit: Sequence[float | None] | None) -> str:
+    """``0.5 to 1.15``, ``≥ 0.95`` or nothing, with the signs of print."""
+    return accepted(limit).replace("-", "−").replace(">=", "≥").replace("<=", "≤")
 
 
 def where(line: Line) -> str:

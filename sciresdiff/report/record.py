@@ -35,13 +35,8 @@ def header(record: Record) -> tuple[str, ...]:
     return ("check", "region", "value", "unit", "accepted", "", *record["baselines"])
 
 
-def table(record: Record, every: bool = True) -> list[tuple[str, ...]]:
-    """Rows for a table on the screen: a result each, with the baselines' values beside it.
-
-    Parameters
-    ----------
-    every : also those without a value.
-    """
+def table(record: Record) -> list[tuple[str, ...]]:
+    """Rows for a table on the screen: a result each that was computed, with the baselines' values beside it."""
     others = [_by_place(results) for results in record["baselines"].values()]
     return [
         (
@@ -54,7 +49,7 @@ def table(record: Record, every: bool = True) -> list[tuple[str, ...]]:
             *(shown(other.get((result["name"], result["region"]))) for other in others),
         )
         for result in record["results"]
-        if every or not uncomputed(result)
+        if not uncomputed(result)
     ]
 
 

@@ -28,6 +28,8 @@ SIDE = 512
 """Longer side of a picture of the whole frame, at most."""
 CLOSE_PX = 192
 """Side of a close-up, fine px."""
+ICON_PX = 96
+"""Longer side of the small picture that a page carries as its icon."""
 RADIUS_PX = 5.0
 """Radius of the circle about a source, fine px."""
 MOST = 4000
@@ -53,6 +55,14 @@ def pictures(evidence: Evidence, unit: str) -> str:
         f"</h2>"
         f"{_buttons(list(regions), marks)}{sets}</section>"
     )
+
+
+def icon(evidence: Evidence) -> str:
+    """The image that is judged, small, as a ``data:`` address; empty where nothing in it is judged."""
+    if not evidence.good_high.any():
+        return ""
+    small, _ = thinned(np.where(evidence.good_high, evidence.high, np.nan), ICON_PX)
+    return data_uri(small, intensity(evidence), "asinh", evidence.kind == "astro")
 
 
 def _any(plate: Plate) -> bool:
