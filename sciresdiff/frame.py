@@ -83,6 +83,15 @@ class Frame:
         """How many YX planes there are."""
         return self.pixels.shape[0]
 
+    def quantity_or_usual(self, stated: Quantity | None, said: list[str]) -> Quantity:
+        """What is stated, else what the file says, else (said aloud) sum for a sky and mean for a camera."""
+        if known := stated or self.quantity:
+            return known
+        usual: Quantity = "sum" if self.kind == "astro" else "mean"
+        does = "add up" if usual == "sum" else "average"
+        said.append(f"quantity: assumed {usual} (pixels {does}); --quantity states it")
+        return usual
+
     def with_(self, **changes: Any) -> Frame:
         """A copy with some fields changed."""
         return replace(self, **changes)

@@ -212,7 +212,8 @@ def checked_output(path: str | Path, dtype: str | np.dtype[Any] | None = None) -
 def describe(path: str | Path, **options: Any) -> dict[str, Any]:
     """What is understood of a file, for ``info``; options as in ``read``. JSON-able."""
     frame = read(path, **options)
-    size = frame.pixel_size
+    size, assumed = frame.pixel_size, list[str]()
+    quantity = frame.quantity_or_usual(None, assumed)
     return {
         "file": str(path),
         "format": format_of(path),
@@ -221,7 +222,7 @@ def describe(path: str | Path, **options: Any) -> dict[str, Any]:
         "shape": list(frame.shape),
         "dtype": str(frame.dtype),
         "planes": frame.planes,
-        "quantity": frame.quantity,
+        "quantity": quantity,
         "unit": frame.unit,
         "noise": _noise_source(frame),
         "psf": _psf_source(frame),
@@ -230,7 +231,7 @@ def describe(path: str | Path, **options: Any) -> dict[str, Any]:
         "masked_fraction": float(frame.mask.mean()),
         "saturated_pixels": int(frame.saturated.sum()) if frame.saturated is not None else None,
         "facts": {key: float(x) for key, x in frame.facts.items()},
-        "said": list(frame.said),
+        "said": [*frame.said, *assumed],
     }
 
 

@@ -76,12 +76,8 @@ def _refuse(options: DegradeOptions) -> None:
 
 
 def _quantity(frame: Frame, options: DegradeOptions) -> tuple[Quantity, list[str]]:
-    stated = options.quantity or frame.quantity
-    if stated:
-        return stated, []
-    assumed: Quantity = "sum" if frame.kind == "astro" else "mean"
-    does = "add up" if assumed == "sum" else "average"
-    return assumed, [f"quantity: assumed {assumed} (pixels {does}); --quantity states it"]
+    said: list[str] = []
+    return frame.quantity_or_usual(options.quantity, said), said
 
 
 def _trimming(frame: Frame, scale: int) -> list[str]:

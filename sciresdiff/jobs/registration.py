@@ -187,12 +187,7 @@ def _psf(frame: Frame, plane: int, given: Any, name: str, said: list[str]) -> Ar
 
 
 def _quantity(fine: _Side, coarse: _Side, told: Quantity | None, said: list[str]) -> Quantity:
-    known = told or fine.frame.quantity or coarse.frame.quantity
-    if known:
-        return known
-    default: Quantity = "sum" if fine.frame.kind == "astro" else "mean"
-    said.append(f"quantity: assumed {default} for both frames")
-    return default
+    return fine.frame.quantity_or_usual(told or fine.frame.quantity or coarse.frame.quantity, said)
 
 
 def _grid(fine: _Side, coarse: _Side, said: list[str]) -> _Grid:

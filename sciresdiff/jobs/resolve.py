@@ -116,12 +116,8 @@ def quantity_of(frame: Frame, options: UpscaleOptions, said: list[str], sources:
     if frame.quantity:
         sources["quantity"] = f"unit {frame.unit}"
         return frame.quantity
-    default: Quantity = "sum" if frame.kind == "astro" else "mean"
     sources["quantity"] = "assumed"
-    said.append(
-        f"quantity: assumed {default} (pixels {'add up' if default == 'sum' else 'average'}); --quantity states it"
-    )
-    return default
+    return frame.quantity_or_usual(None, said)
 
 
 def model_of(
