@@ -223,11 +223,7 @@ def _scale(high: str | Path, image: Frame, low: str | Path | None, data: Frame) 
 def _quantity(told: _Told, note: Mapping[str, Any], data: Frame | None, image: Frame, said: list[str]) -> Quantity:
     """``sum`` or ``mean``: option, note, the frames' units, else by kind."""
     known = told.quantity or note.get("quantity") or (data.quantity if data else None) or image.quantity
-    if known == "sum" or known == "mean":
-        return known
-    default: Quantity = "sum" if image.kind == "astro" else "mean"
-    said.append(f"quantity: assumed {default}; --quantity states it")
-    return default
+    return image.quantity_or_usual(known, said)
 
 
 def _cropped(truth: Frame, name: str | Path, image: Frame, high: str | Path, scale: int, said: list[str]) -> Frame:
