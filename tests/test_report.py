@@ -200,7 +200,7 @@ def test_limits_that_were_missed_lead_to_their_checks() -> None:
 
 def test_names_are_spelled_for_people() -> None:
     spelled = {n: reading.spelled(n) for n in ("chi2_sky", "source_flux_bias_mag", "spurious_per_mpix", "si_psnr")}
-    assert list(spelled.values()) == ["χ² sky", "Source flux bias", "Spurious", "SI PSNR"]
+    assert list(spelled.values()) == ["χ² sky", "Source flux bias", "Spurious sources", "SI PSNR"]
     assert all(reading.spelled(name) for name in checks.RESULTS)
     assert {reading.heading(name) for name in checks.CHECKS} <= {*reading.GROUPS, reading.REST}
 

@@ -194,7 +194,7 @@ def close_ups(evidence: Evidence, side: int) -> dict[str, Region]:
 
     Empty where the frame is hardly larger than the square.
     """
-    if max(evidence.high.shape) < 1.5 * side:
+    if max(evidence.high.shape) < 2.5 * side:
         return {}
     makers: dict[str, Callable[[Evidence], tuple[int, int] | None]] = {
         "worst residual": _worst,

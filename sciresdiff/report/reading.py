@@ -37,6 +37,8 @@ SHORT = {
     "mpix": "Mpix", "star": "(STAR)", "err": "ERR", "lag1": "lag 1", "68": "68 %", "90": "90 %", "95": "95 %",
 }  # fmt: skip
 """Parts of names that are not spelled as they stand."""
+NAMES = {"spurious_per_mpix": "Spurious sources"}
+"""Names that are not put together of their parts."""
 UNITS = frozenset({"px", "mag", "sigma"})
 """Parts at the end of names that the unit says again."""
 
@@ -96,7 +98,9 @@ def heading(check: str) -> str:
 
 def spelled(name: str) -> str:
     """``source_flux_bias_mag`` -> ``Source flux bias``."""
-    parts = name.removesuffix("_per_mpix").split("_")
+    if name in NAMES:
+        return NAMES[name]
+    parts = name.split("_")
     while len(parts) > 1 and parts[-1] in UNITS:
         parts.pop()
     words = " ".join(SHORT.get(part, part) for part in parts)

@@ -32,6 +32,8 @@ ICON_PX = 96
 """Longer side of the small picture that a page carries as its icon."""
 RADIUS_PX = 5.0
 """Radius of the circle about a source, fine px."""
+FEW = 150
+"""Sources of a class that are drawn from the start; of more one sees nothing but circles."""
 MOST = 4000
 """Sources of a class that are drawn."""
 MARKED = frozenset({"output", "truth", "bicubic", "Richardson-Lucy", "output - truth", "output - bicubic"})
@@ -51,7 +53,7 @@ def pictures(evidence: Evidence, unit: str) -> str:
     marks = sources(evidence)
     sets = "".join(_set(name, region, regions, found, tones, marks, evidence) for name, region in regions.items())
     return (
-        f'<section class="viewer{" hide-matched" if marks else ""}"><h2>Pictures <small>{_thinning(evidence)}</small>'
+        f'<section class="viewer{"".join(f" hide-{name}" for name in marks if not _at_once(name, marks))}"><h2>Pictures <small>{_thinning(evidence)}</small>'
         f"</h2>"
         f"{_buttons(list(regions), marks)}{sets}</section>"
     )
@@ -86,7 +88,7 @@ def _buttons(names: list[str], marks: Mapping[str, Array]) -> str:
         for act, words, sign in (("in", "zoom in", "+"), ("out", "zoom out", "−"), ("reset", "whole picture", "reset"))
     )
     ticks = "".join(
-        f'<label><input type="checkbox" data-hide="{name}"{"" if name == "matched" else " checked"}>'
+        f'<label><input type="checkbox" data-hide="{name}"{" checked" if _at_once(name, marks) else ""}>'
         f'<span class="dot {name}"></span>{len(marks[name])} {name} <span class="soft">({words})</span></label>'
         for name, words in CLASSES.items()
         if name in marks
@@ -99,6 +101,11 @@ def _buttons(names: list[str], marks: Mapping[str, Array]) -> str:
     )
 
 
+def _at_once(name: str, marks: Mapping[str, Array]) -> bool:
+    """Whether a class is drawn before it is asked for: what is wrong, as long as it does not cover the picture."""
+    return name != "matched" and len(marks[name]) <= FEW
+
+
 def _set(
     name: str,
     region: Region | None,
@@ -109,12 +116,14 @@ def _set(
     evidence: Evidence,
 ) -> str:
     """All panels of one region."""
-    top, bottom, left, right = region or (0, evidence.high.shape[0], 0, evidence.high.shape[1])
+    place = region or (0, evidence.high.shape[0], 0, evidence.high.shape[1])
+    top, bottom, left, right = place
     flip = evidence.kind == "astro"
-    drawn = _drawing(name, marks, regions, (top, bottom, left, right), flip)
-    shapes, use = drawn
+    shapes, use = _drawing(name, marks, place, flip)
+    squares = _over(_squares(regions), place, flip) if region is None and len(regions) > 1 else ""
+    over = {title: use for title in MARKED} | {"output": use + squares}
     panels = "".join(
-        _panel(plate, image, tones[plate.title], evidence, (bottom - top, right - left), use, flip)
+        _panel(plate, image, tones[plate.title], evidence, right - left, over.get(plate.title, ""))
         for plate in found
         if plate.title in tones and (image := cut(plate, region, evidence)) is not None
     )
@@ -126,15 +135,13 @@ def _set(
     )
 
 
-def _panel(
-    plate: Plate, image: Array, tone: Tone, evidence: Evidence, size: tuple[int, int], use: str, flip: bool
-) -> str:
-    """One picture with its caption and colour bar."""
+def _panel(plate: Plate, image: Array, tone: Tone, evidence: Evidence, wide: int, over: str) -> str:
+    """One picture of a region that is ``wide`` fine pixels wide, with its caption and colour bar."""
+    flip = evidence.kind == "astro"
     small, n = thinned(image, SIDE)
     pixel = n * (evidence.high.shape[0] // (plate.image.shape[0] if plate.image is not None else 1))
-    width = 100 * small.shape[1] * pixel / size[1]
+    width = 100 * small.shape[1] * pixel / wide
     alt = escape(f"{plate.title}. {plate.words} From {short(tone.low)} to {short(tone.high)} {plate.unit}.", quote=True)
-    over = use if plate.title in MARKED else ""
     return (
         f'<figure class="plate"><div class="window"><div class="sheet"><img '
         f'src="{data_uri(small, tone, plate.stretch, flip)}" '
@@ -161,29 +168,33 @@ def short(value: float) -> str:
     return text.replace("-", "−")
 
 
-def _drawing(
-    name: str, marks: Mapping[str, Array], regions: Mapping[str, Region | None], region: Region, flip: bool
-) -> tuple[str, str]:
-    """Shapes over the pictures of a set: their definition, and what shows them in a panel; empty without any."""
-    top, bottom, left, right = region
-    paths = [_path(kind, xy, region) for kind, xy in marks.items()]
-    if name == "whole frame":
-        paths += [f'<path class="mark square" d="M{c} {a}H{d}V{b}H{c}Z"/>' for _, (a, b, c, d) in _squares(regions)]
-    shapes = "".join(path for path in paths if path)
+def _drawing(name: str, marks: Mapping[str, Array], region: Region, flip: bool) -> tuple[str, str]:
+    """The sources of a set: the shapes, defined once, and what shows them in a panel; empty where there are none."""
+    shapes = "".join(_path(kind, xy, region) for kind, xy in marks.items())
     if not shapes:
         return "", ""
-    turn = f"translate({-left} {bottom}) scale(1 -1)" if flip else f"translate({-left} {-top})"
-    box, mark = f'viewBox="0 0 {right - left} {bottom - top}"', f"marks-{name.replace(' ', '-')}"
+    mark = f"marks-{name.replace(' ', '-')}"
     return (
-        f'<svg width="0" height="0" style="position:absolute" class="marks" aria-hidden="true"><defs><g id="{mark}" '
-        f'transform="{turn}">'
-        f"{shapes}</g></defs></svg>",
-        f'<svg class="marks" {box} preserveAspectRatio="none" aria-hidden="true"><use href="#{mark}"/></svg>',
+        '<svg width="0" height="0" style="position:absolute" class="marks" aria-hidden="true">'
+        f'<defs><g id="{mark}">{shapes}</g></defs></svg>',
+        _over(f'<use href="#{mark}"/>', region, flip),
     )
 
 
-def _squares(regions: Mapping[str, Region | None]) -> list[tuple[str, Region]]:
-    return [(name, region) for name, region in regions.items() if region is not None]
+def _over(shapes: str, region: Region, flip: bool) -> str:
+    """Shapes in fine pixels, (0, 0) the corner of the first one, laid over a picture of the region."""
+    top, bottom, left, right = region
+    turn = f"translate({-left} {bottom}) scale(1 -1)" if flip else f"translate({-left} {-top})"
+    return (
+        f'<svg class="marks" viewBox="0 0 {right - left} {bottom - top}" preserveAspectRatio="none" aria-hidden="true">'
+        f'<g transform="{turn}">{shapes}</g></svg>'
+    )
+
+
+def _squares(regions: Mapping[str, Region | None]) -> str:
+    """Where the close-ups are."""
+    found = [region for region in regions.values() if region is not None]
+    return "".join(f'<path class="mark square" d="M{c} {a}H{d}V{b}H{c}Z"/>' for a, b, c, d in found)
 
 
 def _path(kind: str, xy: Array, region: Region) -> str:
