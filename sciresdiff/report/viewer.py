@@ -52,9 +52,9 @@ def pictures(evidence: Evidence, unit: str) -> str:
     regions: dict[str, Region | None] = {"whole frame": None, **close_ups(evidence, CLOSE_PX)}
     marks = sources(evidence)
     sets = "".join(_set(name, region, regions, found, tones, marks, evidence) for name, region in regions.items())
+    hidden = "".join(f" hide-{name}" for name in marks if not _at_once(name, marks))
     return (
-        f'<section class="viewer{"".join(f" hide-{name}" for name in marks if not _at_once(name, marks))}"><h2>Pictures <small>{_thinning(evidence)}</small>'
-        f"</h2>"
+        f'<section class="viewer{hidden}"><h2>Pictures <small>{_thinning(evidence)}</small></h2>'
         f"{_buttons(list(regions), marks)}{sets}</section>"
     )
 
