@@ -14,12 +14,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from astropy.io import fits
 from browser import Browser, chromium
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
+from typer.testing import CliRunner
+from typer.testing import Result as ClickResult
 
 from sciresdiff import checks
 from sciresdiff.checks import Evidence, Result
+from sciresdiff.cli.app import app
 from sciresdiff.cli.evaluate import unique
 from sciresdiff.report import charts, html, images, reading, summary, svg, viewer
 from sciresdiff.report import record as records
@@ -337,6 +341,50 @@ def test_the_page_over_many_images(tmp_path: Path) -> None:
 
 def test_pages_do_not_take_each_others_names() -> None:
     assert unique(["a", "b", "a", "index", "a"], {"index"}) == ["a", "b", "a-2", "index-2", "a-3"]
+
+
+def srd(*words: object) -> ClickResult:
+    """Run a command line in this process."""
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two images and an empty file, each in a folder of its own with the truth."""
+    folder = tmp_path_factory.mktemp("frames")
+    truth = scene((96, 120)).astype("f4")
+    paths = [folder / name / "a.fits" for name in "xyz"]
+    for path, error in zip(paths, (0.0, 0.5, None), strict=True):
+        path.parent.mkdir()
+        fits.PrimaryHDU(truth + error).writeto(path) if error is not None else path.touch()
+        fits.PrimaryHDU(truth).writeto(path.with_name("t.fits"))
+    return paths
+
+
+def test_a_folder_gets_a_page_for_each_image_and_one_over_all(frames: list[Path], tmp_path: Path) -> None:
+    truths = [word for path in frames for word in ("--truth", path.with_name("t.fits"))]
+    found = srd("evaluate", *frames, *truths, "--report", tmp_path / "out", "--csv", tmp_path / "t.csv", "--json", "-q")
+    assert found.exit_code == 3 and "empty file" in found.stderr
+    assert len(found.stdout.splitlines()) == 3  # a record each, the failed one's too
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a-2.html", "a.html", "index.html"]
+    assert str(frames[2]) in assert_alone((tmp_path / "out" / "index.html").read_text()).words
+    assert len((tmp_path / "t.csv").read_text().splitlines()) == 3  # a head and two images
+    again = srd("evaluate", frames[0], *truths[:2], "--report", tmp_path / "out")
+    assert again.exit_code == 2 and "--report: " in again.stderr and "exists" in again.stderr
+
+
+def test_several_images_do_not_fit_into_one_file(frames: list[Path], tmp_path: Path) -> None:
+    found = srd("evaluate", *frames[:2], "--report", tmp_path / "a.html")
+    assert found.exit_code == 2 and "give a folder" in found.stderr
+
+
+def test_the_screen_shows_what_was_computed_and_counts_the_rest(frames: list[Path]) -> None:
+    short, long = (
+        srd("evaluate", frames[0], "--truth", frames[0].with_name("t.fits"), "-q", *more).stdout
+        for more in ((), ("-v",))
+    )
+    assert "psnr" in short and "chi2_sky" not in short and "more not computed; -v tells" in short
+    assert "chi2_sky: not computed: needs " in long and "-v tells" not in long
 
 
 @pytest.fixture(scope="module")

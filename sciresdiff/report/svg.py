@@ -103,7 +103,7 @@ def draw(chart: Chart) -> str | None:
     x, y = axes
     label = escape(f"{chart.title}. {chart.words}", quote=True)
     inner = _accepted(chart, y) + "".join(_guide(guide, x, y) for guide in chart.guides)
-    inner += "".join(_series(one, x, y) for one in chart.series)
+    inner += "".join(_series(one, x, y) for one in reversed(chart.series))  # the first on top
     return (
         f'<figure class="chart"><figcaption>{escape(chart.title)}</figcaption>'
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{_frame(chart, x, y)}'
