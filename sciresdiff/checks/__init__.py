@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from sciresdiff.checks import calibration, consistency, fidelity, flux, sources
+from sciresdiff.checks import calibration, consistency, fidelity, flux, probes, residual, sources
 from sciresdiff.checks.check import Check, UnmeasuredError, measured
 from sciresdiff.checks.evidence import Evidence, Range, Result
 from sciresdiff.checks.limits import LIMITS, Limit, Verdict, judged, read_limits, verdict
@@ -18,7 +18,9 @@ CHECKS: dict[str, Check] = {
     **fidelity.CHECKS,
     **flux.CHECKS,
     **consistency.CHECKS,
+    **residual.CHECKS,
     **sources.CHECKS,
+    **probes.CHECKS,
     **calibration.CHECKS,
 }
 """Name -> check, in the order of the report; every file of checks has its own."""

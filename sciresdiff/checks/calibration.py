@@ -2,13 +2,48 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from sciresdiff.checks.check import Check
-from sciresdiff.checks.evidence import Evidence, Mask, Result
+from sciresdiff.checks.check import Check, UnmeasuredError
+from sciresdiff.checks.evidence import Array, Evidence, Mask, Result
 
 WIDTH_90 = 1.645
 """Half width of the central 90 % of a normal distribution, sigma."""
+DECILES = 10
+BINS = 20
+"""Bins of the calibration curve, each with as many pixels as the others."""
+FEWEST_PX = 50
+"""Fewest pixels of a bin."""
+MOST_PX = 2_000_000
+"""Pixels that curves and ranks are made of; of more, every n-th is taken."""
+RANKED = 0.1
+"""Rank correlation expected of true errors below which ERR varies too little to be ranked."""
+
+
+@dataclass(frozen=True, eq=False)
+class CoverageCurve:
+    """Coverage by signal to noise; every array has one entry per decile, the faintest first."""
+
+    snr: Array
+    """Median of |truth - background| / ERR."""
+    share_68: Array
+    """Share of pixels whose truth is within 1 ERR; 0.683 is right."""
+    share_90: Array
+    """Share of pixels whose truth is within 1.645 ERR; 0.90 is right."""
+    pixels: Array
+
+
+@dataclass(frozen=True, eq=False)
+class CalibrationCurve:
+    """Errors claimed and made, in bins of equal count, the smallest ERR first; on y = x where calibrated."""
+
+    rmv: Array
+    """Root of the mean ERR^2, unit of the image."""
+    rmse: Array
+    """Root of the mean squared error, unit of the image."""
+    pixels: Array
 
 
 def coverage_68(evidence: Evidence) -> list[Result] | None:
@@ -32,7 +67,7 @@ def _coverage(evidence: Evidence, name: str, width: float) -> list[Result] | Non
     """The share in every region."""
     if evidence.err is None or evidence.truth is None:
         return None
-    good = evidence.good_high & np.isfinite(evidence.err)
+    good = _claimed(evidence)
     with np.errstate(invalid="ignore"):
         inside = np.abs(evidence.high - evidence.truth) <= width * evidence.err
     regions: dict[str, Mask] = {
@@ -49,6 +84,135 @@ def _coverage(evidence: Evidence, name: str, width: float) -> list[Result] | Non
     ]
 
 
+def _claimed(evidence: Evidence) -> Mask:
+    """Judged pixels with a finite ERR."""
+    assert evidence.err is not None
+    return evidence.good_high & np.isfinite(evidence.err)
+
+
+def _errors(evidence: Evidence) -> tuple[Array, Array, Array]:
+    """ERR, |error| and |truth - background| / ERR of judged pixels with an ERR above 0; every n-th of very many."""
+    assert evidence.err is not None and evidence.truth is not None
+    at = np.flatnonzero(_claimed(evidence) & (evidence.err > 0))
+    at = at[:: max(1, -(-at.size // MOST_PX))]
+    if at.size < DECILES * FEWEST_PX:
+        raise UnmeasuredError(f"{at.size} pixels with an ERR above 0, {DECILES * FEWEST_PX} are needed")
+    err, true = evidence.err.ravel()[at], evidence.truth.ravel()[at]
+    dark = ~evidence.bright.ravel()[at]
+    sky = float(np.median(true[dark] if dark.any() else true))
+    return err, np.abs(evidence.high.ravel()[at] - true), np.abs(true - sky) / err
+
+
+def _sky(evidence: Evidence) -> float:
+    """Median of the image's dark part."""
+    sky = evidence.whole[~evidence.bright]
+    return float(np.median(sky)) if sky.size else 0.0
+
+
+def _binned(key: Array, bins: int) -> list[np.ndarray]:
+    """Indices in bins of equal count, in rising order of the key."""
+    return np.array_split(np.argsort(key, kind="stable"), bins)
+
+
+def coverage_curve(evidence: Evidence) -> CoverageCurve:
+    """Coverage in ten bins of equal count of |truth - background| / ERR; needs ERR and truth.
+
+    The truth makes the bins, and not the image: where a scene is empty, |image - background| is the error itself, and
+    its bins would be bins of the error.
+
+    Raises
+    ------
+    UnmeasuredError : too few pixels.
+    """
+    err, error, snr = _errors(evidence)
+    parts = _binned(snr, DECILES)
+    return CoverageCurve(
+        np.array([np.median(snr[part]) for part in parts]),
+        np.array([np.mean(error[part] <= err[part]) for part in parts]),
+        np.array([np.mean(error[part] <= WIDTH_90 * err[part]) for part in parts]),
+        np.array([part.size for part in parts], float),
+    )
+
+
+def coverage_snr(evidence: Evidence) -> list[Result]:
+    """`coverage_68` in deciles of |truth - background| / ERR, from the faintest (1) to the brightest (10).
+
+    Errors that are right on average may be too large on sky and too small on sources. **A noisy truth lowers it, in
+    faint deciles most.**
+    """
+    curve = coverage_curve(evidence)
+    return [
+        Result("coverage_snr", float(share), "", f"snr decile {i}",
+               meaning=f"truth within 1 ERR, {int(n)} px with signal to noise about {snr:.2g}")
+        for i, (snr, share, n) in enumerate(zip(curve.snr, curve.share_68, curve.pixels, strict=True), start=1)
+    ]  # fmt: skip
+
+
+def calibration_curve(evidence: Evidence, bins: int = BINS) -> CalibrationCurve:
+    """RMV and RMSE in bins of ERR; needs ERR and truth.
+
+    Parameters
+    ----------
+    bins : how many, each with as many pixels as the others; fewer where that leaves below 50 px.
+
+    Raises
+    ------
+    UnmeasuredError : too few pixels.
+    """
+    err, error, _ = _errors(evidence)
+    parts = _binned(err, min(bins, err.size // FEWEST_PX))
+    return CalibrationCurve(
+        np.array([np.sqrt(np.mean(err[part] ** 2)) for part in parts]),
+        np.array([np.sqrt(np.mean(error[part] ** 2)) for part in parts]),
+        np.array([part.size for part in parts], float),
+    )
+
+
+def ence(evidence: Evidence) -> Result:
+    """Expected normalised calibration error, mean over bins of |RMV - RMSE| / RMV; 0 is best.
+
+    Levi et al. 2022 (Sensors 22, 5540), with 20 bins of equal count. **Root mean squares follow the largest
+    errors: one lost star raises its bin; and the sign is lost, see the curve. A truth's own noise is in the RMSE.**
+    """
+    curve = calibration_curve(evidence)
+    ratio = curve.rmse / curve.rmv
+    meaning = f"error made over error claimed {ratio.min():.2f} to {ratio.max():.2f} in {len(ratio)} bins of ERR"
+    return Result("ence", float(np.mean(np.abs(1 - ratio))), "", "all", meaning=meaning)
+
+
+def spread_error_rank(evidence: Evidence) -> Result:
+    """Spearman's rank correlation of ERR and |image - truth|; accepted from a fifth of what normal errors would have.
+
+    That is found by drawing errors ERR times a unit normal (fixed seed), because even perfect errors rank imperfectly:
+    0.4 to 0.7 on most frames. Not judged below 0.1, where ERR hardly varies. **Blind to the scale of ERR; on a frame
+    that is nearly empty it ranks the ripples of ERR.**
+    """
+    err, error, _ = _errors(evidence)
+    ranks = _ranks(err)
+    if not np.ptp(err) > 0:
+        raise UnmeasuredError("ERR is the same everywhere, there is nothing to rank")
+    if not np.ptp(error) > 0:
+        raise UnmeasuredError("the error is the same everywhere, there is nothing to rank")
+    drawn = np.abs(np.random.default_rng(0).standard_normal(err.size)) * err
+    expected = _correlation(ranks, _ranks(drawn))
+    limit = (expected / 5, None) if expected > RANKED else (None, None)
+    meaning = f"large errors where large ones are claimed; {expected:.2f} would be perfect here, over {err.size} px"
+    return Result("spread_error_rank", _correlation(ranks, _ranks(error)), "", "all", limit, meaning=meaning)
+
+
+def _ranks(values: Array) -> Array:
+    """Ranks, equal values sharing the mean of theirs."""
+    from scipy.stats import rankdata
+
+    return np.asarray(rankdata(values), np.float64)
+
+
+def _correlation(a: Array, b: Array) -> float:
+    """Pearson's correlation."""
+    a, b = a - a.mean(), b - b.mean()
+    return float((a * b).sum() / np.sqrt((a**2).sum() * (b**2).sum()))
+
+
 def support_fraction(evidence: Evidence) -> Result | None:
     """Mean of SUPPORT on sources, weighted by |image - background|: how much of the structure the data fix; 0..1.
 
@@ -57,12 +221,28 @@ def support_fraction(evidence: Evidence) -> Result | None:
     if evidence.support is None:
         return None
     part = evidence.good_high & evidence.bright & np.isfinite(evidence.support)
-    sky = evidence.whole[~evidence.bright]
-    weight = np.abs(evidence.whole - (np.median(sky) if sky.size else 0.0))[part]
+    weight = np.abs(evidence.whole - _sky(evidence))[part]
     if not weight.sum() > 0:
         return None
     value = float((evidence.support[part] * weight).sum() / weight.sum())
     return Result("support_fraction", value, "", evidence.bright_name, meaning="structure that the data fix")
+
+
+def prior_share(evidence: Evidence) -> Result:
+    """Share of the detail on sources that the model supplied, sum((1 - SUPPORT) d^2) / sum(d^2); 0..1.
+
+    d is what the image has and the bicubic image of the data has not, so that the sum is the energy of what was gained
+    by restoring at all; the light itself, which the data fix anyway, is in `support_fraction`. **SUPPORT is the word of
+    the method; detail that the model supplied may well be true.**
+    """
+    assert evidence.support is not None
+    part = evidence.good_high & evidence.bright & np.isfinite(evidence.support)
+    energy = (evidence.whole - evidence.bicubic)[part] ** 2
+    if not energy.sum() > 0:
+        raise UnmeasuredError(f"no {evidence.bright_name}, or nothing that bicubic has not")
+    value = float(((1 - evidence.support[part]) * energy).sum() / energy.sum())
+    meaning = f"energy of the detail beyond bicubic that is not fixed by the data, {int(part.sum())} px"
+    return Result("prior_share", value, "", evidence.bright_name, meaning=meaning)
 
 
 CHECKS = {
@@ -78,10 +258,38 @@ CHECKS = {
         "A truth with noise of its own lowers it.",
         ("err", "truth"),
     ),
+    "coverage_snr": Check(
+        coverage_snr,
+        "The same share from the faintest tenth of the pixels to the brightest; 0.68 in every one is right.",
+        "A truth with noise of its own lowers it, among faint pixels most.",
+        ("err", "truth"),
+        rivals=False,
+    ),
+    "ence": Check(
+        ence,
+        "By which share the errors that are made differ from those that are claimed, small ERR to large; 0 is best.",
+        "Whether ERR is too large or too small; one lost star decides its bin.",
+        ("err", "truth"),
+        rivals=False,
+    ),
+    "spread_error_rank": Check(
+        spread_error_rank,
+        "Whether ERR is large where the errors are large.",
+        "The size of ERR: ten times too large ranks as well.",
+        ("err", "truth"),
+        rivals=False,
+    ),
     "support_fraction": Check(
         support_fraction,
         "How much of the structure the data fix by themselves; the rest is supplied by the model.",
         "It is the word of the method that made the image.",
         ("support",),
+    ),
+    "prior_share": Check(
+        prior_share,
+        "How much of the detail beyond plain interpolation is supplied by the model and not by the data.",
+        "It is the word of the method that made the image; what the model supplied may be true.",
+        ("support", "low"),
+        rivals=False,
     ),
 }

@@ -4,39 +4,30 @@ from __future__ import annotations
 
 import numpy as np
 
-from sciresdiff.checks.check import Check
+from sciresdiff.checks.check import Check, UnmeasuredError
 from sciresdiff.checks.evidence import Array, Evidence, Mask, Range, Result
-from sciresdiff.checks.limits import LIMITS
+from sciresdiff.checks.residual import residual_map, squares_in, widened
 from sciresdiff.frame import Kind
-
-
-def _residual(evidence: Evidence) -> Array | None:
-    """((y - A x)^2 / v), (h, w); None where data, variance or blur are not known."""
-    if evidence.low is None or evidence.variance is None or evidence.redegraded is None:
-        return None
-    good = evidence.good_low
-    assert good is not None
-    safe = np.where(good, evidence.variance, 1)
-    return np.asarray(np.where(good, (evidence.low - evidence.redegraded) ** 2, 0) / safe)
 
 
 def _chi2(evidence: Evidence, name: str, region: str, part: Mask | None) -> Result | None:
     """The mean over a region, with limits that leave room for chance."""
-    if (squares := _residual(evidence)) is None or evidence.good_low is None:
+    if (residual := residual_map(evidence)) is None:
         return None
-    chosen = evidence.good_low if part is None else evidence.good_low & part
-    n = int(chosen.sum())
-    if n == 0:
+    squares = squares_in(residual, part)
+    if squares.size == 0:
         return None
-    meaning = f"mean of ((data - re-degraded image) / sigma)^2 over {n} coarse px; below 1 the noise is fitted"
-    return Result(name, float(squares[chosen].mean()), "", region, _widened(evidence.kind, name, n), meaning=meaning)
+    meaning = (
+        f"mean of ((data - re-degraded image) / sigma)^2 over {squares.size} coarse px; below 1 the noise is fitted"
+    )
+    limit = _room(evidence.kind, name, squares.size)
+    return Result(name, float(squares.mean()), "", region, limit, meaning=meaning)
 
 
-def _widened(kind: Kind, name: str, n: int) -> Range | None:
+def _room(kind: Kind, name: str, n: int) -> Range | None:
     """The limits of a chi-square of n degrees of freedom, further apart by 3 of its standard deviations."""
-    low, high = LIMITS[kind][name].low, LIMITS[kind][name].high
-    chance = 3 * np.sqrt(2 / n)
-    return None if low is None else max(0.0, low - chance), None if high is None else high + chance
+    low, high = widened(kind, name, 3 * float(np.sqrt(2 / n)))
+    return None if low is None else max(0.0, low), high
 
 
 def chi2(evidence: Evidence) -> Result | None:
@@ -60,6 +51,53 @@ def chi2_sky(evidence: Evidence) -> Result | None:
     return None if part is None else _chi2(evidence, "chi2_sky", evidence.dark_name, part)
 
 
+def chi2_draw(evidence: Evidence) -> list[Result]:
+    """The draws against the data: `chi2` of the worst draw, and the chi2 of the image less what the draws let expect.
+
+    ``chi2_draw`` is mean((y - A x_k)^2 / v) of the draw that is farthest from 1, which is what every draw has, because
+    given the data a draw cannot be told from the truth. ``chi2_excess`` is chi2 of the image minus
+    1 - mean((A (x_k - x))^2 / v): with a posterior covariance Sigma_p of the draws,
+    tr[(N - A Sigma_p A^T) N^-1] / n = tr[N (A Sigma A^T + N)^-1] / n, the law of the mean; 0 is best, above 0 the draws
+    are wider than the data allow or the image is wrong, below 0 it fits more of the noise than they admit. **The draws
+    are held to the image, not to the truth: a bias that they share is seen only where it leaves the noise.**
+    """
+    residual, draws = residual_map(evidence), evidence.draws
+    assert residual is not None and draws is not None
+    if not len(draws) or not np.isfinite(residual).any():
+        raise UnmeasuredError("no draw, or no coarse pixel that is valid and judged")
+    moved = np.stack([_moved(evidence, draw) for draw in draws])
+    regions: dict[str, Mask | None] = {"all": None}
+    if (dark := evidence.sky_low) is not None:
+        regions |= {evidence.bright_name: ~dark, evidence.dark_name: dark}
+    return [r for region, part in regions.items() for r in _of_draws(evidence, residual, moved, region, part)]
+
+
+def _moved(evidence: Evidence, draw: Array) -> Array:
+    """A (x_k - x) / sigma: (h, w), float32."""
+    assert evidence.variance is not None and evidence.good_low is not None
+    sigma = np.sqrt(np.where(evidence.good_low, evidence.variance, 1))
+    away = np.where(np.isfinite(draw), draw - evidence.whole, 0.0)
+    return np.asarray(evidence.degraded(away) / sigma, np.float32)
+
+
+def _of_draws(evidence: Evidence, residual: Array, moved: Array, region: str, part: Mask | None) -> list[Result]:
+    """Both results of one region."""
+    mean = squares_in(residual, part)
+    if not mean.size:
+        return []
+    each = np.array([squares_in(residual - one, part).mean() for one in moved])
+    spread = float(np.mean([squares_in(np.where(np.isfinite(residual), one, np.nan), part).mean() for one in moved]))
+    worst = float(each[np.argmax(np.abs(each - 1))])
+    told = f"of {len(each)} draws, {each.min():.3f} to {each.max():.3f}, over {mean.size} coarse px; each should have 1"
+    found, expected = float(mean.mean()), 1 - spread
+    excess = f"{found:.3f} of the image, {expected:.3f} expected of the mean of draws that scatter like these"
+    return [
+        Result("chi2_draw", worst, "", region, _room(evidence.kind, "chi2_draw", mean.size), meaning=told),
+        Result("chi2_excess", found - expected, "", region,
+               widened(evidence.kind, "chi2_excess", 3 * float(np.sqrt(2 / mean.size))), meaning=excess),
+    ]  # fmt: skip
+
+
 CHECKS = {
     "chi2": Check(
         chi2,
@@ -78,5 +116,13 @@ CHECKS = {
         "The same, on the darker half: far below 1 the noise was drawn into the image.",
         "Structure below the noise.",
         ("low", "variance", "operator"),
+    ),
+    "chi2_draw": Check(
+        chi2_draw,
+        "Whether every draw, measured again, gives the data within their noise, and the image what its draws promise.",
+        "A bias that all draws share and that stays within the noise.",
+        ("low", "variance", "operator", "draws"),
+        names=("chi2_draw", "chi2_excess"),
+        rivals=False,
     ),
 }
