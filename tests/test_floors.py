@@ -21,7 +21,7 @@ FLOORS = (
     ("refiner",),
     ("model",),
     ("restore",),
-    ("report",),
+    ("report", "trust"),
     ("jobs", "training"),
     ("cli",),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from sciresdiff.checks import calibration, consistency, fidelity, flux, probes, residual, sources
+from sciresdiff.checks import calibration, consistency, fidelity, flux, probes, residual, sources, trust
 from sciresdiff.checks.check import Check, UnmeasuredError, measured
 from sciresdiff.checks.evidence import Evidence, Range, Result
 from sciresdiff.checks.limits import LIMITS, Limit, Verdict, judged, read_limits, verdict
@@ -22,6 +22,7 @@ CHECKS: dict[str, Check] = {
     **sources.CHECKS,
     **probes.CHECKS,
     **calibration.CHECKS,
+    **trust.CHECKS,
 }
 """Name -> check, in the order of the report; every file of checks has its own."""
 

@@ -146,8 +146,9 @@ def write(
         input's grid and is adapted; a frame without one gets a small header from ``unit`` and ``pixel_size``, which
         are then taken as those of the new grid.
     planes : mapping, optional
-        Name (``ERR``, ``SUPPORT``, ``GATE``, ``DQ``, ``VAR``, ``KERNEL``) -> array on the new grid. FITS writes
-        each; TIFF writes ERR, SUPPORT, VAR and DRAWS as ``{stem}_err.tif`` and so on, and **no GATE and DQ**.
+        Name (``ERR``, ``SUPPORT``, ``GATE``, ``TRUST``, ``DQ``, ``VAR``, ``KERNEL``) -> array on the new grid. FITS
+        writes each; TIFF writes ERR, SUPPORT, TRUST, VAR and DRAWS as ``{stem}_err.tif`` and so on, and **no GATE
+        and DQ**.
     provenance : mapping, optional
         Header cards (``SRDSCALE`` ...); None is left out.
     history : sequence of str

@@ -46,7 +46,7 @@ RELATIVE = ("WHT", "WEIGHT")
 DQ_PLANES = ("DQ", "MASK", "FLAGS", "BPM", "DQM", "BADPIX")
 """Names of data-quality planes."""
 
-OUR_PLANES = ("SUPPORT", "GATE", "KERNEL")
+OUR_PLANES = ("SUPPORT", "GATE", "TRUST", "KERNEL")
 """Planes that this program writes; those of an input are not carried over."""
 
 NAME_PARTS = {

@@ -20,7 +20,7 @@ from sciresdiff.io.tiff import from_planes
 from sciresdiff.io.tiff_meta import MICROMETRES, NAMESPACE, TiffHeader, clean_unit, first
 
 Array = NDArray[Any]
-BESIDE = ("ERR", "SUPPORT", "VAR", "DRAWS")
+BESIDE = ("ERR", "SUPPORT", "TRUST", "VAR", "DRAWS")
 """Planes that get a file of their own beside the image."""
 
 IMAGEJ_TYPES = ("uint8", "uint16", "int16", "float32")
@@ -41,7 +41,7 @@ def write(
     overwrite: bool = False,
     dtype: str | np.dtype[Any] | None = None,
 ) -> dict[str, Any]:
-    """Write the image, and ERR, SUPPORT and VAR beside it; see ``sciresdiff.io.write``."""
+    """Write the image, and ERR, SUPPORT, TRUST and VAR beside it; see ``sciresdiff.io.write``."""
     path = Path(path)
     header = _fitting(frame)
     told = _told(frame, planes, provenance, history, scale)

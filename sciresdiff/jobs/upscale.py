@@ -17,6 +17,7 @@ from sciresdiff.io.jsonable import write_json
 from sciresdiff.jobs.batch import Progress, no_progress
 from sciresdiff.jobs.options import UpscaleOptions
 from sciresdiff.jobs.resolve import Resolved, resolve
+from sciresdiff.jobs.trust import trusted
 
 if TYPE_CHECKING:
     from sciresdiff.restore import Restored
@@ -126,6 +127,9 @@ def write(
         "GATE": np.stack([r.gate for r in done]),
         "DQ": quality(frame, s),
     }
+    trust = trusted(options, resolved, done)
+    if trust.plane is not None:
+        planes["TRUST"] = trust.plane
     if options.save_samples and done[0].draws is not None:
         planes["DRAWS"] = np.stack([r.draws for r in done if r.draws is not None])[
             0 if frame.planes == 1 else slice(None)
@@ -140,7 +144,7 @@ def write(
         kernel=None,
         kernel_scale=None,
     )
-    cards = provenance(options, resolved, done)
+    cards = {**provenance(options, resolved, done), "SRDTRUST": trust.card}
     results = [judged_plane(resolved, done[i], i) for i in range(frame.planes)] if options.checks else []
     wrote = io.write(
         output,
@@ -161,7 +165,7 @@ def write(
         "quantity": resolved.quantity,
         "target_fwhm_px": resolved.target_fwhm,
         "sources": resolved.sources,
-        "said": [*resolved.said, *clipping(wrote["clipped"])],
+        "said": [*resolved.said, *trust.said, *clipping(wrote["clipped"])],
         "chi2": [r.chi2 for r in done],
         "flux_ratio": [r.flux_ratio for r in done],
         "gated_share": [float(r.gate.mean()) for r in done],

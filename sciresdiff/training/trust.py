@@ -1,0 +1,197 @@
+"""Calibrating TRUST: the largest threshold at which the share of wrong claims among kept pixels stays below alpha.
+
+Learn then test (Angelopoulos, Bates, Candes, Jordan and Lei 2021, arXiv 2110.01052): the thresholds of a grid that was
+fixed beforehand are tested from the strictest on, each by a p-value for "its risk is above alpha", until one is not
+rejected (fixed-sequence testing); the last that was rejected has a risk below alpha with confidence 1 - delta, whatever
+the shape of the risk.  The p-value is that of Hoeffding and Bentkus (Bates et al. 2021, arXiv 2101.02703, section 3.1),
+in the number of images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sciresdiff.checks.trust import contrast, wrong
+from sciresdiff.errors import UsageError
+from sciresdiff.model import Model
+from sciresdiff.restore import Restored, Settings, restore
+from sciresdiff.training.calibrate import Known, frames
+from sciresdiff.training.data import DataRecipe
+from sciresdiff.trust import FEWEST, SCORE, SNR_EDGES, Seen, facts, fineness, score
+
+THRESHOLDS = np.round(np.geomspace(0.02, 1.0, 60), 4)
+"""What is tested, the strictest first."""
+ALPHA, DELTA = 0.1, 0.1
+LEAST_IMAGES = 50
+"""Fewer calibration images give no guarantee worth having."""
+CHI2_QUANTILES = (0.01, 0.98)
+"""Of the calibration frames: outside them the noise, or the kernel, is not what was stated."""
+SHARPNESS_QUANTILE = 0.2
+"""Of the calibration frames: the broadest fifth looks like frames whose PSF is wider than stated."""
+
+
+@dataclass(frozen=True)
+class Counted:
+    """One calibration frame: what it keeps at every threshold, and what decides whether a frame is like it."""
+
+    kept: NDArray[np.float64]
+    """(thresholds,), pixels."""
+    wrong: NDArray[np.float64]
+    """(thresholds,), of them wrong claims."""
+    sharpness: NDArray[np.float64]
+    """(thresholds,), of the kept structure."""
+    claimed: int
+    facts: dict[str, float]
+
+    @property
+    def risks(self) -> NDArray[np.float64]:
+        """(thresholds,), share of wrong claims among kept ones; 0 where nothing, or too little, is kept."""
+        return np.where(self.kept >= FEWEST, self.wrong / np.maximum(self.kept, 1), 0.0)
+
+
+def independent(recipe: DataRecipe) -> DataRecipe:
+    """The recipe with a scene of its own for every frame, and truths without grain: frames are exchangeable."""
+    return replace(recipe, grain_share=0.0, real_share=0.0, pool=1, reuse=1)
+
+
+def seen_of(known: Known, done: Restored, scale: int) -> Seen:
+    """A simulated frame and its restoration, as `upscale` sees them."""
+    return Seen(
+        done.mean, done.err, done.support, done.gate, known.y, known.variance, np.zeros(known.y.shape, bool),
+        known.kernel, scale, "sum", done.chi2,
+    )  # fmt: skip
+
+
+def counted(model: Model, known: Known) -> Counted:
+    """Restore a simulated frame with the default settings, and count."""
+    nothing = np.zeros(known.y.shape, bool)
+    done = restore(known.y, known.variance, nothing, known.kernel, model.scale, "sum", model, Settings())
+    return counts(seen_of(known, done, model.scale), known.truth)
+
+
+def counts(seen: Seen, truth: NDArray[Any]) -> Counted:
+    """Kept and wrong pixels, and the sharpness of the kept, at every threshold."""
+    scores = score(seen)
+    bad = wrong(seen.mean, truth, contrast(seen.mean, seen.scale))
+    at = np.searchsorted(THRESHOLDS, scores).ravel()  # first threshold that keeps the pixel
+
+    def up_to(weights: NDArray[Any]) -> NDArray[np.float64]:
+        sums = np.bincount(at, weights.ravel().astype(float), len(THRESHOLDS) + 1)
+        return np.asarray(np.cumsum(sums)[:-1], np.float64)
+
+    kept, off = up_to(np.ones(scores.shape)), up_to(bad)
+    fine, coarse = (up_to(part) for part in fineness(seen.mean, seen.scale))
+    sharp = np.where(kept >= FEWEST, np.sqrt(fine / np.maximum(coarse, 1e-300)), np.nan)
+    return Counted(kept, off, sharp, int(np.isfinite(scores).sum()), facts(seen))
+
+
+def p_value(risk: float, count: int, alpha: float) -> float:
+    """Hoeffding-Bentkus p-value of "the mean risk is above alpha", from the mean of ``count`` risks in 0..1.
+
+    min(exp(-n h(min(r, alpha), alpha)), e P(Bin(n, alpha) <= ceil(n r))), h the Kullback-Leibler divergence of two
+    Bernoulli variables.
+    """
+    from scipy.special import xlogy
+    from scipy.stats import binom
+
+    r = min(risk, alpha)
+    divergence = float(xlogy(r, r / alpha) + xlogy(1 - r, (1 - r) / (1 - alpha)))
+    bentkus = float(np.e * binom.cdf(np.ceil(round(count * risk, 9)), count, alpha))
+    return min(1.0, float(np.exp(-count * divergence)), bentkus)
+
+
+def threshold(risks: NDArray[np.float64], alpha: float = ALPHA, delta: float = DELTA) -> float | None:
+    """The largest threshold that fixed-sequence testing reaches; None where the strictest fails.
+
+    Parameters
+    ----------
+    risks : (images, thresholds).
+
+    Raises
+    ------
+    UsageError : fewer than 50 images.
+    """
+    if len(risks) < LEAST_IMAGES:
+        raise UsageError(f"--count: {len(risks)} calibration images give no guarantee; give {LEAST_IMAGES} or more")
+    passed = [p_value(float(mean), len(risks), alpha) <= delta for mean in risks.mean(0)]
+    reached = passed.index(False) if False in passed else len(passed)
+    return float(THRESHOLDS[reached - 1]) if reached else None
+
+
+def domain(found: list[Counted], at: int) -> dict[str, Any]:
+    """What frames the calibration speaks for: ranges of their facts, and the least sharpness at threshold ``at``."""
+    sharp = np.array([c.sharpness[at] for c in found])
+    sharp = sharp[np.isfinite(sharp)]
+    spans = {name: _span([c.facts[name] for c in found]) for name in ("sigma_low_px", "snr")}
+    least = float(np.quantile(sharp, SHARPNESS_QUANTILE)) if sharp.size else 0.0
+    quiet = round(min(c.facts["noise"] for c in found), 4)
+    return {**spans, "noise": quiet, "chi2": chi2_ranges(found), "sharpness": round(least, 4)}
+
+
+def _span(values: list[float]) -> list[float]:
+    return [round(float(f(values)), 4) for f in (min, max)]
+
+
+def chi2_ranges(found: list[Counted]) -> list[list[float]]:
+    """The range of chi2 among frames of each brightness; where these are fewer than ten, among all of them."""
+    every = np.array([[c.facts["snr"], c.facts["chi2"]] for c in found])
+    bins = np.searchsorted(SNR_EDGES, every[:, 0])
+    parts = [every[bins == b, 1] for b in range(len(SNR_EDGES) + 1)]
+    chosen = [part if len(part) >= 10 else every[:, 1] for part in parts]
+    return [[round(float(v), 4) for v in np.quantile(part, CHI2_QUANTILES)] for part in chosen]
+
+
+def card_of(found: list[Counted], alpha: float = ALPHA, delta: float = DELTA) -> dict[str, Any]:
+    """What the calibration says, JSON-able, without where the frames came from."""
+    risks = np.stack([c.risks for c in found])
+    chosen = threshold(risks, alpha, delta)
+    at = None if chosen is None else int(np.searchsorted(THRESHOLDS, chosen))
+    return {
+        "alpha": alpha,
+        "delta": delta,
+        "threshold": chosen,
+        "images": len(found),
+        "score": SCORE,
+        "domain": domain(found, -1 if at is None else at),
+        "risk": None if at is None else round(float(risks[:, at].mean()), 4),
+        "trusted_share": None if at is None else share(found, at),
+    }
+
+
+def share(found: list[Counted], at: int) -> float:
+    """Kept over claimed pixels, of all frames together."""
+    kept = sum(int(c.kept[at]) for c in found if c.kept[at] >= FEWEST)
+    return round(kept / max(sum(c.claimed for c in found), 1), 4)
+
+
+def trusted_card(
+    model: Model,
+    recipe: DataRecipe,
+    seed: int,
+    count: int = 120,
+    progress: Callable[[int, int, str], None] = lambda done, total, label: None,
+) -> Model:
+    """The model with the entry ``trust`` in its card, calibrated on ``count`` simulated frames.
+
+    The error plane must be calibrated before (`training.calibrate`): the score is made of it.
+
+    Raises
+    ------
+    UsageError : fewer than 50 frames.
+    """
+    if count < LEAST_IMAGES:
+        raise UsageError(f"--count: {count} calibration images give no guarantee; give {LEAST_IMAGES} or more")
+    found = []
+    for n, known in enumerate(frames(independent(recipe), seed, count)):
+        found.append(counted(model, known))
+        progress(n + 1, count, "trust")
+    digest = hashlib.sha256(json.dumps(recipe.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
+    about = {"field": recipe.kind, "from": "simulation", "seed": seed, "recipe": digest}
+    return model.with_card(trust={**card_of(found), **about})
