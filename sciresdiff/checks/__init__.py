@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from sciresdiff.checks import calibration, consistency, fidelity, flux, probes, residual, sources, trust
+from sciresdiff.checks import (
+    calibration,
+    consistency,
+    fidelity,
+    flux,
+    perceptual,
+    probes,
+    residual,
+    resolution,
+    sources,
+    spectrum,
+    squirrel,
+)
 from sciresdiff.checks.check import Check, UnmeasuredError, measured
 from sciresdiff.checks.evidence import Evidence, Range, Result
 from sciresdiff.checks.limits import LIMITS, Limit, Verdict, judged, read_limits, verdict
@@ -16,13 +28,16 @@ __all__ = [
 
 CHECKS: dict[str, Check] = {
     **fidelity.CHECKS,
+    **perceptual.CHECKS,
     **flux.CHECKS,
     **consistency.CHECKS,
     **residual.CHECKS,
     **sources.CHECKS,
     **probes.CHECKS,
+    **squirrel.CHECKS,
+    **resolution.CHECKS,
+    **spectrum.CHECKS,
     **calibration.CHECKS,
-    **trust.CHECKS,
 }
 """Name -> check, in the order of the report; every file of checks has its own."""
 
