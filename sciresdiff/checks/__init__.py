@@ -16,6 +16,7 @@ from sciresdiff.checks import (
     sources,
     spectrum,
     squirrel,
+    trust,
 )
 from sciresdiff.checks.check import Check, UnmeasuredError, measured
 from sciresdiff.checks.evidence import Evidence, Range, Result
@@ -38,6 +39,7 @@ CHECKS: dict[str, Check] = {
     **resolution.CHECKS,
     **spectrum.CHECKS,
     **calibration.CHECKS,
+    **trust.CHECKS,
 }
 """Name -> check, in the order of the report; every file of checks has its own."""
 
