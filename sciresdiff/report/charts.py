@@ -7,10 +7,16 @@ from collections.abc import Callable
 import numpy as np
 
 from sciresdiff.checks import UnmeasuredError
-from sciresdiff.checks.evidence import Evidence
-from sciresdiff.report import images
-from sciresdiff.report.svg import Chart, Series, draw
+from sciresdiff.checks.evidence import Array, Evidence
+from sciresdiff.checks.residual import residual_map
+from sciresdiff.report.svg import Chart, Guide, Series, draw
 
+Maker = Callable[[Evidence], Chart | list[Chart] | None]
+
+MAGNITUDE_BINS = 10
+CYCLES = "cycles per output pixel"
+BAND = (0.0, 0.5)
+"""From the mean to the finest period, 2 px."""
 REACH = 6.0
 """Farthest residual that the histogram shows, sigma."""
 
@@ -20,17 +26,18 @@ def charts_of(evidence: Evidence) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for name, (heading, make) in CHARTS.items():
         try:
-            drawn = draw(chart) if (chart := make(evidence)) is not None else None
+            made = make(evidence)
         except UnmeasuredError:
             continue
-        if drawn is not None:
-            found.setdefault(heading, []).append(drawn.replace("<figure ", f'<figure data-chart="{name}" ', 1))
+        for chart in made if isinstance(made, list) else [made] if made else []:
+            if (drawn := draw(chart)) is not None:
+                found.setdefault(heading, []).append(drawn.replace("<figure ", f'<figure data-chart="{name}" ', 1))
     return found
 
 
 def residual_histogram(evidence: Evidence) -> Chart | None:
     """How the residuals are distributed, beside the normal law that noise has."""
-    found = images.residual(evidence)
+    found = residual_map(evidence)
     values = np.empty(0) if found is None else found[np.isfinite(found)]
     if not values.size:
         return None
@@ -45,7 +52,7 @@ def residual_histogram(evidence: Evidence) -> Chart | None:
         "Narrower than the law: noise was fitted; wider: light is missing."
     )
     series = [
-        Series("residual", middle, np.where(share > 0, share, np.nan), "steps", 1),
+        Series("residual", middle, np.maximum(share, 0.1 * least), "steps", 1),
         Series("normal law", middle, normal, "dashed", 0),
     ]
     return Chart(
@@ -54,7 +61,135 @@ def residual_histogram(evidence: Evidence) -> Chart | None:
     )  # fmt: skip
 
 
-CHARTS: dict[str, tuple[str, Callable[[Evidence], Chart | None]]] = {
+def _compared(evidence: Evidence) -> dict[str, tuple[Evidence, int]]:
+    """What curves are drawn of, and in which colour: the image, bicubic, and Richardson-Lucy where it was made."""
+    found = {"image": (evidence, 1)}
+    if evidence.low is not None:
+        found["bicubic"] = (evidence.other(evidence.bicubic), 2)
+    sharp = evidence.shared.get("richardson-lucy")
+    if sharp is not None:
+        found["Richardson-Lucy"] = (evidence.other(sharp), 3)
+    return found
+
+
+def _nyquist(evidence: Evidence) -> tuple[Guide, ...]:
+    """Where the grid of the data ends."""
+    return (Guide("grid of the data", 0.5 / evidence.scale, "x"),) if evidence.low is not None else ()
+
+
+def spectral(evidence: Evidence) -> list[Chart]:
+    """Mean power at every frequency, of image, truth and baselines; and their coherence with the truth."""
+    from sciresdiff.checks.spectrum import HALF, spectra
+
+    found = [(name, spectra(one), colour) for name, (one, colour) in _compared(evidence).items()]
+    series = [Series(name, curve.frequency[1:], curve.image[1:], "line", colour) for name, curve, colour in found]
+    true = found[0][1].truth
+    if true is not None:
+        series.append(Series("truth", found[0][1].frequency[1:], true[1:], "dashed", 0))
+    words = "Below the truth: too smooth. Above it, or rising at the right: supplied, or noise."
+    power = Chart(
+        "Power spectra", CYCLES, "mean power", series, words, y_log=True, guides=_nyquist(evidence), x_range=BAND
+    )
+    if true is None:
+        return [power]
+    alike = [Series(n, c.frequency[1:], c.coherence[1:], "line", k) for n, c, k in found if c.coherence is not None]
+    words = "1: the structure is where the truth has it; 0: it has nothing to do with the truth."
+    guides = (Guide("a half", HALF), *_nyquist(evidence))
+    return [power, Chart("Coherence with the truth", CYCLES, "coherence", alike, words, guides=guides, x_range=BAND,
+                         y_range=(0.0, 1.05))]  # fmt: skip
+
+
+def ring_correlation(evidence: Evidence) -> Chart | None:
+    """Fourier ring correlation with the truth, and its thresholds."""
+    from sciresdiff.checks.resolution import SEVENTH, frc_curve
+
+    if evidence.truth is None:
+        return None
+    found = {name: (frc_curve(one), colour) for name, (one, colour) in _compared(evidence).items()}
+    series = [Series(name, c.frequency[1:], c.correlation[1:], "line", colour) for name, (c, colour) in found.items()]
+    own = found["image"][0]
+    series.append(Series("half-bit threshold", own.frequency[1:], own.half_bit[1:], "dashed", 0))
+    words = "Where a curve falls below a threshold, agreement with the truth ends."
+    guides = (Guide("1/7", SEVENTH), *_nyquist(evidence))
+    return Chart("Fourier ring correlation", CYCLES, "correlation", series, words, guides=guides, x_range=BAND,
+                 y_range=(-0.1, 1.05))  # fmt: skip
+
+
+def flux_bias(evidence: Evidence) -> Chart | None:
+    """Error of the sources' fluxes against their true magnitude: every source, and medians in bins of equal count."""
+    from sciresdiff.checks.sources import ENOUGH
+
+    if evidence.truth is None or len(evidence.reference.inner) < max(ENOUGH[evidence.kind], MAGNITUDE_BINS):
+        return None
+    true = evidence.reference.fluxes
+    found = {name: (_lost(one, true), colour) for name, (one, colour) in _compared(evidence).items()}
+    with np.errstate(divide="ignore", invalid="ignore"):
+        magnitude = -2.5 * np.log10(np.where(true > 0, true, np.nan))
+    series = [Series(name, *_medians(magnitude, lost), "line", colour) for name, (lost, colour) in found.items()]
+    series.append(Series("single sources", magnitude, found["image"][0], "dots", 6))
+    reach = np.nanpercentile(np.abs(found["image"][0]), 98) if np.isfinite(found["image"][0]).any() else 1.0
+    top = float(np.clip(1.3 * reach, 0.05, 1.5))
+    words = "Above 0: light was lost. Lines are medians of sources of like brightness; bright ones are on the left."
+    return Chart("Flux error against magnitude", "true magnitude, −2.5 log₁₀(flux)", "too faint by, mag", series, words,
+                 guides=(Guide("right", 0.0),), y_range=(-top, top))  # fmt: skip
+
+
+def _lost(evidence: Evidence, true: Array) -> Array:
+    """-2.5 log10(flux / true flux) of the truth's sources, (n,); NaN where one of them is not above 0."""
+    from sciresdiff.checks.sources import aperture_sums, background
+
+    flat = np.where(evidence.good_high, evidence.high - background(evidence.high, ~evidence.good_high)[0], 0.0)
+    flux = aperture_sums(flat, evidence.reference.inner)
+    both = (true > 0) & (flux > 0)
+    return np.where(both, -2.5 * np.log10(np.where(both, flux, 1) / np.where(both, true, 1)), np.nan)
+
+
+def _medians(magnitude: Array, lost: Array) -> tuple[Array, Array]:
+    """Medians of both in bins of equal count; empty without a value."""
+    known = np.flatnonzero(np.isfinite(magnitude) & np.isfinite(lost))
+    parts = np.array_split(known[np.argsort(magnitude[known], kind="stable")], MAGNITUDE_BINS)
+    parts = [part for part in parts if part.size]
+    return np.array([np.median(magnitude[p]) for p in parts]), np.array([np.median(lost[p]) for p in parts])
+
+
+def claimed_errors(evidence: Evidence) -> Chart | None:
+    """Errors that are made against errors that are claimed."""
+    from sciresdiff.checks.calibration import calibration_curve
+
+    if evidence.err is None or evidence.truth is None:
+        return None
+    curve = calibration_curve(evidence)
+    both = np.concatenate([curve.rmv, curve.rmse])
+    ends = np.array([both[both > 0].min(), both.max()]) if (both > 0).any() else np.array([1.0, 1.0])
+    series = [Series("pixels of like ERR", curve.rmv, curve.rmse, "dots", 1), Series("right", ends, ends, "dashed", 0)]
+    words = "Above the line: the errors are larger than ERR says. Each dot has as many pixels as the others."
+    names = "claimed: root mean ERR²", "made: root mean square error"
+    return Chart("Errors made against errors claimed", *names, series, words, x_log=True, y_log=True)
+
+
+def coverage(evidence: Evidence) -> Chart | None:
+    """Coverage by signal to noise."""
+    from sciresdiff.checks.calibration import coverage_curve
+
+    if evidence.err is None or evidence.truth is None:
+        return None
+    curve = coverage_curve(evidence)
+    series = [
+        Series("within 1 ERR", curve.snr, curve.share_68, "line", 1),
+        Series("within 1.645 ERR", curve.snr, curve.share_90, "line", 2),
+    ]
+    words = "On the dashed lines the errors are right; below them they are too small."
+    guides = (Guide("68 %", 0.683), Guide("90 %", 0.9))
+    return Chart("Coverage by signal to noise", "|image − background| / ERR", "share of pixels with the truth inside",
+                 series, words, x_log=True, guides=guides, y_range=(0.0, 1.05))  # fmt: skip
+
+
+CHARTS: dict[str, tuple[str, Maker]] = {
+    "flux_bias": ("Flux", flux_bias),
     "residual_histogram": ("Agreement with the data", residual_histogram),
+    "spectral": ("Resolution", spectral),
+    "ring_correlation": ("Resolution", ring_correlation),
+    "claimed_errors": ("Uncertainty", claimed_errors),
+    "coverage": ("Uncertainty", coverage),
 }
-"""Name -> heading that the chart stands under, and the function that makes it; None where there is nothing to draw."""
+"""Name -> heading that the charts stand under, and the function that makes them; None where there is none to draw."""

@@ -24,6 +24,10 @@ WORDS = {"pass": "Pass", "warn": "Pass with warnings", "fail": "Fail"}
 SIGNS = {"pass": "✓", "warn": "!", "fail": "✗"}
 BRIEF = {"richardson-lucy": "R-L", "richardson-lucy-best": "R-L best"}
 """Baselines' names that are too long for a column."""
+MOST_WARNINGS = 5
+"""Warnings that are told on top; the others are marked where they stand."""
+MANY = 6
+"""Regions of a check, none of them with a limit, beyond which they are folded."""
 RULES = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 """What the page lets itself do: nothing is fetched, whatever stands in it."""
 
@@ -100,7 +104,7 @@ def _head(record: Record, evidence: Evidence, own: Mapping[str, Range]) -> str:
     """Name, verdict, what failed, and what the image was judged by."""
     verdict = record["verdict"]
     bad, mild = reading.missed(record, own, evidence.kind)
-    each = _misses(bad, "Failed") + _misses(mild, "Warning")
+    each = _misses(bad, "Failed") + _misses(mild, "Warning", MOST_WARNINGS)
     return (
         f"<header><h1>{escape(Path(record['high']).name)}</h1>{_facts(record, evidence)}"
         f'<div class="verdict {verdict}" role="status"><strong>{SIGNS[verdict]} {WORDS[verdict]}</strong>'
@@ -109,12 +113,15 @@ def _head(record: Record, evidence: Evidence, own: Mapping[str, Range]) -> str:
     )
 
 
-def _misses(lines: Sequence[Line], word: str) -> str:
+def _misses(lines: Sequence[Line], word: str, most: int | None = None) -> str:
     """The limits that were missed, a line to a name: figures, what is accepted, and the sense of it."""
     by_name: dict[str, list[Line]] = {}
     for line in lines:
         by_name.setdefault(line["name"], []).append(line)
-    return "".join(_miss(name, same, word) for name, same in by_name.items())
+    shown_ones = list(by_name.items())[:most]
+    left = len(by_name) - len(shown_ones)
+    more = f"<li>{left} more, marked below</li>" if left else ""
+    return "".join(_miss(name, same, word) for name, same in shown_ones) + more
 
 
 def _miss(name: str, lines: Sequence[Line], word: str) -> str:
@@ -194,7 +201,7 @@ def _group(group: Group, record: Record, plots: Sequence[str], kind: Kind, own: 
     bodies = "".join(_entry(entry, record, names, kind, own) for entry in group.entries)
     return (
         f"<section><h2>{escape(group.title)} <small>{told}</small></h2>"
-        f'<div class="group{" plotted" if plots else ""}"><div class="scroll"><table '
+        f'<div class="group{" plotted" if plots and not names else ""}"><div class="scroll"><table '
         f'class="results{"" if names else " bare"}"><thead><tr>'
         f'<th scope="col">region</th><th scope="col" class="number">value</th><th scope="col">accepted</th>'
         f'<th scope="col"><span class="hint">range</span></th><th scope="col">mark</th>{heads}</tr></thead>'
@@ -209,6 +216,9 @@ def _shares(values: Mapping[tuple[str, str], Any], group: Group) -> bool:
 def _entry(entry: Entry, record: Record, names: Sequence[str], kind: Kind, own: Mapping[str, Range]) -> str:
     """A check: what it is called and tells, its figures, and folded away what is behind them."""
     rows = "".join(_row(line, entry, record, names, kind, own) for line in entry.results)
+    many = len(entry.results) > MANY and not any(line["limit"] for line in entry.results)
+    inner = f'<table class="results bare"><tbody>{rows}</tbody></table>' if many else ""
+    rows = _told(entry, len(names)) if many else rows
     facts = list(
         dict.fromkeys((line["name"], line["region"], line["meaning"]) for line in entry.results if line["meaning"])
     )
@@ -220,7 +230,17 @@ def _entry(entry: Entry, record: Record, names: Sequence[str], kind: Kind, own: 
         f'<tbody class="check" id="check-{escape(entry.name)}"><tr><th scope="rowgroup" colspan="{5 + len(names)}">'
         f'<details><summary><b>{escape(spelled(entry.name))}</b> <span class="tells">{escape(entry.check.tells)}</span>'
         f' <span class="more">more</span></summary><p><b>It cannot see:</b> '
-        f"{escape(entry.check.blind)}</p>{limits}<ul>{behind}</ul><p>{codes}</p></details></th></tr>{rows}</tbody>"
+        f"{escape(entry.check.blind)}</p>{limits}<ul>{behind}</ul><p>{codes}</p>{inner}</details></th></tr>{rows}</tbody>"
+    )
+
+
+def _told(entry: Entry, baselines: int) -> str:
+    """One row for many."""
+    values = [line["value"] for line in entry.results if line["value"] is not None]
+    ends = f"{with_unit(min(values), '')} to {with_unit(max(values), '')}" if values else "infinite"
+    return (
+        f'<tr class="line"><th scope="row">{len(entry.results)} regions</th><td class="number value">{ends}</td>'
+        f'<td colspan="{3 + baselines}" class="soft">each of them under “more”</td></tr>'
     )
 
 

@@ -12,7 +12,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from sciresdiff.checks import UnmeasuredError
 from sciresdiff.checks.evidence import Array, Evidence, Mask
+from sciresdiff.checks.residual import residual_map
 
 Stretch = Literal["asinh", "signed", "error", "share"]
 Colours = NDArray[np.uint8]
@@ -81,7 +83,20 @@ def plates(evidence: Evidence, unit: str) -> list[Plate]:
         Plate("Richardson-Lucy", sharp, per_px, words="The classical deconvolution with the same kernel."),
         Plate("truth", evidence.truth, per_px, words="What the image should be."),
         difference(evidence, shown, unit),
-        Plate("residual", residual(evidence), "sigma of the data", "signed", "Data less the image, measured again."),
+        Plate(
+            "residual",
+            residual_map(evidence),
+            "sigma; red: light is missing",
+            "signed",
+            "Data less the image, measured again.",
+        ),
+        Plate(
+            "error map",
+            error_map(evidence),
+            "sigma, smoothed; red: too much light",
+            "signed",
+            "Where the image differs most from the data.",
+        ),
         Plate("ERR", evidence.err, per_px, "error", "The error that is claimed."),
         Plate("SUPPORT", evidence.support, "share that the data fix", "share", "Bright: measured. Dark: supplied."),
         Plate("TRUST", evidence.trust, "1 is trusted", "share", "Where the image is to be trusted."),
@@ -102,13 +117,17 @@ def difference(evidence: Evidence, shown: Array, unit: str) -> Plate:
     return Plate("output - bicubic", other, f"{unit} / px", "signed", "What was added to interpolation.")
 
 
-def residual(evidence: Evidence) -> Array | None:
-    """(data - re-degraded image) / sigma, (h, w), NaN where nothing is judged; None without data, noise or blur."""
-    if evidence.low is None or evidence.redegraded is None or evidence.variance is None:
+def error_map(evidence: Evidence) -> Array | None:
+    """What the image has too much (above 0) or too little, smoothed, in sigmas; NaN where nothing is judged."""
+    from sciresdiff.checks import squirrel
+
+    if evidence.low is None:
         return None
-    assert evidence.good_low is not None
-    sigma = np.sqrt(np.where(evidence.good_low, evidence.variance, np.nan))
-    return np.asarray((evidence.low - evidence.redegraded) / sigma)
+    try:
+        found = squirrel.error_map(evidence)
+    except UnmeasuredError:
+        return None
+    return np.where(found.good, found.sigmas, np.nan)
 
 
 def intensity(evidence: Evidence) -> Tone:
@@ -207,7 +226,7 @@ def close_ups(evidence: Evidence, side: int) -> dict[str, Region]:
 def _worst(evidence: Evidence) -> tuple[int, int] | None:
     from scipy.ndimage import gaussian_filter
 
-    found = residual(evidence)
+    found = residual_map(evidence)
     if found is None or not np.isfinite(found).any():
         return None
     y, x = np.unravel_index(np.argmax(np.abs(gaussian_filter(np.nan_to_num(found), 1.0))), found.shape)

@@ -115,7 +115,8 @@ def draw(chart: Chart) -> str | None:
 
 def _axes(chart: Chart) -> tuple[Axis, Axis] | None:
     """Both axes, with room around the data and around the guides."""
-    x = _range([np.asarray(s.x, float) for s in chart.series], chart.x_log, chart.x_range, 0.0, ())
+    room = 0.03 if any(one.style in ("dots", "bars") for one in chart.series) else 0.0
+    x = _range([np.asarray(s.x, float) for s in chart.series], chart.x_log, chart.x_range, room, ())
     extra = [g.at for g in chart.guides if g.axis == "y"] + list(chart.accepted or ())
     y = _range([part for s in chart.series for part in _heights(s)], chart.y_log, chart.y_range, 0.06, extra)
     if x is None or y is None:

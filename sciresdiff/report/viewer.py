@@ -121,7 +121,10 @@ def _set(
     flip = evidence.kind == "astro"
     shapes, use = _drawing(name, marks, place, flip)
     squares = _over(_squares(regions), place, flip) if region is None and len(regions) > 1 else ""
-    over = {title: use for title in MARKED} | {"output": use + squares}
+    over = {title: use for title in MARKED} | {
+        "output": use + squares,
+        "residual": _over(_blobs(evidence), place, flip),
+    }
     panels = "".join(
         _panel(plate, image, tones[plate.title], evidence, right - left, over.get(plate.title, ""))
         for plate in found
@@ -195,6 +198,15 @@ def _squares(regions: Mapping[str, Region | None]) -> str:
     """Where the close-ups are."""
     found = [region for region in regions.values() if region is not None]
     return "".join(f'<path class="mark square" d="M{c} {a}H{d}V{b}H{c}Z"/>' for a, b, c, d in found)
+
+
+def _blobs(evidence: Evidence) -> str:
+    """Circles about the regions of the residual that chance does not make, at most `FEW`."""
+    from sciresdiff.checks.residual import blobs_of, residual_map
+
+    found, s = residual_map(evidence), evidence.scale
+    places = [] if found is None else [(s * (b.x + 0.5) - 0.5, s * (b.y + 0.5) - 0.5) for b in blobs_of(found)[:FEW]]
+    return _path("blob", np.array(places), (0, evidence.high.shape[0], 0, evidence.high.shape[1])) if places else ""
 
 
 def _path(kind: str, xy: Array, region: Region) -> str:
