@@ -17,8 +17,8 @@ Line = Mapping[str, Any]
 GROUPS: dict[str, tuple[str, ...]] = {
     "Fidelity to the truth": ("fidelity", "perceptual"),
     "Flux": ("flux",),
-    "Sources": ("sources", "forced", "probes", "probe", "injection", "blank"),
-    "Astrometry and shape": ("astrometry", "shapes", "shape", "moments"),
+    "Sources": ("sources", "forced", "probes", "probe", "injection", "blank", "empty"),
+    "Astrometry and shape": ("astrometry", "registration", "shapes", "shape", "moments"),
     "Agreement with the data": ("consistency", "residual"),
     "Resolution": ("resolution", "spectrum", "squirrel", "decorrelation"),
     "Uncertainty": ("calibration", "trust"),
