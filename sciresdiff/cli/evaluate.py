@@ -53,6 +53,14 @@ Baselines = Annotated[
         help="Classical methods to stand beside: bicubic, lanczos, richardson-lucy, or none.",
     ),
 ]
+Probe = Annotated[
+    bool,
+    typer.Option(
+        "--probe",
+        rich_help_panel=o.CHECKS,
+        help="Restore blank sky and injected sources, too, with the settings in the image's sidecar.",
+    ),
+]
 Strict = Annotated[
     bool, typer.Option("--strict", rich_help_panel=o.CHECKS, help="Exit with 4 where the verdict is fail.")
 ]
@@ -75,6 +83,7 @@ def evaluate(
     csv: Csv = None,
     csv_long: CsvLong = None,
     baselines: Baselines = "bicubic,lanczos,richardson-lucy",
+    probe: Probe = False,
     strict: Strict = False,
     limits: Limits = None,
     recursive: o.Recursive = False,
@@ -113,7 +122,7 @@ def evaluate(
     _set_threads(threads)
     records: list[Mapping[str, Any]] = []
     shared = {"psf": psf, "kernel": kernel, "target_fwhm": target_fwhm, "variance": variance, "quantity": quantity}
-    rules = {"baselines": baselines, "limits": limits, "overwrite": overwrite}
+    rules = {"baselines": baselines, "probe": probe, "limits": limits, "overwrite": overwrite}
     with voice.progress() as progress:
         code = batch.run(
             tasks,

@@ -1,0 +1,85 @@
+"""Making an image again, of other data: what the probes of ``evaluate`` ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sciresdiff.checks.probes import photon_gain
+from sciresdiff.errors import UsageError
+from sciresdiff.jobs.options import UpscaleOptions
+from sciresdiff.jobs.resolve import Resolved, resolve
+from sciresdiff.jobs.upscale import restored
+
+Again = Callable[[int, NDArray[np.float64]], NDArray[np.float64]]
+"""(plane, data (h, w)) -> image (Y, X)."""
+
+DRAWS = 2
+"""Draws of every probe: an antithetic pair, whose mean is near that of many."""
+CHANGED = 5.0
+"""Data that differ from the frame's by more than this are other light, with another photon noise; sigma."""
+
+
+def again_of(high: str | Path, low: str | Path | None, note: Mapping[str, Any], scale: int, said: list[str]) -> Again:
+    """How the image was made, out of the sidecar that ``upscale`` wrote, for other data on the same pixels.
+
+    Model, options, kernel, mask and variance are those of the image; two draws are taken, whatever it had. Where the
+    data have other light than the frame, the variance follows by its slope with the light.
+
+    Raises
+    ------
+    UsageError : no ``low``, no sidecar of this image, or one of another scale.
+    InputError : the frame or the model cannot be read any more.
+    """
+    if low is None:
+        raise UsageError("--probe: needs the frame that was restored; give --low")
+    if not note:
+        raise UsageError(f"--probe: no {Path(high).name}.json of {low} beside the image; make the image with upscale")
+    known = {f.name for f in fields(UpscaleOptions)} - {"device", "threads", "overwrite", "save_samples"}
+    options = UpscaleOptions(**{name: value for name, value in note["options"].items() if name in known})
+    resolved = resolve(low, options)
+    if resolved.scale != scale:
+        raise UsageError(f"--probe: {Path(high).name}.json speaks of scale {resolved.scale}, the image has {scale}")
+    fewer = replace(options, samples=min(options.samples, DRAWS))
+    said.append(_told(resolved, fewer))
+    if (was := note.get("provenance", {}).get("SRDHASH")) and resolved.model and resolved.model.hash != was:
+        said.append(f"WARNING probe: model {resolved.name} is {resolved.model.hash}, the image was made with {was}")
+    return lambda plane, data: _made(resolved, fewer, plane, data)
+
+
+def _told(resolved: Resolved, options: UpscaleOptions) -> str:
+    """What the user is told of the probes."""
+    draws = "without draws" if options.samples == 0 else f"with {options.samples} draws"
+    return f"probe: blank sky and injected sources restored by {resolved.name}, {draws} instead of all"
+
+
+def _made(resolved: Resolved, options: UpscaleOptions, plane: int, data: NDArray[np.float64]) -> NDArray[np.float64]:
+    """One plane, restored with other pixels."""
+    frame = list(resolved.frame)[plane]
+    variance = followed(frame.pixels[0], resolved.variance[plane], frame.mask[0], data)
+    other = replace(resolved, frame=frame.with_(pixels=data[None].astype(np.float32)), variance=variance[None])
+    return np.asarray(restored(other, options)[0].mean, np.float64)
+
+
+def followed(
+    pixels: NDArray[np.floating[Any]],
+    variance: NDArray[np.float64],
+    mask: NDArray[np.bool_],
+    data: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """The variance of other data: the frame's, and where the light differs, what its slope with the light makes of it.
+
+    Not below that of the sky. All arrays (h, w), in the unit of the frame or its square.
+    """
+    good = ~mask & np.isfinite(pixels) & np.isfinite(variance) & (variance > 0)
+    gain = photon_gain(pixels.astype(np.float64), variance, good)
+    if not gain:
+        return variance
+    more = np.where(good, data - pixels, 0.0)
+    far = np.abs(more) > CHANGED * np.sqrt(np.where(good, variance, 1))
+    return np.where(far, np.maximum(variance + gain * more, np.percentile(variance[good], 10)), variance)
