@@ -274,7 +274,9 @@ def test_sources_are_drawn_by_class() -> None:
     marks = viewer.sources(evidence.other(high))
     assert len(marks["matched"]) > 30 and len(marks["spurious"]) >= 1
     assert np.abs(marks["spurious"] - (47.5, 31.5)).sum(1).min() < 1.5  # px; where it was put
-    assert viewer.sources(evidence_of(truth=None)) == {}
+    unknown = viewer.sources(evidence_of(truth=None))
+    assert set(unknown) == {"matched", "spurious"} and len(unknown["matched"]) > 30  # by the data alone
+    assert viewer.sources(evidence_of(truth=None, operator=None)) == {}
 
 
 def test_charts_are_finite_and_named(whole: tuple[Evidence, dict[str, Any], str]) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sciresdiff.checks import UnmeasuredError
-from sciresdiff.checks.evidence import Array, Evidence
+from sciresdiff.checks.evidence import Evidence
 from sciresdiff.checks.residual import residual_map
 from sciresdiff.report.svg import Chart, Guide, Series, draw
 
+if TYPE_CHECKING:
+    from sciresdiff.checks.flux import Bin
+
 Maker = Callable[[Evidence], Chart | list[Chart] | None]
 
-MAGNITUDE_BINS = 10
 CYCLES = "cycles per output pixel"
 BAND = (0.0, 0.5)
 """From the mean to the finest period, 2 px."""
@@ -116,40 +119,27 @@ def ring_correlation(evidence: Evidence) -> Chart | None:
 
 
 def flux_bias(evidence: Evidence) -> Chart | None:
-    """Error of the sources' fluxes against their true magnitude: every source, and medians in bins of equal count."""
-    from sciresdiff.checks.sources import ENOUGH
+    """Error of the sources' fluxes against their true magnitude: every source, and medians by magnitude."""
+    from sciresdiff.checks.flux import flux_by_magnitude
 
-    if evidence.truth is None or len(evidence.reference.inner) < max(ENOUGH[evidence.kind], MAGNITUDE_BINS):
+    if evidence.truth is None:
         return None
-    true = evidence.reference.fluxes
-    found = {name: (_lost(one, true), colour) for name, (one, colour) in _compared(evidence).items()}
-    with np.errstate(divide="ignore", invalid="ignore"):
-        magnitude = -2.5 * np.log10(np.where(true > 0, true, np.nan))
-    series = [Series(name, *_medians(magnitude, lost), "line", colour) for name, (lost, colour) in found.items()]
-    series.append(Series("single sources", magnitude, found["image"][0], "dots", 6))
-    reach = np.nanpercentile(np.abs(found["image"][0]), 98) if np.isfinite(found["image"][0]).any() else 1.0
-    top = float(np.clip(1.3 * reach, 0.05, 1.5))
-    words = "Above 0: light was lost. Lines are medians of sources of like brightness; bright ones are on the left."
-    return Chart("Flux error against magnitude", "true magnitude, −2.5 log₁₀(flux)", "too faint by, mag", series, words,
-                 guides=(Guide("right", 0.0),), y_range=(-top, top))  # fmt: skip
+    found = [(name, flux_by_magnitude(one), colour) for name, (one, colour) in _compared(evidence).items()]
+    own = found[0][1]
+    series = [_medians(name, one.bins, colour) for name, one, colour in found]
+    series.append(Series("single sources", own.magnitude, own.delta, "dots", 6))
+    top = float(np.clip(1.3 * np.percentile(np.abs(own.delta), 98), 0.05, 1.5))
+    words = f"Above 0: light was lost. Medians and scatter by magnitude, bright sources on the left; {own.matching}."
+    names = "magnitudes below the brightest source", "too faint by, mag"
+    guides = (Guide("right", 0.0),)
+    return Chart("Flux error against magnitude", *names, series, words, guides=guides, y_range=(-top, top))
 
 
-def _lost(evidence: Evidence, true: Array) -> Array:
-    """-2.5 log10(flux / true flux) of the truth's sources, (n,); NaN where one of them is not above 0."""
-    from sciresdiff.checks.sources import aperture_sums, background
-
-    flat = np.where(evidence.good_high, evidence.high - background(evidence.high, ~evidence.good_high)[0], 0.0)
-    flux = aperture_sums(flat, evidence.reference.inner)
-    both = (true > 0) & (flux > 0)
-    return np.where(both, -2.5 * np.log10(np.where(both, flux, 1) / np.where(both, true, 1)), np.nan)
-
-
-def _medians(magnitude: Array, lost: Array) -> tuple[Array, Array]:
-    """Medians of both in bins of equal count; empty without a value."""
-    known = np.flatnonzero(np.isfinite(magnitude) & np.isfinite(lost))
-    parts = np.array_split(known[np.argsort(magnitude[known], kind="stable")], MAGNITUDE_BINS)
-    parts = [part for part in parts if part.size]
-    return np.array([np.median(magnitude[p]) for p in parts]), np.array([np.median(lost[p]) for p in parts])
+def _medians(name: str, bins: Sequence[Bin], colour: int) -> Series:
+    """Medians in the middle of their bins; the scatter is drawn for the image only."""
+    middle = [(one.low + one.high) / 2 for one in bins]
+    spread = [one.scatter for one in bins] if name == "image" else None
+    return Series(name, middle, [one.median for one in bins], "line", colour, spread)
 
 
 def claimed_errors(evidence: Evidence) -> Chart | None:

@@ -27,7 +27,7 @@ BRIEF = {"richardson-lucy": "R-L", "richardson-lucy-best": "R-L best"}
 MOST_WARNINGS = 5
 """Warnings that are told on top; the others are marked where they stand."""
 MANY = 6
-"""Regions of a check, none of them with a limit, beyond which they are folded."""
+"""Regions of a check beyond which those without a limit are folded."""
 RULES = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 """What the page lets itself do: nothing is fetched, whatever stands in it."""
 
@@ -215,10 +215,13 @@ def _shares(values: Mapping[tuple[str, str], Any], group: Group) -> bool:
 
 def _entry(entry: Entry, record: Record, names: Sequence[str], kind: Kind, own: Mapping[str, Range]) -> str:
     """A check: what it is called and tells, its figures, and folded away what is behind them."""
-    rows = "".join(_row(line, entry, record, names, kind, own) for line in entry.results)
-    many = len(entry.results) > MANY and not any(line["limit"] for line in entry.results)
-    inner = f'<table class="results bare"><tbody>{rows}</tbody></table>' if many else ""
-    rows = _told(entry, len(names)) if many else rows
+    shown_ones = [line for line in entry.results if line["limit"] or len(entry.results) <= MANY]
+    folded = [line for line in entry.results if line not in shown_ones]
+    rows, hidden = (
+        "".join(_row(line, entry, record, names, kind, own) for line in lines) for lines in (shown_ones, folded)
+    )
+    inner = f'<table class="results bare"><tbody>{hidden}</tbody></table>' if folded else ""
+    rows += _told(folded, len(names)) if folded else ""
     facts = list(
         dict.fromkeys((line["name"], line["region"], line["meaning"]) for line in entry.results if line["meaning"])
     )
@@ -234,12 +237,12 @@ def _entry(entry: Entry, record: Record, names: Sequence[str], kind: Kind, own: 
     )
 
 
-def _told(entry: Entry, baselines: int) -> str:
+def _told(folded: Sequence[Line], baselines: int) -> str:
     """One row for many."""
-    values = [line["value"] for line in entry.results if line["value"] is not None]
+    values = [line["value"] for line in folded if line["value"] is not None]
     ends = f"{with_unit(min(values), '')} to {with_unit(max(values), '')}" if values else "infinite"
     return (
-        f'<tr class="line"><th scope="row">{len(entry.results)} regions</th><td class="number value">{ends}</td>'
+        f'<tr class="line"><th scope="row">{len(folded)} regions</th><td class="number value">{ends}</td>'
         f'<td colspan="{3 + baselines}" class="soft">each of them under “more”</td></tr>'
     )
 

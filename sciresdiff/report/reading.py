@@ -16,7 +16,7 @@ Line = Mapping[str, Any]
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "Fidelity to the truth": ("fidelity", "perceptual"),
-    "Flux": ("flux",),
+    "Flux": ("flux", "flux_error"),
     "Sources": ("sources", "forced", "probes", "probe", "injection", "blank", "empty"),
     "Astrometry and shape": ("astrometry", "registration", "shapes", "shape", "moments"),
     "Agreement with the data": ("consistency", "residual"),

@@ -8,6 +8,7 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
+from sciresdiff.checks import UnmeasuredError
 from sciresdiff.checks.evidence import Array, Evidence
 from sciresdiff.report.images import (
     LEVELS,
@@ -55,7 +56,7 @@ def pictures(evidence: Evidence, unit: str) -> str:
     hidden = "".join(f" hide-{name}" for name in marks if not _at_once(name, marks))
     return (
         f'<section class="viewer{hidden}"><h2>Pictures <small>{_thinning(evidence)}</small></h2>'
-        f"{_buttons(list(regions), marks)}{sets}</section>"
+        f"{_buttons(list(regions), marks, evidence.truth is not None)}{sets}</section>"
     )
 
 
@@ -80,7 +81,7 @@ def _thinning(evidence: Evidence) -> str:
     )
 
 
-def _buttons(names: list[str], marks: Mapping[str, Array]) -> str:
+def _buttons(names: list[str], marks: Mapping[str, Array], true: bool) -> str:
     """What can be pressed; shown only where scripts run."""
     picks = "".join(f'<button type="button" data-show="{n}" aria-pressed="false">{n}</button>' for n in names)
     acts = "".join(
@@ -89,7 +90,8 @@ def _buttons(names: list[str], marks: Mapping[str, Array]) -> str:
     )
     ticks = "".join(
         f'<label><input type="checkbox" data-hide="{name}"{" checked" if _at_once(name, marks) else ""}>'
-        f'<span class="dot {name}"></span>{len(marks[name])} {name} <span class="soft">({words})</span></label>'
+        f'<span class="dot {name}"></span>{len(marks[name])} {name} '
+        f'<span class="soft">({words[not true]})</span></label>'
         for name, words in CLASSES.items()
         if name in marks
     )
@@ -222,16 +224,15 @@ def _path(kind: str, xy: Array, region: Region) -> str:
 
 
 def sources(evidence: Evidence) -> dict[str, NDArray[np.float64]]:
-    """Class -> positions (n, 2) as x, y in fine px; empty without a truth that has sources."""
-    from sciresdiff.checks.sources import ENOUGH, MATCH_PX
+    """Class -> positions (n, 2) as x, y in fine px; empty where sources cannot be told from false ones."""
+    from sciresdiff.checks.sources import ENOUGH, overlay
 
-    if evidence.truth is None or len(evidence.reference.inner) < ENOUGH[evidence.kind]:
+    try:
+        found = overlay(evidence)
+    except UnmeasuredError:
         return {}
-    from scipy.spatial import cKDTree
-
-    true, found = evidence.reference.inner, evidence.detected.inner
-    if not len(found):
-        return {"matched": found, "missed": true, "spurious": found}
-    seen = cKDTree(found).query(true)[0] < MATCH_PX
-    real = cKDTree(true).query(found)[0] < MATCH_PX
-    return {"matched": true[seen], "missed": true[~seen], "spurious": found[~real]}
+    if evidence.truth is not None:
+        return {"matched": found.matched, "missed": found.missed, "spurious": found.spurious}
+    if len(found.found) < ENOUGH[evidence.kind]:
+        return {}
+    return {"matched": found.matched, "spurious": found.spurious}
