@@ -43,8 +43,8 @@ def deblend(
     basins: Labels = watershed(-image, mask=objects > 0, connectivity=2).astype(np.int64)
     forest = _forest(image, objects, basins)
     wanted: Array = np.asarray(contrast * np.bincount(objects.ravel(), image.ravel())[forest.parent], np.float64)
-    peaks = np.zeros(int(objects.max()) + 1)
-    np.maximum.at(peaks, objects.ravel(), image.ravel())
+    inside, peaks = objects > 0, np.zeros(int(objects.max()) + 1)
+    np.maximum.at(peaks, objects[inside], image[inside])
     first, second, saddle = _saddles(image, basins)
     levels = _rounded(saddle, peaks[forest.parent[first]], threshold)
     for i, j, level in zip(first.tolist(), second.tolist(), levels.tolist(), strict=True):
@@ -101,13 +101,13 @@ class Forest:
 
 def _forest(image: Array, objects: NDArray[Any], basins: Labels) -> Forest:
     """Every basin a tree of its own."""
-    count = int(basins.max())
-    order = np.lexsort((image.ravel(), basins.ravel()))
-    sorted_basins = basins.ravel()[order]
-    cuts = np.searchsorted(sorted_basins, np.arange(1, count + 1))
-    values = [np.empty(0), *np.split(image.ravel()[order], cuts)[1:]]
+    count, inside = int(basins.max()), basins > 0
+    light, owner = image[inside], basins[inside]
+    order = np.lexsort((light, owner))
+    cuts = np.searchsorted(owner[order], np.arange(1, count + 1))
+    values = [np.empty(0), *np.split(light[order], cuts)[1:]]
     parent = np.zeros(count + 1, np.int64)
-    parent[basins.ravel()] = objects.ravel()
+    parent[owner] = objects[inside]
     one = list(range(count + 1))
     peak = [0.0, *(float(v[-1]) for v in values[1:])]
     return Forest(values, parent, one.copy(), [[k] for k in one], [False] * len(one), peak, one.copy())

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
-from sciresdiff.checks.check import Check
-from sciresdiff.checks.evidence import Array, Evidence, Result, blocks
-from sciresdiff.checks.sources import APERTURE_PX, magnitudes
+from sciresdiff.checks.check import Check, UnmeasuredError
+from sciresdiff.checks.detection import APERTURE_PX, aperture_sums
+from sciresdiff.checks.evidence import Array, Evidence, Mask, Result, blocks
+from sciresdiff.checks.shape import FWHM_PER_SIGMA, widths
+from sciresdiff.checks.sources import enough
 
 TOTAL = 1e-3
 """Relative error of the total flux that is accepted whatever the noise."""
@@ -16,6 +19,10 @@ SIGMAS = 3.0
 """Error of the total flux that is accepted, in sigmas of the data's total, where that is more."""
 REGION_PX = 8
 """Side of the regions that flux is compared in where a kernel moves light between coarse pixels, coarse px."""
+ALIKE = 0.02
+"""Relative difference of two FWHM below which PSFs are not matched; it costs 0.5 % of a star's light."""
+ENOUGH_IN_BIN = 10
+"""Fewest sources of a magnitude that figures are given for."""
 
 
 def _block_flux(evidence: Evidence) -> Array:
@@ -24,18 +31,20 @@ def _block_flux(evidence: Evidence) -> Array:
     return np.asarray(cells.sum((2, 3)) if evidence.quantity == "sum" else cells.mean((2, 3)))
 
 
-def total_flux_ratio(evidence: Evidence) -> Result | None:
+def total_flux_ratio(evidence: Evidence) -> Result:
     """sum(x) / sum(y) over the judged pixels (means for quantity ``mean``); 1 is best.
 
     Accepted within 1e-3, or within 3 sqrt(sum of variance) of the data's total where that is larger. **Passed by every
     method that keeps totals, bicubic included; it finds a wrong unit or a missing 1 / scale^2, not a lost star.**
     """
-    if evidence.low is None or evidence.good_low is None or not evidence.good_low.any():
-        return None
+    if evidence.low is None or evidence.good_low is None:
+        raise UnmeasuredError("needs the frame that was restored (--low)")
+    if not evidence.good_low.any():
+        raise UnmeasuredError("no coarse pixel is valid and judged")
     data, image = evidence.low[evidence.good_low], _block_flux(evidence)[evidence.good_low]
     total = float(data.sum())
     if total == 0:
-        return None
+        raise UnmeasuredError("the data have no flux in all")
     if evidence.redegraded is not None and not evidence.good_low.all():
         image = evidence.redegraded[evidence.good_low]  # light crosses the masked pixels' edges
     ratio, width, meaning = float(image.sum()) / total, TOTAL, "total of the image over the data's"
@@ -46,15 +55,15 @@ def total_flux_ratio(evidence: Evidence) -> Result | None:
     return Result("total_flux_ratio", ratio, "", "all", (1 - width, 1 + width), abs(ratio - 1) <= width, meaning)
 
 
-def block_flux_rms_sigma(evidence: Evidence) -> Result | None:
+def block_flux_rms_sigma(evidence: Evidence) -> Result:
     """Root mean square of (flux of the image - flux of the data) / sigma over regions of the coarse grid.
 
     Without a kernel the regions are the coarse pixels; with one they are 8 x 8 coarse pixels of the re-degraded image,
     because a kernel moves light between pixels. 0 where flux is an exact constraint, 1 where the image were the truth.
-    **Correlated noise makes regions scatter by more than their variance says.** None without a variance.
+    **Correlated noise makes regions scatter by more than their variance says.**
     """
     if evidence.low is None or evidence.variance is None or evidence.good_low is None:
-        return None
+        raise UnmeasuredError("needs the frame that was restored and its noise (--low, --variance)")
     pure = evidence.operator is None or evidence.operator.pure
     image = _block_flux(evidence) if evidence.redegraded is None or pure else evidence.redegraded
     side = 1 if pure else min(REGION_PX, *evidence.low.shape)
@@ -62,7 +71,7 @@ def block_flux_rms_sigma(evidence: Evidence) -> Result | None:
     off = _regions(np.where(good, image - evidence.low, 0), side)
     noise = _regions(np.where(good, evidence.variance, 0), side)
     if not (noise > 0).any():
-        return None
+        raise UnmeasuredError("no coarse pixel is valid and judged")
     value = float(np.sqrt(np.mean(off[noise > 0] ** 2 / noise[noise > 0])))
     return Result("block_flux_rms_sigma", value, "sigma", "all", meaning=f"regions of {side} x {side} coarse px")
 
@@ -73,37 +82,130 @@ def _regions(plane: Array, side: int) -> Array:
     return np.asarray(blocks(plane[:h, :w], side).sum((2, 3)))
 
 
-def source_flux_bias_mag(evidence: Evidence) -> list[Result] | None:
+@dataclass(frozen=True)
+class Bin:
+    """Sources of like brightness."""
+
+    low: float
+    """Magnitudes below the brightest source of the truth, the brighter end."""
+    high: float
+    count: int
+    median: float
+    """Of -2.5 log10(F / F_true), mag."""
+    scatter: float
+    """1.4826 times the median absolute deviation, mag."""
+
+
+@dataclass(frozen=True, eq=False)
+class FluxBias:
+    """Fluxes of the truth's sources in the image against the true ones."""
+
+    xy: Array
+    """(n, 2), px."""
+    magnitude: Array
+    """(n,), true magnitude below the brightest source, 0 or more; no zero point is known."""
+    delta: Array
+    """(n,), -2.5 log10(F / F_true), mag; above 0 light was lost."""
+    bright: Mask
+    """(n,), the brightest fifth."""
+    bins: tuple[Bin, ...]
+    """Of one magnitude each, the brightest first; those with 10 sources or more."""
+    matching: str
+    """Whether the PSFs were matched before, in words."""
+
+
+def flux_by_magnitude(evidence: Evidence) -> FluxBias:
+    """Sums over circles of 4 px at the truth's sources, of the image and of the truth, PSFs matched.
+
+    Where the FWHM of stars differ by more than 2 %, the sharper image is convolved with a Gaussian of
+    sigma^2 = (FWHM_1^2 - FWHM_2^2) / (8 ln 2) first.
+
+    Raises
+    ------
+    UnmeasuredError : no truth, too few sources in it, or none with light in both.
+    """
+    enough(evidence)
+    flat, true, said = matched_images(evidence)
+    xy = evidence.reference.inner
+    known = evidence.reference.fluxes if true is evidence.reference.flat else aperture_sums(true, xy)
+    flux = aperture_sums(flat, xy)
+    both = (known > 0) & (flux > 0)
+    if not both.any():
+        raise UnmeasuredError("no source has light above the background in both image and truth")
+    delta, magnitude = -2.5 * np.log10(flux[both] / known[both]), -2.5 * np.log10(known[both] / known[both].max())
+    bright = known[both] > np.percentile(known[both], 80)
+    return FluxBias(xy[both], magnitude, delta, bright, _bins(magnitude, delta), said)
+
+
+def _bins(magnitude: Array, delta: Array) -> tuple[Bin, ...]:
+    """Median and scatter by whole magnitudes."""
+    found = []
+    for low in range(int(magnitude.max()) + 1):
+        part = delta[(magnitude >= low) & (magnitude < low + 1)]
+        if part.size >= ENOUGH_IN_BIN:
+            found.append(Bin(low, low + 1, part.size, float(np.median(part)), _scatter(part)))
+    return tuple(found)
+
+
+def matched_images(evidence: Evidence) -> tuple[Array, Array, str]:
+    """Image and truth above their backgrounds, the sharper one made as broad as the other; and what was done."""
+    flat, true = evidence.detected.flat, evidence.reference.flat
+    try:
+        found = widths(evidence)
+    except UnmeasuredError as why:
+        return flat, true, f"PSFs not matched: {why}"
+    assert found.truth is not None
+    told = f"FWHM {found.image:.3g} px, {found.truth:.3g} px in the truth"
+    if abs(found.image / found.truth - 1) < ALIKE:
+        return flat, true, f"PSFs alike: {told}"
+    sigma = float(np.sqrt(abs(found.image**2 - found.truth**2))) / FWHM_PER_SIGMA
+    if found.image > found.truth:
+        return flat, _blurred(true, sigma), f"the truth blurred to the image's PSF: {told}"
+    return _blurred(flat, sigma), true, f"the image blurred to the truth's PSF: {told}"
+
+
+def _blurred(plane: Array, sigma: float) -> Array:
+    """Convolution with a Gaussian that may be narrower than a pixel; periodic, sources are away from the border."""
+    from scipy.fft import irfft2, rfft2
+    from scipy.ndimage import fourier_gaussian
+
+    return np.asarray(irfft2(fourier_gaussian(rfft2(plane), sigma, n=plane.shape[1]), s=plane.shape), np.float64)
+
+
+def _scatter(values: Array) -> float:
+    return float(1.4826 * np.median(np.abs(values - np.median(values))))
+
+
+def source_flux_bias_mag(evidence: Evidence) -> list[Result]:
     """Median of -2.5 log10(F / F_true), mag, in circles of 4 px at the truth's sources, above the background.
 
-    For the brightest fifth (``bright``) and for the others (``faint``); 0 is best, above 0 means that light was lost.
-    **An image with broader wings than the truth loses light from the aperture without having lost it.**
+    For the brightest fifth (``bright``), for the others (``faint``), and for each magnitude below the brightest source
+    that holds 10 of them (``mag 2-3``); 0 is best, above 0 means that light was lost. The sharper of image and truth is
+    blurred to the other's FWHM before, where 5 stars show it (`flux_by_magnitude`); ``meaning`` says so. **A blur that
+    keeps the light is not seen then (`fwhm_px` sees it); where PSFs could not be matched, an image with broader wings
+    loses light from the aperture without having lost it.**
     """
     return _of_magnitudes(evidence, "source_flux_bias_mag", lambda delta: float(np.median(delta)), "median offset")
 
 
-def source_flux_scatter_mag(evidence: Evidence) -> list[Result] | None:
+def source_flux_scatter_mag(evidence: Evidence) -> list[Result]:
     """1.4826 times the median absolute deviation of the magnitudes of `source_flux_bias_mag`, mag; 0 is best.
 
     **The truth's own noise is in it.**
     """
-    return _of_magnitudes(
-        evidence,
-        "source_flux_scatter_mag",
-        lambda delta: float(1.4826 * np.median(np.abs(delta - np.median(delta)))),
-        "scatter",
-    )
+    return _of_magnitudes(evidence, "source_flux_scatter_mag", _scatter, "scatter")
 
 
-def _of_magnitudes(evidence: Evidence, name: str, figure: Callable[[Array], float], what: str) -> list[Result] | None:
-    """A figure of the magnitude differences, bright and faint."""
-    if (found := magnitudes(evidence)) is None:
-        return None
-    delta, bright = found
+def _of_magnitudes(evidence: Evidence, name: str, figure: Callable[[Array], float], what: str) -> list[Result]:
+    """A figure of the magnitude differences: bright, faint, and by magnitude."""
+    found = flux_by_magnitude(evidence)
+    parts = {"bright": found.bright, "faint": ~found.bright}
+    for one in found.bins:
+        parts[f"mag {one.low:g}-{one.high:g}"] = (found.magnitude >= one.low) & (found.magnitude < one.high)
     return [
-        Result(name, figure(delta[part]), "mag", region,
-               meaning=f"{what} of {int(part.sum())} sources in circles of {APERTURE_PX:g} px")
-        for region, part in (("bright", bright), ("faint", ~bright)) if part.any()
+        Result(name, figure(found.delta[part]), "mag", region,
+               meaning=f"{what} of {int(part.sum())} sources in circles of {APERTURE_PX:g} px; {found.matching}")
+        for region, part in parts.items() if part.any()
     ]  # fmt: skip
 
 
@@ -122,8 +224,8 @@ CHECKS = {
     ),
     "source_flux_bias_mag": Check(
         source_flux_bias_mag,
-        "By how much sources are too faint (above 0) or too bright, in magnitudes.",
-        "Light outside the aperture: an image with broader wings loses it without having lost it.",
+        "By how much sources are too faint (above 0) or too bright, in magnitudes, PSFs made alike where known.",
+        "Blur that keeps the light; and, where PSFs could not be matched, light outside the aperture counts as lost.",
         ("truth",),
     ),
     "source_flux_scatter_mag": Check(

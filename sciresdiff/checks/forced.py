@@ -2,18 +2,58 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
+from sciresdiff.checks.check import UnmeasuredError
 from sciresdiff.checks.evidence import Array, Evidence, filled
 
 if TYPE_CHECKING:
     from sciresdiff.checks.sources import Sources
 
+Index = NDArray[np.int64]
 
 SURROUNDINGS = 3.0
 """Width of the Gaussian that surroundings are averaged over, sigma, coarse px."""
+
+
+@dataclass(frozen=True, eq=False)
+class Forced:
+    """Point sources at the places of detections, measured in the data."""
+
+    xy: Array
+    """(n, 2), brightest pixels of the detections, fine px."""
+    flux: Array
+    """(n,), in the image's unit, above the image's background."""
+    sigma: Array
+    """(n,), its standard deviation, neighbours left out of account."""
+    snr: Array
+    """(n,), as `significance` counts it; flux / sigma, or more on bright surroundings."""
+
+
+def forced(evidence: Evidence, found: Sources | None = None) -> Forced:
+    """Forced photometry on the data of every detection away from the border, by the matched filter of `significance`.
+
+    flux = sum(a r / v) / sum(a^2 / v), sigma = 1 / sqrt(sum(a^2 / v)). **Every source is measured as if it were alone:
+    light of neighbours within the blur is in its flux.**
+
+    Raises
+    ------
+    UnmeasuredError : data, variance or blur are not known.
+    """
+    found = evidence.detected if found is None else found
+    snr = significance(evidence, found)
+    if snr is None:
+        raise UnmeasuredError("needs the data with their noise and blur")
+    if not len(snr):
+        return Forced(np.empty((0, 2)), snr, snr, snr)
+    signal, noise = _signal(evidence, found)
+    row, column = _pixels(found, noise.shape)
+    sigma = 1 / np.maximum(noise[row, column], np.finfo(float).tiny)
+    return Forced(found.inner_peaks, signal[row, column] * sigma, sigma, snr)
 
 
 def significance(evidence: Evidence, found: Sources) -> Array | None:
@@ -36,13 +76,24 @@ def significance(evidence: Evidence, found: Sources) -> Array | None:
         return None
     if not len(found.inner):
         return np.empty(0)
+    signal, _ = _signal(evidence, found)
+    signal = np.maximum(signal, signal - gaussian_filter(signal, SURROUNDINGS * evidence.scale))
+    return np.asarray(signal[_pixels(found, signal.shape)])
+
+
+def _signal(evidence: Evidence, found: Sources) -> tuple[Array, Array]:
+    """Signal to noise of a point at every fine pixel, and the root sqrt(sum(a^2 / v))."""
+    assert evidence.low is not None
     weight, noise = evidence.once("forced", lambda: _weights(evidence))
     residual = filled(evidence.low, weight > 0) - evidence.degraded(found.level)
-    signal = _back(evidence, weight * residual) / noise
-    signal = np.maximum(signal, signal - gaussian_filter(signal, SURROUNDINGS * evidence.scale))
-    h, w = signal.shape
+    return _back(evidence, weight * residual) / noise, noise
+
+
+def _pixels(found: Sources, shape: tuple[int, ...]) -> tuple[Index, Index]:
+    """Rows and columns of the inner peaks."""
+    h, w = shape
     column, row = (np.clip(np.rint(v).astype(int), 0, n - 1) for v, n in zip(found.inner_peaks.T, (w, h), strict=True))
-    return np.asarray(signal[row, column])
+    return row, column
 
 
 def _weights(evidence: Evidence) -> tuple[Array, Array]:

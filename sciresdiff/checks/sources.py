@@ -1,266 +1,169 @@
-"""Sources: which are found, which are missed, which are invented, and whether they kept their flux and place."""
+"""Sources: which are found, which are missed, which are invented, and whether they kept their place."""
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sciresdiff.checks.check import Check
+from sciresdiff.checks.check import Check, UnmeasuredError
+from sciresdiff.checks.detection import (
+    APERTURE_PX,
+    KERNEL,
+    MATCH_PX,
+    Sources,
+    aperture_sums,
+    background,
+    detect,
+    detect_below,
+    matched,
+    noise_of,
+)
 from sciresdiff.checks.evidence import Array, Evidence, Mask, Result
 
-BOX = 64
-"""Side of the squares that the background is measured in, px."""
-THRESHOLD = 5.0
-"""Sigmas above the background that every pixel of a source stands, after smoothing by `KERNEL`."""
-MIN_PIXELS = 5
-KERNEL = np.outer((1, 2, 1), (1, 2, 1)) / 16
-"""SExtractor's default filter."""
-MATCH_PX = 2.0
-"""Farthest that a detection may be from the source that it is a detection of."""
-BORDER_PX = 20
-"""Sources nearer to the border are not counted; a fifth of the side in frames below 100 px."""
-APERTURE_PX = 4.0
-"""Radius of the apertures, fine px: about two FWHM of a well-sampled star."""
+__all__ = [
+    "APERTURE_PX", "CHECKS", "ENOUGH", "FORCED_SIGMAS", "MATCH_PX", "Overlay", "Sources", "aperture_sums",
+    "astrometric_offset_px", "background", "completeness", "completeness_equal_spurious", "detect", "enough",
+    "hallucination_fraction", "noise_of", "overlay", "purity", "spurious_per_mpix",
+]  # fmt: skip
+
 FORCED_SIGMAS = 2.0
 """Significance in the data below which a detection counts as invented."""
+EQUAL = 20
+"""Completeness is compared where there is one false detection for so many sources of the truth."""
+DEEP_SIGMAS = 3.0
+"""How deep is searched for it."""
 ENOUGH = {"astro": 1, "micro": 20}
 """Fewest sources that scores are given for; a microscope frame with few blobs is not a field of sources."""
 
 
-@dataclass(frozen=True, eq=False)
-class Sources:
-    """Detections on one image; positions in px, (0, 0) the centre of the first pixel."""
+def enough(evidence: Evidence) -> None:
+    """Whether there is a truth with sources enough.
 
-    xy: Array
-    """(n, 2), centroids as x, y."""
-    peaks: Array
-    """(n, 2), brightest pixels; the centroid of a bent object may lie beside it."""
-    flat: Array
-    """(Y, X), the image less its background."""
-    level: Array
-    """(Y, X), the background."""
-    rms: float
-    """Noise of a pixel, as measured on this image."""
-
-    def __len__(self) -> int:
-        """How many there are."""
-        return len(self.xy)
-
-    @cached_property
-    def inner(self) -> Array:
-        """(n, 2), those away from the border."""
-        return np.asarray(self.xy[self._inside])
-
-    @cached_property
-    def inner_peaks(self) -> Array:
-        """(n, 2), brightest pixels of the same sources."""
-        return np.asarray(self.peaks[self._inside])
-
-    @cached_property
-    def _inside(self) -> Mask:
-        h, w = self.flat.shape
-        edge = [min(BORDER_PX, side // 5) for side in (w, h)]
-        return np.asarray(((self.xy > edge) & (self.xy < np.array([w, h]) - edge)).all(1))
-
-    @cached_property
-    def fluxes(self) -> Array:
-        """Aperture sums at the inner positions."""
-        return aperture_sums(self.flat, self.inner)
-
-
-def background(plane: Array, mask: Mask | None = None) -> tuple[Array, float]:
-    """Background and noise, after SExtractor: clipped mode of squares (64 px), median-filtered 3 x 3, interpolated.
-
-    Returns
-    -------
-    (Y, X) level, and the median of the squares' scatter; both in the image's unit. **In a crowded field both are
-    too high.**
+    Raises
+    ------
+    UnmeasuredError : there is not; the message says why.
     """
-    from astropy.stats import SigmaClip
-    from photutils.background import Background2D, SExtractorBackground
-
-    bad = ~np.isfinite(plane) if mask is None else mask | ~np.isfinite(plane)
-    if bad.all():
-        return np.zeros(plane.shape), 0.0
-    box = tuple(min(BOX, side) for side in plane.shape)
-    clip = SigmaClip(3.0, maxiters=10)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about bad pixels, which are masked
-        try:
-            found = Background2D(
-                plane, box, mask=bad, sigma_clip=clip, bkg_estimator=SExtractorBackground(), exclude_percentile=90
-            )
-            return np.asarray(found.background, np.float64), float(found.background_rms_median)
-        except ValueError:  # no square has enough good pixels
-            values = plane[~bad]
-            return np.full(plane.shape, np.median(values)), float(1.4826 * np.median(abs(values - np.median(values))))
+    if evidence.truth is None:
+        raise UnmeasuredError("needs a truth (--truth)")
+    if not evidence.good_high.any():
+        raise UnmeasuredError("every pixel is masked")
+    if not np.ptp(evidence.truth[evidence.good_high]) > 0:
+        raise UnmeasuredError("the truth is constant")
+    count, least = len(evidence.reference.inner), ENOUGH[evidence.kind]
+    if count < least:
+        raise UnmeasuredError("no source in the truth" if least == 1 else f"fewer than {least} sources in the truth")
 
 
-def noise_of(plane: Array, mask: Mask | None = None) -> float:
-    """Noise of a pixel, as `background` measures it."""
-    return background(plane, mask)[1]
-
-
-def detect(plane: NDArray[np.floating], noise: float | None = None, mask: Mask | None = None) -> Sources:
-    """Find sources: 5 sigma above the background over 5 connected pixels, smoothed by 3 x 3, deblended.
-
-    Parameters
-    ----------
-    plane : (Y, X).
-    noise : sigma of a pixel; the image's own by default. An image compared with a truth is searched with the truth's.
-    mask : True where nothing is looked for.
-
-    Returns
-    -------
-    Positions are centroids of the smoothed light in the source's pixels. Agrees with SExtractor's own code (sep) to
-    0.02 in completeness and purity on a crowded star field. **Sources that touch and have no saddle are one.**
-    """
-    from scipy.ndimage import center_of_mass, convolve, maximum_position
-
-    from sciresdiff.checks.deblend import deblend
-
-    image: Array = np.asarray(plane, np.float64)
-    bad = ~np.isfinite(image) if mask is None else mask | ~np.isfinite(image)
-    level, rms = background(image, bad)
-    flat = np.where(bad, 0.0, image - level)
-    smooth = convolve(flat, KERNEL, mode="constant")
-    threshold = THRESHOLD * max(noise or rms, 1e-6 * float(np.ptp(flat)), np.finfo(float).tiny)
-    objects = _segments(smooth, threshold, bad)
-    if objects is None:
-        return Sources(np.empty((0, 2)), np.empty((0, 2)), flat, level, rms)
-    labels = deblend(smooth, objects, threshold, min_pixels=MIN_PIXELS)
-    each = np.arange(1, labels.max() + 1)
-    yx, peaks = (np.array(place(smooth, labels, each), float) for place in (center_of_mass, maximum_position))
-    return Sources(yx[:, ::-1], peaks[:, ::-1], flat, level, rms)
-
-
-def _segments(smooth: Array, threshold: float, bad: Mask) -> NDArray[np.int64] | None:
-    """Labels of connected pixels above the threshold; None where there are none."""
-    if bad.all():
-        return None
-    from photutils.segmentation import detect_sources
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that nothing was found is an answer
-        found = detect_sources(smooth, threshold, MIN_PIXELS, mask=bad)
-    return None if found is None else np.asarray(found.data, np.int64)
-
-
-def aperture_sums(flat: Array, xy: Array) -> Array:
-    """Sums over circles of radius 4 px around positions (n, 2), with the exact share of every pixel."""
-    from photutils.aperture import CircularAperture
-
-    if not len(xy):
-        return np.empty(0)
-    return np.asarray(CircularAperture(xy, APERTURE_PX).do_photometry(flat)[0], np.float64)
-
-
-def _matched(a: Array, b: Array) -> tuple[Mask, NDArray[np.int64]]:
-    """Which of ``a`` have a neighbour in ``b``, and which one is nearest."""
-    from scipy.spatial import cKDTree
-
-    if not len(b) or not len(a):
-        return np.zeros(len(a), bool), np.zeros(len(a), np.int64)
-    distance, nearest = cKDTree(b).query(a)
-    return np.asarray(distance < MATCH_PX), np.asarray(nearest, np.int64)
-
-
-def _enough(evidence: Evidence) -> bool:
-    """Whether there is a truth with sources enough."""
-    return evidence.truth is not None and len(evidence.reference.inner) >= ENOUGH[evidence.kind]
-
-
-def completeness(evidence: Evidence) -> Result | None:
+def completeness(evidence: Evidence) -> Result:
     """Share of the truth's sources with a detection within 2 px; 1 is best.
 
     Detections at 5 sigma of the truth's noise, 5 px, away from the border (Serra et al. 2012, PASA 29, 296). **Says
     nothing of false detections, and counts one detection for two merged sources that are near each other twice.**
     """
-    if not _enough(evidence):
-        return None
-    found, _ = _matched(evidence.reference.inner, evidence.detected.inner)
+    enough(evidence)
+    found, _ = matched(evidence.reference.inner, evidence.detected.inner)
     meaning = f"{int(found.sum())} of the truth's {len(found)} sources are found within {MATCH_PX:g} px"
     return Result("completeness", float(found.mean()), "", "sources", meaning=meaning)
 
 
-def purity(evidence: Evidence) -> Result | None:
+def completeness_equal_spurious(evidence: Evidence) -> Result:
+    """Share of the truth's sources found where one false detection is let in for every 20 of them; 1 is best.
+
+    Detections down to 3 sigma of the truth's noise are ordered by the height of their smoothed peak, a flux for sources
+    of one PSF; the threshold is lowered to the last detection before there are more than N / 20 that match no source of
+    the truth. Every image of a frame is thus compared at the same density of false sources, whatever its own noise:
+    `completeness` alone rewards an image that shows more of everything. **What the truth's own noise hides counts as
+    false.**
+    """
+    enough(evidence)
+    deep = detect_below(evidence.detected, evidence.noise, ~evidence.good_high, DEEP_SIGMAS)
+    found, true = deep.inner, evidence.reference.inner
+    allowed = len(true) // EQUAL
+    if not len(found):
+        return Result("completeness_equal_spurious", 0.0, "", "sources", meaning="no detection at 3 sigma")
+    heights = _heights(deep.flat, deep.inner_peaks)
+    order = np.argsort(-heights, kind="stable")
+    false = np.cumsum(~matched(found[order], true)[0])
+    kept = order[: int(np.searchsorted(false, allowed, "right"))]
+    seen, _ = matched(true, found[kept])
+    cut = f"above {heights[kept[-1]]:.3g} per pixel" if len(kept) else "above the brightest detection, which is false"
+    meaning = (
+        f"{int(seen.sum())} of {len(true)} sources {cut}, with at most {allowed} false among {len(kept)} detections"
+    )
+    return Result("completeness_equal_spurious", float(seen.mean()), "", "sources", meaning=meaning)
+
+
+def _heights(flat: Array, peaks: Array) -> Array:
+    """The image smoothed by `KERNEL` at pixels (n, 2) away from the border."""
+    from sciresdiff.checks.moments import stamps
+
+    return np.asarray((stamps(flat, peaks, 1)[0] * KERNEL).sum((1, 2)))
+
+
+def purity(evidence: Evidence) -> Result:
     """Share of the detections with a source of the truth within 2 px; 1 is best.
 
     **A detection of something real that the truth's own noise hides counts as false**; compare with bicubic's.
     """
-    if not _enough(evidence) or not len(evidence.detected.inner):
-        return None
-    true, _ = _matched(evidence.detected.inner, evidence.reference.inner)
+    enough(evidence)
+    if not len(evidence.detected.inner):
+        raise UnmeasuredError("no source in the image")
+    true, _ = matched(evidence.detected.inner, evidence.reference.inner)
     meaning = f"{int(true.sum())} of {len(true)} detections are sources of the truth"
     return Result("purity", float(true.mean()), "", "sources", meaning=meaning)
 
 
-def _spurious(evidence: Evidence, found: Sources) -> int | None:
+def _spurious(evidence: Evidence, found: Sources) -> Mask | None:
     """Detections without a source in the truth; without a truth, those that the data do not support."""
     if evidence.truth is not None:
-        return int((~_matched(found.inner, evidence.reference.inner)[0]).sum())
+        return ~matched(found.inner, evidence.reference.inner)[0]
     from sciresdiff.checks.forced import significance
 
     snr = significance(evidence, found)
-    return None if snr is None else int((snr < FORCED_SIGMAS).sum())
+    return None if snr is None else np.asarray(snr < FORCED_SIGMAS)
 
 
-def spurious_per_mpix(evidence: Evidence) -> Result | None:
+def spurious_per_mpix(evidence: Evidence) -> Result:
     """Detections per 10^6 fine pixels that are no source of the truth, or, without one, below 2 sigma in the data.
 
     Accepted up to N + 2 sqrt(N + 1), N being those of the same detector, at the same threshold, in the bicubic image.
     **Needs either a truth, or data with their variance and blur.**
     """
+    if not evidence.good_high.any():
+        raise UnmeasuredError("every pixel is masked")
     if evidence.kind == "micro" and len(evidence.detected.inner) < ENOUGH["micro"]:
-        return None
-    count = _spurious(evidence, evidence.detected)
-    if count is None:
-        return None
-    mpix = evidence.high.size / 1e6
+        raise UnmeasuredError(f"fewer than {ENOUGH['micro']} sources in the image")
+    wrong = _spurious(evidence, evidence.detected)
+    if wrong is None:
+        raise UnmeasuredError("needs a truth (--truth), or the data with their noise and blur")
+    mpix, count = evidence.high.size / 1e6, int(wrong.sum())
     by = "no source of the truth" if evidence.truth is not None else f"below {FORCED_SIGMAS:g} sigma in the data"
-    meaning, limit = f"{count} of {len(evidence.detected.inner)} detections are {by}", None
-    if evidence.low is not None and (plain := _spurious(evidence, evidence.detected_bicubic)) is not None:
+    meaning, limit = f"{count} of {len(wrong)} detections are {by}", None
+    if evidence.low is not None and (other := _spurious(evidence, evidence.detected_bicubic)) is not None:
+        plain = int(other.sum())
         limit = (None, (plain + 2 * np.sqrt(plain + 1)) / mpix)
-        meaning += f"; {plain} of {len(evidence.detected_bicubic.inner)} in the bicubic image"
+        meaning += f"; {plain} of {len(other)} in the bicubic image"
     return Result("spurious_per_mpix", count / mpix, "1/Mpix", "sources", limit, meaning=meaning)
 
 
-def astrometric_offset_px(evidence: Evidence) -> Result | None:
+def astrometric_offset_px(evidence: Evidence) -> Result:
     """Length of the median offset between detections and the truth's sources they match, fine px; 0 is best.
 
     Accepted up to 0.05 coarse px. A half-pixel registration error shows as (scale - 1) / 2 on both axes. **Blind to
     distortion, whose offsets cancel in the median.**
     """
-    if not _enough(evidence):
-        return None
-    found, nearest = _matched(evidence.reference.inner, evidence.detected.inner)
+    enough(evidence)
+    found, nearest = matched(evidence.reference.inner, evidence.detected.inner)
     if not found.any():
-        return None
+        raise UnmeasuredError("no source of the truth is found in the image")
     dx, dy = np.median(evidence.detected.inner[nearest[found]] - evidence.reference.inner[found], axis=0)
     meaning = f"median offset x {dx:+.4f} px, y {dy:+.4f} px of {int(found.sum())} sources"
     limit = (None, 0.05 * evidence.scale)
     return Result("astrometric_offset_px", float(np.hypot(dx, dy)), "px", "sources", limit, meaning=meaning)
 
 
-def magnitudes(evidence: Evidence) -> tuple[Array, Mask] | None:
-    """-2.5 log10(flux / true flux) of the truth's sources, and which are in the brightest fifth."""
-    if not _enough(evidence):
-        return None
-    true = evidence.reference.fluxes
-    flat = np.where(evidence.good_high, evidence.high - background(evidence.high, ~evidence.good_high)[0], 0.0)
-    flux = aperture_sums(flat, evidence.reference.inner)
-    both = (true > 0) & (flux > 0)
-    if not both.any():
-        return None
-    delta = -2.5 * np.log10(flux[both] / true[both])
-    return delta, true[both] > np.percentile(true[both], 80)
-
-
-def hallucination_fraction(evidence: Evidence) -> Result | None:
+def hallucination_fraction(evidence: Evidence) -> Result:
     """Share of the detections whose forced flux in the data is below 2 sigma; 0 is best.
 
     The flux is that of a point at the detection's peak, weighted by the blur and the variance, above the image's
@@ -270,14 +173,52 @@ def hallucination_fraction(evidence: Evidence) -> Result | None:
     """
     from sciresdiff.checks.forced import significance
 
-    if evidence.low is None or evidence.operator is None or len(evidence.detected.inner) < ENOUGH[evidence.kind]:
-        return None
+    count, least = len(evidence.detected.inner), ENOUGH[evidence.kind]
+    if count < least:
+        raise UnmeasuredError("no source in the image" if least == 1 else f"fewer than {least} sources in the image")
     snr = significance(evidence, evidence.detected)
     if snr is None:
-        return None
+        raise UnmeasuredError("needs the data with their noise and blur")
     faint = snr < FORCED_SIGMAS
     meaning = f"{int(faint.sum())} of {len(faint)} detections are below {FORCED_SIGMAS:g} sigma in the data"
     return Result("hallucination_fraction", float(faint.mean()), "", "sources", meaning=meaning)
+
+
+@dataclass(frozen=True, eq=False)
+class Overlay:
+    """What became of the sources, for a picture; positions (n, 2) as x, y in fine px."""
+
+    matched: Array
+    """Of the truth, found; without a truth, detections that the data support."""
+    missed: Array
+    """Of the truth, not found; empty without one."""
+    spurious: Array
+    """Detections that are no source of the truth; without one, those below 2 sigma in the data."""
+    found: Array
+    """All detections."""
+    snr: Array | None
+    """(n,), signal to noise in the data of every one of ``found``; None where noise or blur are not known."""
+
+
+def overlay(evidence: Evidence) -> Overlay:
+    """Which sources are found, which are missed and which are false, with what the data say of every detection.
+
+    Raises
+    ------
+    UnmeasuredError : too few sources in the truth; or no truth, and no data with their noise and blur.
+    """
+    from sciresdiff.checks.forced import significance
+
+    found, snr = evidence.detected.inner, significance(evidence, evidence.detected)
+    if evidence.truth is not None:
+        enough(evidence)
+        true = evidence.reference.inner
+        seen, real = matched(true, found)[0], matched(found, true)[0]
+        return Overlay(true[seen], true[~seen], found[~real], found, snr)
+    if snr is None:
+        raise UnmeasuredError("needs a truth (--truth), or the data with their noise and blur")
+    real = snr >= FORCED_SIGMAS
+    return Overlay(found[real], np.empty((0, 2)), found[~real], found, snr)
 
 
 CHECKS = {
@@ -285,6 +226,12 @@ CHECKS = {
         completeness,
         "Share of the true sources that the image shows.",
         "Sources that were invented.",
+        ("truth",),
+    ),
+    "completeness_equal_spurious": Check(
+        completeness_equal_spurious,
+        "Share of the true sources that the image shows when one false source in twenty is let in, as for its rivals.",
+        "How many false ones it shows at its own threshold; purity tells.",
         ("truth",),
     ),
     "purity": Check(
