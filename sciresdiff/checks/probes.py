@@ -30,6 +30,8 @@ BIAS_MAG = 0.05
 OFFSET_PX = 0.15
 """Median distance of a found source that is accepted from `JUDGED_SNR` on, coarse px."""
 BLANK_SEED, SOURCE_SEED = 20_001, 20_002
+CLEAR = 1.5
+"""How far above the detector's threshold a source must stand in a perfect image before it counts that it is missed."""
 SKY_SIGMAS = 3.0
 """Above the sky by more than this a coarse pixel is not counted as sky."""
 PHOTON_RANGE = (10.0, 100.0)
@@ -54,12 +56,14 @@ class Injected:
     snr: Array
     """(n,), one of `SNRS`."""
     flux: Array
-    """(n,), in the apertures of `sources.APERTURE_PX`, unit of the image."""
+    """(n,), in the apertures of `detection.APERTURE_PX`, unit of the image."""
     measured: Array
     """(n,), the same of the image made again, above its background; forced at ``xy``."""
     offset: Array
-    """(n,), distance to the nearest detection, px; infinite where none is within `sources.MATCH_PX`."""
+    """(n,), distance to the nearest detection, px; infinite where none is within `detection.MATCH_PX`."""
     fwhm: float
+    clear: Mask
+    """(n,), whether the detector would see it well in a perfect image, `CLEAR` times above its threshold."""
 
 
 def photon_gain(low: Array, variance: Array, good: Mask) -> float | None:
@@ -86,7 +90,7 @@ def sky_of(evidence: Evidence) -> Sky:
     ------
     UnmeasuredError : no valid coarse pixel.
     """
-    from sciresdiff.checks.sources import background
+    from sciresdiff.checks.detection import background
 
     assert evidence.low is not None and evidence.variance is not None
     valid = _valid(evidence)
@@ -119,7 +123,7 @@ def blank_spurious_per_mpix(evidence: Evidence) -> Result:
     or a sky with structure make is not seen, nor what is invented around real sources.**
     """
     from sciresdiff.checks.baselines import bicubic
-    from sciresdiff.checks.sources import detect
+    from sciresdiff.checks.detection import detect
 
     assert evidence.again is not None
     blank, noise, mask = blank_field(evidence), _threshold(evidence), ~evidence.good_high
@@ -180,7 +184,7 @@ def injected(evidence: Evidence) -> Injected:
     ------
     UnmeasuredError : too few empty places.
     """
-    from sciresdiff.checks.sources import aperture_sums, detect
+    from sciresdiff.checks.detection import THRESHOLD, aperture_sums, detect
 
     assert evidence.again is not None and evidence.low is not None and evidence.variance is not None
     rng = np.random.default_rng(SOURCE_SEED)
@@ -191,9 +195,21 @@ def injected(evidence: Evidence) -> Injected:
     snr = np.resize(SNRS, len(xy))
     flux = np.resize([_flux_of(snr, evidence, sky, fwhm, gain) for snr in SNRS], len(xy))
     put = points(evidence.high.shape, xy, flux, fwhm)
-    image = evidence.again(_with(evidence, put, gain, rng))
-    found = detect(image, noise=_threshold(evidence), mask=~evidence.good_high)
-    return Injected(xy, snr, aperture_sums(put, xy), aperture_sums(found.flat, xy), _offsets(xy, found.xy), fwhm)
+    image, noise = evidence.again(_with(evidence, put, gain, rng)), _threshold(evidence)
+    found = detect(image, noise=noise, mask=~evidence.good_high)
+    fluxes = aperture_sums(put, xy), aperture_sums(found.flat, xy)
+    return Injected(xy, snr, *fluxes, _offsets(xy, found.xy), fwhm, flux * _fifth(fwhm) > CLEAR * THRESHOLD * noise)
+
+
+def _fifth(fwhm: float) -> float:
+    """The faintest of the pixels that the detector asks for, of a source of flux 1 as the detector smooths it."""
+    from scipy.ndimage import convolve
+
+    from sciresdiff.checks.detection import KERNEL, MIN_PIXELS
+
+    side = 2 * int(np.ceil(3 * fwhm)) + 5
+    one = points((side, side), np.full((1, 2), side / 2 - 0.25), np.ones(1), fwhm)
+    return float(np.sort(convolve(one, KERNEL).ravel())[-MIN_PIXELS])
 
 
 def _gain(evidence: Evidence) -> float:
@@ -228,10 +244,10 @@ def _with(evidence: Evidence, put: Array, gain: float, rng: np.random.Generator)
 
 
 def _offsets(xy: Array, found: Array) -> Array:
-    """Distance of every place to the nearest detection; infinite beyond `sources.MATCH_PX`."""
+    """Distance of every place to the nearest detection; infinite beyond `detection.MATCH_PX`."""
     from scipy.spatial import cKDTree
 
-    from sciresdiff.checks.sources import MATCH_PX
+    from sciresdiff.checks.detection import MATCH_PX
 
     if not len(found):
         return np.full(len(xy), np.inf)
@@ -246,30 +262,31 @@ def injection_completeness(evidence: Evidence) -> list[Result]:
     place, so that nothing is selected. ``injection_offset_px``: median distance of those that were found. Sources are
     Gaussians of the image's PSF, blurred by the operator, with their photon noise where the variance grows with the
     light; 5, 10, 20 and 50 is the matched filter's S/N. Judged from 20 on: 0.9 less chance, 0.05 mag and 3 of its
-    standard errors, 0.15 coarse px; of ``micro`` the flux alone, because the detector takes texture for noise. **Empty
-    places only: crowding and the wings of bright sources are not tried; a wrong kernel is wrong here in the same way,
-    and is not noticed.**
+    standard errors, 0.15 coarse px; share and place only where the source would stand 1.5 times above the detector's
+    threshold in a perfect image, which takes crowding and texture for noise. **Empty places only: crowding and the
+    wings of bright sources are not tried; a wrong kernel is wrong here in the same way, and is not noticed.**
     """
     done = injected(evidence)
-    return [result for snr in SNRS for result in _recovery(done, snr, evidence)]
+    return [result for snr in SNRS for result in _recovery(done, snr, evidence.scale)]
 
 
-def _recovery(done: Injected, snr: float, evidence: Evidence) -> list[Result]:
+def _recovery(done: Injected, snr: float, scale: int) -> list[Result]:
     """The three figures of one flux."""
     chosen = done.snr == snr
     n = int(chosen.sum())
     if n < FEWEST_SOURCES:
         return []
     region, judged = f"snr {snr:g}", snr >= JUDGED_SNR
-    seen = judged and evidence.kind == "astro"
+    seen = judged and bool(done.clear[chosen].all())
     offset = done.offset[chosen]
     found = np.isfinite(offset)
     told = f"{int(found.sum())} of {n} point sources of FWHM {done.fwhm:g} px are found"
+    told += "" if seen or not judged else "; the threshold is too high here to judge it"
     least: Range = (COMPLETE - 2 * float(np.sqrt(COMPLETE * (1 - COMPLETE) / n)), None) if seen else (None, None)
     results = [Result("injection_completeness", float(found.mean()), "", region, least, meaning=told)]
     results += _bias(done.measured[chosen] / done.flux[chosen], region, judged)
     if found.any():
-        most: Range = (None, OFFSET_PX * evidence.scale) if seen else (None, None)
+        most: Range = (None, OFFSET_PX * scale) if seen else (None, None)
         value, told = float(np.median(offset[found])), f"median distance of {int(found.sum())} sources"
         results.append(Result("injection_offset_px", value, "px", region, most, meaning=told))
     return results
