@@ -277,6 +277,7 @@ def test_sources_are_drawn_by_class() -> None:
     unknown = viewer.sources(evidence_of(truth=None))
     assert set(unknown) == {"matched", "spurious"} and len(unknown["matched"]) > 30  # by the data alone
     assert viewer.sources(evidence_of(truth=None, operator=None)) == {}
+    assert "(found, and the data show it)" in viewer.pictures(evidence_of(truth=None), "e")
 
 
 def test_charts_are_finite_and_named(whole: tuple[Evidence, dict[str, Any], str]) -> None:

@@ -37,7 +37,7 @@ SHORT = {
     "mpix": "Mpix", "star": "(STAR)", "err": "ERR", "lag1": "lag 1", "68": "68 %", "90": "90 %", "95": "95 %",
 }  # fmt: skip
 """Parts of names that are not spelled as they stand."""
-NAMES = {"spurious_per_mpix": "Spurious sources"}
+NAMES = {"spurious_per_mpix": "Spurious sources", "negative_per_mpix": "Negative sources"}
 """Names that are not put together of their parts."""
 UNITS = frozenset({"px", "mag", "sigma"})
 """Parts at the end of names that the unit says again."""

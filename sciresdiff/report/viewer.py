@@ -40,10 +40,11 @@ MOST = 4000
 MARKED = frozenset({"output", "truth", "bicubic", "Richardson-Lucy", "output - truth", "output - bicubic"})
 """Plates that sources are drawn over."""
 CLASSES = {
-    "matched": "in the truth and found",
-    "missed": "in the truth, not found",
-    "spurious": "found, not in the truth",
+    "matched": ("in the truth and found", "found, and the data show it"),
+    "missed": ("in the truth, not found", ""),
+    "spurious": ("found, not in the truth", "found, below 2 sigma in the data"),
 }
+"""Class -> what it is where there is a truth, and where there is none."""
 
 
 def pictures(evidence: Evidence, unit: str) -> str:
