@@ -15,7 +15,7 @@ from sciresdiff.checks import registration as pure
 from sciresdiff.checks.check import UnmeasuredError
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, PixelSize
-from sciresdiff.jobs import registration
+from sciresdiff.jobs import evaluate, registration
 from sciresdiff.jobs.registration import register
 
 Array = NDArray[np.float64]
@@ -246,3 +246,18 @@ def test_the_shift_between_hubble_and_subaru_is_a_tenth_of_an_arcsec(shared_data
             assert found.distance == pytest.approx(0.09, abs=0.01)  # arcsec; the error is 0.01
             assert found.flux_ratio == pytest.approx(found.fitted_ratio, rel=0.05)  # the two skies differ by 3 %
     assert found.fwhm_high == pytest.approx(0.10, abs=0.01)  # arcsec, F814W
+
+
+def test_evaluate_registers_a_truth_by_another_instrument_and_scores_nothing_by_it(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    for name, pixel, side in (("image", 0.1, 96), ("truth", 0.06, 160)):
+        yy, xx = np.indices((side, side)) * pixel
+        light = sum(1e3 * np.exp(-((yy - y) ** 2 + (xx - x) ** 2) / (2 * 0.2**2)) for y, x in rng.uniform(2, 7, (9, 2)))
+        header = fits.Header({"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 10.0, "CRVAL2": 0.0,
+                              "CRPIX1": (side + 1) / 2, "CRPIX2": (side + 1) / 2, "CDELT1": -pixel / 3600,
+                              "CDELT2": pixel / 3600, "CUNIT1": "deg", "CUNIT2": "deg"})  # fmt: skip
+        fits.PrimaryHDU((light + rng.normal(size=light.shape)).astype("f4"), header).writeto(tmp_path / f"{name}.fits")
+    record = evaluate.run(tmp_path / "image.fits", truth=tmp_path / "truth.fits", baselines="none")
+    assert {"flux_ratio", "shift", "fwhm_image", "fwhm_truth"} <= set(record["registration"]) | {"said"}
+    assert any(line.startswith("WARNING truth: ") for line in record["said"])
+    assert next(r for r in record["results"] if r["name"] == "psnr")["value"] is None

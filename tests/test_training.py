@@ -44,6 +44,7 @@ def small_checks(monkeypatch):
     monkeypatch.setattr(prior_training, "Validation", lambda pairs: lambda prior: {"gain_db": 0.0})
     monkeypatch.setattr(refiner_training, "validation", lambda *_: lambda refiner: {"held_out": 0.0})
     monkeypatch.setattr(refiner_training, "calibrated_card", lambda model, *_: model)
+    monkeypatch.setattr(refiner_training, "trusted_card", lambda model, *_: model.with_card(trust={"images": 0}))
 
 
 def options(recipe, output, **changes):
@@ -99,6 +100,7 @@ def test_refiner_trains_on_a_prior_and_keeps_it(recipe, tmp_path):
     assert all(torch.equal(kept[k], models.tensors(after)[k]) for k in kept)
     assert after.refiner is not None and after.method is not None
     assert set(after.card["trained"]) == {"prior", "refiner"}
+    assert after.card["trust"] == {"images": 0}  # the mask is calibrated at the end
     logged = [json.loads(line) for line in whole.with_suffix(".jsonl").read_text().splitlines()]
     assert logged[-1]["samples"] == 16
     assert any("16/16 samples" in line for line in lines)

@@ -12,6 +12,7 @@ from sciresdiff.checks.check import absent
 from sciresdiff.checks.evidence import Evidence, Range, Result
 from sciresdiff.errors import UsageError
 from sciresdiff.frame import Quantity
+from sciresdiff.io.jsonable import plain
 from sciresdiff.jobs.batch import Progress, no_progress
 from sciresdiff.jobs.gather import Given, Told, evidence_of, gather, kind_of
 from sciresdiff.report import record as records
@@ -84,6 +85,7 @@ def run(
         "results": records.as_data(found),
         "baselines": {name: records.as_data(results) for name, results in others.items()},
         "said": list(dict.fromkeys(said)),
+        **({"registration": plain(given.registered)} if given.registered else {}),
     }
     if report:
         _draw(record, first, report, given.high.unit, own, overwrite)

@@ -18,6 +18,7 @@ from sciresdiff.checks.evidence import Evidence
 from sciresdiff.errors import InputError
 from sciresdiff.frame import Frame, Kind, Quantity
 from sciresdiff.io.files import split_spec
+from sciresdiff.jobs import registration
 from sciresdiff.jobs.again import Again, again_of
 from sciresdiff.jobs.options import UpscaleOptions
 from sciresdiff.jobs.resolve import doubted, kernel_of, stated_psf
@@ -47,6 +48,8 @@ class Given:
     again: Again | None = None
     """Makes the image of other data, where the user wants probes."""
     target_fwhm: float | None = None
+    registered: Mapping[str, Any] = field(default_factory=dict)
+    """Of a truth by another instrument: zero points, PSFs and shift."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ def gather(high: str | Path, low: str | Path | None, truth: str | Path | None, t
     data = None if low is None else io.read(low, variance=options.variance, mask=options.mask, axes=options.axes)
     scale = 1 if data is None else _scale(high, image, low, data)
     quantity = _quantity(told, note, data, image, said)
-    true = None if truth is None else _cropped(io.read(truth), truth, image, high, scale, said)
+    true, registered = (None, {}) if truth is None else _truth(truth, image, high, scale, said)
     for name, other in ((low, data), (truth, true)):
         if name is not None and other is not None:
             refuse_elsewhere(high, image, name, other)
@@ -85,7 +88,19 @@ def gather(high: str | Path, low: str | Path | None, truth: str | Path | None, t
     operator = None if data is None or low is None else _operator(low, data, options, scale, quantity, bool(note), said)
     planes = {name: plane for name in PLANES if (plane := beside(high, name, image)) is not None}
     again = again_of(high, low, note, scale, said) if told.probe else None
-    return Given(image, data, true, scale, quantity, noise, operator, planes, draws_beside(high, image), again, target)
+    draws = draws_beside(high, image)
+    return Given(image, data, true, scale, quantity, noise, operator, planes, draws, again, target, registered)
+
+
+def _truth(
+    truth: str | Path, image: Frame, high: str | Path, scale: int, said: list[str]
+) -> tuple[Frame | None, dict[str, Any]]:
+    """The truth on the image's pixels; of one by another instrument, on other pixels, how the two are registered."""
+    true = io.read(truth)
+    if registration.other_grid(image, true):
+        said.append(f"WARNING truth: {truth} has pixels of another size: it is registered, and nothing is scored by it")
+        return None, registration.measured(image, true, said)
+    return _cropped(true, truth, image, high, scale, said), {}
 
 
 def refuse_elsewhere(high: str | Path, image: Frame, name: str | Path, other: Frame) -> None:

@@ -22,6 +22,7 @@ from sciresdiff.training.calibrate import calibrated_card
 from sciresdiff.training.data import Ahead, Batch, Pairs
 from sciresdiff.training.loop import Run, Say, State, fit, in_hardware, quick
 from sciresdiff.training.prior import TrainOptions, provenance, real_images, recipe_of, state_file
+from sciresdiff.training.trust import trusted_card
 
 WIDTHS = {"tiny": {"width": 16, "depth": 1}, "small": {"width": 32, "depth": 3}, "base": {"width": 48, "depth": 4}}
 
@@ -121,4 +122,6 @@ def train(options: TrainOptions, say: Say) -> Path:
         snapshot,
         say,
     )
+    say("calibrating the trust mask")
+    save(trusted_card(load(str(output)).to(device), recipe, options.seed + 23_788), output)
     return output
