@@ -31,6 +31,8 @@ def commands_in(text: str) -> list[str]:
 def test_the_reference_page_is_what_the_help_says() -> None:
     kept = (REPOSITORY / "docs" / "cli.md").read_text()
     assert kept == reference.page(), "docs/cli.md is not what the commands' help says; run 'make docs'"
+    kept = (REPOSITORY / "docs" / "checks.md").read_text()
+    assert kept == reference.checks_page(), "docs/checks.md is not what the registry says; run 'make docs'"
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -1,4 +1,4 @@
-"""``docs/cli.md`` from the commands' own help: ``python -m sciresdiff.cli.reference docs/cli.md``."""
+"""Pages made from the package itself: ``python -m sciresdiff.cli.reference docs`` writes cli.md and checks.md."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 
+from sciresdiff.checks.check import NEEDS
 from sciresdiff.cli.app import app
 
 HEAD = """# The command line
@@ -17,8 +18,21 @@ Made from the commands' own help by `make docs`; a test compares them. The rules
 """
 
 
+CHECKS_HEAD = """# The checks of `evaluate`
+
+Made from the registry by `make docs`; a test compares them. A check that cannot be computed says why and never passes.
+Where a truth is given, image and truth are compared; all others need none. The formula and the source of each stand in
+its docstring, in the file named; ranges of your own come with `--limits FILE.toml` (`name = [low, high]`, with `"none"`
+for an open end), and `--strict` ends with 4 where a limit of severity *fail*, or one of your own, is missed.
+
+LPIPS and FID need `pip install sciresdiff[perceptual]` and weights on the disk, which are never fetched:
+`SCIRESDIFF_LPIPS` names a folder with `alexnet-owt-7be5be79.pth`, `SCIRESDIFF_FID` one with
+`weights-inception-2015-12-05-6726825d.pth`.
+"""
+
+
 def page() -> str:
-    """The whole page, as Markdown."""
+    """The page of the command line, as Markdown."""
     group: Any = typer.main.get_command(app)
     return "\n".join([HEAD, *(section(name, command) for name, command in group.commands.items())])
 
@@ -75,5 +89,44 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
+def checks_page() -> str:
+    """The page of the checks, as Markdown."""
+    from sciresdiff.checks import CHECKS
+
+    rooms: dict[str, list[str]] = {}
+    for name, line in CHECKS.items():
+        rooms.setdefault(line.make.__module__.rpartition(".")[2], []).append(_check(name, line))
+    parts = [
+        f"## {room.replace('_', ' ')}\n\n`sciresdiff/checks/{room}.py`\n\n" + "\n".join(r) for room, r in rooms.items()
+    ]
+    return "\n".join([CHECKS_HEAD, *parts])
+
+
+def _check(name: str, line: Any) -> str:
+    """One check: what it tells, needs and cannot see, and the limits of its results."""
+    others = [f"`{other}`" for other in line.names if other != name]
+    head = f"**`{name}`**" + (f" with {', '.join(others)}" if others else "")
+    needs = f" *Needs* {', '.join(NEEDS[need] for need in line.needs)}." if line.needs else ""
+    limits = [words for result in line.names or (name,) if (words := _limit(result))]
+    return (
+        f"{head}. {line.tells}{needs} *Blind to:* {line.blind}\n" + "".join(f"\n- {words}" for words in limits) + "\n"
+    )
+
+
+def _limit(name: str) -> str:
+    """The accepted range of a result, with its reason; empty where it has none."""
+    from sciresdiff.checks import LIMITS
+    from sciresdiff.report.record import accepted
+
+    found = {kind: limits[name] for kind, limits in LIMITS.items() if name in limits}
+    if not found:
+        return ""
+    same = len(set(found.values())) == 1
+    told = [(f"{'' if same else kind + ': '}{accepted((limit.low, limit.high)) or 'set by the data'}", limit)
+            for kind, limit in list(found.items())[: 1 if same else None]]  # fmt: skip
+    return "; ".join(f"`{name}` {words} ({limit.severity}): {limit.reason}" for words, limit in told)
+
+
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(page())
+    for name, text in (("cli.md", page), ("checks.md", checks_page)):
+        Path(sys.argv[1], name).write_text(text())
