@@ -111,7 +111,7 @@ def train(options: TrainOptions, say: Say) -> Path:
         assert isinstance(average, Refiner)
         trained = {**base.card["trained"], "refiner": provenance(recipe, options, state)}
         model = Model(base.prior, average, method, {**base.card, "name": output.stem, "trained": trained})
-        save(calibrated_card(model, recipe, options.seed + 15_859), output)
+        save(model, output)
 
     say(f"refiner of {sum(p.numel() for p in refiner.parameters()) / 1e6:.2f} M parameters, method {options.method}")
     fit(
@@ -122,6 +122,7 @@ def train(options: TrainOptions, say: Say) -> Path:
         snapshot,
         say,
     )
-    say("calibrating the trust mask")
-    save(trusted_card(load(str(output)).to(device), recipe, options.seed + 23_788), output)
+    say("calibrating ERR and TRUST on simulated frames")
+    model = calibrated_card(load(str(output)).to(device), recipe, options.seed + 15_859)
+    save(trusted_card(model, recipe, options.seed + 23_788), output)
     return output
