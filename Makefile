@@ -4,7 +4,8 @@
 # make bench       time a restoration beside Richardson-Lucy
 # make bench-quality  every method on every frame, one table      (DATA=folder of frames, FRAMES=list.toml, OUT=folder)
 # make quality     measure all figures of docs/benchmarks.md       (DATA=folder of real frames)
-# make docs        write docs/cli.md from the commands' help
+# make judges      which check catches which planted defect, false alarms, the trust mask  (half an hour)
+# make docs        write docs/cli.md and docs/checks.md from the package
 # make clean       remove the environment and everything that was made
 #
 # TORCH_INDEX=URL  a wheel index to take torch from, for instance one with CPU builds
@@ -20,7 +21,7 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 pytho
 export OMP_NUM_THREADS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: demo test lint bench bench-quality quality docs clean help
+.PHONY: demo test lint bench bench-quality quality judges docs clean help
 
 demo: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash docs/demo.sh
@@ -42,15 +43,18 @@ bench-quality: $(STAMP)
 quality: $(STAMP)
 	$(BIN)/python docs/quality.py $(or $(DATA),$(error make quality needs DATA=folder of real frames))
 
+judges: $(STAMP)
+	$(BIN)/python docs/judges.py $(ARGS)
+
 docs: $(STAMP)
-	$(BIN)/python -m sciresdiff.cli.reference docs/cli.md
+	$(BIN)/python -m sciresdiff.cli.reference docs
 
 clean:
 	rm -rf $(VENV) build dist demo *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -11
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -12
 
 # uv does not read pip's find-links, so they are handed over.
 $(STAMP): pyproject.toml constraints.txt

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sciresdiff.checks.evidence import filled
 from sciresdiff.checks.trust import claims, contrast, spread_noise
 from sciresdiff.frame import Quantity
 
@@ -54,7 +53,7 @@ class Seen:
     chi2: float
 
 
-def score(seen: Seen) -> NDArray[np.float64]:
+def score(seen: Seen) -> Plane:
     """How doubtful the structure at every pixel is, (Y, X); infinite where none is claimed, or masked.
 
     The largest of ERR / |x - b|, half of what SUPPORT leaves to the model, and GATE, with b the mean of the image over
@@ -62,13 +61,24 @@ def score(seen: Seen) -> NDArray[np.float64]:
     """
     usable = ~seen.bad & np.isfinite(seen.variance)
     fine = usable.repeat(seen.scale, 0).repeat(seen.scale, 1) & np.isfinite(seen.mean) & np.isfinite(seen.err)
-    c = contrast(filled(np.asarray(seen.mean, np.float64), np.isfinite(seen.mean)), seen.scale)
+    c = np.abs(contrast(whole(seen.mean), seen.scale))
     claimed = fine & claims(c, spread_noise(np.where(usable, seen.variance, 0), seen.scale, seen.quantity))
-    relative = np.where(claimed, seen.err, 0) / np.where(claimed, np.abs(c), 1)
-    return np.where(claimed, np.maximum(np.maximum(relative, (1 - seen.support) / 2), seen.gate), np.inf)
+    c[~claimed] = 1
+    worst = np.maximum(seen.err / c, (1 - seen.support) / 2)
+    np.maximum(worst, seen.gate, out=worst)
+    worst[~claimed] = np.inf
+    return worst
 
 
-def kept(scores: NDArray[np.float64], threshold: float) -> NDArray[np.bool_]:
+def whole(mean: Plane) -> Plane:
+    """An image with pixels that have no value replaced by the median of the others."""
+    known = np.isfinite(mean)
+    return (
+        mean if known.all() else np.where(known, mean, np.median(mean[known]) if known.any() else 0).astype(mean.dtype)
+    )
+
+
+def kept(scores: Plane, threshold: float) -> NDArray[np.bool_]:
     """Pixels whose score is at most the threshold; none where they are fewer than 20."""
     found = scores <= threshold
     return found if int(found.sum()) >= FEWEST else np.zeros_like(found)
@@ -129,7 +139,7 @@ def fineness(mean: Plane, scale: int) -> tuple[Plane, Plane]:
     """
     from scipy.ndimage import laplace
 
-    plane = filled(np.asarray(mean, np.float64), np.isfinite(mean))
+    plane = whole(mean)
     return laplace(plane, mode="nearest") ** 2, contrast(plane, scale) ** 2
 
 
@@ -168,7 +178,10 @@ def mask(calibration: Mapping[str, Any] | None, seen: Seen) -> tuple[NDArray[np.
     if why is not None or calibration is None:
         return None, why
     found = kept(score(seen), float(calibration["threshold"]))
-    least, sums = float(calibration["domain"]["sharpness"]), [p[found].sum() for p in fineness(seen.mean, seen.scale)]
+    least, sums = (
+        float(calibration["domain"]["sharpness"]),
+        [p[found].sum(dtype=float) for p in fineness(seen.mean, seen.scale)],
+    )
     if (sharp := float(np.sqrt(sums[0] / sums[1])) if sums[1] > 0 else least) < least:
         return None, f"no structure is as fine (sharpness {sharp:.2g} < {least:.2g}) as would vouch for the stated PSF"
     return found.astype(np.uint8), None

@@ -162,6 +162,7 @@ def test_the_counts_are_those_of_the_mask_at_every_threshold() -> None:
         kept = trust.kept(trust.score(one), calibration.THRESHOLDS[at])
         assert found.risks[at] == pytest.approx(judge.risk(kept, bad), abs=1e-12)  # the same integers
         assert found.kept[at] >= kept.sum()
+    assert np.all(np.diff(found.true) >= 0) and 0 < found.true[-1] <= 1
     assert found.claimed == np.isfinite(trust.score(one)).sum()
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sciresdiff.checks.check import Check, UnmeasuredError
-from sciresdiff.checks.evidence import Array, Evidence, Mask, Result, filled
+from sciresdiff.checks.evidence import Evidence, Mask, Result, filled
 from sciresdiff.frame import Quantity
 
 NEAR_PX = 5
@@ -20,31 +20,33 @@ HALF = 0.5
 """Share of the claimed contrast by which the truth may differ before the claim is wrong."""
 
 
-def contrast(image: NDArray[Any], scale: int) -> Array:
+Plane = NDArray[np.floating[Any]]
+
+
+def contrast(image: Plane, scale: int) -> Plane:
     """c = x - b, what every pixel claims: the image less its mean over five coarse pixels, (Y, X)."""
     from scipy.ndimage import uniform_filter
 
-    plane = np.asarray(image, np.float64)
-    return np.asarray(plane - uniform_filter(plane, NEAR_PX * scale // 2 * 2 + 1, mode="reflect"))
+    return np.asarray(image - uniform_filter(image, NEAR_PX * scale // 2 * 2 + 1, mode="reflect"))
 
 
-def spread_noise(variance: NDArray[Any], scale: int, quantity: Quantity) -> Array:
+def spread_noise(variance: Plane, scale: int, quantity: Quantity) -> NDArray[np.float32]:
     """Noise of the data in the unit of a fine pixel, (Y, X): sigma / s^2 for ``sum``, sigma for ``mean``."""
-    sigma = np.sqrt(np.maximum(np.asarray(variance, np.float64), 0)) / (scale**2 if quantity == "sum" else 1)
-    return np.asarray(sigma.repeat(scale, 0).repeat(scale, 1))
+    sigma = np.sqrt(np.maximum(variance, 0)) / (scale**2 if quantity == "sum" else 1)
+    return np.asarray(sigma, np.float32).repeat(scale, 0).repeat(scale, 1)
 
 
-def claims(contrast: Array, noise: Array) -> Mask:
+def claims(contrast: Plane, noise: Plane) -> Mask:
     """Pixels that claim structure: their contrast is above the noise of the data, spread over the fine pixels."""
     return np.asarray(np.abs(contrast) > noise)
 
 
-def wrong(image: NDArray[Any], truth: NDArray[Any], contrast: Array) -> Mask:
+def wrong(image: Plane, truth: Plane, contrast: Plane) -> Mask:
     """Claims that the truth does not bear out: |x - t| > |x - b| / 2.
 
     The true structure has less than half of the claimed contrast, more than one and a half times it, or the other sign.
     """
-    return np.asarray(np.abs(np.asarray(image, np.float64) - truth) > HALF * np.abs(contrast))
+    return np.asarray(np.abs(image - truth) > HALF * np.abs(contrast))
 
 
 def risk(kept: Mask, bad: Mask) -> float:

@@ -47,6 +47,8 @@ class Counted:
     """(thresholds,), of them wrong claims."""
     sharpness: NDArray[np.float64]
     """(thresholds,), of the kept structure."""
+    true: NDArray[np.float64]
+    """(thresholds,), share of the true structure, sum of |t - mean of t over five coarse px|, that is kept."""
     claimed: int
     facts: dict[str, float]
 
@@ -88,8 +90,10 @@ def counts(seen: Seen, truth: NDArray[Any]) -> Counted:
 
     kept, off = up_to(np.ones(scores.shape)), up_to(bad)
     fine, coarse = (up_to(part) for part in fineness(seen.mean, seen.scale))
+    real = np.abs(contrast(truth, seen.scale))
     sharp = np.where(kept >= FEWEST, np.sqrt(fine / np.maximum(coarse, 1e-300)), np.nan)
-    return Counted(kept, off, sharp, int(np.isfinite(scores).sum()), facts(seen))
+    true = np.where(kept >= FEWEST, up_to(real) / max(float(real.sum()), 1e-300), 0.0)
+    return Counted(kept, off, sharp, true, int(np.isfinite(scores).sum()), facts(seen))
 
 
 def p_value(risk: float, count: int, alpha: float) -> float:
@@ -162,6 +166,7 @@ def card_of(found: list[Counted], alpha: float = ALPHA, delta: float = DELTA) ->
         "domain": domain(found, -1 if at is None else at),
         "risk": None if at is None else round(float(risks[:, at].mean()), 4),
         "trusted_share": None if at is None else share(found, at),
+        "true_structure": None if at is None else round(float(np.mean([c.true[at] for c in found])), 4),
     }
 
 
