@@ -72,7 +72,8 @@ def test_a_defect_changes_nothing_at_no_strength(judges: ModuleType, clean: Evid
 
 def test_a_planted_star_has_the_significance_that_is_stated(judges: ModuleType, clean: Evidence) -> None:
     assert clean.variance is not None
-    star = 10 * judges.unit_flux(clean) * judges.gaussian(clean.high.shape, SIDE, SIDE)
+    defects = sys.modules["judges_defects"]
+    star = 10 * defects.unit_flux(clean) * defects.gaussian(clean.high.shape, SIDE, SIDE)
     seen = clean.degraded(star)
     significance = float(np.sqrt((seen**2).sum() / np.median(clean.variance)))
     assert significance == pytest.approx(10, rel=1e-6)  # the same sums; the matched filter of white noise
