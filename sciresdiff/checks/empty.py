@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,8 @@ FEWEST = 30
 """Fewest that a scatter is given for."""
 LOWEST, HIGHEST = 0.5, 2.0
 """Scatter over what the draws predict that is accepted: errors of fluxes wrong by a factor of two."""
+FLAT = 1.3
+"""Scatter of the data on the sky, in sigmas of their noise, up to which the sky counts as empty."""
 SHIFT = 0.2
 """Mean difference from the data that is accepted, sigmas of one aperture in the data."""
 
@@ -31,7 +34,9 @@ class Empty:
     sums: Array
     """(n,), of the image above its background, unit of the image."""
     data: Array
-    """(n,), image less data, each of them within the same circle and with its own level."""
+    """(n,), of the data above the same background, spread over the fine grid."""
+    off: Array | None
+    """(n,), of the image as the data would show it, less the data; None where the blur is not known."""
     sigma: float
     """Standard deviation that the noise of the data gives such a circle."""
     predicted: float | None
@@ -88,7 +93,7 @@ def empty_places(evidence: Evidence) -> NDArray[np.int64]:
         valid = np.isfinite(evidence.low) & np.isfinite(evidence.variance) & (evidence.variance > 0)
         if evidence.mask_low is not None:
             valid &= ~evidence.mask_low
-        taken = taken | ~valid.repeat(evidence.scale, 0).repeat(evidence.scale, 1)
+        taken = taken | ~_spread(valid, evidence.scale)
     taken = np.asarray(maximum_filter(taken, 2 * reach + 1))
     taken[:reach], taken[-reach:], taken[:, :reach], taken[:, -reach:] = (True,) * 4
     rows, columns = np.meshgrid(*(np.arange(reach, side, 2 * reach) for side in taken.shape), indexing="ij")
@@ -108,14 +113,25 @@ def empty_apertures(evidence: Evidence) -> Empty:
     xy, circle, s = empty_places(evidence), _circle(), evidence.scale
     if len(xy) < FEWEST:
         raise UnmeasuredError(f"{len(xy)} empty places for an aperture, {FEWEST} are needed")
-    sums = _sums(evidence.whole, xy, circle)
-    area, share = float(circle.sum()), 1 / s**2 if evidence.quantity == "sum" else 1.0
-    data = share * _sums(evidence.low.repeat(s, 0).repeat(s, 1), xy, circle)
-    variance = evidence.variance[xy[:, 1] // s, xy[:, 0] // s]
-    # area / s^2 coarse pixels, each of which stands for s^2 fine ones
-    sigma = share * float(np.sqrt(variance.mean() * area * s**2))
-    flat = _sums(evidence.detected.flat, xy, circle)
-    return Empty(xy, flat, sums - data, sigma, _drawn(evidence, xy, circle), _added(evidence, xy, circle))
+    share = 1 / s**2 if evidence.quantity == "sum" else 1.0
+    sigma = aperture_noise(evidence, float(evidence.variance[xy[:, 1] // s, xy[:, 0] // s].mean()))
+    data = share * _sums(_spread(evidence.low, s), xy, circle)
+    again = evidence.redegraded
+    off = None if again is None else share * _sums(_spread(again, s), xy, circle) - data
+    sums, level = (_sums(plane, xy, circle) for plane in (evidence.detected.flat, evidence.detected.level))
+    return Empty(xy, sums, data - level, off, sigma, _drawn(evidence, xy, circle), _added(evidence, xy, circle))
+
+
+def aperture_noise(evidence: Evidence, variance: float) -> float:
+    """Standard deviation of a sum over a circle of 4 px on the fine grid, from the variance of a coarse pixel."""
+    share = 1 / evidence.scale**2 if evidence.quantity == "sum" else 1.0
+    # area / scale^2 coarse pixels, each of which stands for scale^2 fine ones
+    return share * evidence.scale * float(np.sqrt(np.pi * variance)) * APERTURE_PX
+
+
+def _spread(coarse: NDArray[Any], scale: int) -> NDArray[Any]:
+    """Every coarse value on its fine pixels."""
+    return coarse.repeat(scale, 0).repeat(scale, 1)
 
 
 def _sums(plane: Array, xy: NDArray[np.int64], circle: Array) -> Array:
@@ -144,25 +160,40 @@ def empty_aperture_sigma(evidence: Evidence) -> list[Result]:
 
     ``empty_aperture_sigma`` is 1.4826 times the median absolute deviation of the sums in circles of 4 px, divided by
     their standard deviation among the draws (1 is best, accepted 0.5 to 2 for ``astro``), or, without draws, by that
-    which the noise of the data gives (no limit: a good mean scatters less). ``empty_aperture_mean`` is mean(sum of the
-    image - sum of the data) over the data's standard deviation; 0 is best, accepted within 0.2 and 3 standard errors.
-    **Sources below the detection limit and structure of
-    the sky widen the scatter; errors at sources are not seen.**
+    which the noise of the data gives (no limit: a good mean scatters less). Not computed where the data scatter there
+    by more than 1.3 times their noise: then the sky is not empty, or its noise is correlated.
+    ``empty_aperture_mean`` is mean(sum of A x - sum of the data) over the data's standard deviation; 0 is best,
+    accepted within 0.2 and 3 standard errors. **Errors at sources are not seen, nor is what is larger than 64 px.**
     """
     found = empty_apertures(evidence)
-    n, expected = len(found.sums), found.predicted or found.sigma
-    scatter = float(1.4826 * np.median(np.abs(found.sums - np.median(found.sums))))
-    by = "the draws predict" if found.predicted else "the noise of the data gives"
-    said = f"{n} circles of {APERTURE_PX:g} px scatter by {scatter:.3g}; {by} {expected:.3g}"
+    results = [_scattered(evidence, found)]
+    if found.off is not None:
+        n = len(found.off)
+        side = SHIFT + 3 / float(np.sqrt(n))
+        meaning = f"image as the data would show it less data in {n} circles of {APERTURE_PX:g} px, in sigmas of one"
+        value = float(found.off.mean()) / found.sigma
+        results.append(
+            Result("empty_aperture_mean", value, "sigma", evidence.dark_name, (-side, side), meaning=meaning)
+        )
+    return results
+
+
+def _scattered(evidence: Evidence, found: Empty) -> Result:
+    """``empty_aperture_sigma``, or why there is none."""
+    own, scatter = _scatter(found.data) / found.sigma, _scatter(found.sums)
+    if not own < FLAT:
+        why = f"not computed: the data scatter by {own:.3g} times their noise on the sky, which is not empty"
+        return Result("empty_aperture_sigma", None, "", evidence.dark_name, meaning=why)
+    expected, by = found.predicted or found.sigma, "the draws predict" if found.predicted else "the data's noise gives"
+    said = f"{len(found.sums)} circles of {APERTURE_PX:g} px scatter by {scatter:.3g}; {by} {expected:.3g}"
     if found.quadrature:
         said += f", ERR added in quadrature {found.quadrature:.3g} (pixels are correlated: that is not their error)"
     limit: Range | None = (LOWEST, HIGHEST) if found.predicted and evidence.kind == "astro" else None
-    mean, side = float(found.data.mean()) / found.sigma, SHIFT + 3 / float(np.sqrt(n))
-    return [
-        Result("empty_aperture_sigma", scatter / expected, "", evidence.dark_name, limit, meaning=said),
-        Result("empty_aperture_mean", mean, "sigma", evidence.dark_name, (-side, side),
-               meaning=f"image less data in {n} circles of {APERTURE_PX:g} px, in sigmas of one of them in the data"),
-    ]  # fmt: skip
+    return Result("empty_aperture_sigma", scatter / expected, "", evidence.dark_name, limit, meaning=said)
+
+
+def _scatter(values: Array) -> float:
+    return float(1.4826 * np.median(np.abs(values - np.median(values))))
 
 
 CHECKS = {
@@ -174,7 +205,7 @@ CHECKS = {
     "empty_aperture_sigma": Check(
         empty_aperture_sigma,
         "Whether the flux measured on empty sky is right on average, and scatters as much as is claimed.",
-        "Errors at sources; and faint sources below the detection limit make the scatter larger.",
+        "Errors at sources, and structure of the sky that is larger than 64 px.",
         ("low", "variance"),
         ("empty_aperture_sigma", "empty_aperture_mean"),
     ),

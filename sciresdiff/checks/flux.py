@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from sciresdiff.checks.check import Check, UnmeasuredError
 from sciresdiff.checks.detection import APERTURE_PX, aperture_sums
-from sciresdiff.checks.evidence import Array, Evidence, Mask, Result, blocks
-from sciresdiff.checks.shape import FWHM_PER_SIGMA, widths
+from sciresdiff.checks.empty import aperture_noise
+from sciresdiff.checks.evidence import Array, Evidence, Mask, Range, Result, blocks
+from sciresdiff.checks.matching import matched_images
+from sciresdiff.checks.residual import widened
+from sciresdiff.checks.shape import chance
 from sciresdiff.checks.sources import enough
 
 TOTAL = 1e-3
@@ -19,8 +22,10 @@ SIGMAS = 3.0
 """Error of the total flux that is accepted, in sigmas of the data's total, where that is more."""
 REGION_PX = 8
 """Side of the regions that flux is compared in where a kernel moves light between coarse pixels, coarse px."""
-ALIKE = 0.02
-"""Relative difference of two FWHM below which PSFs are not matched; it costs 0.5 % of a star's light."""
+BRIGHT_SIGMAS = 20.0
+"""Least significance in the data of a source that counts as bright; below, noise and prior decide its flux."""
+FEWEST = 5
+"""Fewest bright sources whose bias is judged."""
 ENOUGH_IN_BIN = 10
 """Fewest sources of a magnitude that figures are given for."""
 
@@ -107,7 +112,7 @@ class FluxBias:
     delta: Array
     """(n,), -2.5 log10(F / F_true), mag; above 0 light was lost."""
     bright: Mask
-    """(n,), the brightest fifth."""
+    """(n,), the brightest fifth, if 20 sigma in the data."""
     bins: tuple[Bin, ...]
     """Of one magnitude each, the brightest first; those with 10 sources or more."""
     matching: str
@@ -117,8 +122,7 @@ class FluxBias:
 def flux_by_magnitude(evidence: Evidence) -> FluxBias:
     """Sums over circles of 4 px at the truth's sources, of the image and of the truth, PSFs matched.
 
-    Where the FWHM of stars differ by more than 2 %, the sharper image is convolved with a Gaussian of
-    sigma^2 = (FWHM_1^2 - FWHM_2^2) / (8 ln 2) first.
+    `matching.matched_images` blurs the sharper of the two, where there are 5 stars to tell.
 
     Raises
     ------
@@ -133,8 +137,15 @@ def flux_by_magnitude(evidence: Evidence) -> FluxBias:
     if not both.any():
         raise UnmeasuredError("no source has light above the background in both image and truth")
     delta, magnitude = -2.5 * np.log10(flux[both] / known[both]), -2.5 * np.log10(known[both] / known[both].max())
-    bright = known[both] > np.percentile(known[both], 80)
+    bright = known[both] > max(float(np.percentile(known[both], 80)), _measurable(evidence))
     return FluxBias(xy[both], magnitude, delta, bright, _bins(magnitude, delta), said)
+
+
+def _measurable(evidence: Evidence) -> float:
+    """Flux of `BRIGHT_SIGMAS` in the data's typical noise; 0 where that is not known."""
+    if evidence.variance is None or evidence.good_low is None or not evidence.good_low.any():
+        return 0.0
+    return BRIGHT_SIGMAS * aperture_noise(evidence, float(np.median(evidence.variance[evidence.good_low])))
 
 
 def _bins(magnitude: Array, delta: Array) -> tuple[Bin, ...]:
@@ -147,31 +158,6 @@ def _bins(magnitude: Array, delta: Array) -> tuple[Bin, ...]:
     return tuple(found)
 
 
-def matched_images(evidence: Evidence) -> tuple[Array, Array, str]:
-    """Image and truth above their backgrounds, the sharper one made as broad as the other; and what was done."""
-    flat, true = evidence.detected.flat, evidence.reference.flat
-    try:
-        found = widths(evidence)
-    except UnmeasuredError as why:
-        return flat, true, f"PSFs not matched: {why}"
-    assert found.truth is not None
-    told = f"FWHM {found.image:.3g} px, {found.truth:.3g} px in the truth"
-    if abs(found.image / found.truth - 1) < ALIKE:
-        return flat, true, f"PSFs alike: {told}"
-    sigma = float(np.sqrt(abs(found.image**2 - found.truth**2))) / FWHM_PER_SIGMA
-    if found.image > found.truth:
-        return flat, _blurred(true, sigma), f"the truth blurred to the image's PSF: {told}"
-    return _blurred(flat, sigma), true, f"the image blurred to the truth's PSF: {told}"
-
-
-def _blurred(plane: Array, sigma: float) -> Array:
-    """Convolution with a Gaussian that may be narrower than a pixel; periodic, sources are away from the border."""
-    from scipy.fft import irfft2, rfft2
-    from scipy.ndimage import fourier_gaussian
-
-    return np.asarray(irfft2(fourier_gaussian(rfft2(plane), sigma, n=plane.shape[1]), s=plane.shape), np.float64)
-
-
 def _scatter(values: Array) -> float:
     return float(1.4826 * np.median(np.abs(values - np.median(values))))
 
@@ -179,13 +165,22 @@ def _scatter(values: Array) -> float:
 def source_flux_bias_mag(evidence: Evidence) -> list[Result]:
     """Median of -2.5 log10(F / F_true), mag, in circles of 4 px at the truth's sources, above the background.
 
-    For the brightest fifth (``bright``), for the others (``faint``), and for each magnitude below the brightest source
-    that holds 10 of them (``mag 2-3``); 0 is best, above 0 means that light was lost. The sharper of image and truth is
-    blurred to the other's FWHM before, where 5 stars show it (`flux_by_magnitude`); ``meaning`` says so. **A blur that
-    keeps the light is not seen then (`fwhm_px` sees it); where PSFs could not be matched, an image with broader wings
-    loses light from the aperture without having lost it.**
+    For the brightest fifth, as far as they have 20 sigma in the data (``bright``), for the others (``faint``), and for
+    each magnitude below the brightest source that holds 10 of them (``mag 2-3``); 0 is best, above 0 means that light
+    was lost. The sharper of image and truth is blurred before, until stars have the same share of their light in the
+    aperture, where there are 5 to tell (`matching.matched_images`); ``meaning`` says so. Accepted within 0.01 and 3
+    standard errors of 5 bright ones or more. **A blur that keeps the light is not seen then (`fwhm_px` sees it); where
+    PSFs could not be matched, an image with broader wings loses light from the aperture without having lost it. In a
+    crowded field the background of a blurred image is too high, and its sources too faint.**
     """
-    return _of_magnitudes(evidence, "source_flux_bias_mag", lambda delta: float(np.median(delta)), "median offset")
+    found = flux_by_magnitude(evidence)
+    results = _of_magnitudes(found, "source_flux_bias_mag", lambda delta: float(np.median(delta)), "median offset")
+    if not found.bright.any():
+        return results
+    limit: Range = (None, None)  # the scatter of a handful cannot be known
+    if found.bright.sum() >= FEWEST:
+        limit = widened(evidence.kind, "source_flux_bias_mag", chance(found.delta[found.bright]))
+    return [replace(one, limit=limit) if one.region == "bright" else one for one in results]
 
 
 def source_flux_scatter_mag(evidence: Evidence) -> list[Result]:
@@ -193,12 +188,11 @@ def source_flux_scatter_mag(evidence: Evidence) -> list[Result]:
 
     **The truth's own noise is in it.**
     """
-    return _of_magnitudes(evidence, "source_flux_scatter_mag", _scatter, "scatter")
+    return _of_magnitudes(flux_by_magnitude(evidence), "source_flux_scatter_mag", _scatter, "scatter")
 
 
-def _of_magnitudes(evidence: Evidence, name: str, figure: Callable[[Array], float], what: str) -> list[Result]:
+def _of_magnitudes(found: FluxBias, name: str, figure: Callable[[Array], float], what: str) -> list[Result]:
     """A figure of the magnitude differences: bright, faint, and by magnitude."""
-    found = flux_by_magnitude(evidence)
     parts = {"bright": found.bright, "faint": ~found.bright}
     for one in found.bins:
         parts[f"mag {one.low:g}-{one.high:g}"] = (found.magnitude >= one.low) & (found.magnitude < one.high)

@@ -27,7 +27,9 @@ FLAT_TOP = 0.95
 FEWEST_STARS = 5
 CLUMP = 1.15
 """Ratio of the widest to the narrowest star; most that stars scatter at 30 sigma."""
-CLUMP_SHARE = 0.3
+NARROW = 10
+"""One in so many bright isolated sources may be narrower than the stars."""
+CLUMP_SHARE = 0.4
 """Least share of the bright isolated sources that stars make up, or there is no telling what they are."""
 FEWEST = 5
 """Fewest sources that a median shape is given for."""
@@ -52,16 +54,17 @@ class Shapes:
         return np.asarray(self.moments.ok & np.isfinite(self.fwhm))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Widths:
     """FWHM of the stars, fine px."""
 
+    xy: Array
+    """(n, 2), the stars."""
     image: float
     scatter: float
     """1.4826 times the median absolute deviation of the image's stars, px."""
     truth: float | None
     """Of the same stars in the truth; None without one."""
-    stars: int
     measured: int
     """Bright isolated sources that the stars were taken from."""
 
@@ -85,7 +88,9 @@ def bright_isolated(found: Sources, noise: float, good: Mask) -> Array:
     which = which[np.argsort(-height[which], kind="stable")][: 2 * MOST]
     xy = found.xy[which]
     clean = stamps(good, xy, CLEAN_HALF)[0].all((1, 2))
-    brightest = np.sort(stamps(found.flat, xy, CLEAN_HALF)[0].reshape(len(xy), -1), axis=1)[:, -5:]
+    brightest = np.sort(stamps(found.flat, xy, CLEAN_HALF)[0].reshape(len(xy), (2 * CLEAN_HALF + 1) ** 2), axis=1)[
+        :, -5:
+    ]
     return np.asarray(xy[clean & (brightest[:, 0] < FLAT_TOP * brightest[:, -1])][:MOST])
 
 
@@ -119,11 +124,15 @@ def _core_fwhm(flat: Array, xy: Array, sigma: Array) -> Array:
 
 
 def clump(fwhm: Array) -> Mask:
-    """Which widths belong to the densest window of 15 %; stars are equally wide, galaxies and blends are not."""
+    """Which widths belong to the densest window of 15 % that starts among the narrowest tenth.
+
+    Stars are equally wide, and nothing but noise and cosmic rays is narrower; galaxies and blends are wider and differ.
+    """
     order = np.sort(fwhm[np.isfinite(fwhm)])
     if not order.size:
         return np.zeros(fwhm.shape, bool)
     count = np.searchsorted(order, CLUMP * order, "right") - np.arange(order.size)
+    count = count[: 1 + max(1, order.size // NARROW)]
     low = order[int(np.argmax(count))]
     return np.asarray((fwhm >= low) & (fwhm <= CLUMP * low))
 
@@ -132,10 +141,10 @@ def places(evidence: Evidence) -> Array:
     """Bright isolated sources (n, 2): of the truth where it is known, else of the image."""
     if evidence.truth is None:
         return bright_isolated(evidence.detected, evidence.noise, evidence.good_high)
-    good = evidence.good_high
-    return np.asarray(
-        evidence.once("bright_isolated", lambda: bright_isolated(evidence.reference, evidence.noise, good))
-    )
+    good, noise = evidence.good_high, evidence.noise
+    if evidence.low is not None:  # what is bright for a deep truth may be lost in the data
+        noise = max(noise, evidence.detected_bicubic.rms)
+    return np.asarray(evidence.once("bright_isolated", lambda: bright_isolated(evidence.reference, noise, good)))
 
 
 def _both(evidence: Evidence) -> tuple[Shapes, Shapes | None]:
@@ -164,11 +173,11 @@ def widths(evidence: Evidence) -> Widths:
     if count < FEWEST_STARS:
         raise UnmeasuredError(f"{count} bright isolated stars of equal width, {FEWEST_STARS} are needed")
     if count < CLUMP_SHARE * measured:
-        raise UnmeasuredError(f"only {count} of {measured} bright isolated sources are equally wide: no telling stars")
+        raise UnmeasuredError(f"{count} of {measured} bright isolated sources are equally wide: no telling the stars")
     own = image.fwhm[stars]
     scatter = float(1.4826 * np.median(np.abs(own - np.median(own))))
     true = None if truth is None else float(np.median(truth.fwhm[stars]))
-    return Widths(float(np.median(own)), scatter, true, count, measured)
+    return Widths(image.moments.xy[stars], float(np.median(own)), scatter, true, measured)
 
 
 def fwhm_px(evidence: Evidence) -> list[Result]:
@@ -180,7 +189,7 @@ def fwhm_px(evidence: Evidence) -> list[Result]:
     sources are alike and none is a star, it is theirs.**
     """
     found = widths(evidence)
-    said = f"median of {found.stars} stars among {found.measured} bright isolated sources"
+    said = f"median of {len(found.xy)} stars among {found.measured} bright isolated sources"
     if found.truth is not None:
         said += f"; {found.truth:.3g} px in the truth"
     limit: Range | None = None
@@ -190,7 +199,7 @@ def fwhm_px(evidence: Evidence) -> list[Result]:
     return [
         Result("fwhm_px", found.image, "px", "sources", limit, meaning=said),
         Result("fwhm_scatter_px", found.scatter, "px", "sources",
-               meaning=f"of {found.stars} stars over the frame, noise and neighbours included"),
+               meaning=f"of {len(found.xy)} stars over the frame, noise and neighbours included"),
     ]  # fmt: skip
 
 
@@ -205,8 +214,8 @@ def _compared(evidence: Evidence) -> tuple[Moments, Moments, Mask]:
     return image.moments, truth.moments, both
 
 
-def _chance(values: Array) -> float:
-    """Three standard errors of a median."""
+def chance(values: Array) -> float:
+    """Three standard errors of the median of values that scatter like these, (n,) with n of 1 or more."""
     spread = float(1.4826 * np.median(np.abs(values - np.median(values))))
     return 3 * 1.2533 * spread / float(np.sqrt(len(values)))
 
@@ -223,8 +232,8 @@ def ellipticity_bias(evidence: Evidence) -> list[Result]:
     longer = (image.e - truth.e)[both]
     d1, d2 = (np.asarray(a - b)[both] for a, b in ((image.e1, truth.e1), (image.e2, truth.e2)))
     turned = float(np.hypot(np.median(d1), np.median(d2)))
-    room = float(np.hypot(_chance(d1), _chance(d2)))
-    side = ROUNDER + _chance(longer)
+    room = float(np.hypot(chance(d1), chance(d2)))
+    side = ROUNDER + chance(longer)
     count = f"{int(both.sum())} bright isolated sources, distortion (1 - q^2) / (1 + q^2)"
     said = f"{count}; median |e| {np.median(truth.e[both]):.3f} in the truth"
     return [
@@ -242,7 +251,7 @@ def size_bias(evidence: Evidence) -> Result:
     """
     image, truth, both = _compared(evidence)
     ratio = np.asarray(image.sigma / truth.sigma)[both] - 1
-    side = SIZE + _chance(ratio)
+    side = SIZE + chance(ratio)
     sizes = " and ".join(
         f"{np.median(m.sigma[both]):.3g} px {where}" for m, where in ((image, "here"), (truth, "true"))
     )

@@ -95,9 +95,10 @@ def completeness_equal_spurious(evidence: Evidence) -> Result:
 
 
 def _heights(flat: Array, peaks: Array) -> Array:
-    """The image smoothed by `KERNEL` at pixels (n, 2) away from the border."""
+    """The image smoothed by `KERNEL` at pixels (n, 2); a bent source may have its peak at the border."""
     from sciresdiff.checks.moments import stamps
 
+    peaks = np.clip(peaks, 1, np.array(flat.shape)[::-1] - 2)
     return np.asarray((stamps(flat, peaks, 1)[0] * KERNEL).sum((1, 2)))
 
 
