@@ -28,6 +28,8 @@ LEAK = 0.05
 """Share of a low pixel's area that may be masked fine pixels before the pixel is left out."""
 CLEAR_PX = 6
 """Distance from masked pixels at which a pixel counts as clear of them, fine px."""
+HIDDEN = 0.25
+"""Share of the data's noise per fine pixel that the truth's noise is taken for at least; restored skies have that."""
 LIGHT = 0.5
 """Light from masked fine pixels that a low pixel may hold before it is left out, in sigmas."""
 
@@ -208,10 +210,11 @@ class Evidence:
     def noise(self) -> float:
         """Noise of a pixel that detection counts in: the truth's, else the larger of the image's and the bicubic one's.
 
-        The image alone will not do: one without any noise would turn every ripple into a source.
+        The image alone will not do: one without any noise would turn every ripple into a source. Nor will a truth
+        without noise: what the data hide under theirs is no source that could be found.
         """
         if self.truth is not None:
-            return self.reference.rms
+            return max(self.reference.rms, self.hidden)
         from sciresdiff.checks.sources import noise_of
 
         own = noise_of(self.high, ~self.good_high)
@@ -220,14 +223,27 @@ class Evidence:
         return max(own, float(self.once("bicubic_noise", lambda: noise_of(self.bicubic, ~self.good_high))))
 
     @cached_property
+    def hidden(self) -> float:
+        """A quarter of the data's noise, spread over the fine pixels: less of it is not looked for; 0 without data."""
+        if self.variance is None or self.good_low is None or not self.good_low.any():
+            return 0.0
+        share = self.scale**2 if self.quantity == "sum" else 1
+        return float(HIDDEN * np.median(np.sqrt(self.variance[self.good_low])) / share)
+
+    @cached_property
     def reference(self) -> Sources:
-        """Sources of the truth, at 5 sigma of its own noise; needs ``truth``."""
+        """Sources of the truth, at 5 sigma of its own noise or of what the data hide; needs ``truth``."""
         from sciresdiff.checks.sources import detect
 
         assert self.truth is not None
         truth, mask = self.truth, ~self.good_high
-        found: Sources = self.once("reference", lambda: detect(truth, mask=mask))
-        return found
+
+        def found() -> Sources:
+            own = detect(truth, mask=mask)
+            return own if own.rms >= self.hidden else detect(truth, noise=self.hidden, mask=mask)
+
+        sources: Sources = self.once("reference", found)
+        return sources
 
     @cached_property
     def detected(self) -> Sources:
