@@ -33,6 +33,8 @@ EQUAL = 20
 """Completeness is compared where there is one false detection for so many sources of the truth."""
 DEEP_SIGMAS = 3.0
 """How deep is searched for it."""
+FEWEST_PLACES = 5
+"""Matched sources below which their median offset says nothing of the registration."""
 ENOUGH = {"astro": 1, "micro": 20}
 """Fewest sources that scores are given for; a microscope frame with few blobs is not a field of sources."""
 
@@ -151,16 +153,19 @@ def spurious_per_mpix(evidence: Evidence) -> Result:
 def astrometric_offset_px(evidence: Evidence) -> Result:
     """Length of the median offset between detections and the truth's sources they match, fine px; 0 is best.
 
-    Accepted up to 0.05 coarse px. A half-pixel registration error shows as (scale - 1) / 2 on both axes. **Blind to
-    distortion, whose offsets cancel in the median.**
+    Accepted up to 0.05 coarse px and 3 standard errors of the median. A half-pixel registration error shows as
+    (scale - 1) / 2 on both axes. **Blind to distortion, whose offsets cancel in the median.**
     """
     enough(evidence)
     found, nearest = matched(evidence.reference.inner, evidence.detected.inner)
-    if not found.any():
-        raise UnmeasuredError("no source of the truth is found in the image")
-    dx, dy = np.median(evidence.detected.inner[nearest[found]] - evidence.reference.inner[found], axis=0)
-    meaning = f"median offset x {dx:+.4f} px, y {dy:+.4f} px of {int(found.sum())} sources"
-    limit = (None, 0.05 * evidence.scale)
+    if (n := int(found.sum())) < FEWEST_PLACES:
+        raise UnmeasuredError(f"{n} sources of the truth are found in the image, {FEWEST_PLACES} are needed")
+    apart = evidence.detected.inner[nearest[found]] - evidence.reference.inner[found]
+    dx, dy = np.median(apart, axis=0)
+    # of a median of normal errors, their scatter from the median absolute deviation
+    error = 1.2533 * 1.4826 * float(np.hypot(*np.median(np.abs(apart - (dx, dy)), axis=0))) / np.sqrt(n)
+    meaning = f"median offset x {dx:+.4f} px, y {dy:+.4f} px of {n} sources, uncertain by {error:.2g}"
+    limit = (None, 0.05 * evidence.scale + 3 * error)
     return Result("astrometric_offset_px", float(np.hypot(dx, dy)), "px", "sources", limit, meaning=meaning)
 
 
