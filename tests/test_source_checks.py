@@ -102,8 +102,8 @@ def test_flux_error_star_is_the_formula(evidence: Evidence) -> None:
     shapes = flux_error.ellipses(evidence.truth, bad)
     fluxes = [flux_error.ellipse_sums(plane - background(plane)[0], shapes) for plane in (image.high, evidence.truth)]
     off = np.abs(fluxes[0] - fluxes[1])
-    assert number(found[0]) == pytest.approx(off.mean(), rel=1e-9)  # the same sums
-    assert number(found[1]) == pytest.approx(np.median(off / np.abs(fluxes[1])), rel=1e-9)  # as above
+    assert number(found[0]) == pytest.approx(off.mean(), rel=1e-6)  # the same sums, of a plane kept in float32
+    assert number(found[1]) == pytest.approx(np.median(off / np.abs(fluxes[1])), rel=1e-6)  # as above
     assert number(found[1]) == pytest.approx(0.1, abs=0.02)  # noise sources are scaled, too, but for the sky's error
     yy, xx = np.indices((41, 41))
     one = flux_error.Ellipses(np.array([[20.0, 20.0]]), np.array([3.0]), np.array([1.5]), np.array([0.4]))

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
-Labels = NDArray[np.int64]
+Array = NDArray[np.floating[Any]]
+Labels = NDArray[np.int32]
 
 LEVELS = 32
 """Saddles are rounded up to one of so many levels, exponential between threshold and peak, as in SExtractor."""
@@ -40,7 +40,7 @@ def deblend(
     """
     from skimage.segmentation import watershed
 
-    basins: Labels = watershed(-image, mask=objects > 0, connectivity=2).astype(np.int64)
+    basins: Labels = watershed(-image, mask=objects > 0, connectivity=2)
     forest = _forest(image, objects, basins)
     wanted: Array = np.asarray(contrast * np.bincount(objects.ravel(), image.ravel())[forest.parent], np.float64)
     inside, peaks = objects > 0, np.zeros(int(objects.max()) + 1)
@@ -50,7 +50,7 @@ def deblend(
     for i, j, level in zip(first.tolist(), second.tolist(), levels.tolist(), strict=True):
         forest.join(i, j, level, wanted, min_pixels)
     owners = np.array(forest.owner)
-    return np.asarray(np.unique(np.append(0, owners[1:]), return_inverse=True)[1][basins], dtype=np.int64)
+    return np.unique(np.append(0, owners[1:]), return_inverse=True)[1].astype(np.int32)[basins]
 
 
 @dataclass
@@ -106,7 +106,7 @@ def _forest(image: Array, objects: NDArray[Any], basins: Labels) -> Forest:
     order = np.lexsort((light, owner))
     cuts = np.searchsorted(owner[order], np.arange(1, count + 1))
     values = [np.empty(0), *np.split(light[order], cuts)[1:]]
-    parent = np.zeros(count + 1, np.int64)
+    parent = np.zeros(count + 1, np.int32)
     parent[owner] = objects[inside]
     one = list(range(count + 1))
     peak = [0.0, *(float(v[-1]) for v in values[1:])]

@@ -78,12 +78,13 @@ def background(plane: Array, mask: Mask | None = None) -> tuple[Array, float]:
     """
     bad = ~np.isfinite(plane) if mask is None else mask | ~np.isfinite(plane)
     if bad.all():
-        return np.zeros(plane.shape), 0.0
+        return np.zeros(plane.shape, np.float32), 0.0
     found = fitted(plane, bad)
     if found is None:
-        values = plane[~bad]
-        return np.full(plane.shape, np.median(values)), float(1.4826 * np.median(abs(values - np.median(values))))
-    return np.asarray(found.background, np.float64), float(found.background_rms_median)
+        middle = np.median(plane[~bad])
+        scatter = 1.4826 * np.median(abs(plane[~bad] - middle))
+        return np.full(plane.shape, middle, np.float32), float(scatter)
+    return np.asarray(found.background, np.float32), float(found.background_rms_median)
 
 
 def fitted(plane: Array, bad: Mask) -> Any:
@@ -107,7 +108,10 @@ def noise_of(plane: Array, mask: Mask | None = None) -> float:
     return background(plane, mask)[1]
 
 
-def detect(plane: NDArray[np.floating], noise: float | None = None, mask: Mask | None = None) -> Sources:
+def detect(
+    plane: NDArray[np.floating], noise: float | None = None, mask: Mask | None = None,
+    sky: tuple[Array, float] | None = None,
+) -> Sources:  # fmt: skip
     """Find sources: 5 sigma above the background over 5 connected pixels, smoothed by 3 x 3, deblended.
 
     Parameters
@@ -115,16 +119,16 @@ def detect(plane: NDArray[np.floating], noise: float | None = None, mask: Mask |
     plane : (Y, X).
     noise : sigma of a pixel; the image's own by default. An image compared with a truth is searched with the truth's.
     mask : True where nothing is looked for.
+    sky : the plane's `background` with that mask, where it is known already.
 
     Returns
     -------
     Positions are centroids of the smoothed light in the source's pixels. Agrees with SExtractor's own code (sep) to
     0.02 in completeness and purity on a crowded star field. **Sources that touch and have no saddle are one.**
     """
-    image: Array = np.asarray(plane, np.float64)
-    bad = ~np.isfinite(image) if mask is None else mask | ~np.isfinite(image)
-    level, rms = background(image, bad)
-    flat = np.where(bad, 0.0, image - level)
+    bad = ~np.isfinite(plane) if mask is None else mask | ~np.isfinite(plane)
+    level, rms = sky or background(plane, bad)
+    flat = np.where(bad, np.float32(0), (plane - level).astype(np.float32))
     return _found(flat, level, rms, THRESHOLD * (noise or rms), bad)
 
 
@@ -157,7 +161,7 @@ def _found(flat: Array, level: Array, rms: float, threshold: float, bad: Mask) -
     return Sources(yx[:, ::-1], _peaks(smooth, labels), flat, level, rms)
 
 
-def _peaks(smooth: Array, labels: NDArray[np.int64]) -> Array:
+def _peaks(smooth: Array, labels: NDArray[np.int32]) -> Array:
     """(n, 2), brightest pixel of every label as x, y."""
     row, column = np.nonzero(labels)
     order = np.lexsort((smooth[row, column], labels[row, column]))
@@ -165,7 +169,7 @@ def _peaks(smooth: Array, labels: NDArray[np.int64]) -> Array:
     return np.stack([column[order][last], row[order][last]], 1).astype(float)
 
 
-def segments(smooth: Array, threshold: float | Array, bad: Mask) -> NDArray[np.int64] | None:
+def segments(smooth: Array, threshold: float | Array, bad: Mask) -> NDArray[np.int32] | None:
     """Labels of connected pixels above the threshold; None where there are none."""
     if bad.all():
         return None
@@ -174,7 +178,7 @@ def segments(smooth: Array, threshold: float | Array, bad: Mask) -> NDArray[np.i
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that nothing was found is an answer
         found = detect_sources(smooth, threshold, MIN_PIXELS, mask=bad)
-    return None if found is None else np.asarray(found.data, np.int64)
+    return None if found is None else np.asarray(found.data, np.int32)
 
 
 def aperture_sums(flat: Array, xy: Array) -> Array:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sciresdiff.checks.sources import Sources
     from sciresdiff.physics.operators import Operator
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
 Range = tuple[float | None, float | None]
 """Lowest and highest value that is accepted; None where there is no bound."""
@@ -162,7 +162,8 @@ class Evidence:
 
         if self.operator is None:
             raise ValueError("operator: the blur is not known")
-        return np.asarray(self.operator.apply(torch.from_numpy(np.ascontiguousarray(fine))[None, None])[0, 0].numpy())
+        image = torch.from_numpy(np.ascontiguousarray(fine)).to(self.operator.dtype)
+        return np.asarray(self.operator.apply(image[None, None])[0, 0].numpy())
 
     @cached_property
     def redegraded(self) -> Array | None:
@@ -217,10 +218,17 @@ class Evidence:
             return max(self.reference.rms, self.hidden)
         from sciresdiff.checks.sources import noise_of
 
-        own = noise_of(self.high, ~self.good_high)
+        own = self.sky[1]
         if self.low is None:
             return own
         return max(own, float(self.once("bicubic_noise", lambda: noise_of(self.bicubic, ~self.good_high))))
+
+    @cached_property
+    def sky(self) -> tuple[Array, float]:
+        """Background (Y, X) and noise of the judged image, as measured on itself."""
+        from sciresdiff.checks.sources import background
+
+        return background(self.high, ~self.good_high)
 
     @cached_property
     def hidden(self) -> float:
@@ -250,7 +258,7 @@ class Evidence:
         """Sources of the judged image, at 5 sigma of ``noise``."""
         from sciresdiff.checks.sources import detect
 
-        return detect(self.high, noise=self.noise, mask=~self.good_high)
+        return detect(self.high, noise=self.noise, mask=~self.good_high, sky=self.sky)
 
     @cached_property
     def detected_bicubic(self) -> Sources:

@@ -75,7 +75,7 @@ def _filtered(flat: Array) -> Array:
     return np.asarray(convolve(flat, KERNEL, mode="constant"))
 
 
-def _of_labels(smooth: Array, labels: NDArray[np.int64]) -> Ellipses:
+def _of_labels(smooth: Array, labels: NDArray[np.int32]) -> Ellipses:
     """First and second moments of the light in every label."""
     row, column = np.nonzero(labels)
     which, light = labels[row, column], smooth[row, column]

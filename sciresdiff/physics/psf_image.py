@@ -70,7 +70,7 @@ def _recentred(image: Array) -> Array:
     return np.asarray(moved[8:-8, 8:-8])
 
 
-def fwhm(kernel: Array) -> float:
+def fwhm(kernel: NDArray[np.floating]) -> float:
     """Full width at half maximum: diameter of the circle with the area in which the image exceeds half its peak.
 
     The image is interpolated by splines of order 5 so that the area is known to about a thousandth.

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from html import escape
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sciresdiff.checks import UnmeasuredError
 from sciresdiff.checks.evidence import Array, Evidence
@@ -224,7 +223,7 @@ def _path(kind: str, xy: Array, region: Region) -> str:
     return f'<path class="mark {kind}" d="{circles}"/>' if circles else ""
 
 
-def sources(evidence: Evidence) -> dict[str, NDArray[np.float64]]:
+def sources(evidence: Evidence) -> dict[str, Array]:
     """Class -> positions (n, 2) as x, y in fine px; empty where sources cannot be told from false ones."""
     from sciresdiff.checks.sources import ENOUGH, overlay
 
