@@ -1,8 +1,19 @@
 """Networks on the coarse grid: ``BACKBONES[name](inputs, outputs, width, depth)``.
 
-The contract: a module that maps (B, inputs, h, w) to (B, outputs, h, w), is **tile-exact** (no statistic over the
-tile, so that a pixel of the output depends only on inputs at most ``receptive_px`` away), accepts any h and w that are
-multiples of ``multiple_of``, and starts as zero, so that an untrained model is the physics alone.
+The contract: a module that maps (B, inputs, h, w) to (B, outputs, h, w) for any h and w (what it needs beyond that it
+pads inside, below and to the right) and starts as zero, so that an untrained model is the physics alone.  It has
+
+receptive_px
+    An upper bound of how far away, in pixels, an input may be that a pixel of the output depends on.
+multiple_of
+    A tile has to start on a multiple of this.
+tile_exact
+    True: no statistic over the tile, so that every tiling with a halo of ``receptive_px`` gives the same answer.
+    False: it sees the tile as a whole (global attention, sorting), **and tilings differ**.
+
+The last three channels of the input are constant maps (a refiner's noise level, numbers of a prior's kernel); a
+network may read them at the first pixel (`sciresdiff.nets.modulation`).  "At base" in the docstrings means the prior
+of scale 2 and preset base: 28 channels in, 8 out, width 64, depth 5.
 """
 
 from __future__ import annotations

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from torch import Tensor, nn
 
+Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
-def zeroed(conv: nn.Conv2d) -> nn.Conv2d:
-    """The same convolution with all its weights zero, so that what it adds is nothing until it has learned."""
-    nn.init.zeros_(conv.weight)
-    if conv.bias is not None:
-        nn.init.zeros_(conv.bias)
-    return conv
+
+def zeroed(layer: Layer) -> Layer:
+    """The same layer with all its weights zero, so that what it adds is nothing until it has learned."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
 
 
 class Block(nn.Module):
@@ -28,9 +32,10 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Convolution, ``depth`` residual blocks, convolution."""
+    """Convolution, ``depth`` residual blocks, convolution; 0.39 million parameters at base."""
 
     multiple_of = 1
+    tile_exact = True
 
     def __init__(self, inputs: int, outputs: int, width: int = 64, depth: int = 5) -> None:
         """Channels in and out, channels inside, number of blocks."""

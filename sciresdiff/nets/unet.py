@@ -10,9 +10,13 @@ from sciresdiff.nets.resnet import Block, zeroed
 
 
 class UNet(nn.Module):
-    """Three levels, halved by a strided convolution and doubled by nearest neighbours, with skips."""
+    """Three levels, halved by a strided convolution and doubled by nearest neighbours, with skips.
+
+    10.3 million parameters at base.
+    """
 
     multiple_of = 4
+    tile_exact = True
 
     def __init__(self, inputs: int, outputs: int, width: int = 32, depth: int = 1) -> None:
         """Channels in and out, channels of the finest level, residual blocks per level and side."""
