@@ -62,7 +62,7 @@ def test_ence_is_the_relative_error_of_err(evidence: Evidence, factor: float, ex
     assert evidence.err is not None
     found = one(replace(evidence, err=evidence.err * factor), "ence")
     assert found.value == pytest.approx(expected, abs=0.02 * max(1, 1 / factor))  # 3840 px a bin: 1.1 % each
-    assert found.passed is (expected < 0.5) or expected == 0.5
+    assert found.passed is (expected < 0.8)
 
 
 def test_the_curve_has_bins_of_equal_count_on_the_diagonal(evidence: Evidence) -> None:

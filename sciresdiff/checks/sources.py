@@ -29,6 +29,8 @@ __all__ = [
 
 FORCED_SIGMAS = 2.0
 """Significance in the data below which a detection counts as invented."""
+FALSE_SHARE = 0.05
+"""Of the detections, that may be no sources of the truth."""
 EQUAL = 20
 """Completeness is compared where there is one false detection for so many sources of the truth."""
 DEEP_SIGMAS = 3.0
@@ -107,14 +109,17 @@ def _heights(flat: Array, peaks: Array) -> Array:
 def purity(evidence: Evidence) -> Result:
     """Share of the detections with a source of the truth within 2 px; 1 is best.
 
-    **A detection of something real that the truth's own noise hides counts as false**; compare with bicubic's.
+    Of n detections N = n / 20 may be false, and by chance N + 2 sqrt(N + 1). **A detection of something real that the
+    truth's own noise hides counts as false**; compare with bicubic's.
     """
     enough(evidence)
     if not len(evidence.detected.inner):
         raise UnmeasuredError("no source in the image")
     true, _ = matched(evidence.detected.inner, evidence.reference.inner)
     meaning = f"{int(true.sum())} of {len(true)} detections are sources of the truth"
-    return Result("purity", float(true.mean()), "", "sources", meaning=meaning)
+    false = FALSE_SHARE * len(true)
+    limit = (max(0.0, 1 - (false + 2 * np.sqrt(false + 1)) / len(true)), None)
+    return Result("purity", float(true.mean()), "", "sources", limit, meaning=meaning)
 
 
 def _spurious(evidence: Evidence, found: Sources) -> Mask | None:

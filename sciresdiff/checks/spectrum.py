@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sciresdiff.checks.check import Check, UnmeasuredError, absent
-from sciresdiff.checks.evidence import Array, Evidence, Mask, Result, filled
+from sciresdiff.checks.evidence import HIDDEN, Array, Evidence, Mask, Result, filled
 
 SMALLEST = 32
 """Shortest side of a plane that is transformed, px."""
@@ -210,13 +210,14 @@ def _profile(plane: Array) -> Array:
 def power_ratio_high(evidence: Evidence) -> list[Result]:
     """Power of the image over the truth's above the data's Nyquist frequency, and the period down to which they agree.
 
-    power_ratio_high = sum P_x(k) / sum P_t(k) over 1 / (2 scale) < k <= 1 / 2 cycles/px, with P the power of the planes
-    under a Hann window. 1 for the truth and for a draw from the posterior, less for a mean, more for an image that
-    supplies texture. coherence_half_px = 1 / k, fine px, for the least k at which the cross-coherence
-    |sum X T*| / sqrt(sum |X|^2 sum |T|^2) over a ring falls below 0.5 (Saxton and Baumeister 1982, J. Microsc. 127,
-    127; over a whole ring the sum is real, so that this is the size of the Fourier ring correlation under another
-    window). **The power is blind to where the structure is, the coherence to its strength; a noisy truth has power at
-    every frequency and agrees with no image there.**
+    power_ratio_high = sum (P_x(k) + v) / sum (P_t(k) + v) over 1 / (2 scale) < k <= 1 / 2 cycles/px, with P the power
+    of the planes under a Hann window and v the variance of the data's noise, spread over the fine pixels (0 without
+    data): without it a truth that has nothing there would make invention of every ripple. 1 for the truth and for a draw
+    from the posterior, less for a mean, more for an image that supplies texture. coherence_half_px = 1 / k, fine px, for the
+    least k at which the cross-coherence |sum X T*| / sqrt(sum |X|^2 sum |T|^2) over a ring falls below 0.5 (Saxton and
+    Baumeister 1982, J. Microsc. 127, 127; over a whole ring the sum is real, so that this is the size of the Fourier
+    ring correlation under another window). **The power is blind to where the structure is, the coherence to its
+    strength; a noisy truth has power at every frequency and agrees with no image there.**
     """
     assert evidence.truth is not None
     curves = spectra(evidence)
@@ -238,9 +239,10 @@ def _ratio(evidence: Evidence, curves: Spectra) -> Result:
     there = curves.truth * curves.count
     if not band.any():
         raise UnmeasuredError("the data's own grid reaches as far as the image's")
-    if there[band].sum() <= FLOOR * there.sum():
+    if there[band].sum() <= FLOOR * there.sum() and not evidence.hidden:
         raise UnmeasuredError("the truth has no power above the data's Nyquist frequency")
-    value = float((curves.image * curves.count)[band].sum() / there[band].sum())
+    floor = (evidence.hidden / HIDDEN) ** 2 * curves.count[band].sum()
+    value = float(((curves.image * curves.count)[band].sum() + floor) / (there[band].sum() + floor))
     alike = float(np.sum((curves.coherence * curves.count)[band]) / curves.count[band].sum())
     meaning = f"{edge:.3g} to 0.5 cycles/px; mean cross-coherence with the truth there {alike:.2g}"
     return Result("power_ratio_high", value, "", "all", meaning=meaning)
