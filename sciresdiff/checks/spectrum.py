@@ -212,12 +212,12 @@ def power_ratio_high(evidence: Evidence) -> list[Result]:
 
     power_ratio_high = sum (P_x(k) + v) / sum (P_t(k) + v) over 1 / (2 scale) < k <= 1 / 2 cycles/px, with P the power
     of the planes under a Hann window and v the variance of the data's noise, spread over the fine pixels (0 without
-    data): without it a truth that has nothing there would make invention of every ripple. 1 for the truth and for a draw
-    from the posterior, less for a mean, more for an image that supplies texture. coherence_half_px = 1 / k, fine px, for the
-    least k at which the cross-coherence |sum X T*| / sqrt(sum |X|^2 sum |T|^2) over a ring falls below 0.5 (Saxton and
-    Baumeister 1982, J. Microsc. 127, 127; over a whole ring the sum is real, so that this is the size of the Fourier
-    ring correlation under another window). **The power is blind to where the structure is, the coherence to its
-    strength; a noisy truth has power at every frequency and agrees with no image there.**
+    data): without it a truth that has nothing there would make invention of every ripple. 1 for the truth and for a
+    draw from the posterior, less for a mean, more for an image that supplies texture. coherence_half_px = 1 / k, fine
+    px, for the least k at which the cross-coherence |sum X T*| / sqrt(sum |X|^2 sum |T|^2) over a ring falls below 0.5
+    (Saxton and Baumeister 1982, J. Microsc. 127, 127; over a whole ring the sum is real, so that this is the size of
+    the Fourier ring correlation under another window). **The power is blind to where the structure is, the coherence to
+    its strength; a noisy truth has power at every frequency and agrees with no image there.**
     """
     assert evidence.truth is not None
     curves = spectra(evidence)
