@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from sciresdiff.nets import BACKBONES
 from sciresdiff.physics.consistency import Data
 from sciresdiff.physics.operators import Operator
 from sciresdiff.prior import Prior, PriorConfig, contrast, kernel_features, pedestal, starts
@@ -85,32 +84,3 @@ def test_kernel_features_grow_with_the_kernel(sigma):
 def test_kernel_features_do_not_depend_on_padding():
     kernel = gaussian(1.5)
     np.testing.assert_allclose(kernel_features(np.pad(kernel, 6), 4), kernel_features(kernel, 4), atol=1e-6)
-
-
-@pytest.mark.parametrize("name", BACKBONES)
-def test_networks_are_tile_exact(name):
-    torch.manual_seed(0)
-    net = BACKBONES[name](5, 3, 8, 1).double().requires_grad_(False)
-    for parameter in net.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    x = torch.randn(1, 5, 96, 112, dtype=torch.float64)
-    reach = -(-int(net.receptive_px) // int(net.multiple_of)) * int(net.multiple_of)
-    whole = net(x)
-    window = net(x[..., 40 - reach : 56 + reach, 40 - reach : 64 + reach])[..., reach : reach + 16, reach : reach + 24]
-    torch.testing.assert_close(window, whole[..., 40:56, 40:64], rtol=0, atol=1e-12)  # float64 rounding
-
-
-@pytest.mark.parametrize("name", BACKBONES)
-def test_receptive_field_is_no_larger_than_stated(name):
-    net = BACKBONES[name](2, 2, 4, 1).double()
-    for parameter in net.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    x = torch.randn(1, 2, 128, 128, dtype=torch.float64, requires_grad=True)
-    net(x)[0, 0, 64, 64].backward()
-    rows = (x.grad.abs().sum((0, 1, 3)) > 0).nonzero()
-    assert int((rows - 64).abs().max()) <= int(net.receptive_px)
-
-
-@pytest.mark.parametrize("name", BACKBONES)
-def test_networks_start_as_zero(name):
-    assert float(BACKBONES[name](3, 2, 8, 1)(torch.randn(1, 3, 16, 16)).detach().abs().max()) == 0

@@ -48,8 +48,8 @@ def awake(net: nn.Module) -> nn.Module:
 
 
 @pytest.mark.parametrize("tile", [16, 24, 33])
-@pytest.mark.parametrize("name", BACKBONES)
-def test_every_backbone_is_tile_exact(name: str, tile: int) -> None:
+@pytest.mark.parametrize("name", ["resnet", "unet"])  # all of them: test_nets
+def test_networks_answer_the_same_in_every_tiling(name: str, tile: int) -> None:
     net = awake(BACKBONES[name](2, 3, 8, 1))
     x = torch.randn(1, 2, 90, 101)
     tiles = plan((90, 101), tile, int(net.receptive_px), int(net.multiple_of))

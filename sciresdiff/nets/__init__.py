@@ -22,7 +22,24 @@ from collections.abc import Callable
 
 from torch import nn
 
+from sciresdiff.nets.edsr import EDSR
+from sciresdiff.nets.freq import Freq
+from sciresdiff.nets.nafnet import NAFNet
 from sciresdiff.nets.resnet import ResNet
+from sciresdiff.nets.rird import RIRD
+from sciresdiff.nets.rrdb import RRDB
+from sciresdiff.nets.srcnn import SRCNN
+from sciresdiff.nets.twobranch import TwoBranch
 from sciresdiff.nets.unet import UNet
 
-BACKBONES: dict[str, Callable[[int, int, int, int], nn.Module]] = {"resnet": ResNet, "unet": UNet}
+BACKBONES: dict[str, Callable[[int, int, int, int], nn.Module]] = {
+    "resnet": ResNet,
+    "unet": UNet,
+    "srcnn": SRCNN,
+    "edsr": EDSR,
+    "rrdb": RRDB,
+    "rird": RIRD,
+    "nafnet": NAFNet,
+    "freq": Freq,
+    "two-branch": TwoBranch,
+}

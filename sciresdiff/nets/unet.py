@@ -28,8 +28,10 @@ class UNet(nn.Module):
         self.left = nn.ModuleList([nn.Sequential(*[Block(c) for _ in range(depth)]) for c in widths])
         self.right = nn.ModuleList([nn.Sequential(*[Block(c) for _ in range(depth)]) for c in widths[:-1]])
         self.tail = zeroed(nn.Conv2d(width, outputs, 3, padding=1))
-        # convolutions of each level count in pixels of that level; the strides add at most 4
-        self.receptive_px = 2 + 4 * depth + 1 + 2 * (4 * depth + 1) + 4 * 2 * depth + 4
+        self.receptive_px = 2 * depth
+        for _ in self.down:  # r cells of the coarser level reach 2 r + 1 pixels of the finer one
+            self.receptive_px = 2 * self.receptive_px + 1 + 4 * depth + 1
+        self.receptive_px += 2
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, h, w) to (B, outputs, h, w); h and w are padded to multiples of 4 inside."""
