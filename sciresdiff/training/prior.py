@@ -46,6 +46,8 @@ class TrainOptions:
     prior: str | None = None
     """The prior that a refiner is trained for."""
     method: str = "sciresdiff"
+    calibrate: bool = True
+    """Whether a refiner's training ends with the calibration of ERR and TRUST on simulated frames."""
 
 
 def fine_scale(estimate: Tensor, data: Data) -> Tensor:

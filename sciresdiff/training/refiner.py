@@ -122,6 +122,8 @@ def train(options: TrainOptions, say: Say) -> Path:
         snapshot,
         say,
     )
+    if not options.calibrate:
+        return output
     say("calibrating ERR and TRUST on simulated frames")
     model = calibrated_card(load(str(output)).to(device), recipe, options.seed + 15_859)
     save(trusted_card(model, recipe, options.seed + 23_788), output)
