@@ -39,7 +39,12 @@ def test_the_default_comes_first_and_is_four_steps_around_the_prior() -> None:
     assert {"sciresdiff", "resshift", "resshift-4", "upsr", "ddpm", "ddim"} <= set(names())
     m = load("sciresdiff")
     assert (m.anchor, m.weight, m.prediction, m.hooks, m.solver, m.eta) == (
-        "prior", "scale", "x0", ("consistency",), "ancestral", 1.0
+        "prior",
+        "scale",
+        "x0",
+        ("consistency",),
+        "ancestral",
+        1.0,
     )
     assert m.path().T == m.training_path().T == 4
 
@@ -58,7 +63,21 @@ def sqrt_eta(name: str) -> list[float]:
 
 def test_published_schedules() -> None:
     assert sqrt_eta("resshift") == [
-        0.02, 0.1172, 0.1763, 0.2336, 0.2916, 0.351, 0.4124, 0.4759, 0.5417, 0.6099, 0.6807, 0.754, 0.83, 0.9086, 0.99
+        0.02,
+        0.1172,
+        0.1763,
+        0.2336,
+        0.2916,
+        0.351,
+        0.4124,
+        0.4759,
+        0.5417,
+        0.6099,
+        0.6807,
+        0.754,
+        0.83,
+        0.9086,
+        0.99,
     ]
     assert sqrt_eta("resshift-4") == [0.1, 0.5201, 0.7614, 0.99]
     assert sqrt_eta("upsr") == [0.0316, 0.43, 0.6339, 0.8166, 0.99]
@@ -135,6 +154,42 @@ def test_the_weighted_form_is_the_plain_one_in_units_of_the_scale() -> None:
         assert torch.allclose(weighted, anchor + weight * plain, rtol=1e-9, atol=1e-9)  # rounding over a = 0.006
 
 
+def test_a_card_of_the_first_version_loads_unchanged() -> None:
+    old = {
+        "name": "old",
+        "about": "",
+        "space": "pixel-unshuffle",
+        "anchor": "prior",
+        "prediction": "x0",
+        "start": "noise",
+        "hooks": ["consistency"],
+        "loss": "huber",
+        "path": {"schedule": "resshift", "T": 4, "kappa": 1.0},
+        "weight": {"name": "scale"},
+        "solver": {"name": "ancestral", "eta": 1.0, "grid": "time"},
+    }
+    m = Method.from_dict(old)
+    assert (m.space, m.start, m.hooks, m.params, m.backbone, m.conditions, m.distil) == (
+        "pixel-unshuffle",
+        "noise",
+        ("consistency",),
+        {"T": 4, "kappa": 1.0},
+        "",
+        (),
+        "",
+    )
+    assert Method.from_dict(json.loads(json.dumps(m.to_dict()))) == m
+
+
+def test_a_method_brings_its_network_and_an_option_overrides_it() -> None:
+    m = Method.from_dict({"backbone": "unet"}, "mine.toml")
+    assert (m.network(), m.network("resnet"), Method("plain").network()) == ("unet", "resnet", "resnet")
+    with pytest.raises(UsageError, match="--backbone: backbone = 'resnett'; allowed are .*; nearest: resnet"):
+        m.network("resnett")
+    with pytest.raises(UsageError, match="--method mine.toml: backbone = 'umet'; allowed are .*nearest: unet"):
+        Method.from_dict({"backbone": "umet"}, "mine.toml").network()
+
+
 def test_steps() -> None:
     m = load("ddim")
     assert (m.path().T, m.path(7).T, m.training_path().T) == (50, 7, 1000)
@@ -163,14 +218,27 @@ def test_every_schedule_goes_with_every_solver(schedule: str, solver: str) -> No
 
 BASE: dict[str, Any] = load("sciresdiff").to_dict()
 WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"spcae": "pixel"}, "unknown key 'spcae'; allowed are name, about, space"),
-    ({"space": "latent"}, "space = 'latent'; allowed are pixel, pixel-unshuffle"),
+    ({"spcae": "pixel"}, "unknown key 'spcae'; allowed are name, about, .*; nearest: space"),
+    ({"space": "wavelet"}, "space = 'wavelet'; allowed are pixel, pixel-unshuffle"),
+    ({"space": {"name": "pixel", "gain": 2}}, r"unknown \[space\] key 'gain'; allowed are none but its name"),
+    ({"space": {"name": "residual", "gain": "2"}}, r"\[space\] gain = '2'; allowed is a number"),
+    ({"space": {"name": "residual", "base": "down"}}, r"\[space\] base = 'down'; allowed are up, prior"),
     ({"anchor": 3}, "anchor = 3; allowed are zero, up, prior"),
     ({"prediction": "score"}, "prediction = 'score'; allowed are x0, eps"),
     ({"start": "middle"}, "start = 'middle'; allowed are noise, anchor"),
+    ({"start": "anchor"}, "start = 'anchor' needs a path that ends without noise"),
+    ({"start": {"name": "sdedit", "t0": 0}}, r"\[start\] t0 = 0 needs a share of the path, above 0 up to 1"),
+    ({"start": {"name": "sdedit", "t0": 1.5}}, r"\[start\] t0 = 1.5 needs a share"),
+    ({"backbone": 3}, "backbone = 3; allowed is a text"),
+    ({"conditions": ["psf"]}, "conditions = 'psf'; allowed are frequency, snr"),
+    ({"hooks": ["clip", "clip"]}, "names one twice"),
+    ({"hooks": ["clip"], "hook": {"clip_limit": "3"}}, r"\[hook\] clip_limit = '3'; allowed is a number"),
+    ({"hook": {"clip_limit": 3.0}}, r"unknown \[hook\] key 'clip_limit'; allowed are none"),
+    ({"distil": {"kind": "two-step"}}, r"\[distil\] kind = 'two-step'; allowed are .*; nearest: one-step"),
+    ({"distil": "one-step"}, r"distil = 'one-step' is not a table; write \[distil\], then kind"),
     ({"loss": "lpips"}, "loss = 'lpips'; allowed are mse, l1, huber"),
     ({"hooks": "consistency"}, "hooks = 'consistency' is not a list"),
-    ({"hooks": ["clip"]}, "hooks = 'clip'; allowed are consistency"),
+    ({"hooks": ["clap"]}, "hooks = 'clap'; allowed are consistency, .*nearest: clip"),
     ({"path": "resshift"}, r"path = 'resshift' is not a table; write \[path\], then schedule"),
     ({"path": {"schedule": "sub-vp"}}, r"\[path\] schedule = 'sub-vp'; allowed are resshift"),
     ({"path": {"schedule": "resshift", "kapa": 1}}, r"unknown \[path\] key 'kapa'; allowed are T, power, kappa"),
@@ -214,7 +282,9 @@ def test_a_file_of_ones_own(tmp_path: File) -> None:
     file.write_text("prediction = ")
     with pytest.raises(UsageError, match=r"--method: .*mine.toml is not a TOML file"):
         load(file)
-    with pytest.raises(UsageError, match="--method: no method or file 'resshfit'; methods are sciresdiff, ddim"):
+    with pytest.raises(
+        UsageError, match="--method: no method or file 'resshfit'; methods are sciresdiff, .*; nearest: resshift"
+    ):
         load("resshfit")
 
 

@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-import inspect
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path as File
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from sciresdiff.diffusion.path import SCHEDULES, Grid, Path, marginal, subset
-from sciresdiff.diffusion.prediction import LOSSES, PREDICTIONS
-from sciresdiff.diffusion.solvers import ETAS, SOLVERS, Denoise, Hook, Noise
+from sciresdiff.diffusion import method_file
+from sciresdiff.diffusion.method_file import ANCHORS, CONDITIONS, HOOKS, SPACES, STARTS
+from sciresdiff.diffusion.path import SCHEDULES, Path, marginal, subset
+from sciresdiff.diffusion.prediction import PREDICTIONS
+from sciresdiff.diffusion.solvers import SOLVERS, Denoise, Hook, Noise
 from sciresdiff.diffusion.weight import WEIGHTS
 from sciresdiff.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-SPACES = ("pixel", "pixel-unshuffle")
-ANCHORS = ("zero", "up", "prior")
-STARTS = ("noise", "anchor")
-HOOKS = ("consistency",)
-TABLES: dict[str, tuple[str, ...]] = {
-    "path": ("schedule", "params"),
-    "weight": ("weight", "weight_params"),
-    "solver": ("solver", "steps", "eta", "grid"),
-}
-"""Tables of a method file, and the fields of `Method` that they hold."""
-HEADS = {"path": "schedule", "weight": "name", "solver": "name"}
-"""The key of a table that names the function."""
+__all__ = ["ANCHORS", "CONDITIONS", "HOOKS", "SPACES", "STARTS", "Method", "load", "names", "sample", "train_pair"]
 
 
 @dataclass(frozen=True)
@@ -43,15 +31,23 @@ class Method:
     about: str = ""
     """One line: whose method, and what differs from the paper."""
     space: str = "pixel-unshuffle"
-    """What the network sees: ``pixel``, or ``pixel-unshuffle`` (fine pixels as channels of the coarse grid)."""
+    """What is diffused, a name of SPACES."""
+    space_params: Mapping[str, Any] = field(default_factory=dict)
     anchor: str = "prior"
     """mu: ``zero``, the interpolated frame (``up``) or the ``prior``'s mean."""
     prediction: str = "x0"
     start: str = "noise"
-    """``noise``: (a + b) mu + s w eps at the last index; ``anchor``: the same without noise."""
+    """``noise``: (a + b) mu + s w eps at the last index; ``anchor``: the same without noise, for paths that end
+    there; ``sdedit``: the path is entered at the share t0 of it, at a prior + b mu + s w eps."""
+    start_params: Mapping[str, Any] = field(default_factory=dict)
     hooks: tuple[str, ...] = ()
-    """What is done to every estimate of the clean image, in order; the physics supplies it."""
+    """What is done to every estimate of the clean image, in order, names of HOOKS; the physics supplies it."""
+    hook_params: Mapping[str, Any] = field(default_factory=dict)
     loss: str = "mse"
+    backbone: str = ""
+    """The network that the method brings, a name of BACKBONES; empty: whichever is usual."""
+    conditions: tuple[str, ...] = ()
+    """What the network sees beside what all of them see, names of CONDITIONS."""
     schedule: str = "resshift"
     params: Mapping[str, float] = field(default_factory=dict)
     """Arguments of the schedule."""
@@ -63,6 +59,11 @@ class Method:
     eta: float = 1.0
     grid: str = "time"
     """Which indices of the path fewer steps use, see `path.subset`."""
+    solver_params: Mapping[str, float] = field(default_factory=dict)
+    """Further numbers that the solver takes."""
+    distil: str = ""
+    """How a student is taught by a trained model, a name of DISTILS; empty: it is not."""
+    distil_params: Mapping[str, Any] = field(default_factory=dict)
 
     def training_path(self) -> Path:
         """The whole path, whose every index the network learns."""
@@ -87,18 +88,22 @@ class Method:
         """mu of the prior's mean and the interpolated frame, both (..., Y, X)."""
         return {"zero": 0 * prior, "up": up, "prior": prior}[self.anchor]
 
+    def network(self, asked: str = "", usual: str = "resnet") -> str:
+        """The backbone's name: the one asked for, else the method's, else the usual one.
+
+        Raises
+        ------
+        UsageError : there is no such network.
+        """
+        from sciresdiff.nets import BACKBONES
+
+        name = asked or self.backbone or usual
+        method_file.one_of("--backbone" if asked else f"--method {self.name}", "backbone", name, BACKBONES)
+        return name
+
     def to_dict(self) -> dict[str, Any]:
         """Nested like the file; JSON-able."""
-        grouped = {name for names in TABLES.values() for name in names}
-        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in grouped}
-        plain["hooks"] = list(self.hooks)
-        solver = {"name": self.solver, "steps": self.steps, "eta": self.eta, "grid": self.grid}
-        return {
-            **plain,
-            "path": {"schedule": self.schedule, **self.params},
-            "weight": {"name": self.weight, **self.weight_params},
-            "solver": {key: value for key, value in solver.items() if value is not None},
-        }
+        return method_file.record_of(self)
 
     @staticmethod
     def from_dict(record: Mapping[str, Any], source: str = "method") -> Method:
@@ -113,122 +118,9 @@ class Method:
         UsageError : an unknown key or value, or values that do not go together; it names the file, the key and what is
             allowed.
         """
-        _known(source, "key", record, [*(f.name for f in fields(Method) if not _grouped(f.name)), *TABLES])
-        tables = {name: _table(source, name, record.get(name, {})) for name in TABLES}
-        solver = tables["solver"]
-        _known(source, "[solver] key", solver, ["name", "steps", "eta", "grid"])
-        name = solver.get("name", "ancestral")
-        _one_of(source, "[solver] name", name, SOLVERS)
-        plain = {key: value for key, value in record.items() if key not in TABLES}
-        method = Method(
-            **{"name": source, **plain, "hooks": _listed(source, record)},
-            schedule=tables["path"].pop("schedule", "resshift"),
-            params=tables["path"],
-            weight=tables["weight"].pop("name", "scale"),
-            weight_params=tables["weight"],
-            solver=name,
-            steps=solver.get("steps"),
-            eta=solver.get("eta", ETAS[name][0]),
-            grid=solver.get("grid", "time"),
-        )
-        _check_names(method, source)
-        _check_together(method, source)
+        method = Method(**method_file.read(record, source))
+        method_file.check_together(method, source)
         return method
-
-
-def _grouped(name: str) -> bool:
-    """Whether a field lives in a table of the file."""
-    return any(name in names for names in TABLES.values())
-
-
-def _table(source: str, name: str, value: Any) -> dict[str, Any]:
-    """A copy of a table of the file."""
-    if not isinstance(value, Mapping):
-        raise UsageError(f"{source}: {name} = {value!r} is not a table; write [{name}], then {HEADS[name]} = ...")
-    return dict(value)
-
-
-def _listed(source: str, record: Mapping[str, Any]) -> tuple[str, ...]:
-    """The hooks, which have to be a list."""
-    hooks = record.get("hooks", [])
-    if isinstance(hooks, str) or not isinstance(hooks, Sequence):
-        raise UsageError(f"{source}: hooks = {hooks!r} is not a list; write hooks = [\"consistency\"] or []")
-    return tuple(hooks)
-
-
-def _known(source: str, what: str, given: Mapping[str, Any], allowed: Sequence[str]) -> None:
-    """Refuse keys that nothing reads."""
-    for key in given:
-        if key not in allowed:
-            raise UsageError(f"{source}: unknown {what} {key!r}; allowed are {', '.join(allowed)}")
-
-
-def _one_of(source: str, key: str, value: Any, allowed: Any) -> None:
-    """Refuse a name that stands for nothing."""
-    if not isinstance(value, str) or value not in allowed:
-        raise UsageError(f"{source}: {key} = {value!r}; allowed are {', '.join(allowed)}")
-
-
-def _number(source: str, key: str, value: Any, whole: bool = False) -> None:
-    """Refuse what is not a finite number, or not a whole one where that is needed."""
-    number = isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
-    if not number or (whole and (not isinstance(value, int) or value < 1)):
-        raise UsageError(f"{source}: {key} = {value!r}; allowed is a {'whole number from 1' if whole else 'number'}")
-
-
-def _arguments(source: str, key: str, function: Callable[..., Any], given: Mapping[str, Any]) -> None:
-    """Refuse arguments that a schedule or weight does not have."""
-    names = [n for n, p in inspect.signature(function).parameters.items() if p.default is not inspect.Parameter.empty]
-    _known(source, f"{key} key", given, names or ["none but its name"])
-    for name, value in given.items():
-        _number(source, f"{key} {name}", value, whole=name == "T")
-
-
-def _check_names(m: Method, source: str) -> None:
-    """Every value by itself."""
-    allowed: dict[str, Any] = {
-        "space": SPACES, "anchor": ANCHORS, "prediction": PREDICTIONS, "start": STARTS, "loss": LOSSES,
-    }
-    for key, values in allowed.items():
-        _one_of(source, key, getattr(m, key), values)
-    for hook in m.hooks:
-        _one_of(source, "hooks", hook, HOOKS)
-    _one_of(source, "[path] schedule", m.schedule, SCHEDULES)
-    _one_of(source, "[weight] name", m.weight, WEIGHTS)
-    _one_of(source, "[solver] grid", m.grid, get_args(Grid))
-    _arguments(source, "[path]", SCHEDULES[m.schedule], m.params)
-    _arguments(source, "[weight]", WEIGHTS[m.weight], m.weight_params)
-    if m.steps is not None:
-        _number(source, "[solver] steps", m.steps, whole=True)
-    _number(source, "[solver] eta", m.eta)
-    low, high = ETAS[m.solver]
-    if not low <= m.eta <= high:
-        some = f"{low:g}" if low == high else f"{low:g} to {high:g}"
-        raise UsageError(f"{source}: [solver] eta = {m.eta}; allowed for {m.solver} is {some}")
-
-
-def _check_together(m: Method, source: str) -> None:
-    """What only the whole can tell: the path is usable, and the prediction can be undone on it."""
-    try:
-        with np.errstate(all="ignore"):
-            path = m.training_path()
-    except (ValueError, ArithmeticError) as error:
-        raise UsageError(f"{source}: [path] {dict(m.params)} gives no {m.schedule} path: {error}") from None
-    if m.steps is not None and m.steps > path.T:
-        raise UsageError(f"{source}: [solver] steps = {m.steps}; the path allows 1 to {path.T}")
-    if m.grid != "time" and not (path.s[1:] * path.a[1:] > 0).any():
-        raise UsageError(f"{source}: [solver] grid = {m.grid!r}; a path without noise allows only time")
-    reasons = {
-        "eps": (path.a[-1] > 0, "a path whose last index keeps some of the image"),
-        "eps_scale": (path.a[-1] > 0, "a path whose last index keeps some of the image"),
-        "v": (np.allclose(path.a**2 + path.s**2, 1, atol=1e-9), "a variance-preserving path, a^2 + s^2 = 1"),
-        "flow": (np.allclose(path.a + path.s, 1, atol=1e-9), "a straight path, a + s = 1"),
-        "bridge": (m.schedule == "bridge", "schedule bridge"),
-        "edm": (not path.b.any(), "a path without an anchor, b = 0"),
-    }
-    possible, needs = reasons.get(m.prediction, (True, ""))
-    if not possible:
-        raise UsageError(f"{source}: prediction = {m.prediction!r} needs {needs}; schedule {m.schedule} allows x0")
 
 
 def _folder() -> Any:
@@ -253,7 +145,8 @@ def load(name_or_path: str | File) -> Method:
     inside = text in names()
     file = _folder() / f"{text}.toml" if inside else File(text)
     if not file.is_file():
-        raise UsageError(f"--method: no method or file {text!r}; methods are {', '.join(names())}, or a .toml file")
+        some = f"methods are {', '.join(names())}, or a .toml file{method_file.nearest(text, names())}"
+        raise UsageError(f"--method: no method or file {text!r}; {some}")
     try:
         record = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -263,7 +156,12 @@ def load(name_or_path: str | File) -> Method:
 
 
 def sample(
-    method: Method, denoise: Denoise, mu: Tensor, w: Tensor, noise: Noise, steps: int | None = None,
+    method: Method,
+    denoise: Denoise,
+    mu: Tensor,
+    w: Tensor,
+    noise: Noise,
+    steps: int | None = None,
     hooks: Sequence[Hook] = (),
 ) -> Tensor:
     """One draw: start, solver and hooks of a method put together.
@@ -288,8 +186,8 @@ def sample(
     x = (p.a + p.b) * mu
     if method.start == "noise" and p.s > 0:
         x = x + p.s * (w * noise(path.T))
-    times = range(path.T, -1, -1)
-    return SOLVERS[method.solver](path, denoise, x, mu, w, noise, times=times, eta=method.eta, hooks=hooks)
+    options = {"times": range(path.T, -1, -1), "eta": method.eta, "hooks": hooks, **method.solver_params}
+    return SOLVERS[method.solver](path, denoise, x, mu, w, noise, **options)
 
 
 def train_pair(

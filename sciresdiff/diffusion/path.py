@@ -208,9 +208,7 @@ def linear_flow(T: int = 20) -> Path:
     return _path(1 - s, 0 * s, s)
 
 
-def edm(
-    T: int = 18, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0, sd: float = 0.5
-) -> Path:
+def edm(T: int = 18, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0, sd: float = 0.5) -> Path:
     """a = 1, s = sigma with sigma^(1/rho) linear in the index (Karras et al. 2022); sd is that of the data."""
     s = np.linspace(sigma_min ** (1 / rho), sigma_max ** (1 / rho), T) ** rho if T > 1 else np.array([sigma_max])
     return _path(np.ones(T), np.zeros(T), s, sd=sd)

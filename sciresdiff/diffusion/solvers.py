@@ -215,3 +215,5 @@ ETAS: dict[str, tuple[float, float]] = {
     "dpmpp2m": (0.0, 1.0),
 }
 """Smallest and largest eta of every solver; without one in a method file the smallest is taken."""
+NEEDS_DISTIL: dict[str, str] = {}
+"""Solvers that only a distilled model can be run with, and how it is taught."""

@@ -35,3 +35,5 @@ def upsr(prior: Tensor, scale: Tensor, up: Tensor, floor: float = 0.4, knee: flo
 
 WEIGHTS: dict[str, Callable[..., Tensor]] = {"ones": ones, "scale": scale_of_prior, "upsr": upsr}
 """(prior, scale, up) -> w, all (..., Y, X)."""
+DYNAMIC: tuple[str, ...] = ()
+"""Weights that change on the way back."""
