@@ -17,7 +17,9 @@ from torch import Tensor
 
 from sciresdiff.diffusion.method import Method
 from sciresdiff.errors import InputError, UsageError
+from sciresdiff.nets.published import LIBRARY, MisfitError
 from sciresdiff.prior import Prior, PriorConfig
+from sciresdiff.published import Published, PublishedConfig
 from sciresdiff.refiner import Refiner, RefinerConfig
 
 FORMAT = 1
@@ -143,18 +145,30 @@ def load(name: str) -> Model:
     """
     path = located(name)
     card = read_card(path)
-    prior = Prior(PriorConfig(**card["prior"]))
+    with safe_open(path, "pt") as file:
+        weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    try:
+        prior = prior_of(card["prior"], weights)
+    except MisfitError as error:
+        raise InputError(f"--model: {path} {error}") from None
     refiner = Refiner(RefinerConfig(**card["refiner"])) if card["refiner"] else None
     method = Method.from_dict(card["method"]) if card["method"] else None
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
     model = Model(prior, refiner, method, card, digest)
-    with safe_open(path, "pt") as file:
-        weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
     try:
         fill(model, weights)
     except RuntimeError as error:
         raise InputError(f"--model: the weights in {path} do not fit its card ({str(error).splitlines()[0]})") from None
     return model.to(torch.device("cpu"))
+
+
+def prior_of(card: dict[str, Any], weights: dict[str, Tensor]) -> Prior:
+    """The prior that a card describes, not filled yet: trained here, or by others (kind ``published``)."""
+    if card.get("kind") != "published":
+        return Prior(PriorConfig(**card))
+    config, start = PublishedConfig(**card), "prior.stages.0.net.net."
+    inside = {k.removeprefix(start): v for k, v in weights.items() if k.startswith(start)}
+    return Published(config, inside if config.backbone == LIBRARY else None)
 
 
 def fill(model: Model, weights: dict[str, Tensor]) -> None:

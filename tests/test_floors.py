@@ -18,7 +18,7 @@ FLOORS = (
     ("physics", "nets"),
     ("diffusion", "tiling"),
     ("prior", "checks"),
-    ("refiner",),
+    ("refiner", "published"),
     ("model",),
     ("restore",),
     ("report", "trust"),

@@ -92,11 +92,11 @@ def train_refiner(
     The same command run again goes on where it stopped. A log of one JSON line per interval lies beside the model.
     """
     values = dict(locals())
-    from sciresdiff.model import located, read_card
     from sciresdiff.training import prior as settings
     from sciresdiff.training import refiner as job
+    from sciresdiff.training.published import scale_of
 
-    values.update(scale=read_card(located(prior))["prior"]["scale"])
+    values.update(scale=scale_of(prior))
     _train(values, settings.TrainOptions, job.train)
 
 

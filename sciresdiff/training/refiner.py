@@ -22,6 +22,7 @@ from sciresdiff.training.calibrate import calibrated_card
 from sciresdiff.training.data import Ahead, Batch, Pairs
 from sciresdiff.training.loop import Run, Say, State, fit, in_hardware, quick
 from sciresdiff.training.prior import TrainOptions, provenance, real_images, recipe_of, state_file
+from sciresdiff.training.published import base_model
 from sciresdiff.training.trust import trusted_card
 
 WIDTHS = {"tiny": {"width": 16, "depth": 1}, "small": {"width": 32, "depth": 3}, "base": {"width": 48, "depth": 4}}
@@ -88,9 +89,7 @@ def train(options: TrainOptions, say: Say) -> Path:
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
-    base = load(options.prior).to(device)
-    if base.scale != options.scale:
-        raise UsageError(f"--scale {options.scale}: the prior {options.prior} has scale {base.scale}; give that one")
+    base = base_model(options, say).to(device)
     method = methods.load(options.method)
     options = replace(options, kind=str(base.card["kind"]))
     recipe, loop = recipe_of(options)
