@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sciresdiff.diffusion.losses import LOSSES as LOSSES
 from sciresdiff.diffusion.path import Level
 
 if TYPE_CHECKING:
@@ -92,14 +93,3 @@ PREDICTIONS: dict[str, Prediction] = {
 }
 """x0; eps (DDPM); eps_scale = n (an option of ResShift); v = a n - s x_0, where a^2 + s^2 = 1; flow = n - x_0, where
 a + s = 1; bridge = (x_t - x_0) / sigma_t (I2SB); residual = mu - x_0; edm = F of Karras et al."""
-
-
-def _huber(error: Tensor) -> Tensor:
-    """e^2 / 2 up to 3, from there linear."""
-    size = error.abs()
-    near = size.clamp_max(3.0)
-    return near * (size - near / 2)
-
-
-LOSSES: dict[str, Callable[[Any], Any]] = {"mse": lambda e: e * e, "l1": lambda e: e.abs(), "huber": _huber}
-"""Element-wise losses of an error; **l1 learns a median and loses the flux of a skewed posterior**."""
