@@ -3,6 +3,7 @@
 # make lint        ruff and mypy
 # make bench       time a restoration beside Richardson-Lucy
 # make bench-quality  every method on every frame, one table      (DATA=folder of frames, FRAMES=list.toml, OUT=folder)
+# make bench-methods  train and score every method and backbone   (DATA=folder of real frames, MINUTES=10 of each)
 # make quality     measure all figures of docs/benchmarks.md       (DATA=folder of real frames)
 # make judges      which check catches which planted defect, false alarms, the trust mask  (half an hour)
 # make docs        write docs/cli.md and docs/checks.md from the package
@@ -21,7 +22,7 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 pytho
 export OMP_NUM_THREADS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: demo test lint bench bench-quality quality judges docs clean help
+.PHONY: demo test lint bench bench-quality bench-methods quality judges docs clean help
 
 demo: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash docs/demo.sh
@@ -40,6 +41,9 @@ bench-quality: $(STAMP)
 	$(BIN)/python docs/quality.py $(or $(DATA),$(error make bench-quality needs DATA=folder of frames)) --only frames \
 		$(if $(FRAMES),--frames $(FRAMES)) $(if $(OUT),--out $(OUT)) $(ARGS)
 
+bench-methods: $(STAMP)
+	$(BIN)/python docs/bench_methods.py $(DATA) --minutes $(or $(MINUTES),10) $(ARGS)
+
 quality: $(STAMP)
 	$(BIN)/python docs/quality.py $(or $(DATA),$(error make quality needs DATA=folder of real frames))
 
@@ -54,7 +58,7 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -12
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -13
 
 # uv does not read pip's find-links, so they are handed over.
 $(STAMP): pyproject.toml constraints.txt

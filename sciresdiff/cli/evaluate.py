@@ -50,7 +50,8 @@ Baselines = Annotated[
     typer.Option(
         metavar="LIST",
         rich_help_panel=o.CHECKS,
-        help="Classical methods to stand beside: bicubic, lanczos, richardson-lucy, or none.",
+        help="Classical methods to stand beside: bicubic, lanczos, wiener, richardson-lucy (also -10, -60, -best, "
+        "-accelerated, -accelerated-best), or none.",
     ),
 ]
 Probe = Annotated[
