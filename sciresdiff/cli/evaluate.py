@@ -50,7 +50,7 @@ Baselines = Annotated[
     typer.Option(
         metavar="LIST",
         rich_help_panel=o.CHECKS,
-        help="Classical methods to stand beside: bicubic, lanczos, wiener, richardson-lucy (also -10, -60, -best, "
+        help="Classical methods to stand beside: bicubic, lanczos, wiener, richardson-lucy (also -10, -60, "
         "-accelerated, -accelerated-best), or none.",
     ),
 ]
