@@ -22,7 +22,14 @@ Stages = Annotated[
     ),
 ]
 PriorPath = Annotated[
-    str, typer.Option("--prior", metavar="PRIOR", rich_help_panel=o.TRAINING, help="The prior that it refines.")
+    str,
+    typer.Option(
+        "--prior",
+        metavar="PRIOR",
+        rich_help_panel=o.TRAINING,
+        help="The prior that it refines: a model of train-prior, or published weights (.pth, .safetensors) of ESRGAN,"
+        " SwinIR, EDSR.",
+    ),
 ]
 Method = Annotated[
     str,
