@@ -11,9 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sciresdiff.diffusion.path import SCHEDULES, Path, marginal, subset
-from sciresdiff.diffusion.prediction import LOSSES, PREDICTIONS, c_in
-from sciresdiff.diffusion.solvers import SOLVERS, added_noise, carry, posterior_carry, step
+from sciresdiff.diffusion.losses import LOSSES
+from sciresdiff.diffusion.path import Path, marginal, subset
+from sciresdiff.diffusion.prediction import PREDICTIONS, c_in
+from sciresdiff.diffusion.schedule import SCHEDULES
+from sciresdiff.diffusion.solvers import SOLVERS
+from sciresdiff.diffusion.step import Task, added_noise, carry, posterior_carry, step
 from sciresdiff.diffusion.weight import WEIGHTS
 from sciresdiff.errors import UsageError
 
@@ -184,8 +187,13 @@ def answer(x: Array | Tensor, t: int) -> Array | Tensor:
 
 def solved(name: str, path: Path, x_T: Array, anchor: Array = ZERO, weight: Array = ONE, **options: float) -> Array:
     """The package's solver on `answer`."""
-    images = (torch.from_numpy(v) for v in (x_T, anchor, weight))
-    return SOLVERS[name](path, answer, *images, no_noise, times=range(path.T, -1, -1), **options).numpy()
+    x, anchor_, weight_ = (torch.from_numpy(v) for v in (x_T, anchor, weight))
+    return SOLVERS[name](Task(path, answer, anchor_, weight_, no_noise, falling(path)), x, **options).numpy()
+
+
+def falling(path: Path) -> range:
+    """Every index, the noisiest first."""
+    return range(path.T, -1, -1)
 
 
 def no_noise(t: int) -> Tensor:
@@ -248,9 +256,8 @@ def test_dpm_solver_pp_sde_2m() -> None:
             q = math.log(sigma[t + 1] / sigma[t]) / h
             new = new + 0.5 * (1 - math.exp(-2 * h)) / q * (now - before)
         x, before = new + sigma[t - 1] * math.sqrt(1 - math.exp(-2 * h)) * draws[t - 1], now
-    images = (torch.from_numpy(v) for v in (80 * eps, ZERO, ONE))
-    noise = torch.from_numpy(draws)
-    done = SOLVERS["dpmpp2m"](path, answer, *images, lambda t: noise[t], times=range(8, -1, -1), eta=1.0)
+    x_T, zero, one, noise = (torch.from_numpy(v) for v in (80 * eps, ZERO, ONE, draws))
+    done = SOLVERS["dpmpp2m"](Task(path, answer, zero, one, lambda t: noise[t], falling(path)), x_T, eta=1.0)
     close(done.numpy(), answer(x, 1))
 
 
@@ -273,9 +280,8 @@ def test_order_on_the_exact_gaussian_denoiser(name: str, order: int) -> None:
         path = even(T)
         one = torch.ones(1, 1, 1, 1, dtype=torch.float64)
         exact = float(path.s[0] + sd / math.hypot(path.a[-1] * sd, path.s[-1]))
-        done = SOLVERS[name](
-            path, gaussian_denoiser(path, sd), one, 0 * one, one, no_noise, times=range(T, -1, -1), eta=0.0
-        )
+        task = Task(path, gaussian_denoiser(path, sd), 0 * one, one, no_noise, falling(path))
+        done = SOLVERS[name](task, one, eta=0.0)
         errors.append(abs(float(done) / exact - 1))
     assert abs(math.log2(errors[0] / errors[1]) - order) < 0.35  # the next order is 1/40 to 1/10 of the leading error
     assert errors[1] < (0.05 if order == 1 else 0.005)  # C h^order with h = 0.15 and C of order 1/3
@@ -297,7 +303,7 @@ def test_carry_lies_between_nothing_and_the_deterministic_step(name: str, path: 
                 assert added_noise(path, t, r, carry(path, t, r, 0.0)) <= 1e-6 * path.s[r]  # rounding under a root
 
 
-@pytest.mark.parametrize("solver", ["euler", "ddim", "heun", "plms", "dpmpp2m"])
+@pytest.mark.parametrize("solver", ["euler", "ddim", "heun", "plms", "pndm", "dpmpp2m"])
 @pytest.mark.parametrize(("name", "path"), ALL, ids=[name for name, _ in ALL])
 def test_with_the_truth_as_estimate_the_state_stays_on_the_path(name: str, path: Path, solver: str) -> None:
     path = subset(path, min(path.T, 12))
@@ -305,11 +311,12 @@ def test_with_the_truth_as_estimate_the_state_stays_on_the_path(name: str, path:
     seen = []
 
     def denoise(x: Tensor, t: int) -> Tensor:
-        seen.append((x - marginal(path, t, truth, anchor, weight, noise)).abs().max() / (1 + path.s[t]))
+        p = path.at(t)
+        seen.append((x - p.a * truth - p.b * anchor - p.s * weight * noise).abs().max() / (1 + p.s))
         return truth
 
     x_T = marginal(path, path.T, truth, anchor, weight, noise)
-    done = SOLVERS[solver](path, denoise, x_T, anchor, weight, lambda t: noise, times=range(path.T, -1, -1), eta=0.0)
+    done = SOLVERS[solver](Task(path, denoise, anchor, weight, lambda t: noise, falling(path)), x_T, eta=0.0)
     assert torch.equal(done, truth)
     assert max(seen) < 1e-9  # rounding, times 1/a = 160 at the noisy end of some paths
 
@@ -333,8 +340,7 @@ def test_draws_from_the_exact_posterior_keep_the_variance_of_the_path(name: str,
 
     one = torch.ones(1, 1, 1, n, dtype=torch.float64)
     x_T = float(path.a[-1]) * sd * normal() + float(path.s[-1]) * normal()
-    times = range(path.T, -1, -1)
-    done = SOLVERS["ddim"](path, denoise, x_T, 0 * one, one, lambda t: normal(), times=times, eta=eta)
+    done = SOLVERS["ddim"](Task(path, denoise, 0 * one, one, lambda t: normal(), falling(path)), x_T, eta=eta)
     at.append((float(done.var()), sd**2))
     for measured, expected in at:
         assert measured == pytest.approx(expected, rel=5 * math.sqrt(2 / n), abs=1e-12)  # 5 sigma of a variance of n
@@ -400,8 +406,10 @@ def test_weights() -> None:
 def test_subset_keeps_both_ends_and_takes_distinct_indices(name: str, path: Path, grid: str) -> None:
     for steps in (1, 2, 3, path.T // 2, path.T - 1, path.T):
         part = subset(path, steps, grid)  # type: ignore[arg-type]
-        index = [int(np.flatnonzero((path.b == b) & (path.a == a) & (path.s == s))[0])
-                 for a, b, s in zip(part.a, part.b, part.s, strict=True)]
+        index = [
+            int(np.flatnonzero((path.b == b) & (path.a == a) & (path.s == s))[0])
+            for a, b, s in zip(part.a, part.b, part.s, strict=True)
+        ]
         assert len(index) == steps + 1 and index[0] == 0 and index[-1] == path.T
         assert (np.diff(index) > 0).all()
         assert (part.carry, part.span, part.sd) == (path.carry, path.span, path.sd)

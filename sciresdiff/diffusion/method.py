@@ -7,20 +7,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path as File
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Union
 
 from sciresdiff.diffusion import method_file
 from sciresdiff.diffusion.method_file import ANCHORS, CONDITIONS, HOOKS, SPACES, STARTS
-from sciresdiff.diffusion.path import SCHEDULES, Path, marginal, subset
+from sciresdiff.diffusion.path import Path, marginal, subset
 from sciresdiff.diffusion.prediction import PREDICTIONS
-from sciresdiff.diffusion.solvers import SOLVERS, Denoise, Hook, Noise
-from sciresdiff.diffusion.weight import WEIGHTS
+from sciresdiff.diffusion.schedule import SCHEDULES
+from sciresdiff.diffusion.solvers import SOLVERS
+from sciresdiff.diffusion.step import Denoise, Hook, Noise, Task, Weigh
+from sciresdiff.diffusion.weight import DYNAMIC, WEIGHTS, Staged, staged
 from sciresdiff.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = ["ANCHORS", "CONDITIONS", "HOOKS", "SPACES", "STARTS", "Method", "load", "names", "sample", "train_pair"]
+
+
+Scale = Union["Tensor", Staged, Weigh]
+"""The scale of the noise, and how it changes on the way."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,22 @@ class Method:
     def weigh(self, prior: Tensor, scale: Tensor, up: Tensor) -> Tensor:
         """w of the prior's mean, its scale and the interpolated frame, all (..., Y, X)."""
         return WEIGHTS[self.weight](prior, scale, up, **self.weight_params)
+
+    def staged(
+        self, scale: Tensor, up: Tensor, alpha: Any = None, shift: Any = 0.0, stretch: Any = 1.0
+    ) -> Staged | None:
+        """The w that changes on the way, for `sample` and `train_pair`; None where the method's does not.
+
+        Parameters
+        ----------
+        scale, up : (..., Y, X), the prior's scale in the state's units, the interpolated frame in the image's.
+        alpha : share of the edges, 0..1, perhaps a learned tensor; None: the method's number.
+        shift, stretch : an image is shift + stretch x, with x a state without its decay.
+        """
+        if self.weight not in DYNAMIC:
+            return None
+        numbers = dict(self.weight_params) | ({} if alpha is None else {"alpha": alpha})
+        return staged(scale, up, **numbers, shift=shift, stretch=stretch)
 
     def anchored(self, prior: Tensor, up: Tensor) -> Tensor:
         """mu of the prior's mean and the interpolated frame, both (..., Y, X)."""
@@ -159,19 +181,23 @@ def sample(
     method: Method,
     denoise: Denoise,
     mu: Tensor,
-    w: Tensor,
+    w: Scale,
     noise: Noise,
     steps: int | None = None,
     hooks: Sequence[Hook] = (),
+    prior: Tensor | None = None,
 ) -> Tensor:
     """One draw: start, solver and hooks of a method put together.
 
     Parameters
     ----------
-    denoise : (x_t, t) -> estimate of x_0, with t an index of ``method.path(steps)``.
-    mu, w : (B, C, Y, X), the anchor and the scale of the noise.
+    denoise : (x_t, t) -> estimate of x_0, with t an index of ``method.path(steps)`` (a fraction between two in pndm,
+        and in heun with churn).
+    mu : (B, C, Y, X), the anchor.
+    w : the scale of the noise: a tensor of that shape, `weight.Staged`, or (t, x_t) -> the scale after index t.
     noise : (t) -> unit noise of that shape which enters the state at index t; a pure function of t.
     hooks : what the method's hooks stand for, unless ``denoise`` applies them itself.
+    prior : what the start ``sdedit`` noises, of that shape; None: the anchor.
 
     Returns
     -------
@@ -179,25 +205,34 @@ def sample(
 
     Raises
     ------
-    UsageError : more steps than the path has.
+    UsageError : more steps than the path has; a start at the anchor without any noise to come.
     """
     path = method.path(steps)
-    p = path.at(path.T)
-    x = (p.a + p.b) * mu
-    if method.start == "noise" and p.s > 0:
-        x = x + p.s * (w * noise(path.T))
-    options = {"times": range(path.T, -1, -1), "eta": method.eta, "hooks": hooks, **method.solver_params}
-    return SOLVERS[method.solver](path, denoise, x, mu, w, noise, **options)
+    first = path.T if method.start != "sdedit" else max(1, round(float(method.start_params["t0"]) * path.T))
+    p = path.at(first)
+    x = (p.a + p.b) * mu if method.start != "sdedit" or prior is None else p.a * prior + p.b * mu
+    weigh = w.following(path) if isinstance(w, Staged) else w if callable(w) else None
+    scale = w.w if isinstance(w, Staged) else w(first, x) if callable(w) else w
+    if method.start == "anchor" and path.s.any() and not bool((scale != 0).any()):
+        raise UsageError(
+            f"--method {method.name}: w = 0 everywhere, and the start is the anchor without noise, so that every draw "
+            "would be the same; give another weight"
+        )
+    if method.start != "anchor" and p.s > 0:
+        x = x + p.s * (scale * noise(first))
+    task = Task(path, denoise, mu, scale, noise, range(first, -1, -1), hooks, weigh)
+    return SOLVERS[method.solver](task, x, eta=method.eta, **method.solver_params)
 
 
 def train_pair(
-    method: Method, x0: Tensor, mu: Tensor, w: Tensor, t: int | Tensor, eps: Tensor
+    method: Method, x0: Tensor, mu: Tensor, w: Scale, t: int | Tensor, eps: Tensor
 ) -> tuple[Tensor, Tensor, Any]:
     """What a network sees in training, what it should answer, and the weight of its squared error.
 
     Parameters
     ----------
-    x0, mu, w, eps : (B, C, Y, X) truth, anchor, scale of the noise, unit noise.
+    x0, mu, eps : (B, C, Y, X) truth, anchor, unit noise.
+    w : scale of the noise, as for `sample`; one that changes is taken at t, of a state with its first map.
     t : index of ``method.training_path()``, 1 to T; one, or (B,).
 
     Returns
@@ -206,5 +241,9 @@ def train_pair(
     """
     path = method.training_path()
     p = path.at(t) if isinstance(t, int) else path.at(t, x0)
+    if isinstance(w, Staged):
+        w = w.at(path, t, marginal(path, t, x0, mu, w.w.detach(), eps)).w
+    elif callable(w):
+        w = w(t, (p.a + p.b) * mu)  # type: ignore[arg-type]
     asked = PREDICTIONS[method.prediction]
     return marginal(path, t, x0, mu, w, eps), asked.target(p, x0, eps, mu, w), asked.weight(p)

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from sciresdiff.diffusion.path import SCHEDULES, Grid, Path
-from sciresdiff.diffusion.prediction import LOSSES, PREDICTIONS
+from sciresdiff.diffusion.losses import LOSSES
+from sciresdiff.diffusion.path import Grid, Path
+from sciresdiff.diffusion.prediction import PREDICTIONS
+from sciresdiff.diffusion.schedule import SCHEDULES
 from sciresdiff.diffusion.solvers import ETAS, NEEDS_DISTIL, SOLVERS
 from sciresdiff.diffusion.weight import DYNAMIC, WEIGHTS
 from sciresdiff.errors import UsageError

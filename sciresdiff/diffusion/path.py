@@ -1,4 +1,4 @@
-"""How an image is lost in noise: the arrays a, b, s of a path, and the schedules that fill them.
+"""How an image is lost in noise: the arrays a, b, s of a path.
 
 Every diffusion used here has the forward marginal x_t = a_t x_0 + b_t mu + s_t w eps, with mu an image known
 beforehand (the anchor), w a map of the noise's scale and eps unit noise.  Index 0 is the clean image, T the noisiest.
@@ -7,7 +7,6 @@ beforehand (the anchor), w a map of the noise's scale and eps unit noise.  Index
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
@@ -57,6 +56,10 @@ class Path:
     """Total variance of a bridge's forward process; 1 elsewhere."""
     sd: float = 1.0
     """Standard deviation of the images about their anchor, in units of w, for preconditioning."""
+    whole: Path | None = None
+    """The path of which this one is a `subset`; what lies between two indices is looked up there."""
+    index: Array | None = None
+    """The indices of ``whole`` that this path has."""
 
     def __post_init__(self) -> None:
         """Refuse arrays that no step could use."""
@@ -76,17 +79,46 @@ class Path:
         """Index of the noisiest state."""
         return len(self.a) - 1
 
-    def at(self, t: int | Tensor | NDArray[np.int_], like: Tensor | None = None) -> Level:
-        """The numbers at index t: floats, or with ``like`` (B, ...) and t (B,) tensors of shape (B, 1, ...)."""
+    def at(self, t: float | Tensor | NDArray[np.int_], like: Tensor | None = None) -> Level:
+        """The numbers at index t: floats, or with ``like`` (B, ...) and t (B,) tensors of shape (B, 1, ...).
+
+        One t may be a fraction: between two indices of the whole path a, b and ln(s / a) are linear in it, and s where
+        that logarithm is not finite.
+        """
         if like is None:
-            assert isinstance(t, int | np.integer)
-            a, b, s = (float(v[t]) for v in (self.a, self.b, self.s))
+            assert isinstance(t, int | float | np.integer)
+            whole, t = (self, t) if t == int(t) else self._within(t)
+            a, b, s = (float(v[int(t)]) for v in (whole.a, whole.b, whole.s)) if t == int(t) else whole._between(t)
             return Level(a, b, s, math.sqrt(self.span * max(b, 0.0)), self.sd)
         index = np.asarray(t.cpu() if hasattr(t, "cpu") else t, dtype=np.int64).reshape(-1)
         shape = (-1, *[1] * (like.ndim - 1))
         columns = (self.a, self.b, self.s, np.sqrt(self.span * self.b.clip(0)))
         a_, b_, s_, sigma = (like.new_tensor(v[index]).view(shape) for v in columns)
         return Level(a_, b_, s_, sigma, self.sd)
+
+    def _within(self, t: float) -> tuple[Path, float]:
+        """The whole path, and the index there."""
+        if self.whole is None or self.index is None:
+            return self, t
+        return self.whole, float(np.interp(t, np.arange(self.T + 1), self.index))
+
+    def _between(self, t: float) -> tuple[float, float, float]:
+        """a, b and s at a fraction of an index of this path."""
+        i = int(t)
+        (a, b, s), (a_, b_, s_) = ((float(v[k]) for v in (self.a, self.b, self.s)) for k in (i, i + 1))
+        share, mean = t - i, a + (t - i) * (a_ - a)
+        if min(a, a_, s, s_) > 0:
+            noise = mean * math.exp((1 - share) * math.log(s / a) + share * math.log(s_ / a_))
+        else:
+            noise = s + share * (s_ - s)
+        return mean, b + share * (b_ - b), noise
+
+    def index_of(self, ratio: float) -> float:
+        """The index, mostly a fraction, at which s / a is ``ratio``: the other way of `at`, at most T."""
+        whole, index = (self, np.arange(self.T + 1)) if self.whole is None else (self.whole, self.index)
+        usable = np.flatnonzero((whole.s > 0) & (whole.a > 0))
+        t = np.interp(math.log(ratio), np.log(whole.s[usable] / whole.a[usable]), usable)
+        return float(np.interp(t, index, np.arange(self.T + 1)))  # type: ignore[arg-type]
 
 
 def marginal(path: Path, t: int | Tensor | NDArray[np.int_], x0: Tensor, mu: Tensor, w: Tensor, eps: Tensor) -> Tensor:
@@ -113,7 +145,8 @@ def subset(path: Path, steps: int, grid: Grid = "time") -> Path:
         raise UsageError(f"grid {grid!r}: allowed are {', '.join(get_args(Grid))}")
     picks = np.linspace(0, path.T, steps + 1)[1:] if grid == "time" else _uniform(path, steps, grid)
     index = np.concatenate([[0], _distinct(np.rint(picks).astype(int), path.T)])
-    return replace(path, a=path.a[index], b=path.b[index], s=path.s[index])
+    whole, at = (path, index) if path.whole is None else (path.whole, path.index[index])  # type: ignore[index]
+    return replace(path, a=path.a[index], b=path.b[index], s=path.s[index], whole=whole, index=at)
 
 
 def _uniform(path: Path, steps: int, grid: Grid) -> NDArray[np.int_]:
@@ -134,94 +167,3 @@ def _distinct(picks: NDArray[np.int_], T: int) -> NDArray[np.int_]:
     k = np.arange(len(picks))
     rising = np.maximum.accumulate(np.maximum(picks, 1) - k) + k
     return np.minimum(rising, T - k[::-1])
-
-
-def _path(a: Array, b: Array, s: Array, carry: Carry = "markov", span: float = 1.0, sd: float = 1.0) -> Path:
-    """A path from its noisy indices 1..T."""
-    a, b, s = (np.concatenate([[first], v]) for first, v in ((1.0, a), (0.0, b), (0.0, s)))
-    return Path(a, b, s, carry, span, sd)
-
-
-def _from_betas(beta: Array) -> Path:
-    """A variance-preserving path: abar_t = prod(1 - beta), a = sqrt(abar), s = sqrt(1 - abar)."""
-    abar = np.cumprod(1 - beta)
-    return _path(np.sqrt(abar), np.zeros_like(abar), np.sqrt(1 - abar))
-
-
-def vp_linear(T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Path:
-    """Beta linear in the index (DDPM, Ho et al. 2020)."""
-    return _from_betas(np.linspace(beta_start, beta_end, T))
-
-
-def scaled_linear(T: int = 1000, beta_start: float = 0.0015, beta_end: float = 0.0195) -> Path:
-    """The square root of beta linear in the index (latent diffusion, Rombach et al. 2022)."""
-    return _from_betas(np.linspace(math.sqrt(beta_start), math.sqrt(beta_end), T) ** 2)
-
-
-def vp_cosine(T: int = 1000, offset: float = 0.008, beta_max: float = 0.999) -> Path:
-    """abar_t proportional to cos^2(pi/2 (t/T + offset) / (1 + offset)) (Nichol & Dhariwal 2021)."""
-    abar = np.cos((np.arange(T + 1) / T + offset) / (1 + offset) * np.pi / 2) ** 2
-    return _from_betas(np.minimum(1 - abar[1:] / abar[:-1], beta_max))
-
-
-def resshift(
-    T: int = 15, power: float = 0.3, kappa: float = 2.0, min_noise: float = 0.04, end: float = 0.99, sd: float = 1.0
-) -> Path:
-    """a = 1 - eta, b = eta, s = kappa sqrt(eta); sqrt(eta_t) = e0 (end / e0)^(((t-1)/(T-1))^power) (Yue et al. 2023).
-
-    e0 = min(min_noise / kappa, min_noise).  ``end`` is the square root of the last eta.
-    """
-    first = min(min_noise / kappa, min_noise)
-    root = first * (end / first) ** (np.linspace(0, 1, T) ** power) if T > 1 else np.array([end])
-    return _path(1 - root**2, root**2, kappa * root, "shift", sd=sd)
-
-
-def mean_reverting(T: int = 100, stationary_sd: float = 30 / 255, delta: float = 0.005) -> Path:
-    """a = exp(-Theta), b = 1 - a, s = stationary_sd sqrt(1 - a^2), a_T = delta (IR-SDE, Luo et al. 2023).
-
-    Theta_t is the sum of theta_i = 1 - cos^2(pi/2 ((i + 1) / (T + 2) + 0.008) / 1.008), scaled to end at ln(1 / delta).
-    """
-    angle = np.cos((np.arange(T + 2) / (T + 2) + 0.008) / 1.008 * np.pi / 2) ** 2
-    theta = 1 - angle[1:] / angle[0]
-    total = np.cumsum(theta)[1:] - theta[0]
-    a = np.exp(total * math.log(delta) / total[-1])
-    return _path(a, 1 - a, stationary_sd * np.sqrt(1 - a**2))
-
-
-def bridge(T: int = 1000, beta_min: float = 0.1, beta_max: float = 0.3, noise: float = 1.0) -> Path:
-    """A Schroedinger bridge from image to anchor (I2SB, Liu et al. 2023), beta symmetric about the middle.
-
-    With v_t the sum of beta up to t: b = v_t / v_T, a = 1 - b, s = noise sqrt(v_T a b).  No noise at either end;
-    ``noise`` = 0 is optimal transport.
-    """
-    rising = np.linspace(math.sqrt(beta_min / T), math.sqrt(beta_max / T), T) ** 2
-    beta = np.concatenate([rising[: (T + 1) // 2], rising[: T // 2][::-1]])
-    span = float(beta.sum())
-    b = np.cumsum(beta) / span
-    b[-1] = 1.0
-    return _path(1 - b, b, noise * np.sqrt(span * b * (1 - b)), "shift", span=span)
-
-
-def linear_flow(T: int = 20) -> Path:
-    """a = 1 - t/T, s = t/T (flow matching, Lipman et al. 2023; rectified flow, Liu et al. 2023)."""
-    s = np.arange(1, T + 1) / T
-    return _path(1 - s, 0 * s, s)
-
-
-def edm(T: int = 18, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0, sd: float = 0.5) -> Path:
-    """a = 1, s = sigma with sigma^(1/rho) linear in the index (Karras et al. 2022); sd is that of the data."""
-    s = np.linspace(sigma_min ** (1 / rho), sigma_max ** (1 / rho), T) ** rho if T > 1 else np.array([sigma_max])
-    return _path(np.ones(T), np.zeros(T), s, sd=sd)
-
-
-SCHEDULES: dict[str, Callable[..., Path]] = {
-    "resshift": resshift,
-    "vp-linear": vp_linear,
-    "vp-cosine": vp_cosine,
-    "scaled-linear": scaled_linear,
-    "mean-reverting": mean_reverting,
-    "bridge": bridge,
-    "linear-flow": linear_flow,
-    "edm": edm,
-}
-"""Schedules by the name that a method file gives them."""

@@ -1,204 +1,284 @@
-"""The way back: one affine step that is every published first-order sampler, and solvers made of it.
+"""Solvers: the way back from noise to an image, one signature, ``solve(task, x_T, *, eta, ...) -> x_0``.
 
-    x_r = a_r x^ + b_r mu + c (x_t - a_t x^ - b_t mu) + sqrt(s_r^2 - c^2 s_t^2) w z
-
-x^ is the estimate of the clean image, c how much of the present noise is carried on.  c = s_r / s_t is deterministic:
-DDIM, Euler for EDM and flow matching, PNDM's transfer, DPM-Solver++(1), SinSR.  The smaller c of `posterior_carry` is
-ancestral: DDPM, IR-SDE, ResShift, I2SB.  In u = x - b mu and lambda = ln(a / s) every solver of an ordinary diffusion
-holds, and w drops out of lambda's differences.
-
-The step to index 0 is of order one in every solver, so what is returned is the last estimate, after its hooks.
+In u = x - b mu and lambda = ln(a / s) every solver of an ordinary diffusion holds, and w drops out of lambda's
+differences.  The step to index 0 is of order one in every solver, so what is returned is the last estimate, after its
+hooks.  Where w changes on the way, each step is taken with one w, and the noise is then brought to the next.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from sciresdiff.diffusion.path import Path
+from sciresdiff.diffusion.path import Level
+from sciresdiff.diffusion.step import Task, added_noise, carry, reweighed, step
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Denoise = Callable[["Tensor", int], "Tensor"]
-"""(x_t, t) -> estimate of x_0."""
-Noise = Callable[[int], "Tensor"]
-"""(t) -> the unit noise that enters the state at index t."""
-Hook = Callable[["Tensor"], "Tensor"]
-"""An estimate of x_0 -> a better one."""
 Solve = Callable[..., "Tensor"]
-"""solve(path, denoise, x_T, mu, w, noise, *, times, eta, hooks) -> x_0."""
+"""solve(task, x, *, eta, numbers of its own) -> x_0; x is the state at ``task.times[0]``."""
+Advance = Callable[[int, int, "Tensor", "Tensor"], "tuple[Tensor, Tensor]"]
+"""(t, r, x_t, w) -> the estimate used, and x_r with the noise still of scale w."""
 
 
-def posterior_carry(path: Path, t: int, r: int) -> float:
-    """c of the posterior x_r | x_t, x_0: (a_t / a_r) s_r^2 / s_t^2 of a Markov chain, b_r / b_t of a shift."""
-    p, q = path.at(t), path.at(r)
-    if path.carry == "shift":
-        return float(q.b / p.b)
-    return float(p.a / q.a * q.s**2 / p.s**2) if p.s > 0 else 0.0
+def follow(task: Task, x: Tensor, advance: Advance) -> Tensor:
+    """Take every step, and bring the noise from scale to scale where w changes."""
+    w = task.w
+    for t, r in pairwise(task.times):
+        x_hat, ahead = advance(t, r, x, w)
+        if task.weigh is not None and r > 0:
+            w_r = task.weigh(t, x)
+            if w_r is not w:
+                ahead, w = reweighed(task.path, r, ahead, x_hat, task.mu, w, w_r), w_r
+        x = ahead
+    return x
 
 
-def carry(path: Path, t: int, r: int, eta: float) -> float:
-    """c between the deterministic step (eta = 0) and the posterior (eta = 1): sqrt(s_r^2 - eta^2 v) / s_t.
-
-    v = s_r^2 - c_1^2 s_t^2 is the variance that the posterior adds.  At a noiseless end (a bridge's) there is nothing
-    to carry, and eta has no meaning.
-    """
-    s_t, s_r, c = float(path.s[t]), float(path.s[r]), posterior_carry(path, t, r)
-    if s_t == 0 or eta == 1:
-        return c
-    added = max(s_r**2 - c**2 * s_t**2, 0.0)
-    return math.sqrt(max(s_r**2 - eta**2 * added, 0.0)) / s_t
+def moved(task: Task, t: int, r: int, x: Tensor, x_hat: Tensor, w: Tensor, c: float, heat: float = 1.0) -> Tensor:
+    """`step` with ``heat`` times the noise that it adds, drawn only where there is some."""
+    z = task.noise(r) if heat * added_noise(task.path, t, r, c) > 0 else None
+    return step(task.path, t, r, x, x_hat, task.mu, w if heat == 1 else heat * w, z, c)
 
 
-def added_noise(path: Path, t: int, r: int, c: float) -> float:
-    """sqrt(s_r^2 - c^2 s_t^2), 0 where that is rounding."""
-    s_r = float(path.s[r])
-    left = s_r**2 - c**2 * float(path.s[t]) ** 2
-    return math.sqrt(left) if left > 1e-14 * s_r**2 else 0.0
-
-
-def step(
-    path: Path, t: int, r: int, x_t: Tensor, x_hat: Tensor, mu: Tensor, w: Tensor, z: Tensor | None, c: float
-) -> Tensor:
-    """One step from index t to r < t.
-
-    Parameters
-    ----------
-    x_t, x_hat, mu, w : (B, C, Y, X), state, estimate of the clean image, anchor, scale of the noise.
-    z : unit noise of that shape; None where `added_noise` is 0.
-    c : 0 <= c <= s_r / s_t.
-    """
-    p, q = path.at(t), path.at(r)
-    x = (q.a - c * p.a) * x_hat
-    for factor, image in ((q.b - c * p.b, mu), (c, x_t)):
-        if factor != 0:
-            x = x + factor * image
-    return x if z is None else x + added_noise(path, t, r, c) * (w * z)
-
-
-def estimated(denoise: Denoise, hooks: Sequence[Hook], x: Tensor, t: int) -> Tensor:
-    """The estimate of the clean image after every hook, in order."""
-    x_hat = denoise(x, t)
-    for hook in hooks:
-        x_hat = hook(x_hat)
-    return x_hat
-
-
-def _drawn(path: Path, t: int, r: int, c: float, noise: Noise) -> Tensor | None:
-    """Noise for the step to r, if it needs any."""
-    return noise(r) if added_noise(path, t, r, c) > 0 else None
-
-
-def ddim(
-    path: Path, denoise: Denoise, x_T: Tensor, mu: Tensor, w: Tensor, noise: Noise, *, times: Sequence[int],
-    eta: float = 0.0, hooks: Sequence[Hook] = (),
-) -> Tensor:
+def ddim(task: Task, x: Tensor, *, eta: float = 0.0, heat: float = 1.0) -> Tensor:
     """First-order steps (Song et al. 2021): eta = 0 is deterministic, eta = 1 ancestral.
 
     Parameters
     ----------
-    x_T : state at ``times[0]``. mu, w : anchor and scale of the noise, same shape.
-    times : indices of the path, falling, the last is 0.
-
-    Returns
-    -------
-    x_0, the last estimate.
+    heat : factor on the noise that is added, 0..1; below 1 **the draws are narrower than the posterior**, and 0 is the
+        posterior's mean at every step (DiffIR).
     """
-    x = x_T
-    for t, r in pairwise(times):
-        c = carry(path, t, r, eta)
-        x = step(path, t, r, x, estimated(denoise, hooks, x, t), mu, w, _drawn(path, t, r, c, noise), c)
-    return x
+
+    def advance(t: int, r: int, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+        x_hat = task.estimate(x, t)
+        return x_hat, moved(task, t, r, x, x_hat, w, carry(task.path, t, r, eta), heat)
+
+    return follow(task, x, advance)
 
 
-def ancestral(
-    path: Path, denoise: Denoise, x_T: Tensor, mu: Tensor, w: Tensor, noise: Noise, *, times: Sequence[int],
-    eta: float = 1.0, hooks: Sequence[Hook] = (),
-) -> Tensor:
+def ancestral(task: Task, x: Tensor, *, eta: float = 1.0, heat: float = 1.0) -> Tensor:
     """Draws from the path's own posterior (DDPM, ResShift, IR-SDE, I2SB): `ddim` with eta = 1, whatever is given."""
-    return ddim(path, denoise, x_T, mu, w, noise, times=times, eta=1.0, hooks=hooks)
+    return ddim(task, x, eta=1.0, heat=heat)
 
 
-def euler(
-    path: Path, denoise: Denoise, x_T: Tensor, mu: Tensor, w: Tensor, noise: Noise, *, times: Sequence[int],
-    eta: float = 0.0, hooks: Sequence[Hook] = (),
-) -> Tensor:
+def euler(task: Task, x: Tensor, *, eta: float = 0.0) -> Tensor:
     """Euler's rule for the probability-flow equation in s / a, which is `ddim` with eta = 0, whatever is given."""
-    return ddim(path, denoise, x_T, mu, w, noise, times=times, eta=0.0, hooks=hooks)
+    return ddim(task, x)
 
 
 def heun(
-    path: Path, denoise: Denoise, x_T: Tensor, mu: Tensor, w: Tensor, noise: Noise, *, times: Sequence[int],
-    eta: float = 0.0, hooks: Sequence[Hook] = (),
+    task: Task,
+    x: Tensor,
+    *,
+    eta: float = 0.0,
+    churn: float = 0.0,
+    churn_min: float = 0.0,
+    churn_max: float = math.inf,
+    churn_noise: float = 1.0,
 ) -> Tensor:
-    """Heun's rule in s / a (Karras et al. 2022, algorithm 1 without churn); two estimates a step, eta is 0.
+    """Heun's rule in sigma = s / a (Karras et al. 2022, algorithm 2); two estimates a step, eta is 0.
 
-    With sigma = s / a and y = u / a the equation is dy/dsigma = (y - x^) / sigma.  An end with a = 0 or s = 0 takes
-    its step at order one.
+    With y = u / a the equation is dy/dsigma = (y - x^) / sigma.  An end with a = 0 or s = 0 takes its step at order
+    one.
+
+    Parameters
+    ----------
+    churn : S_churn; before a step noise is added until sigma is larger by min(churn / steps, sqrt(2) - 1), but not
+        beyond the path's end, where no network was trained.
+    churn_min, churn_max : S_min and S_max, the sigmas between which that is done. churn_noise : S_noise.
     """
-    x = x_T
-    for t, r in pairwise(times):
-        p, q = path.at(t), path.at(r)
-        x_hat = estimated(denoise, hooks, x, t)
-        c = carry(path, t, r, 0.0)
-        ahead = step(path, t, r, x, x_hat, mu, w, _drawn(path, t, r, c, noise), c)
-        if q.s > 0 and p.s > 0 and p.a > 0:
-            y, y_ahead = (x - p.b * mu) / p.a, (ahead - q.b * mu) / q.a
-            sigma, sigma_r = p.s / p.a, q.s / q.a
-            slope = (y - x_hat) / sigma + (y_ahead - estimated(denoise, hooks, ahead, r)) / sigma_r
-            ahead = q.a * (y + (sigma_r - sigma) / 2 * slope) + q.b * mu
-        x = ahead
-    return x
+    most = min(churn / (len(task.times) - 1), math.sqrt(2) - 1)
+
+    def advance(t: int, r: int, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+        p, q = task.path.at(t), task.path.at(r)
+        at: float = t
+        if most > 0 and p.a > 0 and churn_min <= p.s / p.a <= churn_max:
+            at = task.path.index_of((1 + most) * p.s / p.a)
+            x, p = _noisier(task, t, p, task.path.at(at), x, churn_noise * w)
+        x_hat = task.estimate(x, at)
+        if min(p.s, p.a, q.s) == 0:
+            return x_hat, moved(task, t, r, x, x_hat, w, carry(task.path, t, r, 0.0))
+        y, sigma, sigma_r = (x - p.b * task.mu) / p.a, p.s / p.a, q.s / q.a
+        slope = (y - x_hat) / sigma
+        ahead = q.a * (y + (sigma_r - sigma) * slope) + q.b * task.mu
+        x_hat = task.estimate(ahead, r)
+        slope = slope + ((ahead - q.b * task.mu) / q.a - x_hat) / sigma_r
+        return x_hat, q.a * (y + (sigma_r - sigma) / 2 * slope) + q.b * task.mu
+
+    return follow(task, x, advance)
+
+
+def _noisier(task: Task, t: int, p: Level, higher: Level, x: Tensor, w: Tensor) -> tuple[Tensor, Level]:
+    """A state taken up the path by fresh noise, and where it is then."""
+    kept = higher.a / p.a
+    left = max(higher.s**2 - (kept * p.s) ** 2, 0.0)
+    u = kept * (x - p.b * task.mu) + math.sqrt(left) * (w * task.extra(t))
+    return u + higher.b * task.mu, higher
 
 
 ADAMS_BASHFORTH = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
 """Weights of the present and the earlier noise estimates, by how many there are."""
 
 
-def plms(
-    path: Path, denoise: Denoise, x_T: Tensor, mu: Tensor, w: Tensor, noise: Noise, *, times: Sequence[int],
-    eta: float = 0.0, hooks: Sequence[Hook] = (),
-) -> Tensor:
-    """Linear multistep on the implied noise (Liu et al. 2022) with lower orders as warm-up; eta is 0."""
-    x = x_T
-    history: list[Tensor] = []
-    for t, r in pairwise(times):
-        p, q = path.at(t), path.at(r)
-        x_hat = estimated(denoise, hooks, x, t)
-        if p.s > 0 and p.a > 0:
-            u = x - p.b * mu
-            history = [(u - p.a * x_hat) / p.s, *history[:3]]
+STEEP = 10.0
+"""A step over which the image's share grows more is too steep for Runge-Kutta: rounding grows by the fourth power."""
+
+
+def _transfer(p: Level, q: Level, u: Tensor, e: Tensor) -> Tensor:
+    """PNDM's transfer of u = x - b mu from p to q along the noise e (Liu et al. 2022, equation 11)."""
+    return (q.a / p.a) * (u - p.s * e) + q.s * e
+
+
+def _multistep(task: Task, x: Tensor, warm: Callable[[int, int, Tensor, Tensor], Tensor] | None) -> Tensor:
+    """Adams-Bashforth on the implied noise; ``warm`` (t, r, u, e) -> e makes up for earlier noise at the start."""
+    history: list[tuple[Tensor, Tensor]] = []
+
+    def advance(t: int, r: int, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+        nonlocal history
+        p, q = task.path.at(t), task.path.at(r)
+        x_hat = task.estimate(x, t)
+        if min(p.s, p.a) > 0:
+            u = x - p.b * task.mu
+            e = (u - p.a * x_hat) / p.s
+            history = [(e, w), *history[:3]]
             if q.s > 0:
-                e = sum(k * past for k, past in zip(ADAMS_BASHFORTH[len(history) - 1], history, strict=True))
+                past = [old if v is w else old * (w / v) for old, v in history]
+                if warm is not None and len(past) < 4 and q.a < STEEP * p.a:
+                    e = warm(t, r, u, e)
+                else:
+                    e = sum(k * v for k, v in zip(ADAMS_BASHFORTH[len(past) - 1], past, strict=True))  # type: ignore
                 x_hat = (u - p.s * e) / p.a
-        c = carry(path, t, r, 0.0)
-        x = step(path, t, r, x, x_hat, mu, w, _drawn(path, t, r, c, noise), c)
-    return x
+        return x_hat, moved(task, t, r, x, x_hat, w, carry(task.path, t, r, 0.0))
+
+    return follow(task, x, advance)
 
 
-def dpmpp2m(
-    path: Path, denoise: Denoise, x_T: Tensor, mu: Tensor, w: Tensor, noise: Noise, *, times: Sequence[int],
-    eta: float = 0.0, hooks: Sequence[Hook] = (),
-) -> Tensor:
+def plms(task: Task, x: Tensor, *, eta: float = 0.0) -> Tensor:
+    """Linear multistep on the implied noise (Liu et al. 2022) with lower orders as warm-up; eta is 0."""
+    return _multistep(task, x, None)
+
+
+def pndm(task: Task, x: Tensor, *, eta: float = 0.0) -> Tensor:
+    """F-PNDM (Liu et al. 2022): `plms` whose first three steps are pseudo Runge-Kutta of order 4; eta is 0.
+
+    Four estimates in each of those: at t, twice half-way to r in the index, and at r, weighted 1, 2, 2, 1; one, as in
+    `plms`, where the step is too steep for that.
+    """
+
+    def noise_at(u: Tensor, t: float) -> Tensor:
+        p = task.path.at(t)
+        return (u - p.a * task.estimate(u + p.b * task.mu, t)) / p.s
+
+    def warm(t: int, r: int, u: Tensor, first: Tensor) -> Tensor:
+        middle = (t + r) / 2
+        p, m, q = (task.path.at(v) for v in (t, middle, r))
+        second = noise_at(_transfer(p, m, u, first), middle)
+        third = noise_at(_transfer(p, m, u, second), middle)
+        fourth = noise_at(_transfer(p, q, u, third), r)
+        return (first + 2 * second + 2 * third + fourth) / 6
+
+    return _multistep(task, x, warm)
+
+
+def dpmpp2m(task: Task, x: Tensor, *, eta: float = 0.0) -> Tensor:
     """DPM-Solver++(2M) (Lu et al. 2022): the one step with an estimate extrapolated by half a step in lambda.
 
     x^ -> x^ + (x^ - x^_before) / (2 q), q = h_before / h.  With eta = 1 on a Markov path this is its SDE form.
     """
-    x, before, h_before = x_T, None, 0.0
-    for t, r in pairwise(times):
-        p, q = path.at(t), path.at(r)
-        x_hat = x_used = estimated(denoise, hooks, x, t)
+    before: tuple[Tensor, float] | None = None
+
+    def advance(t: int, r: int, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+        nonlocal before
+        p, q = task.path.at(t), task.path.at(r)
+        x_hat = used = task.estimate(x, t)
         if min(p.a, p.s, q.s) > 0:
             h = math.log(q.a / q.s) - math.log(p.a / p.s)
             if before is not None:
-                x_used = x_hat + (h / (2 * h_before)) * (x_hat - before)
-            before, h_before = x_hat, h
-        c = carry(path, t, r, eta)
-        x = step(path, t, r, x, x_used, mu, w, _drawn(path, t, r, c, noise), c)
-    return x
+                used = x_hat + (h / (2 * before[1])) * (x_hat - before[0])
+            before = (x_hat, h)
+        return used, moved(task, t, r, x, used, w, carry(task.path, t, r, eta))
+
+    return follow(task, x, advance)
+
+
+def _reversed(task: Task, t: int, r: int, x: Tensor, x_hat: Tensor, w: Tensor) -> Tensor:
+    """The posterior's mean with the noise of the transition u_t = A u_r + G w z added, not the posterior's."""
+    p, q = task.path.at(t), task.path.at(r)
+    if p.s == 0 or r == 0:
+        return moved(task, t, r, x, x_hat, w, carry(task.path, t, r, 1.0))
+    kept = p.a / q.a
+    mean = step(task.path, t, r, x, x_hat, task.mu, w, None, kept * (q.s / p.s) ** 2)
+    return mean + math.sqrt(max(p.s**2 - (kept * q.s) ** 2, 0.0)) * (w * task.noise(r))
+
+
+def reverse_diffusion(task: Task, x: Tensor, *, eta: float = 1.0) -> Tensor:
+    """The reverse equation by the path's own transitions (Song et al. 2021, appendix F; IR-SDE); eta is 1.
+
+    u_r = (u_t + G^2 w^2 score) / A + G w z of the transition u_t = A u_r + G w z.  Its noise is exact only as steps
+    become short: **few steps leave too much**; `ancestral` has no such error.
+    """
+
+    def advance(t: int, r: int, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+        x_hat = task.estimate(x, t)
+        return x_hat, _reversed(task, t, r, x, x_hat, w)
+
+    return follow(task, x, advance)
+
+
+def predictor_corrector(task: Task, x: Tensor, *, eta: float = 1.0, snr: float = 0.16, corrector: int = 1) -> Tensor:
+    """`reverse_diffusion`, after each step Langevin steps at the level reached (Song et al. 2021, algorithms 2 to 5).
+
+    In v = u / w the score is -n / s with n the implied unit noise; v += e score + sqrt(2 e) z with
+    e = 2 (a_r / a_(r-1))^2 (snr |z| / |score|)^2, the norms taken over each image by itself.
+
+    Parameters
+    ----------
+    snr : signal-to-noise ratio of a correction, > 0. corrector : corrections after a step.
+    """
+
+    def corrected(r: int, x: Tensor, w: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        q, before = task.path.at(r), task.path.at(r - 1)
+        x_hat = task.estimate(x, r)
+        score = -(x - q.b * task.mu - q.a * x_hat) / (q.s**2 * w)
+        z = task.extra(r, k)
+        ratio = _norm(z) / _norm(score).clamp_min(1e-12)
+        size = 2 * (q.a / before.a) ** 2 * (snr * ratio) ** 2
+        return x_hat, x + w * (size * score + (2 * size).sqrt() * z)
+
+    def advance(t: int, r: int, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+        x_hat = task.estimate(x, t)
+        x = _reversed(task, t, r, x, x_hat, w)
+        for k in range(corrector if task.path.s[r] > 0 else 0):
+            x_hat, x = corrected(r, x, w, k)
+        return x_hat, x
+
+    return follow(task, x, advance)
+
+
+def _norm(x: Tensor) -> Tensor:
+    """Euclidean norm of every image, (B, 1, 1, 1)."""
+    return x.flatten(1).norm(dim=1).view(-1, *[1] * (x.ndim - 1))
+
+
+def consistency(task: Task, x: Tensor, *, eta: float = 1.0) -> Tensor:
+    """Estimate, noise anew to the next index, estimate again (Song et al. 2023, algorithm 1): the step with c = 0.
+
+    Only for a network that was taught to jump (LCM, Luo et al. 2023); for any other **the draws are too smooth**.
+    """
+
+    def advance(t: int, r: int, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+        x_hat = task.estimate(x, t)
+        return x_hat, moved(task, t, r, x, x_hat, w, 0.0)
+
+    return follow(task, x, advance)
+
+
+def one_step(task: Task, x: Tensor, *, eta: float = 0.0) -> Tensor:
+    """The first estimate, whatever the number of steps (SinSR, Wang et al. 2024)."""
+    return task.estimate(x, task.times[0])
 
 
 SOLVERS: dict[str, Solve] = {
@@ -207,13 +287,19 @@ SOLVERS: dict[str, Solve] = {
     "euler": euler,
     "heun": heun,
     "plms": plms,
+    "pndm": pndm,
     "dpmpp2m": dpmpp2m,
+    "reverse-diffusion": reverse_diffusion,
+    "predictor-corrector": predictor_corrector,
+    "consistency": consistency,
+    "one-step": one_step,
 }
 """Solvers by name, one signature."""
 ETAS: dict[str, tuple[float, float]] = {
-    "ancestral": (1.0, 1.0), "ddim": (0.0, 1.0), "euler": (0.0, 0.0), "heun": (0.0, 0.0), "plms": (0.0, 0.0),
-    "dpmpp2m": (0.0, 1.0),
+    **dict.fromkeys(SOLVERS, (0.0, 0.0)),
+    **dict.fromkeys(("ancestral", "reverse-diffusion", "predictor-corrector", "consistency"), (1.0, 1.0)),
+    **dict.fromkeys(("ddim", "dpmpp2m"), (0.0, 1.0)),
 }
 """Smallest and largest eta of every solver; without one in a method file the smallest is taken."""
-NEEDS_DISTIL: dict[str, str] = {}
+NEEDS_DISTIL = {"consistency": "consistency", "one-step": "one-step"}
 """Solvers that only a distilled model can be run with, and how it is taught."""
