@@ -60,7 +60,8 @@ def condition(data: Data, prior: Estimate, kernel: Tensor) -> Tensor:
 def levels_of(p: Level, like: Tensor) -> Tensor:
     """Three numbers for the level of the noise, (B, 3): the weights of signal and noise, and their ratio."""
     a, s = (torch.as_tensor(v, dtype=like.dtype, device=like.device).reshape(-1) for v in (p.a, p.s))
-    return torch.stack([a, s, s / (a + s)], dim=-1).expand(like.shape[0], -1)
+    size = torch.where(a + s > 0, s / (a + s), 1.0)  # a bridge ends at its anchor: neither signal nor noise
+    return torch.stack([a, s, size], dim=-1).expand(like.shape[0], -1)
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ class Refiner(nn.Module):
         """
         s = self.config.scale
         signal, noise, size = (v[:, :, None, None] for v in levels.split(1, dim=1))
-        state = F.pixel_unshuffle(u, s) / (signal + noise)  # of order one at every level
+        state = F.pixel_unshuffle(u, s) / (signal + noise).clamp_min(1e-3)  # of order one at every level
         parts = [state, known, levels[:, :, None, None].expand(-1, -1, *known.shape[-2:])]
         out = (run or at_once)(self.net, parts).float()
         if self.config.prediction == "x0":  # with little noise left the state itself is the better answer

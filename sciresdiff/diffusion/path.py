@@ -105,7 +105,7 @@ class Path:
     def _between(self, t: float) -> tuple[float, float, float]:
         """a, b and s at a fraction of an index of this path."""
         i = int(t)
-        (a, b, s), (a_, b_, s_) = ((float(v[k]) for v in (self.a, self.b, self.s)) for k in (i, i + 1))
+        (a, b, s), (a_, b_, s_) = ([float(v[k]) for v in (self.a, self.b, self.s)] for k in (i, i + 1))
         share, mean = t - i, a + (t - i) * (a_ - a)
         if min(a, a_, s, s_) > 0:
             noise = mean * math.exp((1 - share) * math.log(s / a) + share * math.log(s_ / a_))
