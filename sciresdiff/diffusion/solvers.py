@@ -97,7 +97,8 @@ def heun(
         at: float = t
         if most > 0 and p.a > 0 and churn_min <= p.s / p.a <= churn_max:
             at = task.path.index_of((1 + most) * p.s / p.a)
-            x, p = _noisier(task, t, p, task.path.at(at), x, churn_noise * w)
+            p = task.path.at(at)
+            x = _noisier(task, t, p, x, churn_noise * w)
         x_hat = task.estimate(x, at)
         if min(p.s, p.a, q.s) == 0:
             return x_hat, moved(task, t, r, x, x_hat, w, carry(task.path, t, r, 0.0))
@@ -111,12 +112,12 @@ def heun(
     return follow(task, x, advance)
 
 
-def _noisier(task: Task, t: int, p: Level, higher: Level, x: Tensor, w: Tensor) -> tuple[Tensor, Level]:
-    """A state taken up the path by fresh noise, and where it is then."""
+def _noisier(task: Task, t: int, higher: Level, x: Tensor, w: Tensor) -> Tensor:
+    """The state of index t taken up the path by fresh noise."""
+    p = task.path.at(t)
     kept = higher.a / p.a
     left = max(higher.s**2 - (kept * p.s) ** 2, 0.0)
-    u = kept * (x - p.b * task.mu) + math.sqrt(left) * (w * task.extra(t))
-    return u + higher.b * task.mu, higher
+    return kept * (x - p.b * task.mu) + math.sqrt(left) * (w * task.extra(t)) + higher.b * task.mu
 
 
 ADAMS_BASHFORTH = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
