@@ -60,7 +60,7 @@ def copier(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         return {"scale": options.scale, "gain": options.gain, "nothing": float("nan")}
 
     module = ModuleType("sciresdiff.jobs.degrade")
-    vars(module).update(run=run, DegradeOptions=StandInOptions)
+    vars(module).update(run=run, plan=lambda path, options: vars(options), DegradeOptions=StandInOptions)
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setattr(sciresdiff.jobs, "degrade", module, raising=False)
     return module

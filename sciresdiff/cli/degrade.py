@@ -47,7 +47,8 @@ def degrade(
         typer.Option(
             metavar="NAME|FILE.toml",
             rich_help_panel=o.PHYSICS,
-            help="Draw blur and noise at random: astro, micro, second-order, or a TOML file.",
+            help="Draw blur and noise at random: astro, micro, first-order, second-order, real-esrgan, bicubic, star, "
+            "or a TOML file. After real-esrgan (JPEG) noise and blur are unknown: no VAR and no KERNEL.",
         ),
     ] = None,
     pairs: Annotated[
@@ -88,5 +89,5 @@ def degrade(
         o.pick(o.Shared, values),
         scale_of=lambda path: scale,
         work=lambda path, target, progress: job.run(path, target, options),
-        plan=lambda path: {f: v for f, v in vars(options).items() if v is not None},
+        plan=lambda path: job.plan(path, options),
     )

@@ -16,14 +16,17 @@ from sciresdiff import io
 from sciresdiff.errors import UsageError
 from sciresdiff.frame import Frame, Quantity
 from sciresdiff.jobs import pairs
-from sciresdiff.jobs.degrade_plan import DegradeOptions, Plan, degraded, plan_of, whole_kernel
+from sciresdiff.jobs.degrade_plan import DegradeOptions, Plan, degraded, plan_of
 from sciresdiff.physics import degrade as physics
 from sciresdiff.physics.detector import Detector
 
-__all__ = ["DegradeOptions", "run"]
+__all__ = ["DegradeOptions", "plan", "run"]
 
 SATURATED_BIT = 256
 """Data-quality bit of a pixel that the simulated detector saturated."""
+
+NOISY = ("detector", "gaussian", "poisson")
+"""Steps that add noise whose variance is known."""
 
 NEEDS_GAIN = ("sky", "dark", "full_well")
 """Options in electrons, which mean nothing without a gain."""
@@ -34,8 +37,10 @@ def run(path: str | Path, output: str | Path, options: DegradeOptions) -> dict[s
 
     Every random number follows from the seed, the frame's own values and the plane's or patch's number. Besides the
     image there are VAR, the variance of the noise that was added (where none was, what the input's own noise becomes),
-    KERNEL and DQ. The mean of the result is the blurred and binned input: sky, dark current and offset are taken off
-    after readout. Values are float32, so that nothing is rounded or clipped.
+    KERNEL and DQ; where a recipe's noise or blur is not known any more (JPEG, resizing between grids) there is no VAR
+    or KERNEL, and ``unknown`` in the record says why. The mean of the result is the blurred and binned input: sky, dark
+    current and offset are taken off after readout. Values are float32, so that nothing is rounded or clipped, **but by
+    a recipe with JPEG**.
 
     Returns
     -------
@@ -52,19 +57,54 @@ def run(path: str | Path, output: str | Path, options: DegradeOptions) -> dict[s
     _refuse(options)
     if options.pairs:
         pairs.refuse(options)
-    frame = io.read(path, axes=options.axes, quantity=options.quantity)
-    quantity, said = _quantity(frame, options)
-    said += _trimming(frame, options.scale)
-    key = zlib.crc32(np.ascontiguousarray(frame.pixels).tobytes())
-    plan = plan_of(frame, options, quantity, np.random.default_rng([options.seed, key]))
-    done = [_plane(plane, plan, np.random.default_rng([options.seed, key, 0, i])) for i, plane in enumerate(frame)]
-    said += _told(frame, plan, done)
+    frame, quantity, said, key = _opened(path, options)
+    settled = plan_of(frame, options, quantity, np.random.default_rng([options.seed, key]))
+    together = (options.seed, key, 2) if frame.planes > 1 and set(frame.axes) & set("SC") else None
+    done = [
+        _plane(plane, settled, np.random.default_rng([options.seed, key, 0, i]), together)
+        for i, plane in enumerate(frame)
+    ]
+    said += _told(frame, settled, done)
     told: dict[str, Any] = {}
     if options.pairs:  # before the image, so that patches that cannot be had leave no image behind
         told["pairs"] = pairs.add(frame, options, quantity, key)
         said.append(f"pairs: {told['pairs']['added']} patches added to {options.pairs}")
-    record = {**_write(frame, Path(output), options, plan, done), **told}
+    record = {**_write(frame, Path(output), options, settled, done), **told}
     return {"schema": 1, "input": str(path), "output": str(output), **record, "said": [*frame.said, *said]}
+
+
+def plan(path: str | Path, options: DegradeOptions) -> dict[str, Any]:
+    """What `run` would do to one file: the options, and the steps that are drawn for it; nothing is written.
+
+    Raises
+    ------
+    UsageError, InputError : as `run`, as far as they come before the work.
+    """
+    _refuse(options)
+    if options.pairs:
+        pairs.refuse(options)
+    frame, quantity, said, key = _opened(path, options)
+    settled = plan_of(frame, options, quantity, np.random.default_rng([options.seed, key]))
+    told = {name: value for name, value in vars(options).items() if value is not None}
+    steps = [_in_words(step.told()) for step in settled.steps]
+    unknown = settled.recipe.unknown if settled.recipe else ""
+    more = {"unknown": f"noise and blur, because of {unknown}"} if unknown else {}
+    shape = [frame.planes, *(n // options.scale for n in frame.pixels.shape[1:])]
+    return {**told, "quantity": quantity, "shape": shape, "steps": steps, **more, "said": [*frame.said, *said]}
+
+
+def _opened(path: str | Path, options: DegradeOptions) -> tuple[Frame, Quantity, list[str], int]:
+    """The frame, its quantity, what was assumed, and the number that its values give the seed."""
+    frame = io.read(path, axes=options.axes, quantity=options.quantity)
+    quantity, said = _quantity(frame, options)
+    said += _trimming(frame, options.scale)
+    return frame, quantity, said, zlib.crc32(np.ascontiguousarray(frame.pixels).tobytes())
+
+
+def _in_words(step: dict[str, Any]) -> str:
+    """``blur kernel=airy:fwhm=2px``: a step in one line."""
+    told = [f"{key}={x:.6g}" if isinstance(x, float) else f"{key}={x}" for key, x in step.items() if key != "step"]
+    return " ".join([str(step["step"]), *told])
 
 
 def _refuse(options: DegradeOptions) -> None:
@@ -87,21 +127,24 @@ def _trimming(frame: Frame, scale: int) -> list[str]:
     return [f"size: {rest[0]} rows and {rest[1]} columns at the end fill no coarse pixel and are left out"]
 
 
-def _plane(plane: Frame, plan: Plan, rng: np.random.Generator) -> physics.Low:
+def _plane(plane: Frame, plan: Plan, rng: np.random.Generator, together: tuple[int, ...] | None) -> physics.Low:
     """Degrade a frame of one plane."""
     planes = {
         name: None if getattr(plane, name) is None else getattr(plane, name)[0]
         for name in ("mask", "variance", "saturated")
     }
-    return degraded(np.asarray(plane.pixels[0], np.float64), plan, rng, planes)
+    return degraded(np.asarray(plane.pixels[0], np.float64), plan, rng, planes, together)
 
 
 def _told(frame: Frame, plan: Plan, done: list[physics.Low]) -> list[str]:
     said = [f"kernel: {plan.spec}"]
     camera = done[0].detector
-    if plan.drawn is not None and camera is not None:
-        said.append(f"recipe: {_numbers(camera)}")
-    if camera is not None and camera.noisy:
+    if plan.recipe is not None:
+        said.append(f"recipe: {_numbers(camera) if camera is not None else ', '.join(s.name for s in plan.steps)}")
+    said += [f"{name}: unknown after {why}; none is written" for name, why in done[0].unknown.items()]
+    if "variance" in done[0].unknown:
+        pass
+    elif any(step.name in NOISY for step in plan.steps) and (camera is None or camera.noisy):
         said.append("variance: of the noise that was added; the input's own noise counts as part of the truth")
     elif frame.variance is not None:
         said.append("variance: of the input's own noise, blurred and binned; no noise was added")
@@ -119,6 +162,7 @@ def _numbers(camera: Detector) -> str:
 
 def _write(frame: Frame, output: Path, options: DegradeOptions, plan: Plan, done: list[physics.Low]) -> dict[str, Any]:
     """The image, its planes and the record."""
+    kernel, known = done[0].kernel, "kernel" not in done[0].unknown
     low = frame.with_(
         pixels=np.stack([d.pixels for d in done]).astype(np.float32),
         mask=np.stack([d.mask for d in done]),
@@ -126,11 +170,10 @@ def _write(frame: Frame, output: Path, options: DegradeOptions, plan: Plan, done
         saturated=None,
         dq=None,
         quantity=plan.quantity,
-        kernel="none" if plan.kernel is None else None,
-        kernel_scale=plan.scale,
+        kernel="none" if known and kernel is None else None,
+        kernel_scale=plan.scale if known else None,
         pixel_size=frame.pixel_size.finer(1 / plan.scale) if frame.pixel_size else None,
     )
-    kernel = whole_kernel(plan)
     planes: dict[str, NDArray[Any]] = {"DQ": _quality(frame, done, plan.scale)}
     if kernel is not None:
         planes["KERNEL"] = kernel
@@ -138,7 +181,10 @@ def _write(frame: Frame, output: Path, options: DegradeOptions, plan: Plan, done
         planes["VAR"] = _slim(np.stack([d.variance for d in done if d.variance is not None]))
     drawn = _drawn(plan, done)
     history = [f"sciresdiff {sciresdiff.__version__} degrade: scale {plan.scale}, {plan.quantity}, kernel {plan.spec}"]
-    history += [f"sciresdiff degrade: {key} {x}" for key, x in drawn.items() if key != "kernel"]
+    history += [f"sciresdiff degrade: {key} {x}" for key, x in drawn.items() if key not in ("kernel", "steps")]
+    if plan.recipe is not None:
+        history += [f"sciresdiff degrade: step {n} {_in_words(step)}" for n, step in enumerate(drawn["steps"], 1)]
+    history += [f"sciresdiff degrade: {key} unknown after {why}" for key, why in done[0].unknown.items()]
     wrote = io.write(
         output,
         low,
@@ -154,6 +200,7 @@ def _write(frame: Frame, output: Path, options: DegradeOptions, plan: Plan, done
         **told,
         "masked": int(low.mask.sum()),
         "drawn": drawn,
+        "unknown": dict(done[0].unknown),
         "seed": options.seed,
         "version": sciresdiff.__version__,
         **wrote,
@@ -167,14 +214,13 @@ def _slim(variance: NDArray[np.float64]) -> NDArray[np.floating[Any]]:
 
 
 def _drawn(plan: Plan, done: list[physics.Low]) -> dict[str, Any]:
-    """Kernel and detector as used, JSON-able."""
+    """Blurs, detector and steps as used, JSON-able."""
     told: dict[str, Any] = {"kernel": plan.spec}
-    if plan.first is not None:
-        told["first kernel"] = plan.first.spec
     if (camera := done[0].detector) is not None:
         for item in fields(camera):
             value = getattr(camera, item.name)
             told[item.name] = "map" if isinstance(value, np.ndarray) else value
+    told["steps"] = [step.told() for step in plan.steps]
     return {key: x for key, x in told.items() if x is not None}
 
 

@@ -1,18 +1,21 @@
-"""What ``degrade`` does to one frame: options and recipes settled into kernels and detectors, and carried out."""
+"""What ``degrade`` does to one frame: options and recipes settled into a chain of steps, and carried out."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sciresdiff.errors import UsageError
 from sciresdiff.frame import Frame, Quantity
 from sciresdiff.jobs.variance import detector_map
-from sciresdiff.physics import degrade as physics
-from sciresdiff.physics import psf
+from sciresdiff.physics import chain, eightbit, psf
 from sciresdiff.physics import recipe as recipes
+from sciresdiff.physics.chain import Step
+from sciresdiff.physics.degrade import measurement
 from sciresdiff.physics.detector import Detector
 
 
@@ -37,7 +40,7 @@ class DegradeOptions:
     """Electrons."""
     bits: int | None = None
     recipe: str | None = None
-    """astro, micro, second-order, or a TOML file; options given win over it."""
+    """A name of `recipe.RECIPES`, or a TOML file; options given win over it."""
     pairs: str | None = None
     """HDF5 training set that the patches of this frame are added to."""
     patch: int = 256
@@ -53,47 +56,57 @@ class Plan:
 
     scale: int
     quantity: Quantity
-    kernel: NDArray[np.float64] | None
-    """On the fine grid."""
-    spec: str
-    detector: Detector | None = None
-    """None: no noise, or the recipe's."""
+    steps: Sequence[Step]
     recipe: recipes.Recipe | None = None
-    drawn: recipes.Draw | None = None
-    given: dict[str, Any] | None = None
-    """Fields of the detector that options state."""
-    first: Plan | None = None
-    """What happens on the fine grid before."""
+    """None: the options alone."""
+
+    @property
+    def spec(self) -> str:
+        """The blurs in words, the first first."""
+        return ", then ".join(chain.blurs(self.steps)) or "none"
 
 
 def plan_of(frame: Frame, options: DegradeOptions, quantity: Quantity, rng: np.random.Generator) -> Plan:
-    """Settle kernel and detector; a recipe's draws come from ``rng``."""
+    """Settle the chain; a recipe's draws come from ``rng``.
+
+    Raises
+    ------
+    UsageError : numbers that no detector has, or an option that the recipe has no place for.
+    """
     given = _given(frame, options)
+    Detector(**given)
     if options.recipe is None:
         kernel, spec = _kernel(frame, options.kernel or "none")
-        return Plan(options.scale, quantity, kernel, spec, _detector(given))
+        detector = Detector(**{"photons": "gain" in given, **given}) if given else None
+        return Plan(options.scale, quantity, measurement(kernel, detector, spec))
     loaded = recipes.load(options.recipe)
-    first = _stage(frame, loaded, quantity, 1, rng, None, {}) if loaded.stages == 2 else None
-    plan = _stage(frame, loaded, quantity, options.scale, rng, options.kernel, given)
-    if first is None:
-        return plan
-    return replace(plan, first=first)
+    steps = list(recipes.draw(loaded, rng, options.scale).steps)
+    if options.kernel:
+        _replace_blur(steps, frame, loaded, options.kernel)
+    if given:
+        _replace_detector(steps, loaded, given)
+    return Plan(options.scale, quantity, steps, loaded)
 
 
-def _stage(
-    frame: Frame,
-    loaded: recipes.Recipe,
-    quantity: Quantity,
-    scale: int,
-    rng: np.random.Generator,
-    spec: str | None,
-    given: dict[str, Any],
-) -> Plan:
-    drawn = recipes.draw(loaded, rng, scale)
-    kernel, told = _kernel(frame, spec or str(drawn.psf))
-    if kernel is not None and spec is None:
-        kernel = physics.cut(kernel, (min(frame.pixels.shape[1:]) - 1) // 2)
-    return Plan(scale, quantity, kernel, told, None, loaded, drawn, given)
+def _replace_blur(steps: list[Step], frame: Frame, loaded: recipes.Recipe, spec: str) -> None:
+    """``--kernel`` in the place of the last blur that was drawn."""
+    places = [i for i, step in enumerate(steps) if step.name == "blur"]
+    if not places or not loaded.physical:
+        raise UsageError(f"--kernel: recipe {loaded.name} has a blur of its own; leave one of the two out")
+    kernel, told = _kernel(frame, spec)
+    steps[places[-1]] = measurement(kernel, None, told)[0]
+
+
+def _replace_detector(steps: list[Step], loaded: recipes.Recipe, given: dict[str, Any]) -> None:
+    """Fields of the detector that options state, in the place of those that were drawn."""
+    places = [i for i, step in enumerate(steps) if step.name == "detector"]
+    if not places:
+        name = next(iter(given)).replace("_", "-")
+        raise UsageError(f"--{name}: recipe {loaded.name} has no detector to set it in; leave one of the two out")
+    numbers = {**steps[places[-1]].numbers, **given}
+    if "gain" in given:
+        numbers.pop("bright", None)
+    steps[places[-1]] = Step("detector", numbers)
 
 
 def _kernel(frame: Frame, spec: str) -> tuple[NDArray[np.float64] | None, str]:
@@ -117,38 +130,28 @@ def _given(frame: Frame, options: DegradeOptions) -> dict[str, Any]:
     return given
 
 
-def _detector(given: dict[str, Any]) -> Detector | None:
-    """The detector of the options alone; photon noise needs a gain."""
-    return Detector(**{"photons": "gain" in given, **given}) if given else None
-
-
 def degraded(
-    high: NDArray[np.float64], plan: Plan, rng: np.random.Generator, planes: dict[str, NDArray[Any] | None]
-) -> physics.Low:
-    """A plane of the fine image, carried through a plan; ``planes`` has its mask, variance and saturated pixels."""
-    if plan.first is None:
-        return _once(high, plan, rng, planes)
-    before = _once(high, plan.first, rng, planes)
-    after = _once(before.pixels, plan, rng, {"mask": before.mask, "saturated": before.saturated})
-    if before.variance is None:
-        return after
-    early = physics.inherited(physics.trimmed(before.variance, plan.scale), plan.scale, plan.kernel, plan.quantity)
-    late = 0.0 if after.variance is None else after.variance
-    return replace(after, variance=early + late)
+    high: NDArray[np.float64],
+    plan: Plan,
+    rng: np.random.Generator,
+    planes: dict[str, NDArray[Any] | None],
+    together: tuple[int, ...] | None = None,
+) -> chain.Low:
+    """A plane of the fine image, carried through a plan.
 
-
-def _once(
-    high: NDArray[np.float64], plan: Plan, rng: np.random.Generator, planes: dict[str, NDArray[Any] | None]
-) -> physics.Low:
-    loaded, drawn, given = plan.recipe, plan.drawn, plan.given or {}
-    camera: Any = plan.detector
-    if loaded is not None and drawn is not None:
-        camera = lambda expected: recipes.detector_of(loaded, drawn, expected, **given)  # noqa: E731
-    return physics.degrade(
-        high, scale=plan.scale, kernel=plan.kernel, quantity=plan.quantity, detector=camera, rng=rng, **planes
+    Parameters
+    ----------
+    planes : its mask, variance and saturated pixels.
+    together : seed of what the planes of a colour image share.
+    """
+    percentiles = plan.recipe.percentiles if plan.recipe else eightbit.PERCENTILES
+    return chain.run(
+        high,
+        plan.steps,
+        scale=plan.scale,
+        quantity=plan.quantity,
+        rng=rng,
+        percentiles=percentiles,
+        together=together,
+        **planes,  # type: ignore[arg-type]
     )
-
-
-def whole_kernel(plan: Plan) -> NDArray[np.float64] | None:
-    """The blur of all stages together, on the fine grid; None without any."""
-    return plan.kernel if plan.first is None else physics.compose(plan.first.kernel, plan.kernel)

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, Quantity
 from sciresdiff.io.hdf5 import Pairs, read_pairs, write_pairs
-from sciresdiff.jobs.degrade_plan import DegradeOptions, degraded, plan_of, whole_kernel
+from sciresdiff.jobs.degrade_plan import DegradeOptions, degraded, plan_of
 
 Pair = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
-"""low, high, variance, kernel"""
+"""low, high, variance (0: no noise was added; NaN: not known), kernel (NaN: not known)"""
 
 
 def refuse(options: DegradeOptions) -> None:
@@ -35,8 +35,9 @@ def refuse(options: DegradeOptions) -> None:
 def add(frame: Frame, options: DegradeOptions, quantity: Quantity, key: int) -> dict[str, Any]:
     """Degrade every patch of the frame by itself and add it to the training set.
 
-    A patch is blurred as if its border reflected, which is what training assumes. Patches with a bad pixel are left
-    out, and those that the set has already are not added again, so that a command run twice leaves the same set.
+    A patch is blurred as if its border reflected, which is what training assumes. Where noise or kernel of a pair is
+    not known they are NaN, and absent where no pair's is. Patches with a bad pixel are left out, and those that the set
+    has already are not added again, so that a command run twice leaves the same set.
 
     Returns
     -------
@@ -58,8 +59,8 @@ def add(frame: Frame, options: DegradeOptions, quantity: Quantity, key: int) -> 
         np.stack([pair[0] for pair in every]),
         np.stack([pair[1] for pair in every]),
         scale=options.scale,
-        variance=np.stack([pair[2] for pair in every]),
-        kernel=_same_size([pair[3] for pair in every]),
+        variance=_known(np.stack([pair[2] for pair in every])),
+        kernel=_known(_same_size([pair[3] for pair in every])),
         quantity=quantity,
         kind=frame.kind,
         seed=options.seed,
@@ -74,8 +75,8 @@ def _kept(path: str, options: DegradeOptions, quantity: Quantity, kind: str) -> 
         return []
     found = read_pairs(path)
     _fitting(path, found, options, quantity, kind)
-    kernels = found.kernel if found.kernel is not None else np.ones((len(found), 1, 1))
-    noise = found.variance if found.variance is not None else np.zeros_like(found.low)
+    kernels = found.kernel if found.kernel is not None else np.full((len(found), 1, 1), np.nan)
+    noise = found.variance if found.variance is not None else np.full_like(found.low, np.nan)
     return list(zip(found.low, found.high, noise, kernels, strict=True))
 
 
@@ -101,20 +102,28 @@ def _pair(
     patch = plane.with_(pixels=high, mask=none, variance=None, saturated=None, dq=None)
     plan = plan_of(patch, options, quantity, rng)
     low = degraded(high[0].astype(np.float64), plan, rng, {})
-    noise = np.zeros(low.pixels.shape) if low.variance is None else low.variance
-    kernel = whole_kernel(plan)
-    return (
-        low.pixels.astype(np.float32),
-        high[0],
-        noise.astype(np.float32),
-        np.ones((1, 1)) if kernel is None else kernel,
-    )
+    nothing = np.nan if "variance" in low.unknown else 0.0
+    noise = np.full(low.pixels.shape, nothing) if low.variance is None else low.variance
+    kernel = np.full((1, 1), np.nan if "kernel" in low.unknown else 1.0) if low.kernel is None else low.kernel
+    return low.pixels.astype(np.float32), high[0], noise.astype(np.float32), kernel
+
+
+def _known(array: NDArray[Any]) -> NDArray[Any] | None:
+    """The array, or None where nothing in it is known."""
+    return None if np.isnan(array).all() else array
 
 
 def _same_size(kernels: list[NDArray[Any]]) -> NDArray[np.float64]:
-    """Kernels padded with zeros to the largest."""
+    """Kernels padded with zeros to the largest; those that are not known are NaN all over."""
     side = max(n for k in kernels for n in k.shape)
-    return np.stack([np.pad(k, [((side - n) // 2,) * 2 for n in k.shape]) for k in kernels])
+    return np.stack(
+        [
+            np.pad(
+                k, [((side - n) // 2,) * 2 for n in k.shape], constant_values=0.0 if np.isfinite(k).all() else np.nan
+            )
+            for k in kernels
+        ]
+    )
 
 
 def _fitting(

@@ -1,67 +1,83 @@
-"""Recipes: ranges from which the blur and the noise of a degraded frame are drawn."""
+"""Recipes: chains of degradation of which every number has a range, read from TOML and drawn at random."""
 
 from __future__ import annotations
 
+import difflib
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sciresdiff.errors import InputError, UsageError
+from sciresdiff.errors import UsageError
 
-from .detector import Detector
+from . import eightbit
+from .chain import Step
+from .kernels import FAMILIES, airy_of
 from .psf_shapes import SHAPES
 from .psf_spec import Psf
+from .recipe_file import Range, stages_of
 
-Range = tuple[float, float, bool]
-"""Lowest, highest, and whether the logarithm is uniform."""
-
-RECIPES = ("astro", "micro", "second-order")
+RECIPES = ("astro", "micro", "first-order", "second-order", "real-esrgan", "bicubic", "star")
 """Recipes that come with the package."""
 
-KERNEL = ("fwhm", "beta", "ratio", "theta")
-NOISE = ("gain", "bright", "sky", "dark", "read_noise", "full_well", "offset", "excess")
-POSITIVE = ("fwhm", "gain", "bright", "full_well")
-BRIGHT_PERCENTILE = 99.9
+Rng = np.random.Generator
+Table = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Steps that belong together, each a table of ranges."""
+
+    tables: Mapping[str, Table]
+    """``blur``, ``resize``, ``detector``, ``noise``, ``jpeg``."""
+    orders: Sequence[Sequence[str]]
+    """In which order they come; of several one is picked at random."""
+    probability: float = 1.0
+    """With which the stage happens at all."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Ranges, read from TOML."""
+    """A chain with ranges instead of numbers."""
 
     name: str
-    shapes: Mapping[str, float]
-    """Weight of each PSF shape, ``none`` among them."""
-    kernel: Mapping[str, Range]
-    """``fwhm`` in coarse px, ``beta``, ``ratio``, ``theta``."""
-    noise: Mapping[str, Range]
-    """Fields of the detector, in electrons per coarse pixel; ``bright``: electrons that the brightest parts get."""
-    stages: int = 1
-    """2: blur and noise on the fine grid come first."""
-    fixed: Mapping[str, Any] = field(default_factory=dict)
-    """``bits`` and ``photons`` of the detector."""
+    stages: Sequence[Stage]
+    percentiles: tuple[float, float] = eightbit.PERCENTILES
+    """Of the fine image, which 8-bit noise and coding take for 0 and 255."""
+    about: str = ""
+
+    @property
+    def unknown(self) -> str:
+        """Why the noise or the blur of what comes out may not be known; empty where both always are."""
+        for stage in self.stages:
+            resize = stage.tables.get("resize", {})
+            if "jpeg" in stage.tables:
+                return "JPEG"
+            if "ratios" in resize or set(resize.get("filters", {})) - {"area"} and not resize.get("antialias"):
+                return "resizing to a grid that is no whole number of times coarser, or without antialiasing"
+        return ""
+
+    @property
+    def physical(self) -> bool:
+        """Whether the last stage is an instrument's: a blur of the fine grid, pixel integration, perhaps a detector."""
+        stage = self.stages[-1]
+        return not self.unknown and len(stage.orders) == 1 and list(stage.orders[0][:2]) == ["blur", "resize"]
 
 
 @dataclass(frozen=True)
 class Draw:
     """What was drawn from a recipe for one frame or patch."""
 
-    psf: Psf
-    """Kernel, its width in fine pixels."""
-    detector: Mapping[str, float]
-    """Fields of the detector."""
-    bright: float | None = None
-    """Electrons in the 99.9th percentile above the median, which sets the gain; None: ``gain`` is drawn."""
+    steps: Sequence[Step]
+    recipe: Recipe = field(repr=False)
 
-    def told(self) -> dict[str, Any]:
+    def told(self) -> list[dict[str, Any]]:
         """For the record."""
-        bright = {} if self.bright is None else {"bright": self.bright}
-        return {"kernel": str(self.psf), **dict(self.detector), **bright}
+        return [step.told() for step in self.steps]
 
 
 def load(name: str) -> Recipe:
@@ -77,94 +93,174 @@ def load(name: str) -> Recipe:
         elif name.endswith(".toml"):
             text = Path(name).read_text()
         else:
-            raise UsageError(f"--recipe: {name!r} is not known; give {', '.join(RECIPES)}, or a FILE.toml")
-        return _recipe(name, tomllib.loads(text))
+            near = difflib.get_close_matches(name, RECIPES, 1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise UsageError(f"--recipe: {name!r} is not known{hint}; give {', '.join(RECIPES)}, or a FILE.toml")
+        return parsed(name, tomllib.loads(text))
     except OSError as error:
         raise UsageError(f"--recipe: {name}: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"--recipe: {name}: not a TOML file ({error})") from error
 
 
-def _recipe(name: str, told: dict[str, Any]) -> Recipe:
-    _known(name, told, ("kernel", "noise", "stages", "kind"))
-    kernel, noise = dict(told.get("kernel", {})), dict(told.get("noise", {}))
-    shapes = kernel.pop("shapes", {"none": 1})
-    _known(name, shapes, (*SHAPES, "none"))
-    _known(name, kernel, KERNEL)
-    _known(name, noise, (*NOISE, "bits", "photons"))
-    if set(shapes) != {"none"} and "fwhm" not in kernel:
-        raise UsageError(f"--recipe: {name}: kernel.fwhm is missing; give a range in coarse px")
-    if "moffat" in shapes and "beta" not in kernel:
-        raise UsageError(f"--recipe: {name}: kernel.beta is missing; a moffat needs a range of it")
-    if told.get("stages", 1) not in (1, 2):
-        raise UsageError(f"--recipe: {name}: stages = {told['stages']}; give 1 or 2")
-    fixed = {key: noise.pop(key) for key in ("bits", "photons") if key in noise}
-    ranges = [{key: _range(name, key, x) for key, x in table.items()} for table in (kernel, noise)]
-    return Recipe(name, shapes, ranges[0], ranges[1], told.get("stages", 1), fixed)
+def parsed(name: str, told: Table) -> Recipe:
+    """The recipe that a TOML file's tables describe.
+
+    Raises
+    ------
+    UsageError : what `recipe_file` refuses.
+    """
+    stages, percentiles = stages_of(name, told)
+    made = [Stage(tables, orders, probability) for tables, orders, probability in stages]
+    return Recipe(name, made, percentiles or eightbit.PERCENTILES, str(told.get("about", "")))
 
 
-def _known(name: str, table: Mapping[str, Any], allowed: tuple[str, ...]) -> None:
-    for key in table:
-        if key not in allowed:
-            raise UsageError(f"--recipe: {name}: unknown key {key!r}; allowed are {', '.join(allowed)}")
+def draw(recipe: Recipe, rng: Rng, scale: int) -> Draw:
+    """Draw a chain; the same generator state gives the same draw.
+
+    Parameters
+    ----------
+    scale : fine pixels per coarse pixel, which turns widths in coarse px into those of the fine grid.
+    """
+    steps: list[Step] = []
+    for stage in recipe.stages:
+        if stage.probability < 1 and rng.random() >= stage.probability:
+            continue
+        order = stage.orders[0 if len(stage.orders) == 1 else int(rng.integers(len(stage.orders)))]
+        for name in order:
+            steps += DRAWS[name](stage.tables[name], rng, scale)
+    placed = [
+        Step(step.name, {**step.numbers, "place": i}) if step.numbers.get("grey") else step
+        for i, step in enumerate(steps)
+    ]
+    return Draw(placed, recipe)
 
 
-def _range(name: str, key: str, told: Any) -> Range:
-    """A number, ``[low, high]`` or ``[low, high, "log"]``."""
-    items = list(told) if isinstance(told, list) else [told, told]
-    log = items[2:] == ["log"]
-    numbers = [x for x in items[:2] if isinstance(x, int | float) and not isinstance(x, bool) and np.isfinite(x)]
-    if len(numbers) != 2 or len(items) != 2 + log or numbers[0] > numbers[1]:
-        raise UsageError(f'--recipe: {name}: {key} = {told}; give a number, [low, high] or [low, high, "log"]')
-    lowest_allowed = 0.0 if key != "offset" else -np.inf
-    if numbers[0] < lowest_allowed or ((log or key in POSITIVE) and numbers[0] <= 0):
-        raise UsageError(f"--recipe: {name}: {key} = {told} reaches below what it may be; raise its lower end")
-    return float(numbers[0]), float(numbers[1]), log
+def pick(weights: Mapping[str, float], rng: Rng) -> str:
+    """A name, with the probabilities that the weights have."""
+    names = list(weights)
+    shares = np.array([weights[name] for name in names], float)
+    return names[int(rng.choice(len(names), p=shares / shares.sum()))]
 
 
-def _draw(rng: np.random.Generator, span: Range) -> float:
+def number(rng: Rng, span: Range) -> float:
+    """A number from a range, uniform or with a uniform logarithm."""
     low, high, log = span
     return float(np.exp(rng.uniform(np.log(low), np.log(high)))) if log else float(rng.uniform(low, high))
 
 
-def draw(recipe: Recipe, rng: np.random.Generator, scale: int) -> Draw:
-    """Draw a blur and a noise; the same generator state gives the same draw.
-
-    Parameters
-    ----------
-    scale : fine pixels per coarse pixel, which turns the recipe's coarse px into the kernel's fine px.
-    """
-    names = list(recipe.shapes)
-    weights = np.array([recipe.shapes[name] for name in names], float)
-    shape = names[int(rng.choice(len(names), p=weights / weights.sum()))]
-    numbers = {key: _draw(rng, span) for key, span in recipe.kernel.items()}
-    noise = {key: _draw(rng, span) for key, span in recipe.noise.items()}
-    bright = noise.pop("bright", None)
-    return Draw(_psf(shape, numbers, scale), noise, None if "gain" in noise else bright)
+def draw_blur(table: Table, rng: Rng, scale: int) -> list[Step]:
+    """A kernel: the shape first, then every number in the order of the table, whether the shape takes it or not."""
+    shape = pick(table["shapes"], rng)
+    numbers: dict[str, float] = {}
+    for key, span in table["numbers"].items():
+        numbers |= NUMBERS[key](rng, span) if key in NUMBERS else {key: number(rng, span)}
+    if shape in FAMILIES:
+        return [Step("blur", {"kernel": shape, **_of_family(shape, numbers)})]
+    told = {"kernel": str(_psf(shape, numbers, scale if table["px"] == "coarse" else 1))}
+    return [Step("blur", told | ({"reach": table["reach"]} if "reach" in table and shape != "none" else {}))]
 
 
-def _psf(shape: str, numbers: Mapping[str, float], scale: int) -> Psf:
+def _of_family(shape: str, numbers: Mapping[str, float]) -> dict[str, float]:
+    """The numbers that a family takes, px of its grid."""
+    kind = "beta_generalised" if shape.startswith("generalised") else "beta_plateau"
+    side = round(numbers["side"])
+    wide = {"beta": numbers.get(kind, 1.0), "cutoff": _cutoff(numbers.get("cutoff", 0.0), side), "theta": 0.0}
+    every = {**wide, **{key: x for key, x in numbers.items() if key not in wide}, "side": side}
+    every["theta"] = numbers.get("theta", 0.0)
+    return {key: every[key] for key in FAMILIES[shape].takes}
+
+
+def _cutoff(share: float, side: int) -> float:
+    """A cutoff from pi / 3 to pi for kernels below 13 px, else from pi / 5: narrow kernels hold no wide ripples."""
+    lowest = np.pi / 3 if side < 13 else np.pi / 5
+    return float(lowest + share * (np.pi - lowest))
+
+
+def _two(rng: Rng, span: Range) -> dict[str, float]:
+    return {"sigma_x": number(rng, span), "sigma_y": number(rng, span)}
+
+
+def _odd(rng: Rng, span: Range) -> dict[str, float]:
+    """An odd side; both ends are possible."""
+    return {"side": 2 * int(rng.integers(int(span[0]) // 2, int(span[1]) // 2 + 1)) + 1}
+
+
+def _about_one(name: str) -> Callable[[Rng, Range], dict[str, float]]:
+    """A shape exponent: below 1 as often as above, as in the released code."""
+
+    def drawn(rng: Rng, span: Range) -> dict[str, float]:
+        low, high, _ = span
+        ends = (min(low, 1.0), 1.0) if rng.random() < 0.5 else (1.0, max(high, 1.0))
+        return {name: float(rng.uniform(*ends))}
+
+    return drawn
+
+
+NUMBERS: dict[str, Callable[[Rng, Range], dict[str, float]]] = {
+    "sigma": _two,
+    "side": _odd,
+    "beta_generalised": _about_one("beta_generalised"),
+    "beta_plateau": _about_one("beta_plateau"),
+}
+"""Ranges that are drawn in a way of their own."""
+
+
+def _psf(shape: str, numbers: Mapping[str, float], factor: int) -> Psf:
+    """A PSF, its width brought to px of the grid that it blurs."""
     if shape == "none":
         return Psf("none")
-    takes = SHAPES[shape].takes
+    if "fwhm" not in numbers and shape == "airy":
+        return airy_of(numbers["radius"] * factor)
     units = {"fwhm": "px", "theta": "deg"}
+    takes = SHAPES[shape].takes
     params = {key: (x, units.get(key, "")) for key, x in numbers.items() if key in takes}
-    params["fwhm"] = (numbers["fwhm"] * scale, "px")
+    width = "fwhm" if "fwhm" in numbers else "sigma"
+    params[width] = (numbers["fwhm" if width == "fwhm" else "sigma_x"] * factor, "px")
     return Psf(shape, params)
 
 
-def detector_of(recipe: Recipe, drawn: Draw, expected: NDArray[Any], **given: Any) -> Detector:
-    """The detector of a draw, for a frame of these expected coarse pixels; ``given`` wins over what was drawn."""
-    told = {**recipe.fixed, **drawn.detector}
-    if drawn.bright is not None:
-        told["gain"] = drawn.bright / _brightness(expected)
-    return replace(Detector(**told), **given)
+def draw_resize(table: Table, rng: Rng, scale: int) -> list[Step]:
+    """To the coarse grid, or by a ratio: larger, smaller, or not at all."""
+    numbers: dict[str, Any] = {"to": "coarse"}
+    if "ratios" in table:
+        way = pick(table["ways"], rng)
+        low, high, _ = table["ratios"]
+        ratio = {"up": lambda: rng.uniform(1, high), "down": lambda: rng.uniform(low, 1), "keep": lambda: 1.0}[way]()
+        numbers = {"ratio": float(ratio), "of": table["of"]}
+    filters = table["filters"]
+    numbers["filter"] = next(iter(filters)) if len(filters) == 1 else pick(filters, rng)
+    return [Step("resize", numbers | ({"antialias": True} if table["antialias"] else {}))]
 
 
-def _brightness(expected: NDArray[Any]) -> float:
-    """99.9th percentile above the median; of a flat frame its level, of an empty one 1."""
-    values = expected[np.isfinite(expected)]
-    if not values.size:
-        raise InputError("image: no pixel has a finite value; nothing to degrade")
-    middle, top = np.percentile(values, [50, BRIGHT_PERCENTILE])
-    return float(next((x for x in (top - middle, abs(middle)) if x > 0), 1.0))
+def draw_detector(table: Table, rng: Rng, scale: int) -> list[Step]:
+    """A detector; where a gain is drawn, ``bright`` sets none."""
+    noise = {key: number(rng, span) for key, span in table["numbers"].items()}
+    if "gain" in noise:
+        noise.pop("bright", None)
+    return [Step("detector", {**table["fixed"], **noise})]
+
+
+def draw_noise(table: Table, rng: Rng, scale: int) -> list[Step]:
+    """Noise in 8-bit levels: Gaussian, Poisson or none."""
+    kind = pick(table["kinds"], rng)
+    numbers = {key: number(rng, span) for key, span in table["numbers"].items()}
+    grey = bool(rng.random() < table["grey"])
+    takes = {"gaussian": ("sigma",), "poisson": ("strength", "electrons"), "none": ()}[kind]
+    told: dict[str, Any] = {key: numbers[key] for key in takes if key in numbers}
+    return [] if kind == "none" else [Step(kind, told | {"grey": grey})]
+
+
+def draw_jpeg(table: Table, rng: Rng, scale: int) -> list[Step]:
+    """A quality."""
+    return [Step("jpeg", {"quality": round(number(rng, table["quality"]))})]
+
+
+DRAWS: dict[str, Callable[[Table, Rng, int], list[Step]]] = {
+    "blur": draw_blur,
+    "resize": draw_resize,
+    "detector": draw_detector,
+    "noise": draw_noise,
+    "jpeg": draw_jpeg,
+}
+"""Table of a stage -> steps drawn from it."""

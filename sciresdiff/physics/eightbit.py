@@ -1,0 +1,89 @@
+"""Noise and coding of the 8-bit chains (Wang et al. 2021, Real-ESRGAN, sections 3.1 and 3.4), on images of any unit.
+
+Two percentiles of the fine image stand for the codes 0 and 255; what lies beyond is only cut where it is coded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sciresdiff.errors import InputError
+
+Array = NDArray[np.float64]
+
+TOP = 255
+PERCENTILES = (0.1, 99.9)
+"""Of the fine image: what is coded as 0 and as 255."""
+
+LARGEST = 65_500
+"""Longest side of a JPEG image, px."""
+
+USED_BY = ("gaussian", "poisson", "jpeg")
+"""Steps that need the levels."""
+
+
+def levels(image: Array, percentiles: tuple[float, float] = PERCENTILES) -> tuple[float, float]:
+    """The values that are coded as 0 and 255; of a constant image the value and 1 above it."""
+    low, high = (float(x) for x in np.percentile(image, percentiles))
+    if not high > low:
+        low, high = float(image.min()), float(image.max())
+    return (low, high) if high > low else (low, low + 1.0)
+
+
+def shared(
+    together: tuple[int, ...] | None, numbers: Mapping[str, Any], rng: np.random.Generator
+) -> np.random.Generator:
+    """The source of noise: where it is ``grey`` the one that all planes of a colour image have, else the plane's."""
+    if not numbers.get("grey") or together is None:
+        return rng
+    return np.random.default_rng([*together, int(numbers.get("place", 0))])
+
+
+def photons(
+    light: Array, numbers: Mapping[str, Any], rng: np.random.Generator, together: tuple[int, ...] | None
+) -> tuple[Array, Array]:
+    """strength (n / E - light) with n ~ Poisson(E light), and its variance strength^2 light / E.
+
+    Parameters
+    ----------
+    light : 1 at the 8-bit white, >= 0.
+    numbers : ``strength``; ``electrons`` E, without which it is the number of 8-bit levels that occur, rounded up to
+        a power of two; ``grey``: the planes' numbers come from one uniform field.
+    """
+    full, strength = float(numbers.get("electrons") or occurring(light)), float(numbers["strength"])
+    if numbers.get("grey") and together is not None:
+        from scipy import stats
+
+        counts = stats.poisson.ppf(shared(together, numbers, rng).random(light.shape), full * light)
+        counts = np.where(light > 0, counts, 0.0)
+    else:
+        counts = rng.poisson(full * light).astype(np.float64)
+    return strength * (counts / full - light), strength**2 * light / full
+
+
+def occurring(light: Array) -> float:
+    """Number of 8-bit levels that occur, rounded up to a power of two."""
+    return float(2 ** np.ceil(np.log2(np.unique(_bytes(light)).size)))
+
+
+def coded(code: Array, quality: int) -> Array:
+    """Values (0 ... 1) after 8 bits and JPEG of a ``quality`` (1 ... 100), as one grey plane.
+
+    Raises
+    ------
+    InputError : a side beyond what JPEG holds.
+    """
+    import imagecodecs
+
+    if max(code.shape) > LARGEST:
+        raise InputError(f"jpeg: an image of {code.shape} px has a side above {LARGEST}; cut it first")
+    whole = imagecodecs.jpeg8_decode(imagecodecs.jpeg8_encode(_bytes(code), level=quality))
+    return np.asarray(whole, np.float64) / TOP
+
+
+def _bytes(code: Array) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(np.rint(np.clip(code, 0, 1) * TOP).astype(np.uint8))
