@@ -1,13 +1,12 @@
 """The refiner: a network that draws images from what the prior leaves open.
 
-Every method is run in z = (x - prior mean) / prior scale, so that one network serves every brightness; a method's
-anchor and weight are brought to the same units.  The network sees the state at the coarse grid (pixel-unshuffle:
+Every method is run in the units of `spaces.Around`.  The network sees the state at the coarse grid (pixel-unshuffle:
 nothing is lost, flux can be held), the level of the noise in it, and scale-free copies of what the prior knew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,13 +14,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sciresdiff.diffusion.method import Method
 from sciresdiff.diffusion.path import Level
 from sciresdiff.diffusion.prediction import PREDICTIONS
 from sciresdiff.nets import BACKBONES
 from sciresdiff.physics.consistency import Data
-from sciresdiff.prior import Estimate, Run, at_once, contrast, finer, maps, stacked
+from sciresdiff.prior import Estimate, Run, at_once, box, contrast, finer, maps, stacked
+from sciresdiff.spaces import Around
 
+GAUSSIAN: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"eps": lambda a, s: s, "flow": lambda a, s: s - a}
+"""(a, s) -> numerator of the factor on the state that answers best where z_0 is Gaussian of unit variance; the network
+learns the rest."""
 LEVELS = 3
 """Channels that tell the network how noisy the state is."""
 
@@ -36,14 +38,46 @@ class RefinerConfig:
     depth: int = 4
     prediction: str = "x0"
     """What the network is asked for, a name of PREDICTIONS."""
+    conditions: Sequence[str] = ()
+    """What it sees besides, names of CONDITIONS."""
+    alpha: float | None = None
+    """Share of the edges in a weight that follows the image, as it was before training; None: the method has none."""
 
     def to_dict(self) -> dict[str, Any]:
         """For the model card."""
         return asdict(self)
 
 
-def condition(data: Data, prior: Estimate, kernel: Tensor) -> Tensor:
-    """What the prior knew, scale-free: (B, 3 s^2 + 7, h, w)."""
+def _frequency(data: Data, prior: Estimate) -> list[Tensor]:
+    """High-pass bands of the prior's image and of the interpolated frame in units of the local contrast, 2 s^2 maps."""
+    s = data.operator.scale
+    up = F.interpolate(data.y * data.valid, scale_factor=float(s), mode="bicubic") / s**2
+    _, amplitude = contrast(prior.x, data.noise, s)
+    bands = [F.pixel_unshuffle(torch.asinh((v - box(v, 1)) / amplitude), s) for v in (prior.x, up)]
+    return [band for v in bands for band in v.split(1, dim=1)]
+
+
+def _snr(data: Data, prior: Estimate) -> list[Tensor]:
+    """Two constant maps: logarithms of the median and of the highest signal to noise of the frame."""
+    snr = ((data.y * data.valid).clamp_min(0) / data.noise.sqrt()).flatten(1)
+    numbers = torch.stack([snr.median(dim=1).values, snr.amax(dim=1)], dim=1)
+    return maps(torch.log1p(numbers) / 4, data.y)
+
+
+CONDITIONS: dict[str, tuple[Callable[[Data, Estimate], list[Tensor]], Callable[[int], int]]] = {
+    "frequency": (_frequency, lambda scale: 2 * scale**2),
+    "snr": (_snr, lambda scale: 2),
+}
+"""Name -> the maps on the coarse grid, each (B, 1, h, w), made of the whole frame; and how many they are at a scale."""
+
+
+def known_channels(scale: int, conditions: Sequence[str] = ()) -> int:
+    """Channels of `condition`."""
+    return 3 * scale**2 + 7 + sum(CONDITIONS[name][1](scale) for name in conditions)
+
+
+def condition(data: Data, prior: Estimate, kernel: Tensor, conditions: Sequence[str] = ()) -> Tensor:
+    """What the prior knew, scale-free, and what ``conditions`` add: (B, `known_channels`, h, w)."""
     s, root = data.operator.scale, data.noise.sqrt()
     background, amplitude = contrast(prior.x, data.noise, s)
 
@@ -54,7 +88,8 @@ def condition(data: Data, prior: Estimate, kernel: Tensor) -> Tensor:
 
     r = data.residual(prior.x) / root
     coarse = [torch.asinh(data.y * data.valid) / 4, torch.asinh(r) / 2, data.valid]
-    return stacked(fine(), [*coarse, *maps(kernel, data.y)], s, 3 * s**2 + 7)
+    more = [v for name in conditions for v in CONDITIONS[name][0](data, prior)]
+    return stacked(fine(), [*coarse, *maps(kernel, data.y), *more], s, known_channels(s, conditions))
 
 
 def levels_of(p: Level, like: Tensor) -> Tensor:
@@ -64,34 +99,14 @@ def levels_of(p: Level, like: Tensor) -> Tensor:
     return torch.stack([a, s, size], dim=-1).expand(like.shape[0], -1)
 
 
-@dataclass(frozen=True)
-class Around:
-    """The units that a method is run in, and its anchor and weight in them; all (B, 1, s*h, s*w)."""
+def knobbed(levels: Tensor, realism: float | Tensor) -> Tensor:
+    """Levels, (B, 3), that also say what a one-step student is to draw: from 0, a mean, to 1, a likely image.
 
-    mean: Tensor
-    scale: Tensor
-    mu: Tensor
-    w: Tensor
-
-    def state(self, x: Tensor, p: Level) -> Tensor:
-        """x_t in these units."""
-        return (x - (p.a + p.b) * self.mean) / self.scale
-
-    def truth(self, x: Tensor) -> Tensor:
-        """An image in these units; beyond 30 scales, where no scale was right, it is cut."""
-        return ((x - self.mean) / self.scale).clamp(-30, 30)
-
-    def image(self, z: Tensor) -> Tensor:
-        """An estimate of z_0 as an image."""
-        return self.mean + self.scale * z
-
-
-def framed(method: Method, data: Data, prior: Estimate) -> Around:
-    """The units of a method around a prior's estimate."""
-    s = data.operator.scale
-    up = F.interpolate(data.y * data.valid, scale_factor=float(s), mode="bicubic") / s**2
-    mu = (method.anchored(prior.x, up) - prior.x) / prior.w
-    return Around(prior.x, prior.w, mu, method.weigh(prior.x, prior.w, up) / prior.w)
+    Realism r moves r s from the noise's number to the signal's; their sum, which brings the state to order one, stays.
+    """
+    a, s, size = levels.unbind(-1)
+    r = torch.as_tensor(realism, dtype=levels.dtype, device=levels.device).reshape(-1)
+    return torch.stack([a + r * s, s - r * s, size.expand_as(a + r * s)], dim=-1)
 
 
 class Refiner(nn.Module):
@@ -102,7 +117,20 @@ class Refiner(nn.Module):
         super().__init__()
         self.config = config
         square = config.scale**2
-        self.net = BACKBONES[config.backbone](4 * square + 7 + LEVELS, square, config.width, config.depth)
+        inputs = square + known_channels(config.scale, config.conditions) + LEVELS
+        self.net = BACKBONES[config.backbone](inputs, square, config.width, config.depth)
+        start = None if config.alpha is None else torch.logit(torch.tensor(float(config.alpha)), 1e-3)
+        self.logit = None if start is None else nn.Parameter(start)
+
+    @property
+    def alpha(self) -> Tensor | None:
+        """Learned share of the edges in a weight that follows the image, 0..1."""
+        return None if self.logit is None else torch.sigmoid(self.logit)
+
+    @property
+    def tile_exact(self) -> bool:
+        """Whether the answer is the same in every tiling."""
+        return bool(getattr(self.net, "tile_exact", True))
 
     @property
     def receptive_px(self) -> int:
@@ -115,7 +143,8 @@ class Refiner(nn.Module):
         Parameters
         ----------
         u : (B, 1, s*h, s*w), the state without its anchor, in units of the prior's scale.
-        levels : (B, 3), `levels_of`. known : (B, 3 s^2 + 7, h, w), `condition`. run : how the network is evaluated.
+        levels : (B, 3), `levels_of`. known : (B, `known_channels`, h, w), `condition`.
+        run : how the network is evaluated.
 
         Returns
         -------
@@ -128,11 +157,14 @@ class Refiner(nn.Module):
         out = (run or at_once)(self.net, parts).float()
         if self.config.prediction == "x0":  # with little noise left the state itself is the better answer
             out = torch.addcmul(out, 1 - size, state)
+        elif self.config.prediction in GAUSSIAN:  # what is known of the answer where z_0 is of unit variance
+            weight = GAUSSIAN[self.config.prediction](signal, noise) * (signal + noise) / (signal**2 + noise**2)
+            out = torch.addcmul(out, weight, state)
         return F.pixel_shuffle(out, s)
 
     def estimate(
-        self, x: Tensor, p: Level, around: Around, known: Tensor, run: Run | None = None
+        self, x: Tensor, p: Level, around: Around, known: Tensor, run: Run | None = None, realism: float = 0.0
     ) -> tuple[Tensor, Tensor]:
         """The network's answer to a state in `Around`'s units, and the estimate of z_0 that follows from it."""
-        answer = self(x - p.b * around.mu, levels_of(p, x), known, run)
+        answer = self(x - p.b * around.mu, knobbed(levels_of(p, x), realism), known, run)
         return answer, PREDICTIONS[self.config.prediction].estimate(p, x, answer, around.mu, around.w)

@@ -20,16 +20,17 @@ from torch import Tensor, nn
 
 from sciresdiff import tiling
 from sciresdiff.diffusion import noise as noise_field
-from sciresdiff.diffusion.method import Method, sample
-from sciresdiff.diffusion.path import Level
+from sciresdiff.diffusion.method import sample
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Quantity
+from sciresdiff.hooks import Args, applied
 from sciresdiff.model import Model
 from sciresdiff.normalize import background
 from sciresdiff.physics.consistency import Data, close_flux, consistent, richardson_lucy, row_sums, support
 from sciresdiff.physics.operators import Operator
 from sciresdiff.prior import Estimate, Run, bounded_below, box, contrast, finer, kernel_features, pedestal
-from sciresdiff.refiner import condition, framed
+from sciresdiff.refiner import condition
+from sciresdiff.spaces import framed, weighed
 
 Consistency = Literal["noise", "exact", "off"]
 Progress = Callable[[int, int, str], None]
@@ -241,31 +242,28 @@ def refined(data: Data, prior: Estimate, known: Tensor, model: Model, settings: 
     run = tiled(settings, refiner.receptive_px, int(getattr(refiner.net, "multiple_of", 1)))
     around, path = framed(method, data, prior), method.path(settings.steps)
 
-    def denoise(x: Tensor, t: int) -> Tensor:
+    def denoise(x: Tensor, t: float) -> Tensor:
         p = path.at(t)
         _, z = refiner.estimate(around.state(x, p), p, around, known, run)
-        return hooked(data, around.image(z), prior.w, p, method)
+        args = Args(data, prior, around, p, path.at(max(int(np.ceil(t)) - 1, 0)), method.hook_params)
+        return applied(method, around.image(z), args)
 
     def drawn(step: int) -> Tensor:
         return gaussian(prior.x, settings.seed, draw, step)
 
-    mu, w = around.image(around.mu), around.scale * around.w
-    return sample(method, denoise, mu, w, drawn, settings.steps)
+    w = weighed(method, around, refiner.alpha, image=True)
+    return sample(method, denoise, around.image(around.mu), w, drawn, settings.steps, prior=prior.x)
 
 
-def hooked(data: Data, x: Tensor, scale: Tensor, p: Level, method: Method) -> Tensor:
-    """The hooks of a method that the physics supplies, applied to an estimate of the clean image.
-
-    Sigma is the variance that the state leaves open, scale^2 s^2 / (a^2 + s^2).
-    """
-    if "consistency" not in method.hooks:
-        return x
-    return consistent(data, x, scale.square() * (p.s**2 / (p.a**2 + p.s**2)), 4)
+def known_to(model: Model | None, data: Data, best: Estimate, kernel: Tensor) -> Tensor:
+    """What a model's refiner is told beside the state."""
+    assert model is not None and model.refiner is not None
+    return condition(data, best, kernel, model.refiner.config.conditions)
 
 
 def draws_of(data: Data, best: Estimate, kernel: Tensor, model: Model | None, settings: Settings) -> Iterator[Tensor]:
     """K draws about the best estimate; for the physics alone they are linear-Gaussian noise."""
-    known = condition(data, best, kernel) if refines(model, settings) else kernel
+    known = known_to(model, data, best, kernel) if refines(model, settings) else kernel
     for draw in range(settings.samples if model is None or refines(model, settings) else 0):
         if model is None or model.method is None:
             yield best.x + deviation(data, best.w, settings.seed, draw)

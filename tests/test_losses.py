@@ -15,6 +15,10 @@ from torch import nn
 from sciresdiff.diffusion import losses
 from sciresdiff.diffusion.losses import LOSSES, PIXELWISE, Context
 from sciresdiff.errors import UsageError
+from sciresdiff.prior import Prior, PriorConfig
+from sciresdiff.training import prior as training
+from sciresdiff.training.data import DataRecipe, Pairs
+from sciresdiff.training.loop import quick
 
 SCALE, SIDE = 2, 16
 HERE = [name for name in LOSSES if name != "lpips"]
@@ -219,13 +223,6 @@ def test_a_loss_that_knows_too_little_says_what_it_needs() -> None:
             LOSSES[name](x, x)
 
 
-def test_means_are_named_and_in_order(pair) -> None:
-    answer, target, c = pair
-    found = losses.means(("flux", "mse"), answer, target, c)
-    assert list(found) == ["flux", "mse"]
-    assert float(found["mse"]) == float(LOSSES["mse"](answer, target, c).mean())
-
-
 class Stand(nn.Module):
     """LPIPS's interface with one convolution."""
 
@@ -263,3 +260,94 @@ def test_lpips_takes_local_weights_and_says_what_is_missing(tmp_path, monkeypatc
     assert float(value.detach()) > 0
     assert bool(torch.isfinite(answer.grad).all())
     losses._lpips.cache_clear()
+
+
+# The prior's training
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return Pairs(DataRecipe(scale=2, patch=20, scene_px=64, pool=2, photon=(3e-2, 1.0)), 3).batch(0, 3)
+
+
+def small_prior() -> Prior:
+    torch.manual_seed(1)
+    prior = Prior(PriorConfig(2, width=4, depth=1, stages=2, iterations=2))
+    for values in prior.parameters():
+        values.data += 0.05 * torch.randn_like(values)
+    return prior
+
+
+def plain_loss(prior: Prior, batch) -> torch.Tensor:
+    """The default loss, written out."""
+    estimates = prior(batch.data, batch.kernel, quick(False))
+    unit, total = training.fine_scale(batch.truth, batch.data), torch.zeros(())
+    for k, estimate in enumerate(estimates):
+        error = estimate.x - batch.truth
+        fit = nn.functional.huber_loss(error / unit, torch.zeros_like(error), delta=2.0)
+        ratio = ((estimate.guess - batch.truth).detach() / estimate.w).square().clamp_max(50)
+        scale = (torch.log(estimate.w / unit) + 0.5 * ratio).mean()
+        noise = nn.functional.avg_pool2d(batch.data.noise, 8, divisor_override=1)
+        off = nn.functional.avg_pool2d(error, 16, divisor_override=1) / noise.sqrt()
+        flux = nn.functional.huber_loss(off, torch.zeros_like(off), delta=2.0)
+        total = total + (1.0 if k == len(estimates) - 1 else 0.5) * (fit + 0.1 * scale + 0.02 * flux)
+    return total
+
+
+def test_the_default_loss_of_the_prior_and_its_gradients_bit_for_bit(batch) -> None:
+    one, two = small_prior(), small_prior()
+    first, _ = training.loss(one, batch, torch.Generator(), False)
+    second = plain_loss(two, batch)
+    first.backward()
+    second.backward()
+    assert torch.equal(first.detach(), second.detach())
+    assert all(torch.equal(a.grad, b.grad) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_a_prior_can_be_trained_with_every_loss(name: str, batch) -> None:
+    prior = small_prior()
+    value, parts = training.loss(prior, batch, torch.Generator(), False, {name: 1.0})
+    value.backward()
+    assert set(parts) == {name}
+    gradients = [p.grad for p in prior.parameters()]
+    assert all(bool(torch.isfinite(g).all()) for g in gradients)
+    assert any(float(g.abs().max()) > 0 for g in gradients)
+
+
+def test_sky_and_slope_are_found_in_the_variance(batch) -> None:
+    clean = batch.data.operator.apply(batch.truth).clamp_min(0)
+    sky, slope = training.photon(batch)
+    # float32 variances, of which some hardly change
+    assert torch.allclose(sky + slope * clean, batch.data.noise, rtol=1e-4)
+
+
+def test_recipes_name_their_losses(tmp_path) -> None:
+    file = tmp_path / "r.toml"
+    usual = {"huber": 1.0, "scale": 0.1, "flux": 0.02}
+    assert training.losses_of(None) == training.TERMS == usual
+    for text, found in [
+        ("[data]\npatch = 20\n", usual),
+        ("loss = {huber = 1.0, flux = 0.02}", usual),
+        ("[loss]\nmse = 1\nscale = 0.2\n", {"mse": 1.0, "scale": 0.2}),
+        ('loss = "haar"', {"haar": 1.0, "scale": 0.1}),
+    ]:
+        file.write_text(text)
+        assert list(training.losses_of(str(file)).items()) == list(found.items())
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[loss]\nhubert = 1.0", r"\[loss\] has no loss 'hubert'; allowed are mse, .*; nearest: huber"),
+        ("[loss]\nhuber = -1", r"\[loss\] huber = -1; allowed is a finite weight"),
+        ("[loss]\nhuber = true", r"\[loss\] huber = True; allowed is a finite weight"),
+        ("[loss]\nflux = 1.0", "says nothing of single pixels"),
+        ("loss = 3", "loss = 3; allowed is a name or a table"),
+    ],
+)
+def test_losses_that_cannot_be_used_say_so(tmp_path, text: str, said: str) -> None:
+    file = tmp_path / "r.toml"
+    file.write_text(text)
+    with pytest.raises(UsageError, match=f"^--recipe: .*{said}"):
+        training.losses_of(str(file))

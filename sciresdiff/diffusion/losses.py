@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -327,17 +327,3 @@ LOSSES: dict[str, Loss] = {
 """Losses by name; **l1, charbonnier, laplace-nll and haar learn medians and lose the flux of a skewed posterior**."""
 PIXELWISE = ("mse", "l1", "huber", "charbonnier")
 """Those that an error alone is enough for."""
-
-
-def means(terms: Iterable[str], answer: Tensor, target: Any = 0.0, context: Context = PLAIN) -> dict[str, Tensor]:
-    """Every named loss as one number, the mean over its map.
-
-    Parameters
-    ----------
-    terms : names of LOSSES. answer, target, context : as every loss takes them.
-
-    Returns
-    -------
-    name -> scalar, not weighted, in the order of ``terms``.
-    """
-    return {name: LOSSES[name](answer, target, context).mean() for name in terms}

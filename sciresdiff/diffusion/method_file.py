@@ -50,11 +50,12 @@ HOOKS: dict[str, Numbers] = {
 CONDITIONS = ("frequency", "snr")
 """What a network may see beside what all of them see."""
 DISTILS: dict[str, Numbers] = {
-    "one-step": {"inverse": 1.0, "truth": 1.0},
+    "one-step": {"inverse": 1.0, "truth": 1.0, "knob": 0.0},
     "consistency": {"skip": 20, "huber": 0.001},
 }
-"""How a student is taught, with numbers: weights of two losses beside the teacher's (SinSR); indices between the two
-states that have to agree and the width of the pseudo-Huber loss (LCM)."""
+"""How a student is taught, with numbers: weights of two losses beside the teacher's (SinSR), and the share of pairs
+that learn the way between fidelity and realism (above 0 the student has ``--realism``); indices between the two states
+that have to agree, and the width of the pseudo-Huber loss (LCM)."""
 WORDS: dict[str, Sequence[str]] = {"base": ("up", "prior")}
 """Keys whose value is one of a few words, not a number."""
 TABLES = ("space", "start", "hook", "path", "weight", "solver", "distil")

@@ -1,25 +1,31 @@
-"""Training the prior: squared error in units of the local noise, through the physics."""
+"""Training the prior through the physics: losses in units of the local noise, chosen by the recipe."""
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sciresdiff.diffusion.losses import LOSSES, Context
+from sciresdiff.diffusion.method_file import nearest
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.model import PRESETS, Model, device_of, save
+from sciresdiff.nets import BACKBONES
 from sciresdiff.physics.consistency import Data, richardson_lucy
-from sciresdiff.prior import Prior, PriorConfig, contrast, finer, pedestal
+from sciresdiff.prior import Estimate, Prior, PriorConfig, contrast, finer, pedestal
 from sciresdiff.training.data import Ahead, Batch, DataRecipe, Pairs
 from sciresdiff.training.loop import LoopOptions, Run, Say, State, fit, in_hardware, quick
+
+TERMS = {"huber": 1.0, "scale": 0.1, "flux": 0.02}
+"""What a prior is trained with unless a recipe names other losses: losses of a stage's image by their weights, and
+``scale``, the likelihood of its predicted scale, which is part of every combination."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +38,12 @@ class TrainOptions:
     scale: int = 4
     kind: str | None = None
     """``astro`` or ``micro``; the recipe's by default."""
-    backbone: str = "resnet"
+    backbone: str | None = None
+    """A name of BACKBONES; by default the method's own, else resnet."""
     stages: int | None = None
     recipe: str | None = None
-    """TOML file with the tables [data] and [loop]; every key is a field of DataRecipe or LoopOptions."""
+    """TOML file with the tables [data], [loop] (keys are fields of DataRecipe and LoopOptions) and [loss] (names of
+    LOSSES or ``scale``, and their weights)."""
     minutes: float | None = None
     images: int | None = None
     preset: str = "base"
@@ -45,6 +53,8 @@ class TrainOptions:
     threads: int | None = None
     prior: str | None = None
     """The prior that a refiner is trained for."""
+    distil: str | None = None
+    """The model that a refiner is taught by; it brings its own prior."""
     method: str = "sciresdiff"
     calibrate: bool = True
     """Whether a refiner's training ends with the calibration of ERR and TRUST on simulated frames."""
@@ -58,35 +68,59 @@ def fine_scale(estimate: Tensor, data: Data) -> Tensor:
     return (noise + (0.1 * amplitude).square()).sqrt()
 
 
-def flux_error(error: Tensor, data: Data, cell: int = 8) -> Tensor:
-    """Error of the flux in cells of 8 x 8 coarse pixels, in units of the noise of that sum."""
-    side = cell * data.operator.scale
-    total = F.avg_pool2d(error, side, divisor_override=1)
-    return total / F.avg_pool2d(data.noise, cell, divisor_override=1).sqrt()
+def photon(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Sky and slope of the variance, noise = sky + slope (A truth)+, of every pair: both (B, 1, 1, 1).
+
+    A line through the pair's own variance and signal; without signal there is next to no slope.
+    """
+    clean = batch.data.operator.apply(batch.truth).clamp_min(0).double()
+    noise = batch.data.noise.double()
+    dx, dy = (v - v.mean((1, 2, 3), keepdim=True) for v in (clean, noise))
+    slope = (dx * dy).mean((1, 2, 3), keepdim=True) / dx.square().mean((1, 2, 3), keepdim=True).clamp_min(1e-12)
+    slope = slope.clamp_min(1e-6)
+    sky = (noise - slope * clean).mean((1, 2, 3), keepdim=True)
+    sky = torch.maximum(sky, 0.01 * noise.amin((1, 2, 3), keepdim=True))
+    return sky.to(batch.truth.dtype), slope.to(batch.truth.dtype)
 
 
-def loss(prior: nn.Module, batch: Batch, generator: torch.Generator, bf16: bool) -> tuple[Tensor, dict[str, float]]:
-    """Huber error of every stage in local units, likelihood of its scale, and the flux of cells.
+def loss(
+    prior: nn.Module, batch: Batch, generator: torch.Generator, bf16: bool, terms: Mapping[str, float] = TERMS
+) -> tuple[Tensor, dict[str, float]]:
+    """The losses of every stage's image, in local units, and the likelihood of its scale; early stages weigh half.
 
     The scale is fitted to the error of the network's guess *before* the data are consulted: that error is what the
     consistency step takes for Sigma.
+
+    Parameters
+    ----------
+    terms : name of LOSSES, or ``scale``, -> weight.
     """
     del generator
     estimates = prior(batch.data, batch.kernel, quick(bf16))
     unit = fine_scale(batch.truth, batch.data)
+    sky, slope = photon(batch) if "poisson-nll" in terms else (None, None)
     total = batch.truth.new_zeros(())
     parts: dict[str, float] = {}
     for k, estimate in enumerate(estimates):
-        weight = 1.0 if k == len(estimates) - 1 else 0.5
-        error = estimate.x - batch.truth
-        fit_ = F.huber_loss(error / unit, torch.zeros_like(error), delta=2.0)
-        ratio = ((estimate.guess - batch.truth).detach() / estimate.w).square().clamp_max(50)
-        scale = (torch.log(estimate.w / unit) + 0.5 * ratio).mean()
-        off = flux_error(error, batch.data)
-        flux = F.huber_loss(off, torch.zeros_like(off), delta=2.0)
-        total = total + weight * (fit_ + 0.1 * scale + 0.02 * flux)
-        parts = {"fit": float(fit_.detach()), "scale": float(scale.detach()), "flux": float(flux.detach())}
+        context = Context(unit, scale=estimate.w, noise=batch.data.noise, sky=sky, slope=slope, knee=2.0)
+        stage: Any = 0.0
+        for name, weight in terms.items():
+            value = scale_loss(estimate, batch.truth, unit) if name == "scale" else mean(name, estimate, batch, context)
+            stage = stage + weight * value
+            parts[name] = float(value.detach())
+        total = total + (1.0 if k == len(estimates) - 1 else 0.5) * stage
     return total, parts
+
+
+def scale_loss(estimate: Estimate, truth: Tensor, unit: Tensor) -> Tensor:
+    """Likelihood of the predicted scale of the guess's error, whatever that error is."""
+    ratio = ((estimate.guess - truth).detach() / estimate.w).square().clamp_max(50)
+    return (torch.log(estimate.w / unit) + 0.5 * ratio).mean()
+
+
+def mean(name: str, estimate: Estimate, batch: Batch, context: Context) -> Tensor:
+    """A loss of a stage's image as one number."""
+    return LOSSES[name](estimate.x, batch.truth, context).mean()  # type: ignore[no-any-return]
 
 
 def decibel(x: Tensor, truth: Tensor) -> Tensor:
@@ -126,6 +160,21 @@ class Validation:
         }
 
 
+def tables_of(recipe: str | None) -> dict[str, Any]:
+    """The tables of a recipe file; none without one.
+
+    Raises
+    ------
+    UsageError : a file that cannot be read.
+    """
+    if not recipe:
+        return {}
+    try:
+        return tomllib.loads(Path(recipe).read_text())
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"--recipe: {recipe} cannot be read ({error})") from None
+
+
 def recipe_of(options: TrainOptions) -> tuple[DataRecipe, LoopOptions]:
     """The data recipe and the loop's options: defaults, then the TOML file, then the command's options.
 
@@ -133,12 +182,7 @@ def recipe_of(options: TrainOptions) -> tuple[DataRecipe, LoopOptions]:
     ------
     UsageError : a file that cannot be read, or an unknown key.
     """
-    tables: dict[str, Any] = {}
-    if options.recipe:
-        try:
-            tables = tomllib.loads(Path(options.recipe).read_text())
-        except (OSError, tomllib.TOMLDecodeError) as error:
-            raise UsageError(f"--recipe: {options.recipe} cannot be read ({error})") from None
+    tables = tables_of(options.recipe)
     data = DataRecipe(**table_of(tables, "data", DataRecipe))
     loop = LoopOptions(**table_of(tables, "loop", LoopOptions))
     data = replace(data, kind=options.kind or data.kind, scale=options.scale)
@@ -146,6 +190,33 @@ def recipe_of(options: TrainOptions) -> tuple[DataRecipe, LoopOptions]:
     if options.minutes or options.images:
         loop = replace(loop, minutes=options.minutes, images=options.images)
     return data, loop
+
+
+def losses_of(recipe: str | None) -> dict[str, float]:
+    """The losses that a recipe asks for and their weights, `TERMS` where it names none; the scale's goes with them.
+
+    Raises
+    ------
+    UsageError : a file that cannot be read, an unknown loss, a weight below zero, or nothing that looks at pixels.
+    """
+    given = tables_of(recipe).get("loss")
+    if given is None:
+        return dict(TERMS)
+    given = {given: 1.0} if isinstance(given, str) else given
+    allowed = [*LOSSES, "scale"]
+    if not isinstance(given, Mapping):
+        raise UsageError(f"--recipe: loss = {given!r}; allowed is a name or a table, as loss = {{huber = 1.0}}")
+    for name, weight in given.items():
+        if name not in allowed:
+            some = f"{', '.join(allowed)}{nearest(name, allowed)}"
+            raise UsageError(f"--recipe: [loss] has no loss {name!r}; allowed are {some}")
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
+            raise UsageError(f"--recipe: [loss] {name} = {weight!r}; allowed is a finite weight of 0 or more")
+    if not any(weight > 0 for name, weight in given.items() if name not in ("scale", "flux")):
+        raise UsageError("--recipe: [loss] says nothing of single pixels; add for instance huber = 1.0")
+    weights = {name: float(weight) for name, weight in given.items()}
+    first = next(iter(weights))
+    return {first: weights[first], "scale": TERMS["scale"], **weights}
 
 
 def table_of(tables: dict[str, Any], name: str, cls: type[DataRecipe | LoopOptions]) -> dict[str, Any]:
@@ -158,7 +229,8 @@ def table_of(tables: dict[str, Any], name: str, cls: type[DataRecipe | LoopOptio
     known = {f.name for f in fields(cls)}
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in tables.get(name, {}).items()}
     if unknown := sorted(set(given) - known):
-        raise UsageError(f"--recipe: [{name}] has no key {unknown[0]!r}; allowed are {', '.join(sorted(known))}")
+        some = f"{', '.join(sorted(known))}{nearest(unknown[0], known)}"
+        raise UsageError(f"--recipe: [{name}] has no key {unknown[0]!r}; allowed are {some}")
     return given
 
 
@@ -183,9 +255,32 @@ def real_images(paths: Sequence[str], side: int) -> list[NDArray[np.float32]]:
     return images
 
 
+def backbone_of(name: str | None) -> str:
+    """The network asked for, else resnet.
+
+    Raises
+    ------
+    UsageError : there is no such network.
+    """
+    name = name or "resnet"
+    if name not in BACKBONES:
+        some = f"{', '.join(BACKBONES)}{nearest(name, BACKBONES)}"
+        raise UsageError(f"--backbone: {name!r} is no network; allowed are {some}")
+    return name
+
+
 def state_file(output: Path) -> Path:
     """Where the state of a run lies: beside the model."""
     return output.with_suffix(".state")
+
+
+def begun(module: nn.Module, options: TrainOptions, loop: LoopOptions, device: torch.device) -> Run:
+    """A run with its state file, taken up where it was left unless ``resume`` is off."""
+    state = state_file(Path(options.output))
+    state.parent.mkdir(parents=True, exist_ok=True)
+    if not options.resume:
+        state.unlink(missing_ok=True)
+    return Run(module, state, loop, device)
 
 
 def provenance(data: DataRecipe, options: TrainOptions, state: State) -> dict[str, Any]:
@@ -211,13 +306,12 @@ def train(options: TrainOptions, say: Say) -> Path:
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
-    recipe, loop = recipe_of(options)
+    (recipe, loop), terms = recipe_of(options), losses_of(options.recipe)
     sizes = {**PRESETS[options.preset], **({"stages": options.stages} if options.stages else {})}
-    prior = Prior(PriorConfig(options.scale, options.backbone, **sizes))
+    prior = Prior(PriorConfig(options.scale, backbone_of(options.backbone), **sizes))
     prior.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     output = Path(options.output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    run = Run(prior, state_file(output), loop, device)
+    run = begun(prior, options, loop, device)
     pairs = Pairs(recipe, options.seed, real_images(options.data, recipe.patch * recipe.scale))
     ahead = Ahead(lambda n: pairs.batch(n, loop.batch, device))
     bf16 = loop.bf16 and in_hardware(device)
@@ -230,7 +324,7 @@ def train(options: TrainOptions, say: Say) -> Path:
             "scale": options.scale,
             "target_fwhm_px": 2.0,
             "range": {"sigma_low_px": recipe.sigma, "photon": recipe.photon},
-            "trained": {"prior": provenance(recipe, options, state)},
+            "trained": {"prior": {**provenance(recipe, options, state), "loss": terms}},
         }
         save(Model(average, card=card), output)
 
@@ -238,7 +332,7 @@ def train(options: TrainOptions, say: Say) -> Path:
     fit(
         run,
         ahead,
-        lambda module, batch, generator: loss(module, batch, generator, bf16),
+        lambda module, batch, generator: loss(module, batch, generator, bf16, terms),
         Validation(Pairs(recipe, options.seed + 7_919)),
         snapshot,
         say,

@@ -13,19 +13,30 @@ from torch import Tensor, nn
 from sciresdiff.diffusion import method as methods
 from sciresdiff.diffusion.method import Method, train_pair
 from sciresdiff.diffusion.prediction import LOSSES
+from sciresdiff.diffusion.weight import DYNAMIC
 from sciresdiff.errors import UsageError
+from sciresdiff.hooks import hooked
 from sciresdiff.model import Model, device_of, load, save
 from sciresdiff.prior import Estimate, Prior, finer
-from sciresdiff.refiner import Refiner, RefinerConfig, condition, framed
-from sciresdiff.restore import FINAL_ITERATIONS, PRIOR_ITERATIONS, hooked
+from sciresdiff.refiner import Refiner, RefinerConfig, condition
+from sciresdiff.restore import FINAL_ITERATIONS, PRIOR_ITERATIONS
+from sciresdiff.spaces import framed, weighed
 from sciresdiff.training.calibrate import calibrated_card
 from sciresdiff.training.data import Ahead, Batch, Pairs
-from sciresdiff.training.loop import Run, Say, State, fit, in_hardware, quick
-from sciresdiff.training.prior import TrainOptions, provenance, real_images, recipe_of, state_file
+from sciresdiff.training.loop import Say, State, fit, in_hardware, quick
+from sciresdiff.training.prior import TrainOptions, begun, provenance, real_images, recipe_of
 from sciresdiff.training.published import base_model
 from sciresdiff.training.trust import trusted_card
 
 WIDTHS = {"tiny": {"width": 16, "depth": 1}, "small": {"width": 32, "depth": 3}, "base": {"width": 48, "depth": 4}}
+
+
+def config_of(method: Method, scale: int, backbone: str, preset: str) -> RefinerConfig:
+    """The refiner that a method asks for."""
+    alpha = float(method.weight_params.get("alpha", 0.5)) if method.weight in DYNAMIC else None
+    return RefinerConfig(
+        scale, backbone, **WIDTHS[preset], prediction=method.prediction, conditions=method.conditions, alpha=alpha
+    )
 
 
 def anchored(prior: Prior, batch: Batch, bf16: bool) -> Estimate:
@@ -42,15 +53,17 @@ def loss(
     The physics hook is part of the estimate in training as in use.
     """
     best, path = anchored(prior, batch, bf16), method.training_path()
-    around, known = framed(method, batch.data, best), condition(batch.data, best, batch.kernel)
+    around = framed(method, batch.data, best)
+    known = condition(batch.data, best, batch.kernel, refiner.config.conditions)
     truth = around.truth(batch.truth)
     size, device = batch.truth.shape[0], batch.truth.device
     t = torch.randint(1, path.T + 1, (size,), generator=generator, device=device)
     eps = torch.randn(truth.shape, generator=generator, device=device)
-    x, target, weight = train_pair(method, truth, around.mu, around.w, t, eps)
+    w = weighed(method, around, refiner.alpha, image=False)
+    x, target, weight = train_pair(method, truth, around.mu, w, t, eps)
     p = path.at(t, truth)
     answer, z = refiner.estimate(x, p, around, known, quick(bf16))
-    if method.hooks:
+    if "consistency" in method.hooks:
         error, weight = around.truth(hooked(batch.data, around.image(z), best.w, p, method)) - truth, 1.0
     else:
         error = answer - target
@@ -93,12 +106,11 @@ def train(options: TrainOptions, say: Say) -> Path:
     method = methods.load(options.method)
     options = replace(options, kind=str(base.card["kind"]))
     recipe, loop = recipe_of(options)
-    refiner = Refiner(
-        RefinerConfig(base.scale, options.backbone, **WIDTHS[options.preset], prediction=method.prediction)
-    )
+    backbone = method.network(options.backbone or "")
+    refiner = Refiner(config_of(method, base.scale, backbone, options.preset))
     refiner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     output = Path(options.output)
-    run = Run(refiner, state_file(output), loop, device)
+    run = begun(refiner, options, loop, device)
     pairs = Pairs(recipe, options.seed + 1, real_images(options.data, recipe.patch * recipe.scale))
     bf16 = loop.bf16 and in_hardware(device)
 
