@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +15,24 @@ from sciresdiff.cli.voice import Voice
 from sciresdiff.errors import UsageError
 from sciresdiff.jobs import batch
 
-Backbone = Annotated[str, typer.Option(metavar="NAME", rich_help_panel=o.TRAINING, help="The network of every stage.")]
+
+def _names(package: str, registry: str) -> list[str]:
+    """The keys of a registry, read from its source: importing it would bring torch."""
+    source = (Path(__file__).parent.parent / package / "__init__.py").read_text(encoding="utf-8")
+    found = (node for node in ast.parse(source).body if isinstance(node, ast.AnnAssign))
+    (value,) = (node.value for node in found if isinstance(node.target, ast.Name) and node.target.id == registry)
+    assert isinstance(value, ast.Dict)
+    return [str(key.value) for key in value.keys if isinstance(key, ast.Constant)]
+
+
+Backbone = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        rich_help_panel=o.TRAINING,
+        help=f"The network: {', '.join(_names('nets', 'BACKBONES'))}. Default: the method's own, else resnet.",
+    ),
+]
 Stages = Annotated[
     int | None,
     typer.Option(
@@ -22,7 +40,7 @@ Stages = Annotated[
     ),
 ]
 PriorPath = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--prior",
         metavar="PRIOR",
@@ -32,8 +50,28 @@ PriorPath = Annotated[
     ),
 ]
 Method = Annotated[
-    str,
-    typer.Option(metavar="NAME|FILE.toml", rich_help_panel=o.TRAINING, help="The diffusion: see 'sciresdiff methods'."),
+    str | None,
+    typer.Option(
+        metavar="NAME|FILE.toml",
+        rich_help_panel=o.TRAINING,
+        help="The diffusion: see 'sciresdiff methods'. Default: sciresdiff, with --distil sinsr.",
+    ),
+]
+Distil = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEACHER",
+        rich_help_panel=o.TRAINING,
+        help="Teach a student that needs fewer steps, by a model with a refiner; it keeps the teacher's prior.",
+    ),
+]
+Calibrate = Annotated[
+    bool,
+    typer.Option(
+        "--calibrate/--no-calibrate",
+        rich_help_panel=o.TRAINING,
+        help="End with the calibration of ERR and TRUST on simulated frames, or leave it.",
+    ),
 ]
 
 
@@ -42,7 +80,7 @@ def train_prior(
     data: o.Data = None,
     scale: o.Scale = 4,
     kind: o.Kind = None,
-    backbone: Backbone = "resnet",
+    backbone: Backbone = None,
     stages: Stages = None,
     recipe: o.TrainingRecipe = None,
     minutes: o.Minutes = None,
@@ -68,19 +106,23 @@ def train_prior(
     values = dict(locals())
     from sciresdiff.training import prior as job
 
+    job.backbone_of(backbone)
+    job.losses_of(recipe)
     _train(values, job.TrainOptions, job.train)
 
 
 def train_refiner(
     output: o.Output,
-    prior: PriorPath,
+    prior: PriorPath = None,
     data: o.Data = None,
-    method: Method = "sciresdiff",
-    backbone: Backbone = "resnet",
+    method: Method = None,
+    distil: Distil = None,
+    backbone: Backbone = None,
     recipe: o.TrainingRecipe = None,
     minutes: o.Minutes = None,
     images: o.Images = None,
     preset: o.Preset = "base",
+    calibrate: Calibrate = True,
     resume: o.Resume = True,
     overwrite: o.Overwrite = False,
     dry_run: o.DryRun = False,
@@ -96,15 +138,38 @@ def train_refiner(
 
     Example: sciresdiff train-refiner set.h5 --prior my-prior.safetensors -o my-model.safetensors --minutes 40
 
+    With --distil a student of a trained model learns to draw in one step (sinsr) or in a few (lcm).
+
     The same command run again goes on where it stopped. A log of one JSON line per interval lies beside the model.
     """
     values = dict(locals())
+    if not prior and not distil:
+        raise UsageError("--prior: a refiner needs the prior that it refines; give the file that train-prior wrote")
+    from sciresdiff.diffusion import method as methods
+    from sciresdiff.training import distil as teaching
     from sciresdiff.training import prior as settings
     from sciresdiff.training import refiner as job
+
+    values.update(method=method or ("sinsr" if distil else "sciresdiff"), scale=_scale_of(distil, prior))
+    asked = methods.load(values["method"])
+    asked.network(backbone or "")
+    if asked.distil and not distil:
+        raise UsageError(f"--method: {asked.name} needs a teacher; give --distil with a model of train-refiner")
+    _train(values, settings.TrainOptions, teaching.train if distil else job.train)
+
+
+def _scale_of(distil: str | None, prior: str | None) -> int:
+    """The scale of the teacher, else of the prior.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, or holds nothing that is known.
+    """
+    from sciresdiff.training import distil as teaching
     from sciresdiff.training.published import scale_of
 
-    values.update(scale=scale_of(prior))
-    _train(values, settings.TrainOptions, job.train)
+    return teaching.teacher_of(distil).scale if distil else scale_of(str(prior))
 
 
 def _train(values: dict[str, Any], kind: type[Any], train: Callable[..., Any]) -> None:
@@ -117,10 +182,8 @@ def _train(values: dict[str, Any], kind: type[Any], train: Callable[..., Any]) -
     if values["dry_run"]:
         voice.record(options) if voice.json else print("\n".join(lines(options)))
         return
-    state = state_file(Path(options.output))
-    check_model(Path(options.output), goes_on=options.resume and state.exists(), overwrite=values["overwrite"])
-    if not options.resume:
-        state.unlink(missing_ok=True)
+    goes_on = options.resume and state_file(Path(options.output)).exists()
+    check_model(Path(options.output), goes_on=goes_on, overwrite=values["overwrite"])
     path = train(options, voice.say)
     if voice.json:
         voice.record({"model": path})
