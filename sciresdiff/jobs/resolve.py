@@ -68,6 +68,7 @@ def resolve(path: str | Path, options: UpscaleOptions) -> Resolved:
     kernel, target = kernel_of(path, frame, options, scale, said, sources)
     warn_kernel(model, kernel, scale, said)
     warn_noise(model, frame, variance, said)
+    warn_networks(model, said)
     variance = doubted(frame, variance, sources["psf"], said)
     return Resolved(frame, scale, quantity, variance, kernel, target, model, name, tuple(said), sources)
 
@@ -235,6 +236,26 @@ def warn_noise(model: Model | None, frame: Frame, variance: NDArray[np.float64],
         said.append(
             f"WARNING noise: its variance grows by {float(np.median(found)):.2g} with the light (in units of the sky "
             f"noise), outside the {low:g}-{high:g} that the model was trained on; compare with --model physics"
+        )
+
+
+def warn_networks(model: Model | None, said: list[str]) -> None:
+    """Say when a network's answer depends on the tiling, and when draws come through a decoder."""
+    if model is None:
+        return
+    from sciresdiff.nets import BACKBONES
+    from sciresdiff.spaces import CODED
+
+    nets = {config.backbone for config in (model.prior.config, model.refiner and model.refiner.config) if config}
+    if unlike := sorted(name for name in nets if not getattr(BACKBONES.get(name), "tile_exact", True)):
+        said.append(
+            f"WARNING tiles: {', '.join(unlike)} looks at the whole tile, so that another --tile gives another image; "
+            "--tile 0 takes the frame at once"
+        )
+    if model.method is not None and model.refiner is not None and model.method.space in CODED:
+        said.append(
+            f"WARNING flux: {model.method.name} draws through a decoder ({model.method.space}), which does not "
+            "conserve flux; the step that ends every draw holds it to the data"
         )
 
 
