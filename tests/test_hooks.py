@@ -1,153 +1,211 @@
-"""Hooks: what each does to an estimate, held to its formula."""
-
-from __future__ import annotations
+"""Hooks: each is held to its formula by dense algebra, autograd or scipy; what each leaves alone is left alone."""
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from scipy import ndimage
 
 from sciresdiff.diffusion import method as methods
 from sciresdiff.diffusion.method_file import HOOKS as NAMES
-from sciresdiff.hooks import HOOKS, Args, applied, guide_frequency, guide_prior, project, project_noise, smoothed, sobel
+from sciresdiff.diffusion.path import Level
+from sciresdiff.hooks import HOOKS, Args, applied, hooked, smoothed, sobel
 from sciresdiff.physics.consistency import Data
 from sciresdiff.physics.operators import Operator
 from sciresdiff.prior import Estimate
 from sciresdiff.spaces import framed
 
-SCALE = 2
-NUMBERS = {key: value for numbers in NAMES.values() for key, value in numbers.items()}
-GAUSSIAN = np.exp(-0.5 * np.add.outer(np.arange(-4, 5) ** 2, np.arange(-4, 5) ** 2) / 1.2**2)
+SCALE, SHAPE = 2, (7, 9)
+KERNEL = np.outer([1, 4, 6, 4, 1], [1, 3, 5, 3, 1]) / (16 * 13)
+METHOD = methods.load("sciresdiff")
+ROUNDING = {"rtol": 0, "atol": 1e-11}  # float64 of values of order 10
 
 
-def args_of(kernel: Any = None, shape: tuple[int, int] = (12, 10), level: int = 8, name: str = "ddpm") -> Args:
-    """Data of noise about a gradient, and a prior beside them."""
-    generator = torch.Generator().manual_seed(1)
-    h, w = shape
-    y = torch.randn(1, 1, h, w, generator=generator) + torch.linspace(0, 40, w)
-    operator = Operator(shape, SCALE, None if kernel is None else kernel / kernel.sum())
-    data = Data(y, torch.full_like(y, 2.0), torch.ones_like(y), operator)
-    x = operator.adjoint(y) / SCALE**2 + 0.3 * torch.randn(1, 1, SCALE * h, SCALE * w, generator=generator)
-    prior = Estimate(x, torch.full_like(x, 0.5), x)
-    path = methods.load(name).path(20)
-    method = methods.load(name)
-    return Args(data, prior, framed(method, data, prior), path.at(level), path.at(level - 1), NUMBERS)
+def args(kernel=None, p=(0.6, 0.4, 0.5), q=(0.9, 0.1, 0.2), seed=0, **numbers):
+    """A frame with one masked pixel, a prior, and two levels (a, b, s), all float64."""
+    g = torch.Generator().manual_seed(seed)
+    draw = lambda *shape: torch.randn(1, 1, *shape, generator=g, dtype=torch.float64)  # noqa: E731
+    fine = tuple(SCALE * n for n in SHAPE)
+    valid = torch.ones(1, 1, *SHAPE, dtype=torch.float64)
+    valid[..., 2, 3] = 0
+    data = Data(
+        5 + 3 * draw(*SHAPE), 0.5 + draw(*SHAPE).square(), valid, Operator(SHAPE, SCALE, kernel, "sum", torch.float64)
+    )
+    prior = Estimate(1 + draw(*fine), 0.3 + draw(*fine).abs(), draw(*fine))
+    p, q = (Level(a, b, s, 1.0, 1.0) for a, b, s in (p, q))
+    usual = {key: value for table in NAMES.values() for key, value in table.items()}
+    return Args(data, prior, framed(METHOD, data, prior), p, q, {**usual, **numbers})
 
 
-def estimate(args: Args, seed: int = 3) -> Tensor:
-    return args.prior.x + torch.randn(args.prior.x.shape, generator=torch.Generator().manual_seed(seed))
+def image(given, seed=9):
+    return torch.randn(given.prior.x.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def test_every_hook_of_the_grammar_is_there() -> None:
+def dense(data):
+    """A without its masked rows, as a matrix, and y and N of these rows."""
+    count = data.y.numel() * SCALE**2
+    columns = data.operator.apply(torch.eye(count, dtype=torch.float64).view(count, 1, *(SCALE * n for n in SHAPE)))
+    seen = data.valid.flatten() > 0
+    return columns.flatten(1).T[seen].numpy(), data.y.flatten()[seen].numpy(), data.noise.flatten()[seen].numpy()
+
+
+def test_every_name_of_the_grammar_has_its_function():
     assert set(HOOKS) == set(NAMES)
 
 
 @pytest.mark.parametrize("name", HOOKS)
-@pytest.mark.parametrize("kernel", [None, GAUSSIAN], ids=["pixels", "kernel"])
-def test_a_hook_keeps_shape_and_is_finite_and_the_prior_or_the_data_attract(name: str, kernel: Any) -> None:
-    args = args_of(kernel)
-    x = estimate(args)
-    found = HOOKS[name](x, args)
-    assert found.shape == x.shape and bool(torch.isfinite(found).all())
-    if name in ("guide-prior", "low-frequency"):
-        assert float((found - args.prior.x).norm()) < float((x - args.prior.x).norm())
-    if name in ("consistency", "project", "project-noise"):
-        assert float(args.data.chi2(found)) < float(args.data.chi2(x))
+def test_hooks_keep_shape_type_and_finite_values_in_inference(name):
+    with torch.inference_mode():
+        given = args(KERNEL)
+        out = HOOKS[name](image(given), given)
+    assert out.shape == given.prior.x.shape and out.dtype == torch.float64
+    assert bool(torch.isfinite(out).all())
 
 
-def test_a_projection_agrees_with_the_data_and_leaves_what_they_cannot_see() -> None:
-    args = args_of()
-    x = estimate(args)
-    found = project(x, args)
-    left = args.data.operator.apply(found) - args.data.y
-    assert float(left.abs().max()) < 2e-5 * float(args.data.y.abs().max())  # float32, sums of four
-    moved = found - x
-    flat = args.data.operator.adjoint(args.data.operator.apply(moved)) / SCALE**2
-    assert torch.allclose(moved, flat, atol=1e-5)  # float32: all of the change lies in the range of A^T
+def test_consistency_is_the_best_linear_estimate():
+    given = args()
+    x, p = image(given), given.p
+    sigma = np.diag((given.prior.w.square() * p.s**2 / (p.a**2 + p.s**2)).flatten().numpy())
+    a, y, n = dense(given.data)
+    flat = x.flatten().numpy()
+    expected = flat + sigma @ a.T @ np.linalg.solve(a @ sigma @ a.T + np.diag(n), y - a @ flat)
+    np.testing.assert_allclose(HOOKS["consistency"](x, given).flatten(), expected, **ROUNDING)
+    assert torch.equal(hooked(given.data, x, given.prior.w, p, METHOD), HOOKS["consistency"](x, given))
 
 
-def test_masked_pixels_are_not_projected() -> None:
-    args = args_of()
-    valid = torch.ones_like(args.data.y)
-    valid[..., 4, 5] = 0
-    args = replace(args, data=replace(args.data, valid=valid))
-    x = estimate(args)
-    assert torch.equal(project(x, args)[..., 8:10, 10:12], x[..., 8:10, 10:12])
+def test_projection_meets_the_data_and_leaves_the_null_space_alone():
+    given = args()
+    x = image(given)
+    out = HOOKS["project"](x, given)
+    np.testing.assert_allclose(given.data.residual(out), 0, **ROUNDING)
+    a, y, _ = dense(given.data)
+    flat, pseudo = x.flatten().numpy(), np.linalg.pinv(a)
+    np.testing.assert_allclose(out.flatten(), flat - pseudo @ (a @ flat - y), **ROUNDING)
+    np.testing.assert_allclose(HOOKS["project"](out, given), out, **ROUNDING)  # a projection
 
 
-def test_a_noisy_projection_goes_as_far_as_the_next_state_is_noisy() -> None:
-    args, shares = args_of(), []
-    x = estimate(args)
-    whole = project(x, args) - x
-    for s in (1e-6, 0.5, 1e3):
-        part = project_noise(x, replace(args, q=args.q._replace(s=s, a=1.0))) - x
-        shares.append(float((part * whole).sum() / whole.square().sum()))
-    # lambda = s_r w d / sigma_y = 0.5 * 0.5 * 2 / sqrt(2)
-    assert shares == pytest.approx([0, 0.5 / np.sqrt(2), 1], abs=1e-4)  # float32
+def test_projection_of_float32_meets_bright_data_to_their_rounding():
+    given = args()
+    data, prior = given.data, given.prior
+    y = (1e5 * data.y.abs()).float()
+    data = Data(y, data.noise.float(), data.valid.float(), Operator(SHAPE, SCALE))
+    x = (1e4 * image(given)).float()
+    out = HOOKS["project"](x, replace(given, data=data, prior=Estimate(*(v.float() for v in vars(prior).values()))))
+    size = data.operator.apply(out.abs())
+    assert float((data.residual(out).abs() / size).max()) < 1e-6  # a few roundings of float32
 
 
-def test_guidance_to_the_prior_is_the_gradient_of_its_weighted_distance() -> None:
-    args = args_of()
-    x = estimate(args).requires_grad_()
-    steep = 4 * torch.nn.functional.avg_pool2d(
-        torch.nn.functional.pad(sobel(args.prior.x) / args.prior.w, (0, 1, 0, 1), mode="replicate"), 2, stride=1
-    )
-    ((1 - torch.tanh(steep)) * (x - args.prior.x).square() / 2).sum().backward()  # type: ignore[no-untyped-call]
-    assert x.grad is not None
-    expected = x.detach() - NUMBERS["prior_strength"] * x.grad
-    assert torch.allclose(guide_prior(x.detach(), args), expected, atol=1e-6)  # float32
+def test_projection_through_a_kernel_moves_only_what_the_data_see():
+    given = args(KERNEL)
+    x = image(given)
+    out = HOOKS["project"](x, given)
+    a, _, _ = dense(given.data)
+    moved = (out - x).flatten().numpy()
+    np.testing.assert_allclose(np.linalg.pinv(a) @ a @ moved, moved, rtol=0, atol=1e-9)  # A A^T is conditioned to 1e3
+    assert float(given.data.chi2(out)) < 0.01 * float(given.data.chi2(x))
 
 
-def test_guidance_in_frequency_is_the_gradient_of_the_amplitudes_distance() -> None:
-    args = args_of(shape=(8, 9))
-    x = estimate(args).double().requires_grad_()
-    near = torch.fft.fft2(args.prior.x.double(), norm="ortho").abs()
-    seen = torch.fft.fft2(x, norm="ortho").abs()
-    keep = torch.ones_like(seen)
-    keep[..., 0, 0] = 0
-    (keep * (seen - near).abs()).sum().backward()  # type: ignore[no-untyped-call]
-    assert x.grad is not None
-    double = replace(args, prior=Estimate(*(v.double() for v in (args.prior.x, args.prior.w, args.prior.x))))
-    found = (x.detach() - guide_frequency(x.detach(), double)) / (NUMBERS["frequency_strength"] * 0.5)
-    assert torch.allclose(found, x.grad, atol=1e-9)  # float64
+def test_the_noisy_projection_is_the_plain_one_while_the_state_is_noisier_than_the_data():
+    given = args(q=(0.1, 0.9, 100.0))
+    x = image(given)
+    np.testing.assert_allclose(HOOKS["project-noise"](x, given), HOOKS["project"](x, given), **ROUNDING)
 
 
-def test_the_sobel_gradient_of_a_ramp_is_its_slope() -> None:
-    ramp = 3.0 * torch.arange(8.0).expand(1, 1, 6, 8)
-    assert torch.allclose(sobel(ramp)[..., 1:-1, 1:-1], torch.tensor(3.0))
+def test_the_noisy_projection_takes_the_share_that_the_next_state_can_hide():
+    # with w = 1 everywhere: lambda = min(1, s_r d / (a_r sigma_y)), d = scale (DDNM+, equation 17)
+    given = args(q=(0.8, 0.2, 0.3))
+    flat = torch.ones_like(given.prior.x)
+    given = replace(given, around=replace(given.around, scale=flat, w=flat))
+    x = image(given)
+    a, y, n = dense(given.data)
+    share = np.minimum(1, 0.3 * SCALE / (0.8 * np.sqrt(n)))
+    assert share.min() < 1 == share.max()  # both cases are met
+    vector = x.flatten().numpy()
+    expected = vector - np.linalg.pinv(a) @ (share * (a @ vector - y))
+    np.testing.assert_allclose(HOOKS["project-noise"](x, given).flatten(), expected, **ROUNDING)
 
 
-def test_the_low_band_keeps_constants_and_takes_the_finest_checkers() -> None:
-    flat, checkers = torch.full((1, 1, 8, 8), 7.0), (-1.0) ** torch.arange(8).view(-1, 1).add(torch.arange(8))
-    assert torch.allclose(smoothed(flat, 3), flat)
-    assert float(smoothed(checkers[None, None], 1)[..., 1:-1, 1:-1].abs().max()) < 1e-6  # (1 2 1) / 4 is 0 there
-    args = args_of()
-    x = estimate(args)
-    kept = HOOKS["low-frequency"](x, args)
-    assert torch.allclose(smoothed(kept - args.prior.x, 3), smoothed(smoothed(x - args.prior.x, 0), 3) - smoothed(
-        smoothed(x - args.prior.x, 3), 3), atol=1e-5)  # fmt: skip  # linear, float32
+def test_the_noisy_projection_leaves_the_last_estimate_alone():
+    given = args(q=(1.0, 0.0, 0.0))
+    x = image(given)
+    assert torch.equal(HOOKS["project-noise"](x, given), x)
 
 
-def test_a_clip_is_in_the_units_of_the_method() -> None:
-    args = args_of()
-    far = args.around.image(torch.full_like(args.prior.x, 50.0))
-    limited = HOOKS["clip"](far, args)
-    assert torch.allclose(args.around.truth(limited), torch.full_like(far, NUMBERS["clip_limit"]), rtol=1e-5)
+def test_clipping_cuts_at_the_limit_and_nothing_else():
+    given = args(clip_limit=0.7)
+    x = image(given)
+    z, cut = (v.sub(given.around.mean) / given.around.scale for v in (x, HOOKS["clip"](x, given)))
+    np.testing.assert_allclose(cut, z.clamp(-0.7, 0.7), **ROUNDING)
+    assert float(z.abs().max()) > 0.7  # the test has something to cut
+    np.testing.assert_allclose(HOOKS["clip"](x, args(clip_limit=1e6)), x, **ROUNDING)
 
 
-def test_hooks_are_applied_in_order() -> None:
-    args, method = args_of(), methods.load("diffbir")
-    x = estimate(args)
-    assert torch.equal(applied(method, x, args), HOOKS["low-frequency"](HOOKS["guide-prior"](x, args), args))
+def test_sobel_is_the_usual_one():
+    x = image(args())
+    dy, dx = (ndimage.sobel(x[0, 0].numpy(), axis, mode="nearest") / 8 for axis in (0, 1))
+    np.testing.assert_allclose(sobel(x)[0, 0], np.hypot(dy, dx), **ROUNDING)
 
 
-def test_a_residual_space_has_its_base_and_gain() -> None:
-    args = args_of(name="srdiff")
-    around = args.around
-    assert torch.equal(around.mean, around.up)
-    assert torch.allclose(around.scale * 2, args.prior.w) and around.cut == 20
-    x = estimate(args)
-    assert torch.allclose(around.image(around.truth(x)), x, atol=1e-4)  # float32, nothing beyond the cut
+def test_guidance_to_the_prior_is_a_step_down_its_gradient():
+    given = args(prior_strength=0.3)
+    x = image(given).requires_grad_()
+    g = given.prior
+    # 2 x 2 sums of the gradient in units of the prior's scale, the border repeated
+    steep = np.pad((sobel(g.x) / g.w)[0, 0].numpy(), (0, 1), mode="edge")
+    total = steep[:-1, :-1] + steep[1:, :-1] + steep[:-1, 1:] + steep[1:, 1:]
+    weight = torch.from_numpy(1 - np.tanh(total))
+    (0.5 * weight * (x - g.x).square()).sum().backward()
+    np.testing.assert_allclose(HOOKS["guide-prior"](x.detach(), given), x.detach() - 0.3 * x.grad, **ROUNDING)
+    np.testing.assert_allclose(HOOKS["guide-prior"](g.x, given), g.x, **ROUNDING)
+
+
+@pytest.mark.parametrize("shape", [(6, 8), (7, 9), (7, 8)], ids=str)
+def test_guidance_by_the_spectrum_is_a_step_down_its_gradient(shape):
+    given = args(frequency_strength=0.2)
+    cut = lambda v: v[..., : shape[0], : shape[1]]  # noqa: E731 (odd and even sides)
+    given = replace(given, prior=Estimate(*(cut(v) for v in vars(given.prior).values())))
+    x = image(given).requires_grad_()
+    seen, wanted = (torch.fft.fft2(v, norm="ortho").abs() for v in (x, given.prior.x))
+    distance = (seen - wanted).abs()
+    (distance.sum() - distance[..., 0, 0].sum()).backward()
+    out = HOOKS["guide-frequency"](x.detach(), given)
+    np.testing.assert_allclose(out, x.detach() - 0.2 * given.prior.w * x.grad, **ROUNDING)
+    assert float(x.grad.sum()) == pytest.approx(0, abs=1e-12)  # rounding: the total is not touched where w is flat
+    assert torch.equal(HOOKS["guide-frequency"](given.prior.x, given), given.prior.x)
+
+
+@pytest.mark.parametrize("levels", [1, 3])
+def test_the_low_band_is_that_of_the_a_trous_transform(levels):
+    x = image(args())
+    expected = x[0, 0].numpy()
+    for k in range(levels):
+        line = np.zeros(2 ** (k + 1) + 1)
+        line[[0, 2**k, -1]] = 0.25, 0.5, 0.25
+        for axis in (0, 1):
+            expected = ndimage.correlate1d(expected, line, axis, mode="nearest")
+    np.testing.assert_allclose(smoothed(x, levels)[0, 0], expected, **ROUNDING)
+
+
+def test_the_low_band_becomes_the_priors_and_the_rest_is_kept():
+    given = args(low_levels=2)
+    x, g = image(given), given.prior.x
+    out = HOOKS["low-frequency"](x, given)
+    np.testing.assert_allclose(out - smoothed(g, 2), x - smoothed(x, 2), **ROUNDING)
+    assert torch.equal(HOOKS["low-frequency"](g, given), g)
+
+
+def test_low_bands_of_frames_below_the_reach_of_the_filter_are_finite():
+    x = torch.randn(1, 1, 2, 3, dtype=torch.float64)
+    assert bool(torch.isfinite(smoothed(x, 5)).all())
+    np.testing.assert_allclose(smoothed(0 * x + 4, 5), 4, **ROUNDING)
+
+
+def test_hooks_are_applied_in_the_order_of_the_file():
+    given = args(clip_limit=0.5)
+    x = image(given)
+    both = [applied(replace(METHOD, hooks=names), x, given) for names in (("project", "clip"), ("clip", "project"))]
+    assert torch.equal(both[0], HOOKS["clip"](HOOKS["project"](x, given), given))
+    assert torch.equal(both[1], HOOKS["project"](HOOKS["clip"](x, given), given))
+    assert not torch.equal(*both)
+    assert torch.equal(applied(replace(METHOD, hooks=()), x, given), x)
