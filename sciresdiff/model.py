@@ -15,12 +15,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from sciresdiff.coded import rebuilt
 from sciresdiff.diffusion.method import Method
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.nets.published import LIBRARY, MisfitError
 from sciresdiff.prior import Prior, PriorConfig
 from sciresdiff.published import Published, PublishedConfig
-from sciresdiff.refiner import Refiner, RefinerConfig
+from sciresdiff.refiner import Refiner
 
 FORMAT = 1
 PRESETS: dict[str, dict[str, int]] = {
@@ -151,7 +152,7 @@ def load(name: str) -> Model:
         prior = prior_of(card["prior"], weights)
     except MisfitError as error:
         raise InputError(f"--model: {path} {error}") from None
-    refiner = Refiner(RefinerConfig(**card["refiner"])) if card["refiner"] else None
+    refiner = rebuilt(card["refiner"]) if card["refiner"] else None
     method = Method.from_dict(card["method"]) if card["method"] else None
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
     model = Model(prior, refiner, method, card, digest)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cache
+from functools import cache, partial
 from typing import Literal
 
 import numpy as np
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sciresdiff import tiling
+from sciresdiff.coded import Coded
 from sciresdiff.diffusion import noise as noise_field
 from sciresdiff.diffusion.method import sample
 from sciresdiff.errors import InputError, UsageError
@@ -214,13 +215,14 @@ def settled(data: Data, x: Tensor, w2: Tensor, mode: Consistency) -> Tensor:
 
 
 def gaussian(like: Tensor, seed: int, draw: int, step: int) -> Tensor:
-    """Unit noise that is a pure function of (seed, draw, step, y, x).
+    """Unit noise that is a pure function of (seed, draw, step, channel, y, x).
 
     Draws come in antithetic pairs: an odd one has the noise of the even one before it with the other sign, so that the
     noise of the mean over draws cancels as far as a draw is linear in it.  Each draw by itself is as random as before.
     """
-    h, w = like.shape[-2:]
-    noise = noise_field.gaussian(seed, draw // 2, step, 0, 0, 0, h, w, like.device)[None, None].to(like.dtype)
+    channels, h, w = like.shape[-3:]
+    fields = [noise_field.gaussian(seed, draw // 2, step, c, 0, 0, h, w, like.device) for c in range(channels)]
+    noise = (fields[0][None] if channels == 1 else torch.stack(fields))[None].to(like.dtype)  # one plane: no copy
     return -noise if draw % 2 else noise
 
 
@@ -241,6 +243,9 @@ def refined(data: Data, prior: Estimate, known: Tensor, model: Model, settings: 
     assert refiner is not None and method is not None
     run = tiled(settings, refiner.receptive_px, int(getattr(refiner.net, "multiple_of", 1)))
     around, path = framed(method, data, prior), method.path(settings.steps)
+    if isinstance(refiner, Coded):
+        noise = partial(gaussian, seed=settings.seed, draw=draw)
+        return refiner.draw(method, around, known, lambda like, step: noise(like, step=step), run, settings.steps)
 
     def denoise(x: Tensor, t: float) -> Tensor:
         p = path.at(t)

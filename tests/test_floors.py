@@ -20,6 +20,7 @@ FLOORS = (
     ("prior", "checks"),
     ("spaces",),
     ("refiner", "published", "hooks"),
+    ("coded",),
     ("model",),
     ("restore",),
     ("report", "trust"),

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sciresdiff.coded import Coded, Latent, made
 from sciresdiff.diffusion import method as methods
 from sciresdiff.diffusion.method import Method, train_pair
 from sciresdiff.diffusion.prediction import LOSSES
@@ -21,10 +22,11 @@ from sciresdiff.prior import Estimate, Prior, finer
 from sciresdiff.refiner import Refiner, RefinerConfig, condition
 from sciresdiff.restore import FINAL_ITERATIONS, PRIOR_ITERATIONS
 from sciresdiff.spaces import framed, weighed
+from sciresdiff.training import codec
 from sciresdiff.training.calibrate import calibrated_card
-from sciresdiff.training.data import Ahead, Batch, Pairs
-from sciresdiff.training.loop import Say, State, fit, in_hardware, quick
-from sciresdiff.training.prior import TrainOptions, begun, provenance, real_images, recipe_of
+from sciresdiff.training.data import Ahead, Batch, DataRecipe, Pairs
+from sciresdiff.training.loop import LoopOptions, Say, State, fit, in_hardware, quick
+from sciresdiff.training.prior import TrainOptions, begun, provenance, real_images, recipe_of, state_file
 from sciresdiff.training.published import base_model
 from sciresdiff.training.trust import trusted_card
 
@@ -56,6 +58,10 @@ def loss(
     around = framed(method, batch.data, best)
     known = condition(batch.data, best, batch.kernel, refiner.config.conditions)
     truth = around.truth(batch.truth)
+    valid = finer(batch.data.valid, prior.config.scale)
+    if isinstance(refiner, Coded):
+        value = refiner.loss(method, around, known, truth, valid, generator, quick(bf16))
+        return value, {"left": float(truth.square().mean())}
     size, device = batch.truth.shape[0], batch.truth.device
     t = torch.randint(1, path.T + 1, (size,), generator=generator, device=device)
     eps = torch.randn(truth.shape, generator=generator, device=device)
@@ -67,7 +73,6 @@ def loss(
         error, weight = around.truth(hooked(batch.data, around.image(z), best.w, p, method)) - truth, 1.0
     else:
         error = answer - target
-    valid = finer(batch.data.valid, prior.config.scale)
     value = (LOSSES[method.loss](error.clamp(-20, 20)) * weight * valid).mean()
     return value, {"left": float(truth.square().mean()), "error": float(error.detach().square().mean())}
 
@@ -83,6 +88,20 @@ def validation(pairs: Pairs, prior: Prior, method: Method) -> Any:
         return {"held_out": float(np.mean([float(v) for v in values]))}
 
     return measure
+
+
+def codec_first(
+    refiner: Latent, prior: Prior, method: Method, recipe: DataRecipe, loop: LoopOptions, seed: int, say: Say
+) -> None:
+    """Train the codec of a latent method on truths in its units, with a share of the budget."""
+    pairs, device = Pairs(recipe, seed), next(refiner.parameters()).device
+
+    def images(n: int) -> Tensor:
+        batch = pairs.batch(n * loop.batch, loop.batch, device)
+        return framed(method, batch.data, anchored(prior, batch, False)).truth(batch.truth)
+
+    batches = max(loop.images // codec.SHARE // loop.batch, 1) if loop.images else None
+    codec.trained(refiner.codec, images, batches, (loop.minutes or 20.0) / codec.SHARE, say)
 
 
 def train(options: TrainOptions, say: Say) -> Path:
@@ -107,8 +126,10 @@ def train(options: TrainOptions, say: Say) -> Path:
     options = replace(options, kind=str(base.card["kind"]))
     recipe, loop = recipe_of(options)
     backbone = method.network(options.backbone or "")
-    refiner = Refiner(config_of(method, base.scale, backbone, options.preset))
+    refiner = made(method, config_of(method, base.scale, backbone, options.preset))
     refiner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if isinstance(refiner, Latent) and not (options.resume and state_file(Path(options.output)).exists()):
+        codec_first(refiner.to(device), base.prior, method, recipe, loop, options.seed + 2, say)
     output = Path(options.output)
     run = begun(refiner, options, loop, device)
     pairs = Pairs(recipe, options.seed + 1, real_images(options.data, recipe.patch * recipe.scale))
