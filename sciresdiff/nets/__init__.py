@@ -10,6 +10,7 @@ multiple_of
 tile_exact
     True: no statistic over the tile, so that every tiling with a halo of ``receptive_px`` gives the same answer.
     False: it sees the tile as a whole (global attention, sorting), **and tilings differ**.
+    ``receptive_px`` is then no bound, but what is read around a tile.
 
 The last three channels of the input are constant maps (a refiner's noise level, numbers of a prior's kernel); a
 network may read them at the first pixel (`sciresdiff.nets.modulation`).  "At base" in the docstrings means the prior
@@ -22,6 +23,7 @@ from collections.abc import Callable
 
 from torch import nn
 
+from sciresdiff.nets.ditsr import DiTSR
 from sciresdiff.nets.edsr import EDSR
 from sciresdiff.nets.freq import Freq
 from sciresdiff.nets.nafnet import NAFNet
@@ -29,8 +31,11 @@ from sciresdiff.nets.resnet import ResNet
 from sciresdiff.nets.rird import RIRD
 from sciresdiff.nets.rrdb import RRDB
 from sciresdiff.nets.srcnn import SRCNN
+from sciresdiff.nets.swinir import SwinIR
 from sciresdiff.nets.twobranch import TwoBranch
+from sciresdiff.nets.twostream import TwoStream
 from sciresdiff.nets.unet import UNet
+from sciresdiff.nets.uvit import UViT
 
 BACKBONES: dict[str, Callable[[int, int, int, int], nn.Module]] = {
     "resnet": ResNet,
@@ -42,4 +47,8 @@ BACKBONES: dict[str, Callable[[int, int, int, int], nn.Module]] = {
     "nafnet": NAFNet,
     "freq": Freq,
     "two-branch": TwoBranch,
+    "swinir": SwinIR,
+    "dit-sr": DiTSR,
+    "u-vit": UViT,
+    "two-stream": TwoStream,
 }
