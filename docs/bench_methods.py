@@ -1,8 +1,9 @@
 """``make bench-methods``: every diffusion method and every backbone, trained alike and scored alike, in one table.
 
-    python docs/bench_methods.py [DATA] [--minutes 10] [--rows NAME,NAME] [--out FOLDER] [--print]
+    python docs/bench_methods.py [DATA] [--minutes 10 | --pairs N] [--rows NAME,NAME] [--out FOLDER] [--print]
 
-Each row is trained by the repository's own training for the same number of minutes, on the same scenes, and scored by
+Each row is trained by the repository's own training for the same minutes, or on the same number of pairs (which another
+load of the machine does not change), on the same scenes, and scored by
 ``evaluate`` on the same held-out frames (docs/bench_methods.toml).  A row that is done is not done again, a training
 that was interrupted goes on: FOLDER keeps models, states and a JSON line a row.  DATA is a folder with real frames.
 """
@@ -44,7 +45,7 @@ def rows() -> Iterator[Row]:
         yield {"row": f"prior-{name}", "what": "backbone", "backbone": name}
 
 
-def train(row: Row, minutes: float, data: Path | None, out: Path) -> Path:
+def train(row: Row, budget: Row, data: Path | None, out: Path) -> Path:
     """The model of a row, trained as far as the budget goes."""
     from sciresdiff.training import prior, refiner
 
@@ -54,8 +55,8 @@ def train(row: Row, minutes: float, data: Path | None, out: Path) -> Path:
     real = [str(data / name) for name in PLAN["real"]] if data else []
     options = prior.TrainOptions(
         str(path), data=tuple(name for name in real if Path(name).is_file()), scale=PLAN["scale"],
-        recipe=str(HERE.parent / PLAN["recipe"]), minutes=minutes, preset=PLAN["preset"], calibrate=False,
-        **_chosen(row, out),
+        recipe=str(HERE.parent / PLAN["recipe"]), preset=PLAN["preset"], calibrate=False,
+        **_chosen(row, out), **budget,
     )  # fmt: skip
     if row["what"] == "backbone":
         return prior.train(options, say)
@@ -107,7 +108,7 @@ def truths(folder: Path) -> Iterator[tuple[quality_frames.Case, Path]]:
         yield quality_frames.Case(**told, scale=PLAN["scale"], quantity="sum"), root
 
 
-def score(path: Path | None, refine: bool, steps: int | None) -> Row:
+def score(path: Path | str | None, refine: bool, steps: int | None) -> Row:
     """Values of every held-out frame, and the time that they took; without a model the baselines."""
     found: Row = {}
     with tempfile.TemporaryDirectory() as name:
@@ -173,15 +174,15 @@ def steps_of(row: Row) -> int | None:
     return PLAN["steps"] if own > PLAN["steps"] else None
 
 
-def work(row: Row, minutes: float, data: Path | None, out: Path) -> Row:
+def work(row: Row, budget: Row, data: Path | None, out: Path) -> Row:
     """Train and score one row; what went wrong is its result, too."""
     refine = row["what"] == "method"
     try:
-        path, steps = train(row, minutes, data, out), steps_of(row)
+        path, steps = train(row, budget, data, out), steps_of(row)
         facts = {"frames": score(path, refine, steps), **size(path, refine, steps), "trained": _trained(path, refine)}
-        return {**row, "minutes": minutes, **facts}
+        return {**row, "budget": budget, **facts}
     except SciresdiffError as problem:
-        return {**row, "minutes": minutes, "error": str(problem)}
+        return {**row, "budget": budget, "error": str(problem)}
 
 
 def _trained(path: Path, refine: bool) -> Row:
@@ -198,18 +199,20 @@ def kept(out: Path) -> dict[str, Row]:
     return {row["row"]: row for row in map(json.loads, lines)}
 
 
-def run(minutes: float, data: Path | None, out: Path, only: list[str]) -> None:
+def run(budget: Row, data: Path | None, out: Path, only: list[str]) -> None:
     """Do the rows that are not done."""
     out.mkdir(parents=True, exist_ok=True)
     done = kept(out)
     if "baselines" not in done:
         _keep(out, {"row": "baselines", "what": "baselines", "frames": score(None, False, None)})
+    if "prior alone" not in done:
+        _keep(out, {"row": "prior alone", "what": "reference", "frames": score(PLAN["prior"], False, None)})
     for row in rows():
         old = done.get(row["row"], {})
-        if (only and row["row"] not in only) or ("error" not in old and old.get("minutes", -1) >= minutes):
+        if (only and row["row"] not in only) or ("error" not in old and old.get("budget") == budget):
             continue
         print(row["row"], flush=True)
-        _keep(out, work(row, minutes, data, out))
+        _keep(out, work(row, budget, data, out))
 
 
 def _keep(out: Path, row: Row) -> None:
@@ -230,6 +233,7 @@ def table(done: Mapping[str, Row]) -> str:
     for name in PLAN["baselines"]:
         lines.append(_line(name, {frame: {"values": told["baselines"][name]} for frame, told in base.items()}, {}))
     lines.append(_line("`--model physics`", base, {}))
+    lines.append(_line("the prior alone", done["prior alone"]["frames"], {}))
     for what, head in (("method", "**methods**, on one prior"), ("backbone", "**backbones**, as a prior of one stage")):
         lines.append(f"| {head} |{' |' * (len(HEADS) - 1)}")
         found = [row for row in done.values() if row["what"] == what]
@@ -274,13 +278,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="?", type=Path, help="folder of real frames")
     parser.add_argument("--minutes", type=float, default=10.0, help="of training a row")
+    parser.add_argument("--pairs", type=int, help="that a row is trained on, whatever time that takes")
     parser.add_argument("--rows", default="", help="some of them, with commas between")
     parser.add_argument("--out", type=Path, default=Path("runs/methods"))
     parser.add_argument("--table", action="store_true", help="only the table, of what is done")
     parser.add_argument("--print", action="store_true", help="leave docs/methods.md as it is")
     given = parser.parse_args()
     if not given.table:
-        run(given.minutes, given.data, given.out, [name for name in given.rows.split(",") if name])
+        budget = {"images": given.pairs} if given.pairs else {"minutes": given.minutes}
+        run(budget, given.data, given.out, [name for name in given.rows.split(",") if name])
     text = table(kept(given.out))
     print(text) if given.print else put(text)
 
