@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from sciresdiff import tiling
 from sciresdiff.errors import InputError, UsageError
+from sciresdiff.jobs.resolve import warn_networks
 from sciresdiff.model import Model, load, save
 from sciresdiff.nets import published as nets
 from sciresdiff.nets.published import MisfitError, built, recognised
@@ -536,6 +537,16 @@ def test_deep_networks_do_not_claim_that_tiles_agree():
     assert net.receptive_px == 23 * 15 + 2 + 2
     assert (Planes(net).tile_exact, Planes(net).receptive_px) == (False, 64)
     assert Planes(net, halo=349).tile_exact
+
+
+def test_upscale_says_that_tiles_of_a_deep_network_differ():
+    shallow = Model(prior_of(rrdb_weights(1, unshuffle=2)))
+    deep = Model(prior_of(rrdb_weights(1, unshuffle=2), halo=3))
+    said = []
+    warn_networks(shallow, said)
+    assert said == []
+    warn_networks(deep, said)
+    assert said[0].startswith("WARNING tiles: rrdb sees beyond a tile")
 
 
 def test_factor_is_the_scale_of_the_errors():

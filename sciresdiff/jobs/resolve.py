@@ -243,13 +243,14 @@ def warn_networks(model: Model | None, said: list[str]) -> None:
     """Say when a network's answer depends on the tiling, and when draws come through a decoder."""
     if model is None:
         return
-    from sciresdiff.nets import BACKBONES
     from sciresdiff.spaces import CODED
 
-    nets = {config.backbone for config in (model.prior.config, model.refiner and model.refiner.config) if config}
-    if unlike := sorted(name for name in nets if not getattr(BACKBONES.get(name), "tile_exact", True)):
+    refiner = model.refiner
+    nets = [(model.prior.config.backbone, net) for net in model.prior.stages]
+    nets += [(refiner.config.backbone, refiner.net)] if refiner else []
+    if unlike := sorted({name for name, net in nets if not getattr(net, "tile_exact", True)}):
         said.append(
-            f"WARNING tiles: {', '.join(unlike)} looks at the whole tile, so that another --tile gives another image; "
+            f"WARNING tiles: {', '.join(unlike)} sees beyond a tile, so that another --tile gives another image; "
             "--tile 0 takes the frame at once"
         )
     if model.method is not None and model.refiner is not None and model.method.space in CODED:
