@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sciresdiff.coded import rebuilt
+from sciresdiff.diffusion.borrow import borrowed
 from sciresdiff.diffusion.method import Method
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.nets.published import LIBRARY, MisfitError
@@ -58,6 +59,19 @@ class Model:
     def with_card(self, **entries: Any) -> Model:
         """A copy whose card has more entries."""
         return replace(self, card={**self.card, **entries})
+
+    def run_by(self, method: Method) -> Model:
+        """A copy whose refiner is run by another method: its start, solver and hooks, on the network as it is.
+
+        **Its calibration was measured with the model's own method.**
+
+        Raises
+        ------
+        UsageError : no refiner, or one that has not learned what the method asks of it.
+        """
+        if self.refiner is None or self.method is None:
+            raise UsageError(f"--method {method.name}: the model {self.card.get('name')} has no refiner to run")
+        return replace(self, method=borrowed(self.method, method))
 
     def to(self, device: torch.device) -> Model:
         """The networks on a device, ready to be used."""

@@ -43,6 +43,10 @@ class RefinerConfig:
     alpha: float | None = None
     """Share of the edges in a weight that follows the image, as it was before training; None: the method has none."""
 
+    def __post_init__(self) -> None:
+        """A list, which JSON makes of a tuple, is a tuple again."""
+        object.__setattr__(self, "conditions", tuple(self.conditions))
+
     def to_dict(self) -> dict[str, Any]:
         """For the model card."""
         return asdict(self)
