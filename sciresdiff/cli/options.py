@@ -226,7 +226,8 @@ Variance = Annotated[
 Data = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[DATA]...", help="HDF5 sets or frames that join the simulated scenes; folders and globs too."
+        metavar="[DATA]...",
+        help="HDF5 sets, folders of pairs (HR and LR/X4, X1 and X4), frames, pictures: they join the simulated scenes.",
     ),
 ]
 Kind = Annotated[

@@ -172,12 +172,19 @@ def _scale_of(distil: str | None, prior: str | None) -> int:
     return teaching.teacher_of(distil).scale if distil else scale_of(str(prior))
 
 
+def _data(specs: list[str]) -> tuple[str, ...]:
+    """Files in the order named; folders of pairs or of pictures stay whole."""
+    from sciresdiff.training.folders import is_ours
+
+    named = [[spec] if is_ours(Path(spec)) else [str(i.path) for i in batch.find_inputs([spec])] for spec in specs]
+    return tuple(dict.fromkeys(path for paths in named for path in paths))
+
+
 def _train(values: dict[str, Any], kind: type[Any], train: Callable[..., Any]) -> None:
     """Fill the options, train, and say where the model is."""
     from sciresdiff.training.prior import state_file
 
-    found = batch.find_inputs(values["data"]) if values["data"] else []
-    options = o.pick(kind, values, data=tuple(str(item.path) for item in found))
+    options = o.pick(kind, values, data=_data(values["data"] or []))
     voice = Voice(values["quiet"], values["verbose"], values["json"])
     if values["dry_run"]:
         voice.record(options) if voice.json else print("\n".join(lines(options)))

@@ -1,4 +1,4 @@
-"""Training pairs drawn on the fly: a scene, a random kernel, random noise, in noise units.
+"""Training pairs, in noise units: drawn on the fly (a scene, a random kernel, random noise), or given by the user.
 
 Every pair is a pure function of (seed, number of the pair), so that a resumed run sees what the uninterrupted one
 would have seen.
@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,7 +21,11 @@ from torch import Tensor
 from sciresdiff.physics import psf, scenes
 from sciresdiff.physics.consistency import Data
 from sciresdiff.physics.operators import Operator, separable
+from sciresdiff.physics.recipe import Recipe
 from sciresdiff.prior import kernel_features
+from sciresdiff.training import folders
+from sciresdiff.training.degradation import degraded_pair, stated_recipe
+from sciresdiff.training.given import Given, patch, stacked_terms
 
 RANK = 3
 """Separable terms of a training kernel; the kernel that is cut there is the one that makes the data, too."""
@@ -55,8 +59,14 @@ class DataRecipe:
     """Share of pairs whose truth carries noise of its own, as every real truth does."""
     grain: tuple[float, float] = (0.3, 5.0)
     """Standard deviation of that noise, in units of the coarse noise spread over its fine pixels, log-uniform."""
-    real_share: float = 0.0
-    """Share of pairs cut from the given frames, if any."""
+    real_share: float | None = None
+    """Share of pairs that come from the user's data, where there are any; half by default."""
+    degradation: str = ""
+    """Recipe of ``degrade`` that frames of the user's go through; without it they are scenes like the simulated."""
+    kernel: str = ""
+    """Blur of given pairs that do not state theirs: a SPEC in fine px, or area, bilinear, bicubic."""
+    light: str = "auto"
+    """How the codes of pictures are read: auto (8-bit colour as sRGB), linear or srgb."""
 
     def to_dict(self) -> dict[str, Any]:
         """For the model card."""
@@ -160,26 +170,69 @@ def grain(
 class Pairs:
     """Batches by number, for one recipe and seed."""
 
-    def __init__(self, recipe: DataRecipe, seed: int, real: Sequence[NDArray[np.float32]] = ()) -> None:
-        """``real``: images whose noise is far below what will be added; they serve as scenes with ``real_share``."""
-        self.recipe, self.seed, self.real = recipe, seed, list(real)
+    def __init__(
+        self, recipe: DataRecipe, seed: int, real: Sequence[NDArray[np.float32]] | folders.UserData = ()
+    ) -> None:
+        """``real``: what joins the simulated scenes with ``real_share``.
+
+        Images whose noise is far below what will be added, which serve as scenes, or the user's data.
+
+        Raises
+        ------
+        UsageError : keys of the recipe that do not fit.
+        InputError : data that cannot be read or used.
+        """
+        self.recipe, self.seed, self.shelf = recipe, seed, folders.Shelf([])
+        self.degradation = stated_recipe(recipe.degradation)
+        if isinstance(real, folders.UserData):
+            real, self.shelf = real.opened(recipe.scale, recipe.kernel, recipe.light)
+        self.real = list(real)
         self.scenes = Scenes(recipe, seed)
 
-    def scene(self, pair: int, rng: np.random.Generator) -> NDArray[np.float32]:
-        """The image that pair number ``pair`` is cut from."""
-        if self.real and rng.random() < self.recipe.real_share:
-            return self.real[int(rng.integers(len(self.real)))]
-        return self.scenes.recent(pair, rng)
+    @property
+    def real_share(self) -> float:
+        """Share of pairs that come from the user's data."""
+        return 0.5 if self.recipe.real_share is None else self.recipe.real_share
 
     def draw(self, pair: int) -> dict[str, NDArray[Any]]:
-        """Pair number ``pair`` before it is measured."""
-        recipe, rng = self.recipe, np.random.default_rng([self.seed, 2, pair])
-        side = recipe.patch * recipe.scale
-        truth = cut(self.scene(pair, rng), side, rng) / (log_uniform(rng, *recipe.noise) * recipe.scale)
+        """Pair number ``pair`` before it is measured; one that is given, or degraded by a recipe, has its y already."""
+        rng = np.random.default_rng([self.seed, 2, pair])
+        count = len(self.real) + len(self.shelf)
+        if not count or rng.random() >= self.real_share:
+            return self.simulated(self.scenes.recent(pair, rng), rng)
+        place = int(rng.integers(count))
+        recent = self.shelf.recent
+        found = self.real[place] if place < len(self.real) else recent(pair, self.recipe.reuse, rng)
+        if isinstance(found, Given):
+            return self.moved(patch(found, self.recipe.patch, rng), rng)
+        return self.simulated(found, rng) if self.degradation is None else self.degraded(found, rng)
+
+    def pedestal(self, rng: np.random.Generator) -> float:
+        """What is left of a background, per fine pixel."""
+        recipe = self.recipe
+        return log_uniform(rng, *recipe.pedestal) * rng.uniform(-0.05, 1) / recipe.scale**2
+
+    def moved(self, drawn: dict[str, NDArray[Any]], rng: np.random.Generator) -> dict[str, NDArray[Any]]:
+        """A given pair with a random pedestal, as simulated ones have it."""
+        left = np.float32(self.pedestal(rng))
+        y = (drawn["y"] + left * np.float32(self.recipe.scale**2)) * drawn["valid"]
+        return {**drawn, "truth": drawn["truth"] + left, "y": y}
+
+    def degraded(self, image: NDArray[np.float32], rng: np.random.Generator) -> dict[str, NDArray[Any]]:
+        """A patch of an image through a recipe of ``degrade``, with the noise and the kernel that it states."""
+        recipe = self.recipe
+        truth = cut(image, recipe.patch * recipe.scale, rng)
+        pair = degraded_pair(truth, cast(Recipe, self.degradation), recipe.scale, rng)
+        return self.moved(patch(pair, recipe.patch, rng), rng)
+
+    def simulated(self, image: NDArray[np.float32], rng: np.random.Generator) -> dict[str, NDArray[Any]]:
+        """A patch of an image that stands for a scene without noise, with a random kernel and noise."""
+        recipe, side = self.recipe, self.recipe.patch * self.recipe.scale
+        truth = cut(image, side, rng) / (log_uniform(rng, *recipe.noise) * recipe.scale)
         slope = log_uniform(rng, *recipe.photon)
         if rng.random() < recipe.grain_share:
             truth = truth + grain(truth, slope, rng, recipe)
-        left = log_uniform(rng, *recipe.pedestal) * rng.uniform(-0.05, 1) / recipe.scale**2
+        left = self.pedestal(rng)
         kernel = draw_kernel(rng, recipe)
         return {
             "truth": (truth + left).astype(np.float32),
@@ -195,16 +248,22 @@ class Pairs:
         """Pairs ``first`` ... ``first + size - 1``, measured."""
         drawn = [self.draw(first + i) for i in range(size)]
 
-        def stacked(name: str, *dims: int) -> Tensor:
-            return torch.from_numpy(np.stack([d[name] for d in drawn])).to(device).view(size, *dims)
+        def stacked(name: str, *dims: int, given: float = 0.0) -> Tensor:
+            """One entry of every pair; pairs that are given have ``given`` where only simulated ones have it."""
+            arrays = [d[name] if name in d else np.full([n for n in dims if n > 1], given, np.float32) for d in drawn]
+            return torch.from_numpy(np.stack(arrays)).to(device).view(size, *dims)
 
         p, s = self.recipe.patch, self.recipe.scale
-        operator = Operator.batch((p, p), s, stacked("terms", RANK, 2, -1))
+        terms = torch.from_numpy(stacked_terms([d["terms"] for d in drawn])).to(device)
+        operator = Operator.batch((p, p), s, terms)
         truth = stacked("truth", 1, p * s, p * s)
         clean = operator.apply(truth)
-        noise = stacked("sky", 1, 1, 1) + stacked("slope", 1, 1, 1) * clean.clamp_min(0)
+        noise = stacked("sky", 1, 1, 1, given=1.0) + stacked("slope", 1, 1, 1) * clean.clamp_min(0)
         valid = stacked("valid", 1, p, p)
         y = (clean + stacked("normal", 1, p, p) * noise.sqrt()) * valid
+        for i, pair in enumerate(drawn):
+            if "y" in pair:
+                y[i, 0], noise[i, 0] = (torch.from_numpy(pair[name]).to(device) for name in ("y", "noise"))
         return Batch(Data(y, noise, valid, operator), truth, stacked("kernel", 4))
 
 

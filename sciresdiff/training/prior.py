@@ -8,19 +8,18 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sciresdiff.diffusion.losses import LOSSES, Context
 from sciresdiff.diffusion.method_file import nearest
-from sciresdiff.errors import InputError, UsageError
+from sciresdiff.errors import UsageError
 from sciresdiff.model import PRESETS, Model, device_of, save
 from sciresdiff.nets import BACKBONES
 from sciresdiff.physics.consistency import Data, richardson_lucy
 from sciresdiff.prior import Estimate, Prior, PriorConfig, contrast, finer, pedestal
 from sciresdiff.training.data import Ahead, Batch, DataRecipe, Pairs
+from sciresdiff.training.folders import UserData
 from sciresdiff.training.loop import LoopOptions, Run, Say, State, fit, in_hardware, quick
 
 TERMS = {"huber": 1.0, "scale": 0.1, "flux": 0.02}
@@ -234,25 +233,9 @@ def table_of(tables: dict[str, Any], name: str, cls: type[DataRecipe | LoopOptio
     return given
 
 
-def real_images(paths: Sequence[str], side: int) -> list[NDArray[np.float32]]:
-    """Real frames as scenes: the sky removed, in units of the sky noise, masked pixels at the sky.
-
-    Raises
-    ------
-    InputError : a frame smaller than a training patch.
-    """
-    from sciresdiff import io
-    from sciresdiff.normalize import background
-
-    images = []
-    for path in paths:
-        for plane in io.read(path):
-            pixels, bad = plane.pixels[0], plane.mask[0]
-            sky, sigma = background(pixels, bad)
-            if min(pixels.shape) < side:
-                raise InputError(f"{path}: {pixels.shape} px is smaller than a training patch of {side} px")
-            images.append(np.where(bad, 0, (pixels - sky) / max(sigma, 1e-9)).astype(np.float32))
-    return images
+def real_images(paths: Sequence[str], side: int) -> UserData:
+    """The user's data, of which every image has to hold a patch of ``side`` fine px; read when pairs are made."""
+    return UserData(tuple(paths), side)
 
 
 def backbone_of(name: str | None) -> str:
