@@ -273,11 +273,20 @@ def draws_of(data: Data, best: Estimate, kernel: Tensor, model: Model | None, se
         if model is None or model.method is None:
             yield best.x + deviation(data, best.w, settings.seed, draw)
             continue
-        last = model.method.path(settings.steps).at(1)
-        left = best.w * (last.s / float(np.hypot(last.a, last.s)))
+        left = best.w * left_open(model, settings)
         x = refreshed(data, refined(data, best, known, model, settings, draw), left, settings.seed, draw)
         extra = float(model.calibration.get("extra", 0.0))
         yield x + extra * deviation(data, best.w, settings.seed, draw) if extra else x
+
+
+def left_open(model: Model, settings: Settings) -> float:
+    """Share of the prior's scale by which a refiner's image may still be wrong.
+
+    It is that of the last level, s / sqrt(a^2 + s^2); of an image that a decoder made it is all.
+    """
+    assert model.method is not None
+    last = model.method.path(settings.steps).at(1)
+    return 1.0 if isinstance(model.refiner, Coded) else last.s / float(np.hypot(last.a, last.s))
 
 
 def refreshed(data: Data, x: Tensor, w: Tensor, seed: int, draw: int) -> Tensor:

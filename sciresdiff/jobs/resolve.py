@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sciresdiff import io
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, PixelSize, Quantity
+from sciresdiff.jobs.draws import check_steps, warn_codec
 from sciresdiff.jobs.options import UpscaleOptions, pixel_size_of
 from sciresdiff.jobs.variance import variance_of
 from sciresdiff.normalize import background
@@ -68,7 +69,9 @@ def resolve(path: str | Path, options: UpscaleOptions) -> Resolved:
     kernel, target = kernel_of(path, frame, options, scale, said, sources)
     warn_kernel(model, kernel, scale, said)
     warn_noise(model, frame, variance, said)
+    check_steps(model, options)
     warn_networks(model, said)
+    warn_codec(model, options, said)
     variance = doubted(frame, variance, sources["psf"], said)
     return Resolved(frame, scale, quantity, variance, kernel, target, model, name, tuple(said), sources)
 
@@ -240,11 +243,9 @@ def warn_noise(model: Model | None, frame: Frame, variance: NDArray[np.float64],
 
 
 def warn_networks(model: Model | None, said: list[str]) -> None:
-    """Say when a network's answer depends on the tiling, and when draws come through a decoder."""
+    """Say when a network's answer depends on the tiling."""
     if model is None:
         return
-    from sciresdiff.spaces import CODED
-
     refiner = model.refiner
     nets = [(model.prior.config.backbone, net) for net in model.prior.stages]
     nets += [(refiner.config.backbone, refiner.net)] if refiner else []
@@ -252,11 +253,6 @@ def warn_networks(model: Model | None, said: list[str]) -> None:
         said.append(
             f"WARNING tiles: {', '.join(unlike)} sees beyond a tile, so that another --tile gives another image; "
             "--tile 0 takes the frame at once"
-        )
-    if model.method is not None and model.refiner is not None and model.method.space in CODED:
-        said.append(
-            f"WARNING flux: {model.method.name} draws through a decoder ({model.method.space}), which does not "
-            "conserve flux; the step that ends every draw holds it to the data"
         )
 
 

@@ -15,6 +15,7 @@ from sciresdiff.errors import UsageError
 from sciresdiff.frame import Frame
 from sciresdiff.io.jsonable import write_json
 from sciresdiff.jobs.batch import Progress, no_progress
+from sciresdiff.jobs.draws import steps_taken
 from sciresdiff.jobs.options import UpscaleOptions
 from sciresdiff.jobs.resolve import Resolved, resolve
 from sciresdiff.jobs.trust import trusted
@@ -231,7 +232,7 @@ def quality(frame: Frame, scale: int) -> NDArray[np.int32]:
 def provenance(options: UpscaleOptions, resolved: Resolved, done: list[Restored]) -> dict[str, Any]:
     """The header cards that say how the image came to be."""
     model = resolved.model
-    steps = model.method.path(options.steps).T if model and model.method else None
+    steps = steps_taken(model.method, options.steps) if model and model.method else None
     return {
         "SRDSCALE": resolved.scale,
         "SRDMODEL": resolved.name,
