@@ -64,6 +64,8 @@ class Settings:
     """Coarse pixels of a tile; 0 for the whole frame at once."""
     seed: int = 0
     keep_draws: bool = False
+    realism: float | None = None
+    """0 (a mean) to 1 (a likely image) of a one-step student that was taught both; None: 1."""
 
 
 @dataclass(frozen=True)
@@ -247,9 +249,11 @@ def refined(data: Data, prior: Estimate, known: Tensor, model: Model, settings: 
         noise = partial(gaussian, seed=settings.seed, draw=draw)
         return refiner.draw(method, around, known, lambda like, step: noise(like, step=step), run, settings.steps)
 
+    realism = 0.0 if not method.has_knob else 1.0 if settings.realism is None else settings.realism
+
     def denoise(x: Tensor, t: float) -> Tensor:
         p = path.at(t)
-        _, z = refiner.estimate(around.state(x, p), p, around, known, run)
+        _, z = refiner.estimate(around.state(x, p), p, around, known, run, realism)
         args = Args(data, prior, around, p, path.at(max(int(np.ceil(t)) - 1, 0)), method.hook_params)
         return applied(method, around.image(z), args)
 

@@ -8,9 +8,12 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path as File
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from astropy.io import fits
 from torch import Tensor
 from typer.testing import CliRunner
 
@@ -22,6 +25,7 @@ from sciresdiff.diffusion.losses import charbonnier, mse
 from sciresdiff.diffusion.path import Path
 from sciresdiff.diffusion.schedule import SCHEDULES
 from sciresdiff.errors import InputError, UsageError
+from sciresdiff.jobs import degrade, upscale
 from sciresdiff.nets import BACKBONES
 from sciresdiff.refiner import knobbed, levels_of
 from sciresdiff.training import distil
@@ -260,6 +264,27 @@ def test_students_keep_the_prior_the_path_and_say_who_taught_them(folder: File, 
     assert taught_one.method.solver in ("one-step", "consistency")
     assert taught_one.card["trained"]["refiner"]["teacher"] == {"name": "teacher", "hash": teacher.hash}
     assert taught_one.card["scale"] == 2
+
+
+def test_realism_is_asked_of_those_who_have_it(folder: File, sample_data: File) -> None:
+    low, plain, with_knob = folder / "low.fits", folder / "sinsr.safetensors", folder / "oftsr.safetensors"
+    degrade.run(sample_data / "47tuc.fits[SCI]", low, degrade.DegradeOptions(scale=2))
+    student(folder, "sinsr")
+    student(folder, "oftsr", "oftsr", images=80)
+    shared = {"samples": 1, "checks": False, "psf": "gaussian:fwhm=2px", "overwrite": True}
+
+    def image(model: File, realism: float | None) -> tuple[Any, dict[str, Any]]:
+        told = upscale.UpscaleOptions(model=str(model), realism=realism, **shared)  # type: ignore[arg-type]
+        record = upscale.run(low, folder / "high.fits", told)
+        return fits.getdata(folder / "high.fits", "SCI"), record
+
+    usual, mean, draw = (image(with_knob, realism) for realism in (None, 0.0, 1.0))
+    assert np.array_equal(usual[0], draw[0])
+    assert not np.array_equal(mean[0], draw[0])
+    assert any(line.startswith("realism: 0; ERR was calibrated at 1") for line in mean[1]["said"])
+    for model, realism, said in [(plain, 0.5, "has no such knob"), (with_knob, 1.5, "1.5 is given, but 0")]:
+        with pytest.raises(UsageError, match=f"^--realism: .*{said}"):
+            image(model, realism)
 
 
 def test_a_student_that_is_interrupted_goes_on_as_if_it_were_not(folder: File, monkeypatch: pytest.MonkeyPatch) -> None:

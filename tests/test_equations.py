@@ -143,7 +143,7 @@ RESSHIFT = shifted(15, 2.0, 0.04, 0.3)
 RESDIFF = discrete("linear", 1000, 1e-6, 1e-2)
 MARGINALS: dict[str, Callable[[int], Numbers]] = {
     **dict.fromkeys(("ddpm", "ddim", "u-vit", "ddnm", "ddnm-plus", "sdedit", "lcm"), DDPM),
-    **dict.fromkeys(("resshift", "difiisr", "dit-sr", "sinsr"), RESSHIFT),
+    **dict.fromkeys(("resshift", "difiisr", "dit-sr", "sinsr", "oftsr"), RESSHIFT),
     **dict.fromkeys(("resdiff", "hf-resdiff"), RESDIFF),
     **dict.fromkeys(("ir-sde", "ir-sde-posterior"), reverting),
     **dict.fromkeys(("flow-matching", "dit4sr"), flow(1000)),

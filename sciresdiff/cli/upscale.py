@@ -56,6 +56,14 @@ Steps = Annotated[
         metavar="N", callback=o.at_least(1), rich_help_panel=o.SAMPLING, help="Refiner steps; default: the model's."
     ),
 ]
+Realism = Annotated[
+    float | None,
+    typer.Option(
+        metavar="R",
+        rich_help_panel=o.SAMPLING,
+        help="0 (a mean) to 1 (a likely image), for a one-step student that was taught both; default: 1.",
+    ),
+]
 Refine = Annotated[
     bool,
     typer.Option(
@@ -114,6 +122,7 @@ def upscale(
     samples: Samples = 8,
     save_samples: SaveSamples = False,
     steps: Steps = None,
+    realism: Realism = None,
     refine: Refine = True,
     consistency: Consistency = "noise",
     tile: Tile = 256,

@@ -110,6 +110,11 @@ class Method:
         """mu of the prior's mean and the interpolated frame, both (..., Y, X)."""
         return {"zero": 0 * prior, "up": up, "prior": prior}[self.anchor]
 
+    @property
+    def has_knob(self) -> bool:
+        """Whether a student was taught the way between fidelity and realism."""
+        return bool(self.distil_params.get("knob"))
+
     def network(self, asked: str = "", usual: str = "resnet") -> str:
         """The backbone's name: the one asked for, else the method's, else the usual one.
 

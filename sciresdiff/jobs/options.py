@@ -32,6 +32,8 @@ class UpscaleOptions:
     samples: int = 8
     save_samples: bool = False
     steps: int | None = None
+    realism: float | None = None
+    """0 (a mean) to 1 (a likely image), for models that have the knob."""
     refine: bool = True
     consistency: Literal["noise", "exact", "off"] = "noise"
     tile: int = 256

@@ -72,6 +72,7 @@ def resolve(path: str | Path, options: UpscaleOptions) -> Resolved:
     check_steps(model, options)
     warn_networks(model, said)
     warn_codec(model, options, said)
+    check_realism(options.realism, model, name, said)
     variance = doubted(frame, variance, sources["psf"], said)
     return Resolved(frame, scale, quantity, variance, kernel, target, model, name, tuple(said), sources)
 
@@ -254,6 +255,23 @@ def warn_networks(model: Model | None, said: list[str]) -> None:
             f"WARNING tiles: {', '.join(unlike)} sees beyond a tile, so that another --tile gives another image; "
             "--tile 0 takes the frame at once"
         )
+
+
+def check_realism(realism: float | None, model: Model | None, name: str, said: list[str]) -> None:
+    """Say what a realism other than the model's own means.
+
+    Raises
+    ------
+    UsageError : outside 0..1, or a model without that knob.
+    """
+    if realism is None:
+        return
+    if not 0 <= realism <= 1:
+        raise UsageError(f"--realism: {realism:g} is given, but 0 (a mean) to 1 (a likely image) is needed")
+    if model is None or model.method is None or not model.method.has_knob:
+        raise UsageError(f"--realism: the model {name} has no such knob; only a student that was taught with one has")
+    if realism != 1:
+        said.append(f"realism: {realism:g}; ERR was calibrated at 1 and is too small or too large here")
 
 
 def photon_slope(pixels: NDArray[np.float32], variance: NDArray[np.float64], mask: NDArray[np.bool_]) -> float | None:

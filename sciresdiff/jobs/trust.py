@@ -61,7 +61,7 @@ def other_than_calibrated(options: UpscaleOptions, resolved: Resolved, calibrati
     default = UpscaleOptions()
     if options.samples < default.samples:
         return f"it was calibrated with {default.samples} draws, not {options.samples}"
-    for name in ("steps", "refine", "consistency"):
+    for name in ("steps", "realism", "refine", "consistency"):
         if getattr(options, name) != getattr(default, name):
             return f"it was calibrated with the default --{name}"
     return None
