@@ -80,7 +80,12 @@ Consistency = Annotated[
 ]
 Tile = Annotated[
     int,
-    typer.Option(metavar="PX", callback=o.at_least(1), rich_help_panel=o.SAMPLING, help="Tile side in input pixels."),
+    typer.Option(
+        metavar="PX",
+        callback=o.at_least(0),
+        rich_help_panel=o.SAMPLING,
+        help="Tile side in input pixels; 0 takes the frame at once.",
+    ),
 ]
 Checks = Annotated[
     bool,
