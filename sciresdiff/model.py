@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
@@ -63,7 +64,7 @@ class Model:
     def run_by(self, method: Method) -> Model:
         """A copy whose refiner is run by another method: its start, solver and hooks, on the network as it is.
 
-        **Its calibration was measured with the model's own method.**
+        **What was measured on the draws of the model's own method, its ERR and TRUST, does not hold and is left out.**
 
         Raises
         ------
@@ -71,7 +72,7 @@ class Model:
         """
         if self.refiner is None or self.method is None:
             raise UsageError(f"--method {method.name}: the model {self.card.get('name')} has no refiner to run")
-        return replace(self, method=borrowed(self.method, method))
+        return replace(self, method=borrowed(self.method, method), card=of_prior(self.card))
 
     def to(self, device: torch.device) -> Model:
         """The networks on a device, ready to be used."""
@@ -80,6 +81,13 @@ class Model:
                 part.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
                 part.eval().requires_grad_(False)
         return self
+
+
+def of_prior(card: Mapping[str, Any]) -> dict[str, Any]:
+    """A card without what was measured on a refiner's draws: TRUST, and all of the calibration but the prior's own."""
+    kept = {key: value for key, value in card.items() if key not in ("calibration", "trust")}
+    own = {key: value for key, value in card.get("calibration", {}).items() if key == "prior_err"}
+    return {**kept, "calibration": own} if own else kept
 
 
 def tensors(model: Model) -> dict[str, Tensor]:

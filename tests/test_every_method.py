@@ -134,6 +134,8 @@ def test_a_network_of_another_method_is_held_to_the_data_by_projection() -> None
         left.append(float((found.draws[0].reshape(20, 2, 28, 2).sum((1, 3)) - FRAME).std()))
     # ddnm meets the data, ddnm-plus only while the state is noisier than they are; the closing step adds a little noise
     assert left[2] < 0.1 * left[0] and left[2] < left[1] < left[0]
+    told = {"trust": {}, "calibration": {"extra": 0.5, "prior_err": {}}}
+    assert model.with_card(**told).run_by(methods.load("ddnm")).card == {**model.card, "calibration": {"prior_err": {}}}
     with pytest.raises(UsageError, match="--method resshift: the prediction is x0"):
         model.run_by(methods.load("resshift"))
     with pytest.raises(UsageError, match="--method ddnm: the model t has no refiner"):

@@ -106,6 +106,14 @@ def test_refiner_trains_on_a_prior_and_keeps_it(recipe, tmp_path):
     assert any("16/16 samples" in line for line in lines)
 
 
+def test_a_refiner_does_not_inherit_what_was_measured_on_another_ones_draws(recipe, tmp_path):
+    output = tmp_path / "model.safetensors"
+    refiner_training.train(options(recipe, output, prior="astro-x2", calibrate=False), lambda line: None)
+    shipped, ours = models.load("astro-x2"), models.load(str(output))
+    assert "trust" in shipped.card and "trust" not in ours.card
+    assert ours.calibration == {"prior_err": shipped.calibration["prior_err"]}  # the prior is the same
+
+
 def test_training_lowers_the_loss(recipe, tmp_path):
     lines = []
     output = tmp_path / "prior.safetensors"

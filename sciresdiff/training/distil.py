@@ -33,7 +33,7 @@ from sciresdiff.training.calibrate import calibrated_card
 from sciresdiff.training.data import Ahead, Batch, Pairs
 from sciresdiff.training.loop import Say, State, fit, in_hardware, quick
 from sciresdiff.training.prior import TrainOptions, begun, provenance, real_images, recipe_of
-from sciresdiff.training.refiner import anchored
+from sciresdiff.training.refiner import anchored, card_of
 from sciresdiff.training.trust import trusted_card
 
 TEACHER_STEPS = 15
@@ -332,7 +332,7 @@ def train(options: TrainOptions, say: Say) -> File:
             **provenance(recipe, options, state),
             "teacher": {"name": teacher.card.get("name"), "hash": teacher.hash},
         }
-        save(Model(teacher.prior, average, method, card_of(teacher, output.stem, told)), output)
+        save(Model(teacher.prior, average, method, card_of(teacher.card, output.stem, told)), output)
 
     ways = f"{method.distil}, {method.name}, taught by {teacher.card.get('name')} ({teacher.method.name})"
     say(f"student of {sum(p.numel() for p in run.module.parameters()) / 1e6:.2f} M parameters: {ways}")
@@ -344,12 +344,6 @@ def train(options: TrainOptions, say: Say) -> File:
     model = calibrated_card(load(str(output)).to(device), recipe, options.seed + 15_859)
     save(trusted_card(model, recipe, options.seed + 23_788), output)
     return output
-
-
-def card_of(teacher: Model, name: str, told: dict[str, Any]) -> dict[str, Any]:
-    """The student's card: the teacher's, without what was measured on the teacher's draws."""
-    kept = {key: value for key, value in teacher.card.items() if key not in ("calibration", "trust")}
-    return {**kept, "name": name, "trained": {**kept.get("trained", {}), "refiner": told}}
 
 
 def validation(pairs: Pairs, teacher: Model, method: Method) -> Callable[[nn.Module], dict[str, float]]:

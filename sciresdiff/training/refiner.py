@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from sciresdiff.diffusion.prediction import LOSSES
 from sciresdiff.diffusion.weight import DYNAMIC
 from sciresdiff.errors import UsageError
 from sciresdiff.hooks import hooked
-from sciresdiff.model import Model, device_of, load, save
+from sciresdiff.model import Model, device_of, load, of_prior, save
 from sciresdiff.prior import Estimate, Prior, finer
 from sciresdiff.refiner import Refiner, RefinerConfig, condition
 from sciresdiff.restore import FINAL_ITERATIONS, PRIOR_ITERATIONS
@@ -104,6 +105,17 @@ def codec_first(
     codec.trained(refiner.codec, images, batches, (loop.minutes or 20.0) / codec.SHARE, say)
 
 
+def card_of(card: Mapping[str, Any], name: str, told: Mapping[str, Any]) -> dict[str, Any]:
+    """The card of a model with another refiner: without what was measured on the draws of the one before.
+
+    Parameters
+    ----------
+    told : how the refiner came to be.
+    """
+    kept = of_prior(card)
+    return {**kept, "name": name, "trained": {**kept.get("trained", {}), "refiner": dict(told)}}
+
+
 def train(options: TrainOptions, say: Say) -> Path:
     """Train a refiner for a prior, or go on where the same command left off.
 
@@ -141,9 +153,8 @@ def train(options: TrainOptions, say: Say) -> Path:
 
     def snapshot(average: nn.Module, state: State) -> None:
         assert isinstance(average, Refiner)
-        trained = {**base.card["trained"], "refiner": provenance(recipe, options, state)}
-        model = Model(base.prior, average, method, {**base.card, "name": output.stem, "trained": trained})
-        save(model, output)
+        card = card_of(base.card, output.stem, provenance(recipe, options, state))
+        save(Model(base.prior, average, method, card), output)
 
     say(f"refiner of {sum(p.numel() for p in refiner.parameters()) / 1e6:.2f} M parameters, method {options.method}")
     fit(
