@@ -77,13 +77,11 @@ def _chosen(row: Row, out: Path) -> dict[str, Any]:
 
 def borrowed(row: Row, out: Path, path: Path) -> Path:
     """The model of another row with the method of this one."""
-    from dataclasses import replace
-
     from sciresdiff import model
     from sciresdiff.diffusion import method
 
     theirs = model.load(str(out / f"{row['needs']}.safetensors"))
-    model.save(replace(theirs, method=method.load(row["row"])), path)
+    model.save(theirs.run_by(method.load(row["row"])), path)
     return path
 
 
