@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from astropy.io import fits
+from astropy.wcs import WCS
 from scipy import integrate, special
 
 from sciresdiff import io
@@ -120,15 +122,34 @@ def test_a_dilated_kernel_before_the_sum_is_the_kernel_after_it() -> None:
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("name", recipe.RECIPES)
 def test_a_star_lands_where_the_wcs_says(name: str, scale: int) -> None:
-    loaded, side = recipe.load(name), 256 // scale
+    loaded = recipe.load(name)
+    coarsest = max(1 / 0.15, scale / 0.3)  # fine px of a pixel of the coarsest grid that a recipe passes
+    sigma = 2.2 * coarsest / scale  # sampled well enough there, so that sums are integrals
+    side = int(16 * sigma)  # light reflected at the border stays below 1e-10
     place = side / 2 + 0.3, side / 2 - 1.4
-    high = star(side, scale, *place, 16 / scale)  # broad enough for the coarsest grid on the way, of 7 fine px
-    for draw in range(4):
-        steps = list(recipe.draw(loaded, rng(draw), scale).steps)
-        low = linear(high, steps, scale)
-        np.testing.assert_allclose(centroid(low.expected), place, atol=1e-3)  # coarse px; most are right to 1e-9
-        if name != "real-esrgan":  # whose point-sampled filters keep flux to a few tenths of a percent only
-            assert low.pixels.sum() == pytest.approx(high.sum(), rel=1e-5)  # of the operator's few terms
+    high = star(side, scale, *place, sigma)
+    for draw in range(2):
+        low = linear(high, list(recipe.draw(loaded, rng(draw), scale).steps), scale)
+        assert np.abs(centroid(low.pixels) - place).max() < 1e-3  # coarse px; all but real-esrgan are right to 1e-10
+        if name != "real-esrgan":  # whose point-sampled filters keep flux to a few 1e-4 here
+            assert low.pixels.sum() == pytest.approx(high.sum(), rel=1e-9)  # float64 rounding
+
+
+def test_a_star_in_a_file_lands_where_the_header_says(tmp_path: Path) -> None:
+    header = fits.Header({
+        "CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRPIX1": 100.5, "CRPIX2": 90.0, "CRVAL1": 10.0, "CRVAL2": -5.0,
+        "CD1_1": -1e-5, "CD1_2": 0.0, "CD2_1": 0.0, "CD2_2": 1e-5, "BUNIT": "electron",
+    })  # fmt: skip
+    high = star(48, 4, 22.3, 25.1, 3.0)
+    fits.writeto(tmp_path / "high.fits", high.astype(np.float32), header)
+    truth = WCS(header).all_pix2world([centroid(high)[::-1]], 0)
+    for name in ("bicubic", "star"):
+        run(tmp_path / "high.fits", tmp_path / f"{name}.fits", DegradeOptions(4, recipe=name))
+        with fits.open(tmp_path / f"{name}.fits") as hdus:
+            low, coarse = hdus["SCI"].data.astype(float), WCS(hdus["SCI"].header)
+        found = coarse.all_world2pix(truth, 0)[0][::-1]
+        bright = low if name == "bicubic" else np.where(low > 0.05 * low.max(), low, 0)
+        assert np.abs(centroid(bright) - found).max() < (1e-4 if name == "bicubic" else 0.05)  # float32; photons
 
 
 @pytest.mark.parametrize("name", [n for n in recipe.RECIPES if n != "real-esrgan"])
@@ -157,14 +178,14 @@ def test_the_mean_of_many_noises_is_the_linear_part() -> None:
     high = star(24, 2, 11.5, 12.0, 3.0) * 50 + 3
     for name in ("first-order", "star"):
         steps = list(recipe.draw(recipe.load(name), rng(3), 2).steps)
-        lows = [chain.run(high, steps, scale=2, quantity="sum", rng=rng(7, i)) for i in range(300)]
+        lows = [chain.run(high, steps, scale=2, quantity="sum", rng=rng(7, i)) for i in range(120)]
         mean, clean = np.mean([low.pixels for low in lows], 0), linear(high, steps, 2).pixels
         variance = lows[0].variance
         assert variance is not None
-        pull = (mean - clean) / np.sqrt(variance / 300)
+        pull = (mean - clean) / np.sqrt(variance / 120)
         assert abs(pull.mean()) < 0.4 and pull.std() < 1.3  # correlated pixels: fewer than 576 independent ones
         scatter = np.var([low.pixels for low in lows], 0)[4:-4, 4:-4]
-        assert (scatter / variance[4:-4, 4:-4]).mean() == pytest.approx(1, abs=0.06)  # 300 frames, correlated pixels
+        assert (scatter / variance[4:-4, 4:-4]).mean() == pytest.approx(1, abs=0.08)  # 120 frames, correlated pixels
 
 
 # Noise and coding
