@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from sciresdiff.diffusion.losses import LOSSES
+from sciresdiff.diffusion.losses import PIXELWISE
 from sciresdiff.diffusion.path import Grid, Path
 from sciresdiff.diffusion.prediction import PREDICTIONS
 from sciresdiff.diffusion.schedule import SCHEDULES
@@ -158,7 +158,7 @@ def _listed(source: str, key: str, value: Any) -> tuple[str, ...]:
 
 def _check_plain(plain: Mapping[str, Any], source: str) -> None:
     """Every value outside tables by itself; a backbone's name is looked up when the network is made."""
-    for key, allowed in (("anchor", ANCHORS), ("prediction", PREDICTIONS), ("loss", LOSSES)):
+    for key, allowed in (("anchor", ANCHORS), ("prediction", PREDICTIONS), ("loss", PIXELWISE)):
         if key in plain:
             one_of(source, key, plain[key], allowed)
     for key in ("name", "about", "backbone"):
