@@ -287,6 +287,23 @@ def teacher_of(name: str) -> Model:
     return teacher
 
 
+def called(options: TrainOptions) -> tuple[Model, Method]:
+    """The teacher and the student's method.
+
+    Raises
+    ------
+    UsageError, InputError : as in `teacher_of` and `student_of`; no teacher, or a network that is not the teacher's.
+    """
+    if options.distil is None:
+        raise UsageError(f"--method: {options.method} needs a teacher; give --distil with a model of train-refiner")
+    teacher = teacher_of(options.distil)
+    assert teacher.refiner is not None and teacher.method is not None
+    own = teacher.refiner.config.backbone
+    if options.backbone not in (None, own):
+        raise UsageError(f"--backbone: {options.backbone} is given, but a student has its teacher's, {own}; leave it")
+    return teacher, student_of(methods.load(options.method), teacher.method)
+
+
 def train(options: TrainOptions, say: Say) -> File:
     """Teach a student by the model ``options.distil``, or go on where the same command left off.
 
@@ -299,22 +316,15 @@ def train(options: TrainOptions, say: Say) -> File:
 
     Raises
     ------
-    UsageError, InputError : as in `teacher_of` and `student_of`; a network that is not the teacher's.
+    UsageError, InputError : as in `called`.
     """
-    if options.distil is None:
-        raise UsageError(f"--method: {options.method} needs a teacher; give --distil with a model of train-refiner")
     device = device_of(options.device)
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
-    teacher = teacher_of(options.distil).to(device)
+    teacher, method = called(options)
+    teacher.to(device)
     assert teacher.refiner is not None and teacher.method is not None
-    network = teacher.refiner.config.backbone
-    if options.backbone not in (None, network):
-        raise UsageError(
-            f"--backbone: {options.backbone} is given, but a student has its teacher's, {network}; leave it"
-        )
-    method = student_of(methods.load(options.method), teacher.method)
     options = replace(options, kind=str(teacher.card["kind"]), scale=teacher.scale)
     recipe, loop = recipe_of(options)
     output = File(options.output)
