@@ -389,8 +389,9 @@ def test_a_reader_that_goes_away_is_no_fault() -> None:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_the_run_after_cleaning_up(tmp_path: Path, number: signal.Signals, code: int) -> None:
     program = f"""
-import sys, time
+import signal, sys, time
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores it
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_cli import ModuleType, StandInOptions
 import sciresdiff.jobs
