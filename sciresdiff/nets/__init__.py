@@ -23,6 +23,7 @@ from collections.abc import Callable
 
 from torch import nn
 
+from sciresdiff.nets.atd import ATD
 from sciresdiff.nets.ditsr import DiTSR
 from sciresdiff.nets.edsr import EDSR
 from sciresdiff.nets.freq import Freq
@@ -48,6 +49,7 @@ BACKBONES: dict[str, Callable[[int, int, int, int], nn.Module]] = {
     "freq": Freq,
     "two-branch": TwoBranch,
     "swinir": SwinIR,
+    "atd": ATD,
     "dit-sr": DiTSR,
     "u-vit": UViT,
     "two-stream": TwoStream,

@@ -112,6 +112,7 @@ class TwoStream(nn.Module):
         self.body = nn.ModuleList([TwoStreamBlock(width, s, k == depth - 1) for k, s in enumerate(shifts)])
         self.tail = zeroed(nn.Conv2d(width, outputs, 3, padding=1))
         steps = [step for shift in shifts for step in (within(WINDOW, shift), looks(1))]
+        steps.pop()  # what the last block injects has not been through its attention
         self.receptive_px = reach([looks(1), *steps, looks(1)], WINDOW)
 
     def forward(self, x: Tensor) -> Tensor:
