@@ -324,6 +324,6 @@ LOSSES: dict[str, Loss] = {
     "lpips": lpips,
     "flux": flux,
 }
-"""Losses by name; **l1, charbonnier, laplace-nll and haar learn medians and lose the flux of a skewed posterior**."""
+"""Losses by name; **what an absolute error loses of a skewed posterior's flux is measured in docs/losses.md**."""
 PIXELWISE = ("mse", "l1", "huber", "charbonnier")
 """Those that an error alone is enough for."""
