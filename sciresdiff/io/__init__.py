@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,11 @@ from numpy.typing import NDArray
 
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, PixelSize, Quantity
+from sciresdiff.io import sink as sinks
+from sciresdiff.io import source as sources
 from sciresdiff.io.files import checked_type, existing, split_spec
+from sciresdiff.io.sink import Plane, Sink
+from sciresdiff.io.source import Source
 
 FORMATS: dict[str, str] = {
     ".fits": "fits", ".fit": "fits", ".fts": "fits", ".fits.fz": "fits", ".fits.gz": "fits", ".fit.gz": "fits",
@@ -105,6 +110,20 @@ def read(
     return frame
 
 
+@contextmanager
+def opened(path: str | Path, **options: Any) -> Iterator[Source]:
+    """A file, to be read window by window; options and errors as in `read`.
+
+    Only what is asked for is in memory, where the format allows it.
+    """
+    module = _module(format_of(path))
+    if hasattr(module, "source"):
+        with module.source(path, **options) as source:
+            yield source
+    else:
+        yield sources.in_memory(read(path, **options))
+
+
 def read_image(path: str | Path) -> NDArray[np.float64]:
     """One image as it is in the file: a PSF, a variance, a map. Brackets choose the extension.
 
@@ -185,6 +204,49 @@ def write(
         dtype=dtype,
     )
     return report
+
+
+@contextmanager
+def writing(
+    path: str | Path,
+    frame: Frame,
+    *,
+    planes: Mapping[str, Plane] | None = None,
+    provenance: Mapping[str, object] | None = None,
+    history: Sequence[str] = (),
+    scale: float = 1.0,
+    overwrite: bool = False,
+    dtype: str | np.dtype[Any] | None = None,
+    part: Path | None = None,
+) -> Iterator[Sink]:
+    """A result, to be written window by window; options, errors and bytes as in `write`.
+
+    Parameters
+    ----------
+    path : str or Path
+        Name of the output, which appears when the sink is finished.
+    frame : Frame
+        As in `write`; its arrays have the shape of the new grid, and no values (`source.empty`).
+    planes : mapping, optional
+        Name -> type and layers of the planes that belong to it.
+    provenance : mapping, optional
+        As in `write`. **A card whose value comes with ``finish`` must stand here already**, with a value of its kind.
+    part : Path, optional
+        Where the unfinished file lies. It is left there if the work stops, and gone on with if it is there; without
+        one nothing is left. Formats that are written in one go begin anew.
+    """
+    module, known = _writer(path), dict(provenance or {})
+    common: dict[str, Any] = {"history": history, "scale": scale, "overwrite": overwrite, "dtype": dtype}
+    if hasattr(module, "sink"):
+        with module.sink(path, frame, planes=planes or {}, provenance=known, part=part, **common) as sink:
+            yield sink
+        return
+
+    def whole(pixels: NDArray[Any], others: Mapping[str, NDArray[Any]], cards: Mapping[str, object]) -> dict[str, Any]:
+        full = frame.with_(pixels=pixels, mask=~np.isfinite(pixels))
+        return write(path, full, planes=others, provenance={**known, **cards}, **common)
+
+    yield sinks.in_memory(frame.pixels.shape, planes or {}, whole)
 
 
 def _writer(path: str | Path) -> Any:

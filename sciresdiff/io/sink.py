@@ -1,0 +1,58 @@
+"""A result, written window by window: the file appears under its name when it is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+IMAGE = "SCI"
+"""Name under which the image itself is put; the others have their own (``ERR``, ``SUPPORT`` ...)."""
+
+
+@dataclass(frozen=True)
+class Plane:
+    """A plane that belongs to the image: type of its pixels, and how many layers it has (draws)."""
+
+    dtype: Any = np.float32
+    layers: int = 0
+    """0: one value a pixel of every image plane; K: as many, with an axis in front of y and x."""
+
+    def shape(self, image: tuple[int, ...]) -> tuple[int, ...]:
+        """Of the whole plane, for an image of (planes, Y, X): that, or (planes, K, Y, X)."""
+        return (image[0], self.layers, *image[1:]) if self.layers else image
+
+
+@dataclass(frozen=True)
+class Sink:
+    """An output that is being written."""
+
+    put: Callable[[str, int, int, int, Array], None]
+    """(name, plane, y0, x0, values): values (h, w), or (K, h, w) of layers, belong at ``[y0:y0+h, x0:x0+w]``."""
+    finish: Callable[[Mapping[str, object]], dict[str, Any]]
+    """(cards whose values were not known before) -> the report of `sciresdiff.io.write`; the file has its name."""
+
+
+def in_memory(
+    shape: tuple[int, ...],
+    planes: Mapping[str, Plane],
+    write: Callable[[Array, Mapping[str, Array], Mapping[str, object]], dict[str, Any]],
+) -> Sink:
+    """A sink that collects everything and writes it at the end, for formats that are written in one go."""
+    arrays = {IMAGE: np.full(shape, np.nan, np.float32)}
+    arrays |= {name: np.zeros(plane.shape(shape), plane.dtype) for name, plane in planes.items()}
+
+    def put(name: str, plane: int, y0: int, x0: int, values: Array) -> None:
+        h, w = values.shape[-2:]
+        arrays[name][plane][..., y0 : y0 + h, x0 : x0 + w] = values
+
+    def finish(cards: Mapping[str, object]) -> dict[str, Any]:
+        others = {name: array[0] if planes[name].layers and len(array) == 1 else array
+                  for name, array in arrays.items() if name != IMAGE}  # fmt: skip
+        return write(arrays[IMAGE], others, cards)
+
+    return Sink(put, finish)

@@ -1,0 +1,69 @@
+"""A file's image, read window by window: what is there without its values, and the values of a part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sciresdiff.frame import Frame
+
+PLANES = ("pixels", "mask", "variance", "saturated", "dq")
+"""The arrays of a frame."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """An open file."""
+
+    frame: Frame
+    """All that the file says but its values: arrays have the file's shape, NaN or False everywhere, and no memory."""
+    cut: Callable[[int, int, int, int, int], Frame]
+
+    def window(self, plane: int, y0: int, y1: int, x0: int, x1: int) -> Frame:
+        """One plane's pixels ``[y0:y1, x0:x1]``, as a frame of one plane with its header and facts.
+
+        Raises
+        ------
+        InputError
+            The file is damaged there.
+        """
+        return self.cut(plane, y0, y1, x0, x1)
+
+    def whole(self) -> Frame:
+        """Every plane, in memory."""
+        _, h, w = self.frame.pixels.shape
+        planes = [self.window(plane, 0, h, 0, w) for plane in range(self.frame.planes)]
+        return planes[0] if len(planes) == 1 else self.frame.with_(**{name: _stacked(planes, name) for name in PLANES})
+
+
+def _stacked(planes: list[Frame], name: str) -> NDArray[Any] | None:
+    arrays = [getattr(plane, name) for plane in planes]
+    return None if any(array is None for array in arrays) else np.concatenate(arrays)
+
+
+def hollow(frame: Frame) -> Frame:
+    """A frame without its values: arrays of the same shape that take no memory."""
+    shape = frame.pixels.shape
+    there = [name for name in PLANES if getattr(frame, name) is not None]
+    return frame.with_(**{name: empty(shape, getattr(frame, name).dtype) for name in there})
+
+
+def empty(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    """NaN, 0 or False in every place, one number in memory."""
+    dtype = np.dtype(dtype)
+    return np.broadcast_to(np.array(np.nan if dtype.kind == "f" else 0, dtype), shape)
+
+
+def in_memory(frame: Frame) -> Source:
+    """A source over a frame that was read whole."""
+
+    def cut(plane: int, y0: int, y1: int, x0: int, x1: int) -> Frame:
+        here = (slice(plane, plane + 1), slice(y0, y1), slice(x0, x1))
+        there = [name for name in PLANES if getattr(frame, name) is not None]
+        return frame.with_(**{name: getattr(frame, name)[here] for name in there})
+
+    return Source(hollow(frame), cut)
