@@ -31,10 +31,20 @@ class Plane:
 class Sink:
     """An output that is being written."""
 
-    put: Callable[[str, int, int, int, Array], None]
-    """(name, plane, y0, x0, values): values (h, w), or (K, h, w) of layers, belong at ``[y0:y0+h, x0:x0+w]``."""
+    put: Callable[[str, int, int, int, Array], int | None]
+    """(name, plane, y0, x0, values): values (h, w), or (K, h, w) of layers, belong at ``[y0:y0+h, x0:x0+w]``.
+
+    Returns how many of them an integer type could not hold; None where only ``finish`` knows.
+    """
     finish: Callable[[Mapping[str, object]], dict[str, Any]]
     """(cards whose values were not known before) -> the report of `sciresdiff.io.write`; the file has its name."""
+    get: Callable[[str, int, int, int, int, int], Array] | None = None
+    """(name, plane, y0, y1, x0, x1) -> what the unfinished file holds there, in the file's own type.
+
+    None: the format is written in one go, and a run that stopped begins anew.
+    """
+    sync: Callable[[], None] = lambda: None
+    """Returns when all that was put is on the disk, and survives a power cut."""
 
 
 def in_memory(
