@@ -393,18 +393,42 @@ def restore(
         raise UsageError("--consistency exact: with a kernel it amplifies the noise by 1e3 and more; use noise")
     data, units = prepared(pixels, variance, mask, kernel, scale, quantity, torch.device(device))
     features = torch.from_numpy(kernel_features(kernel, scale))[None].to(device)
-    total = 1 + settings.samples
     best, gate = modelled(data, features, model, settings) if model else (physics_only(data), None)
-    mode = settings.consistency
-    x = settled(data, best.x if mode == "noise" else best.guess, best.w.square(), mode)
-    best = replace(best, x=x, guess=x)  # a plane less to hold
-    progress(1, total, "prior" if model else "physics")
-    moments, kept = Moments(), []
-    for draw in draws_of(data, best, features, model, settings):
+    best = begun(data, best, settings)
+    progress(1, 1 + settings.samples, "prior" if model else "physics")
+    draws = draws_of(data, best, features, model, settings)
+    return summed_up(data, units, best, gate, draws, model, settings, progress)
+
+
+def begun(data: Data, best: Estimate, settings: Settings) -> Estimate:
+    """The estimate that draws are drawn about, as the mode wants it."""
+    x = settled(data, best.x if settings.consistency == "noise" else best.guess, best.w.square(), settings.consistency)
+    return replace(best, x=x, guess=x)  # a plane less to hold
+
+
+def summed_up(
+    data: Data,
+    units: Units,
+    best: Estimate,
+    gate: Tensor | None,
+    draws: Iterator[Tensor],
+    model: Model | None,
+    settings: Settings,
+    progress: Progress,
+) -> Restored:
+    """Draws about the best estimate as mean and error, held to the data.
+
+    Parameters
+    ----------
+    gate : None where it is closed everywhere; without a model, open.
+    model : its calibration holds for these draws; None: none does.
+    """
+    moments, kept, mode = Moments(), [], settings.consistency
+    for draw in draws:
         moments = moments.with_draw(draw - best.x)
         if settings.keep_draws:
             kept.append(units.image(draw))
-        progress(1 + moments.count, total, "draws")
+        progress(1 + moments.count, 1 + settings.samples, "draws")
     count = moments.count
     share = float(model.calibration.get("mean_share", 1.0)) if model else 1.0
     x, spread, w2 = best.x + moments.last, best.w, best.w.square()
@@ -412,6 +436,7 @@ def restore(
         x, spread = best.x + share * moments.mean(), moments.spread()
     if count > 1 or mode == "exact":
         x = settled(data, x, w2, mode)
+    scale = data.operator.scale
     _, amplitude = contrast(best.x, data.noise, scale)
     flat = finer(box(F.avg_pool2d(w2, scale), 8), scale)
     return Restored(
