@@ -1,0 +1,87 @@
+"""What an output depends on: its input's bytes, the options that matter, the model, the version."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from functools import lru_cache
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from sciresdiff import __version__
+from sciresdiff.io.files import split_spec
+
+NO_BYTES = frozenset({"overwrite", "device", "threads", "shard", "scheduler", "workers"})
+"""Options that do not change what is computed. Device and threads may change its last digits; see `machine`."""
+CHUNK = 1 << 22
+
+
+def identity(path: str | Path, options: Any, models: Iterable[Path] = ()) -> dict[str, str]:
+    """What an output is made from, by name: equal exactly where the same output is wanted.
+
+    Parameters
+    ----------
+    path
+        The input; the content of its file counts, and its name, which an output may tell.
+    options
+        A dataclass; options that name a file count by that file's name and content, those in ``NO_BYTES`` not at all.
+    models
+        Files of the models that may be used.
+
+    Returns
+    -------
+    dict
+        ``version``, ``input``, ``model``, and each option that is not at its default.
+    """
+    known = {"version": __version__, "input": told(str(path))}
+    if used := ",".join(told(str(model)) for model in models):
+        known["model"] = used
+    for option in fields(options):
+        value = getattr(options, option.name)
+        if option.name not in NO_BYTES and value != option.default:
+            known["--" + option.name.replace("_", "-")] = told(value)
+    return known
+
+
+def told(value: Any) -> str:
+    """A value in words; a file by its name and the hash of its content."""
+    if not isinstance(value, str):
+        return str(value)
+    file, part = split_spec(value)
+    if not file.is_file():
+        return value
+    return f"{file.name}{f'[{part}]' if part else ''}:{hash_of(file)}"
+
+
+def hash_of(path: Path) -> str:
+    """blake2b of a file's content; remembered as long as the file's size and time stay."""
+    facts = path.stat()
+    return _hashed(str(path), facts.st_size, facts.st_mtime_ns, facts.st_ino)
+
+
+@lru_cache(256)
+def _hashed(path: str, size: int, time: int, inode: int) -> str:
+    digest = blake2b(digest_size=16)
+    with open(path, "rb", buffering=0) as stream:
+        while chunk := stream.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def checksums(files: Iterable[str | Path]) -> dict[str, str]:
+    """Name -> blake2b of each file; what the record says of an output."""
+    return {os.path.basename(file): hash_of(Path(file)) for file in files}
+
+
+def machine(device: str, threads: int) -> dict[str, str]:
+    """What the last digits of an output depend on beside its identity."""
+    import torch
+
+    return {"torch": torch.__version__, "device": device.partition(":")[0], "threads": str(threads)}
+
+
+def differing(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
+    """Names under which two identities are not equal."""
+    return sorted(name for name in {*one, *other} if one.get(name) != other.get(name))
