@@ -72,8 +72,21 @@ def test_neighbours_are_independent(dy: int, dx: int) -> None:
     assert abs(correlation(*squares)) < LIMIT * 1.6  # heavier tails: 5 sigma is 8 of a normal correlation's
 
 
-@pytest.mark.parametrize("key", [(8, 0, 3, 0), (6, 0, 3, 0), (0, 0, 3, 0), (7, 1, 3, 0), (7, 0, 4, 0), (7, 0, 3, 1),
-                                 (7, 3, 0, 0), (0, 7, 3, 0), (7 + 2**64, 0, 3, 0), (-7, 0, 3, 0)])
+@pytest.mark.parametrize(
+    "key",
+    [
+        (8, 0, 3, 0),
+        (6, 0, 3, 0),
+        (0, 0, 3, 0),
+        (7, 1, 3, 0),
+        (7, 0, 4, 0),
+        (7, 0, 3, 1),
+        (7, 3, 0, 0),
+        (0, 7, 3, 0),
+        (7 + 2**64, 0, 3, 0),
+        (-7, 0, 3, 0),
+    ],
+)
 def test_seeds_draws_steps_and_channels_are_independent(key: tuple[int, int, int, int]) -> None:
     other = gaussian(*key, 0, 0, SIDE, SIDE)
     assert abs(correlation(WHOLE, other)) < LIMIT

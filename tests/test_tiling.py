@@ -80,7 +80,9 @@ def test_halo_is_the_receptive_field_in_strides() -> None:
 def test_one_tile_is_the_frame_itself() -> None:
     (tile,) = plan((30, 50), 64, 8, 4)
     assert (tile.window, tile.core(2), tile.inside(2)) == (
-        (slice(0, 30), slice(0, 50)), (slice(0, 60), slice(0, 100)), (slice(0, 60), slice(0, 100))
+        (slice(0, 30), slice(0, 50)),
+        (slice(0, 60), slice(0, 100)),
+        (slice(0, 60), slice(0, 100)),
     )
 
 

@@ -80,7 +80,14 @@ def _box_muller(z: Tensor, spare: Tensor, out: Tensor) -> None:
 
 
 def gaussian(
-    seed: int, draw: int, step: int, channel: int, y0: int, x0: int, height: int, width: int,
+    seed: int,
+    draw: int,
+    step: int,
+    channel: int,
+    y0: int,
+    x0: int,
+    height: int,
+    width: int,
     device: torch.device | str = "cpu",
 ) -> Tensor:
     """Unit noise of a window of the frame: a window equals the same pixels of the whole frame bit for bit.
@@ -110,7 +117,14 @@ def gaussian(
 
 
 def field(
-    seed: int, draw: int, step: int, channels: int | Sequence[int], y0: int, x0: int, height: int, width: int,
+    seed: int,
+    draw: int,
+    step: int,
+    channels: int | Sequence[int],
+    y0: int,
+    x0: int,
+    height: int,
+    width: int,
     device: torch.device | str = "cpu",
 ) -> Tensor:
     """`gaussian` of several channels: the first n, or those that are listed.
