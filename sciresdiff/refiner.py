@@ -52,7 +52,7 @@ class RefinerConfig:
         return asdict(self)
 
 
-def _frequency(data: Data, prior: Estimate) -> list[Tensor]:
+def _frequency(data: Data, prior: Estimate, level: Tensor) -> list[Tensor]:
     """High-pass bands of the prior's image and of the interpolated frame in units of the local contrast, 2 s^2 maps."""
     s = data.operator.scale
     up = F.interpolate(data.y * data.valid, scale_factor=float(s), mode="bicubic") / s**2
@@ -61,18 +61,25 @@ def _frequency(data: Data, prior: Estimate) -> list[Tensor]:
     return [band for v in bands for band in v.split(1, dim=1)]
 
 
-def _snr(data: Data, prior: Estimate) -> list[Tensor]:
+def _snr(data: Data, prior: Estimate, level: Tensor) -> list[Tensor]:
     """Two constant maps: logarithms of the median and of the highest signal to noise of the frame."""
     snr = ((data.y * data.valid).clamp_min(0) / data.noise.sqrt()).flatten(1)
     numbers = torch.stack([snr.median(dim=1).values, snr.amax(dim=1)], dim=1)
     return maps(torch.log1p(numbers) / 4, data.y)
 
 
-CONDITIONS: dict[str, tuple[Callable[[Data, Estimate], list[Tensor]], Callable[[int], int]]] = {
+def _augmentation(data: Data, prior: Estimate, level: Tensor) -> list[Tensor]:
+    """One constant map: the logarithm of the noise that was put on an earlier stage's image, over that stage's error."""
+    return maps(level.log().reshape(-1, 1).expand(len(data.y), 1), data.y)
+
+
+CONDITIONS: dict[str, tuple[Callable[[Data, Estimate, Tensor], list[Tensor]], Callable[[int], int]]] = {
     "frequency": (_frequency, lambda scale: 2 * scale**2),
     "snr": (_snr, lambda scale: 2),
+    "augmentation": (_augmentation, lambda scale: 1),
 }
-"""Name -> the maps on the coarse grid, each (B, 1, h, w), made of the whole frame; and how many they are at a scale."""
+"""Name -> the maps on the coarse grid, each (B, 1, h, w), of data, prior and level of augmentation; and how many they
+are at a scale."""
 
 
 def known_channels(scale: int, conditions: Sequence[str] = ()) -> int:
@@ -80,8 +87,15 @@ def known_channels(scale: int, conditions: Sequence[str] = ()) -> int:
     return 3 * scale**2 + 7 + sum(CONDITIONS[name][1](scale) for name in conditions)
 
 
-def condition(data: Data, prior: Estimate, kernel: Tensor, conditions: Sequence[str] = ()) -> Tensor:
-    """What the prior knew, scale-free, and what ``conditions`` add: (B, `known_channels`, h, w)."""
+def condition(
+    data: Data, prior: Estimate, kernel: Tensor, conditions: Sequence[str] = (), level: Tensor | float = 1.0
+) -> Tensor:
+    """What the prior knew, scale-free, and what ``conditions`` add: (B, `known_channels`, h, w).
+
+    Parameters
+    ----------
+    level : noise on the coarse image over its maker's error, above 0 up to 1, one or (B,); 1 for a frame as it came.
+    """
     s, root = data.operator.scale, data.noise.sqrt()
     background, amplitude = contrast(prior.x, data.noise, s)
 
@@ -92,7 +106,8 @@ def condition(data: Data, prior: Estimate, kernel: Tensor, conditions: Sequence[
 
     r = data.residual(prior.x) / root
     coarse = [torch.asinh(data.y * data.valid) / 4, torch.asinh(r) / 2, data.valid]
-    more = [v for name in conditions for v in CONDITIONS[name][0](data, prior)]
+    told = torch.as_tensor(level, dtype=data.y.dtype, device=data.y.device)
+    more = [v for name in conditions for v in CONDITIONS[name][0](data, prior, told)]
     return stacked(fine(), [*coarse, *maps(kernel, data.y), *more], s, known_channels(s, conditions))
 
 

@@ -107,6 +107,12 @@ class Units:
         """A fine standard deviation in the frame's unit."""
         return (x.double() * (self.sigma * self.scale**2 / self.per_fine)).float().squeeze().cpu().numpy()
 
+    def noise_units(self, values: NDArray[np.floating], like: Tensor, spread: bool = False) -> Tensor:
+        """The way back from `image`, or from `spread`: (s*h, s*w) to (1, 1, s*h, s*w), dtype and device of ``like``."""
+        sky = 0.0 if spread else self.sky
+        noise = (values.astype(np.float64) * self.per_fine - sky) / (self.sigma * self.scale**2)
+        return torch.from_numpy(noise)[None, None].to(like)
+
 
 def prepared(
     pixels: NDArray[np.float32],
@@ -257,11 +263,11 @@ def refined(data: Data, prior: Estimate, known: Tensor, model: Model, settings: 
         args = Args(data, prior, around, p, path.at(max(int(np.ceil(t)) - 1, 0)), method.hook_params)
         return applied(method, around.image(z), args)
 
-    def drawn(step: int) -> Tensor:
+    def unit(step: int) -> Tensor:
         return gaussian(prior.x, settings.seed, draw, step)
 
     w = weighed(method, around, refiner.alpha, image=True)
-    return sample(method, denoise, around.image(around.mu), w, drawn, settings.steps, prior=prior.x)
+    return sample(method, denoise, around.image(around.mu), w, unit, settings.steps, prior=prior.x)
 
 
 def known_to(model: Model | None, data: Data, best: Estimate, kernel: Tensor) -> Tensor:
@@ -277,10 +283,15 @@ def draws_of(data: Data, best: Estimate, kernel: Tensor, model: Model | None, se
         if model is None or model.method is None:
             yield best.x + deviation(data, best.w, settings.seed, draw)
             continue
-        left = best.w * left_open(model, settings)
-        x = refreshed(data, refined(data, best, known, model, settings, draw), left, settings.seed, draw)
-        extra = float(model.calibration.get("extra", 0.0))
-        yield x + extra * deviation(data, best.w, settings.seed, draw) if extra else x
+        yield drawn(data, best, known, model, settings, draw)
+
+
+def drawn(data: Data, best: Estimate, known: Tensor, model: Model, settings: Settings, draw: int) -> Tensor:
+    """One draw of a model's refiner, held to the data."""
+    left = best.w * left_open(model, settings)
+    x = refreshed(data, refined(data, best, known, model, settings, draw), left, settings.seed, draw)
+    extra = float(model.calibration.get("extra", 0.0))
+    return x + extra * deviation(data, best.w, settings.seed, draw) if extra else x
 
 
 def left_open(model: Model, settings: Settings) -> float:

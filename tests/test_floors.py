@@ -23,6 +23,7 @@ FLOORS = (
     ("coded",),
     ("model",),
     ("restore",),
+    ("cascade",),
     ("report", "trust"),
     ("jobs", "training"),
     ("cli",),

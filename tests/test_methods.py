@@ -318,6 +318,15 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"prediction": "v"}, "prediction = 'v' needs a variance-preserving path"),
     ({"prediction": "flow"}, "prediction = 'flow' needs a straight path"),
     ({"prediction": "bridge"}, "prediction = 'bridge' needs schedule bridge"),
+    ({"conditions": ["augmentation"]}, r"conditions = 'augmentation' needs the levels to tell; add \[augment\] sigma"),
+    ({"augment": 0.5}, r"augment = 0.5 is not a table; write \[augment\], then sigma = \[0.1, 1.0\]"),
+    ({"augment": {"sigma": 0.5}}, r"\[augment\] sigma = 0.5; allowed are two numbers"),
+    ({"augment": {"sigma": [0.5, "1"]}}, r"\[augment\] sigma = '1'; allowed is a number"),
+    ({"augment": {"sigma": [0, 1]}}, r"\[augment\] sigma = \[0, 1\]; allowed are two numbers above 0, up to 1"),
+    ({"augment": {"sigma": [0.5, 0.2]}}, r"\[augment\] sigma = \[0.5, 0.2\]; allowed"),
+    ({"augment": {"use": 0.9}}, r"\[augment\] use = 0.9; allowed is 0.1 to 0.7, within sigma"),
+    ({"augment": {"sigma": [0.2, 0.4], "use": 0.5}}, r"\[augment\] use = 0.5; allowed is 0.2 to 0.4"),
+    ({"augment": {"level": 0.5}}, r"unknown \[augment\] key 'level'; allowed are sigma, use"),
 ]
 
 

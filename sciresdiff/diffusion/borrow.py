@@ -33,7 +33,7 @@ def borrowed(trained: Method, asked: Method) -> Method:
             f"--method {asked.name}: {what} is {ours}, but the model was trained with {theirs} ({trained.name}); train "
             "a refiner with this method, or take a method that agrees in that"
         )
-    kept = ("space", "space_params", "conditions", "backbone", "loss")
+    kept = ("space", "space_params", "conditions", "augment", "backbone", "loss")
     return replace(asked, **{name: getattr(trained, name) for name in kept})
 
 

@@ -10,6 +10,7 @@ from pathlib import Path as File
 from typing import TYPE_CHECKING, Any, Union
 
 from sciresdiff.diffusion import method_file
+from sciresdiff.diffusion.method_check import check_together
 from sciresdiff.diffusion.method_file import ANCHORS, CONDITIONS, HOOKS, SPACES, STARTS
 from sciresdiff.diffusion.path import Path, marginal, subset
 from sciresdiff.diffusion.prediction import PREDICTIONS
@@ -70,6 +71,9 @@ class Method:
     distil: str = ""
     """How a student is taught by a trained model, a name of DISTILS; empty: it is not."""
     distil_params: Mapping[str, Any] = field(default_factory=dict)
+
+    augment: Mapping[str, Any] = field(default_factory=dict)
+    """Levels of the noise on a coarse image that an earlier stage made, see `method_file.AUGMENT`; empty: none."""
 
     def training_path(self) -> Path:
         """The whole path, whose every index the network learns."""
@@ -146,7 +150,7 @@ class Method:
             allowed.
         """
         method = Method(**method_file.read(record, source))
-        method_file.check_together(method, source)
+        check_together(method, source)
         return method
 
 

@@ -1,4 +1,4 @@
-"""The grammar of a method file: its tables, the names and numbers that they may hold, and what does not go together."""
+"""The grammar of a method file: its tables, and the names and numbers that they may hold."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from sciresdiff.diffusion.losses import PIXELWISE
-from sciresdiff.diffusion.path import Grid, Path
+from sciresdiff.diffusion.path import Grid
 from sciresdiff.diffusion.prediction import PREDICTIONS
 from sciresdiff.diffusion.schedule import SCHEDULES
-from sciresdiff.diffusion.solvers import ETAS, NEEDS_DISTIL, SOLVERS
-from sciresdiff.diffusion.weight import DYNAMIC, WEIGHTS
+from sciresdiff.diffusion.solvers import ETAS, SOLVERS
+from sciresdiff.diffusion.weight import WEIGHTS
 from sciresdiff.errors import UsageError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ HOOKS: dict[str, Numbers] = {
     "low-frequency": {"low_levels": 3},
 }
 """What may be done to an estimate of the clean image, with the numbers of [hook]; the physics supplies how."""
-CONDITIONS = ("frequency", "snr")
+CONDITIONS = ("frequency", "snr", "augmentation")
 """What a network may see beside what all of them see."""
 DISTILS: dict[str, Numbers] = {
     "one-step": {"inverse": 1.0, "truth": 1.0, "knob": 0.0},
@@ -56,9 +56,14 @@ DISTILS: dict[str, Numbers] = {
 """How a student is taught, with numbers: weights of two losses beside the teacher's (SinSR), and the share of pairs
 that learn the way between fidelity and realism (above 0 the student has ``--realism``); indices between the two states
 that have to agree, and the width of the pseudo-Huber loss (LCM)."""
+AUGMENT: Numbers = {"sigma": [0.1, 1.0], "use": 0.5}
+"""The noise of a coarse image that an earlier stage made, in units of that stage's error: the range that training draws
+from, and the level that is used."""
+LARGEST_USE = 0.7
+"""Below 1 / sqrt(2), beyond which more noise is added than a draw of the stage before has by itself."""
 WORDS: dict[str, Sequence[str]] = {"base": ("up", "prior")}
 """Keys whose value is one of a few words, not a number."""
-TABLES = ("space", "start", "hook", "path", "weight", "solver", "distil")
+TABLES = ("space", "start", "hook", "path", "weight", "solver", "distil", "augment")
 """Tables of a method file."""
 PLAIN = ("name", "about", "anchor", "prediction", "loss", "hooks", "backbone", "conditions")
 """Keys outside tables."""
@@ -90,6 +95,7 @@ def read(record: Mapping[str, Any], source: str) -> dict[str, Any]:
         **_named(source, "space", tables["space"], SPACES, "pixel-unshuffle"),
         **_named(source, "start", tables["start"], STARTS, "noise"),
         **_named(source, "distil", tables["distil"], DISTILS, ""),
+        "augment": _augment(source, tables["augment"]),
         "hook_params": _hook(source, tables["hook"], plain["hooks"]),
         **_function(source, "path", "schedule", "params", tables["path"], SCHEDULES, "resshift"),
         **_function(source, "weight", "weight", "weight_params", tables["weight"], WEIGHTS, "scale"),
@@ -111,7 +117,8 @@ def record_of(m: Method) -> dict[str, Any]:
         "weight": {"name": m.weight, **m.weight_params},
         "solver": {key: value for key, value in solver.items() if value is not None},
     }
-    return {**record, "distil": {"kind": m.distil, **m.distil_params}} if m.distil else record
+    record |= {"distil": {"kind": m.distil, **m.distil_params}} if m.distil else {}
+    return record | ({"augment": {**m.augment, "sigma": list(m.augment["sigma"])}} if m.augment else {})
 
 
 def nearest(value: object, allowed: Iterable[str]) -> str:
@@ -140,7 +147,7 @@ def _table(source: str, name: str, value: Any) -> dict[str, Any]:
     if name in ("space", "start") and not isinstance(value, Mapping):
         return {"name": value}
     if not isinstance(value, Mapping):
-        key = {"hook": "a number"}.get(name, HEADS.get(name, "name") + " = ...")
+        key = {"hook": "a number", "augment": "sigma = [0.1, 1.0]"}.get(name, HEADS.get(name, "name") + " = ...")
         raise UsageError(f"{source}: {name} = {value!r} is not a table; write [{name}], then {key}")
     return dict(value)
 
@@ -191,6 +198,28 @@ def _hook(source: str, given: dict[str, Any], hooks: Sequence[str]) -> Numbers:
     """The numbers of all hooks that are asked for."""
     usual = {key: value for hook in hooks for key, value in HOOKS[hook].items()}
     return _filled(source, "[hook]", given, usual)
+
+
+def _augment(source: str, given: dict[str, Any]) -> Numbers:
+    """The numbers of [augment]; none without the table."""
+    if not given:
+        return {}
+    known(source, "[augment] key", given, list(AUGMENT))
+    numbers = {**AUGMENT, **given}
+    span, use = numbers["sigma"], numbers["use"]
+    number(source, "[augment] use", use)
+    if not isinstance(span, Sequence) or isinstance(span, str) or len(span) != 2:
+        raise UsageError(f"{source}: [augment] sigma = {span!r}; allowed are two numbers, as sigma = [0.1, 1.0]")
+    for value in span:
+        number(source, "[augment] sigma", value)
+    if not 0 < span[0] <= span[1] <= 1:
+        raise UsageError(
+            f"{source}: [augment] sigma = {list(span)}; allowed are two numbers above 0, up to 1, in order"
+        )
+    if not (span[0] <= use <= span[1] and use <= LARGEST_USE):
+        most = min(span[1], LARGEST_USE)
+        raise UsageError(f"{source}: [augment] use = {use}; allowed is {span[0]:g} to {most:g}, within sigma")
+    return {"sigma": (float(span[0]), float(span[1])), "use": float(use)}
 
 
 def _function(
@@ -244,72 +273,3 @@ def _arguments(source: str, where: str, function: Callable[..., Any], given: Map
     known(source, f"{where} key", given, list(takes))
     for name, value in given.items():
         number(source, f"{where} {name}", value, whole=isinstance(takes[name], int))
-
-
-def check_together(m: Method, source: str) -> None:
-    """What only the whole can tell: the path is usable, and everything goes with it.
-
-    Raises
-    ------
-    UsageError : it names the file, the value, and what it needs.
-    """
-    path = _made(m, source)
-    if m.steps is not None and m.steps > path.T:
-        raise UsageError(f"{source}: [solver] steps = {m.steps}; the path allows 1 to {path.T}")
-    noisy = path.s[1:] > 0
-    if m.grid != "time" and not noisy.any():
-        raise UsageError(f"{source}: [solver] grid = {m.grid!r}; a path without noise allows only time")
-    if m.grid != "time" and path.a[-1] == 0:
-        raise UsageError(
-            f"{source}: [solver] grid = {m.grid!r}; the path ends with nothing of the image left (a = 0), where the "
-            "log-SNR is minus infinity; it allows only time"
-        )
-    for key, value, possible, needs in _needs(m, path):
-        if not possible:
-            raise UsageError(f"{source}: {key} = {value!r} needs {needs}")
-
-
-def _made(m: Method, source: str) -> Path:
-    """The path, or what is wrong with its numbers."""
-    try:
-        with np.errstate(all="ignore"):
-            return m.training_path()
-    except (ValueError, ArithmeticError) as error:
-        raise UsageError(f"{source}: [path] {dict(m.params)} gives no {m.schedule} path: {error}") from None
-
-
-def _needs(m: Method, path: Path) -> list[tuple[str, Any, bool, str]]:
-    """(key, its value, whether it is possible, what it needs) of what depends on other values."""
-    kept = f"a path whose last index keeps some of the image; schedule {m.schedule} allows x0"
-    preserved = bool(np.allclose(path.a**2 + path.s**2, 1, atol=1e-9))
-    straight = bool(np.allclose(path.a + path.s, 1, atol=1e-9))
-    predictions = {
-        "eps": (path.a[-1] > 0, kept),
-        "eps_scale": (path.a[-1] > 0, kept),
-        "v": (preserved, "a variance-preserving path, a^2 + s^2 = 1"),
-        "flow": (straight, "a straight path, a + s = 1"),
-        "bridge": (m.schedule == "bridge", "schedule bridge"),
-        "edm": (not path.b.any(), "a path without an anchor, b = 0"),
-    }
-    possible, needs = predictions.get(m.prediction, (True, ""))
-    wanted = NEEDS_DISTIL.get(m.solver)
-    noisy = bool(path.s[-1] > 0)
-    t0 = m.start_params.get("t0", 1.0)
-    return [
-        ("prediction", m.prediction, bool(possible), needs),
-        ("start", m.start, m.start != "anchor" or not noisy, "a path that ends without noise; take noise"),
-        ("start", m.start, m.start != "sdedit" or noisy, "a path with noise at its end; take anchor"),
-        ("[start] t0", t0, 0 < t0 <= 1, "a share of the path, above 0 up to 1"),
-        (
-            "[solver] name",
-            m.solver,
-            wanted in (None, m.distil),
-            f'a distilled model; add [distil] kind = "{wanted}", or take ddim',
-        ),
-        (
-            "[weight] name",
-            m.weight,
-            m.weight not in DYNAMIC or m.prediction in ("x0", "residual"),
-            "prediction x0 or residual, because the weight changes on the way",
-        ),
-    ]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from sciresdiff.diffusion import method as methods
 from sciresdiff.diffusion.losses import LOSSES, charbonnier
 from sciresdiff.diffusion.method import Method
-from sciresdiff.diffusion.method_file import check_together
+from sciresdiff.diffusion.method_check import check_together
 from sciresdiff.diffusion.path import Level, Path
 from sciresdiff.diffusion.prediction import PREDICTIONS
 from sciresdiff.diffusion.weight import DYNAMIC

@@ -24,6 +24,7 @@ from sciresdiff.refiner import Refiner, RefinerConfig, condition
 from sciresdiff.restore import FINAL_ITERATIONS, PRIOR_ITERATIONS
 from sciresdiff.spaces import framed, weighed
 from sciresdiff.training import codec
+from sciresdiff.training.augment import augmented
 from sciresdiff.training.calibrate import calibrated_card
 from sciresdiff.training.data import Ahead, Batch, DataRecipe, Pairs
 from sciresdiff.training.loop import LoopOptions, Say, State, fit, in_hardware, quick
@@ -55,9 +56,10 @@ def loss(
 
     The physics hook is part of the estimate in training as in use.
     """
+    batch, level = augmented(batch, method.augment, generator)
     best, path = anchored(prior, batch, bf16), method.training_path()
     around = framed(method, batch.data, best)
-    known = condition(batch.data, best, batch.kernel, refiner.config.conditions)
+    known = condition(batch.data, best, batch.kernel, refiner.config.conditions, level)
     truth = around.truth(batch.truth)
     valid = finer(batch.data.valid, prior.config.scale)
     if isinstance(refiner, Coded):
