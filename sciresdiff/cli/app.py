@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import FrameType
-from typing import Annotated, Any, NoReturn, TextIO
+from typing import Annotated, Any, TextIO
 
 import typer
 from typer.core import TyperGroup
@@ -17,7 +18,7 @@ from sciresdiff import __version__
 from sciresdiff.cli import degrade, evaluate, show, train, upscale
 from sciresdiff.cli.run import describe
 from sciresdiff.cli.voice import Voice
-from sciresdiff.jobs import batch
+from sciresdiff.jobs import batch, stop
 
 INTERRUPTED, TERMINATED, USAGE = 130, 143, 2
 HELP = ("-h", "--help")
@@ -51,7 +52,8 @@ class Door(TyperGroup):
         """Run a command; exit with its code, or return it where ``standalone_mode`` is off."""
         words = list(sys.argv[1:] if args is None else args)
         verbose = any(w == "--verbose" or (w[:1] == "-" and w[:2] != "--" and "v" in w) for w in words)
-        with heed_sigterm(), plain_warnings(quiet="-q" in words or "--quiet" in words):
+        quiet = "-q" in words or "--quiet" in words
+        with heed_signals(quiet), plain_warnings(quiet):
             code = self._guarded(words or ["--help"], verbose, **extra)
         if standalone_mode:
             sys.exit(code)
@@ -65,10 +67,10 @@ class Door(TyperGroup):
             return super().main(words, "sciresdiff", standalone_mode=False, **extra) or 0
         except typer.Exit as end:
             return end.exit_code
-        except (KeyboardInterrupt, typer.Abort):
-            return INTERRUPTED
-        except Terminated:
-            return TERMINATED
+        except (KeyboardInterrupt, typer.Abort) as end:
+            return stopped(end.__cause__ or end, INTERRUPTED)
+        except Terminated as end:
+            return stopped(end, TERMINATED)
         except SystemExit as end:  # how the parser ends where the reader of our output went away
             return 0 if isinstance(end.__context__, BrokenPipeError) else int(end.code or 0)
         except BrokenPipeError:  # the reader of our output went away, which is its right
@@ -99,6 +101,13 @@ def told(problem: Exception, verbose: bool) -> int:
     return batch.exit_code(problem)
 
 
+def stopped(end: BaseException, code: int) -> int:
+    """Say what is kept of the work that a signal stopped, and return the exit code."""
+    for line in getattr(end, "__notes__", ()):
+        Voice().complain(line)
+    return code
+
+
 def usage_line(problem: Any) -> str:
     """The parser's complaint, with the option first and the way to the help last."""
     line = problem.format_message().replace("Value error, ", "").rstrip(".")
@@ -107,22 +116,33 @@ def usage_line(problem: Any) -> str:
 
 
 @contextmanager
-def heed_sigterm() -> Iterator[None]:
-    """Turn SIGTERM into an exception, so that half-written files are cleaned up."""
+def heed_signals(quiet: bool) -> Iterator[None]:
+    """Turn SIGTERM and SIGINT into exceptions, so that half-written files are cleaned up.
 
-    def stop(number: int, frame: FrameType | None) -> NoReturn:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise Terminated
+    Work that can be gone on with ends its block first; a second signal stops it at once.
+    """
 
-    try:
-        before = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # not in the main thread, where no signal arrives
+    def stop_it(number: int, frame: FrameType | None) -> None:
+        problem = Terminated() if number == signal.SIGTERM else KeyboardInterrupt()
+        try:
+            stop.ask(problem)
+        except Terminated:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            raise
+        if not quiet:
+            os.write(2, b"stopping when this block is done; a second signal stops at once\n")
+
+    with ExitStack() as stack:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            before = signal.getsignal(number)
+            if number == signal.SIGINT and before is not signal.default_int_handler:  # ignored in the background
+                continue
+            try:
+                signal.signal(number, stop_it)
+            except ValueError:  # not in the main thread, where no signal arrives
+                break
+            stack.callback(signal.signal, number, before)
         yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -62,9 +62,11 @@ def degrade(
         ),
     ] = 256,
     axes: o.Axes = None,
+    manifest: o.Manifest = None,
     recursive: o.Recursive = False,
     overwrite: o.Overwrite = False,
     dry_run: o.DryRun = False,
+    shard: o.Shard = None,
     seed: o.Seed = 0,
     device: o.Device = "auto",
     threads: o.Threads = None,
@@ -87,7 +89,8 @@ def degrade(
     over_files(
         inputs,
         o.pick(o.Shared, values),
+        options,
         scale_of=lambda path: scale,
-        work=lambda path, target, progress: job.run(path, target, options),
+        work=lambda path, target, progress, shard: job.run(path, target, options),
         plan=lambda path: job.plan(path, options),
     )

@@ -33,6 +33,8 @@ class Shared:
     quiet: bool
     verbose: bool
     json: bool
+    manifest: str | None = None
+    shard: str | None = None
 
     @property
     def voice(self) -> Voice:
@@ -264,6 +266,22 @@ Resume = Annotated[
 ]
 
 # The run
+Manifest = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE.jsonl",
+        rich_help_panel=OUTPUT,
+        help="Add a JSON line for every file: status, model, seconds, checksums, error.",
+    ),
+]
+Shard = Annotated[
+    str | None,
+    typer.Option(
+        metavar="I/N",
+        rich_help_panel=RUN,
+        help="Do the I-th of N shares: of the files, or of the blocks of a single frame, into one output.",
+    ),
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", rich_help_panel=RUN, help="Print the resolved plan and stop; nothing is written.")
 ]

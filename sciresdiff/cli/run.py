@@ -13,29 +13,64 @@ import typer
 from sciresdiff.cli.options import Shared
 from sciresdiff.cli.voice import Voice
 from sciresdiff.jobs import batch
+from sciresdiff.jobs.shard import Shard, shard_of
 
-Work = Callable[[Path, Path, batch.Progress], Mapping[str, Any]]
+Work = Callable[[Path, Path, batch.Progress, Shard | None], Mapping[str, Any]]
 Plan = Callable[[Path], Mapping[str, Any]]
 
 
 def over_files(
-    inputs: list[str], shared: Shared, scale_of: Callable[[Path], int | None], work: Work, plan: Plan
+    inputs: list[str],
+    shared: Shared,
+    options: Any,
+    scale_of: Callable[[Path], int | None],
+    work: Work,
+    plan: Plan,
+    blocks: bool = False,
 ) -> None:
-    """Do one job for every input, or say with ``--dry-run`` what would be done."""
+    """Do one job for every input, or say with ``--dry-run`` what would be done.
+
+    ``options`` are what an output depends on. ``blocks``: of a single input a shard does its share of the blocks,
+    which ``work`` is then told; otherwise shards share files.
+    """
+    from sciresdiff.jobs import manifest
+
     skip = Path(shared.output) if Path(shared.output).is_dir() else None
     found = batch.find_inputs(inputs, shared.recursive, sys.stdin if "-" in inputs else (), skip)
-    tasks = batch.place(found, shared.output, inputs, scale_of)
-    voice = shared.voice
+    shard = shard_of(shared.shard)
+    part = shard if blocks and len(found) == 1 else None
+    tasks = batch.place(found, shared.output, inputs, scale_of, shard if part is None else None)
+    voice, listed = shared.voice, Path(shared.manifest) if shared.manifest else None
+    stands, right, wrong, skip_it = (
+        manifest.standing(options, listed),
+        told(voice),
+        failed(voice, len(found)),
+        skipped(voice),
+    )
     if shared.dry_run:
-        wrong = failed(voice, len(tasks))
-        finish(batch.run(tasks, lambda t: plan(t.source), planned(voice), wrong, shared.overwrite, writes=False))
-    with voice.progress() as progress:
+        finish(
+            batch.run(tasks, lambda t: plan(t.source), planned(voice), wrong, shared.overwrite, False, stands, skip_it)
+        )
+    with voice.progress() as progress, manifest.opened(listed, options) as notes:
 
         def one(task: batch.Task) -> Mapping[str, Any]:
             assert task.target, "place() names an output for every input"
-            return work(task.source, task.target, progress)
+            notes.start()
+            return work(task.source, task.target, progress, part)
 
-        code = batch.run(tasks, one, told(voice), failed(voice, len(tasks)), shared.overwrite)
+        def done(task: batch.Task, record: Mapping[str, Any]) -> None:
+            notes.done(task, record)
+            right(task, record)
+
+        def bad(task: batch.Task, problem: Exception) -> None:
+            notes.failed(task, problem)
+            wrong(task, problem)
+
+        def there(task: batch.Task) -> None:
+            notes.skipped(task)
+            skip_it(task)
+
+        code = batch.run(tasks, one, done, bad, shared.overwrite, True, stands, there)
     finish(code)
 
 
@@ -57,7 +92,19 @@ def told(voice: Voice) -> Callable[[batch.Task, Mapping[str, Any]], None]:
             voice.record({**named(task), **record})
         for line in record.get("said", ()):
             voice.say(f"{task.source.name}: {line}")
-        voice.say(f"{task.source} -> {task.target}")
+        if record.get("status") != "waiting":  # for other shards
+            voice.say(f"{task.source} -> {task.target}")
+
+    return tell
+
+
+def skipped(voice: Voice) -> Callable[[batch.Task], None]:
+    """How an output is told that is there already, whole and of this very job."""
+
+    def tell(task: batch.Task) -> None:
+        if voice.json:
+            voice.record({**named(task), "status": "skipped"})
+        voice.say(f"{task.source} -> {task.target}: done before, and as it was left; skipped")
 
     return tell
 
@@ -107,7 +154,7 @@ def describe(problem: BaseException, verbose: bool) -> str:
     """One line for a problem; where the fault is ours, ``-v`` prints the traceback before it."""
     error = batch.as_error(problem)
     if error is not None:
-        return batch.reason(error)
+        return "; ".join([batch.reason(error), *getattr(problem, "__notes__", ())])
     if verbose:
         traceback.print_exception(problem, file=sys.stderr)
     hint = "" if verbose else "; -v shows where"

@@ -19,6 +19,22 @@ ModelName = Annotated[
         help="A shipped model, a model's folder or file, or physics (no network). Default: by kind and scale.",
     ),
 ]
+Then = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|PATH",
+        rich_help_panel=o.MODEL,
+        help="A second model, which goes on with the draws of --model (a cascade); the scale is both scales' product.",
+    ),
+]
+Method = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|FILE.toml",
+        rich_help_panel=o.MODEL,
+        help="Run the model's refiner by another method that asks the same of a network. Default: the one it has.",
+    ),
+]
 Scale = Annotated[
     int | None,
     typer.Option(
@@ -113,6 +129,8 @@ def upscale(
     inputs: o.Inputs,
     output: o.Output,
     model: ModelName = None,
+    then: Then = None,
+    method: Method = None,
     scale: Scale = None,
     psf: o.Psf = None,
     kernel: o.Kernel = None,
@@ -136,9 +154,11 @@ def upscale(
     pixel_size: o.PixelSize = None,
     assume_2d: Assume2D = False,
     dtype: Dtype = None,
+    manifest: o.Manifest = None,
     recursive: o.Recursive = False,
     overwrite: o.Overwrite = False,
     dry_run: o.DryRun = False,
+    shard: o.Shard = None,
     seed: o.Seed = 0,
     device: o.Device = "auto",
     threads: o.Threads = None,
@@ -174,7 +194,8 @@ def upscale(
     over_files(
         inputs,
         o.pick(o.Shared, values),
+        options,
         scale_of,
-        work=lambda path, target, progress: job.run(path, target, options, progress),
+        work=lambda path, target, progress, shard: job.run(path, target, options, progress),
         plan=lambda path: job.plan(path, options),
     )

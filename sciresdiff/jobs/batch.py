@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sciresdiff.errors import InputError, ResourceError, SciresdiffError, UsageError
+from sciresdiff.jobs.locks import beside
+from sciresdiff.jobs.shard import Shard
 
 WRITTEN_AS = {".fits.fz": ".fits", ".fits.gz": ".fits", ".fit.gz": ".fit"}
 """Compressed input -> ending of the output, which is written plain."""
@@ -144,9 +146,13 @@ def is_folder(output: Path, specs: Sequence[str], count: int) -> bool:
 
 
 def place(
-    found: Sequence[Found], output: str, specs: Sequence[str], scale_of: Callable[[Path], int | None]
+    found: Sequence[Found],
+    output: str,
+    specs: Sequence[str],
+    scale_of: Callable[[Path], int | None],
+    shard: Shard | None = None,
 ) -> list[Task]:
-    """Name the output of every input.
+    """Name the output of every input, or of those of a shard.
 
     One input goes to ``output`` itself; several go into the folder ``output`` as ``{stem}_x{scale}{suffix}``, below
     the same folders as the inputs.
@@ -156,12 +162,12 @@ def place(
     UsageError
         Two inputs that would get the same output, an output that is its own input, or a folder name that a file has.
     """
-    folder = Path(output)
+    folder, mine = Path(output), shard.share(found) if shard else found
     if not (output.endswith("/") or is_folder(folder, specs, len(found))):
-        return [_checked(Task(found[0].path, folder))]
+        return [_checked(Task(item.path, folder)) for item in mine]
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--output: {output} is a file, but {len(found)} inputs need a folder; give a folder's name")
-    tasks = [_checked(Task(item.path, folder / item.below / _named(item.path, scale_of))) for item in found]
+    tasks = [_checked(Task(item.path, folder / item.below / _named(item.path, scale_of))) for item in mine]
     _refuse_twins(tasks)
     return tasks
 
@@ -204,7 +210,7 @@ def check_target(target: Path, overwrite: bool, option: str = "--output") -> Non
     """
     if target.is_dir():
         raise UsageError(f"{option}: {target} is a folder; give a file's name")
-    if target.exists() and not overwrite:
+    if target.exists() and not overwrite and not beside(target):  # a run that goes on knows what is its own
         raise UsageError(f"{option}: {target} exists; use --overwrite to replace it, or give another name")
     above = next(folder for folder in target.absolute().parents if folder.exists())
     if not above.is_dir():
@@ -242,7 +248,7 @@ def as_error(problem: BaseException) -> SciresdiffError | None:
         return ResourceError(f"memory ran out ({reason(problem)}); try a smaller --tile, or a part of the frame")
     if isinstance(problem, OSError):
         where = problem.filename or "a file"
-        if problem.errno in (errno.ENOSPC, errno.EDQUOT):
+        if problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             return ResourceError(f"{where}: the disk is full ({reason(problem)})")
         if problem.filename:
             return InputError(f"{where}: {reason(problem)}")
@@ -273,6 +279,8 @@ def run(
     failed: Callable[[Task, Exception], None],
     overwrite: bool = False,
     writes: bool = True,
+    stands: Callable[[Task], bool] = lambda task: False,
+    skipped: Callable[[Task], None] = lambda task: None,
 ) -> int:
     """Do every task, the good ones also after a bad one.
 
@@ -288,6 +296,10 @@ def run(
         Whether an output that exists may be replaced.
     writes
         Whether the work writes its target; off for a plan.
+    stands
+        Whether a target that exists is what this task would write; it is left as it is, unless ``overwrite`` is on.
+    skipped
+        Told each of those.
 
     Returns
     -------
@@ -298,6 +310,9 @@ def run(
     for task in tasks:
         try:
             check_source(task.source)
+            if task.target and not overwrite and task.target.is_file() and stands(task):
+                skipped(task)
+                continue
             if task.target:
                 check_target(task.target, overwrite)
             with folder_for(task.target) if task.target and writes else nullcontext():

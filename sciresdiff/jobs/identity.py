@@ -13,7 +13,7 @@ from typing import Any
 from sciresdiff import __version__
 from sciresdiff.io.files import split_spec
 
-NO_BYTES = frozenset({"overwrite", "device", "threads", "shard", "scheduler", "workers"})
+NO_BYTES = frozenset({"overwrite", "device", "threads", "shard", "scheduler", "workers", "pairs"})
 """Options that do not change what is computed. Device and threads may change its last digits; see `machine`."""
 CHUNK = 1 << 22
 
@@ -85,3 +85,24 @@ def machine(device: str, threads: int) -> dict[str, str]:
 def differing(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
     """Names under which two identities are not equal."""
     return sorted(name for name in {*one, *other} if one.get(name) != other.get(name))
+
+
+def known_by(path: str | Path, options: Any) -> dict[str, str]:
+    """`identity`, with the files of the models that the options may mean."""
+    name = getattr(options, "model", "physics")
+    if name == "physics":
+        return identity(path, options)
+    if name is None:  # the kind of the image decides among those that are shipped
+        return identity(path, options, sorted((Path(__file__).parents[1] / "models").glob("*.safetensors")))
+    from sciresdiff import model
+
+    return identity(path, options, [model.located(name)])
+
+
+def stands(record: Mapping[str, Any], target: Path, known: Mapping[str, str]) -> bool:
+    """Whether a record tells of this very job, and its files are as it left them."""
+    sums = record.get("checksums")
+    if record.get("identity") != dict(known) or not isinstance(sums, dict) or target.name not in sums:
+        return False
+    files = {target.with_name(name): told for name, told in sums.items()}
+    return all(file.is_file() for file in files) and all(hash_of(file) == told for file, told in files.items())

@@ -1,0 +1,164 @@
+"""Batches that are run again: what is skipped, what is refused, and what the manifest tells."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+import sciresdiff.jobs
+from sciresdiff.cli.app import app
+from sciresdiff.errors import InputError
+from sciresdiff.jobs import locks, manifest
+from sciresdiff.jobs.identity import checksums, known_by
+
+Run = Callable[..., Result]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the stand-in job is told."""
+
+    scale: int
+    seed: int = 0
+    overwrite: bool = False
+
+
+@pytest.fixture
+def worked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Instead of ``jobs.degrade``: copies text and writes a record as ``upscale`` does; the names that it did."""
+    names: list[str] = []
+
+    def run(path_in: Path, path_out: Path, options: Options) -> dict[str, Any]:
+        if path_in.read_text() == "bad":
+            raise InputError(f"{path_in}: is bad")
+        names.append(path_in.name)
+        path_out.write_text(path_in.read_text() * options.scale)
+        record = {"identity": known_by(path_in, options), "checksums": checksums([path_out]), "model": "none"}
+        path_out.with_name(path_out.name + ".json").write_text(json.dumps(record))
+        return record
+
+    module = ModuleType("sciresdiff.jobs.degrade")
+    vars(module).update(run=run, plan=lambda path, options: vars(options), DegradeOptions=Options)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(sciresdiff.jobs, "degrade", module, raising=False)
+    return names
+
+
+@pytest.fixture
+def again(tmp_path: Path, worked: list[str]) -> Run:
+    """Do the same batch of three files, of which one is bad, with more words."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name, text in (("a", "one"), ("b", "bad"), ("c", "three")):
+        (folder / f"{name}.fits").write_text(text)
+    words = ["degrade", str(folder), "-o", str(tmp_path / "out"), "--scale", "2"]
+    return lambda *more: CliRunner().invoke(app, [*words, *map(str, more)])
+
+
+def test_what_is_complete_is_skipped_and_what_failed_is_done(again: Run, worked: list[str], tmp_path: Path) -> None:
+    assert again().exit_code == 3
+    assert worked == ["a.fits", "c.fits"]
+    (tmp_path / "in" / "b.fits").write_text("good")
+    result = again()
+    assert result.exit_code == 0
+    assert worked == ["a.fits", "c.fits", "b.fits"]
+    assert result.stderr.count("skipped") == 2
+    again("--overwrite")
+    assert sorted(worked[3:]) == ["a.fits", "b.fits", "c.fits"]
+
+
+@pytest.mark.parametrize("change", ["output", "input", "option", "record"])
+def test_an_output_that_this_job_did_not_make_is_an_error(
+    again: Run, worked: list[str], tmp_path: Path, change: str
+) -> None:
+    (tmp_path / "in" / "b.fits").unlink()
+    again()
+    if change == "output":
+        (tmp_path / "out" / "a_x2.fits").write_text("mine")
+    elif change == "input":
+        (tmp_path / "in" / "a.fits").write_text("another")
+    elif change == "record":
+        (tmp_path / "out" / "a_x2.fits.json").write_text("{")
+    result = again(*(["--seed", 1] if change == "option" else []))
+    assert result.exit_code == 2
+    assert "exists; use --overwrite" in result.stderr
+    assert worked == ["a.fits", "c.fits"]
+
+
+def test_the_manifest_tells_what_was_done(again: Run, tmp_path: Path) -> None:
+    path = tmp_path / "new" / "batch.jsonl"
+    again("--manifest", path)
+    again("--manifest", path)
+    records = manifest.read(path)
+    assert [record["status"] for record in records] == ["done", "failed", "done", "skipped", "failed", "skipped"]
+    done, bad, *_ = records
+    assert done["input"] == str(tmp_path / "in" / "a.fits")
+    assert done["output"] == str(tmp_path / "out" / "a_x2.fits")
+    assert done["checksums"] == checksums([tmp_path / "out" / "a_x2.fits"])
+    assert done["model"] == "none"
+    assert done["seconds"] >= 0
+    assert (bad["exit_code"], bad["error"]) == (3, f"{tmp_path / 'in' / 'b.fits'}: is bad")
+
+
+def test_the_manifest_stands_in_for_records(again: Run, worked: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "batch.jsonl"
+    again("--manifest", path)
+    for record in (tmp_path / "out").glob("*.json"):
+        record.unlink()
+    again("--manifest", path)
+    assert worked == ["a.fits", "c.fits"]
+
+
+def test_a_torn_line_costs_that_line_alone(again: Run, tmp_path: Path) -> None:
+    path = tmp_path / "batch.jsonl"
+    again("--manifest", path)
+    path.write_bytes(path.read_bytes()[:-20])
+    again("--manifest", path)
+    assert [r["status"] for r in manifest.read(path)] == ["done", "failed", "skipped", "failed", "skipped"]
+
+
+def test_a_manifest_that_cannot_be_written(again: Run, worked: list[str], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = again("--manifest", tmp_path / "file" / "batch.jsonl")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("sciresdiff: --manifest:")
+    assert worked == []
+
+
+def test_shards_share_the_files(again: Run, worked: list[str], tmp_path: Path) -> None:
+    (tmp_path / "in" / "b.fits").write_text("two")
+    again("--shard", "2/2")
+    assert worked == ["b.fits"]
+    again("--shard", "1/2")
+    assert sorted(worked) == ["a.fits", "b.fits", "c.fits"]
+    again("--shard", "5/7")
+    assert len(worked) == 3
+    result = again("--shard", "8/7")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("sciresdiff: --shard: 8/7 is given")
+
+
+def test_a_single_file_that_cannot_be_shared_is_the_first_shards(worked: list[str], tmp_path: Path) -> None:
+    (tmp_path / "a.fits").write_text("one")
+    words = ["degrade", str(tmp_path / "a.fits"), "-o", str(tmp_path / "o.fits"), "--scale", "2", "--shard"]
+    assert CliRunner().invoke(app, [*words, "2/2"]).exit_code == 0
+    assert worked == []
+    assert CliRunner().invoke(app, [*words, "1/2"]).exit_code == 0
+    assert worked == ["a.fits"]
+
+
+def test_the_journal_of_a_run_killed_when_its_output_was_whole_goes(again: Run, tmp_path: Path) -> None:
+    (tmp_path / "in" / "b.fits").unlink()
+    again()
+    left = locks.journal_of(tmp_path / "out" / "a_x2.fits")
+    left.touch()
+    assert again().exit_code == 0
+    assert not left.exists()
