@@ -14,6 +14,10 @@ class UpscaleOptions:
     """The options of ``upscale``; None means: read it from the file, else measure it, and say so."""
 
     model: str | None = None
+    then: str | None = None
+    """A second model, which goes on with the first one's draws."""
+    method: str | None = None
+    """A method, or its file, to run the refiner by instead of its own."""
     scale: int | None = None
     psf: str | None = None
     kernel: str | None = None

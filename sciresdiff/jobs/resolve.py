@@ -13,6 +13,7 @@ from sciresdiff import io
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, PixelSize, Quantity
 from sciresdiff.jobs.draws import check_steps, warn_codec
+from sciresdiff.jobs.models import models_of, stages
 from sciresdiff.jobs.options import UpscaleOptions, pixel_size_of
 from sciresdiff.jobs.variance import variance_of
 from sciresdiff.normalize import background
@@ -35,6 +36,8 @@ class Resolved:
     model: Model | None
     name: str
     """Of the model, or ``physics``."""
+    then: Model | None = None
+    """The model that goes on where the first one ends; the scale is the product of both."""
     said: tuple[str, ...] = ()
     sources: dict[str, str] = field(default_factory=dict)
     """Where scale, quantity, noise and PSF came from."""
@@ -64,17 +67,19 @@ def resolve(path: str | Path, options: UpscaleOptions) -> Resolved:
     said: list[str] = list(frame.said)
     sources: dict[str, str] = {}
     quantity = quantity_of(frame, options, said, sources)
-    scale, model, name = model_of(frame, options, said, sources)
+    scale, name, chosen = models_of(frame, options, said, sources)
+    model, then = chosen
     variance = variance_of(frame, options, said, sources)
     kernel, target = kernel_of(path, frame, options, scale, said, sources)
-    warn_kernel(model, kernel, scale, said)
+    for stage, blur in stages(chosen, kernel):
+        warn_kernel(stage, blur, stage.scale, said)
+        check_steps(stage, options)
+        warn_networks(stage, said)
+        warn_codec(stage, options, said)
     warn_noise(model, frame, variance, said)
-    check_steps(model, options)
-    warn_networks(model, said)
-    warn_codec(model, options, said)
     check_realism(options.realism, model, name, said)
     variance = doubted(frame, variance, sources["psf"], said)
-    return Resolved(frame, scale, quantity, variance, kernel, target, model, name, tuple(said), sources)
+    return Resolved(frame, scale, quantity, variance, kernel, target, model, name, then, tuple(said), sources)
 
 
 def saturated(frame: Frame, options: UpscaleOptions) -> Frame:
@@ -123,34 +128,6 @@ def quantity_of(frame: Frame, options: UpscaleOptions, said: list[str], sources:
         return frame.quantity
     sources["quantity"] = "assumed"
     return frame.quantity_or_usual(None, said)
-
-
-def model_of(
-    frame: Frame, options: UpscaleOptions, said: list[str], sources: dict[str, str]
-) -> tuple[int, Model | None, str]:
-    """The scale and the model: named, or the shipped one for the kind and scale."""
-    from sciresdiff import model as models
-
-    scale = options.scale or frame.kernel_scale
-    sources["scale"] = "--scale" if options.scale else "file" if scale else "default"
-    if options.model == "physics":
-        return scale or 2, None, "physics"
-    if options.model is None:
-        scale = scale or 2
-        name = models.default_for(frame.kind, scale)
-        if name is None:
-            has = ", ".join(f"{c['name']} (x{c['prior']['scale']}, {c['kind']})" for c in models.shipped()) or "none"
-            raise UsageError(
-                f"--scale {scale}: no shipped model for {frame.kind} at x{scale} ({has}); try --model physics"
-            )
-        said.append(f"model: {name}, the shipped model for {frame.kind} at x{scale}")
-        return scale, models.load(name), name
-    loaded = models.load(options.model)
-    if scale and loaded.scale != scale:
-        raise UsageError(
-            f"--scale {scale}: model {options.model} has scale {loaded.scale}; give --scale {loaded.scale}"
-        )
-    return loaded.scale, loaded, str(loaded.card.get("name", options.model))
 
 
 def kernel_of(

@@ -56,6 +56,8 @@ def brief(calibration: dict[str, Any]) -> str:
 
 def other_than_calibrated(options: UpscaleOptions, resolved: Resolved, calibration: dict[str, Any]) -> str | None:
     """Why a restoration with these options is not the one that was calibrated; None where it is."""
+    if resolved.then:
+        return "it was calibrated for one model, not for two in a row"
     if resolved.frame.kind != calibration["field"]:
         return f"it was calibrated on scenes of another field ({calibration['field']})"
     default = UpscaleOptions()

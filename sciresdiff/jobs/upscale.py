@@ -76,29 +76,26 @@ def run(
 
 def restored(resolved: Resolved, options: UpscaleOptions, progress: Progress = no_progress) -> list[Restored]:
     """Every plane of a frame, restored."""
+    from sciresdiff.cascade import cascade
     from sciresdiff.model import device_of
     from sciresdiff.restore import Settings, restore
 
     names = {f.name for f in fields(Settings)} & {f.name for f in fields(options)}
     settings = Settings(**{n: getattr(options, n) for n in names}, keep_draws=options.save_samples)
     device = device_of(options.device)
-    if resolved.model:
-        resolved.model.to(device)
+    for model in (resolved.model, resolved.then):
+        if model:
+            model.to(device)
     frame = resolved.frame
 
     def one(i: int, plane: Frame) -> Restored:
-        return restore(
-            plane.pixels[0],
-            resolved.variance[i],
-            plane.mask[0],
-            resolved.kernel,
-            resolved.scale,
-            resolved.quantity,
-            resolved.model,
-            settings,
-            device,
-            lambda done, total, label: progress(i * total + done, total * frame.planes, label),
-        )
+        def tell(done: int, total: int, label: str) -> None:
+            progress(i * total + done, total * frame.planes, label)
+
+        seen = plane.pixels[0], resolved.variance[i], plane.mask[0], resolved.kernel
+        if resolved.model and resolved.then:
+            return cascade(*seen, resolved.quantity, (resolved.model, resolved.then), settings, device, tell)
+        return restore(*seen, resolved.scale, resolved.quantity, resolved.model, settings, device, tell)
 
     return [one(i, plane) for i, plane in enumerate(frame)]
 
@@ -231,12 +228,15 @@ def quality(frame: Frame, scale: int) -> NDArray[np.int32]:
 
 def provenance(options: UpscaleOptions, resolved: Resolved, done: list[Restored]) -> dict[str, Any]:
     """The header cards that say how the image came to be."""
-    model = resolved.model
+    model, then = resolved.model, resolved.then
     steps = steps_taken(model.method, options.steps) if model and model.method else None
+    drawn = [m.method.name for m in (model, then) if m and m.method] if done[0].draws_used else []
     return {
         "SRDSCALE": resolved.scale,
         "SRDMODEL": resolved.name,
         "SRDHASH": model.hash if model else None,
+        "SRDTHEN": f"{then.card.get('name')} {then.hash}" if then else None,
+        "SRDMETH": ", then ".join(drawn) or None,
         "SRDSEED": options.seed,
         "SRDDRAWS": done[0].draws_used,
         "SRDSTEPS": steps if done[0].draws_used and model else None,
@@ -251,7 +251,7 @@ def history(options: UpscaleOptions, resolved: Resolved) -> list[str]:
     """HISTORY cards: version, model, what was assumed; no clock, host or path."""
     given = replace(options, device="auto", threads=None)
     words = {f.name: getattr(given, f.name) for f in fields(given) if getattr(given, f.name) != f.default}
-    for name in ("variance", "mask", "model", "psf", "kernel"):
+    for name in ("variance", "mask", "model", "then", "method", "psf", "kernel"):
         if isinstance(words.get(name), str) and os.sep in words[name]:
             words[name] = os.path.basename(words[name])
     words.pop("overwrite", None)
