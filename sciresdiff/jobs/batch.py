@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from sciresdiff.errors import InputError, ResourceError, SciresdiffError, UsageError
 from sciresdiff.jobs.locks import beside
+from sciresdiff.jobs.memory import ran_out
 from sciresdiff.jobs.shard import Shard
 
 WRITTEN_AS = {".fits.fz": ".fits", ".fits.gz": ".fits", ".fit.gz": ".fit"}
@@ -244,7 +245,7 @@ def as_error(problem: BaseException) -> SciresdiffError | None:
     """The error that a user can mend, or None where the fault is ours."""
     if isinstance(problem, SciresdiffError):
         return problem
-    if isinstance(problem, MemoryError) or type(problem).__name__ == "OutOfMemoryError" or _allocation(problem):
+    if ran_out(problem):
         return ResourceError(f"memory ran out ({reason(problem)}); try a smaller --tile, or a part of the frame")
     if isinstance(problem, OSError):
         where = problem.filename or "a file"
@@ -253,11 +254,6 @@ def as_error(problem: BaseException) -> SciresdiffError | None:
         if problem.filename:
             return InputError(f"{where}: {reason(problem)}")
     return None
-
-
-def _allocation(problem: BaseException) -> bool:
-    """torch reports a failed allocation in main memory as a plain RuntimeError."""
-    return isinstance(problem, RuntimeError) and "DefaultCPUAllocator" in str(problem)
 
 
 def exit_code(problem: BaseException) -> int:

@@ -24,7 +24,7 @@ from sciresdiff.io.sink import Sink
 from sciresdiff.jobs import locks, stop
 from sciresdiff.jobs.engine import behind
 from sciresdiff.jobs.identity import differing
-from sciresdiff.jobs.locks import Locks, beside, part_of
+from sciresdiff.jobs.locks import Locks, beside, part_of, parts_of
 from sciresdiff.jobs.shard import Shard
 
 FORMAT = 1
@@ -286,8 +286,8 @@ def settled(target: Path, key: Mapping[str, str], count: int, overwrite: bool, h
         os.replace(target, part)  # it had its name, and the run was stopped before its record was written
     if target.exists() and not overwrite:
         raise UsageError(f"--output: {target} exists; use --overwrite to replace it, or give another name")
-    if not found:
-        part.unlink(missing_ok=True)
+    for orphan in () if found else parts_of(target):
+        orphan.unlink(missing_ok=True)
     return found
 
 

@@ -23,6 +23,7 @@ except ImportError:  # Windows, where nothing is locked
 LOOK_S, LOOKS = 0.05, 10
 """Seconds between two looks at a lock that another run may hold for a moment, and how many there are."""
 
+_PART = re.compile(r"(\.\d+)?")
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 _sync = getattr(os, "fdatasync", os.fsync)
 
@@ -30,6 +31,14 @@ _sync = getattr(os, "fdatasync", os.fsync)
 def part_of(target: Path) -> Path:
     """Where the unfinished file lies."""
     return target.with_name(f".{target.name}.part")
+
+
+def parts_of(target: Path) -> list[Path]:
+    """The unfinished files that are there: of the target, and with numbers of those that belong to it."""
+    start = part_of(target)
+    return [
+        path for path in start.parent.glob(glob.escape(start.name) + "*") if _PART.fullmatch(path.name, len(start.name))
+    ]
 
 
 def journal_of(target: Path, shard: Shard | None = None) -> Path:
@@ -101,8 +110,8 @@ class Locks:
 
 
 def clear(target: Path) -> None:
-    """Take away all journals of a target, and what is unfinished of it."""
-    for path in (part_of(target), *beside(target), turn_of(target)):
+    """Take away all journals of a target, and what is unfinished of it and of the files that belong to it."""
+    for path in (*parts_of(target), *beside(target), turn_of(target)):
         path.unlink(missing_ok=True)
 
 

@@ -1,0 +1,79 @@
+"""When memory runs out, less is done at once, and that is said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from sciresdiff.errors import ResourceError
+from sciresdiff.jobs import memory
+
+
+@dataclass(frozen=True)
+class Settings:
+    tile: int = 256
+    at_once: int = 1
+
+
+@pytest.fixture(autouse=True)
+def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_found", {})
+
+
+PROBLEMS = (
+    MemoryError(),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+)
+
+
+def holds(room: int, seen: list[Settings], problem: Exception) -> Callable[[Settings], str]:
+    """Work that fails where tile * draws at once is more than there is room for."""
+
+    def attempt(settings: Settings) -> str:
+        seen.append(settings)
+        if (settings.tile or 200) * settings.at_once > room:
+            raise problem
+        return "image"
+
+    return attempt
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: type(problem).__name__)
+def test_draws_are_halved_first_then_the_tile(problem: Exception) -> None:
+    seen: list[Settings] = []
+    said: list[str] = []
+    assert memory.sparing(holds(100, seen, problem), Settings(256, 4), 2048, said.append) == "image"
+    assert [(s.at_once, s.tile) for s in seen] == [(4, 256), (2, 256), (1, 256), (1, 128), (1, 64)]
+    assert said[0] == "WARNING memory ran out; going on with draws at once: 2"
+    assert said[-1] == "WARNING memory ran out; going on with --tile 64"
+
+
+def test_the_blocks_that_follow_begin_with_what_memory_holds() -> None:
+    seen: list[Settings] = []
+    said: list[str] = []
+    for _ in range(3):
+        memory.sparing(holds(128, seen, MemoryError()), Settings(0), 200, said.append)
+    assert [s.tile for s in seen] == [0, 100, 100, 100], "0 is the frame, of 200"
+    assert len(said) == 1
+
+
+def test_it_ends_with_what_to_try() -> None:
+    with pytest.raises(ResourceError, match=r"^memory ran out with --tile 32 .*--device cpu"):
+        memory.sparing(holds(1, [], MemoryError()), Settings(), 4000, lambda line: None)
+
+
+def test_a_network_that_sees_beyond_a_tile_is_not_cut() -> None:
+    seen: list[Settings] = []
+    with pytest.raises(ResourceError, match="sees beyond a tile"):
+        memory.sparing(holds(1, seen, MemoryError()), Settings(), 4000, lambda line: None, exact=False)
+    assert len(seen) == 1
+
+
+def test_other_problems_pass() -> None:
+    with pytest.raises(ZeroDivisionError):
+        memory.sparing(lambda settings: 1 / 0, Settings(), 100, lambda line: None)
+    assert not memory.ran_out(RuntimeError("shape mismatch"))
