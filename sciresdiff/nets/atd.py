@@ -8,10 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sciresdiff.nets.attention import HEAD, WINDOW, LevelNorm, WindowAttention, attend, heads_for
+from sciresdiff.nets.attention import HEAD, WINDOW, Feedforward, LevelNorm, WindowAttention, attend, heads_for
 from sciresdiff.nets.branch import padded
 from sciresdiff.nets.modulation import Code
-from sciresdiff.nets.published_swinir import Feedforward
 from sciresdiff.nets.resnet import zeroed
 
 TOKENS = 64

@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sciresdiff.nets.modulation import FiLM
-from sciresdiff.nets.published_swinir import relative_index, unwindowed, windows
 
 WINDOW = 8
 """Side of a window, in pixels of its grid."""
@@ -64,6 +63,19 @@ def reach(steps: Sequence[Step], period: int) -> int:
 def heads_for(width: int) -> int:
     """Number of heads of about `HEAD` channels that divide ``width``."""
     return next(n for n in range(max(width // HEAD, 1), 0, -1) if width % n == 0)
+
+
+def windows(x: Tensor, window: int) -> Tensor:
+    """(B, h, w, C) -> (B * windows, window^2, C)."""
+    b, h, w, c = x.shape
+    x = x.view(b, h // window, window, w // window, window, c).transpose(2, 3)
+    return x.reshape(-1, window**2, c)
+
+
+def unwindowed(x: Tensor, window: int, h: int, w: int) -> Tensor:
+    """The inverse of `windows`."""
+    x = x.view(-1, h // window, w // window, window, window, x.shape[-1]).transpose(2, 3)
+    return x.reshape(-1, h, w, x.shape[-1])
 
 
 def cut(x: Tensor, window: int, shift: int) -> Tensor:
@@ -139,6 +151,26 @@ class LevelNorm(nn.Module):
         v = self.norm(v)
         scale, shift = (n[:, None, None].to(v.dtype) for n in self.film.numbers(code))
         return torch.addcmul(shift, v, 1 + scale)
+
+
+class Feedforward(nn.Module):
+    """Two linear layers with GELU between them."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        """Channels outside and inside."""
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., width) to the same."""
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+def relative_index(window: int) -> Tensor:
+    """Row of the bias table for every pair of places in a window, (window^2, window^2): dy (2 window - 1) + dx."""
+    y, x = (v.flatten() for v in torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij"))
+    dy, dx = y[:, None] - y[None, :], x[:, None] - x[None, :]
+    return (dy + window - 1) * (2 * window - 1) + dx + window - 1
 
 
 class RelativeBias(nn.Module):

@@ -6,10 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sciresdiff.nets.attention import WINDOW, Step, WindowAttention, down, looks, reach, up, within
+from sciresdiff.nets.attention import WINDOW, Feedforward, Step, WindowAttention, down, looks, reach, up, within
 from sciresdiff.nets.branch import padded
 from sciresdiff.nets.modulation import CODE, Code
-from sciresdiff.nets.published_swinir import Feedforward
 from sciresdiff.nets.resnet import zeroed
 
 GROWTH = 4

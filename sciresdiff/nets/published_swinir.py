@@ -17,19 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sciresdiff.nets.attention import Feedforward, relative_index, unwindowed, windows
 from sciresdiff.nets.published_edsr import mean_colour, upsampler, upsampler_reach, upsampler_scale
 from sciresdiff.nets.published_rrdb import SLOPE, Shapes, conv, count
 
 UPSAMPLERS = ("pixelshuffle", "pixelshuffledirect", "nearest+conv")
 INSIDE = 64
 """Channels of the last convolutions."""
-
-
-def relative_index(window: int) -> Tensor:
-    """Row of the bias table for every pair of places in a window, (window^2, window^2): dy (2 window - 1) + dx."""
-    y, x = (v.flatten() for v in torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij"))
-    dy, dx = y[:, None] - y[None, :], x[:, None] - x[None, :]
-    return (dy + window - 1) * (2 * window - 1) + dx + window - 1
 
 
 @lru_cache(maxsize=2)
@@ -44,19 +38,6 @@ def shift_mask(h: int, w: int, window: int) -> Tensor:
     label = (3 * region(h)[:, None] + region(w)[None, :])[None, :, :, None].float()
     flat = windows(label, window).squeeze(-1)
     return torch.where(flat[:, :, None] == flat[:, None, :], 0.0, -100.0)
-
-
-def windows(x: Tensor, window: int) -> Tensor:
-    """(B, h, w, C) -> (B * windows, window^2, C)."""
-    b, h, w, c = x.shape
-    x = x.view(b, h // window, window, w // window, window, c).transpose(2, 3)
-    return x.reshape(-1, window**2, c)
-
-
-def unwindowed(x: Tensor, window: int, h: int, w: int) -> Tensor:
-    """The inverse of `windows`."""
-    x = x.view(-1, h // window, w // window, window, window, x.shape[-1]).transpose(2, 3)
-    return x.reshape(-1, h, w, x.shape[-1])
 
 
 class Attention(nn.Module):
@@ -79,19 +60,6 @@ class Attention(nn.Module):
             bias = bias + mask.to(x).repeat(n // len(mask), 1, 1)[:, None]
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
         return self.proj(out.transpose(1, 2).reshape(n, places, width))
-
-
-class Feedforward(nn.Module):
-    """Two linear layers with GELU between them."""
-
-    def __init__(self, width: int, hidden: int) -> None:
-        """Channels outside and inside."""
-        super().__init__()
-        self.fc1, self.fc2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., width) to the same."""
-        return self.fc2(F.gelu(self.fc1(x)))
 
 
 class Layer(nn.Module):

@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sciresdiff.nets.attention import WINDOW, LevelNorm, Step, WindowAttention, looks, reach, within
+from sciresdiff.nets.attention import WINDOW, Feedforward, LevelNorm, Step, WindowAttention, looks, reach, within
 from sciresdiff.nets.branch import padded
 from sciresdiff.nets.modulation import Code
-from sciresdiff.nets.published_swinir import Feedforward
 from sciresdiff.nets.resnet import zeroed
 
 GROWTH = 2
