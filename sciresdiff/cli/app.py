@@ -20,7 +20,7 @@ from sciresdiff.cli.run import describe
 from sciresdiff.cli.voice import Voice
 from sciresdiff.jobs import batch, stop
 
-INTERRUPTED, TERMINATED, USAGE = 130, 143, 2
+INTERRUPTED, USAGE = 130, 2
 HELP = ("-h", "--help")
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -35,8 +35,12 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 
 
-class Terminated(BaseException):
-    """SIGTERM arrived; like KeyboardInterrupt it passes everything that cleans up."""
+class Signalled(BaseException):
+    """A signal arrived; like KeyboardInterrupt it passes everything that cleans up, and the parser too."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.code = 128 + number
 
 
 class Door(TyperGroup):
@@ -67,10 +71,12 @@ class Door(TyperGroup):
             return super().main(words, "sciresdiff", standalone_mode=False, **extra) or 0
         except typer.Exit as end:
             return end.exit_code
-        except (KeyboardInterrupt, typer.Abort) as end:
-            return stopped(end.__cause__ or end, INTERRUPTED)
-        except Terminated as end:
-            return stopped(end, TERMINATED)
+        except (KeyboardInterrupt, typer.Abort):
+            return INTERRUPTED
+        except Signalled as end:
+            for line in getattr(end, "__notes__", ()):  # what is kept
+                Voice().complain(line)
+            return end.code
         except SystemExit as end:  # how the parser ends where the reader of our output went away
             return 0 if isinstance(end.__context__, BrokenPipeError) else int(end.code or 0)
         except BrokenPipeError:  # the reader of our output went away, which is its right
@@ -101,13 +107,6 @@ def told(problem: Exception, verbose: bool) -> int:
     return batch.exit_code(problem)
 
 
-def stopped(end: BaseException, code: int) -> int:
-    """Say what is kept of the work that a signal stopped, and return the exit code."""
-    for line in getattr(end, "__notes__", ()):
-        Voice().complain(line)
-    return code
-
-
 def usage_line(problem: Any) -> str:
     """The parser's complaint, with the option first and the way to the help last."""
     line = problem.format_message().replace("Value error, ", "").rstrip(".")
@@ -123,10 +122,9 @@ def heed_signals(quiet: bool) -> Iterator[None]:
     """
 
     def stop_it(number: int, frame: FrameType | None) -> None:
-        problem = Terminated() if number == signal.SIGTERM else KeyboardInterrupt()
         try:
-            stop.ask(problem)
-        except Terminated:
+            stop.ask(Signalled(number))
+        except Signalled:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             raise
         if not quiet:
