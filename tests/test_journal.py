@@ -18,6 +18,7 @@ from sciresdiff.errors import UsageError
 from sciresdiff.io.sink import Sink
 from sciresdiff.jobs import journal, locks, stop
 from sciresdiff.jobs.engine import behind, engine, serial
+from sciresdiff.jobs.entries import read
 from sciresdiff.jobs.identity import checksums, identity
 from sciresdiff.jobs.shard import Shard, shard_of
 
@@ -82,12 +83,16 @@ def run(
         sums = journal.filled(
             opened,
             lambda todo: serial(work, todo, lambda number: number),
-            lambda array: ([("SCI", 0, SIDE * number_of(array), 0, array)], {"total": float(array.sum())}),
+            lambda array: ([("SCI", 0, SIDE * number_of(array), 0, array)], sums_of(array)),
         )
         if sums is not None:
             opened.sink.finish({})
             after()
         return sums, opened.said
+
+
+def sums_of(array: np.ndarray) -> dict[str, Any]:
+    return {"total": float(array.sum()), "seen": str(number_of(array))}
 
 
 def number_of(array: np.ndarray) -> int:
@@ -180,8 +185,8 @@ def test_nothing_behind_a_line_that_is_not_ours_is_believed(target: Path, line: 
     path = locks.journal_of(target)
     lines = path.read_bytes().split(b"\n")
     path.write_bytes(b"\n".join([*lines[:3], line, *lines[3:]]))
-    assert sorted(journal.read(path).entries) == [0, 1]
-    assert journal.read(path).whole == len(b"\n".join(lines[:3])) + 1
+    assert sorted(read(path).entries) == [0, 1]
+    assert read(path).whole == len(b"\n".join(lines[:3])) + 1
 
 
 def test_blocks_whose_bytes_are_not_there_are_done_again(target: Path, whole: bytes) -> None:
@@ -244,12 +249,27 @@ def test_a_kill_between_the_file_and_its_record_is_gone_on_with(target: Path, wh
 def test_another_jobs_journal_is_refused_and_replaced_on_demand(target: Path, whole: bytes) -> None:
     stopped(target, 3)
     other = {**KEY, "--samples": "4"}
-    with pytest.raises(UsageError, match=r"^--output: .*begun by another job \(--samples differs\).*--overwrite"):
+    with pytest.raises(UsageError, match=r"^--output: .*begun by another job \(not the same: --samples\).*--overwrite"):
         run(target, key=other)
-    assert len(journal.read(locks.journal_of(target)).entries) == 3, "a refusal changes nothing"
+    assert len(read(locks.journal_of(target)).entries) == 3, "a refusal changes nothing"
     worked: list[int] = []
     run(target, worked, key=other, overwrite=True)
     assert worked == list(range(BLOCKS))
+    assert target.read_bytes() == whole
+
+
+def test_a_mended_input_is_gone_on_with_where_it_is_the_same(target: Path, whole: bytes) -> None:
+    stopped(target, 4)
+    path = locks.journal_of(target)
+    path.write_text(path.read_text().replace('"abc"', '"damaged"'))
+    with pytest.raises(UsageError, match="not the same: input"):
+        run(target)
+    with pytest.raises(UsageError, match="not the same: --samples, input"):
+        run(target, key={**KEY, "--samples": "4"}, seen=str)
+    worked: list[int] = []
+    stopped(target, 4, worked=worked, seen=lambda number: "another" if number == 1 else str(number))
+    run(target, worked)
+    assert worked == [1, 4, 5], "the journal is now that of the mended input"
     assert target.read_bytes() == whole
 
 
@@ -299,7 +319,7 @@ def test_a_full_disk_leaves_what_is_done(target: Path, whole: bytes) -> None:
         with pytest.raises(OSError, match="No space left"):
             run(target, room=block + 5)
         assert not target.exists()
-        assert sorted(journal.read(locks.journal_of(target)).entries) == list(range(full))
+        assert sorted(read(locks.journal_of(target)).entries) == list(range(full))
     run(target)
     assert target.read_bytes() == whole
 
@@ -321,7 +341,7 @@ def test_a_journal_that_cannot_be_written_is_gone_on_with(
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
         patch.setattr(locks.os, "write", write)
         run(target)
-    assert 0 < len(journal.read(locks.journal_of(target)).entries) < BLOCKS
+    assert 0 < len(read(locks.journal_of(target)).entries) < BLOCKS
     run(target)
     assert target.read_bytes() == whole
 
@@ -452,7 +472,7 @@ def test_a_stop_waits_for_the_block_in_hand_and_a_second_one_does_not(target: Pa
     with pytest.raises(KeyboardInterrupt):
         run(target, before=before)
     assert asked == [True]
-    assert sorted(journal.read(locks.journal_of(target)).entries) == [0, 1, 2]
+    assert sorted(read(locks.journal_of(target)).entries) == [0, 1, 2]
 
     def twice(number: int) -> None:
         stop.ask(KeyboardInterrupt())
@@ -460,7 +480,7 @@ def test_a_stop_waits_for_the_block_in_hand_and_a_second_one_does_not(target: Pa
 
     with pytest.raises(InterruptedError):
         run(target, before=twice)
-    assert sorted(journal.read(locks.journal_of(target)).entries) == [0, 1, 2]
+    assert sorted(read(locks.journal_of(target)).entries) == [0, 1, 2]
     run(target)
 
 

@@ -11,111 +11,25 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
-from hashlib import blake2b
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from sciresdiff.errors import UsageError
 from sciresdiff.io.sink import Sink
 from sciresdiff.jobs import locks, stop
 from sciresdiff.jobs.engine import behind
+from sciresdiff.jobs.entries import FORMAT, Entry, Found, Window, checksum, holds, read, union
 from sciresdiff.jobs.identity import differing
 from sciresdiff.jobs.locks import Locks, beside, part_of, parts_of
 from sciresdiff.jobs.shard import Shard
-
-FORMAT = 1
 
 Arrays = Iterable[tuple[str, int, int, int, NDArray[Any]]]
 """(name, plane, y0, x0, values), as a sink takes them."""
 Make = Callable[[Path | None], AbstractContextManager[Sink]]
 """Place of the unfinished file -> `sciresdiff.io.writing`; with None nothing unfinished is left."""
-
-
-@dataclass(frozen=True)
-class Window:
-    """A part of a plane that a block wrote."""
-
-    name: str
-    plane: int
-    y0: int
-    y1: int
-    x0: int
-    x1: int
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A finished block."""
-
-    number: int
-    windows: tuple[Window, ...]
-    sums: Mapping[str, Any]
-    """What the block adds to the record; JSON's own types."""
-    checksum: str
-    """Of what the file holds in the windows, and of ``sums``."""
-
-    def line(self) -> str:
-        """As it stands in the journal."""
-        windows = [list(vars(w).values()) for w in self.windows]
-        return json.dumps({"block": self.number, "windows": windows, "sums": self.sums, "checksum": self.checksum})
-
-
-@dataclass(frozen=True)
-class Found:
-    """A journal as it is on the disk."""
-
-    path: Path
-    head: Mapping[str, Any]
-    """Its first line; empty where there is none."""
-    entries: Mapping[int, Entry]
-    whole: int
-    """Bytes of it that are to be believed."""
-
-
-def read(path: Path) -> Found:
-    """A journal; from the first line on that is torn or not one of ours, nothing is believed."""
-    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
-    head: dict[str, Any] = {}
-    entries: dict[int, Entry] = {}
-    whole = 0
-    for line in lines:
-        try:
-            value = json.loads(line)
-            if head:
-                entries[int(value["block"])] = entry_of(value)
-            else:
-                head = {**value, "key": dict(value["key"]), "journal": int(value["journal"])}
-        except (ValueError, KeyError, TypeError):
-            break
-        whole += len(line) + 1
-    return Found(path, head, entries, whole)
-
-
-def entry_of(value: Mapping[str, Any]) -> Entry:
-    """A finished block out of a line."""
-    windows = tuple(Window(*w) for w in value["windows"])
-    return Entry(int(value["block"]), windows, dict(value["sums"]), str(value["checksum"]))
-
-
-def checksum(sink: Sink, windows: Iterable[Window], sums: Mapping[str, Any]) -> str:
-    """blake2b of what an unfinished file holds in these windows, and of the sums that belong to it."""
-    assert sink.get is not None
-    digest = blake2b(json.dumps(sums, sort_keys=True).encode(), digest_size=16)
-    for w in windows:
-        digest.update(np.ascontiguousarray(sink.get(w.name, w.plane, w.y0, w.y1, w.x0, w.x1)).data)
-    return digest.hexdigest()
-
-
-def holds(sink: Sink, entry: Entry) -> bool:
-    """Whether the unfinished file still has what the block wrote."""
-    try:
-        return checksum(sink, entry.windows, entry.sums) == entry.checksum
-    except (OSError, ValueError, LookupError):  # a file that is too short, or has no such plane
-        return False
 
 
 @dataclass
@@ -230,6 +144,7 @@ def opened(
     *,
     overwrite: bool = False,
     shard: Shard | None = None,
+    seen: Callable[[int], str] | None = None,
 ) -> Iterator[Journal]:
     """An output to be written block by block, or gone on with.
 
@@ -249,6 +164,10 @@ def opened(
         Begin anew where the journal is of another job.
     shard
         The part of the blocks that this run does.
+    seen
+        Number of a block -> digest of all that it reads of the input, which ``sums`` have as ``seen``. With it a run
+        also goes on where the input alone is another, as after the mending of a damaged file: with the blocks that
+        would read the same.
 
     Raises
     ------
@@ -260,7 +179,7 @@ def opened(
             yield Journal(target, count, sink)
         return
     with locks.held(target, shard) as held:
-        found = settled(target, key, count, overwrite, held)
+        found = settled(target, key, count, overwrite, held, seen)
         try:
             with make(part_of(target)) as sink:
                 journal = begun(Journal(target, count, sink, held, shard), found, key, here or {})
@@ -272,9 +191,17 @@ def opened(
             held.clear()
 
 
-def settled(target: Path, key: Mapping[str, str], count: int, overwrite: bool, held: Locks) -> list[Found]:
+def settled(
+    target: Path,
+    key: Mapping[str, str],
+    count: int,
+    overwrite: bool,
+    held: Locks,
+    seen: Callable[[int], str] | None = None,
+) -> list[Found]:
     """The journals beside a target, once it is sure that they are of this very job."""
     found = [journal for path in beside(target) if (journal := read(path)).head]
+    found = [mended(journal, key, seen) if seen else journal for journal in found]
     foreign = [journal for journal in found if not ours(journal, key)]
     if foreign and (not overwrite or held.alive):
         raise UsageError(another(target, foreign[0], key))
@@ -291,16 +218,25 @@ def settled(target: Path, key: Mapping[str, str], count: int, overwrite: bool, h
     return found
 
 
+def mended(journal: Found, key: Mapping[str, str], seen: Callable[[int], str]) -> Found:
+    """A journal of this job but for its input, with the blocks that would read the same of this one."""
+    if differing(journal.head["key"], key) != ["input"]:
+        return journal
+    same = {number: entry for number, entry in journal.entries.items() if entry.sums.get("seen") == seen(number)}
+    return replace(journal, head={**journal.head, "key": dict(key)}, entries=same, whole=0)
+
+
 def begun(journal: Journal, found: list[Found], key: Mapping[str, str], here: Mapping[str, str]) -> Journal:
     """A journal with the blocks that are done and hold, its first line written, its torn end cut off."""
     held, shard = journal.locks, journal.shard
     assert held is not None
     if shard and journal.sink.get is None:
         raise UsageError(f"--shard: {journal.target.name} is of a format that is written in one go; give .fits or .tif")
-    own = next((one for one in found if one.path == held.path), None)
-    held.cut(own.whole if own else 0)
-    if own is None:
-        held.append(json.dumps({"journal": FORMAT, "key": dict(key), "here": dict(here)}))
+    own = next((one for one in found if one.path == held.path), Found(held.path, {}, {}, 0))
+    held.cut(own.whole)
+    if not own.whole:
+        head = {"journal": FORMAT, "key": dict(key), "here": dict(own.head.get("here", here))}
+        held.append("\n".join([json.dumps(head), *(entry.line() for entry in own.entries.values())]))
     mine = shard.share(range(journal.count)) if shard else range(journal.count)
     there = {n: entry for n, entry in union(found).items() if n in mine}
     journal.entries = {n: entry for n, entry in there.items() if holds(journal.sink, entry)}
@@ -308,11 +244,6 @@ def begun(journal: Journal, found: list[Found], key: Mapping[str, str], here: Ma
     journal.said = tuple(resumed(journal, len(mine), [one for one in found if one.entries], here))
     held.pass_turn()
     return journal
-
-
-def union(found: Iterable[Found]) -> dict[int, Entry]:
-    """The blocks of several journals."""
-    return {number: entry for journal in found for number, entry in journal.entries.items()}
 
 
 def ours(journal: Found, key: Mapping[str, str]) -> bool:
@@ -329,7 +260,7 @@ def another(target: Path, journal: Found, key: Mapping[str, str]) -> str:
         )
     names = ", ".join(differing(journal.head["key"], key))
     return (
-        f"--output: {target} was begun by another job ({names} differs); give its command to go on with it, "
+        f"--output: {target} was begun by another job (not the same: {names}); give its command to go on with it, "
         "--overwrite to begin anew, or another name"
     )
 
