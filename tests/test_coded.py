@@ -18,7 +18,7 @@ from sciresdiff.refiner import Refiner, RefinerConfig, condition
 from sciresdiff.restore import Settings, gaussian, restore
 from sciresdiff.spaces import framed
 from sciresdiff.training import refiner as training
-from sciresdiff.training.prior import TrainOptions
+from sciresdiff.training.options import TrainOptions
 
 RECIPE = """
 [data]
@@ -73,7 +73,8 @@ def test_an_untrained_refiner_draws_finite_images(name):
 
 
 def test_a_perfect_denoiser_of_the_code_returns_the_truth():
-    method, refiner = refiner_of("ldm")  # as many numbers as pixels, untrained: nothing is lost on the way
+    whole = {"factor": 2, "channels": 4}  # as many numbers as pixels, untrained: nothing is lost on the way
+    method, refiner = refiner_of("ldm", space_params=whole)
     data, truth, prior = scene()
     around, known = settings_of(method, data, prior)
     code = refiner.encode(around.truth(truth), at_once)
@@ -85,6 +86,16 @@ def test_a_perfect_denoiser_of_the_code_returns_the_truth():
     refiner.forward = perfect
     x = refiner.draw(method, around, known, noise, at_once, 10)
     torch.testing.assert_close(x, truth, rtol=0, atol=2e-3)  # float32; the first estimate divides by a = 0.07
+
+
+def test_the_latent_method_codes_fewer_numbers_than_pixels():
+    _, refiner = refiner_of("ldm")
+    image = torch.randn(1, 1, 24, 24)
+    code = refiner.encode(image, at_once)
+    assert code.numel() < image.numel()
+    back = refiner.decode(code, at_once)
+    torch.testing.assert_close(refiner.encode(back, at_once), code, rtol=0, atol=1e-4)  # untrained it is a projection
+    assert float((back - image).square().mean()) == pytest.approx(1 / 4, rel=0.2)  # one of four numbers of white noise
 
 
 @pytest.mark.parametrize(("scale", "factor", "channels"), [(2, 2, 3), (4, 2, 2), (3, 3, 4), (4, 1, 1)])
