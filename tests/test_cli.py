@@ -146,7 +146,7 @@ def test_torch_is_not_imported_for_words_alone(words: list[str]) -> None:
     [
         ("sciresdiff.jobs.degrade", "DegradeOptions", "degrade"),
         ("sciresdiff.jobs.upscale", "UpscaleOptions", "upscale"),
-        ("sciresdiff.training.prior", "TrainOptions", "train-prior train-refiner"),
+        ("sciresdiff.training.options", "TrainOptions", "train-prior train-refiner"),
     ],
 )
 def test_options_and_commands_agree(module: str, kind: str, command: str) -> None:

@@ -19,7 +19,7 @@ from sciresdiff.jobs.options import UpscaleOptions
 from sciresdiff.model import Model
 from sciresdiff.training import prior as prior_training
 from sciresdiff.training import refiner as refiner_training
-from sciresdiff.training.prior import TrainOptions
+from sciresdiff.training.options import TrainOptions
 from sciresdiff.training.refiner import config_of
 
 TOLD: dict[str, Any] = {"kernel": "none", "variance": "VAR", "samples": 2, "quantity": "sum"}

@@ -25,7 +25,7 @@ from sciresdiff.restore import Settings, restore
 from sciresdiff.training import published as importing
 from sciresdiff.training import refiner as refiner_training
 from sciresdiff.training.data import DataRecipe
-from sciresdiff.training.prior import TrainOptions
+from sciresdiff.training.options import TrainOptions
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}  # float32, sums in another order
 MEAN = torch.tensor([0.4488, 0.4371, 0.4040]).view(1, 3, 1, 1)

@@ -14,7 +14,7 @@ from sciresdiff.training import refiner as refiner_training
 from sciresdiff.training.calibrate import factors
 from sciresdiff.training.data import DataRecipe, Pairs
 from sciresdiff.training.loop import LoopOptions, rate_at
-from sciresdiff.training.prior import TrainOptions
+from sciresdiff.training.options import TrainOptions
 
 RECIPE = """
 [data]

@@ -24,7 +24,7 @@ from sciresdiff.nets.published import ARCHITECTURES, MisfitError, Recognised, bu
 from sciresdiff.published import STRETCHES, Published, PublishedConfig
 from sciresdiff.training.data import DataRecipe, Pairs
 from sciresdiff.training.loop import Say
-from sciresdiff.training.prior import TrainOptions, recipe_of
+from sciresdiff.training.options import TrainOptions, recipe_of
 
 PAIRS = 32
 """Simulated pairs on which the scale of the error is measured."""
