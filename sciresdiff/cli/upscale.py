@@ -184,10 +184,10 @@ def upscale(
     options = o.pick(job.UpscaleOptions, values)
 
     def scale_of(path: Path) -> int | None:
-        if scale:
-            return scale
+        from sciresdiff.jobs import models
+
         try:
-            return int(job.plan(path, options)["scale"])
+            return models.scale_of(path, options)
         except Exception:  # the run itself tells what is wrong with this file
             return None
 

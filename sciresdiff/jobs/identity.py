@@ -96,7 +96,8 @@ def known_by(path: str | Path, options: Any) -> dict[str, str]:
         return identity(path, options, sorted((Path(__file__).parents[1] / "models").glob("*.safetensors")))
     from sciresdiff import model
 
-    return identity(path, options, [model.located(name)])
+    then = getattr(options, "then", None)
+    return identity(path, options, [model.located(one) for one in (name, then) if one])
 
 
 def stands(record: Mapping[str, Any], target: Path, known: Mapping[str, str]) -> bool:

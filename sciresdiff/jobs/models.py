@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sciresdiff import io
 from sciresdiff.errors import UsageError
 from sciresdiff.frame import Frame
 from sciresdiff.jobs.options import UpscaleOptions
@@ -17,6 +20,35 @@ if TYPE_CHECKING:
 
 Chosen = tuple["Model | None", "Model | None"]
 """The model, None for the physics alone; the one that goes on where it ends."""
+
+
+def loaded(name: str) -> Model:
+    """A model by name or path, read once for all files of a batch; **it is shared: nobody may change it**."""
+    from sciresdiff import model as models
+
+    path = models.located(name)
+    facts = path.stat()
+    return _kept(name, path, facts.st_size, facts.st_mtime_ns)
+
+
+@lru_cache(4)
+def _kept(name: str, path: Path, size: int, time: int) -> Model:
+    from sciresdiff import model as models
+
+    return models.load(name)
+
+
+def scale_of(path: str | Path, options: UpscaleOptions) -> int:
+    """The scale that a file is restored at, settled without its pixels.
+
+    Raises
+    ------
+    UsageError, InputError : as `models_of`, or a file that cannot be read.
+    """
+    if options.scale:
+        return options.scale
+    with io.opened(path, axes=options.axes) as source:
+        return models_of(source.frame, options, [], {})[0]
 
 
 def models_of(
@@ -32,9 +64,7 @@ def models_of(
     return scale, name, (run_by(first, options, said), run_by(second, options, said) if second else None)
 
 
-def single(
-    frame: Frame, options: UpscaleOptions, said: list[str], sources: dict[str, str]
-) -> tuple[int, str, Chosen]:
+def single(frame: Frame, options: UpscaleOptions, said: list[str], sources: dict[str, str]) -> tuple[int, str, Chosen]:
     """The scale and one model: named, or the shipped one for the kind and scale."""
     from sciresdiff import model as models
 
@@ -51,13 +81,11 @@ def single(
                 f"--scale {scale}: no shipped model for {frame.kind} at x{scale} ({has}); try --model physics"
             )
         said.append(f"model: {name}, the shipped model for {frame.kind} at x{scale}")
-        return scale, name, (models.load(name), None)
-    loaded = models.load(options.model)
-    if scale and loaded.scale != scale:
-        raise UsageError(
-            f"--scale {scale}: model {options.model} has scale {loaded.scale}; give --scale {loaded.scale}"
-        )
-    return loaded.scale, str(loaded.card.get("name", options.model)), (loaded, None)
+        return scale, name, (loaded(name), None)
+    named = loaded(options.model)
+    if scale and named.scale != scale:
+        raise UsageError(f"--scale {scale}: model {options.model} has scale {named.scale}; give --scale {named.scale}")
+    return named.scale, str(named.card.get("name", options.model)), (named, None)
 
 
 def in_a_row(
@@ -69,11 +97,9 @@ def in_a_row(
     ------
     UsageError : no first model, another scale, or a model that does not draw.
     """
-    from sciresdiff import model as models
-
     if options.model in (None, "physics"):
         raise UsageError(f"--then {options.then}: needs a model to go first; name it with --model")
-    one, two = (models.load(str(name)) for name in (options.model, options.then))
+    one, two = (loaded(str(name)) for name in (options.model, options.then))
     scale, asked = one.scale * two.scale, options.scale or frame.kernel_scale
     sources["scale"] = "--scale" if options.scale else "file" if asked else "--then"
     if asked and asked != scale:

@@ -16,6 +16,7 @@ from sciresdiff.frame import Frame
 from sciresdiff.io.jsonable import write_json
 from sciresdiff.jobs.batch import Progress, no_progress
 from sciresdiff.jobs.draws import steps_taken
+from sciresdiff.jobs.identity import checksums, known_by
 from sciresdiff.jobs.options import UpscaleOptions
 from sciresdiff.jobs.resolve import Resolved, resolve
 from sciresdiff.jobs.trust import trusted
@@ -172,6 +173,8 @@ def write(
         "checks": results,
         "options": {f.name: getattr(options, f.name) for f in fields(options)},
         "version": __version__,
+        "identity": known_by(path, options),
+        "checksums": checksums(wrote["files"]),
         **wrote,
     }
     try:
