@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sciresdiff.diffusion.method_file import AUGMENT
+from sciresdiff.diffusion.method_file import LARGEST_USE
 from sciresdiff.diffusion.noise import key_of
 from sciresdiff.errors import UsageError
 from sciresdiff.frame import Quantity
@@ -58,9 +58,12 @@ STAGE_TWO, WHOLE = 2, 3
 
 
 def level_of(model: Model) -> float:
-    """The noise that a model wants on an earlier one's image, in units of that one's ERR."""
+    """The noise that a model wants on an earlier one's image, in units of that one's ERR; the most if it was not asked.
+
+    A model that was trained on frames alone trusts details too much that an earlier model may have got wrong.
+    """
     told = model.method.augment if model.method else {}
-    return float(told.get("use", AUGMENT["use"]))
+    return float(told.get("use", LARGEST_USE))
 
 
 def error_of(first: Restored) -> Tensor:
