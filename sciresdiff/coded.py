@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from sciresdiff.diffusion.losses import LOSSES
 from sciresdiff.diffusion.method import Method, sample, train_pair
 from sciresdiff.diffusion.prediction import PREDICTIONS
+from sciresdiff.diffusion.share import drawn
 from sciresdiff.errors import UsageError
 from sciresdiff.nets import BACKBONES
 from sciresdiff.nets.codec import Codec
@@ -154,8 +155,9 @@ class Latent(Coded):
         with torch.no_grad():
             x0, mu = self.encode(truth, run), self.encode(around.mu, run)
         w, path = torch.ones_like(x0), method.training_path()
-        t = torch.randint(1, path.T + 1, (len(x0),), generator=gen, device=x0.device)
-        eps = torch.randn(x0.shape, generator=gen, device=x0.device)
+        size, device = len(x0), x0.device
+        t = drawn(lambda n: torch.randint(1, path.T + 1, (n,), generator=gen, device=device), size, gen)
+        eps = drawn(lambda n: torch.randn((n, *x0.shape[1:]), generator=gen, device=device), size, gen)
         x, target, weight = train_pair(method, x0, mu, w, t, eps)
         p = path.at(t, x0)
         answer = self(x - p.b * mu, levels_of(p, x), known, run)
@@ -229,7 +231,9 @@ class Vector(Coded):
         """
         true = self.vector(self.told, [known, F.pixel_unshuffle(truth, self.config.scale)], run)
         path = method.training_path()
-        end, eps = path.at(path.T), torch.randn(true.shape, generator=gen, device=true.device)
+        size, length = true.shape
+        end = path.at(path.T)
+        eps = drawn(lambda n: torch.randn((n, length), generator=gen, device=true.device), size, gen)
 
         def noise(t: int) -> Tensor:  # at the start: s_T noise(T) is a_T v + s_T eps
             return eps + (end.a / end.s) * true.detach() if t == path.T else torch.zeros_like(eps)

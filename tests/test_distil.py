@@ -29,11 +29,12 @@ from sciresdiff.jobs import upscale
 from sciresdiff.nets import BACKBONES
 from sciresdiff.refiner import knobbed, levels_of
 from sciresdiff.training import distil
+from sciresdiff.training import lesson as teaching
 from sciresdiff.training import prior as prior_training
 from sciresdiff.training import refiner as refiner_training
-from sciresdiff.training.distil import Lesson
+from sciresdiff.training.lesson import Lesson
 from sciresdiff.training.loop import Run
-from sciresdiff.training.prior import TrainOptions
+from sciresdiff.training.options import TrainOptions
 
 SD = 0.7
 """Standard deviation of the linear teacher's data."""
@@ -96,22 +97,22 @@ def test_a_shot_lands_where_the_teacher_lands(name: str) -> None:
     path, mu = PATHS[name], torch.full((3, 1, 2, 2), 0.4, dtype=torch.float64)
     x_T = torch.randn(3, 1, 2, 2, dtype=torch.float64)
     teach = lambda x, t, realism: torch.tanh(x) + 0.1 * t  # noqa: E731
-    states = distil.landings(path, teach, x_T, mu)
+    states = teaching.landings(path, teach, x_T, mu)
     p = path.at(path.T)
     for r in range(path.T):
-        estimate = distil.shot(path, x_T, states[path.T - r], r, mu)
-        landed = distil.jump(p, path.at(r), x_T, estimate, mu)
+        estimate = teaching.shot(path, x_T, states[path.T - r], r, mu)
+        landed = teaching.jump(p, path.at(r), x_T, estimate, mu)
         assert torch.allclose(landed, states[path.T - r], rtol=0, atol=1e-12)  # rounding
-    first = distil.shot(path, x_T, states[1], path.T - 1, mu)
+    first = teaching.shot(path, x_T, states[1], path.T - 1, mu)
     assert torch.allclose(first, teach(x_T, path.T, 0), rtol=0, atol=1e-11)  # a difference of neighbours is small
-    assert torch.allclose(distil.shot(path, x_T, states[-1], 0, mu), states[-1], rtol=0, atol=1e-12)  # rounding
+    assert torch.allclose(teaching.shot(path, x_T, states[-1], 0, mu), states[-1], rtol=0, atol=1e-12)  # rounding
 
 
 @pytest.mark.parametrize("name", PATHS)
 def test_landings_of_the_linear_teacher_are_a_product(name: str) -> None:
     path = PATHS[name]
     one = torch.ones(1, 1, 1, 1, dtype=torch.float64)
-    states = distil.landings(path, lambda x, t, realism: gain(path, t) * x, one, 0 * one)
+    states = teaching.landings(path, lambda x, t, realism: gain(path, t) * x, one, 0 * one)
     for r in range(path.T + 1):
         assert float(states[path.T - r]) == pytest.approx(kept(path, path.T, r), abs=1e-14)  # rounding
 
@@ -122,11 +123,11 @@ def test_the_one_step_student_comes_to_the_end_of_the_teachers_way(name: str) ->
     there, back = (torch.ones((), dtype=torch.float64, requires_grad=True) for _ in range(2))
     school = lesson(path, lambda x, t, realism: there * x, lambda x: back * x)
     numbers = {"inverse": 1.0, "truth": 1.0}
-    taught([there, back], lambda g: sum(distil.one_step(school, g, numbers, mse).values()), 400, 0.05)
+    taught([there, back], lambda g: sum(teaching.one_step(school, g, numbers, mse).values()), 400, 0.05)
     exact = kept(path, path.T, 0)
     assert float(there.detach()) == pytest.approx(exact, rel=1e-3)  # Adam's last steps
     assert float(back.detach()) == pytest.approx(1 / exact, rel=1e-3)  # likewise
-    parts = distil.one_step(school, torch.Generator().manual_seed(1), numbers, mse)
+    parts = teaching.one_step(school, torch.Generator().manual_seed(1), numbers, mse)
     assert set(parts) == {"match", "inverse", "truth"}
     assert all(float(v.detach()) < 1e-5 for v in parts.values())  # a perfect student has nothing left to learn
 
@@ -140,7 +141,7 @@ def test_the_knob_goes_from_the_mean_to_the_draw() -> None:
 
     numbers = {"inverse": 0.0, "truth": 0.0, "knob": 0.8}
     school = lesson(path, guess, lambda x: x)
-    taught([table], lambda g: distil.one_step(school, g, numbers, mse)["match"], 800, 0.05)
+    taught([table], lambda g: teaching.one_step(school, g, numbers, mse)["match"], 800, 0.05)
     assert float(table[0].detach()) == pytest.approx(gain(path, T), abs=1e-3)  # Adam's last steps
     assert float(table[-1].detach()) == pytest.approx(kept(path, T, 0), abs=1e-3)  # likewise
     for step in range(T):  # realism step / (T - 1) is landing at r = T - 1 - step
@@ -159,15 +160,15 @@ def test_the_consistent_student_gives_one_image_along_the_way(name: str) -> None
     table = torch.ones(path.T + 1, dtype=torch.float64, requires_grad=True)
     school = lesson(path, lambda x, t, realism: table[t].view(-1, 1, 1, 1) * x, lambda x: x)
     distance = lambda e: charbonnier(e, width=1e-3)  # noqa: E731
-    taught([table], lambda g: distil.consistency(school, g, {"skip": 20}, distance)["match"], 1500, 0.03)
+    taught([table], lambda g: teaching.consistency(school, g, {"skip": 20}, distance)["match"], 1500, 0.03)
     for t in range(1, path.T + 1):
-        c_skip, c_out = distil.skip_out(torch.tensor(float(t)), path.T)
+        c_skip, c_out = teaching.skip_out(torch.tensor(float(t)), path.T)
         found = float(c_skip + c_out * table[t].detach())
         assert found == pytest.approx(kept(path, t, 0), abs=5e-3)  # the target moves while it is followed
 
 
 def test_skip_and_out_are_the_published_ones() -> None:
-    c_skip, c_out = distil.skip_out(torch.tensor([0.0, 1.0, 20.0]), 1000)
+    c_skip, c_out = teaching.skip_out(torch.tensor([0.0, 1.0, 20.0]), 1000)
     assert c_skip.tolist() == pytest.approx([1, 0.25 / 100.25, 0.25 / 40000.25], rel=1e-6)  # float32
     assert c_out.tolist() == pytest.approx([0, 10 / math.sqrt(100.25), 200 / math.sqrt(40000.25)], rel=1e-6)  # float32
 
@@ -175,11 +176,11 @@ def test_skip_and_out_are_the_published_ones() -> None:
 def test_a_state_without_noise_carries_none() -> None:
     path = SCHEDULES["bridge"](T=6)
     x, mu = torch.full((1, 1, 1, 1), 2.0), torch.full((1, 1, 1, 1), 2.0)
-    moved = distil.jump(path.at(6), path.at(3), x, 0 * x, mu)
+    moved = teaching.jump(path.at(6), path.at(3), x, 0 * x, mu)
     assert float(moved) == pytest.approx(2 * float(path.b[3]))
     both = torch.cat([x, x])
     p, q = (path.at(torch.tensor(t), both) for t in ((6, 3), (3, 1)))
-    assert bool(torch.isfinite(distil.jump(p, q, both, 0 * both, torch.cat([mu, mu]))).all())
+    assert bool(torch.isfinite(teaching.jump(p, q, both, 0 * both, torch.cat([mu, mu]))).all())
 
 
 def test_the_knob_is_one_more_number_of_the_level() -> None:

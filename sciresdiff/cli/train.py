@@ -104,11 +104,12 @@ def train_prior(
     The same command run again goes on where it stopped. A log of one JSON line per interval lies beside the model.
     """
     values = dict(locals())
+    from sciresdiff.training import options as settings
     from sciresdiff.training import prior as job
 
     job.backbone_of(backbone)
-    job.losses_of(recipe)
-    _train(values, job.TrainOptions, job.train)
+    settings.losses_of(recipe)
+    _train(values, settings.TrainOptions, job.train)
 
 
 def train_refiner(
@@ -147,7 +148,7 @@ def train_refiner(
         raise UsageError("--prior: a refiner needs the prior that it refines; give the file that train-prior wrote")
     from sciresdiff.diffusion import method as methods
     from sciresdiff.training import distil as teaching
-    from sciresdiff.training import prior as settings
+    from sciresdiff.training import options as settings
     from sciresdiff.training import refiner as job
 
     values.update(method=method or ("sinsr" if distil else "sciresdiff"), scale=_scale_of(distil, prior))
@@ -183,15 +184,20 @@ def _data(specs: list[str]) -> tuple[str, ...]:
 def _train(values: dict[str, Any], kind: type[Any], train: Callable[..., Any]) -> None:
     """Fill the options, train, and say where the model is."""
     from sciresdiff.training.prior import state_file
+    from sciresdiff.training.world import joined, world
 
+    here = world()
     options = o.pick(kind, values, data=_data(values["data"] or []))
-    voice = Voice(values["quiet"], values["verbose"], values["json"])
+    voice = Voice(values["quiet"] or not here.first, values["verbose"], values["json"] and here.first)
     if values["dry_run"]:
-        voice.record(options) if voice.json else print("\n".join(lines(options)))
+        if here.first:
+            voice.record(options) if voice.json else print("\n".join(lines(options)))
         return
-    goes_on = options.resume and state_file(Path(options.output)).exists()
-    check_model(Path(options.output), goes_on=goes_on, overwrite=values["overwrite"])
-    path = train(options, voice.say)
+    with joined(here):
+        if here.first:
+            goes_on = options.resume and state_file(Path(options.output)).exists()
+            check_model(Path(options.output), goes_on=goes_on, overwrite=values["overwrite"])
+        path = train(options, voice.say, here)
     if voice.json:
         voice.record({"model": path})
     voice.say(f"model: {path}")

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sciresdiff.diffusion.share import drawn
 from sciresdiff.training.data import Batch
 
 
@@ -28,8 +29,8 @@ def augmented(batch: Batch, numbers: Mapping[str, Any], generator: torch.Generat
     if not numbers:
         return batch, 1.0
     low, high = numbers["sigma"]
-    drawn = torch.rand(len(batch.truth), generator=generator, device=batch.truth.device)
-    level = low + (high - low) * drawn
+    size, device = len(batch.truth), batch.truth.device
+    level = low + (high - low) * drawn(lambda n: torch.rand(n, generator=generator, device=device), size, generator)
     more = (1 / level - 1).view(-1, 1, 1, 1)
     y = batch.data.y + more * batch.data.operator.apply(batch.truth) * batch.data.valid
     return replace(batch, data=replace(batch.data, y=y), truth=(1 + more) * batch.truth), level

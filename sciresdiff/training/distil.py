@@ -1,14 +1,14 @@
 """Teaching a refiner to need fewer steps: a student learns where a trained model's way ends, or that its states agree.
 
 The student begins as a copy of its teacher and lives on the teacher's path, in its units and with its hooks; the method
-file says how it is taught.  `one_step` and `consistency` are the mathematics, on functions alone.
+file says how it is taught; `lesson` has the mathematics.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path as File
 from typing import Any
 
@@ -20,173 +20,28 @@ from sciresdiff.diffusion import method as methods
 from sciresdiff.diffusion.losses import LOSSES, charbonnier
 from sciresdiff.diffusion.method import Method
 from sciresdiff.diffusion.method_check import check_together
-from sciresdiff.diffusion.path import Level, Path
 from sciresdiff.diffusion.prediction import PREDICTIONS
 from sciresdiff.diffusion.weight import DYNAMIC
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.hooks import hooked
-from sciresdiff.model import Model, device_of, load, save
+from sciresdiff.model import Model, load, save
 from sciresdiff.prior import finer
 from sciresdiff.refiner import Refiner, condition, knobbed, levels_of
 from sciresdiff.spaces import CODED, framed
 from sciresdiff.training.calibrate import calibrated_card
 from sciresdiff.training.data import Ahead, Batch, Pairs
+from sciresdiff.training.lesson import KINDS, Distance, Guess, Lesson
 from sciresdiff.training.loop import Say, State, fit, in_hardware, quick
-from sciresdiff.training.prior import TrainOptions, begun, provenance, real_images, recipe_of
+from sciresdiff.training.options import TrainOptions, recipe_of
+from sciresdiff.training.prior import begun, provenance, real_images
 from sciresdiff.training.refiner import anchored, card_of
 from sciresdiff.training.trust import trusted_card
+from sciresdiff.training.world import ALONE, World
 
 TEACHER_STEPS = 15
 """Most steps of the teacher's way to an image; a longer path is walked on so many of its indices."""
-INDICES = 1000
-"""Length of the path that the published numbers of LCM are meant for."""
 CUT = 20.0
 """Errors beyond so many scales weigh no more, as in the training of a refiner."""
-Guess = Callable[[Tensor, Any, Any], Tensor]
-"""(x_t, t, realism) -> estimate of x_0; t an index or (B,), realism a number or (B, 1, 1, 1) in 0..1."""
-Distance = Callable[[Tensor], Tensor]
-"""An error -> how much it counts, a map."""
-
-
-@dataclass(frozen=True, eq=False)
-class Lesson:
-    """What is taught on one batch; images are (B, C, Y, X) in the refiner's units."""
-
-    path: Path
-    teach: Guess
-    """The teacher; it takes no notice of realism."""
-    guess: Guess
-    """The student."""
-    aim: Guess
-    """A slow average of the student."""
-    back: Callable[[Tensor], Tensor]
-    """x_0 -> the x_T that leads to it: the student asked at index 0 (SinSR)."""
-    truth: Tensor
-    mu: Tensor
-    w: Tensor
-
-    def noise(self, generator: torch.Generator) -> Tensor:
-        """Unit noise of the images' shape."""
-        return torch.randn(self.truth.shape, generator=generator, device=self.truth.device, dtype=self.truth.dtype)
-
-
-def jump(p: Level, q: Level, x: Tensor, x_hat: Tensor, mu: Tensor) -> Tensor:
-    """The deterministic step (DDIM) from level p to q, x_r = a_r x^ + b_r mu + (s_r / s_t) (x_t - a_t x^ - b_t mu).
-
-    From a level without noise none is carried.
-    """
-    s, s_r = (torch.as_tensor(v, dtype=x.dtype, device=x.device) for v in (p.s, q.s))
-    c = torch.where(s > 0, s_r / s.clamp_min(1e-30), 0.0)
-    return q.a * x_hat + q.b * mu + c * (x - p.a * x_hat - p.b * mu)
-
-
-def landings(path: Path, teach: Guess, x_T: Tensor, mu: Tensor) -> list[Tensor]:
-    """Every state of the teacher's deterministic way, from x_T (first) to x_0 (last)."""
-    states = [x_T]
-    for t in range(path.T, 0, -1):
-        states.append(jump(path.at(t), path.at(t - 1), states[-1], teach(states[-1], t, 0.0), mu))
-    return states
-
-
-def shot(path: Path, x_T: Tensor, x_r: Tensor, r: int, mu: Tensor) -> Tensor:
-    """The estimate of x_0 that leads from x_T to x_r in one deterministic step.
-
-    X(r) = (x_r - b_r mu - c (x_T - b_T mu)) / (a_r - c a_T), c = s_r / s_T.  For r = T - 1 it is the teacher's first
-    estimate, a mean (fidelity); for r = 0 the end of the teacher's way, a draw (realism); between them the average
-    estimate of the way so far, which on a straight path is the one-step velocity of OFTSR (Zhu et al. 2024).
-    """
-    p, q = path.at(path.T), path.at(r)
-    c = q.s / p.s if p.s > 0 else 0.0
-    return (x_r - q.b * mu - c * (x_T - p.b * mu)) / (q.a - c * p.a)
-
-
-def one_step(
-    lesson: Lesson, generator: torch.Generator, numbers: Mapping[str, float], distance: Distance
-) -> dict[str, Tensor]:
-    """The three losses of SinSR (Wang et al. 2024, Eqs. 6 to 8), and the way between fidelity and realism.
-
-    ``match``: the student's estimate from x_T = (a_T + b_T) mu + s_T w eps against the teacher's end; ``inverse``: the
-    student, asked at index 0, finds x_T from that end; ``truth``: from the x_T that it finds for the truth it returns.
-
-    Parameters
-    ----------
-    numbers : the weights ``inverse`` and ``truth``, and ``knob``, the share of pairs that learn another realism than 1.
-
-    Returns
-    -------
-    Weighted means by name; their sum is the loss.
-    """
-    path, p = lesson.path, lesson.path.at(lesson.path.T)
-    x_T = (p.a + p.b) * lesson.mu + p.s * (lesson.w * lesson.noise(generator))
-    draw = torch.rand(len(x_T), generator=generator, device=x_T.device)
-    end = 1.0 if numbers.get("knob") else 0.0
-    with torch.no_grad():
-        states = landings(path, lesson.teach, x_T, lesson.mu)
-        target, realism = picked(path, states, numbers.get("knob", 0.0), draw, lesson.mu)
-    parts = {"match": distance(lesson.guess(x_T, path.T, realism) - target).mean()}
-    if numbers.get("inverse"):
-        parts["inverse"] = numbers["inverse"] * distance(lesson.back(states[-1]) - x_T).mean()
-    if numbers.get("truth"):
-        with torch.no_grad():
-            found = lesson.back(lesson.truth)
-        parts["truth"] = numbers["truth"] * distance(lesson.guess(found, path.T, end) - lesson.truth).mean()
-    return parts
-
-
-def picked(path: Path, states: list[Tensor], share: float, draw: Tensor, mu: Tensor) -> tuple[Tensor, Any]:
-    """The estimate that every pair is taught and its realism, (B, 1, 1, 1); without a knob the end, and 0.
-
-    Parameters
-    ----------
-    draw : (B,), uniform in 0..1; below ``share`` it picks any landing, else the end.
-    """
-    T = path.T
-    if not share:
-        return states[-1], 0.0
-    r = torch.where(draw < share, (draw / share * T).long().clamp(0, T - 1), 0)
-    shots = torch.stack([shot(path, states[0], states[T - k], k, mu) for k in range(T)])
-    realism = 1 - r / max(T - 1, 1)
-    return shots[r, torch.arange(len(r), device=r.device)], realism.view(-1, 1, 1, 1).to(states[0])
-
-
-def skip_out(t: Tensor, T: int, sd: float = 0.5) -> tuple[Tensor, Tensor]:
-    """LCM's c_skip = sd^2 / ((10 n)^2 + sd^2) and c_out = 10 n / sqrt((10 n)^2 + sd^2), n the index out of 1000."""
-    n = 10 * t * (INDICES / T)
-    return sd**2 / (n**2 + sd**2), n / (n**2 + sd**2).sqrt()
-
-
-def consistency(
-    lesson: Lesson, generator: torch.Generator, numbers: Mapping[str, float], distance: Distance
-) -> dict[str, Tensor]:
-    """Consistency distillation (Song et al. 2023; LCM, Luo et al. 2023).
-
-    A state x_t of the truth, and the state x_r to which one deterministic step of the teacher leads from it, have to
-    give the same image: the student's from x_t, its slow average's from x_r; at index 0 x_r is the image.  Images are
-    c_skip x + c_out x^ (`skip_out`).
-
-    Parameters
-    ----------
-    numbers : ``skip``, indices out of 1000 between t and r; at least one of the path's own.
-    """
-    path, size = lesson.path, len(lesson.truth)
-    t = torch.randint(1, path.T + 1, (size,), generator=generator, device=lesson.truth.device)
-    r = (t - max(1, round(numbers["skip"] * path.T / INDICES))).clamp_min(0)
-    p, q = path.at(t, lesson.truth), path.at(r, lesson.truth)
-    x = p.a * lesson.truth + p.b * lesson.mu + p.s * (lesson.w * lesson.noise(generator))
-    with torch.no_grad():
-        y = jump(p, q, x, lesson.teach(x, t, 0.0), lesson.mu)
-        there = torch.where(r.view(-1, 1, 1, 1) > 0, image(lesson.aim, y, r.clamp_min(1), path.T), y)
-    return {"match": distance(image(lesson.guess, x, t, path.T) - there).mean()}
-
-
-def image(guess: Guess, x: Tensor, t: Tensor, T: int) -> Tensor:
-    """c_skip x + c_out x^."""
-    c_skip, c_out = skip_out(t.view(-1, 1, 1, 1).to(x), T)
-    return c_skip * x + c_out * guess(x, t, 0.0)
-
-
-KINDS = {"one-step": one_step, "consistency": consistency}
-"""How a student is taught, by the ``kind`` of [distil]."""
 
 
 def student_of(asked: Method, teacher: Method) -> Method:
@@ -304,11 +159,15 @@ def called(options: TrainOptions) -> tuple[Model, Method]:
     return teacher, student_of(methods.load(options.method), teacher.method)
 
 
-def train(options: TrainOptions, say: Say) -> File:
+def train(options: TrainOptions, say: Say, world: World = ALONE) -> File:
     """Teach a student by the model ``options.distil``, or go on where the same command left off.
 
     The student has the teacher's prior and network; the target of consistency is the average of the weights that the
     loop keeps (`loop.follow`), so that a resumed run goes through the same numbers.
+
+    Parameters
+    ----------
+    world : the processes that share the work, connected; the first of them calibrates alone, after the others ended.
 
     Returns
     -------
@@ -318,7 +177,7 @@ def train(options: TrainOptions, say: Say) -> File:
     ------
     UsageError, InputError : as in `called`.
     """
-    device = device_of(options.device)
+    device = world.device(options.device)
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
@@ -328,7 +187,7 @@ def train(options: TrainOptions, say: Say) -> File:
     options = replace(options, kind=str(teacher.card["kind"]), scale=teacher.scale)
     recipe, loop = recipe_of(options)
     output = File(options.output)
-    run = begun(deepcopy(teacher.refiner).train().requires_grad_(True), options, loop, device)
+    run = begun(deepcopy(teacher.refiner).train().requires_grad_(True), options, loop, device, world)
     pairs = Pairs(recipe, options.seed + 1, real_images(options.data, recipe.patch * recipe.scale))
     bf16 = loop.bf16 and in_hardware(device)
 
@@ -347,8 +206,9 @@ def train(options: TrainOptions, say: Say) -> File:
     ways = f"{method.distil}, {method.name}, taught by {teacher.card.get('name')} ({teacher.method.name})"
     say(f"student of {sum(p.numel() for p in run.module.parameters()) / 1e6:.2f} M parameters: {ways}")
     validate = validation(Pairs(recipe, options.seed + 7_919), teacher, method)
-    fit(run, Ahead(lambda n: pairs.batch(n, loop.batch, device)), lesson_loss, validate, snapshot, say)
-    if not options.calibrate:
+    ahead = Ahead(lambda n: pairs.batch(n + run.share[0], run.share[1], device))
+    fit(run, ahead, lesson_loss, validate, snapshot, say)
+    if not (options.calibrate and world.first):
         return output
     say("calibrating ERR and TRUST on simulated frames")
     model = calibrated_card(load(str(output)).to(device), recipe, options.seed + 15_859)

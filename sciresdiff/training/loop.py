@@ -6,18 +6,23 @@ run that is stopped and started again goes through the same numbers as one that 
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from sciresdiff.diffusion.share import share
+from sciresdiff.training import stopping
+from sciresdiff.training.world import ALONE, World
 
 MEASURED = 24
 """Batches after which the speed is known well enough to plan a budget in minutes."""
@@ -96,51 +101,71 @@ def in_hardware(device: torch.device) -> bool:
 
 
 class Run:
-    """One training run and its state file."""
+    """One training run and its state file, which the first process of its world reads and writes."""
 
-    def __init__(self, module: nn.Module, state_file: Path, options: LoopOptions, device: torch.device) -> None:
+    def __init__(
+        self, module: nn.Module, state_file: Path, options: LoopOptions, device: torch.device, world: World = ALONE
+    ) -> None:
         """``module`` is trained in place; ``state_file`` is read if it exists."""
         self.module, self.file, self.options, self.device = module.to(device), state_file, options, device
+        self.world, self.share = world, world.share(options.batch)
         self.average = deepcopy(self.module).requires_grad_(False)
         self.optimizer = torch.optim.Adam(self.module.parameters(), lr=options.rate, betas=(0.9, 0.98))
         self.state = State()
-        if state_file.exists():
-            self.load()
+        there = world.first and state_file.exists()
+        fresh = world.first and not there and not world.alone
+        if begun := world.told(state_file.read_bytes() if there else self.packed() if fresh else b""):
+            self.load(begun)
 
-    def load(self) -> None:
-        """Take up the run where the state file left it."""
-        kept = torch.load(self.file, map_location=self.device, weights_only=True)
+    def load(self, packed: bytes) -> None:
+        """Take up a run where it was packed."""
+        kept = torch.load(io.BytesIO(packed), map_location=self.device, weights_only=True)
         self.module.load_state_dict(kept["module"])
         self.average.load_state_dict(kept["average"])
         self.optimizer.load_state_dict(kept["optimizer"])
         self.state = State(**kept["state"])
 
-    def save(self) -> None:
-        """Write the state file, whole or not at all."""
+    def packed(self) -> bytes:
+        """All that a resumed run needs."""
         kept = {
             "module": self.module.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "state": asdict(self.state),
         }
+        buffer = io.BytesIO()
+        torch.save(kept, buffer)
+        return buffer.getvalue()
+
+    def save(self) -> None:
+        """Write the state file, whole or not at all."""
         beside = self.file.with_suffix(".part")
-        torch.save(kept, beside)
+        beside.write_bytes(self.packed())
         os.replace(beside, self.file)
 
     def step(self, batch: Any, loss: Loss) -> dict[str, float]:
-        """One optimizer step on one batch."""
-        generator = torch.Generator(self.device).manual_seed(self.options.seed * 1_000_003 + self.state.seen)
+        """One optimizer step on one batch, of which this process has its share.
+
+        Returns
+        -------
+        Figures of the whole batch.
+        """
+        seed = self.options.seed * 1_000_003 + self.state.seen
+        generator = share(seed, self.share[0], self.options.batch, self.device)
         for group in self.optimizer.param_groups:
             group["lr"] = rate_at(self.state.seen, self.state.planned, self.options)
         self.optimizer.zero_grad(set_to_none=True)
         value, parts = loss(self.module, batch, generator)
-        value.backward()  # type: ignore[no-untyped-call]
+        weight = self.share[1] / self.options.batch
+        (value * weight).backward()  # type: ignore[no-untyped-call]
+        figures = self.world.mean({"loss": float(value.detach()), **parts}, weight)
+        self.world.add(p.grad for p in self.module.parameters() if p.grad is not None)
         norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.options.clip)
         if bool(torch.isfinite(norm)):  # a batch that overflows is skipped, not learned
             self.optimizer.step()
         self.state.seen += self.options.batch
         follow(self.average, self.module, self.state.seen, self.options)
-        return {"loss": float(value.detach()), "norm": float(norm), **parts}
+        return {**figures, "norm": float(norm)}
 
     def plan(self) -> int:
         """How many samples the budget buys, fixed once so that a resumed run has the same schedule; 0: unknown yet."""
@@ -150,7 +175,8 @@ class Run:
             return 0
         total = (self.options.minutes or 20.0) * 60
         seconds_per_sample = self.state.seconds / self.state.seen
-        return max(self.options.batch, int(total / seconds_per_sample) // self.options.batch * self.options.batch)
+        planned = max(self.options.batch, int(total / seconds_per_sample) // self.options.batch * self.options.batch)
+        return int(self.world.told(str(planned).encode()))  # clocks differ
 
 
 def fit(
@@ -172,6 +198,9 @@ def fit(
     snapshot : (averaged module, state) -> None; writes the usable model.
     say : takes one line for a person; a JSON line goes to the log beside the state file.
 
+    Of several processes only the first one validates, writes and speaks. SIGTERM or SIGINT to any of them ends all
+    after the step in hand, with the state saved.
+
     Returns
     -------
     The final state.
@@ -181,28 +210,47 @@ def fit(
     parts: dict[str, float] = {}
 
     def report() -> None:
-        figures = {**parts, **validate(run.average)}
-        record = {"samples": state.seen, "planned": state.planned, "minutes": state.seconds / 60, **figures}
-        with open(run.file.with_suffix(".jsonl"), "a") as log:
-            log.write(json.dumps({k: round(v, 6) for k, v in record.items()}) + "\n")
-        words = "  ".join(f"{k} {v:.4g}" for k, v in figures.items())
-        say(f"{state.seen}/{state.planned or '?'} samples  {state.seconds / 60:.1f} min  {words}")
-        run.save()
-        snapshot(run.average, state)
+        nonlocal last
+        if run.world.first:
+            told(run, {**parts, **validate(run.average)}, say)
+            run.save()
+            snapshot(run.average, state)
+        last = time.monotonic()
 
     state.planned = run.plan()
-    while not state.planned or state.seen < state.planned:
-        start = time.monotonic()
-        batch = batches(state.seen, options.batch)
-        parts = run.step(batch, loss)
-        if np.isfinite(parts["loss"]):
-            state.running += (parts["loss"] - state.running) * max(0.02, options.batch / state.seen)
-        parts["loss"] = state.running
-        now = time.monotonic()
-        state.seconds += now - start
-        state.planned = run.plan()
-        if now - last > options.interval:
+    with stopping.noted() as came:
+        while not state.planned or state.seen < state.planned:
+            start = time.monotonic()
+            batch = batches(state.seen, options.batch)
+            parts = run.step(batch, loss)
+            if np.isfinite(parts["loss"]):
+                state.running += (parts["loss"] - state.running) * max(0.02, options.batch / state.seen)
+            parts["loss"] = state.running
+            state.seconds += time.monotonic() - start
+            state.planned = run.plan()
+            if signal := run.world.most(came()):
+                break
+            if time.monotonic() - last > options.interval:
+                report()
+        else:
             report()
-            last = time.monotonic()
-    report()
-    return state
+            return state
+    stopped(run, signal, say)
+
+
+def told(run: Run, figures: Mapping[str, float], say: Say) -> None:
+    """Say and log how far a run is."""
+    state = run.state
+    record = {"samples": state.seen, "planned": state.planned, "minutes": state.seconds / 60, **figures}
+    with open(run.file.with_suffix(".jsonl"), "a") as log:
+        log.write(json.dumps({k: round(v, 6) for k, v in record.items()}) + "\n")
+    words = "  ".join(f"{k} {v:.4g}" for k, v in figures.items())
+    say(f"{state.seen}/{state.planned or '?'} samples  {state.seconds / 60:.1f} min  {words}")
+
+
+def stopped(run: Run, signal: int, say: Say) -> NoReturn:
+    """Save a run that is to end before its time, and end it as the signal would have."""
+    if run.world.first:
+        run.save()
+        say(f"stopped after {run.state.seen} samples; the same command goes on from there")
+    stopping.end(signal)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,49 +12,15 @@ from torch import Tensor, nn
 from sciresdiff.diffusion.losses import LOSSES, Context
 from sciresdiff.diffusion.method_file import nearest
 from sciresdiff.errors import UsageError
-from sciresdiff.model import PRESETS, Model, device_of, save
+from sciresdiff.model import PRESETS, Model, save
 from sciresdiff.nets import BACKBONES
 from sciresdiff.physics.consistency import Data, richardson_lucy
 from sciresdiff.prior import Estimate, Prior, PriorConfig, contrast, finer, pedestal
 from sciresdiff.training.data import Ahead, Batch, DataRecipe, Pairs
 from sciresdiff.training.folders import UserData
 from sciresdiff.training.loop import LoopOptions, Run, Say, State, fit, in_hardware, quick
-
-TERMS = {"huber": 1.0, "scale": 0.1, "flux": 0.02}
-"""What a prior is trained with unless a recipe names other losses: losses of a stage's image by their weights, and
-``scale``, the likelihood of its predicted scale, which is part of every combination."""
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """What the two training commands take."""
-
-    output: str
-    data: tuple[str, ...] = ()
-    """Real frames or HDF5 sets that join the simulated scenes."""
-    scale: int = 4
-    kind: str | None = None
-    """``astro`` or ``micro``; the recipe's by default."""
-    backbone: str | None = None
-    """A name of BACKBONES; by default the method's own, else resnet."""
-    stages: int | None = None
-    recipe: str | None = None
-    """TOML file with the tables [data], [loop] (keys are fields of DataRecipe and LoopOptions) and [loss] (names of
-    LOSSES or ``scale``, and their weights)."""
-    minutes: float | None = None
-    images: int | None = None
-    preset: str = "base"
-    resume: bool = True
-    seed: int = 0
-    device: str = "auto"
-    threads: int | None = None
-    prior: str | None = None
-    """The prior that a refiner is trained for."""
-    distil: str | None = None
-    """The model that a refiner is taught by; it brings its own prior."""
-    method: str = "sciresdiff"
-    calibrate: bool = True
-    """Whether a refiner's training ends with the calibration of ERR and TRUST on simulated frames."""
+from sciresdiff.training.options import TERMS, TrainOptions, losses_of, recipe_of
+from sciresdiff.training.world import ALONE, World
 
 
 def fine_scale(estimate: Tensor, data: Data) -> Tensor:
@@ -159,80 +123,6 @@ class Validation:
         }
 
 
-def tables_of(recipe: str | None) -> dict[str, Any]:
-    """The tables of a recipe file; none without one.
-
-    Raises
-    ------
-    UsageError : a file that cannot be read.
-    """
-    if not recipe:
-        return {}
-    try:
-        return tomllib.loads(Path(recipe).read_text())
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"--recipe: {recipe} cannot be read ({error})") from None
-
-
-def recipe_of(options: TrainOptions) -> tuple[DataRecipe, LoopOptions]:
-    """The data recipe and the loop's options: defaults, then the TOML file, then the command's options.
-
-    Raises
-    ------
-    UsageError : a file that cannot be read, or an unknown key.
-    """
-    tables = tables_of(options.recipe)
-    data = DataRecipe(**table_of(tables, "data", DataRecipe))
-    loop = LoopOptions(**table_of(tables, "loop", LoopOptions))
-    data = replace(data, kind=options.kind or data.kind, scale=options.scale)
-    loop = replace(loop, seed=options.seed)
-    if options.minutes or options.images:
-        loop = replace(loop, minutes=options.minutes, images=options.images)
-    return data, loop
-
-
-def losses_of(recipe: str | None) -> dict[str, float]:
-    """The losses that a recipe asks for and their weights, `TERMS` where it names none; the scale's goes with them.
-
-    Raises
-    ------
-    UsageError : a file that cannot be read, an unknown loss, a weight below zero, or nothing that looks at pixels.
-    """
-    given = tables_of(recipe).get("loss")
-    if given is None:
-        return dict(TERMS)
-    given = {given: 1.0} if isinstance(given, str) else given
-    allowed = [*LOSSES, "scale"]
-    if not isinstance(given, Mapping):
-        raise UsageError(f"--recipe: loss = {given!r}; allowed is a name or a table, as loss = {{huber = 1.0}}")
-    for name, weight in given.items():
-        if name not in allowed:
-            some = f"{', '.join(allowed)}{nearest(name, allowed)}"
-            raise UsageError(f"--recipe: [loss] has no loss {name!r}; allowed are {some}")
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
-            raise UsageError(f"--recipe: [loss] {name} = {weight!r}; allowed is a finite weight of 0 or more")
-    if not any(weight > 0 for name, weight in given.items() if name not in ("scale", "flux")):
-        raise UsageError("--recipe: [loss] says nothing of single pixels; add for instance huber = 1.0")
-    weights = {name: float(weight) for name, weight in given.items()}
-    first = next(iter(weights))
-    return {first: weights[first], "scale": TERMS["scale"], **weights}
-
-
-def table_of(tables: dict[str, Any], name: str, cls: type[DataRecipe | LoopOptions]) -> dict[str, Any]:
-    """A table of a recipe as arguments of its class.
-
-    Raises
-    ------
-    UsageError : a key that the class does not have.
-    """
-    known = {f.name for f in fields(cls)}
-    given = {k: tuple(v) if isinstance(v, list) else v for k, v in tables.get(name, {}).items()}
-    if unknown := sorted(set(given) - known):
-        some = f"{', '.join(sorted(known))}{nearest(unknown[0], known)}"
-        raise UsageError(f"--recipe: [{name}] has no key {unknown[0]!r}; allowed are {some}")
-    return given
-
-
 def real_images(paths: Sequence[str], side: int) -> UserData:
     """The user's data, of which every image has to hold a patch of ``side`` fine px; read when pairs are made."""
     return UserData(tuple(paths), side)
@@ -257,13 +147,16 @@ def state_file(output: Path) -> Path:
     return output.with_suffix(".state")
 
 
-def begun(module: nn.Module, options: TrainOptions, loop: LoopOptions, device: torch.device) -> Run:
+def begun(
+    module: nn.Module, options: TrainOptions, loop: LoopOptions, device: torch.device, world: World = ALONE
+) -> Run:
     """A run with its state file, taken up where it was left unless ``resume`` is off."""
     state = state_file(Path(options.output))
-    state.parent.mkdir(parents=True, exist_ok=True)
-    if not options.resume:
-        state.unlink(missing_ok=True)
-    return Run(module, state, loop, device)
+    if world.first:
+        state.parent.mkdir(parents=True, exist_ok=True)
+        if not options.resume:
+            state.unlink(missing_ok=True)
+    return Run(module, state, loop, device, world)
 
 
 def provenance(data: DataRecipe, options: TrainOptions, state: State) -> dict[str, Any]:
@@ -278,14 +171,18 @@ def provenance(data: DataRecipe, options: TrainOptions, state: State) -> dict[st
     }
 
 
-def train(options: TrainOptions, say: Say) -> Path:
+def train(options: TrainOptions, say: Say, world: World = ALONE) -> Path:
     """Train a prior, or go on where the same command left off.
+
+    Parameters
+    ----------
+    world : the processes that share the work; they are connected (`sciresdiff.training.world.joined`).
 
     Returns
     -------
     The path of the model, which is usable from the first report on.
     """
-    device = device_of(options.device)
+    device = world.device(options.device)
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
@@ -294,9 +191,9 @@ def train(options: TrainOptions, say: Say) -> Path:
     prior = Prior(PriorConfig(options.scale, backbone_of(options.backbone), **sizes))
     prior.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     output = Path(options.output)
-    run = begun(prior, options, loop, device)
+    run = begun(prior, options, loop, device, world)
     pairs = Pairs(recipe, options.seed, real_images(options.data, recipe.patch * recipe.scale))
-    ahead = Ahead(lambda n: pairs.batch(n, loop.batch, device))
+    ahead = Ahead(lambda n: pairs.batch(n + run.share[0], run.share[1], device))
     bf16 = loop.bf16 and in_hardware(device)
 
     def snapshot(average: nn.Module, state: State) -> None:

@@ -15,10 +15,11 @@ from sciresdiff.coded import Coded, Latent, made
 from sciresdiff.diffusion import method as methods
 from sciresdiff.diffusion.method import Method, train_pair
 from sciresdiff.diffusion.prediction import LOSSES
+from sciresdiff.diffusion.share import drawn
 from sciresdiff.diffusion.weight import DYNAMIC
 from sciresdiff.errors import UsageError
 from sciresdiff.hooks import hooked
-from sciresdiff.model import Model, device_of, load, of_prior, save
+from sciresdiff.model import Model, load, of_prior, save
 from sciresdiff.prior import Estimate, Prior, finer
 from sciresdiff.refiner import Refiner, RefinerConfig, condition
 from sciresdiff.restore import FINAL_ITERATIONS, PRIOR_ITERATIONS
@@ -28,9 +29,11 @@ from sciresdiff.training.augment import augmented
 from sciresdiff.training.calibrate import calibrated_card
 from sciresdiff.training.data import Ahead, Batch, DataRecipe, Pairs
 from sciresdiff.training.loop import LoopOptions, Say, State, fit, in_hardware, quick
-from sciresdiff.training.prior import TrainOptions, begun, provenance, real_images, recipe_of, state_file
+from sciresdiff.training.options import TrainOptions, recipe_of
+from sciresdiff.training.prior import begun, provenance, real_images, state_file
 from sciresdiff.training.published import base_model
 from sciresdiff.training.trust import trusted_card
+from sciresdiff.training.world import ALONE, World
 
 WIDTHS = {"tiny": {"width": 16, "depth": 1}, "small": {"width": 32, "depth": 3}, "base": {"width": 48, "depth": 4}}
 
@@ -66,8 +69,8 @@ def loss(
         value = refiner.loss(method, around, known, truth, valid, generator, quick(bf16))
         return value, {"left": float(truth.square().mean())}
     size, device = batch.truth.shape[0], batch.truth.device
-    t = torch.randint(1, path.T + 1, (size,), generator=generator, device=device)
-    eps = torch.randn(truth.shape, generator=generator, device=device)
+    t = drawn(lambda n: torch.randint(1, path.T + 1, (n,), generator=generator, device=device), size, generator)
+    eps = drawn(lambda n: torch.randn((n, *truth.shape[1:]), generator=generator, device=device), size, generator)
     w = weighed(method, around, refiner.alpha, image=False)
     x, target, weight = train_pair(method, truth, around.mu, w, t, eps)
     p = path.at(t, truth)
@@ -118,8 +121,12 @@ def card_of(card: Mapping[str, Any], name: str, told: Mapping[str, Any]) -> dict
     return {**kept, "name": name, "trained": {**kept.get("trained", {}), "refiner": dict(told)}}
 
 
-def train(options: TrainOptions, say: Say) -> Path:
+def train(options: TrainOptions, say: Say, world: World = ALONE) -> Path:
     """Train a refiner for a prior, or go on where the same command left off.
+
+    Parameters
+    ----------
+    world : the processes that share the work, connected; the first of them calibrates alone, after the others ended.
 
     Returns
     -------
@@ -131,7 +138,7 @@ def train(options: TrainOptions, say: Say) -> Path:
     """
     if options.prior is None:
         raise UsageError("--prior: a refiner needs the prior that it refines; give the file that train-prior wrote")
-    device = device_of(options.device)
+    device = world.device(options.device)
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
@@ -145,7 +152,7 @@ def train(options: TrainOptions, say: Say) -> Path:
     if isinstance(refiner, Latent) and not (options.resume and state_file(Path(options.output)).exists()):
         codec_first(refiner.to(device), base.prior, method, recipe, loop, options.seed + 2, say)
     output = Path(options.output)
-    run = begun(refiner, options, loop, device)
+    run = begun(refiner, options, loop, device, world)
     pairs = Pairs(recipe, options.seed + 1, real_images(options.data, recipe.patch * recipe.scale))
     bf16 = loop.bf16 and in_hardware(device)
 
@@ -161,13 +168,13 @@ def train(options: TrainOptions, say: Say) -> Path:
     say(f"refiner of {sum(p.numel() for p in refiner.parameters()) / 1e6:.2f} M parameters, method {options.method}")
     fit(
         run,
-        Ahead(lambda n: pairs.batch(n, loop.batch, device)),
+        Ahead(lambda n: pairs.batch(n + run.share[0], run.share[1], device)),
         refiner_loss,
         validation(Pairs(recipe, options.seed + 7_919), base.prior, method),
         snapshot,
         say,
     )
-    if not options.calibrate:
+    if not (options.calibrate and world.first):
         return output
     say("calibrating ERR and TRUST on simulated frames")
     model = calibrated_card(load(str(output)).to(device), recipe, options.seed + 15_859)
