@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -76,25 +77,73 @@ def write_whole(writers: Mapping[Path, Callable[[Path], object]], *, overwrite: 
     ResourceError
         The disk is full.
     """
-    for path in writers:
+    with in_parts(list(writers), overwrite=overwrite) as (names, appear):
+        for path, write in writers.items():
+            write(names[path])
+        return appear()
+
+
+@contextmanager
+def in_parts(
+    paths: Sequence[Path], *, overwrite: bool = False, part: Path | None = None
+) -> Iterator[tuple[dict[Path, Path], Callable[[], list[str]]]]:
+    """Files that belong together and appear at once; the first is the one the others belong to, and appears last.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Final names.
+    overwrite : bool
+        Whether files that exist may be replaced.
+    part : Path, optional
+        Where the first one is written, the others at ``{part}.{number}``; they stay there if the work stops. Without
+        it they lie beside their final places, and vanish.
+
+    Yields
+    ------
+    names, appear
+        Final path -> where to write it; and a function that gives all of them their names and returns the final
+        paths. Leaving without having called it leaves only what ``part`` keeps.
+
+    Raises
+    ------
+    UsageError, ResourceError
+        As `write_whole`, also for any OSError inside the block.
+    """
+    names = _names(paths, part)
+    for path in paths:
         if path.is_dir():
             raise UsageError(f"{path}: a folder is there; give another name")
         if path.exists() and not overwrite:
             raise UsageError(f"{path}: exists; give --overwrite to replace it, or another name")
-    names = {path: path.with_name(f".{os.getpid()}.part.{path.name}") for path in writers}
     made: list[Path] = []
+
+    def appear() -> list[str]:
+        for path in reversed(paths):
+            os.replace(names[path], path)
+        made.clear()
+        return [str(path) for path in paths]
+
     try:
-        for path, write in writers.items():
-            made += _folders(path.parent)
-            write(names[path])
-        for path, temporary in names.items():
-            os.replace(temporary, path)
-    except BaseException as error:
-        _tidy([*names.values(), *reversed(made)])
-        if isinstance(error, OSError) and not isinstance(error, SciresdiffError):
-            raise _explained(next(iter(writers)), error) from error
-        raise
-    return [str(path) for path in writers]
+        for folder in {path.parent: None for path in (*paths, *names.values())}:
+            made += _folders(folder)
+        yield names, appear
+    except OSError as error:
+        raise _explained(paths[0], error) from error
+    finally:
+        if part is None:
+            _tidy([*names.values(), *reversed(made)])
+
+
+def _names(paths: Sequence[Path], part: Path | None) -> dict[Path, Path]:
+    """Where each file is written; those of a run that was stopped while it renamed them are taken back."""
+    if part is None:
+        return {path: path.with_name(f".{os.getpid()}.part.{path.name}") for path in paths}
+    names = {path: part.with_name(f"{part.name}.{i}") if i else part for i, path in enumerate(paths)}
+    for path, unfinished in names.items():
+        if part.exists() and path.exists() and not unfinished.exists():
+            os.replace(path, unfinished)
+    return names
 
 
 def _folders(folder: Path) -> list[Path]:

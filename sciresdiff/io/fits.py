@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,11 @@ from sciresdiff.frame import Frame, PixelSize, Quantity
 from sciresdiff.io import wcs
 from sciresdiff.io.facts import facts_of, quantity_of, unit_of
 from sciresdiff.io.files import split_spec
-from sciresdiff.io.fits_open import Source, choose, is_image, opened, pixels_of, role_of
-from sciresdiff.io.fits_planes import with_planes
-from sciresdiff.io.planes import OUR_PLANES, in_single
+from sciresdiff.io.fits_carry import Carried, rest_of
+from sciresdiff.io.fits_layer import Layer, layer
+from sciresdiff.io.fits_open import Chosen, choose, opened, quiet
+from sciresdiff.io.fits_planes import Parts, framed, with_planes
+from sciresdiff.io.source import Source, empty
 
 Array = NDArray[Any]
 
@@ -28,14 +32,27 @@ class FitsHeader:
 
     primary: fits.Header
     image: fits.Header
-    rest: tuple[Any, ...] = ()
+    rest: tuple[Carried, ...] = ()
     version: int = 1
     plain: bool = False
     checksum: bool = False
     quantity: str | None = None
 
 
-def read(
+def read(path: str | Path, **options: Any) -> Frame:
+    """Read one FITS image with all that belongs to it; ``sciresdiff.io.read`` describes the options.
+
+    Raises
+    ------
+    InputError
+        Missing, truncated or foreign file, no image in it, an extension that it has not, NaN only, wrong axes.
+    """
+    with source(path, **options) as opened_source:
+        return opened_source.whole()
+
+
+@contextmanager
+def source(
     path: str | Path,
     *,
     ext: str | None = None,
@@ -44,32 +61,37 @@ def read(
     axes: str | None = None,
     quantity: Quantity | None = None,
     pixel_size: float | PixelSize | None = None,
-) -> Frame:
-    """Read one FITS image with all that belongs to it; ``sciresdiff.io.read`` describes the parameters.
+) -> Iterator[Source]:
+    """One FITS image, to be read window by window; what depends on its values is measured on `planes.patches`.
 
     Raises
     ------
     InputError
-        Missing, truncated or foreign file, no image in it, an extension that it has not, NaN only, wrong axes.
+        As ``read``, but for NaN only, which is known when all is read; and damaged tiles when they are read.
     """
     file, inside = split_spec(path)
-    with opened(file) as hdus:
-        index, said = choose(file, hdus, ext or inside)
-        source = Source(file, hdus, index)
-        data = pixels_of(source)
-        letters = _axes(file, data.shape, axes)
-        frame = _frame(source, data, letters, pixel_size)
-        frame = frame.say(*said)
-        frame, used = with_planes(frame, source, variance, mask)
-        return _finished(frame, source, used, quantity)
+    with ExitStack() as stack:
+        here = stack.enter_context(opened(file))
+        with quiet():
+            index, said = choose(file, here.hdus, ext or inside)
+            chosen = Chosen(here, index)
+            frame = _hollow(chosen, layer(here, index), axes, pixel_size).say(*said)
+            frame, parts, used = with_planes(frame, chosen, variance, mask, stack)
+            frame = _finished(_shaped(frame, parts), chosen, used, quantity)
+
+        def cut(plane: int, y0: int, y1: int, x0: int, x1: int) -> Frame:
+            return framed(frame, parts, (plane, y0, y1, x0, x1))
+
+        yield Source(frame, cut, str(file))
 
 
 def read_image(path: str | Path) -> NDArray[np.float64]:
     """One image, or stack of planes, as it is: no planes, no facts."""
     file, inside = split_spec(path)
-    with opened(file) as hdus:
-        index, _ = choose(file, hdus, inside)
-        return pixels_of(Source(file, hdus, index)).astype(np.float64)
+    with opened(file) as here:
+        with quiet():
+            index, _ = choose(file, here.hdus, inside)
+        return layer(here, index).whole().astype(np.float64)
 
 
 def _axes(path: Path, shape: tuple[int, ...], axes: str | None) -> str:
@@ -79,25 +101,36 @@ def _axes(path: Path, shape: tuple[int, ...], axes: str | None) -> str:
     return letters
 
 
-def _frame(source: Source, data: Array, axes: str, size: float | PixelSize | None) -> Frame:
-    planes, bad = in_single(source.path, data.reshape(-1, *data.shape[-2:]))
-    headers = source.headers
+def _hollow(chosen: Chosen, image: Layer, axes: str | None, size: float | PixelSize | None) -> Frame:
+    """The frame without values and planes."""
+    headers = chosen.headers
     if not isinstance(size, PixelSize | None):
         size = PixelSize(float(size), float(size), "arcsec")
     size = size or next((found for h in headers if (found := wcs.pixel_size(h))), None)
     unit = unit_of(headers)
     facts, said = facts_of(headers, unit, size)
+    stack = (image.planes, *image.shape[-2:])
     return Frame(
-        pixels=planes,
-        mask=bad,
+        pixels=empty(stack, np.float32),
+        mask=empty(stack, bool),
         kind="astro",
         unit=unit,
         pixel_size=size,
         facts={**facts, **_our_facts(headers)},
-        axes=axes,
-        shape=data.shape,
-        dtype=data.dtype,
+        axes=_axes(chosen.path, image.shape, axes),
+        shape=image.shape,
+        dtype=image.dtype,
         said=tuple(said),
+    )
+
+
+def _shaped(frame: Frame, parts: Parts) -> Frame:
+    """With arrays without values for the planes that there are."""
+    shape, bits = frame.pixels.shape, parts.flags is not None and parts.flags.bits
+    return frame.with_(
+        variance=empty(shape, np.float64) if parts.noise else None,
+        saturated=empty(shape, bool) if bits or parts.level is not None else None,
+        dq=empty(shape, np.int32) if bits else None,
     )
 
 
@@ -107,37 +140,21 @@ def _our_facts(headers: tuple[fits.Header, ...]) -> dict[str, float]:
     return {name: x for name, x in found.items() if x is not None}
 
 
-def _finished(frame: Frame, source: Source, used: set[int], quantity: Quantity | None) -> Frame:
+def _finished(frame: Frame, chosen: Chosen, used: set[int], quantity: Quantity | None) -> Frame:
     stated = quantity_of(frame.unit)
     if quantity is None and stated is None:
         what = f"BUNIT {frame.unit!r} does not" if frame.unit else "there is no BUNIT to"
         frame = frame.say(f"quantity: {what} say whether blocks of pixels add up or average")
     final = quantity or stated
-    others = [h for i, h in enumerate(source.hdus) if i not in used and (i > 0 or is_image(h))]
-    rest = [hdu for h in others if (hdu := _carried(h)) is not None]
-    plain = source.index == 0
     header = FitsHeader(
-        primary=wcs.sanitised(source.hdus[0].header),
-        image=wcs.sanitised(source.image.header),
-        rest=tuple(rest),
-        version=int(source.image.ver),
-        plain=plain,
-        checksum="CHECKSUM" in source.image.header,
+        primary=wcs.sanitised(chosen.hdus[0].header),
+        image=wcs.sanitised(chosen.image.header),
+        rest=rest_of(chosen, used),
+        version=int(chosen.image.ver),
+        plain=chosen.index == 0,
+        checksum="CHECKSUM" in chosen.image.header,
         quantity=final,
     )
     wide = frame.facts.get("psf_known")
     psf = f"gaussian:fwhm={wide:g}px" if wide else None
     return frame.with_(quantity=final, header=header, psf=psf)
-
-
-def _carried(hdu: Any) -> Any:
-    """A copy of an HDU that lives on after the file is closed; None for planes of ours and for what cannot be read."""
-    if role_of(hdu) in OUR_PLANES:
-        return None
-    try:
-        if isinstance(hdu, fits.PrimaryHDU | fits.ImageHDU | fits.CompImageHDU):
-            data = None if hdu.data is None else np.array(hdu.data)
-            return fits.ImageHDU(data, wcs.sanitised(hdu.header))
-        return hdu.copy()
-    except Exception:  # a damaged extension that is only carried over has no say over the image
-        return None

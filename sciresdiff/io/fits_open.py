@@ -1,35 +1,52 @@
-"""FITS files: opened whole, and the image in them found."""
+"""FITS files: opened without their values, and the image in them found."""
 
 from __future__ import annotations
 
+import errno
 import gzip
+import shutil
+import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-import numpy as np
 from astropy.io import fits
-from numpy.typing import NDArray
 
-from sciresdiff.errors import InputError
+from sciresdiff.errors import InputError, ResourceError
 from sciresdiff.io import wcs
 from sciresdiff.io.files import existing, first_line
 from sciresdiff.io.planes import DQ_PLANES, NOISE_PLANES, OUR_PLANES
 
-Array = NDArray[Any]
+
+@dataclass(frozen=True)
+class Opened:
+    """An open file."""
+
+    path: Path
+    stream: BinaryIO
+    """Its bytes, unpacked."""
+    hdus: fits.HDUList
 
 
 @dataclass(frozen=True)
-class Source:
+class Chosen:
     """An open file, and the image chosen from it."""
 
-    path: Path
-    hdus: fits.HDUList
+    file: Opened
     index: int
+
+    @property
+    def path(self) -> Path:
+        """Of the file."""
+        return self.file.path
+
+    @property
+    def hdus(self) -> fits.HDUList:
+        """All HDUs of the file."""
+        return self.file.hdus
 
     @property
     def image(self) -> Any:
@@ -43,37 +60,76 @@ class Source:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[fits.HDUList]:
-    """The file's HDUs, images loaded; InputError where it is missing, truncated or no FITS."""
+def quiet() -> Iterator[None]:
+    """Without astropy's warnings on headers that it mends; a truncated file is an error."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.filterwarnings("error", message=".*truncated.*")
-        hdus = _loaded(existing(path))
+        yield
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Opened]:
+    """The file's HDUs, their values unread; gzip is unpacked once, into a file without a name.
+
+    Raises
+    ------
+    InputError
+        The file is missing, shorter than its headers say, or no FITS.
+    ResourceError
+        There is no room to unpack it.
+    """
+    with ExitStack() as stack:
+        stream: BinaryIO = stack.enter_context(existing(path).open("rb"))
         try:
-            yield hdus
-        finally:
-            hdus.close()
+            if packed(stream):
+                stream = stack.enter_context(unpacked(path, stream))
+            with quiet():
+                hdus = fits.open(stream, memmap=False, output_verify="silentfix", lazy_load_hdus=False)
+                stack.callback(hdus.close)
+                _checked(hdus)
+        except ResourceError:
+            raise
+        except Exception as error:  # astropy raises many kinds on damaged files, and none of them is this program's bug
+            raise InputError(f"{path}: not a whole FITS file ({first_line(error)}); check or fetch it again") from error
+        yield Opened(path, stream, hdus)
 
 
-def _loaded(path: Path) -> fits.HDUList:
-    try:
-        hdus = fits.open(BytesIO(_bytes(path)), memmap=False, output_verify="silentfix", lazy_load_hdus=False)
-        for hdu in hdus:
-            _ = is_image(hdu) and hdu.data
-        return hdus
-    except Exception as error:  # astropy raises many kinds on damaged files, and none of them is this program's bug
-        raise InputError(f"{path}: not a whole FITS file ({first_line(error)}); check or fetch it again") from error
+def packed(stream: BinaryIO) -> bool:
+    """Whether a file is gzip; the stream is at its start afterwards."""
+    start = stream.read(2)
+    stream.seek(0)
+    return start == b"\x1f\x8b"
 
 
-def _bytes(path: Path) -> bytes:
-    """The file's content; astropy would leave a damaged file open, and does not see gzip in a stream."""
-    content = path.read_bytes()
-    return gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
+@contextmanager
+def unpacked(path: Path, stream: BinaryIO) -> Iterator[BinaryIO]:
+    """A gzip file's content, on the disk until it is closed."""
+    with tempfile.TemporaryFile() as space:
+        try:
+            with gzip.open(stream) as content:
+                shutil.copyfileobj(content, space, 1 << 20)
+            space.flush()
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            where = tempfile.gettempdir()
+            raise ResourceError(f"{path}: no room in {where} to unpack it; set TMPDIR, or unpack it first") from error
+        space.seek(0)
+        with open(space.fileno(), "rb", closefd=False) as reader:
+            yield reader
+
+
+def _checked(hdus: fits.HDUList) -> None:
+    """A header of which astropy makes nothing at all is a damaged file's."""
+    for hdu in hdus:
+        _ = hdu.name, hdu.ver, is_image(hdu)
 
 
 def is_image(hdu: Any) -> bool:
     """Whether an HDU holds an image of two axes or more."""
-    return isinstance(hdu, fits.PrimaryHDU | fits.ImageHDU | fits.CompImageHDU) and len(hdu.shape) >= 2
+    image = isinstance(hdu, fits.PrimaryHDU | fits.ImageHDU | fits.CompImageHDU)
+    return image and not isinstance(hdu, fits.GroupsHDU) and len(hdu.shape) >= 2
 
 
 def label(hdus: fits.HDUList, index: int) -> str:
@@ -116,14 +172,3 @@ def find(path: Path, hdus: fits.HDUList, ext: str) -> int:
     if not is_image(hdus[index]):
         raise InputError(f"{path}: extension {ext!r} is not a 2-D image; shape {getattr(hdus[index], 'shape', ())}")
     return index
-
-
-def pixels_of(source: Source) -> Array:
-    """The image's values, native byte order; NaN where BLANK says."""
-    path, hdu = source.path, source.image
-    if 0 in hdu.shape:
-        raise InputError(f"{path}: an axis has no pixel; shape {tuple(hdu.shape)}")
-    data = np.asarray(hdu.data)
-    if data.dtype.kind not in "iuf":
-        raise InputError(f"{path}: pixels of type {data.dtype}; integers or floats are read")
-    return data.astype(data.dtype.newbyteorder("="), copy=False)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,162 +14,298 @@ from numpy.typing import NDArray
 
 from sciresdiff.errors import InputError
 from sciresdiff.frame import Frame
+from sciresdiff.io import planes as rules
 from sciresdiff.io import wcs
 from sciresdiff.io.files import split_spec
-from sciresdiff.io.fits_open import Source, choose, find, is_image, label, opened, pixels_of, role_of
+from sciresdiff.io.fits_layer import Layer, in_memory, layer
+from sciresdiff.io.fits_open import Chosen, choose, find, is_image, opened, role_of
 from sciresdiff.io.planes import DQ_PLANES, NOISE_PLANES, RELATIVE, flagged, settled, siblings, to_variance
 
 Array = NDArray[Any]
+Place = tuple[int, int, int, int, int]
+"""A window: plane, y0, y1, x0, x1."""
 
 
-def with_planes(frame: Frame, source: Source, variance: str | None, mask: str | None) -> tuple[Frame, set[int]]:
-    """Add noise, flags and saturation; also which HDUs were used for that."""
-    used = {source.index}
-    frame = _flags(frame, source, mask, used)
-    frame = _noise(frame, source, variance, used)
-    return _kernel(_saturation(frame, source), source, used), used
+@dataclass(frozen=True)
+class Flags:
+    """A quality plane, and what it means."""
+
+    layer: Layer
+    simple: bool
+    """Whether all that is not 0 is bad."""
+    headers: tuple[fits.Header, ...] = ()
+
+    @property
+    def bits(self) -> bool:
+        """Whether it tells bad pixels from saturated ones."""
+        return not self.simple and self.layer.dtype.kind in "iu"
 
 
-def _companions(source: Source, names: Sequence[str]) -> list[int]:
+@dataclass(frozen=True)
+class Noise:
+    """A noise plane, and how it becomes a variance."""
+
+    layer: Layer
+    turn: Callable[[Array], Array]
+    role: str = ""
+    factor: float = 1.0
+    fill: float | None = None
+    """The variance of pixels without one."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the frames of windows are made of."""
+
+    image: Layer
+    flags: Flags | None = None
+    noise: Noise | None = None
+    level: float | None = None
+    """From where on a pixel is saturated."""
+
+
+# -- one window -------------------------------------------------------------------------------------------------------
+
+
+def framed(hollow: Frame, parts: Parts, place: Place) -> Frame:
+    """The frame of a window, in which there need not be a number."""
+    values = parts.image.window(*place)
+    pixels, bad = rules.part_in_single(parts.image.path, values[None])
+    frame = hollow.with_(pixels=pixels, mask=bad, variance=None, saturated=None, dq=None)
+    if parts.flags:
+        frame = _with_flags(frame, parts.flags, place)
+    if parts.noise:
+        frame = settled(frame, _variance(frame, parts.noise, place), parts.noise.fill)
+    return frame if parts.level is None else _with_level(frame, parts.level)
+
+
+def _of(plane: Layer, place: Place) -> Array:
+    """A window of a plane, (1, h, w); one plane serves all of the image's."""
+    return plane.window(place[0] if plane.planes > 1 else 0, *place[1:])[None]
+
+
+def _with_flags(frame: Frame, flags: Flags, place: Place) -> Frame:
+    found = _of(flags.layer, place)
+    if not flags.bits:
+        return frame.with_(mask=frame.mask | (np.nan_to_num(found, nan=1.0) != 0))
+    dq = found.astype(np.int64).astype(np.int32)
+    bad, saturated, _ = flagged(dq, flags.headers, flags.layer.header)
+    return frame.with_(mask=frame.mask | bad | saturated, dq=dq, saturated=saturated)
+
+
+def _variance(frame: Frame, noise: Noise, place: Place) -> Array:
+    found = noise.turn(_of(noise.layer, place))
+    return found if noise.factor == 1 else found * noise.factor
+
+
+def _with_level(frame: Frame, level: float) -> Frame:
+    with np.errstate(invalid="ignore"):
+        full = frame.pixels >= level
+    known = full if frame.saturated is None else frame.saturated | full
+    return frame.with_(saturated=known, mask=frame.mask | known)
+
+
+# -- which planes there are, and what they mean -----------------------------------------------------------------------
+
+
+def with_planes(
+    frame: Frame, chosen: Chosen, variance: str | None, mask: str | None, stack: ExitStack
+) -> tuple[Frame, Parts, set[int]]:
+    """Find noise, flags and saturation; also which HDUs are used for that.
+
+    Parameters
+    ----------
+    frame : Frame
+        Without values.
+    chosen : Chosen
+        The image.
+    variance, mask : str or None
+        As for ``read``.
+    stack : ExitStack
+        Holds the files that are opened for it.
+    """
+    used = {chosen.index}
+    parts = Parts(layer(chosen.file, chosen.index))
+    frame, parts = _flags(frame, chosen, parts, mask, used, stack)
+    frame, parts = _noise(frame, chosen, parts, variance, used, stack)
+    frame, parts = _saturation(frame, parts)
+    return _kernel(frame, chosen, used), parts, used
+
+
+def seen(frame: Frame, parts: Parts) -> Iterator[Frame]:
+    """What the frame is like: all of it, or windows of a large one."""
+    return (framed(frame, parts, place) for place in _places(frame))
+
+
+def _companions(chosen: Chosen, names: Sequence[str]) -> list[int]:
     """HDUs of the image's group that bear one of the names, in the order of the names; empty planes are left out."""
-    version = source.image.ver
+    version = chosen.image.ver
     found = [
         (names.index(role_of(hdu)), i)
-        for i, hdu in enumerate(source.hdus)
-        if i != source.index and is_image(hdu) and role_of(hdu) in names and hdu.ver == version
+        for i, hdu in enumerate(chosen.hdus)
+        if i != chosen.index and is_image(hdu) and role_of(hdu) in names and hdu.ver == version
     ]
     return [i for _, i in sorted(found)]
 
 
-def _fitted(frame: Frame, data: Array | None) -> Array | None:
-    """A plane in the frame's shape, one plane serving all; None where it does not fit."""
-    if data is None or data.shape[-2:] != frame.pixels.shape[1:]:
-        return None
-    stack = data.reshape(-1, *data.shape[-2:])
-    return np.broadcast_to(stack, frame.pixels.shape) if len(stack) in (1, frame.planes) else None
+def _fits(frame: Frame, plane: Layer) -> bool:
+    """Whether a plane has the frame's shape; one plane serves all."""
+    return plane.shape[-2:] == frame.pixels.shape[1:] and plane.planes in (1, frame.planes)
 
 
-def _flags(frame: Frame, source: Source, spec: str | None, used: set[int]) -> Frame:
+def _flags(
+    frame: Frame, chosen: Chosen, parts: Parts, spec: str | None, used: set[int], stack: ExitStack
+) -> tuple[Frame, Parts]:
     """Mask from the option, else from a quality plane of the file or its triplet."""
-    found = _asked(source, spec, used) if spec is not None else _own_flags(source, used)
+    found = _asked(chosen, spec, used, stack) if spec is not None else _own_flags(chosen, used, stack)
     if found is None:
-        return frame
-    name, data, header, simple = found
-    plane = _fitted(frame, data)
-    if plane is None:
+        return frame, parts
+    plane, simple = found
+    if not _fits(frame, plane):
         if spec is not None:
-            raise InputError(f"{source.path}: mask {spec} has shape {data.shape}, the image {frame.shape}")
-        return frame.say(f"{name}: shape {data.shape} does not fit the image; not used")
-    if simple or plane.dtype.kind not in "iu":
-        return frame.with_(mask=frame.mask | (np.nan_to_num(plane, nan=1.0) != 0))
-    dq = plane.astype(np.int64).astype(np.int32)
-    bad, saturated, rule = flagged(dq, source.headers, header)
-    frame = frame.with_(mask=frame.mask | bad | saturated, dq=dq, saturated=saturated)
-    return frame.say(f"mask: {name}, {rule}; {100 * float((bad | saturated).mean()):.2g} % of the pixels")
+            raise InputError(f"{chosen.path}: mask {spec} has shape {plane.shape}, the image {frame.shape}")
+        return frame.say(f"{plane.name}: shape {plane.shape} does not fit the image; not used"), parts
+    flags = Flags(plane, simple, chosen.headers)
+    parts = replace(parts, flags=flags)
+    if not flags.bits:
+        return frame, parts
+    told = [flagged(_of(plane, place).astype(np.int64), flags.headers, plane.header) for place in _places(frame)]
+    share = sum(int((bad | full).sum()) for bad, full, _ in told) / sum(bad.size for bad, _, _ in told)
+    return frame.say(f"mask: {plane.name}, {told[0][2]}; {100 * share:.2g} % of the pixels"), parts
 
 
-def _own_flags(source: Source, used: set[int]) -> tuple[str, Array, fits.Header, bool] | None:
-    for i in _companions(source, DQ_PLANES):
+def _own_flags(chosen: Chosen, used: set[int], stack: ExitStack) -> tuple[Layer, bool] | None:
+    for i in _companions(chosen, DQ_PLANES):
         used.add(i)
-        return label(source.hdus, i), np.asarray(source.hdus[i].data), source.hdus[i].header, False
-    if other := siblings(source.path).get("ood"):
-        data, header, _ = _from_file(source, other, None)
-        return other.name, data, header, False
+        return layer(chosen.file, i), False
+    if other := siblings(chosen.path).get("ood"):
+        return _from_file(chosen, other, None, stack), False
     return None
 
 
-def _from_file(source: Source, path: Path, ext: str | None) -> tuple[Array, fits.Header, str]:
+def _from_file(chosen: Chosen, path: Path, ext: str | None, stack: ExitStack) -> Layer:
     """An image of another file: the extension asked for, else the one named like ours, else its own choice."""
-    with opened(path) as hdus:
-        same = [i for i, hdu in enumerate(hdus) if is_image(hdu) and hdu.name == source.image.name]
-        index = choose(path, hdus, ext)[0] if ext or not same else same[0]
-        data = pixels_of(Source(path, hdus, index))
-        return np.array(data), hdus[index].header.copy(), str(hdus[index].name)
+    file = stack.enter_context(opened(path))
+    same = [i for i, hdu in enumerate(file.hdus) if is_image(hdu) and hdu.name == chosen.image.name]
+    index = choose(path, file.hdus, ext)[0] if ext or not same else same[0]
+    return replace(layer(file, index), name=path.name)
 
 
-def _asked(source: Source, spec: str, used: set[int]) -> tuple[str, Array, fits.Header, bool]:
+def _asked(chosen: Chosen, spec: str, used: set[int], stack: ExitStack) -> tuple[Layer, bool]:
     """A plane that the user named: a file, a file's extension, or an extension of this file."""
     file, inside = split_spec(spec)
     if file.is_file():
         if file.suffix.lower() in (".fits", ".fit", ".fts", ".fz", ".gz"):
-            data, header, name = _from_file(source, file, inside)
-            return f"{file.name}[{name}]", data, header, True
+            return _from_file(chosen, file, inside, stack), True
         from sciresdiff.io import read_image as read_any
 
-        return file.name, read_any(spec), fits.Header(), True
+        return in_memory(file, file.name, read_any(spec)), True
     if inside is not None or file.suffix:
-        raise InputError(f"{file}: no such file, nor an extension of {source.path}")
-    index = find(source.path, source.hdus, spec)
+        raise InputError(f"{file}: no such file, nor an extension of {chosen.path}")
+    index = find(chosen.path, chosen.hdus, spec)
     used.add(index)
-    hdu = source.hdus[index]
-    return label(source.hdus, index), np.asarray(hdu.data), hdu.header, role_of(hdu) not in DQ_PLANES
+    return layer(chosen.file, index), role_of(chosen.hdus[index]) not in DQ_PLANES
 
 
-def _noise(frame: Frame, source: Source, spec: str | None, used: set[int]) -> Frame:
+def _noise(
+    frame: Frame, chosen: Chosen, parts: Parts, spec: str | None, used: set[int], stack: ExitStack
+) -> tuple[Frame, Parts]:
     """Variance from the option, else from a noise plane of the file or its triplet."""
     if spec is not None:
-        return _asked_noise(frame, source, spec, used)
-    for i in _companions(source, tuple(NOISE_PLANES)):
-        hdu = source.hdus[i]
-        plane = _fitted(frame, np.asarray(hdu.data))
-        if plane is None:
-            frame = frame.say(f"{label(source.hdus, i)}: shape {hdu.shape} does not fit the image; not used")
+        plane = _asked(chosen, spec, used, stack)[0]
+        if not _fits(frame, plane):
+            raise InputError(f"{chosen.path}: variance {spec} has shape {plane.shape}, the image {frame.shape}")
+        return _measured(frame, parts, Noise(plane, _turn(plane, spec)))
+    for i in _companions(chosen, tuple(NOISE_PLANES)):
+        plane, role = layer(chosen.file, i), role_of(chosen.hdus[i])
+        if not _fits(frame, plane):
+            frame = frame.say(f"{plane.name}: shape {plane.shape} does not fit the image; not used")
             continue
         used.add(i)
-        var, said = _absolute(frame, role_of(hdu), NOISE_PLANES[role_of(hdu)](plane))
-        return settled(frame, var).say(f"noise: plane {label(source.hdus, i)}", *said)
-    if other := siblings(source.path).get("oow"):
-        data, _, _ = _from_file(source, other, None)
-        if (plane := _fitted(frame, data)) is not None:
-            return settled(frame, NOISE_PLANES["WEIGHT"](plane)).say(f"noise: 1/weight of {other.name}")
-    return frame
+        return _measured(frame, parts, Noise(plane, NOISE_PLANES[role], role))
+    if other := siblings(chosen.path).get("oow"):
+        plane = _from_file(chosen, other, None, stack)
+        if _fits(frame, plane):
+            return _measured(frame, parts, Noise(plane, NOISE_PLANES["WEIGHT"]), "1/weight of ")
+    return frame, parts
 
 
-def _asked_noise(frame: Frame, source: Source, spec: str, used: set[int]) -> Frame:
-    name, data, header, _ = _asked(source, spec, used)
-    plane = _fitted(frame, data)
-    if plane is None:
-        raise InputError(f"{source.path}: variance {spec} has shape {data.shape}, the image {frame.shape}")
-    role = str(wcs.value(header, "EXTTYPE", "") or wcs.value(header, "EXTNAME", "") or "")
+def _turn(plane: Layer, spec: str) -> Callable[[Array], Array]:
+    """What a plane is that the user named: its extension's name tells, else the file's."""
+    role = str(wcs.value(plane.header, "EXTTYPE", "") or wcs.value(plane.header, "EXTNAME", "") or "")
     file = split_spec(spec)[0]
-    return settled(frame, to_variance(plane, role, file.name if file.is_file() else name)).say(f"noise: {name}")
+    name = file.name if file.is_file() else plane.name
+    return lambda data: to_variance(data, role, name)
 
 
-def _absolute(frame: Frame, role: str, var: Array) -> tuple[Array, list[str]]:
+def _measured(frame: Frame, parts: Parts, noise: Noise, how: str = "plane ") -> tuple[Frame, Parts]:
+    """Settle what depends on the values: the unit of a weight, and the variance of pixels without one."""
+    found = [(f, _variance(f, noise, place)) for f, place in zip(seen(frame, parts), _places(frame), strict=True)]
+    good = [v[np.isfinite(v)] for _, v in found]
+    middle = _median(good)
+    factor, said = _absolute([f for f, _ in found], noise.role, middle)
+    if middle is None:
+        middle = _anywhere(frame, noise)
+    noise = replace(noise, factor=factor, fill=middle * factor)
+    return frame.say(f"noise: {how}{noise.layer.name}", *said), replace(parts, noise=noise)
+
+
+def _places(frame: Frame) -> list[Place]:
+    return rules.patches(frame.pixels.shape)
+
+
+def _median(arrays: list[Array]) -> float | None:
+    values = np.concatenate([a.reshape(-1) for a in arrays])
+    return float(np.median(values)) if values.size else None
+
+
+def _anywhere(frame: Frame, noise: Noise) -> float:
+    """The variance of the first rows that have one."""
+    planes, h, w = frame.pixels.shape
+    for plane in range(planes if noise.layer.planes > 1 else 1):
+        for y in range(0, h, rules.SIDE):
+            found = noise.turn(_of(noise.layer, (plane, y, min(y + rules.SIDE, h), 0, w)))
+            if np.isfinite(found).any():
+                return float(np.median(found[np.isfinite(found)]))
+    raise InputError(rules.NO_VARIANCE)
+
+
+def _absolute(frames: list[Frame], role: str, stated: float | None) -> tuple[float, list[str]]:
     """Weights in a unit of their own (exposure time, say) are brought to the noise between neighbouring pixels."""
-    steps = np.diff(frame.pixels, axis=2)[~(frame.mask[..., 1:] | frame.mask[..., :-1])]
-    seen = np.median(np.abs(steps)) ** 2 * 1.0990 if steps.size else 0.0  # MAD of a difference of two Gaussians
-    stated = np.nanmedian(var) if np.isfinite(var).any() else 0.0
-    if role not in RELATIVE or not (seen > 0 and stated > 0) or 1 / 30 < stated / seen < 30:
-        return var, []
-    return var * (seen / stated), [f"noise: {role} is no inverse variance; scaled to the scatter of neighbours"]
+    if role not in RELATIVE or not stated:
+        return 1.0, []
+    steps = _median([np.abs(np.diff(f.pixels, axis=2)[~(f.mask[..., 1:] | f.mask[..., :-1])]) for f in frames])
+    scatter = (steps or 0.0) ** 2 * 1.0990  # MAD of a difference of two Gaussians
+    if not scatter > 0 or 1 / 30 < stated / scatter < 30:
+        return 1.0, []
+    return scatter / stated, [f"noise: {role} is no inverse variance; scaled to the scatter of neighbours"]
 
 
-def _saturation(frame: Frame, source: Source) -> Frame:
+def _saturation(frame: Frame, parts: Parts) -> tuple[Frame, Parts]:
     """Flag pixels at the header's saturation level, unless the level is plainly in another unit."""
     level = frame.facts.get("saturation")
-    flags = np.zeros(frame.mask.shape, bool) if frame.saturated is None else frame.saturated
-    if level is not None:
-        with np.errstate(invalid="ignore"):
-            full = frame.pixels >= level
-        if full.mean() > 0.5:
-            facts = {key: x for key, x in frame.facts.items() if key != "saturation"}
-            return frame.with_(facts=facts).say(f"saturation: half of the pixels are above {level:g}; not used")
-        flags = flags | full
-        if full.any():
-            frame = frame.say(f"saturation: {int(full.sum())} pixels at or above the header's {level:g}, masked")
-    known = level is not None or frame.saturated is not None
-    return frame.with_(saturated=flags if known else None, mask=frame.mask | flags)
+    if level is None:
+        return frame, parts
+    bare = Parts(parts.image)
+    full = [(int((f.pixels >= level).sum()), f.pixels.size) for f in seen(frame, bare)]
+    above, looked = sum(n for n, _ in full), sum(n for _, n in full)
+    if above > 0.5 * looked:
+        facts = {key: x for key, x in frame.facts.items() if key != "saturation"}
+        return frame.with_(facts=facts).say(f"saturation: half of the pixels are above {level:g}; not used"), parts
+    if above:
+        among = "" if looked == frame.pixels.size else f" of {looked} that were looked at"
+        frame = frame.say(f"saturation: {above} pixels{among} at or above the header's {level:g}, masked")
+    return frame, replace(parts, level=level)
 
 
-def _kernel(frame: Frame, source: Source, used: set[int]) -> Frame:
+def _kernel(frame: Frame, chosen: Chosen, used: set[int]) -> Frame:
     """The blur that ``degrade`` wrote: an image, or a SPEC in SRDKERN."""
-    scale = next((x for h in source.headers if (x := wcs.number(h, "SRDKSCAL"))), None)
+    scale = next((x for h in chosen.headers if (x := wcs.number(h, "SRDKSCAL"))), None)
     if scale is None:
         return frame
-    spec = next((x for h in source.headers if (x := wcs.value(h, "SRDKERN"))), "none")
+    spec = next((x for h in chosen.headers if (x := wcs.value(h, "SRDKERN"))), "none")
     kernel: Any = str(spec)
-    for i in _companions(source, ("KERNEL",)):
+    for i in _companions(chosen, ("KERNEL",)):
         used.add(i)
-        kernel = np.asarray(source.hdus[i].data).astype(np.float64)
+        kernel = layer(chosen.file, i).whole().astype(np.float64)
     return frame.with_(kernel=kernel, kernel_scale=round(scale))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
-import io
-import re
-import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,20 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
+from sciresdiff.errors import ResourceError
 from sciresdiff.frame import Frame
-from sciresdiff.io import wcs
-from sciresdiff.io.files import typed, write_whole
-from sciresdiff.io.fits import FitsHeader
+from sciresdiff.io import fits_layout as layout
+from sciresdiff.io.files import in_parts, typed
+from sciresdiff.io.fits_carry import PIECE, pieces
+from sciresdiff.io.fits_checksum import encoded, sum32
+from sciresdiff.io.fits_layer import axes_of, turned
+from sciresdiff.io.fits_layout import Slot
+from sciresdiff.io.fits_plan import Plan, layers, plan
+from sciresdiff.io.flat import Flat, reserve, unbuffered
+from sciresdiff.io.sink import IMAGE, Plane, Sink
 
 Array = NDArray[Any]
-LOOKUP_TABLES = ("WCSDVARR", "D2IMARR")
-STRUCTURE = re.compile(r"SIMPLE|BITPIX|NAXIS\d*|EXTEND|XTENSION|PCOUNT|GCOUNT|GROUPS|EXTNAME|EXTVER|INHERIT|SRD\w+")
+GZIP_LEVEL = 6
 
 
 def write(
@@ -37,111 +44,190 @@ def write(
     dtype: str | np.dtype[Any] | None = None,
 ) -> dict[str, Any]:
     """Write a frame as primary header + SCI + planes + the input's other extensions; see ``sciresdiff.io.write``."""
-    path = Path(path)
-    kept = frame.header if isinstance(frame.header, FitsHeader) else _fresh(frame)
-    kept = replace(kept, quantity=frame.quantity or kept.quantity)
-    provenance = _with_kernel(frame, provenance, planes, scale)
-    data, clipped = typed(frame.pixels.reshape(_shape(frame)), dtype)
-    if scale < 1 and frame.kernel_scale and isinstance(frame.kernel, np.ndarray):
-        planes = {"KERNEL": frame.kernel, **planes}
-    primary = _primary(kept, scale)
-    science = _science(kept, data, scale)
-    for header in (primary.header, science.header):
-        _stamp(header, provenance, history)
-    others = [_plane(kept, name, plane, science, frame.unit) for name, plane in planes.items()]
-    mine = {("SCI", kept.version), *((h.name, h.ver) for h in others)}
-    rest = [_rest(hdu, scale) for hdu in kept.rest if (hdu.name, hdu.ver) not in mine]
-    hdus = fits.HDUList([primary, science, *others, *rest])
-    files = write_whole({path: lambda p: _save(p, path, hdus, kept.checksum)}, overwrite=overwrite)
-    return {"clipped": clipped, "files": files}
+    arrays = {name: np.asarray(plane) for name, plane in planes.items()}
+    shapes = {name: (plane.shape, plane.dtype) for name, plane in arrays.items()}
+    made = plan(frame, shapes, provenance, history, scale, dtype)
+    with _growing(Path(path), made, overwrite, None) as (file, finish):
+        clipped = sum(file.put(IMAGE, i, 0, 0, pixels) for i, pixels in enumerate(frame.pixels))
+        for name, array in arrays.items():
+            file.fill(name, array)
+        return {**finish({}), "clipped": clipped}
 
 
-def _fresh(frame: Frame) -> FitsHeader:
-    """A header for a frame that does not come from FITS."""
-    image = fits.Header()
-    if frame.unit:
-        image["BUNIT"] = frame.unit
-    if frame.pixel_size and frame.pixel_size.unit == "arcsec":
-        image["PIXSCAL1"], image["PIXSCAL2"] = frame.pixel_size.x, frame.pixel_size.y
-    return FitsHeader(fits.Header(), image, quantity=frame.quantity)
+@contextmanager
+def sink(
+    path: str | Path,
+    frame: Frame,
+    *,
+    planes: Mapping[str, Plane],
+    provenance: Mapping[str, object],
+    history: Sequence[str],
+    scale: float = 1.0,
+    overwrite: bool = False,
+    dtype: str | np.dtype[Any] | None = None,
+    part: Path | None = None,
+) -> Iterator[Sink]:
+    """The same file, written window by window; see ``sciresdiff.io.writing``.
+
+    Raises
+    ------
+    ResourceError
+        There is no room for the whole file; known before anything is put.
+    """
+    shapes = {name: (layers(frame, plane), np.dtype(plane.dtype)) for name, plane in planes.items()}
+    made = plan(frame, shapes, provenance, history, scale, dtype)
+    with _growing(Path(path), made, overwrite, part) as (file, finish):
+        clipped = [0]
+
+        def put(name: str, plane: int, y0: int, x0: int, values: Array) -> int:
+            lost = file.put(name, plane, y0, x0, values)
+            clipped[0] += lost
+            return lost
+
+        yield Sink(put, lambda cards: {**finish(cards), "clipped": clipped[0]}, file.get, file.sync)
 
 
-def _with_kernel(
-    frame: Frame, provenance: Mapping[str, object], planes: Mapping[str, Array], scale: float
-) -> Mapping[str, object]:
-    """``degrade`` says which scale its kernel belongs to, and names a kernel that is no image."""
-    if scale >= 1:
-        return provenance
-    told: dict[str, object] = {}
-    if frame.kernel_scale is not None or "KERNEL" in planes:
-        told["SRDKSCAL"] = frame.kernel_scale or round(1 / scale)
-    if isinstance(frame.kernel, str) and "KERNEL" not in planes:
-        told["SRDKERN"] = frame.kernel
-    return {**told, **provenance}
+@dataclass(frozen=True)
+class File:
+    """A file that is being written, in any order."""
+
+    fd: int
+    slots: Mapping[str, Slot]
+
+    def put(self, name: str, plane: int, y0: int, x0: int, values: Array) -> int:
+        """Write values (h, w), or (K, h, w) of layers; how many of them an integer type could not hold."""
+        slot = self.slots[name]
+        data, lost = typed(values, slot.kind) if name == IMAGE else (values.astype(slot.kind), 0)
+        data = turned(data) if slot.stored.kind != slot.kind.kind else data
+        layers = data.reshape(-1, *data.shape[-2:])
+        for k, layer in enumerate(layers):
+            _flat(self.fd, slot).put(plane * len(layers) + k, y0, x0, layer)
+        return lost
+
+    def get(self, name: str, plane: int, y0: int, y1: int, x0: int, x1: int) -> Array:
+        """What is there: (h, w), or (K, h, w) where the plane has more layers than the image has planes."""
+        slot, image = self.slots[name], self.slots[IMAGE]
+        k = _planes(slot) // _planes(image)
+        found = np.stack([_flat(self.fd, slot).get(plane * k + i, y0, y1, x0, x1) for i in range(k)])
+        data = turned(found) if slot.stored.kind != slot.kind.kind else found
+        return data[0] if k == 1 else data
+
+    def fill(self, name: str, array: Array) -> None:
+        """Write a whole array."""
+        for i, plane in enumerate(array.reshape(-1, *array.shape[-2:])):
+            self.put(name, i, 0, 0, plane)
+
+    def sync(self) -> None:
+        """Wait until it is on the disk."""
+        os.fsync(self.fd)
+
+    def pieces(self, start: int, length: int) -> Iterator[bytes]:
+        """What is there, piece by piece."""
+        for at in range(start, start + length, PIECE):
+            yield os.pread(self.fd, min(PIECE, start + length - at), at)
 
 
-def _shape(frame: Frame) -> tuple[int, ...]:
-    lead = tuple(frame.shape[:-2])
-    whole = (*lead, *frame.pixels.shape[1:])
-    return whole if int(np.prod(lead, initial=1)) == frame.planes else frame.pixels.shape
+def _write(fd: int, data: bytes, at: int) -> None:
+    view = memoryview(data)
+    while view:
+        done = os.pwrite(fd, view, at)
+        view, at = view[done:], at + done
 
 
-def _cards(header: fits.Header, scale: float, quantity: str | None) -> fits.Header:
-    new = wcs.rescale_header(header, scale, quantity=quantity)
-    return fits.Header([card for card in new.cards if not STRUCTURE.fullmatch(card.keyword)])
+def _planes(slot: Slot) -> int:
+    return int(np.prod(slot.shape[:-2], initial=1))
 
 
-def _primary(kept: FitsHeader, scale: float) -> fits.PrimaryHDU:
-    """The input's primary header without data; of a plain image only what is not about its pixels."""
-    cards = _cards(kept.primary, scale, kept.quantity)
-    if kept.plain:
-        where = {card.keyword for card in wcs.wcs_cards(cards).cards}
-        cards = fits.Header([c for c in cards.cards if c.keyword not in where and c.keyword != "HISTORY"])
-    return fits.PrimaryHDU(header=cards)
+def _flat(fd: int, slot: Slot) -> Flat:
+    return Flat(fd, slot.data_at, slot.stored, slot.shape, axes_of(slot.shape))
 
 
-def _science(kept: FitsHeader, data: Array, scale: float) -> fits.ImageHDU:
-    hdu = fits.ImageHDU(data, _cards(kept.image, scale, kept.quantity), name="SCI", ver=kept.version)
-    if "INHERIT" in kept.image:
-        hdu.header["INHERIT"] = (True, "inherit the primary header")
-    return hdu
+Finish = Callable[[Mapping[str, object]], dict[str, Any]]
 
 
-def _plane(kept: FitsHeader, name: str, plane: Array, science: fits.ImageHDU, unit: str | None) -> fits.ImageHDU:
-    """A plane on the grid of SCI, with its coordinates; a kernel as it is."""
-    plane = np.asarray(plane)
-    if name == "KERNEL":
-        return fits.ImageHDU(plane.astype(np.float64), name=name, ver=kept.version)
-    shaped = plane.reshape(science.shape) if plane.size == science.data.size else plane
-    kind: Any = np.int32 if plane.dtype.kind in "biu" else plane.dtype if name == "VAR" else np.float32
-    hdu = fits.ImageHDU(shaped.astype(kind), wcs.wcs_cards(science.header), name=name, ver=kept.version)
-    units = {"ERR": unit, "VAR": f"({unit})**2" if unit else None}
-    if units.get(name):
-        hdu.header["BUNIT"] = units[name]
-    return hdu
+@contextmanager
+def _growing(path: Path, made: Plan, overwrite: bool, part: Path | None) -> Iterator[tuple[File, Finish]]:
+    """The file with its headers and all of its room, and what completes it."""
+    with in_parts([path], overwrite=overwrite, part=part) as (names, appear):
+        place = names[path]
+        with unbuffered(place, anew=not _ours(place, made)) as fd:
+            file = File(fd, {slot.name: slot for slot in made.slots})
+            _reserve(path, fd, made.size)
+            _headers(file, made, {}, sums=False)
+            if made.kernel is not None:
+                file.fill("KERNEL", made.kernel)
+
+            def finish(cards: Mapping[str, object]) -> dict[str, Any]:
+                _complete(file, made, cards)
+                if part is not None:
+                    file.sync()
+                _pack(path, place)
+                return {"files": appear()}
+
+            yield file, finish
 
 
-def _rest(hdu: Any, scale: float) -> Any:
-    return wcs.rescale_lookup(hdu, scale) if hdu.name in LOOKUP_TABLES and hdu.data is not None else hdu
+def _ours(place: Path, made: Plan) -> bool:
+    """Whether the unfinished file of an earlier run is there: one of this size, with these headers."""
+    if not place.is_file() or place.stat().st_size != made.size:
+        return False
+    open_keys = {*made.provenance, "CHECKSUM", "DATASUM", ""}
+
+    def told(header: bytes) -> list[str]:
+        return [str(card) for card in fits.Header.fromstring(header).cards if card.keyword not in open_keys]
+
+    with place.open("rb") as stream:
+        for slot in made.slots:
+            stream.seek(slot.at)
+            there = stream.read(slot.blocks * layout.BLOCK)
+            if told(there) != told(layout.text(made.header(slot, {}), slot.blocks)):
+                return False
+    return True
 
 
-def _stamp(header: fits.Header, provenance: Mapping[str, object], history: Sequence[str]) -> None:
-    for key, told in provenance.items():
-        if told is not None and not (isinstance(told, float) and not np.isfinite(told)):  # a card holds no NaN
-            header[key] = told if isinstance(told, bool | int | float | str) else str(told)
-    for line in history:
-        header.add_history(line.encode("ascii", "replace").decode())
+def _reserve(path: Path, fd: int, size: int) -> None:
+    try:
+        reserve(fd, size)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise ResourceError(
+            f"{path}: no room on the disk for its {size / 1e9:.3g} GB; free some, or write elsewhere"
+        ) from error
 
 
-def _save(temporary: Path, final: Path, hdus: fits.HDUList, checksum: bool) -> None:
-    """Bytes that depend on the content alone: no clock in CHECKSUM comments or in gzip headers."""
-    if checksum:
-        for hdu in hdus:
-            hdu.add_checksum(when="by sciresdiff")
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        hdus.writeto(buffer, output_verify="silentfix+ignore")
-    with temporary.open("xb") as stream:
-        packed = final.name.endswith(".gz")
-        stream.write(gzip.compress(buffer.getvalue(), mtime=0) if packed else buffer.getvalue())
+def _complete(file: File, made: Plan, cards: Mapping[str, object]) -> None:
+    """What is carried over, and the headers with the values that are known now."""
+    at = made.rest_at
+    for piece in pieces(list(made.rest)):
+        _write(file.fd, piece, at)
+        at += len(piece)
+    _headers(file, made, cards, sums=made.checksum)
+
+
+def _headers(file: File, made: Plan, cards: Mapping[str, object], *, sums: bool) -> None:
+    for slot in made.slots:
+        header = made.header(slot, cards)
+        if sums:
+            total = sum32(file.pieces(slot.data_at, slot.length))
+            header["CHECKSUM"] = ("0" * 16, "HDU checksum updated by sciresdiff")
+            header["DATASUM"] = (str(total), "data unit checksum updated by sciresdiff")
+            header["CHECKSUM"] = encoded(sum32([layout.text(header, slot.blocks)], total))
+        _write(file.fd, layout.text(header, slot.blocks), slot.at)
+
+
+def _pack(path: Path, place: Path) -> None:
+    """Compress the file where its name says so; no clock and no name in it."""
+    if not path.name.lower().endswith(".gz"):
+        return
+    packed = place.with_name(f"{place.name}.pack")
+    try:
+        with (
+            place.open("rb") as plain,
+            packed.open("wb") as stream,
+            gzip.GzipFile("", "wb", GZIP_LEVEL, stream, mtime=0) as out,
+        ):
+            shutil.copyfileobj(plain, out, PIECE)
+        os.replace(packed, place)
+    finally:
+        packed.unlink(missing_ok=True)

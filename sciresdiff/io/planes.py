@@ -96,24 +96,61 @@ def in_single(path: Path, stack: Array) -> tuple[NDArray[np.float32], NDArray[np
     InputError
         No number at all, or one beyond 3.4e38.
     """
+    planes, bad = part_in_single(path, stack)
+    if bad.all():
+        raise InputError(nothing_in(path))
+    return planes, bad
+
+
+def part_in_single(path: Path, stack: Array) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """`in_single` of a part of an image, in which there need not be a number."""
     with np.errstate(over="ignore"):
         planes = stack.astype(np.float32)
     bad = ~np.isfinite(planes)
     if np.isfinite(stack[bad]).any():
         raise InputError(f"{path}: values beyond 3.4e38 are not held here; bring the image to a larger unit")
-    if bad.all():
-        raise InputError(f"{path}: all pixels are NaN or infinite; nothing to restore from")
     planes[bad] = np.nan
     return planes, bad
 
 
-def settled(frame: Frame, variance: Array) -> Frame:
-    """Mask the pixels without a variance; they get the median of the others, so that arithmetic stays finite."""
+def nothing_in(path: Path) -> str:
+    """What is said of an image without a number."""
+    return f"{path}: all pixels are NaN or infinite; nothing to restore from"
+
+
+def settled(frame: Frame, variance: Array, fill: float | None = None) -> Frame:
+    """Mask the pixels without a variance; they get a typical one, so that arithmetic stays finite.
+
+    ``fill`` is the variance that they get; without it the median of the others.
+    """
     good = np.isfinite(variance)
-    if not good.any():
-        raise InputError("variance: no pixel has one above 0; give another plane, or gain and read noise")
-    filled = np.where(good, variance, np.median(variance[good])).astype(np.float64)  # 1e-20 squared is 0 in single
+    if fill is None and not good.any():
+        raise InputError(NO_VARIANCE)
+    middle = np.median(variance[good]) if fill is None else fill
+    filled = np.where(good, variance, middle).astype(np.float64)  # 1e-20 squared is 0 in single
     return frame.with_(variance=filled, mask=frame.mask | ~good)
+
+
+NO_VARIANCE = "variance: no pixel has one above 0; give another plane, or gain and read noise"
+
+
+MOST, SIDE = 2048**2, 512
+"""A frame of so many pixels is looked at whole; of a larger one windows of that side."""
+
+
+def patches(shape: tuple[int, ...]) -> list[tuple[int, int, int, int, int]]:
+    """Windows (plane, y0, y1, x0, x1) that tell what an image of (planes, Y, X) is like.
+
+    All of it, where it has at most ``MOST`` pixels; else windows of ``SIDE``**2 spread evenly over up to four of its
+    planes, as many as fill ``MOST``.
+    """
+    planes, h, w = shape
+    if planes * h * w <= MOST:
+        return [(plane, 0, h, 0, w) for plane in range(planes)]
+    chosen = sorted({round(i) for i in np.linspace(0, planes - 1, min(planes, 4))})
+    count = max(1, int((MOST / len(chosen) / SIDE**2) ** 0.5))
+    ys, xs = ([(round(a), min(round(a) + SIDE, n)) for a in np.linspace(0, max(n - SIDE, 0), count)] for n in (h, w))
+    return [(plane, *y, *x) for plane in chosen for y in dict.fromkeys(ys) for x in dict.fromkeys(xs)]
 
 
 def siblings(path: Path) -> Mapping[str, Path]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sciresdiff.errors import InputError
 from sciresdiff.frame import Frame
 
 PLANES = ("pixels", "mask", "variance", "saturated", "dq")
@@ -22,6 +23,7 @@ class Source:
     frame: Frame
     """All that the file says but its values: arrays have the file's shape, NaN or False everywhere, and no memory."""
     cut: Callable[[int, int, int, int, int], Frame]
+    path: str = ""
 
     def window(self, plane: int, y0: int, y1: int, x0: int, x1: int) -> Frame:
         """One plane's pixels ``[y0:y1, x0:x1]``, as a frame of one plane with its header and facts.
@@ -34,9 +36,17 @@ class Source:
         return self.cut(plane, y0, y1, x0, x1)
 
     def whole(self) -> Frame:
-        """Every plane, in memory."""
+        """Every plane, in memory.
+
+        Raises
+        ------
+        InputError
+            There is no number in it, or the file is damaged.
+        """
         _, h, w = self.frame.pixels.shape
         planes = [self.window(plane, 0, h, 0, w) for plane in range(self.frame.planes)]
+        if not any(np.isfinite(plane.pixels).any() for plane in planes):
+            raise InputError(f"{self.path}: all pixels are NaN or infinite; nothing to restore from")
         return planes[0] if len(planes) == 1 else self.frame.with_(**{name: _stacked(planes, name) for name in PLANES})
 
 
