@@ -12,7 +12,7 @@ import torch
 from scipy import stats
 from torch import nn
 
-from sciresdiff.diffusion import losses
+from sciresdiff.diffusion import losses, lpips_network
 from sciresdiff.diffusion.losses import LOSSES, PIXELWISE, Context
 from sciresdiff.errors import UsageError
 from sciresdiff.prior import Prior, PriorConfig
@@ -237,8 +237,8 @@ class Stand(nn.Module):
 
 
 def test_lpips_takes_local_weights_and_says_what_is_missing(tmp_path, monkeypatch) -> None:
-    losses._lpips.cache_clear()
-    monkeypatch.delenv(losses.LPIPS_FOLDER, raising=False)
+    lpips_network._network.cache_clear()
+    monkeypatch.delenv(lpips_network.FOLDER, raising=False)
     target = torch.rand(1, 1, 32, 32)
     answer = (target + 0.1 * torch.randn(1, 1, 32, 32)).requires_grad_()
     with pytest.raises(UsageError, match="loss: 'lpips' needs AlexNet's weights: set SCIRESDIFF_LPIPS"):
@@ -246,8 +246,8 @@ def test_lpips_takes_local_weights_and_says_what_is_missing(tmp_path, monkeypatc
     with pytest.raises(UsageError, match="'lpips' needs 32 px on each side, the patch has 16"):
         LOSSES["lpips"](answer[..., :16], target[..., :16])
     stored = {f"features.{k.split('.', 1)[1]}": v for k, v in Stand("alex", True, False).net.state_dict().items()}
-    torch.save(stored, tmp_path / losses.LPIPS_FILE)
-    monkeypatch.setenv(losses.LPIPS_FOLDER, str(tmp_path))
+    torch.save(stored, tmp_path / lpips_network.FILE)
+    monkeypatch.setenv(lpips_network.FOLDER, str(tmp_path))
     monkeypatch.setitem(sys.modules, "lpips", None)
     with pytest.raises(UsageError, match=r"needs the package lpips \(pip install 'sciresdiff\[perceptual\]'"):
         LOSSES["lpips"](answer, target)
@@ -259,7 +259,7 @@ def test_lpips_takes_local_weights_and_says_what_is_missing(tmp_path, monkeypatc
     value.backward()
     assert float(value.detach()) > 0
     assert bool(torch.isfinite(answer.grad).all())
-    losses._lpips.cache_clear()
+    lpips_network._network.cache_clear()
 
 
 # The prior's training

@@ -15,13 +15,11 @@ where the posterior is skewed, as that of a faint source is**: docs/losses.md ha
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sciresdiff.diffusion import lpips_network
 from sciresdiff.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,8 +35,6 @@ FFT_SIDE = 16
 """Side of the windows of `fft`, px; they overlap by half."""
 CELL = 8
 """Side of the cells of `flux`, coarse px."""
-LPIPS_FOLDER, LPIPS_FILE = "SCIRESDIFF_LPIPS", "alexnet-owt-7be5be79.pth"
-"""Environment variable that names the folder with torchvision's AlexNet weights, and their file."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -283,31 +279,11 @@ def lpips(answer: Tensor, target: Tensor, c: Context = PLAIN) -> Tensor:
     """
     if min(answer.shape[-2:]) < 32:
         raise UsageError(f"loss: 'lpips' needs 32 px on each side, the patch has {min(answer.shape[-2:])}; take larger")
-    network = _lpips(os.environ.get(LPIPS_FOLDER, "")).to(answer.device)
+    network = lpips_network.loaded().to(answer.device)
     ours, theirs = (image.div(c.unit).asinh() for image in (_held(answer, target, c), target))
     low, high = theirs.amin((-2, -1), keepdim=True), theirs.amax((-2, -1), keepdim=True)
     pair = ((2 * (x - low) / (high - low).clamp_min(1e-6) - 1).expand(-1, 3, -1, -1) for x in (ours, theirs))
     return network(*pair).mean()  # type: ignore[no-any-return]
-
-
-@lru_cache(maxsize=1)
-def _lpips(folder: str) -> Any:
-    """LPIPS's network with weights from a folder; nothing is fetched."""
-    import torch
-
-    file = Path(folder) / LPIPS_FILE
-    if not folder or not file.is_file():
-        raise UsageError(f"loss: 'lpips' needs AlexNet's weights: set {LPIPS_FOLDER} to the folder with {LPIPS_FILE}")
-    try:
-        from lpips import LPIPS
-    except ImportError as problem:
-        raise UsageError(
-            f"loss: 'lpips' needs the package lpips (pip install 'sciresdiff[perceptual]'; {problem.name or problem})"
-        ) from problem
-    network = LPIPS(net="alex", pnet_rand=True, verbose=False)  # pnet_rand: the trunk without fetching its weights
-    stored = torch.load(file, map_location="cpu", weights_only=True)
-    network.net.load_state_dict({k: stored[f"features.{k.split('.', 1)[1]}"] for k in network.net.state_dict()})
-    return network.eval().requires_grad_(False)
 
 
 LOSSES: dict[str, Loss] = {
