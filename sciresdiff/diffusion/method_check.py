@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sciresdiff.diffusion.path import Path
-from sciresdiff.diffusion.schedule import SCHEDULES
 from sciresdiff.diffusion.solvers import NEEDS_DISTIL
 from sciresdiff.diffusion.weight import DYNAMIC
 from sciresdiff.errors import UsageError
