@@ -88,8 +88,8 @@ def project_noise(x: Tensor, args: Args) -> Tensor:
 
     lambda = min(1, s_r d / (a_r sigma_y)) in every coarse pixel, with s_r the next state's noise, sigma_y the data's
     and d = scale the singular value of a sum over scale^2 pixels (Wang et al. 2023, Eq. 17, with the square root of
-    abar that their released code leaves out).  **The noise that this brings is not taken off the step's own** (gamma, Eq.
-    18: it changes the step, which a hook on estimates does not see), **and the last estimates are not held to the data.**
+    abar that their released code leaves out).  **The noise that this brings is not taken off the step's own**: their
+    gamma changes the step, which a hook on estimates does not see.  **The last estimates are not held to the data.**
     """
     data, q, s = args.data, args.q, args.data.operator.scale
     spread = q.s * F.avg_pool2d((args.around.scale * args.around.w).square(), s).sqrt()
