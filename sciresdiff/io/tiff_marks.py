@@ -1,0 +1,176 @@
+"""What is laid over a TIFF's pixels: saturation, and masks and variances from files of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sciresdiff.errors import InputError
+from sciresdiff.frame import Frame
+from sciresdiff.io.files import split_spec
+from sciresdiff.io.planes import NO_VARIANCE, nothing_in, patches, settled, to_variance
+from sciresdiff.io.source import Source, empty
+from sciresdiff.io.tiff_series import Pixels, opened_tiff, pixels_of
+
+Array = NDArray[Any]
+Cut = Callable[[int, int, int, int, int], Array]
+"""(plane, y0, y1, x0, x1) -> values."""
+
+BIT_DEPTHS = (8, 10, 12, 14)
+"""Cameras whose values end below the integer type's maximum."""
+
+BAND = 2**22
+"""Pixels that are looked at at once."""
+
+
+def changed(image: Source, change: Callable[..., Frame], frame: Frame) -> Source:
+    """A source whose windows go through ``change(window, plane, y0, y1, x0, x1)``, and say what ``frame`` says."""
+
+    def cut(*place: int) -> Frame:
+        window = change(image.cut(*place), *place)
+        return window.with_(said=frame.said, facts=frame.facts, psf=frame.psf, quantity=frame.quantity,
+                            kernel=frame.kernel, kernel_scale=frame.kernel_scale)  # fmt: skip
+
+    return Source(frame, cut, image.path)
+
+
+def telling(image: Source, frame: Frame) -> Source:
+    """A source with the same values that says what ``frame`` says."""
+    return changed(image, lambda window, *_: window, frame)
+
+
+def bands(image: Source) -> Iterator[Frame]:
+    """Every plane, in bands of rows."""
+    planes, h, w = image.frame.pixels.shape
+    step = max(1, BAND // w)
+    for plane in range(planes):
+        for y in range(0, h, step):
+            yield image.cut(plane, y, min(y + step, h), 0, w)
+
+
+def looked_through(path: Path, image: Source) -> tuple[float, int]:
+    """The largest value, and how many pixels have it; of floats only whether there is one at all.
+
+    Raises
+    ------
+    InputError
+        No number anywhere.
+    """
+    largest, count = -np.inf, 0
+    for band in bands(image):
+        if not band.mask.all():
+            top = float(np.nanmax(band.pixels))
+            count = int((band.pixels == top).sum()) + (count if top == largest else 0) if top >= largest else count
+            largest = max(largest, top)
+            if image.frame.dtype.kind == "f":
+                break
+    if largest == -np.inf:
+        raise InputError(nothing_in(path))
+    return largest, count
+
+
+def saturation(image: Source, most: tuple[float, int]) -> Source:
+    """Mask pixels at the integer type's maximum, or at the end of a camera's 8 to 14 bits where several lie there."""
+    frame, (largest, count) = image.frame, most
+    if frame.dtype.kind not in "iu":
+        return image
+    top = float(np.iinfo(frame.dtype).max)
+    camera = largest in [2.0**bits - 1 for bits in BIT_DEPTHS] and frame.dtype.itemsize > 1 and count > 1
+    level = np.float32(largest if camera else top)
+    full = count if largest == level else 0
+    facts = {**frame.facts, "saturation": largest if camera else top}
+    if full > 0.5 * frame.pixels.size:
+        frame = frame.say(f"saturation: most pixels are {level:.9g}; taken as values, not masked")
+        return telling(image, frame.with_(facts=facts))
+    if full:
+        frame = frame.say(f"saturation: {full} pixels at {level:.9g}, masked")
+
+    def mark(window: Frame, *_: int) -> Frame:
+        here = window.pixels == level
+        return window.with_(saturated=here, mask=window.mask | here)
+
+    return changed(image, mark, frame.with_(facts=facts, saturated=empty(frame.pixels.shape, bool)))
+
+
+def other_planes(image: Source, stack: ExitStack, file: Path, variance: str | None, mask: str | None) -> Source:
+    """Variance and mask from files of their own."""
+    if mask is not None:
+        plane = _plane(image.frame, stack, file, "mask", mask)
+
+        def cover(window: Frame, *place: int) -> Frame:
+            return window.with_(mask=window.mask | (np.nan_to_num(plane(*place), nan=1.0) != 0))
+
+        image = changed(image, cover, image.frame)
+    return image if variance is None else with_variance(image, stack, file, variance)
+
+
+def with_variance(image: Source, stack: ExitStack, file: Path, spec: str) -> Source:
+    """The variance from a file of its own; pixels without one are masked and get the median of the others.
+
+    The median is taken over `planes.patches`.
+    """
+    plane, name = _plane(image.frame, stack, file, "variance", spec), split_spec(spec)[0].name
+
+    def get(*place: int) -> Array:
+        return to_variance(plane(*place), name)
+
+    fill = _middle(get, image.frame.pixels.shape)
+
+    def cover(window: Frame, *place: int) -> Frame:
+        return settled(window, get(*place), fill)
+
+    return changed(image, cover, image.frame.with_(variance=empty(image.frame.pixels.shape, np.float64)))
+
+
+def _middle(get: Cut, shape: tuple[int, ...]) -> float:
+    """The median of a variance, where it is a number."""
+    found = np.concatenate([v[np.isfinite(v)] for v in (get(*place) for place in patches(shape))])
+    planes, h, w = shape
+    rows = ((plane, y, min(y + 64, h), 0, w) for plane in range(planes) for y in range(0, h, 64))
+    while not found.size:
+        place = next(rows, None)
+        if place is None:
+            raise InputError(NO_VARIANCE)
+        values = get(*place)
+        found = values[np.isfinite(values)]
+    return float(np.median(found))
+
+
+def _plane(frame: Frame, stack: ExitStack, file: Path, what: str, spec: str) -> Callable[..., Array]:
+    """Windows (1, h, w) of a plane in a file of its own, in float64."""
+    other, _ = split_spec(spec)
+    if not other.is_file():
+        raise InputError(f"{other}: no such file; {what} of a TIFF is a file of its own")
+    shape, get = _windows_of(stack, spec)
+    if shape[1:] != frame.pixels.shape[1:] or shape[0] not in (1, frame.planes):
+        raise InputError(f"{file}: {what} {spec} has shape {_squeezed(shape)}, the image {frame.shape}")
+    return lambda plane, *place: get(plane % shape[0], *place)[None].astype(np.float64)
+
+
+def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return shape[1:] if shape[0] == 1 else shape
+
+
+def _windows_of(stack: ExitStack, spec: str) -> tuple[tuple[int, ...], Callable[..., Array]]:
+    """Shape (planes, Y, X) and windows of any image; of other formats than TIFF it is held in memory."""
+    from sciresdiff.io import format_of
+    from sciresdiff.io import read_image as read_any
+
+    if format_of(spec) == "tiff":
+        pixels = image_of(stack, split_spec(spec)[0])
+        return (pixels.planes, *(pixels.shape[pixels.axes.index(a)] for a in "YX")), pixels.window
+    planes = read_any(spec)
+    planes = planes.reshape(-1, *planes.shape[-2:])
+    return planes.shape, lambda plane, y0, y1, x0, x1: planes[plane, y0:y1, x0:x1]
+
+
+def image_of(stack: ExitStack, file: Path) -> Pixels:
+    """The first series of a file, whatever its axes are called."""
+    tif = stack.enter_context(opened_tiff(file))
+    axes = str(tif.series[0].axes)
+    return pixels_of(file, tif, axes if {"Y", "X"} <= set(axes) else "ABCDEFGHIJ"[: len(axes) - 2] + "YX")

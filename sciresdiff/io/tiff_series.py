@@ -1,0 +1,244 @@
+"""The pixels of a TIFF's first image, part by part: what is read is the strips and tiles that a part touches."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from sciresdiff.errors import InputError
+from sciresdiff.io.files import existing, first_line
+from sciresdiff.io.flat import Flat
+
+Array = NDArray[Any]
+Part = tuple[slice, ...]
+
+KEPT = 2**27
+"""Bytes of unpacked strips and tiles that are kept for the next window."""
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """An image's pixels."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    axes: str
+    window: Callable[[int, int, int, int, int], Array]
+    """(plane, y0, y1, x0, x1) -> values (y1 - y0, x1 - x0) in native byte order; planes as in ``tiff.to_planes``."""
+    missing: frozenset[int] = frozenset()
+    """Planes that the file names and does not hold."""
+
+    @property
+    def planes(self) -> int:
+        """How many YX planes there are."""
+        return int(np.prod([n for a, n in zip(self.axes, self.shape, strict=True) if a not in "YX"], initial=1))
+
+
+@contextmanager
+def opened_tiff(path: Path) -> Iterator[Any]:
+    """A TIFF file with at least one image.
+
+    Raises
+    ------
+    InputError
+        Missing or foreign file, or no image in it.
+    """
+    existing(path)
+    try:
+        tif = tifffile.TiffFile(path)
+        series = tif.series
+    except Exception as error:  # tifffile raises many kinds on damaged files
+        raise InputError(f"{path}: not a whole TIFF file ({first_line(error)}); check or fetch it again") from error
+    with tif:
+        if not series:
+            raise InputError(f"{path}: no image in it")
+        yield tif
+
+
+def pixels_of(path: Path, tif: Any, axes: str) -> Pixels:
+    """The first series of an open file, to be read by windows.
+
+    Raises
+    ------
+    InputError
+        The file ends before its pixels do. A strip or tile that is damaged is found when a window touches it.
+    """
+    series = tif.series[0]
+    _check_length(path, series)
+    shape, dtype = tuple(series.shape), np.dtype(series.dtype)
+    if (start := _flat_at(series)) is not None:
+        flat = Flat(tif.filehandle.fileno(), start, dtype.newbyteorder(tif.byteorder), shape, axes)
+        return Pixels(shape, dtype, axes, _guarded(path, flat.get))
+    take = _by_pages(path, series) if _regular(series) else _whole(path, series)
+    pixels = Pixels(shape, dtype, axes, _windows(shape, axes, take))
+    share = pixels.planes // len(series.pages)
+    missing = [n for n, page in enumerate(series.pages) if page is None]
+    return replace(pixels, missing=frozenset(n * share + i for n in missing for i in range(share)))
+
+
+def _check_length(path: Path, series: Any) -> None:
+    """tifffile would fill what is missing with zeros."""
+    try:
+        for page in series.pages:
+            if page is not None and page.dataoffsets:
+                length = page.parent.filehandle.size
+                ends = max(o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=True))
+                if ends > length:
+                    raise InputError(
+                        f"{path}: not a whole TIFF file (truncated at {length} bytes); check or fetch it again"
+                    )
+    except (ValueError, tifffile.TiffFileError) as error:
+        raise InputError(f"{path}: pixels cannot be read ({first_line(error)}); check or fetch it again") from error
+
+
+def _flat_at(series: Any) -> int | None:
+    """Where the array begins in the file, if it lies there as it is."""
+    page = series.keyframe
+    plain = page.predictor == 1 and page.fillorder == 1 and not page.is_subsampled and series.transform is None
+    start = series.dataoffset if plain else None
+    if start is None or series.is_multifile or series.dtype.itemsize * 8 != page.bitspersample or page.is_tiled:
+        return None
+    size = int(np.prod(series.shape)) * series.dtype.itemsize
+    return int(start) if start + size <= page.parent.filehandle.size else None
+
+
+def _regular(series: Any) -> bool:
+    """Whether the array is a stack of pages."""
+    page, shape = series.keyframe, tuple(series.shape)
+    lead = len(shape) - len(page.shape)
+    stacked = lead >= 0 and shape[lead:] == tuple(page.shape) and int(np.prod(shape[:lead])) == len(series.pages)
+    return stacked and series.transform is None and page.jpegheader is None and set(page.axes) <= set("SDZYX")
+
+
+def _guarded(path: Path, get: Callable[..., Array]) -> Callable[..., Array]:
+    def window(*place: int) -> Array:
+        try:
+            return get(*place)
+        except OSError as error:
+            raise InputError(f"{path}: pixels cannot be read ({first_line(error)}); check or fetch it again") from error
+
+    return window
+
+
+def _windows(shape: tuple[int, ...], axes: str, take: Callable[[Part], Array]) -> Callable[..., Array]:
+    """Windows of planes, out of parts of the array."""
+    others = [i for i, a in enumerate(axes) if a not in "YX"]
+
+    def window(plane: int, y0: int, y1: int, x0: int, x1: int) -> Array:
+        where = np.unravel_index(plane, [shape[i] for i in others]) if others else ()
+        spans = {i: slice(int(k), int(k) + 1) for i, k in zip(others, where, strict=True)}
+        spans |= {axes.index("Y"): slice(y0, y1), axes.index("X"): slice(x0, x1)}
+        part = take(tuple(spans[i] for i in range(len(shape))))
+        turned = axes.index("Y") > axes.index("X")
+        flat = part.reshape((x1 - x0, y1 - y0) if turned else (y1 - y0, x1 - x0))
+        return flat.T if turned else flat
+
+    return window
+
+
+def _whole(path: Path, series: Any) -> Callable[[Part], Array]:
+    """For files that are no stack of pages: all of it, in memory."""
+    try:
+        data = np.asarray(series.asarray())
+    except Exception as error:  # unknown codecs, damaged strips
+        raise InputError(f"{path}: pixels cannot be read ({first_line(error)}); check or fetch it again") from error
+    data = data.astype(data.dtype.newbyteorder("="), copy=False)
+    return lambda part: data[part]
+
+
+def _by_pages(path: Path, series: Any) -> Callable[[Part], Array]:
+    """Parts of a stack of pages."""
+    page, shape, dtype = series.keyframe, tuple(series.shape), np.dtype(series.dtype).newbyteorder("=")
+    lead = len(shape) - len(page.shape)
+    segments = _segments(path, series)
+
+    def take(part: Part) -> Array:
+        out = np.empty([s.stop - s.start for s in part], dtype)
+        for turn in np.ndindex(*out.shape[:lead]):
+            number = np.ravel_multi_index([s.start + i for s, i in zip(part, turn, strict=False)], shape[:lead])
+            out[turn] = _page_part(page, part[lead:], partial(segments, int(number))).reshape(out.shape[lead:])
+        return out
+
+    return take
+
+
+def _page_part(page: Any, part: Sequence[slice], segment: Callable[[int], tuple[Any, Any]]) -> Array:
+    """A part of a page, in the page's full form (sample, depth, y, x, sample)."""
+    spans = [slice(0, n) for n in page.shaped]
+    for i, letter in enumerate(page.axes):
+        last = letter == "S" and i > page.axes.index("Y")
+        spans[4 if last else {"S": 0, "D": 1, "Z": 1, "Y": 2, "X": 3}[letter]] = part[i]
+    out = np.full([s.stop - s.start for s in spans], page.nodata, np.dtype(page.dtype).newbyteorder("="))
+    for number in _touched(page, spans):
+        data, start = segment(number)
+        if data is not None:
+            _paste(out, spans, data, start)
+    return out
+
+
+def _touched(page: Any, spans: Sequence[slice]) -> Iterator[int]:
+    """Numbers of the strips or tiles that a part of a page touches."""
+    _, depth, height, width, _ = page.shaped
+    sides = (page.tiledepth, page.tilelength, page.tilewidth) if page.is_tiled else (1, page.rowsperstrip, width)
+    counts = [-(-n // side) for n, side in zip((depth, height, width), sides, strict=True)]
+    ranges = [range(s.start // side, -(-s.stop // side)) for s, side in zip(spans[1:4], sides, strict=True)]
+    for sample, z, y, x in product(range(spans[0].start, spans[0].stop), *ranges):
+        yield ((sample * counts[0] + z) * counts[1] + y) * counts[2] + x
+
+
+def _paste(out: Array, spans: Sequence[slice], data: Array, start: Sequence[int]) -> None:
+    """Put a strip or tile, which lies at ``start`` of the page, where it belongs in a part of it."""
+    sizes = (1, *data.shape)
+    here = [slice(max(s.start, b) - s.start, min(s.stop, b + n) - s.start)
+            for s, b, n in zip(spans, start, sizes, strict=True)]  # fmt: skip
+    there = [slice(max(s.start, b) - b, min(s.stop, b + n) - b) for s, b, n in zip(spans, start, sizes, strict=True)]
+    out[tuple(here)] = data[None][tuple(there)]
+
+
+def _segments(path: Path, series: Any) -> Callable[[int, int], tuple[Any, Any]]:
+    """(page, number) -> a strip or tile, unpacked, and where it lies; those used last are kept."""
+    page = series.keyframe
+    side = page.tilelength * page.tilewidth * page.tiledepth if page.is_tiled else page.rowsperstrip * page.imagewidth
+    size = max(1, int(side) * int(page.samplesperpixel) * series.dtype.itemsize)
+    lock = threading.Lock()
+
+    @lru_cache(maxsize=max(1, KEPT // size))
+    def segment(number: int, index: int) -> tuple[Any, Any]:
+        if series.pages[number] is None:
+            return None, None
+        try:
+            return _decoded(series.pages[number], index)
+        except Exception as error:  # damaged strips, unknown codecs
+            raise InputError(
+                f"{path}: page {number} cannot be read ({first_line(error)}); check or fetch it again"
+            ) from error
+
+    def alone(number: int, index: int) -> tuple[Any, Any]:
+        with lock:
+            return segment(number, index)
+
+    return alone
+
+
+def _decoded(page: Any, index: int) -> tuple[Any, Any]:
+    stream = page.parent.filehandle
+    if stream.closed:  # another file of the set
+        stream.open()
+    count = page.databytecounts[index]
+    stream.seek(page.dataoffsets[index])
+    packed = stream.read(count) if count else None
+    if packed is not None and len(packed) < count:
+        raise OSError("the file ends before its pixels do")
+    tables = {"jpegtables": page.jpegtables} if page.keyframe.compression in (6, 7, 34892, 33007) else {}
+    data, start, _ = page.keyframe.decode(packed, index, **tables)
+    return data, start
