@@ -28,6 +28,7 @@ from sciresdiff.hooks import Args, applied
 from sciresdiff.model import Model
 from sciresdiff.normalize import background
 from sciresdiff.physics.consistency import Data, close_flux, consistent, richardson_lucy, row_sums, support
+from sciresdiff.physics.level import Level
 from sciresdiff.physics.operators import Operator
 from sciresdiff.prior import Estimate, Run, bounded_below, box, contrast, finer, kernel_features, pedestal
 from sciresdiff.refiner import condition
@@ -69,6 +70,18 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class Part:
+    """A window of a plane that is restored in parts."""
+
+    level: Level
+    """What the plane is like."""
+    origin: tuple[int, int]
+    """Place of the window's first pixel in the plane, (y, x)."""
+    core: tuple[slice, slice]
+    """Coarse pixels of the window that count; the others are there for them."""
+
+
+@dataclass(frozen=True)
 class Restored:
     """One plane on the fine grid, in the frame's own unit; all arrays (s*h, s*w)."""
 
@@ -82,10 +95,12 @@ class Restored:
     draws: NDArray[np.float32] | None
     """(K, s*h, s*w), if they were kept."""
     chi2: float
-    """Of the mean, re-degraded."""
+    """Of the mean, re-degraded, over the valid pixels (of a part: in its core)."""
     flux_ratio: float
-    """Total of the mean over total of the valid data."""
+    """Total of the mean over total of the data, of the same pixels."""
     draws_used: int
+    total: float = float("nan")
+    """That of the data, in units of sigma."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +137,7 @@ def prepared(
     scale: int,
     quantity: Quantity,
     device: torch.device,
+    part: Part | None = None,
 ) -> tuple[Data, Units]:
     """The data in noise units as tensors, and the way back.
 
@@ -132,14 +148,16 @@ def prepared(
     bad = mask | ~np.isfinite(pixels) | ~np.isfinite(variance) | (variance <= 0)
     if bad.all():
         raise InputError("variance: no pixel is valid and has a variance above zero; give --variance or --mask")
-    sky, _ = background(pixels, bad)
-    sigma = float(np.sqrt(np.median(variance[~bad])))
+    level = part.level if part else None
+    sky = level.sky if level else background(pixels, bad)[0]
+    sigma = level.sigma if level else float(np.sqrt(np.median(variance[~bad])))
     y = np.where(bad, 0, (pixels.astype(np.float64) - sky) / sigma)
     n = np.where(bad, 1, variance.astype(np.float64) / sigma**2)
     y_, n_, valid = (torch.from_numpy(v.astype(np.float32))[None, None].to(device) for v in (y, n, ~bad))
     per_fine = float(scale**2 if quantity == "sum" else 1)
     operator = Operator(pixels.shape, scale, kernel, device=device)  # type: ignore[arg-type]
-    return Data(y_, n_, valid, operator), Units(float(sky), sigma, per_fine, scale)
+    origin = part.origin if part else (0, 0)
+    return Data(y_, n_, valid, operator, level, origin), Units(float(sky), sigma, per_fine, scale)
 
 
 def with_model_error(data: Data) -> Data:
@@ -147,12 +165,20 @@ def with_model_error(data: Data) -> Data:
     return replace(data, noise=data.noise + (MODEL_ERROR * data.y).square())
 
 
+def explained(data: Data) -> tuple[Tensor, int]:
+    """Richardson-Lucy until chi2 = 1, and the iterations that this took; of a part of a plane, until the plane has."""
+    x, k = data.y, 0
+    for k, x in enumerate(richardson_lucy(data, pedestal(data)), start=1):
+        if k >= PHYSICS_ITERATIONS or (data.level is None and float(data.chi2(x).max()) <= 1):
+            break
+        if data.level is not None and k >= data.level.iterations:
+            break
+    return x, k
+
+
 def physics_only(data: Data) -> Estimate:
     """Richardson-Lucy until the data are explained (chi2 = 1), then one consistency step."""
-    x = data.y
-    for k, x in enumerate(richardson_lucy(data, pedestal(data)), start=1):
-        if k >= PHYSICS_ITERATIONS or float(data.chi2(x).max()) <= 1:
-            break
+    x, _ = explained(data)
     _, amplitude = contrast(x, data.noise, data.operator.scale)
     start = bounded_below(data, Estimate(x, amplitude * float(np.exp(-1)), x))
     return replace(start, x=consistent(data, start.x, start.w.square(), FINAL_ITERATIONS, PATIENCE))
@@ -222,16 +248,28 @@ def settled(data: Data, x: Tensor, w2: Tensor, mode: Consistency) -> Tensor:
     return x
 
 
-def gaussian(like: Tensor, seed: int, draw: int, step: int) -> Tensor:
+def gaussian(like: Tensor, seed: int, draw: int, step: int, data: Data | None = None) -> Tensor:
     """Unit noise that is a pure function of (seed, draw, step, channel, y, x).
 
     Draws come in antithetic pairs: an odd one has the noise of the even one before it with the other sign, so that the
     noise of the mean over draws cancels as far as a draw is linear in it.  Each draw by itself is as random as before.
+
+    Parameters
+    ----------
+    data : says where in its frame ``like`` lies; without it at the origin.
     """
     channels, h, w = like.shape[-3:]
-    fields = [noise_field.gaussian(seed, draw // 2, step, c, 0, 0, h, w, like.device) for c in range(channels)]
+    y, x = (0, 0) if data is None else place(data, like)
+    fields = [noise_field.gaussian(seed, draw // 2, step, c, y, x, h, w, like.device) for c in range(channels)]
     noise = (fields[0][None] if channels == 1 else torch.stack(fields))[None].to(like.dtype)  # one plane: no copy
     return -noise if draw % 2 else noise
+
+
+def place(data: Data, like: Tensor) -> tuple[int, int]:
+    """(y, x) of the first pixel in the frame, on the grid of ``like``; (0, 0) for what is no image of the data."""
+    (h, w), (H, W) = data.y.shape[-2:], like.shape[-2:]
+    finer = H // h
+    return (finer * data.origin[0], finer * data.origin[1]) if (finer * h, finer * w) == (H, W) else (0, 0)
 
 
 def deviation(data: Data, w: Tensor, seed: int, draw: int, iterations: int = 16) -> Tensor:
@@ -240,8 +278,8 @@ def deviation(data: Data, w: Tensor, seed: int, draw: int, iterations: int = 16)
     Perturb, then apply the consistency step to the perturbation (Papandreou & Yuille 2010): with e ~ N(0, Sigma) and
     n ~ N(0, N) the result e + Sigma A^T (A Sigma A^T + N)^-1 (n - A e) has that covariance exactly.
     """
-    e = w * gaussian(w, seed, draw, 1_000_000)
-    n = data.noise.sqrt() * gaussian(data.noise, seed, draw, 1_000_001)
+    e = w * gaussian(w, seed, draw, 1_000_000, data)
+    n = data.noise.sqrt() * gaussian(data.noise, seed, draw, 1_000_001, data)
     return consistent(replace(data, y=n), e, w.square(), iterations, PATIENCE)
 
 
@@ -252,7 +290,7 @@ def refined(data: Data, prior: Estimate, known: Tensor, model: Model, settings: 
     run = tiled(settings, refiner.receptive_px, int(getattr(refiner.net, "multiple_of", 1)))
     around, path = framed(method, data, prior), method.path(settings.steps)
     if isinstance(refiner, Coded):
-        noise = partial(gaussian, seed=settings.seed, draw=draw)
+        noise = partial(gaussian, seed=settings.seed, draw=draw, data=data)
         return refiner.draw(method, around, known, lambda like, step: noise(like, step=step), run, settings.steps)
 
     realism = 0.0 if not method.has_knob else 1.0 if settings.realism is None else settings.realism
@@ -264,7 +302,7 @@ def refined(data: Data, prior: Estimate, known: Tensor, model: Model, settings: 
         return applied(method, around.image(z), args)
 
     def unit(step: int) -> Tensor:
-        return gaussian(prior.x, settings.seed, draw, step)
+        return gaussian(prior.x, settings.seed, draw, step, data)
 
     w = weighed(method, around, refiner.alpha, image=True)
     return sample(method, denoise, around.image(around.mu), w, unit, settings.steps, prior=prior.x)
@@ -319,7 +357,8 @@ def refreshed(data: Data, x: Tensor, w: Tensor, seed: int, draw: int) -> Tensor:
     w2 = w.square()
     signal = row_sums(data.operator, w2, torch.zeros_like(data.noise))
     share = signal / (signal + data.noise)
-    noise = (data.noise * (2 - share) / share.clamp_min(1e-6)).sqrt() * gaussian(data.noise, seed, draw, 1_000_002)
+    noise = (data.noise * (2 - share) / share.clamp_min(1e-6)).sqrt()
+    noise = noise * gaussian(noise, seed, draw, 1_000_002, data)
     return consistent(replace(data, y=data.y + noise), x, w2, REFRESH_ITERATIONS, PATIENCE)
 
 
@@ -380,8 +419,9 @@ def restore(
     settings: Settings,
     device: torch.device | str = "cpu",
     progress: Progress = lambda done, total, label: None,
+    part: Part | None = None,
 ) -> Restored:
-    """Restore one plane.
+    """Restore one plane, or a part of it.
 
     Parameters
     ----------
@@ -389,6 +429,7 @@ def restore(
     kernel : blur between the wanted image and this one, on the fine grid; None for pixel integration alone.
     scale : fine pixels per coarse pixel and axis. quantity : ``sum`` or ``mean``.
     model : None for the physics alone.
+    part : where a window lies in a plane that is larger; None for a whole plane.
 
     Returns
     -------
@@ -402,13 +443,13 @@ def restore(
     """
     if settings.consistency == "exact" and kernel is not None:
         raise UsageError("--consistency exact: with a kernel it amplifies the noise by 1e3 and more; use noise")
-    data, units = prepared(pixels, variance, mask, kernel, scale, quantity, torch.device(device))
+    data, units = prepared(pixels, variance, mask, kernel, scale, quantity, torch.device(device), part)
     features = torch.from_numpy(kernel_features(kernel, scale))[None].to(device)
     best, gate = modelled(data, features, model, settings) if model else (physics_only(data), None)
     best = begun(data, best, settings)
     progress(1, 1 + settings.samples, "prior" if model else "physics")
     draws = draws_of(data, best, features, model, settings)
-    return summed_up(data, units, best, gate, draws, model, settings, progress)
+    return summed_up(data, units, best, gate, draws, model, settings, progress, part)
 
 
 def begun(data: Data, best: Estimate, settings: Settings) -> Estimate:
@@ -426,6 +467,7 @@ def summed_up(
     model: Model | None,
     settings: Settings,
     progress: Progress,
+    part: Part | None = None,
 ) -> Restored:
     """Draws about the best estimate as mean and error, held to the data.
 
@@ -450,21 +492,31 @@ def summed_up(
     scale = data.operator.scale
     _, amplitude = contrast(best.x, data.noise, scale)
     flat = finer(box(F.avg_pool2d(w2, scale), 8), scale)
+    counted = data if part is None else replace(data, valid=within(data.valid, part))
+    seen, total = fluxes(counted, x, units)
     return Restored(
         units.image(x),
         units.spread(calibrated(spread, amplitude, data, model, settings)),
         support(data, x, flat).clamp(0, 1).squeeze().cpu().numpy(),
         torch.as_tensor(float(model is None) if gate is None else gate).expand_as(x).squeeze().cpu().numpy(),
         np.stack(kept) if kept else None,
-        float(data.chi2(x)),
-        flux_ratio(data, x, units),
+        float(counted.chi2(x)),
+        seen / total if total else float("nan"),
         count,
+        total,
     )
 
 
-def flux_ratio(data: Data, x: Tensor, units: Units) -> float:
-    """Total of A x over total of y, both in the frame's unit, over the valid pixels."""
+def within(valid: Tensor, part: Part) -> Tensor:
+    """``valid`` in the core of a part, 0 around it."""
+    inside = torch.zeros_like(valid)
+    inside[(..., *part.core)] = valid[(..., *part.core)]
+    return inside
+
+
+def fluxes(data: Data, x: Tensor, units: Units) -> tuple[float, float]:
+    """Totals of A x and of y over the valid pixels, in units of the noise, from the zero of the frame's unit."""
     sky = units.sky / units.sigma
     y = ((data.y.double() + sky) * data.valid).sum()
     seen = ((data.operator.apply(x).double() + sky) * data.valid).sum()
-    return float(seen / y) if float(y) else float("nan")
+    return float(seen), float(y)

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sciresdiff.physics.level import Level
 from sciresdiff.physics.operators import Operator
 
 
@@ -38,6 +39,10 @@ class Data:
     valid: Tensor
     """1 where y carries information, else 0."""
     operator: Operator
+    level: Level | None = None
+    """What the plane is like that this is a part of; None where it is the whole."""
+    origin: tuple[int, int] = (0, 0)
+    """Place of the first pixel in the plane, (y, x)."""
 
     def residual(self, x: Tensor) -> Tensor:
         """y - A x, zero where masked."""
@@ -78,7 +83,8 @@ def solve(data: Data, w2: Tensor, r: Tensor, iterations: int, patience: int = 0)
     ----------
     w2 : (..., s*h, s*w), the diagonal of Sigma, >= 0. r : (..., h, w), zero where masked.
     iterations : number of applications of the matrix, >= 1.
-    patience : so many more where these leave a pixel off by more than its noise, as bright cores are.
+    patience : so many more where these leave a pixel off by more than its noise, as bright cores are; in a part of a
+        plane always, so that parts agree.
 
     Returns
     -------
@@ -90,7 +96,7 @@ def solve(data: Data, w2: Tensor, r: Tensor, iterations: int, patience: int = 0)
     q = chebyshev(data, w2, r, inverse, iterations)
     if patience:
         left = r - matrix(data, w2, q)
-        if bool((left.abs() > data.noise.sqrt()).any()):
+        if data.level is not None or bool((left.abs() > data.noise.sqrt()).any()):
             q = q + chebyshev(data, w2, left, inverse, patience)
     return q
 

@@ -1,0 +1,79 @@
+"""Blocks: the parts that a frame is restored in, each read with what surrounds it and written to its place.
+
+The plan follows from the frame's shape and the scale alone, so that a run that goes on, one of many shards and one on
+other machines make the same blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count, pairwise, product
+
+from sciresdiff.tiling import Tile, rounded_up
+
+CELL = 16
+"""Blocks begin on multiples of this, coarse px: the cells in which the flux is closed lie in one block each."""
+CORE = 2048
+"""Largest side of a core, fine px."""
+SPARE = 1.5
+"""A side of up to so many cores is not cut: two blocks would read more around them than that saves."""
+HALO = 64
+"""Coarse px that are read around a core.
+
+Without them a pixel at the seam is off by less than 0.01 ERR for PSFs of up to 6 px FWHM: measured on crowded stars and
+on galaxies, cut and whole, 0.0001 to 0.003 ERR with 64 px, 0.02 with 48 px, 0.2 with 32 px.  Farther from the
+seam the two differ by the rounding of float32, as tiles of other sizes do.
+"""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A part of a plane."""
+
+    number: int
+    """In the order of the file, plane by plane and row by row."""
+    plane: int
+    tile: Tile
+    """Core and window, coarse px."""
+    whole: bool
+    """Whether it is all of its plane."""
+
+
+def plan(shape: tuple[int, int, int], scale: int, whole: bool = False) -> list[Block]:
+    """The blocks of a frame.
+
+    Parameters
+    ----------
+    shape : (planes, h, w). scale : fine pixels per coarse pixel and axis.
+    whole : never cut a plane.
+    """
+    planes, h, w = shape
+    rows, columns = ([(0, n, 0, n)] if whole else spans(n, scale) for n in (h, w))
+    only = len(rows) * len(columns) == 1
+    numbers = count()
+    return [
+        Block(next(numbers), plane, Tile(y0, y1, x0, x1, ry0, ry1, rx0, rx1), only)
+        for plane in range(planes)
+        for (y0, y1, ry0, ry1), (x0, x1, rx0, rx1) in product(rows, columns)
+    ]
+
+
+def core(scale: int) -> int:
+    """Largest side of a core, coarse px."""
+    return max(CORE // scale // CELL, 1) * CELL
+
+
+def spans(length: int, scale: int) -> list[tuple[int, int, int, int]]:
+    """Core and window of every block along one side; the cores are nearly equal multiples of the cell."""
+    largest = core(scale)
+    if length <= SPARE * largest:
+        return [(0, length, 0, length)]
+    size = rounded_up(-(-length // -(-length // largest)), CELL)
+    edges = [*range(0, length, size), length]
+    return [(a, b, max(a - HALO, 0), min(b + HALO, length)) for a, b in pairwise(edges)]
+
+
+def of_plane(blocks: list[Block], plane: int) -> Iterator[Block]:
+    """The blocks of one plane."""
+    return (block for block in blocks if block.plane == plane)

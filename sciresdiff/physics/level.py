@@ -1,0 +1,23 @@
+"""What a frame is like as a whole: what a part of it has to be told, so that parts of one frame agree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Level:
+    """What is measured once on a plane that is restored in parts."""
+
+    sky: float
+    """In the plane's unit, like ``sigma``, which is the noise of its median pixel."""
+    sigma: float
+    y: NDArray[np.float32]
+    """(n,) valid pixels from all over the plane, above the sky and in units of sigma."""
+    noise: NDArray[np.float32]
+    """(n,) their variances, in units of sigma^2."""
+    iterations: int
+    """Of Richardson-Lucy, until the plane is explained."""
