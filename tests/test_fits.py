@@ -11,6 +11,7 @@ from astropy.io import fits
 from sciresdiff import io
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, PixelSize
+from sciresdiff.io import fits_pack
 from sciresdiff.io.facts import quantity_of
 from sciresdiff.io.files import split_spec
 
@@ -354,9 +355,39 @@ def test_same_content_same_bytes(tmp_path, sample_data):
     assert "CHECKSUM" not in fits.getheader(sample_data / "47tuc.fits", "SCI")
 
 
-def test_tile_compressed_output_is_refused(tmp_path, sample_data):
-    with pytest.raises(UsageError, match="is read, not written; give a name in .fits"):
-        io.write(tmp_path / "a.fits.fz", finer(io.read(sample_data / "47tuc.fits"), 2), scale=2)
+def test_tile_compressed_output_is_lossless(tmp_path, sample_data, monkeypatch):
+    """All images to the bit, NaN and unsigned types too, and the same bytes each time."""
+    monkeypatch.setattr(fits_pack, "TILE", 100)
+    frame = finer(cluster(sample_data), 2)
+    frame.pixels[0, 3, 5] = np.nan
+    draws = np.stack([frame.pixels[0] * k for k in (1, 2, 3)])
+    planes = {"ERR": frame.variance**0.5, "VAR": frame.variance, "DQ": frame.dq, "DRAWS": draws}
+    for name in ("a.fits.fz", "b.fits.fz", "c.fits"):
+        io.write(tmp_path / name, frame, planes=planes, provenance={"SRDSCALE": 2}, scale=2)
+    assert (tmp_path / "a.fits.fz").read_bytes() == (tmp_path / "b.fits.fz").read_bytes()
+    assert (tmp_path / "a.fits.fz").stat().st_size < (tmp_path / "c.fits").stat().st_size
+    with fits.open(tmp_path / "a.fits.fz") as packed, fits.open(tmp_path / "c.fits") as plain:
+        assert [h.name for h in packed] == ["PRIMARY", "SCI", "ERR", "VAR", "DQ", "DRAWS"]
+        for one, other in zip(packed[1:], plain[1:], strict=True):
+            assert one.compression_type == "GZIP_2"
+            assert one.data.dtype == other.data.dtype.newbyteorder("=") or one.data.dtype == other.data.dtype
+            np.testing.assert_array_equal(one.data, other.data)
+            assert {k: one.header[k] for k in ("CRPIX1", "SRDSCALE", "BUNIT") if k in one.header} == {
+                k: other.header[k] for k in ("CRPIX1", "SRDSCALE", "BUNIT") if k in other.header
+            }
+        packed.verify("exception")
+    np.testing.assert_array_equal(io.read(tmp_path / "a.fits.fz").pixels, frame.pixels)
+    monkeypatch.setattr(fits_pack, "WIDE", 0)
+    io.write(tmp_path / "u.fits.fz", frame, dtype="uint16")
+    io.write(tmp_path / "u.fits", frame, dtype="uint16")
+    np.testing.assert_array_equal(fits.getdata(tmp_path / "u.fits.fz", 1), fits.getdata(tmp_path / "u.fits", 1))
+
+
+def test_tile_compressed_output_with_checksums(tmp_path):
+    fits.HDUList([fits.PrimaryHDU(), sci()]).writeto(tmp_path / "a.fits", checksum=True)
+    io.write(tmp_path / "b.fits.fz", io.read(tmp_path / "a.fits"))
+    with fits.open(tmp_path / "b.fits.fz", checksum=True, disable_image_compression=True) as hdus:
+        assert all(h.verify_checksum() == 1 and h.verify_datasum() == 1 for h in hdus)
 
 
 def test_other_extensions_are_carried_over(tmp_path):

@@ -254,8 +254,6 @@ def _writer(path: str | Path) -> Any:
     end = suffix(path).lower()
     if end not in FORMATS:
         raise UsageError(f"{path}: not a format that is written here; one of {', '.join(FORMATS)}")
-    if end == ".fits.fz":
-        raise UsageError(f"{path}: tile-compressed FITS is read, not written; give a name in .fits or .fits.gz")
     return _module(_WRITERS[FORMATS[end]])
 
 

@@ -13,9 +13,9 @@ from astropy.io import fits
 from sciresdiff.errors import InputError
 from sciresdiff.io import wcs
 from sciresdiff.io.fits_open import Chosen, Opened, is_image, opened, role_of
+from sciresdiff.io.fits_text import BLOCK
 from sciresdiff.io.planes import OUR_PLANES
 
-BLOCK = 2880
 LOOKUP_TABLES = ("WCSDVARR", "D2IMARR")
 PIECE = 1 << 24
 """Bytes in memory at once."""

@@ -5,11 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
+from astropy.io import fits
 from numpy.typing import NDArray
+
+from sciresdiff.io.fits_text import text
 
 _FORBIDDEN = frozenset(b":;<=>?@[\\]^_`")
 _ZERO = 48
 """ASCII of 0: the code uses letters and digits only."""
+
+
+def with_sums(header: fits.Header, blocks: int, data: Iterable[bytes]) -> fits.Header:
+    """The header of an HDU of those data, with DATASUM and CHECKSUM."""
+    total = sum32(data)
+    new = header.copy()
+    new["CHECKSUM"] = ("0" * 16, "HDU checksum updated by sciresdiff")
+    new["DATASUM"] = (str(total), "data unit checksum updated by sciresdiff")
+    new["CHECKSUM"] = encoded(sum32([text(new, blocks)], total))
+    return new
 
 
 def sum32(pieces: Iterable[bytes], start: int = 0) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from astropy.io import fits
 
 from sciresdiff.io import wcs
-from sciresdiff.io.fits_carry import BLOCK
+from sciresdiff.io.fits_text import BLOCK, blocks_of, cards_of
 
 TEXT_CARDS = 2
 """Cards that are kept free for a text that is not known yet."""
@@ -98,36 +98,25 @@ def stamped(slot: Slot, provenance: Mapping[str, object], history: Sequence[str]
 
 def reserved(slot: Slot, provenance: Mapping[str, object], history: Sequence[str], checksum: bool) -> int:
     """Blocks that the header needs whatever the values of the provenance will be."""
-    count = _count(stamped(slot, {}, history)) + (2 if checksum else 0) + 1
+    count = cards_of(stamped(slot, {}, history)) + (2 if checksum else 0)
     if slot.stamped:
         count += sum(_room(key, told) for key, told in provenance.items())
-    return -(-80 * count // BLOCK)
-
-
-def _count(header: fits.Header) -> int:
-    return len(header.tostring(sep="", endcard=False, padding=False)) // 80
+    return blocks_of(count)
 
 
 def _room(key: str, told: object) -> int:
     if isinstance(told, bool | int | float):
         return 1
-    return TEXT_CARDS if told is None else max(TEXT_CARDS, _count(fits.Header([(key, str(told))])))
+    return TEXT_CARDS if told is None else max(TEXT_CARDS, cards_of(fits.Header([(key, str(told))])))
 
 
 def fitted(told: object, key: str, before: object) -> object:
     """A value as long as the room that was kept for it."""
     if not isinstance(told, str):
         return told
-    while _count(fits.Header([(key, told)])) > _room(key, before):
+    while cards_of(fits.Header([(key, told)])) > _room(key, before):
         told = told[:-4] + "..."
     return told
-
-
-def text(header: fits.Header, blocks: int) -> bytes:
-    """The header's bytes, filled with empty cards to so many blocks."""
-    bare = header.tostring(sep="", endcard=False, padding=False)
-    least = 36 * (blocks - 1) * 80  # END lies in the last block
-    return (bare.ljust(least) + "END").ljust(blocks * BLOCK).encode("ascii")
 
 
 def placed(slots: Sequence[Slot]) -> tuple[Slot, ...]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-import gzip
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,18 +16,18 @@ from numpy.typing import NDArray
 
 from sciresdiff.errors import ResourceError
 from sciresdiff.frame import Frame
-from sciresdiff.io import fits_layout as layout
 from sciresdiff.io.files import in_parts, typed
 from sciresdiff.io.fits_carry import PIECE, pieces
-from sciresdiff.io.fits_checksum import encoded, sum32
+from sciresdiff.io.fits_checksum import with_sums
 from sciresdiff.io.fits_layer import axes_of, turned
 from sciresdiff.io.fits_layout import Slot
+from sciresdiff.io.fits_pack import packed
 from sciresdiff.io.fits_plan import Plan, layers, plan
+from sciresdiff.io.fits_text import BLOCK, text
 from sciresdiff.io.flat import Flat, reserve, unbuffered
 from sciresdiff.io.sink import IMAGE, Plane, Sink
 
 Array = NDArray[Any]
-GZIP_LEVEL = 6
 
 
 def write(
@@ -161,7 +159,7 @@ def _growing(path: Path, made: Plan, overwrite: bool, part: Path | None) -> Iter
                 _complete(file, made, cards)
                 if part is not None:
                     file.sync()
-                _pack(path, place)
+                packed(path, place, made.slots, made.rest_at)
                 return {"files": appear()}
 
             yield file, finish
@@ -179,8 +177,8 @@ def _ours(place: Path, made: Plan) -> bool:
     with place.open("rb") as stream:
         for slot in made.slots:
             stream.seek(slot.at)
-            there = stream.read(slot.blocks * layout.BLOCK)
-            if told(there) != told(layout.text(made.header(slot, {}), slot.blocks)):
+            there = stream.read(slot.blocks * BLOCK)
+            if told(there) != told(text(made.header(slot, {}), slot.blocks)):
                 return False
     return True
 
@@ -209,25 +207,5 @@ def _headers(file: File, made: Plan, cards: Mapping[str, object], *, sums: bool)
     for slot in made.slots:
         header = made.header(slot, cards)
         if sums:
-            total = sum32(file.pieces(slot.data_at, slot.length))
-            header["CHECKSUM"] = ("0" * 16, "HDU checksum updated by sciresdiff")
-            header["DATASUM"] = (str(total), "data unit checksum updated by sciresdiff")
-            header["CHECKSUM"] = encoded(sum32([layout.text(header, slot.blocks)], total))
-        _write(file.fd, layout.text(header, slot.blocks), slot.at)
-
-
-def _pack(path: Path, place: Path) -> None:
-    """Compress the file where its name says so; no clock and no name in it."""
-    if not path.name.lower().endswith(".gz"):
-        return
-    packed = place.with_name(f"{place.name}.pack")
-    try:
-        with (
-            place.open("rb") as plain,
-            packed.open("wb") as stream,
-            gzip.GzipFile("", "wb", GZIP_LEVEL, stream, mtime=0) as out,
-        ):
-            shutil.copyfileobj(plain, out, PIECE)
-        os.replace(packed, place)
-    finally:
-        packed.unlink(missing_ok=True)
+            header = with_sums(header, slot.blocks, file.pieces(slot.data_at, slot.length))
+        _write(file.fd, text(header, slot.blocks), slot.at)
