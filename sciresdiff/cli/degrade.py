@@ -80,6 +80,9 @@ def degrade(
     Example: sciresdiff degrade high.fits -o low.fits --scale 4 --kernel gaussian:sigma=2.4px --gain 10 --read-noise 8
 
     Photon noise is on when a gain is given or a recipe sets one. Noise acts on the coarse frame, per coarse pixel.
+
+    Large frames go through memory block by block; recipes that resize twice, code JPEG or blur noise again (star,
+    second-order, real-esrgan) take a frame whole, up to 4096 px a side.
     """
     values = dict(locals())
     from sciresdiff.jobs import degrade as job
@@ -91,6 +94,6 @@ def degrade(
         o.pick(o.Shared, values),
         options,
         scale_of=lambda path: scale,
-        work=lambda path, target, progress, shard: job.run(path, target, options),
+        work=lambda path, target, progress, shard: job.run(path, target, options, progress),
         plan=lambda path: job.plan(path, options),
     )

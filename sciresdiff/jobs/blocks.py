@@ -40,16 +40,16 @@ class Block:
     """Whether it is all of its plane."""
 
 
-def plan(shape: tuple[int, int, int], scale: int, whole: bool = False) -> list[Block]:
+def plan(shape: tuple[int, int, int], scale: int, whole: bool = False, halo: int = HALO) -> list[Block]:
     """The blocks of a frame.
 
     Parameters
     ----------
     shape : (planes, h, w). scale : fine pixels per coarse pixel and axis.
-    whole : never cut a plane.
+    whole : never cut a plane. halo : coarse px that are read around a core.
     """
     planes, h, w = shape
-    rows, columns = ([(0, n, 0, n)] if whole else spans(n, scale) for n in (h, w))
+    rows, columns = ([(0, n, 0, n)] if whole else spans(n, scale, halo) for n in (h, w))
     only = len(rows) * len(columns) == 1
     numbers = count()
     return [
@@ -64,14 +64,14 @@ def core(scale: int) -> int:
     return max(CORE // scale // CELL, 1) * CELL
 
 
-def spans(length: int, scale: int) -> list[tuple[int, int, int, int]]:
+def spans(length: int, scale: int, halo: int = HALO) -> list[tuple[int, int, int, int]]:
     """Core and window of every block along one side; the cores are nearly equal multiples of the cell."""
     largest = core(scale)
     if length <= SPARE * largest:
         return [(0, length, 0, length)]
     size = rounded_up(-(-length // -(-length // largest)), CELL)
     edges = [*range(0, length, size), length]
-    return [(a, b, max(a - HALO, 0), min(b + HALO, length)) for a, b in pairwise(edges)]
+    return [(a, b, max(a - halo, 0), min(b + halo, length)) for a, b in pairwise(edges)]
 
 
 def of_plane(blocks: list[Block], plane: int) -> Iterator[Block]:

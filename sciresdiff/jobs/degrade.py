@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +18,23 @@ import sciresdiff
 from sciresdiff import io
 from sciresdiff.errors import UsageError
 from sciresdiff.frame import Frame, Quantity
-from sciresdiff.jobs import pairs
-from sciresdiff.jobs.degrade_plan import DegradeOptions, Plan, degraded, plan_of
+from sciresdiff.io.source import Source, empty
+from sciresdiff.jobs import engine, pairs
+from sciresdiff.jobs.batch import Progress, no_progress
+from sciresdiff.jobs.blocks import Block
+from sciresdiff.jobs.degrade_blocks import Done, Job, blocks_of, measured, small, windowed, work
+from sciresdiff.jobs.degrade_plan import DegradeOptions, Plan, plan_of
 from sciresdiff.physics import degrade as physics
 from sciresdiff.physics.detector import Detector
 
 __all__ = ["DegradeOptions", "plan", "run"]
 
-SATURATED_BIT = 256
-"""Data-quality bit of a pixel that the simulated detector saturated."""
+STRIP = 2**22
+"""Pixels that are read at a time for the seed."""
+MARGIN = 1e-6
+"""How far below that of its first block a frame's variances are expected."""
+Put = tuple[Callable[[Block, Done], None], Callable[[], dict[str, Any]]]
+"""Takes a block, and finishes the file."""
 
 NOISY = ("detector", "gaussian", "poisson")
 """Steps that add noise whose variance is known."""
@@ -32,15 +43,17 @@ NEEDS_GAIN = ("sky", "dark", "full_well")
 """Options in electrons, which mean nothing without a gain."""
 
 
-def run(path: str | Path, output: str | Path, options: DegradeOptions) -> dict[str, Any]:
-    """Degrade one file.
+def run(
+    path: str | Path, output: str | Path, options: DegradeOptions, progress: Progress = no_progress
+) -> dict[str, Any]:
+    """Degrade one file, block by block where a plane is larger than about 2048 fine px a side.
 
-    Every random number follows from the seed, the frame's own values and the plane's or patch's number. Besides the
-    image there are VAR, the variance of the noise that was added (where none was, what the input's own noise becomes),
-    KERNEL and DQ; where a recipe's noise or blur is not known any more (JPEG, resizing between grids) there is no VAR
-    or KERNEL, and ``unknown`` in the record says why. The mean of the result is the blurred and binned input: sky, dark
-    current and offset are taken off after readout. Values are float32, so that nothing is rounded or clipped, **but by
-    a recipe with JPEG**.
+    Every random number follows from the seed, the frame's own values and the number of the plane and block, or of the
+    patch. Besides the image there are VAR, the variance of the noise that was added (where none was, what the input's
+    own noise becomes), KERNEL and DQ; where a recipe's noise or blur is not known any more (JPEG, resizing between
+    grids) there is no VAR or KERNEL, and ``unknown`` in the record says why. The mean of the result is the blurred and
+    binned input: sky, dark current and offset are taken off after readout. Values are float32, so that nothing is
+    rounded or clipped, **but by a recipe with JPEG**.
 
     Returns
     -------
@@ -48,7 +61,8 @@ def run(path: str | Path, output: str | Path, options: DegradeOptions) -> dict[s
 
     Raises
     ------
-    UsageError : options that do not fit each other, an output that exists.
+    UsageError : options that do not fit each other, an output that exists, a recipe that takes a frame as a whole and a
+        frame that is too large for that.
     InputError : an input that cannot be read, or is smaller than the kernel.
     """
     if Path(output).exists() and not options.overwrite:
@@ -57,20 +71,47 @@ def run(path: str | Path, output: str | Path, options: DegradeOptions) -> dict[s
     _refuse(options)
     if options.pairs:
         pairs.refuse(options)
-    frame, quantity, said, key = _opened(path, options)
-    settled = plan_of(frame, options, quantity, np.random.default_rng([options.seed, key]))
-    together = (options.seed, key, 2) if frame.planes > 1 and set(frame.axes) & set("SC") else None
-    done = [
-        _plane(plane, settled, np.random.default_rng([options.seed, key, 0, i]), together)
-        for i, plane in enumerate(frame)
-    ]
-    said += _told(frame, settled, done)
-    told: dict[str, Any] = {}
-    if options.pairs:  # before the image, so that patches that cannot be had leave no image behind
-        told["pairs"] = pairs.add(frame, options, quantity, key)
-        said.append(f"pairs: {told['pairs']['added']} patches added to {options.pairs}")
-    record = {**_write(frame, Path(output), options, settled, done), **told}
-    return {"schema": 1, "input": str(path), "output": str(output), **record, "said": [*frame.said, *said]}
+    with _opened(path, options) as (source, quantity, said, key):
+        settled = plan_of(source.frame, options, quantity, np.random.default_rng([options.seed, key]))
+        blocks = blocks_of(source.frame, settled)
+        job = _job(source, settled, options.seed, key, blocks, said)
+        done = _each(job, blocks, source, progress)
+
+        def finish(first: physics.Low, sums: Mapping[str, int]) -> dict[str, Any]:
+            said.extend(_told(source.frame, settled, first, sums))
+            return _paired(source, options, quantity, key, said)  # before the image, so that a refusal leaves none
+
+        record = _write(source.frame, Path(output), options, settled, done, blocks, finish)
+        said = [*source.frame.said, *said]
+    return {"schema": 1, "input": str(path), "output": str(output), **record, "said": said}
+
+
+def _job(source: Source, settled: Plan, seed: int, key: int, blocks: Sequence[Block], said: list[str]) -> Job:
+    """What is done to every block, with what has to be measured on the frame before."""
+    frame = source.frame
+    split = not all(block.whole for block in blocks)
+    if split:
+        said.append(f"blocks: {len(blocks)}, each with noise of its own generator")
+    plans = [measured(source, settled, plane) if split else settled for plane in range(frame.planes)]
+    return Job(plans, (seed, key), split, frame.planes > 1 and bool(set(frame.axes) & set("SC")))
+
+
+def _each(job: Job, blocks: Sequence[Block], source: Source, progress: Progress) -> Iterator[tuple[Block, Done]]:
+    """Every block, degraded; the next one is read meanwhile."""
+    scale = job.plans[0].scale
+    found = engine.serial(partial(work, job), blocks, partial(windowed, source, scale))
+    for number, pair in enumerate(found, 1):
+        yield pair
+        progress(number, len(blocks), "degrade")
+
+
+def _paired(source: Source, options: DegradeOptions, quantity: Quantity, key: int, said: list[str]) -> dict[str, Any]:
+    """The training set, where one is wanted."""
+    if not options.pairs:
+        return {}
+    told = pairs.add(source, options, quantity, key)
+    said.append(f"pairs: {told['added']} patches added to {options.pairs}")
+    return {"pairs": told}
 
 
 def plan(path: str | Path, options: DegradeOptions) -> dict[str, Any]:
@@ -83,22 +124,37 @@ def plan(path: str | Path, options: DegradeOptions) -> dict[str, Any]:
     _refuse(options)
     if options.pairs:
         pairs.refuse(options)
-    frame, quantity, said, key = _opened(path, options)
-    settled = plan_of(frame, options, quantity, np.random.default_rng([options.seed, key]))
+    with _opened(path, options) as (source, quantity, said, key):
+        frame = source.frame
+        settled = plan_of(frame, options, quantity, np.random.default_rng([options.seed, key]))
+        count = len(blocks_of(frame, settled))
     told = {name: value for name, value in vars(options).items() if value is not None}
     steps = [_in_words(step.told()) for step in settled.steps]
     unknown = settled.recipe.unknown if settled.recipe else ""
     more = {"unknown": f"noise and blur, because of {unknown}"} if unknown else {}
     shape = [frame.planes, *(n // options.scale for n in frame.pixels.shape[1:])]
-    return {**told, "quantity": quantity, "shape": shape, "steps": steps, **more, "said": [*frame.said, *said]}
+    said = [*frame.said, *said]
+    return {**told, "quantity": quantity, "shape": shape, "blocks": count, "steps": steps, **more, "said": said}
 
 
-def _opened(path: str | Path, options: DegradeOptions) -> tuple[Frame, Quantity, list[str], int]:
-    """The frame, its quantity, what was assumed, and the number that its values give the seed."""
-    frame = io.read(path, axes=options.axes, quantity=options.quantity)
-    quantity, said = _quantity(frame, options)
-    said += _trimming(frame, options.scale)
-    return frame, quantity, said, zlib.crc32(np.ascontiguousarray(frame.pixels).tobytes())
+@contextmanager
+def _opened(path: str | Path, options: DegradeOptions) -> Iterator[tuple[Source, Quantity, list[str], int]]:
+    """The open file, its quantity, what was assumed, and the number that its values give the seed."""
+    with io.opened(path, axes=options.axes, quantity=options.quantity) as source:
+        quantity, said = _quantity(source.frame, options)
+        said += _trimming(source.frame, options.scale)
+        yield source, quantity, said, _key(source)
+
+
+def _key(source: Source) -> int:
+    """The CRC-32 of all values, read in strips."""
+    planes, h, w = source.frame.pixels.shape
+    rows, key = max(STRIP // w, 1), 0
+    for plane in range(planes):
+        for y in range(0, h, rows):
+            values = source.window(plane, y, min(y + rows, h), 0, w).pixels
+            key = zlib.crc32(np.ascontiguousarray(values).tobytes(), key)
+    return key
 
 
 def _in_words(step: dict[str, Any]) -> str:
@@ -127,30 +183,21 @@ def _trimming(frame: Frame, scale: int) -> list[str]:
     return [f"size: {rest[0]} rows and {rest[1]} columns at the end fill no coarse pixel and are left out"]
 
 
-def _plane(plane: Frame, plan: Plan, rng: np.random.Generator, together: tuple[int, ...] | None) -> physics.Low:
-    """Degrade a frame of one plane."""
-    planes = {
-        name: None if getattr(plane, name) is None else getattr(plane, name)[0]
-        for name in ("mask", "variance", "saturated")
-    }
-    return degraded(np.asarray(plane.pixels[0], np.float64), plan, rng, planes, together)
-
-
-def _told(frame: Frame, plan: Plan, done: list[physics.Low]) -> list[str]:
+def _told(frame: Frame, plan: Plan, first: physics.Low, sums: Mapping[str, int]) -> list[str]:
     said = [f"kernel: {plan.spec}"]
-    camera = done[0].detector
+    camera = first.detector
     if plan.recipe is not None:
         said.append(f"recipe: {_numbers(camera) if camera is not None else ', '.join(s.name for s in plan.steps)}")
-    said += [f"{name}: unknown after {why}; none is written" for name, why in done[0].unknown.items()]
-    if "variance" in done[0].unknown:
+    said += [f"{name}: unknown after {why}; none is written" for name, why in first.unknown.items()]
+    if "variance" in first.unknown:
         pass
     elif any(step.name in NOISY for step in plan.steps) and (camera is None or camera.noisy):
         said.append("variance: of the noise that was added; the input's own noise counts as part of the truth")
     elif frame.variance is not None:
         said.append("variance: of the input's own noise, blurred and binned; no noise was added")
-    if frame.kind == "micro" and (masked := sum(int(low.mask.sum()) for low in done)):
+    if frame.kind == "micro" and (masked := sums["masked"]):
         said.append(f"mask: {masked} pixels, of which TIFF keeps only those that are NaN")
-    if full := sum(int(low.saturated.sum()) for low in done):
+    if full := sums["saturated"]:
         said.append(f"saturation: {full} pixels, masked")
     return said
 
@@ -160,51 +207,116 @@ def _numbers(camera: Detector) -> str:
     return ", ".join(f"{k}={v:.4g}" for k, v in told.items() if isinstance(v, int | float) and k != "photons" and v)
 
 
-def _write(frame: Frame, output: Path, options: DegradeOptions, plan: Plan, done: list[physics.Low]) -> dict[str, Any]:
-    """The image, its planes and the record."""
-    kernel, known = done[0].kernel, "kernel" not in done[0].unknown
-    low = frame.with_(
-        pixels=np.stack([d.pixels for d in done]).astype(np.float32),
-        mask=np.stack([d.mask for d in done]),
+def _write(
+    frame: Frame,
+    output: Path,
+    options: DegradeOptions,
+    plan: Plan,
+    done: Iterator[tuple[Block, Done]],
+    blocks: Sequence[Block],
+    finish: Callable[[physics.Low, Mapping[str, int]], dict[str, Any]],
+) -> dict[str, Any]:
+    """The image, its planes and the record; ``finish`` gives what comes before the file has its name."""
+    begun, first = next(done)
+    low, drawn = _empty(frame, plan, first.low), _drawn(plan, first.low)
+    common: dict[str, Any] = {
+        "provenance": {"SRDSEED": options.seed},
+        "history": _history(plan, first.low, drawn),
+        "scale": 1 / plan.scale,
+        "overwrite": options.overwrite,
+        "dtype": "f4",
+    }
+    sums = {"masked": 0, "saturated": 0}
+    put = _at_once if small(frame, blocks) else _by_blocks
+    with put(output, low, first.low, common) as (place, written):
+        for block, one in chain([(begun, first)], done):
+            place(block, one)
+            sums["masked"] += int(one.low.mask.sum())
+            sums["saturated"] += int(one.low.saturated.sum())
+        told = finish(first.low, sums)
+        wrote = written()
+    return {
+        "scale": plan.scale,
+        "quantity": plan.quantity,
+        "shape": list(low.pixels.shape),
+        "blocks": len(blocks),
+        "masked": sums["masked"],
+        "drawn": drawn,
+        "unknown": dict(first.low.unknown),
+        "seed": options.seed,
+        "version": sciresdiff.__version__,
+        **wrote,
+        **told,
+    }
+
+
+def _empty(frame: Frame, plan: Plan, first: physics.Low) -> Frame:
+    """The coarse frame without its values."""
+    kernel, known = first.kernel, "kernel" not in first.unknown
+    shape = (frame.planes, *(n // plan.scale for n in frame.pixels.shape[1:]))
+    return frame.with_(
+        pixels=empty(shape, np.float32),
+        mask=empty(shape, bool),
         variance=None,
         saturated=None,
         dq=None,
         quantity=plan.quantity,
-        kernel="none" if known and kernel is None else None,
+        kernel=("none" if kernel is None else kernel) if known else None,
         kernel_scale=plan.scale if known else None,
         pixel_size=frame.pixel_size.finer(1 / plan.scale) if frame.pixel_size else None,
     )
-    planes: dict[str, NDArray[Any]] = {"DQ": _quality(frame, done, plan.scale)}
-    if kernel is not None:
-        planes["KERNEL"] = kernel
-    if all(d.variance is not None for d in done):
-        planes["VAR"] = _slim(np.stack([d.variance for d in done if d.variance is not None]))
-    drawn = _drawn(plan, done)
+
+
+def _history(plan: Plan, first: physics.Low, drawn: Mapping[str, Any]) -> list[str]:
     history = [f"sciresdiff {sciresdiff.__version__} degrade: scale {plan.scale}, {plan.quantity}, kernel {plan.spec}"]
     history += [f"sciresdiff degrade: {key} {x}" for key, x in drawn.items() if key not in ("kernel", "steps")]
     if plan.recipe is not None:
         history += [f"sciresdiff degrade: step {n} {_in_words(step)}" for n, step in enumerate(drawn["steps"], 1)]
-    history += [f"sciresdiff degrade: {key} unknown after {why}" for key, why in done[0].unknown.items()]
-    wrote = io.write(
-        output,
-        low,
-        planes=planes,
-        provenance={"SRDSEED": options.seed},
-        history=history,
-        scale=1 / plan.scale,
-        overwrite=options.overwrite,
-        dtype="f4",
-    )
-    told = {"scale": plan.scale, "quantity": plan.quantity, "shape": list(low.pixels.shape)}
-    return {
-        **told,
-        "masked": int(low.mask.sum()),
-        "drawn": drawn,
-        "unknown": dict(done[0].unknown),
-        "seed": options.seed,
-        "version": sciresdiff.__version__,
-        **wrote,
-    }
+    return history + [f"sciresdiff degrade: {key} unknown after {why}" for key, why in first.unknown.items()]
+
+
+@contextmanager
+def _at_once(output: Path, low: Frame, first: physics.Low, common: Mapping[str, Any]) -> Iterator[Put]:
+    """A small frame, written when all of it is there."""
+    found: list[Done] = []
+
+    def written() -> dict[str, Any]:
+        planes: dict[str, NDArray[Any]] = {"DQ": np.stack([done.quality for done in found])}
+        if isinstance(low.kernel, np.ndarray):
+            planes["KERNEL"] = low.kernel
+        noise = [done.low.variance for done in found if done.low.variance is not None]
+        if noise:
+            planes["VAR"] = _slim(np.stack(noise))
+        whole = low.with_(
+            pixels=np.stack([done.low.pixels for done in found]).astype(np.float32),
+            mask=np.stack([done.low.mask for done in found]),
+            kernel=None if "KERNEL" in planes else low.kernel,
+        )
+        return io.write(output, whole, planes=planes, **common)
+
+    yield lambda block, done: found.append(done), written
+
+
+@contextmanager
+def _by_blocks(output: Path, low: Frame, first: physics.Low, common: Mapping[str, Any]) -> Iterator[Put]:
+    """A large one, of which every block is written while the next is computed."""
+    planes = {"DQ": io.Plane(np.int32)}
+    if first.variance is not None:
+        planes["VAR"] = io.Plane(_slim(first.variance * MARGIN).dtype)
+    with io.writing(output, low, planes=planes, **common) as sink, ExitStack() as open_ones:
+        later = open_ones.enter_context(engine.behind())
+
+        def place(block: Block, done: Done) -> None:
+            arrays = {"SCI": done.low.pixels.astype(np.float32), "DQ": done.quality, "VAR": done.low.variance}
+            for name, values in arrays.items():
+                if values is not None:
+                    later(sink.put, name, block.plane, block.tile.y0, block.tile.x0, values)
+
+        def written() -> dict[str, Any]:
+            open_ones.close()  # all is put
+            return sink.finish({})
+
+        yield place, written
 
 
 def _slim(variance: NDArray[np.float64]) -> NDArray[np.floating[Any]]:
@@ -213,36 +325,12 @@ def _slim(variance: NDArray[np.float64]) -> NDArray[np.floating[Any]]:
     return variance if small else variance.astype(np.float32)
 
 
-def _drawn(plan: Plan, done: list[physics.Low]) -> dict[str, Any]:
+def _drawn(plan: Plan, first: physics.Low) -> dict[str, Any]:
     """Blurs, detector and steps as used, JSON-able."""
     told: dict[str, Any] = {"kernel": plan.spec}
-    if (camera := done[0].detector) is not None:
+    if (camera := first.detector) is not None:
         for item in fields(camera):
             value = getattr(camera, item.name)
             told[item.name] = "map" if isinstance(value, np.ndarray) else value
     told["steps"] = [step.told() for step in plan.steps]
     return {key: x for key, x in told.items() if x is not None}
-
-
-def _quality(frame: Frame, done: list[physics.Low], scale: int) -> NDArray[np.int32]:
-    """Data-quality bits of the coarse pixels: all bits of their fine ones, 1 where only a mask says so."""
-    saturated = np.stack([d.saturated for d in done])
-    if frame.dq is None:
-        bits = np.stack([d.mask for d in done]).astype(np.int32)
-    elif _coded(frame):  # codes do not combine: that of the worst bad pixel stands for all
-        bits = physics.blocks(physics.trimmed(np.where(frame.mask, frame.dq, 0), scale), scale).max((-3, -1))
-    else:
-        bits = physics.or_of(physics.trimmed(frame.dq, scale), scale)
-    new = (
-        saturated
-        if frame.saturated is None
-        else saturated & ~physics.any_of(physics.trimmed(frame.saturated, scale), scale)
-    )
-    return np.asarray(np.where(new, bits | SATURATED_BIT, bits), np.int32)
-
-
-def _coded(frame: Frame) -> bool:
-    """Whether DQ holds whole numbers instead of bits, as the Community Pipeline's does from 3.5 on."""
-    header = getattr(frame.header, "primary", None)
-    version = re.match(r"V?(\d+)\.(\d+)", str(header.get("PLVER", ""))) if header is not None else None
-    return bool(version and (int(version[1]), int(version[2])) >= (3, 5))

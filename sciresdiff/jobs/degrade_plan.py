@@ -59,6 +59,8 @@ class Plan:
     steps: Sequence[Step]
     recipe: recipes.Recipe | None = None
     """None: the options alone."""
+    levels: tuple[float, float] | None = None
+    """Values that 8-bit noise takes for 0 and 255; None: those of the plane it is carried out on."""
 
     @property
     def spec(self) -> str:
@@ -133,7 +135,7 @@ def _given(frame: Frame, options: DegradeOptions) -> dict[str, Any]:
 def degraded(
     high: NDArray[np.float64],
     plan: Plan,
-    rng: np.random.Generator,
+    rng: np.random.Generator | None,
     planes: dict[str, NDArray[Any] | None],
     together: tuple[int, ...] | None = None,
 ) -> chain.Low:
@@ -141,6 +143,7 @@ def degraded(
 
     Parameters
     ----------
+    rng : source of all noise; None for the linear part alone.
     planes : its mask, variance and saturated pixels.
     together : seed of what the planes of a colour image share.
     """
@@ -152,6 +155,7 @@ def degraded(
         quantity=plan.quantity,
         rng=rng,
         percentiles=percentiles,
+        levels=plan.levels,
         together=together,
         **planes,  # type: ignore[arg-type]
     )

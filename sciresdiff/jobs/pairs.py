@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, Quantity
+from sciresdiff.io import Source
 from sciresdiff.io.hdf5 import Pairs, read_pairs, write_pairs
 from sciresdiff.jobs.degrade_plan import DegradeOptions, degraded, plan_of
 
@@ -32,12 +34,13 @@ def refuse(options: DegradeOptions) -> None:
         _fitting(options.pairs, read_pairs(options.pairs), options)
 
 
-def add(frame: Frame, options: DegradeOptions, quantity: Quantity, key: int) -> dict[str, Any]:
+def add(source: Source, options: DegradeOptions, quantity: Quantity, key: int) -> dict[str, Any]:
     """Degrade every patch of the frame by itself and add it to the training set.
 
     A patch is blurred as if its border reflected, which is what training assumes. Where noise or kernel of a pair is
     not known they are NaN, and absent where no pair's is. Patches with a bad pixel are left out, and those that the set
-    has already are not added again, so that a command run twice leaves the same set.
+    has already are not added again, so that a command run twice leaves the same set. **The set is held in memory**, the
+    frame is not.
 
     Returns
     -------
@@ -47,10 +50,10 @@ def add(frame: Frame, options: DegradeOptions, quantity: Quantity, key: int) -> 
     ------
     UsageError : the set holds pairs of another kind. InputError : there is no good patch.
     """
-    path = str(options.pairs)
+    path, frame = str(options.pairs), source.frame
     old = _kept(path, options, quantity, frame.kind)
     seen = {pair[0].tobytes() for pair in old}
-    fresh = [pair for pair in _patches(frame, options, quantity, key) if pair[0].tobytes() not in seen]
+    fresh = [pair for pair in _patches(source, options, quantity, key) if pair[0].tobytes() not in seen]
     every = old + fresh
     if not every:
         raise InputError(f"--pairs: no patch of {options.patch} px is without bad pixels; try a smaller --patch")
@@ -80,19 +83,19 @@ def _kept(path: str, options: DegradeOptions, quantity: Quantity, kind: str) -> 
     return list(zip(found.low, found.high, noise, kernels, strict=True))
 
 
-def _patches(frame: Frame, options: DegradeOptions, quantity: Quantity, key: int) -> list[Pair]:
+def _patches(source: Source, options: DegradeOptions, quantity: Quantity, key: int) -> Iterator[Pair]:
     """Every patch without a bad pixel, each with draws of its own."""
     side, number = options.patch, 0
-    out: list[Pair] = []
-    for plane in frame:
-        for y in range(0, frame.pixels.shape[1] - side + 1, side):
-            for x in range(0, frame.pixels.shape[2] - side + 1, side):
+    planes, h, w = source.frame.pixels.shape
+    for plane in range(planes):
+        for y in range(0, h - side + 1, side):
+            row = source.window(plane, y, y + side, 0, w)
+            for x in range(0, w - side + 1, side):
                 number += 1
-                window = np.s_[:, y : y + side, x : x + side]
-                if not plane.mask[window].any():
+                window = np.s_[:, :, x : x + side]
+                if not row.mask[window].any():
                     rng = np.random.default_rng([options.seed, key, 1, number])
-                    out.append(_pair(plane.pixels[window], plane, options, quantity, rng))
-    return out
+                    yield _pair(row.pixels[window], row, options, quantity, rng)
 
 
 def _pair(

@@ -187,6 +187,7 @@ def run(
     variance: NDArray[Any] | None = None,
     saturated: Mask | None = None,
     percentiles: tuple[float, float] = eightbit.PERCENTILES,
+    levels: tuple[float, float] | None = None,
     together: tuple[int, ...] | None = None,
 ) -> Low:
     """Carry a plane through a chain.
@@ -201,6 +202,7 @@ def run(
     rng : source of all noise; None for the linear part alone.
     mask, variance, saturated : (Y, X) planes of the fine image.
     percentiles : of the fine image, which 8-bit noise and coding take for 0 and 255.
+    levels : these two values, where the image is part of a larger one.
     together : seed of what the planes of a colour image share.
 
     Raises
@@ -211,13 +213,15 @@ def run(
     high = trimmed(np.asarray(high, np.float64), scale)
     bad = ~np.isfinite(high)
     clean = filled(high, bad)
+    if levels is None and any(step.name in eightbit.USED_BY for step in steps):
+        levels = eightbit.levels(clean, percentiles)
     state = State(
         clean,
         (high.shape[0] // scale, high.shape[1] // scale),
         scale,
         quantity,
         np.zeros(high.shape, bool) if saturated is None else trimmed(saturated, scale),
-        eightbit.levels(clean, percentiles) if any(step.name in eightbit.USED_BY for step in steps) else (0.0, 1.0),
+        levels or (0.0, 1.0),
         together,
         None if variance is None else trimmed(variance, scale),
     )
