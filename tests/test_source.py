@@ -11,7 +11,7 @@ from sciresdiff import io
 from sciresdiff.frame import Frame
 from sciresdiff.io.source import PLANES, hollow
 
-ENDS = ("fits", "fits.gz", "tif", "h5")
+ENDS = ("fits", "fits.gz", "tif", "ome.tif", "h5")
 
 
 def a_frame() -> Frame:

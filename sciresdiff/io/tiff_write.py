@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-import json
-import xml.etree.ElementTree as ET
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 
 from sciresdiff.frame import Frame
-from sciresdiff.io import stem
-from sciresdiff.io.files import typed, write_whole
-from sciresdiff.io.tiff import from_planes
-from sciresdiff.io.tiff_meta import MICROMETRES, NAMESPACE, TiffHeader, clean_unit, first
+from sciresdiff.io import stem, suffix
+from sciresdiff.io import tiff_style as style
+from sciresdiff.io.files import in_parts, typed
+from sciresdiff.io.flat import Flat, reserve, unbuffered
+from sciresdiff.io.sink import IMAGE, Plane, Sink
+from sciresdiff.io.tiff_ifd import BIG, START, packed, start_of
+from sciresdiff.io.tiff_layout import Layout, directories
+from sciresdiff.io.tiff_meta import TiffHeader
+from sciresdiff.io.tiff_ome import OME_TYPES, new_ome
 
 Array = NDArray[Any]
+Finish = Callable[[Mapping[str, object]], dict[str, Any]]
+
 BESIDE = ("ERR", "SUPPORT", "TRUST", "VAR", "DRAWS")
 """Planes that get a file of their own beside the image."""
-
-IMAGEJ_TYPES = ("uint8", "uint16", "int16", "float32")
-BIG = 2**32 - 2**25
-OME_TYPES = {"f4": "float", "f8": "double", "f2": "float"}
-OME_NAMESPACE = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
-ANNOTATION = "Annotation:sciresdiff:0"
 
 
 def write(
@@ -41,28 +41,169 @@ def write(
     overwrite: bool = False,
     dtype: str | np.dtype[Any] | None = None,
 ) -> dict[str, Any]:
-    """Write the image, and ERR, SUPPORT, TRUST and VAR beside it; see ``sciresdiff.io.write``."""
-    path = Path(path)
-    header = _fitting(frame)
+    """Write the image, and ERR, SUPPORT, TRUST, VAR and DRAWS beside it; see ``sciresdiff.io.write``."""
+    stacks = {name: np.asarray(planes[name]) for name in BESIDE if name in planes}
+    stacks = {name: array.reshape(-1, *array.shape[-2:]) for name, array in stacks.items()}
+    layers = {name: len(stack) for name, stack in stacks.items()}
+    made = _plan(Path(path), frame, layers, scale, dtype)
     told = _told(frame, planes, provenance, history, scale)
+    with _growing(Path(path), made, told, overwrite, None) as (files, finish):
+        clipped = sum(files[IMAGE].put(i, 0, 0, plane) for i, plane in enumerate(frame.pixels))
+        for name, stack in stacks.items():
+            for i, plane in enumerate(stack):
+                files[name].put(i, 0, 0, plane)
+        return {"clipped": clipped, **finish({})}
+
+
+@contextmanager
+def sink(
+    path: str | Path,
+    frame: Frame,
+    *,
+    planes: Mapping[str, Plane],
+    provenance: Mapping[str, object],
+    history: Sequence[str],
+    scale: float = 1.0,
+    overwrite: bool = False,
+    dtype: str | np.dtype[Any] | None = None,
+    part: Path | None = None,
+) -> Iterator[Sink]:
+    """The same files, written window by window; see ``sciresdiff.io.writing``. GATE and DQ are taken and dropped.
+
+    Raises
+    ------
+    ResourceError
+        There is no room for the files; known before anything is put.
+    """
+    count = {name: max(1, plane.layers) for name, plane in planes.items()}
+    made = _plan(Path(path), frame, {n: k * frame.planes for n, k in count.items() if n in BESIDE}, scale, dtype)
+    told = _told(frame, planes, provenance, history, scale)
+    with _growing(Path(path), made, told, overwrite, part) as (files, finish):
+        clipped = [0]
+
+        def put(name: str, plane: int, y0: int, x0: int, values: Array) -> int:
+            if name not in files:
+                return 0
+            layers = values.reshape(-1, *values.shape[-2:])
+            lost = sum(files[name].put(plane * len(layers) + k, y0, x0, layer) for k, layer in enumerate(layers))
+            clipped[0] += lost
+            return lost
+
+        def get(name: str, plane: int, y0: int, y1: int, x0: int, x1: int) -> Array:
+            if name not in files:
+                return np.zeros((0, 0), np.float32)
+            k = count.get(name, 1)
+            found = [files[name].flat.get(plane * k + i, y0, y1, x0, x1) for i in range(k)]
+            return np.stack(found) if name in planes and planes[name].layers else found[0]
+
+        def sync() -> None:
+            for file in files.values():
+                os.fsync(file.flat.fd)
+
+        yield Sink(put, lambda cards: {"clipped": clipped[0], **finish(cards)}, get, sync)
+
+
+@dataclass(frozen=True)
+class One:
+    """A file that is to be written."""
+
+    path: Path
+    header: TiffHeader
+    """Its shape is the output's, its sizes the input's."""
+    dtype: np.dtype[Any]
+    scale: float
+
+    @property
+    def layout(self) -> Layout:
+        """How the pixels lie."""
+        return Layout(self.header.axes, self.header.shape, self.dtype.newbyteorder("<"))
+
+    @property
+    def big(self) -> bool:
+        """Whether it needs offsets of 64 bits."""
+        return self.layout.nbytes > BIG
+
+
+@dataclass(frozen=True)
+class File:
+    """A file that is being written, in any order."""
+
+    one: One
+    flat: Flat
+
+    def put(self, plane: int, y0: int, x0: int, values: Array) -> int:
+        """Write values (h, w) of a plane; how many of them an integer type could not hold."""
+        data, lost = typed(values, self.one.dtype)
+        self.flat.put(plane, y0, x0, data)
+        return lost
+
+    def complete(self, told: Mapping[str, Any]) -> None:
+        """Write the directories, behind the pixels."""
+        one, fd = self.one, self.flat.fd
+        end = START + one.layout.nbytes
+        end += -end % 16
+        first = style.said(one.header, one.dtype, one.scale, told)
+        resolution = style.resolution(one.header, one.dtype, one.scale)
+        at, data = packed(directories(one.layout, START, one.big, resolution, first), end, one.big)
+        os.ftruncate(fd, end)
+        with os.fdopen(os.dup(fd), "r+b") as stream:
+            stream.seek(end)
+            stream.write(data)
+            stream.seek(0)
+            stream.write(start_of(one.big, at))
+
+
+@contextmanager
+def _growing(
+    path: Path, made: Mapping[str, One], told: Callable[..., dict[str, Any]], overwrite: bool, part: Path | None
+) -> Iterator[tuple[dict[str, File], Finish]]:
+    """The files with all of their room, and what completes them."""
+    paths = [one.path for one in made.values()]
+    with in_parts(paths, overwrite=overwrite, part=part) as (names, appear), ExitStack() as stack:
+        files = {name: _opened(stack, names[one.path], one) for name, one in made.items()}
+
+        def finish(cards: Mapping[str, object]) -> dict[str, Any]:
+            for name, file in files.items():
+                file.complete(told(cards) if name == IMAGE else {})
+                if part is not None:
+                    os.fsync(file.flat.fd)
+            return {"files": appear()}
+
+        yield files, finish
+
+
+def _opened(stack: ExitStack, place: Path, one: One) -> File:
+    """A file with room for its pixels: the unfinished one, if there is one of this size."""
+    size = START + one.layout.nbytes
+    ours = place.is_file() and place.stat().st_size >= size
+    fd = stack.enter_context(unbuffered(place, anew=not ours))
+    if not ours:
+        reserve(fd, size)
+        os.pwrite(fd, start_of(one.big), 0)
+    return File(one, Flat(fd, START, one.layout.dtype, one.header.shape, one.header.axes))
+
+
+def _plan(
+    path: Path, frame: Frame, layers: Mapping[str, int], scale: float, dtype: str | np.dtype[Any] | None
+) -> dict[str, One]:
+    """The image's file, and one for each plane beside it: plain TIFF in float32."""
+    header = _of_size(_fitting(frame, path, scale), frame.pixels.shape)
     wanted = np.dtype(dtype) if dtype is not None else frame.dtype
-    data, clipped = typed(_shaped(frame.pixels, header), wanted)
-    writers: dict[Path, Callable[[Path], object]] = {path: lambda p: _write_one(p, data, header, scale, told)}
-    for name in BESIDE:
-        if name in planes:
-            other = path.with_name(f"{stem(path)}_{name.lower()}.tif")
-            writers[other] = _plane_writer(np.asarray(planes[name]), header, scale)
-    files = write_whole(writers, overwrite=overwrite)
-    return {"clipped": clipped, "files": files}
+    made = {IMAGE: One(path, header, _held(wanted.newbyteorder("="), header), scale)}
+    for name, count in layers.items():
+        beside = style.plain(header)
+        if count != _count(beside):
+            beside = replace(beside, axes="TYX", shape=(count, *frame.pixels.shape[1:]), colour=False)
+        other = path.with_name(f"{stem(path)}_{name.lower()}.tif")
+        made[name] = One(other, beside, np.dtype(np.float32), scale)
+    return made
 
 
-def _plane_writer(plane: Array, header: TiffHeader, scale: float) -> Callable[[Path], object]:
-    """Planes are plain TIFF in float32 (a style's display settings belong to the image); draws get an axis in front."""
-    stack = plane.reshape(-1, *plane.shape[-2:]).astype(np.float32)
-    plain = replace(header, style="plain" if header.style != "new" else "new", ome="", imagej={}, description="")
-    if len(stack) != _count(header):
-        plain = replace(plain, axes="TYX", shape=stack.shape, colour=False)
-    return lambda p: _write_one(p, _shaped(stack, plain), plain, scale, {})
+def _held(dtype: np.dtype[Any], header: TiffHeader) -> np.dtype[Any]:
+    """The type that is written: half precision is too coarse for a mean, and OME has no integers of 64 bits."""
+    if dtype == np.float16:
+        return np.dtype(np.float32)
+    return np.dtype(np.float64) if header.style == "ome" and dtype.name not in OME_TYPES else dtype
 
 
 def _count(header: TiffHeader) -> int:
@@ -71,40 +212,64 @@ def _count(header: TiffHeader) -> int:
     return int(np.prod(lead, initial=1))
 
 
-def _fitting(frame: Frame) -> TiffHeader:
-    """The input's header, where its axes hold as many planes as there are; a stack of another kind is plain."""
-    header = frame.header if isinstance(frame.header, TiffHeader) else _fresh(frame)
+def _of_size(header: TiffHeader, shape: tuple[int, ...]) -> TiffHeader:
+    """A header with Y and X of the output."""
+    sides = {"Y": shape[1], "X": shape[2]}
+    return replace(header, shape=tuple(sides.get(a, n) for a, n in zip(header.axes, header.shape, strict=True)))
+
+
+def _fitting(frame: Frame, path: Path, scale: float) -> TiffHeader:
+    """The input's header, where its axes hold as many planes as there are; a stack of another kind is plain.
+
+    A name in .ome.tif asks for OME.
+    """
+    header = frame.header if isinstance(frame.header, TiffHeader) else _fresh(frame, scale)
     header = replace(header, quantity=frame.quantity)
-    if _count(header) == frame.planes:
-        return header
-    return replace(header, style="plain", axes="TYX", shape=frame.pixels.shape, colour=False)
+    if _count(header) != frame.planes:
+        header = replace(style.plain(header), axes="TYX", shape=frame.pixels.shape, colour=False)
+    return _as_ome(header) if suffix(path).lower().startswith(".ome.") and header.style != "ome" else header
 
 
-def _fresh(frame: Frame) -> TiffHeader:
+def _as_ome(header: TiffHeader) -> TiffHeader:
+    """The header with OME-XML; axes that OME does not know are called T, Z or C."""
+    free = [a for a in "TZC" if a not in header.axes]
+    axes = "".join(a if a in "TZCYXS" else free.pop(0) if free else a for a in header.axes)
+    if not set(axes) <= set("TZCYXS") or not axes.endswith(("YX", "YXS")):
+        lead = _count(header)
+        sides = tuple(header.shape[header.axes.index(a)] for a in "YX")
+        header, axes = replace(header, shape=(lead, *sides), colour=False), "TYX"
+    header = replace(header, axes=axes)
+    return replace(header, ome=new_ome(header), style="ome")
+
+
+def _fresh(frame: Frame, scale: float) -> TiffHeader:
     """A header for a frame that does not come from TIFF; its pixel size is already the new one."""
     shape = tuple(frame.shape)
     fits = len(frame.axes) == len(shape) and int(np.prod(shape[:-2], initial=1)) == frame.planes
-    axes, shape = (frame.axes, shape) if fits else ("TYX", frame.pixels.shape)
-    if len(axes) == 3 and frame.planes == 1 and not fits:
+    axes, shape = (frame.axes, shape) if fits and frame.axes.endswith("YX") else ("TYX", frame.pixels.shape)
+    if len(axes) == 3 and frame.planes == 1:
         axes, shape = "YX", shape[1:]
-    return TiffHeader(style="new", axes=axes, shape=shape, pixel_size=frame.pixel_size)
+    size = frame.pixel_size.finer(1 / scale) if frame.pixel_size else None
+    return TiffHeader(style="plain", axes=axes, shape=shape, pixel_size=size)
 
 
 def _told(
-    frame: Frame, planes: Mapping[str, Array], provenance: Mapping[str, object], history: Sequence[str], scale: float
-) -> dict[str, Any]:
-    """Everything that FITS would have in cards and planes, JSON-able."""
-    told: dict[str, Any] = {key: _plain(x) for key, x in provenance.items() if x is not None}
+    frame: Frame, planes: Mapping[str, Any], provenance: Mapping[str, object], history: Sequence[str], scale: float
+) -> Callable[[Mapping[str, object]], dict[str, Any]]:
+    """(cards known at the end) -> everything that FITS would have in cards and planes, JSON-able."""
     kernel = planes.get("KERNEL", frame.kernel if scale < 1 else None)
-    if kernel is not None:
-        told.setdefault("SRDKSCAL", frame.kernel_scale if frame.kernel_scale and scale < 1 else round(1 / scale))
-        told["SRDKERN" if isinstance(kernel, str) else "KERNEL"] = _plain(kernel)
-    if "VAR" in planes:
-        told["VAR"] = True
-    if frame.quantity and told:
-        told["quantity"] = frame.quantity
-    if history:
-        told["history"] = list(history)
+
+    def told(cards: Mapping[str, object]) -> dict[str, Any]:
+        found: dict[str, Any] = {key: _plain(x) for key, x in {**provenance, **cards}.items() if x is not None}
+        if kernel is not None:
+            found.setdefault("SRDKSCAL", frame.kernel_scale if frame.kernel_scale and scale < 1 else round(1 / scale))
+            found["SRDKERN" if isinstance(kernel, str) else "KERNEL"] = _plain(kernel)
+        if "VAR" in planes:
+            found["VAR"] = True
+        if frame.quantity and found:
+            found["quantity"] = frame.quantity
+        return {**found, "history": list(history)} if history else found
+
     return told
 
 
@@ -112,162 +277,3 @@ def _plain(x: object) -> Any:
     if isinstance(x, np.ndarray | np.generic):
         return x.tolist()
     return x if isinstance(x, bool | int | float | str | list | dict) else str(x)
-
-
-def _shaped(planes: Array, header: TiffHeader) -> Array:
-    stack = planes.reshape(-1, *planes.shape[-2:])
-    return from_planes(stack, header.axes, header.shape)
-
-
-def _write_one(path: Path, data: Array, header: TiffHeader, scale: float, told: dict[str, Any]) -> None:
-    if header.style == "ome":
-        return _write_ome(path, data, header, scale, told)
-    ordered = [a for a in "TZCYXS" if a in header.axes] == list(header.axes)
-    if header.style == "imagej" and ordered and data.dtype.name in IMAGEJ_TYPES and data.nbytes < BIG:
-        return _write_imagej(path, data, header, scale, told)
-    return _write_plain(path, data, header, scale, told)
-
-
-def _size(header: TiffHeader, scale: float) -> tuple[float, float] | None:
-    """Pixel size of the output in micrometres, (y, x); None where it is unknown."""
-    size = header.pixel_size
-    if size is None or size.unit != "um":
-        return None
-    factor = 1.0 if header.style == "new" else scale
-    return size.y / factor, size.x / factor
-
-
-def _resolution(header: TiffHeader, scale: float) -> dict[str, Any]:
-    """Resolution tags: those of the input times the scale, where they mean something; else as they were."""
-    size = _size(header, scale)
-    if size is not None and not (header.stated and header.resolution and header.resolution[2] in (2, 3)):
-        return {"resolution": (1e4 / size[1], 1e4 / size[0]), "resolutionunit": "CENTIMETER"}
-    if header.resolution is None:
-        return {}
-    x, y, unit = header.resolution
-    factor = scale if header.stated else 1.0
-    return {"resolution": (x * factor, y * factor), "resolutionunit": unit}
-
-
-def _common(data: Array, header: TiffHeader) -> dict[str, Any]:
-    colour = header.axes[-1] == "S" and data.shape[-1] in (3, 4)
-    return {
-        "photometric": "rgb" if colour else "minisblack",
-        "planarconfig": "contig" if colour else None,
-        "software": NAMESPACE,
-        "bigtiff": data.nbytes > BIG,
-    }
-
-
-def _write_plain(path: Path, data: Array, header: TiffHeader, scale: float, told: dict[str, Any]) -> None:
-    """Metadata as JSON in ImageDescription; the input's own description stays in it as text."""
-    metadata: dict[str, Any] = {"axes": header.axes}
-    if size := _size(header, scale):
-        metadata |= {"PhysicalSizeX": size[1], "PhysicalSizeY": size[0], "PhysicalSizeXUnit": "um"}
-    if header.description and not header.description.startswith(("{", "ImageJ=", "<?xml", "<OME")):
-        metadata["description"] = header.description
-    if told:
-        metadata[NAMESPACE] = told
-    tifffile.imwrite(path, data, metadata=metadata, **_resolution(header, scale), **_common(data, header))
-
-
-def _write_imagej(path: Path, data: Array, header: TiffHeader, scale: float, told: dict[str, Any]) -> None:
-    """ImageJ's own style: unit and Z spacing as they were, display range kept only where values keep theirs."""
-    drop = {"ImageJ", "images", "channels", "slices", "frames", "hyperstack", "Properties"}
-    if header.quantity == "sum":
-        drop |= {"min", "max", "Ranges"}
-    metadata = {key: x for key, x in header.imagej.items() if key not in drop}
-    metadata["axes"] = header.axes
-    lines = [x for x in str(metadata.pop("Info", "")).splitlines() if not x.startswith(f"{NAMESPACE}: ")]
-    lines += [f"{NAMESPACE}: {json.dumps(told, sort_keys=True)}"] if told else []
-    metadata |= {"Info": "\n".join(lines)} if lines else {}
-    resolution = _imagej_resolution(header, scale, metadata)
-    common = {**_common(data, header), "bigtiff": False}
-    if common["photometric"] == "rgb":
-        return _write_imagej_colour(path, data, metadata, {**resolution, **common})
-    tifffile.imwrite(path, data, imagej=True, metadata=metadata, **resolution, **common)
-
-
-def _write_imagej_colour(path: Path, data: Array, metadata: dict[str, Any], common: dict[str, Any]) -> None:
-    """16-bit colour: ImageJ reads and writes it, tifffile's ImageJ mode does not; so the tags are made here."""
-    names = ["Info", "Labels", "Ranges", "LUTs", "Overlays", "ROI"]
-    own: dict[str, Any] = {key: metadata.pop(key) for key in names if key in metadata}
-    lines = {"ImageJ": "1.11a", "channels": data.shape[-1], **metadata}
-    text = "".join(f"{k}={str(x).lower() if isinstance(x, bool) else x}\n" for k, x in lines.items() if k != "axes")
-    tags = tifffile.imagej_metadata_tag(own, "<")
-    tifffile.imwrite(path, data, byteorder="<", description=text, metadata=None, extratags=tags, **common)
-
-
-def _imagej_resolution(header: TiffHeader, scale: float, metadata: dict[str, Any]) -> dict[str, Any]:
-    """Pixels per ``unit``, the unit being the file's own."""
-    size = _size(header, scale)
-    if size is None:
-        return _resolution(header, scale)
-    factor = MICROMETRES.get(clean_unit(str(metadata.get("unit", ""))))
-    if factor is None:
-        metadata["unit"], factor = "um", 1.0
-    return {"resolution": (factor / size[1], factor / size[0]), "resolutionunit": "NONE"}
-
-
-def _write_ome(path: Path, data: Array, header: TiffHeader, scale: float, told: dict[str, Any]) -> None:
-    """The input's own OME-XML with sizes, type and annotations adapted; resolution tags besides."""
-    xml = _ome_xml(data, header, scale, told)
-    keep = _common(data, header)
-    tifffile.imwrite(path, data, description=xml, metadata=None, **_resolution(header, scale), **keep)
-
-
-def _ome_xml(data: Array, header: TiffHeader, scale: float, told: dict[str, Any]) -> bytes:
-    root = ET.fromstring(header.ome)
-    space = root.tag.rpartition("}")[0].lstrip("{") or OME_NAMESPACE
-    ET.register_namespace("", space)
-    _one_image(root)
-    _adapt_pixels(root, data, header, scale, space)
-    _annotate(root, told, space)
-    return b'<?xml version="1.0" encoding="UTF-8"?>' + ET.tostring(root, encoding="utf-8")
-
-
-def _one_image(root: ET.Element) -> None:
-    """Keep the first Image, the only one that is written."""
-    root.attrib.pop("UUID", None)
-    images = [e for e in root if e.tag.rpartition("}")[2] == "Image"]
-    for element in [*images[1:], *(e for e in root if e.tag.rpartition("}")[2] == "BinaryOnly")]:
-        root.remove(element)
-
-
-def _adapt_pixels(root: ET.Element, data: Array, header: TiffHeader, scale: float, space: str) -> None:
-    pixels = first(root, "Pixels")
-    if pixels is None:
-        return
-    shape = dict(zip(header.axes, data.shape, strict=True))
-    pixels.set("SizeX", str(shape["X"]))
-    pixels.set("SizeY", str(shape["Y"]))
-    pixels.set("Type", OME_TYPES.get(data.dtype.str[1:], data.dtype.name))
-    pixels.set("BigEndian", "false")
-    pixels.attrib.pop("SignificantBits", None)
-    for axis, side in zip("YX", _size(header, scale) or (), strict=False):
-        factor = MICROMETRES.get(clean_unit(pixels.get(f"PhysicalSize{axis}Unit", "um")), 0.0)
-        if not factor:
-            pixels.set(f"PhysicalSize{axis}Unit", "µm")
-        pixels.set(f"PhysicalSize{axis}", repr(float(side / (factor or 1.0))))
-    kinds = [e for e in pixels if e.tag.rpartition("}")[2] in ("TiffData", "BinData", "MetadataOnly")]
-    place = list(pixels).index(kinds[0]) if kinds else len([e for e in pixels if e.tag.endswith("Channel")])
-    for element in kinds:
-        pixels.remove(element)
-    pixels.insert(place, ET.Element(f"{{{space}}}TiffData"))
-
-
-def _annotate(root: ET.Element, told: dict[str, Any], space: str) -> None:
-    """A MapAnnotation of ours; an older one is replaced."""
-    holder = first(root, "StructuredAnnotations")
-    if holder is not None:
-        holder[:] = [e for e in holder if e.get("Namespace") != NAMESPACE]
-    if not told:
-        return
-    if holder is None:
-        holder = ET.Element(f"{{{space}}}StructuredAnnotations")
-        names = [e.tag.rpartition("}")[2] for e in root]
-        root.insert(names.index("ROI") if "ROI" in names else len(names), holder)
-    note = ET.SubElement(holder, f"{{{space}}}MapAnnotation", ID=ANNOTATION, Namespace=NAMESPACE)
-    entries = ET.SubElement(note, f"{{{space}}}Value")
-    for key, x in told.items():
-        ET.SubElement(entries, f"{{{space}}}M", K=key).text = json.dumps(x)

@@ -1,0 +1,152 @@
+"""OME-XML out: the input's own with sizes, type and notes adapted, or a new one. 2016-06 schema; no clock, no UUID."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from sciresdiff.io.tiff_meta import MICROMETRES, NAMESPACE, TiffHeader, clean_unit, first
+
+OME_NAMESPACE = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
+ANNOTATION = "Annotation:sciresdiff:0"
+OME_TYPES = {
+    "int8": "int8", "int16": "int16", "int32": "int32", "uint8": "uint8", "uint16": "uint16", "uint32": "uint32",
+    "float32": "float", "float64": "double",
+}  # fmt: skip
+"""Types of pixels that OME has -> what it calls them."""
+
+
+def ome_xml(
+    header: TiffHeader, dtype: np.dtype[Any], size: tuple[float, float] | None, told: Mapping[str, Any]
+) -> bytes:
+    """The description of the output.
+
+    Parameters
+    ----------
+    header : TiffHeader
+        Of the output: axes and shape; ``ome`` is the input's XML.
+    dtype : dtype
+        One of ``OME_TYPES``.
+    size : (y, x), optional
+        Pixel size in micrometres.
+    told : mapping
+        Written as a MapAnnotation, each value as JSON.
+    """
+    root = ET.fromstring(header.ome)
+    space = root.tag.rpartition("}")[0].lstrip("{") or OME_NAMESPACE
+    ET.register_namespace("", space)
+    _one_image(root)
+    _adapt_pixels(root, header, dtype, size, space)
+    _annotate(root, told, space)
+    return b'<?xml version="1.0" encoding="UTF-8"?>' + ET.tostring(root, encoding="utf-8")
+
+
+def new_ome(header: TiffHeader) -> str:
+    """OME-XML for an image whose file had none; its description, Z spacing and time step go along."""
+    n = dict(zip(header.axes, header.shape, strict=True))
+    root = ET.Element(f"{{{OME_NAMESPACE}}}OME")
+    image = ET.SubElement(root, f"{{{OME_NAMESPACE}}}Image", ID="Image:0", Name="Image0")
+    if text := _own_words(header):
+        ET.SubElement(image, f"{{{OME_NAMESPACE}}}Description").text = text
+    told = {"ID": "Pixels:0", "DimensionOrder": _order(header), "Type": "float", **_sizes(header), **_steps(header)}
+    pixels = ET.SubElement(image, f"{{{OME_NAMESPACE}}}Pixels", told)
+    for i in range(n.get("C", 1)):
+        ET.SubElement(pixels, f"{{{OME_NAMESPACE}}}Channel", ID=f"Channel:0:{i}", SamplesPerPixel=str(n.get("S", 1)))
+    return ET.tostring(root, encoding="unicode")
+
+
+def _own_words(header: TiffHeader) -> str:
+    """What a person wrote into the file."""
+    text = header.description
+    if header.style == "imagej":
+        lines = str(header.imagej.get("Info", "")).splitlines()
+        return "\n".join(line for line in lines if not line.startswith(f"{NAMESPACE}: "))
+    return "" if text.startswith(("{", "ImageJ=", "<?xml", "<OME")) else text
+
+
+def _steps(header: TiffHeader) -> dict[str, str]:
+    """Z spacing and time step of an ImageJ file."""
+    found = {}
+    factor = MICROMETRES.get(clean_unit(str(header.imagej.get("unit", ""))))
+    spacing, interval = (_positive(header.imagej.get(key)) for key in ("spacing", "finterval"))
+    if factor and spacing:
+        found |= {"PhysicalSizeZ": repr(spacing * factor), "PhysicalSizeZUnit": "µm"}
+    if interval:
+        found |= {"TimeIncrement": repr(interval), "TimeIncrementUnit": "s"}
+    return found
+
+
+def _positive(x: Any) -> float:
+    return float(x) if isinstance(x, int | float) and 0 < x < float("inf") else 0.0
+
+
+def _one_image(root: ET.Element) -> None:
+    """Keep the first Image, the only one that is written."""
+    root.attrib.pop("UUID", None)
+    images = [e for e in root if e.tag.rpartition("}")[2] == "Image"]
+    for element in [*images[1:], *(e for e in root if e.tag.rpartition("}")[2] == "BinaryOnly")]:
+        root.remove(element)
+
+
+def _adapt_pixels(
+    root: ET.Element, header: TiffHeader, dtype: np.dtype[Any], size: tuple[float, float] | None, space: str
+) -> None:
+    pixels = first(root, "Pixels")
+    if pixels is None:
+        return
+    _adapt_axes(pixels, header)
+    pixels.set("Type", OME_TYPES[dtype.name])
+    pixels.set("BigEndian", "false")
+    pixels.attrib.pop("SignificantBits", None)
+    for axis, side in zip("YX", size or (), strict=False):
+        factor = MICROMETRES.get(clean_unit(pixels.get(f"PhysicalSize{axis}Unit", "um")), 0.0)
+        if not factor:
+            pixels.set(f"PhysicalSize{axis}Unit", "µm")
+        pixels.set(f"PhysicalSize{axis}", repr(float(side / (factor or 1.0))))
+    kinds = [e for e in pixels if e.tag.rpartition("}")[2] in ("TiffData", "BinData", "MetadataOnly")]
+    place = list(pixels).index(kinds[0]) if kinds else len([e for e in pixels if e.tag.endswith("Channel")])
+    for element in kinds:
+        pixels.remove(element)
+    pixels.insert(place, ET.Element(f"{{{space}}}TiffData"))
+
+
+def _adapt_axes(pixels: ET.Element, header: TiffHeader) -> None:
+    """Sizes as they are; where those of the other axes are not what the XML says, its order is not either."""
+    sizes = _sizes(header)
+    if set(header.axes) <= set("TZCYXS") and any(pixels.get(key) != sizes[key] for key in ("SizeZ", "SizeC", "SizeT")):
+        pixels.set("DimensionOrder", _order(header))
+        for key in ("SizeZ", "SizeC", "SizeT"):
+            pixels.set(key, sizes[key])
+    pixels.set("SizeX", sizes["SizeX"])
+    pixels.set("SizeY", sizes["SizeY"])
+
+
+def _sizes(header: TiffHeader) -> dict[str, str]:
+    n = dict(zip(header.axes, header.shape, strict=True))
+    return {f"Size{a}": str(n.get(a, 1) * (n.get("S", 1) if a == "C" else 1)) for a in "XYZCT"}
+
+
+def _order(header: TiffHeader) -> str:
+    lead = [a for a in header.axes if a not in "YXS"]
+    return "XY" + "".join([*reversed(lead), *(a for a in "ZCT" if a not in lead)])
+
+
+def _annotate(root: ET.Element, told: Mapping[str, Any], space: str) -> None:
+    """A MapAnnotation of ours; an older one is replaced."""
+    holder = first(root, "StructuredAnnotations")
+    if holder is not None:
+        holder[:] = [e for e in holder if e.get("Namespace") != NAMESPACE]
+    if not told:
+        return
+    if holder is None:
+        holder = ET.Element(f"{{{space}}}StructuredAnnotations")
+        names = [e.tag.rpartition("}")[2] for e in root]
+        root.insert(names.index("ROI") if "ROI" in names else len(names), holder)
+    note = ET.SubElement(holder, f"{{{space}}}MapAnnotation", ID=ANNOTATION, Namespace=NAMESPACE)
+    entries = ET.SubElement(note, f"{{{space}}}Value")
+    for key, x in told.items():
+        ET.SubElement(entries, f"{{{space}}}M", K=key).text = json.dumps(x)
