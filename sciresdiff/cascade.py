@@ -34,9 +34,11 @@ from sciresdiff.refiner import condition
 from sciresdiff.restore import (
     FINAL_ITERATIONS,
     PATIENCE,
+    Part,
     Progress,
     Restored,
     Settings,
+    Units,
     begun,
     drawn,
     gaussian,
@@ -71,16 +73,19 @@ def error_of(first: Restored) -> Tensor:
     return box(torch.from_numpy(first.err.astype(np.float64))[None, None].square(), 1).sqrt()
 
 
-def passed_on(first: Restored, error: Tensor, level: float, seed: int, draw: int) -> tuple[Tensor, Tensor]:
+def passed_on(
+    first: Restored, error: Tensor, level: float, seed: int, draw: int, data: Data | None = None
+) -> tuple[Tensor, Tensor]:
     """What the second model is given for a draw, and its variance; (1, 1, Y, X), in the frame's unit.
 
     Parameters
     ----------
     first : with its draws. error : `error_of`. level : sigma, above 0 and below 1 / sqrt(2).
+    data : the frame, which says where in its plane it lies; None: at the origin.
     """
     assert first.draws is not None
     mean, one = (torch.from_numpy(v.astype(np.float64))[None, None] for v in (first.mean, first.draws[draw]))
-    noise = gaussian(mean, seed, draw, 1_000_003)
+    noise = gaussian(mean, seed, draw, 1_000_003, data)
     return mean + (1 - 2 * level**2) ** 0.5 * (one - mean) + level * error * noise, (level * error).square()
 
 
@@ -97,21 +102,41 @@ def chained(
     error = error_of(first)
     assert first.draws is not None
     for draw in range(len(first.draws)):
-        x = fine(second(*passed_on(first, error, level, key_of(seed, STAGE_TWO), draw), draw))
+        x = fine(second(*passed_on(first, error, level, key_of(seed, STAGE_TWO), draw, data), draw))
         yield refreshed(data, x, w, key_of(seed, WHOLE), draw)
 
 
+def middle(part: Part, units: Units, scale: int) -> Part:
+    """Where the image between the stages lies in its plane, and what that plane is like: the frame, pixel by pixel.
+
+    All of it is told by the frame's plane, so that parts agree; nothing is read off the part.
+
+    Parameters
+    ----------
+    units : of the first model's image, from which a frame's sky and noise are brought to it. scale : the first model's.
+    """
+    sky, sigma = units.sky / units.per_fine, units.sigma * scale / units.per_fine
+    level = replace(part.level, sky=sky, sigma=sigma, y=part.level.y / np.float32(scale))
+    core = tuple(slice(scale * s.start, scale * s.stop) for s in part.core)
+    return Part(level, (scale * part.origin[0], scale * part.origin[1]), core)  # type: ignore[arg-type]
+
+
 def second_of(
-    model: Model, kernel: NDArray[np.float64] | None, quantity: Quantity, settings: Settings, device: torch.device
+    model: Model,
+    kernel: NDArray[np.float64] | None,
+    quantity: Quantity,
+    settings: Settings,
+    device: torch.device,
+    part: Part | None = None,
 ) -> Second:
-    """The second model as a function of the image between the stages."""
+    """The second model as a function of the image between the stages; ``part``: where that lies, see `middle`."""
     settings, level = replace(settings, seed=key_of(settings.seed, STAGE_TWO)), level_of(model)
     features = torch.from_numpy(kernel_features(kernel, model.scale))[None].to(device)
 
     def second(y: Tensor, variance: Tensor, draw: int | None) -> Array:
         pixels, noise = (v[0, 0].cpu().numpy().astype(np.float32) for v in (y, variance))
         clear = np.zeros(pixels.shape, dtype=bool)
-        data, units = prepared(pixels, noise, clear, kernel, model.scale, quantity, device)
+        data, units = prepared(pixels, noise, clear, kernel, model.scale, quantity, device, part)
         best, _ = modelled(data, features, model, settings)
         if draw is None:
             return units.image(best.x)
@@ -133,12 +158,14 @@ def cascade(
     settings: Settings,
     device: torch.device | str = "cpu",
     progress: Progress = lambda done, total, label: None,
+    part: Part | None = None,
 ) -> Restored:
     """Restore one plane by two models in a row; the scale is the product of theirs.
 
     Parameters
     ----------
     pixels, variance, mask, kernel, quantity : as for `restore.restore`; the kernel is that of both scales together.
+    part : where a window lies in a plane that is larger.
 
     Returns
     -------
@@ -156,12 +183,15 @@ def cascade(
     if settings.consistency == "exact" and kernel is not None:
         raise UsageError("--consistency exact: with a kernel it amplifies the noise by 1e3 and more; use noise")
     device, total = torch.device(device), 2 * (1 + settings.samples)
-    data, units = prepared(pixels, variance, mask, kernel, one.scale * two.scale, quantity, device)
+    data, units = prepared(pixels, variance, mask, kernel, one.scale * two.scale, quantity, device, part)
     coarse, rest = split(kernel, two.scale)
     stage = replace(settings, keep_draws=True)
     first = restore(pixels, variance, mask, coarse, one.scale, quantity, one, stage, device,
-                    lambda done, _, label: progress(done, total, f"{label}, first model"))  # fmt: skip
-    second, error = second_of(two, rest, quantity, settings, device), error_of(first)
+                    lambda done, _, label: progress(done, total, f"{label}, first model"), part)  # fmt: skip
+    error = error_of(first)
+    units_one = replace(units, per_fine=one.scale**2 if quantity == "sum" else 1, scale=one.scale)
+    between = middle(part, units_one, one.scale) if part else None
+    second = second_of(two, rest, quantity, settings, device, between)
     share = two.scale**2 if quantity == "sum" else 1
     w = units.noise_units(finer(error, two.scale)[0, 0].numpy() / share, data.y, spread=True)
 
@@ -175,4 +205,4 @@ def cascade(
     draws = chained(data, first, second, fine, w, level_of(two), settings.seed)
     half = total // 2
     return summed_up(data, units, best, gate, draws, None, settings,
-                     lambda done, _, label: progress(half + done, total, f"{label}, second model"))  # fmt: skip
+                     lambda done, _, label: progress(half + done, total, f"{label}, second model"), part)  # fmt: skip

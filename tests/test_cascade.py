@@ -15,11 +15,12 @@ from sciresdiff.diffusion import method as methods
 from sciresdiff.errors import UsageError
 from sciresdiff.model import Model
 from sciresdiff.physics import psf
+from sciresdiff.physics.level import Level
 from sciresdiff.physics.operators import Operator
 from sciresdiff.physics.split import split
 from sciresdiff.prior import Prior, PriorConfig
 from sciresdiff.refiner import Refiner, RefinerConfig, condition
-from sciresdiff.restore import Restored, Settings, prepared
+from sciresdiff.restore import Part, Restored, Settings, prepared
 from sciresdiff.training.augment import augmented
 from sciresdiff.training.data import DataRecipe, Pairs
 
@@ -101,6 +102,24 @@ def test_total_flux_is_that_of_the_frame(models, kernel, quantity):
 def test_exact_mode_conserves_every_pixel(models):
     low, done = run(models, None, consistency="exact")
     np.testing.assert_allclose(seen(done.mean.astype("f8"), 4, None), low, rtol=1e-4)  # float32 of the image
+
+
+def test_a_part_of_a_plane_is_what_it_is_in_the_whole(models):
+    kernel, truth = rendered("gaussian:sigma=1.2px"), scene(shape=(480, 80))
+    low = (seen(truth, 4, kernel) + np.random.default_rng(1).normal(size=(120, 20)) * 3).astype("f4")
+    variance, clear = np.full_like(low, 9), np.zeros(low.shape, dtype=bool)
+    data, units = prepared(low, variance, clear, kernel, 4, "sum", torch.device("cpu"))
+    level = Level(units.sky, units.sigma, data.y.numpy().ravel(), data.noise.numpy().ravel(), 10)
+
+    def run(first: int, last: int, core: slice) -> Restored:
+        part, told = Part(level, (first, 0), (core, slice(0, 20))), Settings(samples=2, keep_draws=True)
+        rows = (v[first:last] for v in (low, variance, clear))
+        return cascade(*rows, kernel, "sum", models, told, part=part)
+
+    whole, window = run(0, 120, slice(0, 120)), run(32, 120, slice(64, 88))
+    inside, same = window.draws[:, 4 * 64 :], whole.draws[:, 4 * 96 :]
+    assert np.abs(inside - same).max() < 0.01 * np.median(whole.err)  # what 64 coarse pixels around it cut off
+    assert window.total < whole.total and whole.flux_ratio == pytest.approx(1, abs=1e-5)  # closed in three rounds
 
 
 def test_runs_with_one_seed_are_equal_and_others_are_not(models):
