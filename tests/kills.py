@@ -29,8 +29,8 @@ import numpy as np
 import tifffile
 from astropy.io import fits
 
-BLOCK, SIDE, SCALE = 64, 112, 2
-"""Fine pixels of a block; coarse pixels of the frame: 4 x 4 blocks."""
+CORE, HALO, SIDE, SCALE = 64, 16, 112, 2
+"""Fine pixels of a block, coarse pixels around it and of the frame: 4 x 4 blocks."""
 MARGIN = 64 << 10
 """Room for what is beside the image, in bytes: half of the full disks lie in it."""
 
@@ -197,7 +197,7 @@ def small_blocks() -> None:
 
     torch.set_num_threads(1)
     assert restore and journal and manifest and upscale
-    blocks.BLOCK = BLOCK
+    blocks.CORE, blocks.HALO = CORE, HALO
 
 
 def main() -> None:

@@ -36,7 +36,7 @@ def worked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Instead of ``jobs.degrade``: copies text and writes a record as ``upscale`` does; the names that it did."""
     names: list[str] = []
 
-    def run(path_in: Path, path_out: Path, options: Options) -> dict[str, Any]:
+    def run(path_in: Path, path_out: Path, options: Options, progress: Any = None) -> dict[str, Any]:
         if path_in.read_text() == "bad":
             raise InputError(f"{path_in}: is bad")
         names.append(path_in.name)

@@ -40,6 +40,7 @@ class Journal:
     count: int
     """Blocks of the output."""
     sink: Sink
+    key: Mapping[str, str] = field(default_factory=dict)
     locks: Locks | None = None
     """None where nothing can be gone on with."""
     shard: Shard | None = None
@@ -76,7 +77,8 @@ class Journal:
         assert self.locks is not None
         if not self.locks.linked():
             return  # another shard has finished the file
-        found = union([read(path) for path in beside(self.target)]) | self.entries
+        journals = [journal for path in beside(self.target) if (journal := read(path)).head]
+        found = union(journal for journal in journals if ours(journal, self.key)) | self.entries
         self.last = len(found) == self.count
         if self.last:
             self.entries = {n: entry for n, entry in found.items() if n in self.entries or holds(self.sink, entry)}
@@ -182,7 +184,7 @@ def opened(
         found = settled(target, key, count, overwrite, held, seen)
         try:
             with make(part_of(target)) as sink:
-                journal = begun(Journal(target, count, sink, held, shard), found, key, here or {})
+                journal = begun(Journal(target, count, sink, key, held, shard), found, here or {})
                 yield journal
         except BaseException as problem:
             kept(problem, target, count, held)
@@ -226,7 +228,7 @@ def mended(journal: Found, key: Mapping[str, str], seen: Callable[[int], str]) -
     return replace(journal, head={**journal.head, "key": dict(key)}, entries=same, whole=0)
 
 
-def begun(journal: Journal, found: list[Found], key: Mapping[str, str], here: Mapping[str, str]) -> Journal:
+def begun(journal: Journal, found: list[Found], here: Mapping[str, str]) -> Journal:
     """A journal with the blocks that are done and hold, its first line written, its torn end cut off."""
     held, shard = journal.locks, journal.shard
     assert held is not None
@@ -235,7 +237,7 @@ def begun(journal: Journal, found: list[Found], key: Mapping[str, str], here: Ma
     own = next((one for one in found if one.path == held.path), Found(held.path, {}, {}, 0))
     held.cut(own.whole)
     if not own.whole:
-        head = {"journal": FORMAT, "key": dict(key), "here": dict(own.head.get("here", here))}
+        head = {"journal": FORMAT, "key": dict(journal.key), "here": dict(own.head.get("here", here))}
         held.append("\n".join([json.dumps(head), *(entry.line() for entry in own.entries.values())]))
     mine = shard.share(range(journal.count)) if shard else range(journal.count)
     there = {n: entry for n, entry in union(found).items() if n in mine}
