@@ -361,7 +361,7 @@ def test_a_full_disk_is_known_before_the_work(tmp_path, monkeypatch):
         pass
     assert not (tmp_path / "new").exists()
     monkeypatch.undo()
-    monkeypatch.setattr(flat, "_write", full)
+    monkeypatch.setattr(flat, "write_all", full)
     with pytest.raises(ResourceError, match=r"x.fits: no room on the disk"):
         by_windows(tmp_path / "x.fits", frame, tmp_path / "x.part")
     assert (tmp_path / "x.part").exists(), "a run with a journal can go on"

@@ -26,7 +26,7 @@ FORMATS: dict[str, str] = {
 }  # fmt: skip
 """End of a file's name -> module of this package that reads and writes it."""
 
-_WRITERS = {"fits": "fits_write", "tiff": "tiff_write", "hdf5": "hdf5"}
+_WRITERS = {"fits": "fits_write", "tiff": "tiff_write", "hdf5": "hdf5_write"}
 _MAGIC = {b"SIMPLE": "fits", b"II*\0": "tiff", b"MM\0*": "tiff", b"II+\0": "tiff", b"MM\0+": "tiff", b"\x89HDF": "hdf5"}
 
 

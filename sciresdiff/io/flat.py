@@ -58,7 +58,7 @@ class Flat:
         data = np.ascontiguousarray(values.T if self._turned else values, self.dtype).reshape(len(runs), -1)
         for (start, n, step), row in zip(runs, data, strict=True):
             if step == 1:
-                _write(self.fd, row.data.cast("B"), start)
+                write_all(self.fd, row.data.cast("B"), start)
             else:
                 self._weave(row, start, n, step)
 
@@ -67,7 +67,7 @@ class Flat:
         with _alone(self.fd, n, start):
             there = np.frombuffer(_read(self.fd, n, start), self.dtype).copy()
             there[::step] = row
-            _write(self.fd, there.data.cast("B"), start)
+            write_all(self.fd, there.data.cast("B"), start)
 
     @property
     def _turned(self) -> bool:
@@ -143,7 +143,15 @@ def _alone(fd: int, n: int, start: int) -> Iterator[None]:
         fcntl.lockf(fd, fcntl.LOCK_UN, n, start)
 
 
-def _write(fd: int, view: memoryview, start: int) -> None:
+def write_all(fd: int, data: bytes | memoryview, start: int) -> None:
+    """Write bytes at a place of a file.
+
+    Raises
+    ------
+    OSError
+        The disk is full.
+    """
+    view = memoryview(data)
     while view:
         done = os.pwrite(fd, view[: 2**30], start)
         view, start = view[done:], start + done

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +14,15 @@ from numpy.typing import NDArray
 
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, PixelSize, Quantity
-from sciresdiff.io.files import existing, first_line, split_spec, typed, write_whole
-from sciresdiff.io.planes import in_single, settled
+from sciresdiff.io.files import existing, first_line, split_spec, write_whole
+from sciresdiff.io.planes import part_in_single, settled
+from sciresdiff.io.source import Source, empty
+from sciresdiff.io.windows import changed, looked_through, middle
 
 Array = NDArray[Any]
 IMAGE = "image"
+KEPT = 2**26
+"""Bytes of unpacked chunks of a dataset that are kept for the next window."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ def _checked(
 def _opened(path: Path) -> Iterator[Any]:
     existing(path)
     try:
-        file = h5py.File(path, "r")
+        file = h5py.File(path, "r", rdcc_nbytes=KEPT)
     except OSError as error:
         raise InputError(f"{path}: not a whole HDF5 file ({first_line(error)}); check or fetch it again") from error
     with file:
@@ -160,21 +162,57 @@ def _dataset(path: Path, file: Any, name: str | None) -> str:
     return wanted.strip("/")
 
 
-def _array(path: Path, file: Any, name: str) -> Array:
-    data = np.asarray(file[name][()])
+def _image(path: Path, file: Any, name: str) -> Any:
+    data = file[name]
     if data.ndim < 2 or 0 in data.shape or data.dtype.kind not in "iuf":
         raise InputError(f"{path}: dataset {name!r} of shape {data.shape} and type {data.dtype} is not an image")
     return data
+
+
+def _cut(path: Path, data: Any) -> Callable[[int, int, int, int, int], Array]:
+    """Windows of a dataset, of which the chunks that they touch are read."""
+
+    def cut(plane: int, y0: int, y1: int, x0: int, x1: int) -> Array:
+        lead = tuple(int(i) for i in np.unravel_index(plane, data.shape[:-2])) if data.ndim > 2 else ()
+        try:
+            return np.asarray(data[(*lead, slice(y0, y1), slice(x0, x1))])
+        except (OSError, RuntimeError) as error:
+            raise InputError(
+                f"{path}: dataset {data.name.strip('/')!r} cannot be read at plane {plane}, rows {y0} to {y1 - 1} "
+                f"({first_line(error)}); check or fetch it again"
+            ) from error
+
+    return cut
 
 
 def read_image(path: str | Path) -> NDArray[np.float64]:
     """One dataset as it is."""
     file_path, name = split_spec(path)
     with _opened(file_path) as file:
-        return _array(file_path, file, _dataset(file_path, file, name)).astype(np.float64)
+        found = _image(file_path, file, _dataset(file_path, file, name))
+        cut, (h, w) = _cut(file_path, found), found.shape[-2:]
+        planes = [cut(i, 0, h, 0, w) for i in range(_planes(found.shape))]
+        return np.stack(planes).reshape(found.shape).astype(np.float64)
 
 
-def read(
+def _planes(shape: tuple[int, ...]) -> int:
+    return int(np.prod(shape[:-2], initial=1))
+
+
+def read(path: str | Path, **options: Any) -> Frame:
+    """Read one image: dataset ``image``, or the one named; ``variance`` and ``mask`` are datasets beside it.
+
+    Raises
+    ------
+    InputError
+        Missing or foreign file, no such dataset, NaN only, planes or axes that do not fit.
+    """
+    with source(path, **options) as opened:
+        return opened.whole()
+
+
+@contextmanager
+def source(
     path: str | Path,
     *,
     ext: str | None = None,
@@ -183,40 +221,31 @@ def read(
     axes: str | None = None,
     quantity: Quantity | None = None,
     pixel_size: float | PixelSize | None = None,
-) -> Frame:
-    """Read one image: dataset ``image``, or the one named; ``variance`` and ``mask`` are datasets beside it.
-
-    Raises
-    ------
-    InputError
-        Missing or foreign file, no such dataset, NaN only, planes or axes that do not fit.
-    """
+) -> Iterator[Source]:
+    """One image, window by window; errors as in `read`."""
     file_path, inside = split_spec(path)
     with _opened(file_path) as file:
         name = _dataset(file_path, file, ext or inside)
-        data = _array(file_path, file, name)
+        data = _image(file_path, file, name)
         told = {**dict(file.attrs), **dict(file[name].attrs)}
-        planes = {
-            key: _array(file_path, file, asked or key).reshape(-1, *data.shape[-2:])
-            for key, asked in (("variance", variance), ("mask", mask))
-            if (asked or (key in file and name == IMAGE and key))
-        }
-    letters = (axes or str(told.get("axes", "TCZYX"[-data.ndim :]))).upper()
-    if len(letters) != data.ndim or not letters.endswith("YX"):
-        raise InputError(f"{file_path}: axes {letters!r} do not fit shape {data.shape}; one letter per axis, YX last")
-    frame = _frame(file_path, data, letters, told, quantity, pixel_size)
-    return _with_planes(frame, planes)
+        letters = (axes or str(told.get("axes", "TCZYX"[-data.ndim :]))).upper()
+        if len(letters) != data.ndim or not letters.endswith("YX"):
+            raise InputError(
+                f"{file_path}: axes {letters!r} do not fit shape {data.shape}; one letter per axis, YX last"
+            )
+        frame = _frame(data, letters, told, quantity, pixel_size)
+        image = Source(frame, _plain(file_path, data, frame), str(file_path))
+        if data.dtype.kind == "f":
+            looked_through(file_path, image)
+        beside = [asked or (key if key in file and name == IMAGE else None)
+                  for key, asked in (("variance", variance), ("mask", mask))]  # fmt: skip
+        yield _with_planes(image, file_path, file, *beside)
 
 
 def _frame(
-    path: Path,
-    data: Array,
-    axes: str,
-    told: Mapping[str, Any],
-    quantity: Quantity | None,
-    size: float | PixelSize | None,
+    data: Any, axes: str, told: Mapping[str, Any], quantity: Quantity | None, size: float | PixelSize | None
 ) -> Frame:
-    pixels, bad = in_single(path, data.reshape(-1, *data.shape[-2:]))
+    shape = (_planes(data.shape), *data.shape[-2:])
     unit: Any = str(told.get("pixel_unit", "arcsec"))
     if size is None and "pixel_size" in told:
         size = PixelSize(float(told["pixel_size"][0]), float(told["pixel_size"][1]), unit)
@@ -224,8 +253,8 @@ def _frame(
         size = PixelSize(size, size, unit)
     stated = told.get("quantity")
     return Frame(
-        pixels=pixels,
-        mask=bad,
+        pixels=empty(shape, np.float32),
+        mask=empty(shape, bool),
         kind="micro" if told.get("kind") == "micro" else "astro",
         quantity=quantity or ("mean" if stated == "mean" else "sum" if stated == "sum" else None),
         unit=str(told["unit"]) if "unit" in told else None,
@@ -236,49 +265,47 @@ def _frame(
     )
 
 
-def _with_planes(frame: Frame, planes: Mapping[str, Array]) -> Frame:
-    for name, plane in planes.items():
-        if plane.shape[0] not in (1, frame.planes):
-            raise InputError(f"{name}: shape {plane.shape} does not fit the image's {frame.pixels.shape}")
-    if "mask" in planes:
-        frame = frame.with_(mask=frame.mask | (np.broadcast_to(planes["mask"], frame.pixels.shape) != 0))
-    if "variance" in planes:
-        var = np.broadcast_to(planes["variance"], frame.pixels.shape)
-        frame = settled(frame, np.where(var > 0, var, np.nan))
-    return frame
+def _plain(path: Path, data: Any, frame: Frame) -> Callable[..., Frame]:
+    """Windows of the image alone."""
+    cut = _cut(path, data)
+
+    def window(*place: int) -> Frame:
+        pixels, bad = part_in_single(path, cut(*place)[None])
+        return frame.with_(pixels=pixels, mask=bad)
+
+    return window
 
 
-def write(
-    path: str | Path,
-    frame: Frame,
-    *,
-    planes: Mapping[str, Array],
-    provenance: Mapping[str, object],
-    history: Sequence[str],
-    scale: float = 1.0,
-    overwrite: bool = False,
-    dtype: str | np.dtype[Any] | None = None,
-) -> dict[str, Any]:
-    """Write an image as dataset ``image``, each plane as a dataset in small letters (VAR as ``variance``)."""
-    lead = frame.shape[:-2]
-    fits = int(np.prod(lead, initial=1)) == frame.planes
-    shape = (*lead, *frame.pixels.shape[1:]) if fits else frame.pixels.shape
-    data, clipped = typed(frame.pixels.reshape(shape), dtype)
-    attrs: dict[str, Any] = {key: x for key, x in provenance.items() if x is not None}
-    attrs |= {"kind": frame.kind, "axes": frame.axes if len(frame.axes) == len(shape) else "TCZYX"[-len(shape) :]}
-    attrs |= {key: x for key, x in (("quantity", frame.quantity), ("unit", frame.unit)) if x}
-    if history:
-        attrs["history"] = json.dumps(list(history))
-    if frame.pixel_size:
-        attrs |= {"pixel_size": (frame.pixel_size.y, frame.pixel_size.x), "pixel_unit": frame.pixel_size.unit}
+def _with_planes(image: Source, path: Path, file: Any, variance: str | None, mask: str | None) -> Source:
+    shape = image.frame.pixels.shape
+    if mask is not None:
+        bad = _plane(path, file, "mask", mask, shape)
 
-    def save(temporary: Path) -> None:
-        buffer = io.BytesIO()  # on a full disk the HDF5 library brings the process down; plain writing does not
-        with h5py.File(buffer, "w") as file:
-            file.create_dataset(IMAGE, data=data, track_times=False)
-            for name, plane in planes.items():
-                file.create_dataset({"VAR": "variance"}.get(name, name.lower()), data=plane, track_times=False)
-            file.attrs.update(attrs)
-        temporary.write_bytes(buffer.getbuffer())
+        def hide(window: Frame, *place: int) -> Frame:
+            return window.with_(mask=window.mask | (bad(*place) != 0))
 
-    return {"clipped": clipped, "files": write_whole({Path(path): save}, overwrite=overwrite)}
+        image = changed(image, hide, image.frame)
+    if variance is None:
+        return image
+    values = _plane(path, file, "variance", variance, shape)
+
+    def positive(*place: int) -> Array:
+        found = values(*place)
+        return np.where(found > 0, found, np.nan)
+
+    fill = middle(positive, shape)
+    return changed(
+        image,
+        lambda window, *place: settled(window, positive(*place), fill),
+        image.frame.with_(variance=empty(shape, np.float64)),
+    )
+
+
+def _plane(path: Path, file: Any, what: str, name: str, shape: tuple[int, ...]) -> Callable[..., Array]:
+    """Windows (1, h, w) of a dataset that belongs to the image."""
+    data = _image(path, file, _dataset(path, file, name))
+    planes = _planes(data.shape)
+    if data.shape[-2:] != shape[1:] or planes not in (1, shape[0]):
+        raise InputError(f"{what}: shape {data.shape} does not fit the image's {shape}")
+    cut = _cut(path, data)
+    return lambda plane, *place: cut(plane % planes, *place)[None]

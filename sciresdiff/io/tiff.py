@@ -16,9 +16,10 @@ from sciresdiff.frame import Frame, PixelSize, Quantity
 from sciresdiff.io.files import split_spec
 from sciresdiff.io.planes import part_in_single
 from sciresdiff.io.source import Source, empty
-from sciresdiff.io.tiff_marks import image_of, looked_through, other_planes, saturation, telling, with_variance
+from sciresdiff.io.tiff_marks import image_of, other_planes, saturation, with_variance
 from sciresdiff.io.tiff_meta import TiffHeader, optics, parsed, provenance, ratio, size_of, to_float
 from sciresdiff.io.tiff_series import Pixels, opened_tiff, pixels_of
+from sciresdiff.io.windows import looked_through, telling
 
 Array = NDArray[Any]
 

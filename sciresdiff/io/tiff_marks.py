@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,65 +13,14 @@ from numpy.typing import NDArray
 from sciresdiff.errors import InputError
 from sciresdiff.frame import Frame
 from sciresdiff.io.files import split_spec
-from sciresdiff.io.planes import NO_VARIANCE, nothing_in, patches, settled, to_variance
+from sciresdiff.io.planes import settled, to_variance
 from sciresdiff.io.source import Source, empty
 from sciresdiff.io.tiff_series import Pixels, opened_tiff, pixels_of
+from sciresdiff.io.windows import changed, middle, telling
 
 Array = NDArray[Any]
-Cut = Callable[[int, int, int, int, int], Array]
-"""(plane, y0, y1, x0, x1) -> values."""
-
 BIT_DEPTHS = (8, 10, 12, 14)
 """Cameras whose values end below the integer type's maximum."""
-
-BAND = 2**22
-"""Pixels that are looked at at once."""
-
-
-def changed(image: Source, change: Callable[..., Frame], frame: Frame) -> Source:
-    """A source whose windows go through ``change(window, plane, y0, y1, x0, x1)``, and say what ``frame`` says."""
-
-    def cut(*place: int) -> Frame:
-        window = change(image.cut(*place), *place)
-        return window.with_(said=frame.said, facts=frame.facts, psf=frame.psf, quantity=frame.quantity,
-                            kernel=frame.kernel, kernel_scale=frame.kernel_scale)  # fmt: skip
-
-    return Source(frame, cut, image.path)
-
-
-def telling(image: Source, frame: Frame) -> Source:
-    """A source with the same values that says what ``frame`` says."""
-    return changed(image, lambda window, *_: window, frame)
-
-
-def bands(image: Source) -> Iterator[Frame]:
-    """Every plane, in bands of rows."""
-    planes, h, w = image.frame.pixels.shape
-    step = max(1, BAND // w)
-    for plane in range(planes):
-        for y in range(0, h, step):
-            yield image.cut(plane, y, min(y + step, h), 0, w)
-
-
-def looked_through(path: Path, image: Source) -> tuple[float, int]:
-    """The largest value, and how many pixels have it; of floats only whether there is one at all.
-
-    Raises
-    ------
-    InputError
-        No number anywhere.
-    """
-    largest, count = -np.inf, 0
-    for band in bands(image):
-        if not band.mask.all():
-            top = float(np.nanmax(band.pixels))
-            count = int((band.pixels == top).sum()) + (count if top == largest else 0) if top >= largest else count
-            largest = max(largest, top)
-            if image.frame.dtype.kind == "f":
-                break
-    if largest == -np.inf:
-        raise InputError(nothing_in(path))
-    return largest, count
 
 
 def saturation(image: Source, most: tuple[float, int]) -> Source:
@@ -119,26 +68,12 @@ def with_variance(image: Source, stack: ExitStack, file: Path, spec: str) -> Sou
     def get(*place: int) -> Array:
         return to_variance(plane(*place), name)
 
-    fill = _middle(get, image.frame.pixels.shape)
+    fill = middle(get, image.frame.pixels.shape)
 
     def cover(window: Frame, *place: int) -> Frame:
         return settled(window, get(*place), fill)
 
     return changed(image, cover, image.frame.with_(variance=empty(image.frame.pixels.shape, np.float64)))
-
-
-def _middle(get: Cut, shape: tuple[int, ...]) -> float:
-    """The median of a variance, where it is a number."""
-    found = np.concatenate([v[np.isfinite(v)] for v in (get(*place) for place in patches(shape))])
-    planes, h, w = shape
-    rows = ((plane, y, min(y + 64, h), 0, w) for plane in range(planes) for y in range(0, h, 64))
-    while not found.size:
-        place = next(rows, None)
-        if place is None:
-            raise InputError(NO_VARIANCE)
-        values = get(*place)
-        found = values[np.isfinite(values)]
-    return float(np.median(found))
 
 
 def _plane(frame: Frame, stack: ExitStack, file: Path, what: str, spec: str) -> Callable[..., Array]:

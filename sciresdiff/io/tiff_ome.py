@@ -70,7 +70,7 @@ def _own_words(header: TiffHeader) -> str:
 
 def _steps(header: TiffHeader) -> dict[str, str]:
     """Z spacing and time step of an ImageJ file."""
-    found = {}
+    found: dict[str, str] = {}
     factor = MICROMETRES.get(clean_unit(str(header.imagej.get("unit", ""))))
     spacing, interval = (_positive(header.imagej.get(key)) for key in ("spacing", "finterval"))
     if factor and spacing:

@@ -16,7 +16,7 @@ from sciresdiff.frame import Frame
 from sciresdiff.io import stem, suffix
 from sciresdiff.io import tiff_style as style
 from sciresdiff.io.files import in_parts, typed
-from sciresdiff.io.flat import Flat, reserve, unbuffered
+from sciresdiff.io.flat import Flat, reserve, unbuffered, write_all
 from sciresdiff.io.sink import IMAGE, Plane, Sink
 from sciresdiff.io.tiff_ifd import BIG, START, packed, start_of
 from sciresdiff.io.tiff_layout import Layout, directories
@@ -146,11 +146,8 @@ class File:
         resolution = style.resolution(one.header, one.dtype, one.scale)
         at, data = packed(directories(one.layout, START, one.big, resolution, first), end, one.big)
         os.ftruncate(fd, end)
-        with os.fdopen(os.dup(fd), "r+b") as stream:
-            stream.seek(end)
-            stream.write(data)
-            stream.seek(0)
-            stream.write(start_of(one.big, at))
+        write_all(fd, data, end)
+        write_all(fd, start_of(one.big, at), 0)
 
 
 @contextmanager
@@ -179,7 +176,7 @@ def _opened(stack: ExitStack, place: Path, one: One) -> File:
     fd = stack.enter_context(unbuffered(place, anew=not ours))
     if not ours:
         reserve(fd, size)
-        os.pwrite(fd, start_of(one.big), 0)
+        write_all(fd, start_of(one.big), 0)
     return File(one, Flat(fd, START, one.layout.dtype, one.header.shape, one.header.axes))
 
 

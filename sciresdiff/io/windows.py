@@ -1,0 +1,82 @@
+"""What formats do with the windows of a source: lay more over them, go through all of them, find the middle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sciresdiff.errors import InputError
+from sciresdiff.frame import Frame
+from sciresdiff.io.planes import NO_VARIANCE, nothing_in, patches
+from sciresdiff.io.source import Source
+
+Array = NDArray[Any]
+Cut = Callable[[int, int, int, int, int], Array]
+"""(plane, y0, y1, x0, x1) -> values."""
+
+BAND = 2**22
+"""Pixels that are looked at at once."""
+
+
+def changed(image: Source, change: Callable[..., Frame], frame: Frame) -> Source:
+    """A source whose windows go through ``change(window, plane, y0, y1, x0, x1)``, and say what ``frame`` says."""
+
+    def cut(*place: int) -> Frame:
+        window = change(image.cut(*place), *place)
+        return window.with_(said=frame.said, facts=frame.facts, psf=frame.psf, quantity=frame.quantity,
+                            kernel=frame.kernel, kernel_scale=frame.kernel_scale)  # fmt: skip
+
+    return Source(frame, cut, image.path)
+
+
+def telling(image: Source, frame: Frame) -> Source:
+    """A source with the same values that says what ``frame`` says."""
+    return changed(image, lambda window, *_: window, frame)
+
+
+def bands(image: Source) -> Iterator[Frame]:
+    """Every plane, in bands of rows."""
+    planes, h, w = image.frame.pixels.shape
+    step = max(1, BAND // w)
+    for plane in range(planes):
+        for y in range(0, h, step):
+            yield image.cut(plane, y, min(y + step, h), 0, w)
+
+
+def looked_through(path: Path, image: Source) -> tuple[float, int]:
+    """The largest value, and how many pixels have it; of floats only whether there is one at all.
+
+    Raises
+    ------
+    InputError
+        No number anywhere.
+    """
+    largest, count = -np.inf, 0
+    for band in bands(image):
+        if not band.mask.all():
+            top = float(np.nanmax(band.pixels))
+            count = int((band.pixels == top).sum()) + (count if top == largest else 0) if top >= largest else count
+            largest = max(largest, top)
+            if image.frame.dtype.kind == "f":
+                break
+    if largest == -np.inf:
+        raise InputError(nothing_in(path))
+    return largest, count
+
+
+def middle(get: Cut, shape: tuple[int, ...]) -> float:
+    """The median of a variance, where it is a number."""
+    found = np.concatenate([v[np.isfinite(v)] for v in (get(*place) for place in patches(shape))])
+    planes, h, w = shape
+    rows = ((plane, y, min(y + 64, h), 0, w) for plane in range(planes) for y in range(0, h, 64))
+    while not found.size:
+        place = next(rows, None)
+        if place is None:
+            raise InputError(NO_VARIANCE)
+        values = get(*place)
+        found = values[np.isfinite(values)]
+    return float(np.median(found))
