@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sciresdiff import io
-from sciresdiff.errors import ResourceError
+from sciresdiff.errors import ResourceError, UsageError
 from sciresdiff.frame import Frame, PixelSize
-from sciresdiff.io import tiff_write
+from sciresdiff.io import tiff_pyramid, tiff_write
 from sciresdiff.io.source import hollow
 from sciresdiff.io.tiff import to_planes
 from sciresdiff.io.tiff_ifd import ratio
@@ -200,3 +200,63 @@ def test_imagej_becomes_ome_with_its_spacing_and_words(tmp_path: Path) -> None:
     xml = tifffile.tiffcomment(tmp_path / "b.ome.tif")
     for told in ('PhysicalSizeZ="0.7"', "by hand", 'SizeZ="3"', 'PhysicalSizeX="0.2"', 'Type="uint16"'):
         assert told in xml
+
+
+# -- levels -----------------------------------------------------------------------------------------------------------
+
+
+def large(axes: str = "CYX", dtype: str = "u2", sides: tuple[int, int] = (1100, 1301)) -> Frame:
+    frame = an_image(axes, dtype, "plain", (1, 1, 2, *sides))
+    pixels = RNG.normal(1000, 99, frame.pixels.shape).astype(dtype).astype("f4")
+    if dtype == "f4":
+        pixels[:, :3, :4] = np.nan
+    return frame.with_(pixels=pixels, mask=np.isnan(pixels))
+
+
+@pytest.mark.parametrize(("axes", "dtype"), [("CYX", "u2"), ("YX", "f4"), ("YXS", "u2"), ("SYX", "i2")])
+def test_levels_are_means_of_the_image(tmp_path: Path, axes: str, dtype: str) -> None:
+    frame = large(axes, dtype)
+    io.write(tmp_path / "a.ome.tif", frame, pyramid=True, provenance={"SRDSCALE": 2})
+    assert [p.name for p in tmp_path.iterdir()] == ["a.ome.tif"]
+    with tifffile.TiffFile(tmp_path / "a.ome.tif") as tif:
+        series = tif.series[0]
+        assert tif.is_ome
+        assert [level.keyframe.tile for level in series.levels] == [(512, 512)] * 3
+        found = [to_planes(level.asarray(), series.axes) for level in series.levels]
+    np.testing.assert_array_equal(found[0], frame.pixels)
+    assert found[1].shape[1:] == (550, 651)
+    assert found[2].shape[1:] == (275, 326)
+    block = frame.pixels[0, 4:6, 8:10].astype("f8").mean()
+    assert found[1][0, 2, 4] == (np.rint(block) if dtype != "f4" else np.float32(block))
+    assert found[1][-1, 3, -1] == pytest.approx(frame.pixels[-1, 6:8, -1].mean(), abs=0.5)  # rounded to an integer
+    if dtype == "f4":
+        assert np.isnan(found[1][0, 0, :2]).all()
+        assert np.isfinite(found[1][0, 1, 0])  # half of the block has no number; the mean is of the others
+    np.testing.assert_array_equal(io.read(tmp_path / "a.ome.tif").pixels, frame.pixels)
+
+
+def test_levels_by_windows_and_in_bigtiff(tmp_path: Path, monkeypatch: Any) -> None:
+    frame = large()
+    io.write(tmp_path / "a.ome.tif", frame, pyramid=True)
+    part = tmp_path / ".b.part"
+    for stop in (True, False):
+        with io.writing(tmp_path / "b.ome.tif", hollow(frame), pyramid=True, part=part) as sink:
+            for plane in range(2) if stop else ():
+                sink.put("SCI", plane, 0, 0, frame.pixels[plane])
+            if not stop:
+                sink.finish({})
+    assert (tmp_path / "a.ome.tif").read_bytes() == (tmp_path / "b.ome.tif").read_bytes()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.ome.tif", "b.ome.tif"]
+    monkeypatch.setattr(tiff_pyramid, "BIG", 0)
+    io.write(tmp_path / "c.ome.tif", frame, pyramid=True)
+    with tifffile.TiffFile(tmp_path / "c.ome.tif") as tif:
+        assert tif.is_bigtiff
+        np.testing.assert_array_equal(tif.asarray(), frame.pixels)
+
+
+def test_levels_need_a_format_that_has_them(tmp_path: Path) -> None:
+    for name in ("a.tif", "a.fits"):
+        with pytest.raises(UsageError, match=r"--pyramid: .* cannot hold one; give a name in .ome.tif"):
+            io.checked_output(tmp_path / name, pyramid=True)
+        with pytest.raises(UsageError, match="--pyramid"):
+            io.write(tmp_path / name, an_image("YX", "u2"), pyramid=True)

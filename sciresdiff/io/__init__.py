@@ -26,6 +26,9 @@ FORMATS: dict[str, str] = {
 }  # fmt: skip
 """End of a file's name -> module of this package that reads and writes it."""
 
+PYRAMIDS = (".ome.tif", ".ome.tiff")
+"""Ends of names of files that can hold smaller copies of their image."""
+
 _WRITERS = {"fits": "fits_write", "tiff": "tiff_write", "hdf5": "hdf5_write"}
 _MAGIC = {b"SIMPLE": "fits", b"II*\0": "tiff", b"MM\0*": "tiff", b"II+\0": "tiff", b"MM\0+": "tiff", b"\x89HDF": "hdf5"}
 
@@ -151,6 +154,7 @@ def write(
     scale: float = 1.0,
     overwrite: bool = False,
     dtype: str | np.dtype[Any] | None = None,
+    pyramid: bool = False,
 ) -> dict[str, Any]:
     """Write a result in the format of its name, with the metadata of the file that ``frame.header`` came from.
 
@@ -180,6 +184,8 @@ def write(
     dtype : optional
         Type of the pixels; float32 for FITS, the input's for TIFF. Integers are rounded half to even and clipped,
         never rescaled.
+    pyramid : bool
+        Tiles, lossless compression and smaller copies to look at, for .ome.tif and .ome.zarr.
 
     Returns
     -------
@@ -202,6 +208,7 @@ def write(
         scale=scale,
         overwrite=overwrite,
         dtype=dtype,
+        **_levels(path, pyramid),
     )
     return report
 
@@ -217,6 +224,7 @@ def writing(
     scale: float = 1.0,
     overwrite: bool = False,
     dtype: str | np.dtype[Any] | None = None,
+    pyramid: bool = False,
     part: Path | None = None,
 ) -> Iterator[Sink]:
     """A result, to be written window by window; options, errors and bytes as in `write`.
@@ -237,6 +245,7 @@ def writing(
     """
     module, known = _writer(path), dict(provenance or {})
     common: dict[str, Any] = {"history": history, "scale": scale, "overwrite": overwrite, "dtype": dtype}
+    common |= _levels(path, pyramid)
     if hasattr(module, "sink"):
         with module.sink(path, frame, planes=planes or {}, provenance=known, part=part, **common) as sink:
             yield sink
@@ -249,6 +258,13 @@ def writing(
     yield sinks.in_memory(frame.pixels.shape, planes or {}, whole)
 
 
+def _levels(path: str | Path, pyramid: bool) -> dict[str, bool]:
+    """The option that writers of levels have."""
+    if pyramid and suffix(path).lower() not in PYRAMIDS:
+        raise UsageError(f"--pyramid: {path} cannot hold one; give a name in {' or '.join(PYRAMIDS)}")
+    return {"pyramid": True} if pyramid else {}
+
+
 def _writer(path: str | Path) -> Any:
     """The module that writes a file of this name."""
     end = suffix(path).lower()
@@ -257,15 +273,16 @@ def _writer(path: str | Path) -> Any:
     return _module(_WRITERS[FORMATS[end]])
 
 
-def checked_output(path: str | Path, dtype: str | np.dtype[Any] | None = None) -> None:
+def checked_output(path: str | Path, dtype: str | np.dtype[Any] | None = None, pyramid: bool = False) -> None:
     """Refuse, before any work, a name or a type of pixels that `write` would refuse after it.
 
     Raises
     ------
     UsageError
-        The name is of no format that is written, or the type is none of `files.TYPES`.
+        The name is of no format that is written, or of one without levels; the type is none of `files.TYPES`.
     """
     _writer(path)
+    _levels(path, pyramid)
     if dtype is not None:
         checked_type(dtype)
 

@@ -22,6 +22,7 @@ from sciresdiff.io.tiff_ifd import BIG, START, packed, start_of
 from sciresdiff.io.tiff_layout import Layout, directories
 from sciresdiff.io.tiff_meta import TiffHeader
 from sciresdiff.io.tiff_ome import OME_TYPES, new_ome
+from sciresdiff.io.tiff_pyramid import write_pyramid
 
 Array = NDArray[Any]
 Finish = Callable[[Mapping[str, object]], dict[str, Any]]
@@ -40,12 +41,13 @@ def write(
     scale: float = 1.0,
     overwrite: bool = False,
     dtype: str | np.dtype[Any] | None = None,
+    pyramid: bool = False,
 ) -> dict[str, Any]:
     """Write the image, and ERR, SUPPORT, TRUST, VAR and DRAWS beside it; see ``sciresdiff.io.write``."""
     stacks = {name: np.asarray(planes[name]) for name in BESIDE if name in planes}
     stacks = {name: array.reshape(-1, *array.shape[-2:]) for name, array in stacks.items()}
     layers = {name: len(stack) for name, stack in stacks.items()}
-    made = _plan(Path(path), frame, layers, scale, dtype)
+    made = _plan(Path(path), frame, layers, scale, dtype, pyramid)
     told = _told(frame, planes, provenance, history, scale)
     with _growing(Path(path), made, told, overwrite, None) as (files, finish):
         clipped = sum(files[IMAGE].put(i, 0, 0, plane) for i, plane in enumerate(frame.pixels))
@@ -66,6 +68,7 @@ def sink(
     scale: float = 1.0,
     overwrite: bool = False,
     dtype: str | np.dtype[Any] | None = None,
+    pyramid: bool = False,
     part: Path | None = None,
 ) -> Iterator[Sink]:
     """The same files, written window by window; see ``sciresdiff.io.writing``. GATE and DQ are taken and dropped.
@@ -76,7 +79,8 @@ def sink(
         There is no room for the files; known before anything is put.
     """
     count = {name: max(1, plane.layers) for name, plane in planes.items()}
-    made = _plan(Path(path), frame, {n: k * frame.planes for n, k in count.items() if n in BESIDE}, scale, dtype)
+    layers = {name: k * frame.planes for name, k in count.items() if name in BESIDE}
+    made = _plan(Path(path), frame, layers, scale, dtype, pyramid)
     told = _told(frame, planes, provenance, history, scale)
     with _growing(Path(path), made, told, overwrite, part) as (files, finish):
         clipped = [0]
@@ -84,8 +88,8 @@ def sink(
         def put(name: str, plane: int, y0: int, x0: int, values: Array) -> int:
             if name not in files:
                 return 0
-            layers = values.reshape(-1, *values.shape[-2:])
-            lost = sum(files[name].put(plane * len(layers) + k, y0, x0, layer) for k, layer in enumerate(layers))
+            stack = values.reshape(-1, *values.shape[-2:])
+            lost = sum(files[name].put(plane * len(stack) + k, y0, x0, layer) for k, layer in enumerate(stack))
             clipped[0] += lost
             return lost
 
@@ -112,6 +116,7 @@ class One:
     """Its shape is the output's, its sizes the input's."""
     dtype: np.dtype[Any]
     scale: float
+    pyramid: bool = False
 
     @property
     def layout(self) -> Layout:
@@ -137,13 +142,15 @@ class File:
         self.flat.put(plane, y0, x0, data)
         return lost
 
-    def complete(self, told: Mapping[str, Any]) -> None:
-        """Write the directories, behind the pixels."""
+    def complete(self, place: Path, told: Mapping[str, Any]) -> None:
+        """Write the directories, behind the pixels; or the whole file anew, in tiles."""
         one, fd = self.one, self.flat.fd
-        end = START + one.layout.nbytes
-        end += -end % 16
         first = style.said(one.header, one.dtype, one.scale, told)
         resolution = style.resolution(one.header, one.dtype, one.scale)
+        if one.pyramid:
+            return write_pyramid(place, self.flat, one.layout, resolution, first)
+        end = START + one.layout.nbytes
+        end += -end % 16
         at, data = packed(directories(one.layout, START, one.big, resolution, first), end, one.big)
         os.ftruncate(fd, end)
         write_all(fd, data, end)
@@ -161,7 +168,7 @@ def _growing(
 
         def finish(cards: Mapping[str, object]) -> dict[str, Any]:
             for name, file in files.items():
-                file.complete(told(cards) if name == IMAGE else {})
+                file.complete(names[file.one.path], told(cards) if name == IMAGE else {})
                 if part is not None:
                     os.fsync(file.flat.fd)
             return {"files": appear()}
@@ -181,12 +188,17 @@ def _opened(stack: ExitStack, place: Path, one: One) -> File:
 
 
 def _plan(
-    path: Path, frame: Frame, layers: Mapping[str, int], scale: float, dtype: str | np.dtype[Any] | None
+    path: Path,
+    frame: Frame,
+    layers: Mapping[str, int],
+    scale: float,
+    dtype: str | np.dtype[Any] | None,
+    pyramid: bool,
 ) -> dict[str, One]:
     """The image's file, and one for each plane beside it: plain TIFF in float32."""
     header = _of_size(_fitting(frame, path, scale), frame.pixels.shape)
     wanted = np.dtype(dtype) if dtype is not None else frame.dtype
-    made = {IMAGE: One(path, header, _held(wanted.newbyteorder("="), header), scale)}
+    made = {IMAGE: One(path, header, _held(wanted.newbyteorder("="), header), scale, pyramid)}
     for name, count in layers.items():
         beside = style.plain(header)
         if count != _count(beside):
