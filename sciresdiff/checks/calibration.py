@@ -77,7 +77,12 @@ def _coverage(evidence: Evidence, name: str, width: float) -> list[Result] | Non
     }
     return [
         Result(
-            name, float(inside[part].mean()), "", region, meaning=f"truth within {width:g} ERR, {int(part.sum())} px"
+            name,
+            float(inside[part].mean()),
+            "",
+            region,
+            meaning=f"truth within {width:g} ERR, {int(part.sum())} px",
+            weight=int(part.sum()),
         )
         for region, part in regions.items()
         if part.any()
@@ -142,7 +147,7 @@ def coverage_snr(evidence: Evidence) -> list[Result]:
     """
     curve = coverage_curve(evidence)
     return [
-        Result("coverage_snr", float(share), "", f"snr decile {i}",
+        Result("coverage_snr", float(share), "", f"snr decile {i}", weight=float(n),
                meaning=f"truth within 1 ERR, {int(n)} px with signal to noise about {snr:.2g}")
         for i, (snr, share, n) in enumerate(zip(curve.snr, curve.share_68, curve.pixels, strict=True), start=1)
     ]  # fmt: skip
@@ -177,7 +182,7 @@ def ence(evidence: Evidence) -> Result:
     curve = calibration_curve(evidence)
     ratio = curve.rmse / curve.rmv
     meaning = f"error made over error claimed {ratio.min():.2f} to {ratio.max():.2f} in {len(ratio)} bins of ERR"
-    return Result("ence", float(np.mean(np.abs(1 - ratio))), "", "all", meaning=meaning)
+    return Result("ence", float(np.mean(np.abs(1 - ratio))), "", "all", meaning=meaning, weight=curve.pixels.sum())
 
 
 def spread_error_rank(evidence: Evidence) -> Result:
@@ -197,7 +202,8 @@ def spread_error_rank(evidence: Evidence) -> Result:
     expected = _correlation(ranks, _ranks(drawn))
     limit = (expected / 5, None) if expected > RANKED else (None, None)
     meaning = f"large errors where large ones are claimed; {expected:.2f} would be perfect here, over {err.size} px"
-    return Result("spread_error_rank", _correlation(ranks, _ranks(error)), "", "all", limit, meaning=meaning)
+    value = _correlation(ranks, _ranks(error))
+    return Result("spread_error_rank", value, "", "all", limit, meaning=meaning, weight=err.size)
 
 
 def _ranks(values: Array) -> Array:
@@ -225,7 +231,8 @@ def support_fraction(evidence: Evidence) -> Result | None:
     if not weight.sum() > 0:
         return None
     value = float((evidence.support[part] * weight).sum() / weight.sum())
-    return Result("support_fraction", value, "", evidence.bright_name, meaning="structure that the data fix")
+    said = "structure that the data fix"
+    return Result("support_fraction", value, "", evidence.bright_name, meaning=said, weight=float(weight.sum()))
 
 
 def prior_share(evidence: Evidence) -> Result:
@@ -242,7 +249,7 @@ def prior_share(evidence: Evidence) -> Result:
         raise UnmeasuredError(f"no {evidence.bright_name}, or nothing that bicubic has not")
     value = float(((1 - evidence.support[part]) * energy).sum() / energy.sum())
     meaning = f"energy of the detail beyond bicubic that is not fixed by the data, {int(part.sum())} px"
-    return Result("prior_share", value, "", evidence.bright_name, meaning=meaning)
+    return Result("prior_share", value, "", evidence.bright_name, meaning=meaning, weight=float(energy.sum()))
 
 
 CHECKS = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -41,6 +41,8 @@ class Sources:
     """(Y, X), the background."""
     rms: float
     """Noise of a pixel, as measured on this image."""
+    core: tuple[slice, slice] | None = None
+    """Where sources are counted, in a window of a larger image; None: everywhere."""
 
     def __len__(self) -> int:
         """How many there are."""
@@ -48,7 +50,7 @@ class Sources:
 
     @cached_property
     def inner(self) -> Array:
-        """(n, 2), those away from the border."""
+        """(n, 2), those that count: away from the border, and in the core."""
         return np.asarray(self.xy[self._inside])
 
     @cached_property
@@ -57,7 +59,25 @@ class Sources:
         return np.asarray(self.peaks[self._inside])
 
     @cached_property
+    def around(self) -> Array:
+        """(n, 2), those away from the border: what the ones that count may be matched with."""
+        return np.asarray(self.xy[self._off_border])
+
+    @cached_property
+    def in_core(self) -> Mask:
+        """(n,), which centroids lie in the core; a source on its border lies in one of two cores."""
+        if self.core is None:
+            return np.ones(len(self.xy), bool)
+        rows, columns = self.core
+        first, last = (np.array([columns.start, rows.start]), np.array([columns.stop, rows.stop]))
+        return np.asarray(((self.xy >= first - 0.5) & (self.xy < last - 0.5)).all(1))
+
+    @cached_property
     def _inside(self) -> Mask:
+        return self._off_border & self.in_core
+
+    @cached_property
+    def _off_border(self) -> Mask:
         h, w = self.flat.shape
         edge = [min(BORDER_PX, side // 5) for side in (w, h)]
         return np.asarray(((self.xy > edge) & (self.xy < np.array([w, h]) - edge)).all(1))
@@ -110,7 +130,7 @@ def noise_of(plane: Array, mask: Mask | None = None) -> float:
 
 def detect(
     plane: NDArray[np.floating], noise: float | None = None, mask: Mask | None = None,
-    sky: tuple[Array, float] | None = None,
+    sky: tuple[Array, float] | None = None, core: tuple[slice, slice] | None = None,
 ) -> Sources:  # fmt: skip
     """Find sources: 5 sigma above the background over 5 connected pixels, smoothed by 3 x 3, deblended.
 
@@ -120,6 +140,7 @@ def detect(
     noise : sigma of a pixel; the image's own by default. An image compared with a truth is searched with the truth's.
     mask : True where nothing is looked for.
     sky : the plane's `background` with that mask, where it is known already.
+    core : where sources are counted.
 
     Returns
     -------
@@ -129,7 +150,7 @@ def detect(
     bad = ~np.isfinite(plane) if mask is None else mask | ~np.isfinite(plane)
     level, rms = sky or background(plane, bad)
     flat = np.where(bad, np.float32(0), (plane - level).astype(np.float32))
-    return _found(flat, level, rms, THRESHOLD * (noise or rms), bad)
+    return replace(_found(flat, level, rms, THRESHOLD * (noise or rms), bad), core=core)
 
 
 def detect_below(found: Sources, noise: float, mask: Mask, sigmas: float = THRESHOLD, sign: int = 1) -> Sources:
@@ -142,7 +163,8 @@ def detect_below(found: Sources, noise: float, mask: Mask, sigmas: float = THRES
     mask : True where nothing is looked for.
     sign : -1 to look for holes.
     """
-    return _found(sign * found.flat, found.level, found.rms, sigmas * (noise or found.rms), mask)
+    below = _found(sign * found.flat, found.level, found.rms, sigmas * (noise or found.rms), mask)
+    return replace(below, core=found.core)
 
 
 def _found(flat: Array, level: Array, rms: float, threshold: float, bad: Mask) -> Sources:

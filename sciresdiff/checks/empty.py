@@ -59,7 +59,7 @@ def negative_per_mpix(evidence: Evidence) -> Result:
         raise UnmeasuredError("every pixel is masked")
     count, bright = _dark(evidence, evidence.detected), len(evidence.detected.inner)
     limit: Range | None = None
-    mpix = evidence.high.size / 1e6
+    mpix = evidence.mpix
     meaning = f"{count} dark and {bright} bright detections at the same threshold"
     if evidence.low is not None:
         noise = f"{evidence.noise:.9g}"
@@ -67,12 +67,12 @@ def negative_per_mpix(evidence: Evidence) -> Result:
         real = 0 if evidence.truth is None else int(evidence.once("holes", lambda: _dark(evidence, evidence.reference)))
         limit = (None, (max(plain, real) + 2 * float(np.sqrt(max(plain, real) + 1))) / mpix)
         meaning += f"; {plain} dark in the bicubic image" + ("" if evidence.truth is None else f", {real} in the truth")
-    return Result("negative_per_mpix", count / mpix, "1/Mpix", "sources", limit, meaning=meaning)
+    return Result("negative_per_mpix", count / mpix, "1/Mpix", "sources", limit, meaning=meaning, weight=mpix)
 
 
 def _dark(evidence: Evidence, found: Sources) -> int:
     """Detections on the negative of an image."""
-    return len(detect_below(found, evidence.noise, ~evidence.good_high, sign=-1).inner)
+    return len(detect_below(found, evidence.noise, ~evidence.known, sign=-1).inner)
 
 
 def _circle() -> Array:
@@ -173,7 +173,7 @@ def empty_aperture_sigma(evidence: Evidence) -> list[Result]:
         meaning = f"image as the data would show it less data in {n} circles of {APERTURE_PX:g} px, in sigmas of one"
         value = float(found.off.mean()) / found.sigma
         results.append(
-            Result("empty_aperture_mean", value, "sigma", evidence.dark_name, (-side, side), meaning=meaning)
+            Result("empty_aperture_mean", value, "sigma", evidence.dark_name, (-side, side), meaning=meaning, weight=n)
         )
     return results
 
@@ -189,7 +189,8 @@ def _scattered(evidence: Evidence, found: Empty) -> Result:
     if found.quadrature:
         said += f", ERR added in quadrature {found.quadrature:.3g} (pixels are correlated: that is not their error)"
     limit: Range | None = (LOWEST, HIGHEST) if found.predicted and evidence.kind == "astro" else None
-    return Result("empty_aperture_sigma", scatter / expected, "", evidence.dark_name, limit, meaning=said)
+    n = len(found.sums)
+    return Result("empty_aperture_sigma", scatter / expected, "", evidence.dark_name, limit, meaning=said, weight=n)
 
 
 def _scatter(values: Array) -> float:

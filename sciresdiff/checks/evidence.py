@@ -47,6 +47,8 @@ class Result:
     passed: bool | None = None
     """None where there is no limit."""
     meaning: str = ""
+    weight: float = 1.0
+    """How many pixels, sources ... the value speaks of; counts only where values of several parts are pooled."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +87,10 @@ class Evidence:
     quantity: Quantity = "sum"
     target_fwhm_px: float | None = None
     """FWHM of the PSF that ``high`` is meant to have, fine px; None where it is not known."""
+    core: tuple[slice, slice] | None = None
+    """What is judged of a window of a larger plane, fine px, whole coarse ones; the rest is its surroundings."""
+    span: float | None = None
+    """Range of the truth over that larger plane; None where this is all of it."""
     shared: dict[str, Any] = field(default_factory=dict, repr=False)
     """What was found out of low and truth; the same for every image that is compared on them."""
 
@@ -108,11 +114,21 @@ class Evidence:
         """``sky`` or ``background``."""
         return NAMES[self.kind][1]
 
+    @property
+    def mpix(self) -> float:
+        """Millions of fine pixels that are looked at, masked ones too."""
+        return (self.high if self.core is None else self.high[self.core]).size / 1e6
+
     @cached_property
-    def good_high(self) -> Mask:
-        """Fine pixels that are judged: not masked, and finite wherever there is a value."""
+    def known(self) -> Mask:
+        """Fine pixels that are not masked, and finite wherever there is a value; those about a core, too."""
         good = np.isfinite(self.high) if self.mask_high is None else np.isfinite(self.high) & ~self.mask_high
         return good if self.truth is None else good & np.isfinite(self.truth)
+
+    @cached_property
+    def good_high(self) -> Mask:
+        """Fine pixels that are judged: those that are known, of the core where there is one."""
+        return self.known if self.core is None else self.known & _inside(self.core, self.high.shape)
 
     @cached_property
     def good_low(self) -> Mask | None:
@@ -127,29 +143,34 @@ class Evidence:
         good = np.isfinite(self.low) if self.mask_low is None else np.isfinite(self.low) & ~self.mask_low
         if self.variance is not None:
             good = good & np.isfinite(self.variance) & (self.variance > 0)
-        if self.operator is None or self.good_high.all():
-            return good & blocks(self.good_high, self.scale).all((2, 3))
-        bad = ~self.good_high
+        if self.core is not None:
+            here = (slice(side.start // self.scale, side.stop // self.scale) for side in self.core)
+            good = good & _inside(tuple(here), good.shape)
+        if self.operator is None or self.known.all():
+            return good & blocks(self.known, self.scale).all((2, 3))
+        bad = ~self.known
         touched = self.degraded(bad.astype(float)) / float(self.degraded(np.ones_like(self.high)).max())
         good = good & (touched < LEAK)
         if self.variance is None:
             return good
-        above = np.abs(self.whole - np.median(self.whole[self.good_high])) if self.good_high.any() else self.whole
+        above = np.abs(self.whole - np.median(self.whole[self.known])) if self.known.any() else self.whole
         return good & (self.degraded(np.where(bad, above, 0)) < LIGHT * np.sqrt(np.where(good, self.variance, 0)))
 
     @cached_property
     def whole(self) -> Array:
-        """``high`` with pixels that have no value replaced by the median of those that are judged."""
-        known = np.isfinite(self.high)
-        good = self.good_high if self.good_high.any() else known
-        return np.where(known, self.high, np.median(self.high[good]) if good.any() else 0.0)
+        """``high`` with pixels that have no value replaced by the median of those that are known."""
+        finite = np.isfinite(self.high)
+        good = self.known if self.known.any() else finite
+        return np.where(finite, self.high, np.median(self.high[good]) if good.any() else 0.0)
 
     @cached_property
     def clear(self) -> Mask:
-        """Judged pixels that are more than 6 px away from those that are not."""
+        """Judged pixels that are more than 6 px away from those that are not known."""
         from scipy.ndimage import distance_transform_edt
 
-        return self.good_high if self.good_high.all() else np.asarray(distance_transform_edt(self.good_high) > CLEAR_PX)
+        if self.known.all():
+            return self.good_high
+        return np.asarray(self.good_high & (distance_transform_edt(self.known) > CLEAR_PX))
 
     def degraded(self, fine: Array) -> Array:
         """A x: what the data would be, were ``fine`` (Y, X) the sky; without noise.
@@ -221,14 +242,14 @@ class Evidence:
         own = self.sky[1]
         if self.low is None:
             return own
-        return max(own, float(self.once("bicubic_noise", lambda: noise_of(self.bicubic, ~self.good_high))))
+        return max(own, float(self.once("bicubic_noise", lambda: noise_of(self.bicubic, ~self.known))))
 
     @cached_property
     def sky(self) -> tuple[Array, float]:
         """Background (Y, X) and noise of the judged image, as measured on itself."""
         from sciresdiff.checks.sources import background
 
-        return background(self.high, ~self.good_high)
+        return background(self.high, ~self.known)
 
     @cached_property
     def hidden(self) -> float:
@@ -244,11 +265,11 @@ class Evidence:
         from sciresdiff.checks.sources import detect
 
         assert self.truth is not None
-        truth, mask = self.truth, ~self.good_high
+        truth, mask = self.truth, ~self.known
 
         def found() -> Sources:
-            own = detect(truth, mask=mask)
-            return own if own.rms >= self.hidden else detect(truth, noise=self.hidden, mask=mask)
+            own = detect(truth, mask=mask, core=self.core)
+            return own if own.rms >= self.hidden else detect(truth, noise=self.hidden, mask=mask, core=self.core)
 
         sources: Sources = self.once("reference", found)
         return sources
@@ -258,7 +279,7 @@ class Evidence:
         """Sources of the judged image, at 5 sigma of ``noise``."""
         from sciresdiff.checks.sources import detect
 
-        return detect(self.high, noise=self.noise, mask=~self.good_high, sky=self.sky)
+        return detect(self.high, noise=self.noise, mask=~self.known, sky=self.sky, core=self.core)
 
     @cached_property
     def detected_bicubic(self) -> Sources:
@@ -266,9 +287,16 @@ class Evidence:
         from sciresdiff.checks.sources import detect
 
         found: Sources = self.once(
-            f"bicubic_{self.noise:.9g}", lambda: detect(self.bicubic, noise=self.noise, mask=~self.good_high)
+            f"bicubic_{self.noise:.9g}",
+            lambda: detect(self.bicubic, noise=self.noise, mask=~self.known, core=self.core),
         )
         return found
+
+
+def _inside(core: tuple[slice, ...], shape: tuple[int, ...]) -> Mask:
+    inside = np.zeros(shape, bool)
+    inside[core] = True
+    return inside
 
 
 def blocks(fine: NDArray[Any], scale: int) -> NDArray[Any]:

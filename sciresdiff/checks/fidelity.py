@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from sciresdiff.checks.check import Check
@@ -17,7 +19,7 @@ def _pair(evidence: Evidence, part: Mask | None = None) -> tuple[Array, Array, f
     if evidence.truth is None or not part.any():
         return None
     truth = evidence.truth[part]
-    span = float(np.ptp(truth))
+    span = evidence.span or float(np.ptp(truth))
     return (evidence.high[part], truth, span) if span > 0 else None
 
 
@@ -32,15 +34,18 @@ def psnr(evidence: Evidence) -> list[Result] | None:
     the squared error in their surroundings. **One bright, badly restored star outweighs all the sky; against a noisy
     truth there is a ceiling.**
     """
-    regions = {"all": evidence.good_high} | ({} if evidence.good_high.all() else {"clear": evidence.clear})
+    regions = {"all": evidence.good_high} | ({} if evidence.known.all() else {"clear": evidence.clear})
     pairs = {region: _pair(evidence, part) for region, part in regions.items()}
     return [_psnr(region, *pair) for region, pair in pairs.items() if pair is not None] or None
 
 
 def _psnr(region: str, image: Array, truth: Array, span: float) -> Result:
+    return Result("psnr", _decibel(span, np.mean((image - truth) ** 2)), "dB", region, meaning=_told(span))
+
+
+def _decibel(span: float, mean_square: float | np.floating) -> float:
     with np.errstate(divide="ignore"):
-        value = 10 * np.log10(span**2 / np.mean((image - truth) ** 2))
-    return Result("psnr", float(value), "dB", region, meaning=_told(span))
+        return float(10 * np.log10(span**2 / np.float64(mean_square)))
 
 
 def ssim(evidence: Evidence) -> Result | None:
@@ -56,11 +61,13 @@ def ssim(evidence: Evidence) -> Result | None:
     if pair is None or evidence.truth is None or min(evidence.high.shape) <= WINDOW:
         return None
     truth = np.where(np.isfinite(evidence.truth), evidence.truth, np.median(pair[1]))
-    image = np.where(evidence.good_high, evidence.high, truth)
+    image = np.where(evidence.known, evidence.high, truth)
     _, every = structural_similarity(truth, image, data_range=pair[2], win_size=WINDOW, full=True)
     inner = slice(edge, -edge), slice(edge, -edge)
     values = every[inner][evidence.good_high[inner]]
-    return Result("ssim", float(values.mean()), "", "all", meaning=_told(pair[2])) if values.size else None
+    if not values.size:
+        return None
+    return Result("ssim", float(values.mean()), "", "all", meaning=_told(pair[2]), weight=values.size)
 
 
 def si_psnr(evidence: Evidence) -> list[Result] | None:
@@ -78,10 +85,13 @@ def si_psnr(evidence: Evidence) -> list[Result] | None:
         return None
     gain = float(np.mean((image - image.mean()) * (truth - truth.mean())) / power)
     offset = float(truth.mean() - gain * image.mean())
-    with np.errstate(divide="ignore"):
-        value = 10 * np.log10(span**2 / np.mean((gain * image + offset - truth) ** 2))
+    return _scaled(_decibel(span, np.mean((gain * image + offset - truth) ** 2)), gain, offset, span)
+
+
+def _scaled(value: float, gain: float, offset: float, span: float) -> list[Result]:
+    """The three results of `si_psnr`."""
     return [
-        Result("si_psnr", float(value), "dB", "all", meaning=f"after the best gain and offset; {_told(span)}"),
+        Result("si_psnr", value, "dB", "all", meaning=f"after the best gain and offset; {_told(span)}"),
         Result("si_gain", gain, "", "all", meaning="what the image has to be multiplied by; 1 is photometric"),
         Result("si_offset", offset, "image unit", "all", meaning="what has to be added after that; 0 is photometric"),
     ]
@@ -95,8 +105,69 @@ def nrmse(evidence: Evidence) -> Result | None:
     if (pair := _pair(evidence)) is None:
         return None
     image, truth, _ = pair
-    value = np.sqrt(np.mean((image - truth) ** 2)) / truth.std()
-    return Result("nrmse", float(value), "", "all", meaning="rms error over the truth's standard deviation")
+    return _nrmse(float(np.sqrt(np.mean((image - truth) ** 2))), float(truth.std()))
+
+
+def _nrmse(error: float, scatter: float) -> Result:
+    return Result("nrmse", error / scatter, "", "all", meaning="rms error over the truth's standard deviation")
+
+
+def pair_sums(evidence: Evidence) -> dict[str, dict[str, float]]:
+    """What `psnr` (by region), `si_psnr` and `nrmse` are made of: counts, means, moments, and the truth's ends.
+
+    Parts of a frame add by `moments_of_both`.
+    """
+    if evidence.truth is None:
+        return {}
+    regions = {"all": evidence.good_high, "clear": evidence.clear}
+    return {name: _moments(evidence.high[part], evidence.truth[part]) for name, part in regions.items() if part.any()}
+
+
+def _moments(image: Array, truth: Array) -> dict[str, float]:
+    away, off = image - image.mean(), truth - truth.mean()
+    return {
+        "n": float(image.size),
+        "image": float(image.mean()),
+        "truth": float(truth.mean()),
+        "image2": float((away**2).sum()),
+        "truth2": float((off**2).sum()),
+        "both": float((away * off).sum()),
+        "error2": float(((image - truth) ** 2).sum()),
+        "low": float(truth.min()),
+        "high": float(truth.max()),
+    }
+
+
+def moments_of_both(a: Mapping[str, float], b: Mapping[str, float]) -> dict[str, float]:
+    """Moments of two parts together (Chan et al. 1979, Stanford STAN-CS-79-773, equation 2.1)."""
+    n = a["n"] + b["n"]
+    dx, dt, share = b["image"] - a["image"], b["truth"] - a["truth"], a["n"] * b["n"] / n
+    return {
+        "n": n,
+        "image": a["image"] + dx * b["n"] / n,
+        "truth": a["truth"] + dt * b["n"] / n,
+        "image2": a["image2"] + b["image2"] + dx**2 * share,
+        "truth2": a["truth2"] + b["truth2"] + dt**2 * share,
+        "both": a["both"] + b["both"] + dx * dt * share,
+        "error2": a["error2"] + b["error2"],
+        "low": min(a["low"], b["low"]),
+        "high": max(a["high"], b["high"]),
+    }
+
+
+def of_moments(region: str, m: Mapping[str, float]) -> list[Result]:
+    """`psnr`, and of all pixels `si_psnr` and `nrmse`, out of moments."""
+    span, n = m["high"] - m["low"], m["n"]
+    if not span > 0:
+        return []
+    results = [Result("psnr", _decibel(span, m["error2"] / n), "dB", region, meaning=_told(span))]
+    if region != "all":
+        return results
+    if m["image2"] > 0:
+        gain = m["both"] / m["image2"]
+        rest = max(m["truth2"] - gain * m["both"], 0.0) / n
+        results += _scaled(_decibel(span, rest), gain, m["truth"] - gain * m["image"], span)
+    return [*results, _nrmse(float(np.sqrt(m["error2"] / n)), float(np.sqrt(m["truth2"] / n)))]
 
 
 CHECKS = {

@@ -101,6 +101,16 @@ def ellipse_sums(flat: Array, found: Ellipses) -> Array:
     return np.asarray(sums, np.float64)
 
 
+def counted(found: Ellipses, evidence: Evidence) -> Ellipses:
+    """Those in the core, where there is one."""
+    if evidence.core is None:
+        return found
+    rows, columns = evidence.core
+    x, y = found.xy.T
+    here = (x >= columns.start - 0.5) & (x < columns.stop - 0.5) & (y >= rows.start - 0.5) & (y < rows.stop - 0.5)
+    return Ellipses(found.xy[here], found.a[here], found.b[here], found.theta[here])
+
+
 def _some(found: Ellipses) -> Ellipses:
     """At most `MOST`, evenly taken."""
     step = max(1, -(-len(found) // MOST))
@@ -110,8 +120,8 @@ def _some(found: Ellipses) -> Ellipses:
 def _true(evidence: Evidence) -> tuple[Ellipses, Array]:
     """The truth's sources and their fluxes."""
     assert evidence.truth is not None
-    bad = ~evidence.good_high
-    found = _some(ellipses(evidence.truth, bad))
+    bad = ~evidence.known
+    found = _some(counted(ellipses(evidence.truth, bad), evidence))
     return found, ellipse_sums(leveled(evidence.truth, bad)[0], found)
 
 
@@ -129,13 +139,24 @@ def flux_error_star(evidence: Evidence) -> list[Result]:
     found, true = evidence.once("flux_error", lambda: _true(evidence))
     if not len(found):
         raise UnmeasuredError("no source in the truth at 1.5 sigma")
-    flux = ellipse_sums(leveled(evidence.whole, ~evidence.good_high)[0], found)
+    flux = ellipse_sums(leveled(evidence.whole, ~evidence.known)[0], found)
     off, lit = np.abs(flux - true), true != 0
     count = f"{len(found)} sources of the truth at {SIGMAS:g} sigma, ellipses of {AXES:g} semi-axes"
-    results = [Result("flux_error_star", float(off.mean()), "", "sources", meaning=f"in the image's unit; {count}")]
+    results = [
+        Result(
+            "flux_error_star",
+            float(off.mean()),
+            "",
+            "sources",
+            meaning=f"in the image's unit; {count}",
+            weight=len(found),
+        )
+    ]
     if lit.any():
         relative = float(np.median(off[lit] / np.abs(true[lit])))
-        results.append(Result("flux_error_rel", relative, "", "sources", meaning=f"relative, median of {count}"))
+        results.append(
+            Result("flux_error_rel", relative, "", "sources", meaning=f"relative, median of {count}", weight=len(found))
+        )
     return results
 
 

@@ -99,7 +99,8 @@ def microssim(evidence: Evidence) -> Result:
     span = float(np.ptp(truth[good])) / top
     gain = best_gain(windows_of(*pair, good, uniform=True), span)
     meaning = f"after the best gain, {gain:.4g}, fitted on this image, and backgrounds of {dark:.4g} and {ours:.4g}"
-    return Result("microssim", windows.similarity(gain, span), "", "all", meaning=meaning)
+    value = windows.similarity(gain, span)
+    return Result("microssim", value, "", "all", meaning=meaning, weight=windows.mx.size)
 
 
 def windows_of(truth: Array, image: Array, good: Mask, uniform: bool) -> Windows:
@@ -217,7 +218,7 @@ def lpips(evidence: Evidence) -> Result:
     parts = [(distance(2 * image[at] - 1, 2 * truth[at] - 1), truth[at].size) for at in tiles(*truth.shape)]
     value = sum(d * area for d, area in parts) / sum(area for _, area in parts)
     meaning = f"AlexNet, version 0.1, between the truth's percentiles {SHOWN[0]:g} and {SHOWN[1]:g}"
-    return Result("lpips", float(value), "", "all", meaning=f"{meaning}, {len(parts)} tiles")
+    return Result("lpips", float(value), "", "all", meaning=f"{meaning}, {len(parts)} tiles", weight=evidence.mpix)
 
 
 def tiles(height: int, width: int) -> Iterator[tuple[slice, slice]]:

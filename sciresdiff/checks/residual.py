@@ -92,7 +92,7 @@ def residual_lag1(evidence: Evidence) -> list[Result]:
         chance = f"{n} pairs of neighbours, chance {3 / np.sqrt(n):.3f}"
         meaning = f"{chance}; above 0 structure is left, far below 0 noise is fitted"
         limit = widened(evidence.kind, "residual_lag1", 3 / np.sqrt(n))
-        results.append(Result("residual_lag1", value, "", f"along {name}", limit, meaning=meaning))
+        results.append(Result("residual_lag1", value, "", f"along {name}", limit, meaning=meaning, weight=n))
     return results
 
 
@@ -136,8 +136,13 @@ def residual_blobs(evidence: Evidence) -> Result:
     meaning = f"regions of {BLOB_PX} or more coarse px beyond {BLOB:g} sigma, {expected:.2g} expected by chance"
     if blobs:
         meaning += f"; the largest: {_told(blobs[0], evidence.scale)}"
-    limit = (None, float(np.floor(expected + 3 * np.sqrt(expected))))
-    return Result("residual_blobs", float(len(blobs)), "", "all", limit, meaning=meaning)
+    return Result("residual_blobs", float(len(blobs)), "", "all", most_blobs(n), meaning=meaning, weight=n)
+
+
+def most_blobs(n: float) -> Range:
+    """What is accepted among n coarse pixels: chance plus 3 of its standard deviations."""
+    expected = 4 * n * CHANCE_OF_BLOB**2
+    return None, float(np.floor(expected + 3 * np.sqrt(expected)))
 
 
 def _told(blob: Blob, scale: int) -> str:
@@ -165,7 +170,7 @@ def residual_normality(evidence: Evidence) -> Result:
     limit = widened(evidence.kind, "residual_normality", CHANCE_OF_SHAPE / values.size)
     meaning = f"skew {skew:+.2f}, excess kurtosis {kurtosis:+.2f} of {values.size} coarse px; both 0 for normal noise"
     value = skew**2 / 6 + kurtosis**2 / 24
-    return Result("residual_normality", value, "", evidence.dark_name, limit, meaning=meaning)
+    return Result("residual_normality", value, "", evidence.dark_name, limit, meaning=meaning, weight=values.size)
 
 
 def shape(values: Array) -> tuple[float, float]:

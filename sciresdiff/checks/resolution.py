@@ -167,7 +167,7 @@ def decorrelation_px(evidence: Evidence) -> Result:
     true. Compare it with the bicubic image's, which is given beside it.**
     """
     large_enough(evidence)
-    good = evidence.good_high
+    good = evidence.known
     if not good.any():
         raise UnmeasuredError("every pixel is masked")
     if np.ptp(evidence.high[good]) == 0:

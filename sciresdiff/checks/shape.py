@@ -84,7 +84,7 @@ def bright_isolated(found: Sources, noise: float, good: Mask) -> Array:
     near = cKDTree(found.xy).query(found.xy, 2)[0][:, 1] if len(found) > 1 else np.full(1, np.inf)
     # room for the centre to move by a pixel
     inside = ((found.xy > HALF + 1) & (found.xy < np.array([w, h]) - HALF - 2)).all(1)
-    which = np.flatnonzero((height > PEAK_SIGMAS * noise) & (near > APART_PX) & inside)
+    which = np.flatnonzero((height > PEAK_SIGMAS * noise) & (near > APART_PX) & inside & found.in_core)
     which = which[np.argsort(-height[which], kind="stable")][: 2 * MOST]
     xy = found.xy[which]
     clean = stamps(good, xy, CLEAN_HALF)[0].all((1, 2))
@@ -140,8 +140,8 @@ def clump(fwhm: Array) -> Mask:
 def places(evidence: Evidence) -> Array:
     """Bright isolated sources (n, 2): of the truth where it is known, else of the image."""
     if evidence.truth is None:
-        return bright_isolated(evidence.detected, evidence.noise, evidence.good_high)
-    good, noise = evidence.good_high, evidence.noise
+        return bright_isolated(evidence.detected, evidence.noise, evidence.known)
+    good, noise = evidence.known, evidence.noise
     if evidence.low is not None:  # what is bright for a deep truth may be lost in the data
         noise = max(noise, evidence.detected_bicubic.rms)
     return np.asarray(evidence.once("bright_isolated", lambda: bright_isolated(evidence.reference, noise, good)))
@@ -197,8 +197,8 @@ def fwhm_px(evidence: Evidence) -> list[Result]:
         target = evidence.target_fwhm_px
         limit, said = ((1 - NARROWER) * target, (1 + WIDER) * target), f"{said}; meant to be {target:.3g} px"
     return [
-        Result("fwhm_px", found.image, "px", "sources", limit, meaning=said),
-        Result("fwhm_scatter_px", found.scatter, "px", "sources",
+        Result("fwhm_px", found.image, "px", "sources", limit, meaning=said, weight=len(found.xy)),
+        Result("fwhm_scatter_px", found.scatter, "px", "sources", weight=len(found.xy),
                meaning=f"of {len(found.xy)} stars over the frame, noise and neighbours included"),
     ]  # fmt: skip
 
@@ -234,11 +234,12 @@ def ellipticity_bias(evidence: Evidence) -> list[Result]:
     turned = float(np.hypot(np.median(d1), np.median(d2)))
     room = float(np.hypot(chance(d1), chance(d2)))
     side = ROUNDER + chance(longer)
-    count = f"{int(both.sum())} bright isolated sources, distortion (1 - q^2) / (1 + q^2)"
+    n = int(both.sum())
+    count = f"{n} bright isolated sources, distortion (1 - q^2) / (1 + q^2)"
     said = f"{count}; median |e| {np.median(truth.e[both]):.3f} in the truth"
     return [
-        Result("ellipticity_bias", float(np.median(longer)), "", "sources", (-side, side), meaning=said),
-        Result("ellipticity_offset", turned, "", "sources", (None, TURNED + room),
+        Result("ellipticity_bias", float(np.median(longer)), "", "sources", (-side, side), meaning=said, weight=n),
+        Result("ellipticity_offset", turned, "", "sources", (None, TURNED + room), weight=n,
                meaning=f"{count}; e1 {np.median(d1):+.4f}, e2 {np.median(d2):+.4f}"),
     ]  # fmt: skip
 
@@ -257,7 +258,13 @@ def size_bias(evidence: Evidence) -> Result:
     )
     meaning = f"{int(both.sum())} bright isolated sources; median sigma {sizes}"
     return Result(
-        "size_bias", float(np.median(ratio)), "", "sources", (-NARROWER - room, WIDER + room), meaning=meaning
+        "size_bias",
+        float(np.median(ratio)),
+        "",
+        "sources",
+        (-NARROWER - room, WIDER + room),
+        meaning=meaning,
+        weight=len(ratio),
     )
 
 

@@ -19,7 +19,7 @@ from sciresdiff.checks.detection import (
     matched,
     noise_of,
 )
-from sciresdiff.checks.evidence import Array, Evidence, Mask, Result
+from sciresdiff.checks.evidence import Array, Evidence, Mask, Range, Result
 
 __all__ = [
     "APERTURE_PX", "CHECKS", "ENOUGH", "FORCED_SIGMAS", "MATCH_PX", "Overlay", "Sources", "aperture_sums",
@@ -66,9 +66,9 @@ def completeness(evidence: Evidence) -> Result:
     nothing of false detections, and counts one detection for two merged sources that are near each other twice.**
     """
     enough(evidence)
-    found, _ = matched(evidence.reference.inner, evidence.detected.inner)
+    found, _ = matched(evidence.reference.inner, evidence.detected.around)
     meaning = f"{int(found.sum())} of the truth's {len(found)} sources are found within {MATCH_PX:g} px"
-    return Result("completeness", float(found.mean()), "", "sources", meaning=meaning)
+    return Result("completeness", float(found.mean()), "", "sources", meaning=meaning, weight=len(found))
 
 
 def completeness_equal_spurious(evidence: Evidence) -> Result:
@@ -81,21 +81,23 @@ def completeness_equal_spurious(evidence: Evidence) -> Result:
     false.**
     """
     enough(evidence)
-    deep = detect_below(evidence.detected, evidence.noise, ~evidence.good_high, DEEP_SIGMAS)
+    deep = detect_below(evidence.detected, evidence.noise, ~evidence.known, DEEP_SIGMAS)
     found, true = deep.inner, evidence.reference.inner
     allowed = len(true) // EQUAL
     if not len(found):
-        return Result("completeness_equal_spurious", 0.0, "", "sources", meaning="no detection at 3 sigma")
+        why = "no detection at 3 sigma"
+        return Result("completeness_equal_spurious", 0.0, "", "sources", meaning=why, weight=len(true))
     heights = _heights(deep.flat, deep.inner_peaks)
     order = np.argsort(-heights, kind="stable")
-    false = np.cumsum(~matched(found[order], true)[0])
+    false = np.cumsum(~matched(found[order], evidence.reference.around)[0])
     kept = order[: int(np.searchsorted(false, allowed, "right"))]
     seen, _ = matched(true, found[kept])
     cut = f"above {heights[kept[-1]]:.3g} per pixel" if len(kept) else "above the brightest detection, which is false"
     meaning = (
         f"{int(seen.sum())} of {len(true)} sources {cut}, with at most {allowed} false among {len(kept)} detections"
     )
-    return Result("completeness_equal_spurious", float(seen.mean()), "", "sources", meaning=meaning)
+    value = float(seen.mean())
+    return Result("completeness_equal_spurious", value, "", "sources", meaning=meaning, weight=len(true))
 
 
 def _heights(flat: Array, peaks: Array) -> Array:
@@ -115,17 +117,22 @@ def purity(evidence: Evidence) -> Result:
     enough(evidence)
     if not len(evidence.detected.inner):
         raise UnmeasuredError("no source in the image")
-    true, _ = matched(evidence.detected.inner, evidence.reference.inner)
+    true, _ = matched(evidence.detected.inner, evidence.reference.around)
     meaning = f"{int(true.sum())} of {len(true)} detections are sources of the truth"
-    false = FALSE_SHARE * len(true)
-    limit = (max(0.0, 1 - (false + 2 * np.sqrt(false + 1)) / len(true)), None)
-    return Result("purity", float(true.mean()), "", "sources", limit, meaning=meaning)
+    limit = least_purity(len(true))
+    return Result("purity", float(true.mean()), "", "sources", limit, meaning=meaning, weight=len(true))
+
+
+def least_purity(n: float) -> Range:
+    """What is accepted of n detections."""
+    false = FALSE_SHARE * n
+    return max(0.0, 1 - (false + 2 * np.sqrt(false + 1)) / n), None
 
 
 def _spurious(evidence: Evidence, found: Sources) -> Mask | None:
     """Detections without a source in the truth; without a truth, those that the data do not support."""
     if evidence.truth is not None:
-        return ~matched(found.inner, evidence.reference.inner)[0]
+        return ~matched(found.inner, evidence.reference.around)[0]
     from sciresdiff.checks.forced import significance
 
     snr = significance(evidence, found)
@@ -145,14 +152,14 @@ def spurious_per_mpix(evidence: Evidence) -> Result:
     wrong = _spurious(evidence, evidence.detected)
     if wrong is None:
         raise UnmeasuredError("needs a truth (--truth), or the data with their noise and blur")
-    mpix, count = evidence.high.size / 1e6, int(wrong.sum())
+    mpix, count = evidence.mpix, int(wrong.sum())
     by = "no source of the truth" if evidence.truth is not None else f"below {FORCED_SIGMAS:g} sigma in the data"
     meaning, limit = f"{count} of {len(wrong)} detections are {by}", None
     if evidence.low is not None and (other := _spurious(evidence, evidence.detected_bicubic)) is not None:
         plain = int(other.sum())
         limit = (None, (plain + 2 * np.sqrt(plain + 1)) / mpix)
         meaning += f"; {plain} of {len(other)} in the bicubic image"
-    return Result("spurious_per_mpix", count / mpix, "1/Mpix", "sources", limit, meaning=meaning)
+    return Result("spurious_per_mpix", count / mpix, "1/Mpix", "sources", limit, meaning=meaning, weight=mpix)
 
 
 def astrometric_offset_px(evidence: Evidence) -> Result:
@@ -162,16 +169,16 @@ def astrometric_offset_px(evidence: Evidence) -> Result:
     (scale - 1) / 2 on both axes. **Blind to distortion, whose offsets cancel in the median.**
     """
     enough(evidence)
-    found, nearest = matched(evidence.reference.inner, evidence.detected.inner)
+    found, nearest = matched(evidence.reference.inner, evidence.detected.around)
     if (n := int(found.sum())) < FEWEST_PLACES:
         raise UnmeasuredError(f"{n} sources of the truth are found in the image, {FEWEST_PLACES} are needed")
-    apart = evidence.detected.inner[nearest[found]] - evidence.reference.inner[found]
+    apart = evidence.detected.around[nearest[found]] - evidence.reference.inner[found]
     dx, dy = np.median(apart, axis=0)
     # of a median of normal errors, their scatter from the median absolute deviation
     error = 1.2533 * 1.4826 * float(np.hypot(*np.median(np.abs(apart - (dx, dy)), axis=0))) / np.sqrt(n)
     meaning = f"median offset x {dx:+.4f} px, y {dy:+.4f} px of {n} sources, uncertain by {error:.2g}"
     limit = (None, 0.05 * evidence.scale + 3 * error)
-    return Result("astrometric_offset_px", float(np.hypot(dx, dy)), "px", "sources", limit, meaning=meaning)
+    return Result("astrometric_offset_px", float(np.hypot(dx, dy)), "px", "sources", limit, meaning=meaning, weight=n)
 
 
 def hallucination_fraction(evidence: Evidence) -> Result:
@@ -192,7 +199,7 @@ def hallucination_fraction(evidence: Evidence) -> Result:
         raise UnmeasuredError("needs the data with their noise and blur")
     faint = snr < FORCED_SIGMAS
     meaning = f"{int(faint.sum())} of {len(faint)} detections are below {FORCED_SIGMAS:g} sigma in the data"
-    return Result("hallucination_fraction", float(faint.mean()), "", "sources", meaning=meaning)
+    return Result("hallucination_fraction", float(faint.mean()), "", "sources", meaning=meaning, weight=len(faint))
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,7 +231,8 @@ def overlay(evidence: Evidence) -> Overlay:
     if evidence.truth is not None:
         enough(evidence)
         true = evidence.reference.inner
-        seen, real = matched(true, found)[0], matched(found, true)[0]
+        seen = matched(true, evidence.detected.around)[0]
+        real = matched(found, evidence.reference.around)[0]
         return Overlay(true[seen], true[~seen], found[~real], found, snr)
     if snr is None:
         raise UnmeasuredError("needs a truth (--truth), or the data with their noise and blur")

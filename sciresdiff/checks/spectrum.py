@@ -158,7 +158,7 @@ def truth_and_image(evidence: Evidence) -> tuple[Array, Array]:
     UnmeasuredError : one of them is constant, or there is nothing to judge.
     """
     assert evidence.truth is not None
-    good = evidence.good_high
+    good = evidence.known
     if not good.any():
         raise UnmeasuredError("every pixel is masked")
     truth = filled(evidence.truth, np.isfinite(evidence.truth))
@@ -185,9 +185,9 @@ def spectra(evidence: Evidence) -> Spectra:
     """
     large_enough(evidence)
     size = (evidence.high.shape[0], evidence.high.shape[1])
-    bicubic = None if evidence.low is None else _profile(mended(interpolated(evidence), evidence.good_high))
+    bicubic = None if evidence.low is None else _profile(mended(interpolated(evidence), evidence.known))
     if evidence.truth is None:
-        frequency, count, image = _rings(size, transform(mended(evidence.high, evidence.good_high), hann))
+        frequency, count, image = _rings(size, transform(mended(evidence.high, evidence.known), hann))
         return Spectra(frequency, count, image, bicubic=bicubic)
     truth, plane = (transform(p, hann) for p in truth_and_image(evidence))
     frequency, count, image = _rings(size, plane)

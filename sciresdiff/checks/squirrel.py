@@ -84,7 +84,7 @@ def error_map(evidence: Evidence) -> ErrorMap:
         return _compared(evidence.redegraded, data, evidence.good_low, evidence.variance, evidence.scale)
     good = evidence.good_high & _clear_of_bad(evidence.good_low, evidence.scale)
     data = interpolated(evidence)
-    image = evidence.high if evidence.good_high.all() else np.where(evidence.good_high, evidence.high, data)
+    image = evidence.high if evidence.known.all() else np.where(evidence.known, evidence.high, data)
     largest = WIDEST * evidence.scale / FWHM
     sigma = _blur(image, data, good, largest)
     if not good.all():
@@ -235,10 +235,10 @@ def rse(evidence: Evidence) -> list[Result]:
     because a Gaussian is not quite the blur, and there is no limit.**
     """
     found = error_map(evidence)
-    places = outliers(found)
+    places, n = outliers(found), int(found.good.sum())
     return [
-        Result("rse", found.rms, "unit of the data", "all", meaning=_how(evidence, found)),
-        Result("rsp", found.correlation, "", "all", meaning="1 is best; noise of the data lowers it"),
+        Result("rse", found.rms, "unit of the data", "all", meaning=_how(evidence, found), weight=n),
+        Result("rsp", found.correlation, "", "all", meaning="1 is best; noise of the data lowers it", weight=n),
         Result("squirrel_outliers", float(len(places)), "", "all", _judged(found), meaning=_named(places)),
     ]
 

@@ -74,7 +74,7 @@ def trust_risk(evidence: Evidence) -> Result:
         raise UnmeasuredError("no pixel is trusted")
     bad = wrong(evidence.whole, filled(truth, np.isfinite(truth)), contrast(evidence.whole, evidence.scale))
     meaning = f"{int((kept & bad).sum())} of {int(kept.sum())} trusted px are off by more than half of what they claim"
-    return Result("trust_risk", risk(kept, bad), "", "all", meaning=meaning)
+    return Result("trust_risk", risk(kept, bad), "", "all", meaning=meaning, weight=int(kept.sum()))
 
 
 def trusted_share(evidence: Evidence) -> Result:
@@ -95,7 +95,8 @@ def trusted_share(evidence: Evidence) -> Result:
         raise UnmeasuredError("no pixel stands out of its surroundings by more than the noise")
     kept = int((_kept(evidence) & claimed).sum())
     meaning = f"{kept} of {int(claimed.sum())} px that claim structure are trusted"
-    return Result("trusted_share", kept / int(claimed.sum()), "", "all", meaning=meaning)
+    share = kept / int(claimed.sum())
+    return Result("trusted_share", share, "", "all", meaning=meaning, weight=int(claimed.sum()))
 
 
 def _kept(evidence: Evidence) -> Mask:

@@ -27,7 +27,8 @@ MARKS = {True: "ok", False: "MISSED", None: ""}
 
 def as_data(results: Iterable[Result]) -> list[dict[str, Any]]:
     """Results as JSON objects; ``limit`` is a pair with None for an open end, or None."""
-    return [plain(asdict(result)) for result in results]
+    found = (asdict(result) for result in results)
+    return [plain({key: value for key, value in one.items() if key != "weight"}) for one in found]
 
 
 def header(record: Record) -> tuple[str, ...]:
