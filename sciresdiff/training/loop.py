@@ -253,4 +253,5 @@ def stopped(run: Run, signal: int, say: Say) -> NoReturn:
     if run.world.first:
         run.save()
         say(f"stopped after {run.state.seen} samples; the same command goes on from there")
+    run.world.most(signal)  # a launcher may kill all when the first one ends: not before the state is saved
     stopping.end(signal)
