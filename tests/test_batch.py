@@ -23,7 +23,7 @@ def test_an_extension_in_brackets_is_part_of_an_input(tmp_path: Path) -> None:
     (path,) = touch(tmp_path, "a.fits")
     (found,) = batch.find_inputs([f"{path}[SCI,2]"])
     (task,) = batch.place([found], f"{tmp_path}/out/", [], lambda path: 2)
-    assert task.target == tmp_path / "out" / "a_x2.fits"
+    assert task.target == tmp_path / "out" / "a_SCI2_x2.fits"
     batch.check_source(task.source)
     with pytest.raises(UsageError, match="is the input itself"):
         batch.place([found], str(path), [], lambda path: 2)

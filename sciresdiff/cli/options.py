@@ -143,7 +143,9 @@ def _toml(path: str) -> dict[str, Any]:
 # Input and output
 Inputs = Annotated[
     list[str],
-    typer.Argument(metavar="INPUT...", help="Files, folders, globs, @list.txt, or - for a list on stdin."),
+    typer.Argument(
+        metavar="INPUT...", help="Files, FILE[EXT], FILE[EXT,*] (all chips), folders, globs, @list.txt, or - for stdin."
+    ),
 ]
 Output = Annotated[
     str,
@@ -220,7 +222,10 @@ ReadNoise = Annotated[
 Variance = Annotated[
     str | None,
     typer.Option(
-        metavar="EXT|FILE", rich_help_panel=NOISE, help="Variance of every input pixel: an extension or a file."
+        metavar="EXT|FILE",
+        rich_help_panel=NOISE,
+        help="Noise of every input pixel: an extension or a file. Its name tells whether it is a variance, an error or "
+        "a weight; FITS: rms:EXT|FILE, sigma:, variance:, ivar: and weight: say it.",
     ),
 ]
 

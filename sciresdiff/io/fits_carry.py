@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from io import BytesIO
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -34,24 +36,38 @@ class Carried:
     """Where its data begin, in bytes."""
     length: int
     """Of the data, with what fills the last block."""
-    lookup: fits.ImageHDU | None = None
+    adapted: Any = None
+    """The HDU, where it depends on the image's pixels."""
 
 
 def rest_of(chosen: Chosen, used: set[int]) -> tuple[Carried, ...]:
     """All that is carried over: neither used, nor a plane that this program writes itself."""
     there = [i for i, hdu in enumerate(chosen.hdus) if i not in used and (i > 0 or is_image(hdu))]
-    return tuple(_carried(chosen.file, i) for i in there if role_of(chosen.hdus[i]) not in OUR_PLANES)
+    return tuple(_carried(chosen, i) for i in there if role_of(chosen.hdus[i]) not in OUR_PLANES)
 
 
-def _carried(file: Opened, index: int) -> Carried:
-    hdu: Any = file.hdus[index]
+def _carried(chosen: Chosen, index: int) -> Carried:
+    file, hdu = chosen.file, chosen.hdus[index]
     raw = getattr(hdu, "_bintable", None) or hdu  # astropy's view of a compressed image has no place in the file
     where = raw.fileinfo() or hdu.fileinfo()
     header = _as_extension(hdu.header) if index == 0 else _bytes(file, where["hdrLoc"], where["datLoc"])
-    lookup = None
+    adapted = None
     if hdu.name in LOOKUP_TABLES and is_image(hdu):
-        lookup = fits.ImageHDU(np.array(hdu.data), wcs.sanitised(hdu.header))
-    return Carried(str(hdu.name), int(hdu.ver), file.path, header, where["datLoc"], where["datSpan"], lookup)
+        adapted = fits.ImageHDU(np.array(hdu.data), wcs.sanitised(hdu.header))
+    elif _is_of_groups(chosen, hdu):
+        adapted = hdu.copy()
+    return Carried(str(hdu.name), int(hdu.ver), file.path, header, where["datLoc"], where["datSpan"], adapted)
+
+
+def _is_of_groups(chosen: Chosen, hdu: Any) -> bool:
+    """Whether a table has a row for each plane of a primary cube, and says where each lies: waivered FITS, GEIS."""
+    if (
+        chosen.index
+        or not isinstance(hdu, fits.TableHDU | fits.BinTableHDU)
+        or not {*wcs.GROUP_CARDS} & {*hdu.columns.names}
+    ):
+        return False
+    return len(chosen.image.shape) > 2 and int(hdu.header["NAXIS2"]) == int(np.prod(chosen.image.shape[:-2]))
 
 
 def _bytes(file: Opened, start: int, stop: int) -> bytes:
@@ -68,17 +84,17 @@ def _as_extension(primary: fits.Header) -> bytes:
 
 
 def ready(carried: Carried, scale: float) -> Carried:
-    """As it is written: distortion tables lie on the image's pixels."""
-    if carried.lookup is None:
+    """As it is written: what lies on the image's pixels follows them."""
+    hdu = carried.adapted
+    if hdu is None:
         return carried
-    hdu = wcs.rescale_lookup(carried.lookup, scale)
-    data = np.asarray(hdu.data)
-    length = -(-data.nbytes // BLOCK) * BLOCK
-    header = hdu.header.tostring().encode("ascii")
-    return Carried(carried.name, carried.version, carried.path, header, 0, length, hdu)
+    new = wcs.rescale_lookup(hdu, scale) if is_image(hdu) else wcs.rescale_groups(hdu, scale)
+    space = BytesIO()
+    fits.HDUList([fits.PrimaryHDU(), new]).writeto(space)
+    return replace(carried, header=space.getvalue()[BLOCK:], length=0)
 
 
-def pieces(carried: list[Carried]) -> Iterator[bytes]:
+def pieces(carried: Sequence[Carried]) -> Iterator[bytes]:
     """The bytes of extensions, one after the other.
 
     Raises
@@ -86,37 +102,14 @@ def pieces(carried: list[Carried]) -> Iterator[bytes]:
     InputError
         The file has changed since it was read.
     """
-    for path, group in _by_file(carried):
+    for path, group in groupby(carried, lambda one: one.path if one.length else None):
         if path is None:
+            yield from (one.header for one in group)
+            continue
+        with opened(path) as file:
             for one in group:
                 yield one.header
-                yield _padded(one)
-        else:
-            with opened(path) as file:
-                for one in group:
-                    yield one.header
-                    yield from _copied(file, one)
-
-
-def _by_file(carried: list[Carried]) -> Iterator[tuple[Path | None, list[Carried]]]:
-    """Neighbours that lie in one file, so that it is opened once."""
-    group: list[Carried] = []
-    for one in carried:
-        if group and _place(group[-1]) != _place(one):
-            yield _place(group[0]), group
-            group = []
-        group.append(one)
-    if group:
-        yield _place(group[0]), group
-
-
-def _place(one: Carried) -> Path | None:
-    return one.path if one.lookup is None else None
-
-
-def _padded(one: Carried) -> bytes:
-    data = np.asarray(one.lookup.data)  # type: ignore[union-attr]
-    return data.astype(data.dtype.newbyteorder(">")).tobytes().ljust(one.length, b"\0")
+                yield from _copied(file, one)
 
 
 def _copied(file: Opened, one: Carried) -> Iterator[bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gzip
+import re
 import shutil
 import tempfile
 import warnings
@@ -124,6 +125,35 @@ def _checked(hdus: fits.HDUList) -> None:
     """A header of which astropy makes nothing at all is a damaged file's."""
     for hdu in hdus:
         _ = hdu.name, hdu.ver, is_image(hdu)
+
+
+def chips(spec: str) -> list[str] | None:
+    """``FILE[NAME,*]`` -> ``FILE[NAME,1]``, ``FILE[NAME,2]`` ...; ``FILE[*]`` -> all images but planes of others.
+
+    Returns
+    -------
+    list of str or None
+        None where the text is no such pattern, or no FITS file of that name is there.
+
+    Raises
+    ------
+    InputError
+        There is no such image in the file.
+    """
+    match = re.fullmatch(r"(.+)\[(?:([^\[\],*]+),)?\*\]", spec)
+    if match is None or Path(spec).exists() or not Path(match[1]).is_file():
+        return None
+    file, name = match[1], (match[2] or "").strip().upper()
+    with opened(Path(file)) as here, quiet():
+        images = [(i, hdu) for i, hdu in enumerate(here.hdus) if is_image(hdu)]
+        if name:
+            found = [f"{file}[{name},{hdu.ver}]" for _, hdu in images if hdu.name.upper() == name]
+        else:
+            planes = (*NOISE_PLANES, *DQ_PLANES, *OUR_PLANES)
+            found = [f"{file}[{i}]" for i, hdu in images if role_of(hdu) not in planes]
+    if not found:
+        raise InputError(f"{file}: no image {name or 'in it'}; info tells what there is")
+    return found
 
 
 def is_image(hdu: Any) -> bool:

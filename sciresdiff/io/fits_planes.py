@@ -16,10 +16,20 @@ from sciresdiff.errors import InputError
 from sciresdiff.frame import Frame
 from sciresdiff.io import planes as rules
 from sciresdiff.io import wcs
+from sciresdiff.io.beside import siblings
 from sciresdiff.io.files import split_spec
 from sciresdiff.io.fits_layer import Layer, in_memory, layer
 from sciresdiff.io.fits_open import Chosen, choose, find, is_image, opened, role_of
-from sciresdiff.io.planes import DQ_PLANES, NOISE_PLANES, RELATIVE, flagged, settled, siblings, to_variance
+from sciresdiff.io.planes import (
+    DQ_PLANES,
+    NOISE_PLANES,
+    RELATIVE,
+    STATED,
+    flagged,
+    settled,
+    stated,
+    to_variance,
+)
 
 Array = NDArray[Any]
 Place = tuple[int, int, int, int, int]
@@ -168,7 +178,7 @@ def _flags(
     flags = Flags(plane, simple, chosen.headers)
     parts = replace(parts, flags=flags)
     if not flags.bits:
-        return frame, parts
+        return (frame if spec else frame.say(f"mask: {plane.name}, all that is not 0")), parts
     told = [flagged(_of(plane, place).astype(np.int64), flags.headers, plane.header) for place in _places(frame)]
     share = sum(int((bad | full).sum()) for bad, full, _ in told) / sum(bad.size for bad, _, _ in told)
     return frame.say(f"mask: {plane.name}, {told[0][2]}; {100 * share:.2g} % of the pixels"), parts
@@ -178,8 +188,8 @@ def _own_flags(chosen: Chosen, used: set[int], stack: ExitStack) -> tuple[Layer,
     for i in _companions(chosen, DQ_PLANES):
         used.add(i)
         return layer(chosen.file, i), False
-    if other := siblings(chosen.path).get("ood"):
-        return _from_file(chosen, other, None, stack), False
+    if other := siblings(chosen.path).get("flags"):
+        return _from_file(chosen, other[0], None, stack), False
     return None
 
 
@@ -187,6 +197,7 @@ def _from_file(chosen: Chosen, path: Path, ext: str | None, stack: ExitStack) ->
     """An image of another file: the extension asked for, else the one named like ours, else its own choice."""
     file = stack.enter_context(opened(path))
     same = [i for i, hdu in enumerate(file.hdus) if is_image(hdu) and hdu.name == chosen.image.name]
+    same.sort(key=lambda i: file.hdus[i].ver != chosen.image.ver)
     index = choose(path, file.hdus, ext)[0] if ext or not same else same[0]
     return replace(layer(file, index), name=path.name)
 
@@ -202,7 +213,9 @@ def _asked(chosen: Chosen, spec: str, used: set[int], stack: ExitStack) -> tuple
         return in_memory(file, file.name, read_any(spec)), True
     if inside is not None or file.suffix:
         raise InputError(f"{file}: no such file, nor an extension of {chosen.path}")
-    index = find(chosen.path, chosen.hdus, spec)
+    own = f"{spec},{chosen.image.ver}"  # of a file of several chips
+    here = (spec.upper(), chosen.image.ver) in [(hdu.name.upper(), hdu.ver) for hdu in chosen.hdus]
+    index = find(chosen.path, chosen.hdus, own if here else spec)
     used.add(index)
     return layer(chosen.file, index), role_of(chosen.hdus[index]) not in DQ_PLANES
 
@@ -212,10 +225,12 @@ def _noise(
 ) -> tuple[Frame, Parts]:
     """Variance from the option, else from a noise plane of the file or its triplet."""
     if spec is not None:
+        kind, spec = stated(spec)
         plane = _asked(chosen, spec, used, stack)[0]
         if not _fits(frame, plane):
             raise InputError(f"{chosen.path}: variance {spec} has shape {plane.shape}, the image {frame.shape}")
-        return _measured(frame, parts, Noise(plane, _turn(plane, spec)))
+        turn = STATED[kind] if kind else _turn(plane, spec)
+        return _measured(frame, parts, Noise(plane, turn, (kind or "").upper()), f"{kind} " if kind else "")
     for i in _companions(chosen, tuple(NOISE_PLANES)):
         plane, role = layer(chosen.file, i), role_of(chosen.hdus[i])
         if not _fits(frame, plane):
@@ -223,11 +238,17 @@ def _noise(
             continue
         used.add(i)
         return _measured(frame, parts, Noise(plane, NOISE_PLANES[role], role))
-    if other := siblings(chosen.path).get("oow"):
-        plane = _from_file(chosen, other, None, stack)
-        if _fits(frame, plane):
-            return _measured(frame, parts, Noise(plane, NOISE_PLANES["WEIGHT"]), "1/weight of ")
+    if other := siblings(chosen.path).get("noise"):
+        return _beside(frame, parts, _from_file(chosen, other[0], None, stack), other[1].upper())
     return frame, parts
+
+
+def _beside(frame: Frame, parts: Parts, plane: Layer, word: str) -> tuple[Frame, Parts]:
+    """Noise from a file beside the image; its name tells what it is."""
+    if not _fits(frame, plane):
+        return frame.say(f"{plane.name}: shape {plane.shape} does not fit the image; not used"), parts
+    turn = NOISE_PLANES.get(word, NOISE_PLANES["WEIGHT"])
+    return _measured(frame, parts, Noise(plane, turn, word), "1/weight of " if turn is STATED["ivar"] else "")
 
 
 def _turn(plane: Layer, spec: str) -> Callable[[Array], Array]:

@@ -197,7 +197,7 @@ def _reserve(path: Path, fd: int, size: int) -> None:
 def _complete(file: File, made: Plan, cards: Mapping[str, object]) -> None:
     """What is carried over, and the headers with the values that are known now."""
     at = made.rest_at
-    for piece in pieces(list(made.rest)):
+    for piece in pieces(made.rest):
         _write(file.fd, piece, at)
         at += len(piece)
     _headers(file, made, cards, sums=made.checksum)

@@ -36,18 +36,24 @@ def _positive(variance: Array) -> Array:
 
 NOISE_PLANES: dict[str, Callable[[Array], Array]] = {
     "VAR": _positive, "VARIANCE": _positive, "ERR": _square, "ERROR": _square, "SIGMA": _square, "RMS": _square,
-    "UNCERT": _square, "WHT": _inverse, "WEIGHT": _inverse, "IVM": _inverse, "IVAR": _inverse, "INVVAR": _inverse,
+    "UNCERT": _square, "UNC": _square, "UNCERTAINTY": _square, "STD": _square, "STDDEV": _square, "NOISE": _square,
+    "WHT": _inverse, "WEIGHT": _inverse, "IVM": _inverse, "IVAR": _inverse, "INVVAR": _inverse,
 }  # fmt: skip
 """Name of a plane -> how it becomes a variance, in order of preference."""
 
 RELATIVE = ("WHT", "WEIGHT")
 """Planes that may be weights in any unit, an exposure time for instance."""
 
-DQ_PLANES = ("DQ", "MASK", "FLAGS", "BPM", "DQM", "BADPIX")
+DQ_PLANES = ("DQ", "MASK", "FLAGS", "FLAG", "BPM", "DQM", "BADPIX", "QUALITY")
 """Names of data-quality planes."""
 
 OUR_PLANES = ("SUPPORT", "GATE", "TRUST", "KERNEL")
 """Planes that this program writes; those of an input are not carried over."""
+
+STATED = {
+    "variance": _positive, "rms": _square, "sigma": _square, "weight": _inverse, "ivar": _inverse,
+}  # fmt: skip
+"""``rms:SPEC``: what a plane is, said by the user; a ``weight`` may be in any unit, ``ivar`` is 1/variance."""
 
 NAME_PARTS = {
     r"oow|wht|weight|ivar|invvar|ivm": _inverse,
@@ -153,16 +159,10 @@ def patches(shape: tuple[int, ...]) -> list[tuple[int, int, int, int, int]]:
     return [(plane, *y, *x) for plane in chosen for y in dict.fromkeys(ys) for x in dict.fromkeys(xs)]
 
 
-def siblings(path: Path) -> Mapping[str, Path]:
-    """Weight and data-quality files of a survey triplet: ``..._ooi_...`` has ``..._oow_...`` and ``..._ood_...``."""
-    match = re.search(r"(^|[_.-])ooi([_.-])", path.name)
-    if match is None:
-        return {}
-    named = {
-        kind: path.with_name(path.name[: match.start()] + match[1] + kind + match[2] + path.name[match.end() :])
-        for kind in ("oow", "ood")
-    }
-    return {kind: other for kind, other in named.items() if other.is_file()}
+def stated(spec: str) -> tuple[str | None, str]:
+    """``rms:FILE[EXT]`` -> what the user says it is (a key of `STATED`), and the rest; None where nothing is said."""
+    kind, colon, rest = spec.partition(":")
+    return (kind, rest) if colon and kind in STATED and rest else (None, spec)
 
 
 def flagged(

@@ -7,7 +7,7 @@ coarser one. Only the first two FITS axes change. Pixel-area registration throug
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,18 +31,28 @@ SATURATION_CARDS = ("SATURATE", "SATURATA", "SATURATB", "SATLEVEL")
 """Levels per pixel: divided by f**2 where blocks of pixels add up."""
 
 STALE = re.compile(
-    r"(DATASEC|CCDSEC|TRIMSEC|BIASSEC|AMPSEC|DETSEC)[A-D]?|CCDSUM|CHECKSUM|DATASUM|ZHECKSUM|ZDATASUM|BSCALE|BZERO|BLANK"
+    r"CHECKSUM|DATASUM|ZHECKSUM|ZDATASUM|BSCALE|BZERO|BLANK"
     r"|DATAMIN|DATAMAX|GOODMIN|GOODMAX|GOODMEAN|NGOODPIX|SNRMIN|SNRMAX|SNRMEAN|MDRIZSKY|DATE|IRAF-TLM|IRAF-MIN|IRAF-MAX"
     r"|SEEING|FWHM|PSF_FWHM|SEEINGP|ELLIPTIC|FILENAME"
 )
 """Cards that are true of the input's own pixels only."""
+
+SECTIONS = re.compile(r"(DATASEC|TRIMSEC|BIASSEC)[A-D]?")
+"""Parts of the image, in its own pixels."""
+
+DETECTOR_SECTIONS = re.compile(r"(CCDSEC|DETSEC|AMPSEC)[A-D]?|CCDSUM")
+"""Where the image lies on the detector, and how many of the detector's pixels make one of it."""
+
+GROUP_CARDS = {"CRPIX1": "at", "CRPIX2": "at", "CD1_1": "step", "CD1_2": "step", "CD2_1": "step", "CD2_2": "step"}
+"""Columns of a table with a row for each plane of a cube (waivered FITS, GEIS)."""
 
 _ALTERNATES = ("", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _SIP = re.compile(r"(A|B|AP|BP)_(\d)_(\d)")
 _CELESTIAL = re.compile(r"(RA--|DEC-|[GESH]L(ON|AT))")
 _WCS = re.compile(
     r"WCSAXES[A-Z]?|WCSNAME[A-Z]?|(CRPIX|CRVAL|CTYPE|CUNIT|CDELT|CROTA|CRDER|CSYER|CNAME)\d[A-Z]?|(CD|PC|PV|PS)\d_\d+[A-Z]?"
-    r"|LONPOLE[A-Z]?|LATPOLE[A-Z]?|RADESYS[A-Z]?|EQUINOX[A-Z]?|(A|B|AP|BP)_(\d_\d|ORDER|DMAX)|LT[MV]\d(_\d)?|WAT\d_\d+"
+    r"|LONPOLE[A-Z]?|LATPOLE[A-Z]?|RADESYS[A-Z]?|RADECSYS|EQUINOX[A-Z]?|(A|B|AP|BP)_(\d_\d|ORDER|DMAX)"
+    r"|LT[MV]\d(_\d)?|WAT\d_\d+|WCSDIM|C[PQ](DIS|ERR)\d|D[PQ]\d(\..*)?|D2IM(DIS|ERR)?\d(\..*)?|AXISCORR"
 )
 
 
@@ -82,7 +92,8 @@ def rescale_header(header: fits.Header, f: float, *, quantity: str | None = "sum
         CRPIX' = f (CRPIX - 1/2) + 1/2; CD' = CD / f, or CDELT' = CDELT / f with PC as it is; SIP coefficients of order
         p + q times f**(1 - p - q); LTM' = f LTM, LTV' = f LTV + (1 - f)/2; the same for alternates A to Z. PV, TPV,
         TNX (WAT) and everything in world units stay. Photometric cards (EXPTIME, GAIN, MAGZERO, PHOTFLAM ...) stay.
-        Cards that are true of the old pixels only are dropped, and named in HISTORY.
+        Sections of the image (DATASEC) follow it, those of the detector (CCDSEC) stay with a CCDSUM that follows, as
+        long as both remain whole numbers. Cards that are true of the old pixels only are dropped, and named in HISTORY.
     """
     new = header.copy()
     for alternate in _ALTERNATES:
@@ -91,10 +102,10 @@ def rescale_header(header: fits.Header, f: float, *, quantity: str | None = "sum
     _rescale_physical(new, f)
     _multiply(new, LENGTH_CARDS, 1 / f)
     _multiply(new, AREA_CARDS, 1 / f**2)
-    _multiply(new, ("A_DMAX", "B_DMAX", "CPERR1", "CPERR2", "D2IMERR1", "D2IMERR2"), f)
+    _multiply(new, ("A_DMAX", "B_DMAX", "CPERR1", "CPERR2", "D2IMERR1", "D2IMERR2", "CNPIX1", "CNPIX2"), f)
     if quantity != "mean":
         _multiply(new, SATURATION_CARDS, 1 / f**2)
-    _drop_stale(new)
+    _drop_stale(new, _rescale_sections(new, f))
     return new
 
 
@@ -104,6 +115,16 @@ def rescale_lookup(hdu: fits.ImageHDU, f: float) -> fits.ImageHDU:
     for i in (1, 2):
         new.header[f"CRVAL{i}"] = f * (number(hdu.header, f"CRVAL{i}") or 0.0) + (1 - f) / 2
         new.header[f"CDELT{i}"] = f * (number(hdu.header, f"CDELT{i}") or 1.0)
+    return new
+
+
+def rescale_groups(table: Any, f: float) -> Any:
+    """A table with a row for each plane of a cube: their reference pixels and matrices."""
+    new = table.copy()
+    for column, what in GROUP_CARDS.items():
+        if column in new.columns.names:
+            old = np.asarray(new.data[column], np.float64)
+            new.data[column][:] = f * (old - 0.5) + 0.5 if what == "at" else old / f
     return new
 
 
@@ -224,9 +245,41 @@ def _rescale_physical(header: fits.Header, f: float) -> None:
                 header[f"LTM{i}_{j}"] = f * (float(i == j) if old is None else old)
 
 
-def _drop_stale(header: fits.Header) -> None:
+def _rescale_sections(header: fits.Header, f: float) -> list[str]:
+    """Sections on the new pixels; the keys of those that have no whole numbers there."""
+    keys = list(dict.fromkeys(header))
+    sections = {key: _section(str(value(header, key)), f) for key in keys if SECTIONS.fullmatch(key)}
+    header.update({key: text for key, text in sections.items() if text})
+    detector = [key for key in keys if DETECTOR_SECTIONS.fullmatch(key)]
+    binning = _whole(float(n) / f for n in re.findall(r"[\d.]+", str(value(header, "CCDSUM", ""))))
+    if binning:
+        header["CCDSUM"] = " ".join(binning)
+    return [key for key, text in sections.items() if not text] + ([] if binning or f == 1 else detector)
+
+
+def _section(text: str, f: float) -> str | None:
+    """``[x1:x2,y1:y2]`` of the same area; one that runs backwards still does."""
+    match = re.fullmatch(r"\s*\[\s*(\d+)\s*:\s*(\d+)\s*,\s*(\d+)\s*:\s*(\d+)\s*\]\s*", text)
+    if match is None:
+        return None
+    pairs = [(int(a), int(b)) for a, b in ((match[1], match[2]), (match[3], match[4]))]
+    ends = [_whole((f * (min(p) - 1) + 1, f * max(p))) for p in pairs]
+    if not all(ends):
+        return None
+    turned = [e if a <= b else e[::-1] for e, (a, b) in zip(ends, pairs, strict=True)]
+    return "[" + ",".join(":".join(e) for e in turned) + "]"
+
+
+def _whole(numbers: Iterable[float]) -> list[str]:
+    """Whole numbers above 0 in digits; none, if one of them is none."""
+    found = list(numbers)
+    good = all(n > 0.5 and abs(n - round(n)) < 1e-6 for n in found)
+    return [str(round(n)) for n in found] if good else []
+
+
+def _drop_stale(header: fits.Header, others: Sequence[str] = ()) -> None:
     named = []
-    for key in [key for key in dict.fromkeys(header) if STALE.fullmatch(key)]:
+    for key in [key for key in dict.fromkeys(header) if STALE.fullmatch(key) or key in others]:
         if key not in ("CHECKSUM", "DATASUM"):
             named.append(f"{key}={value(header, key)}")
         header.remove(key, remove_all=True)

@@ -64,7 +64,7 @@ def is_image(path: Path) -> bool:
 def find_inputs(
     specs: Sequence[str], recursive: bool = False, stdin: Iterable[str] = (), skip: Path | None = None
 ) -> list[Found]:
-    """Expand files, folders, globs, ``@list.txt`` and ``-`` into files.
+    """Expand files, folders, globs, ``@list.txt``, ``-`` and ``FILE[NAME,*]`` (all chips of a FITS file) into inputs.
 
     Parameters
     ----------
@@ -106,7 +106,16 @@ def _expand(spec: str, recursive: bool, stdin: Iterable[str]) -> Iterator[Found]
             raise InputError(f"{spec}: no file matches this pattern")
         yield from (Found(Path(match)) for match in matches if is_image(Path(match)))
     else:
-        yield Found(Path(spec))
+        yield from (Found(Path(one)) for one in _chips(spec))
+
+
+def _chips(spec: str) -> list[str]:
+    """The images that ``FILE[NAME,*]`` stands for."""
+    if not spec.endswith("*]"):
+        return [spec]
+    from sciresdiff.io.fits_open import chips
+
+    return chips(spec) or [spec]
 
 
 def file_of(path: Path) -> Path:
@@ -132,8 +141,12 @@ def _lines(path: Path) -> list[str]:
 
 
 def _in_folder(folder: Path, recursive: bool) -> Iterator[Found]:
-    """The images of a folder, in the order of their names."""
+    """The images of a folder, in the order of their names, without what is another's noise or flags."""
+    from sciresdiff.io.beside import siblings
+
     paths = sorted(p for p in (folder.rglob("*") if recursive else folder.iterdir()) if is_image(p))
+    theirs = {other for p in paths for other, _ in siblings(p).values()}
+    paths = [p for p in paths if p not in theirs]
     if not paths:
         hint = "" if recursive else "; --recursive looks into its folders too"
         raise InputError(f"{folder}: no FITS, TIFF or HDF5 image in this folder{hint}")
@@ -142,7 +155,8 @@ def _in_folder(folder: Path, recursive: bool) -> Iterator[Found]:
 
 def is_folder(output: Path, specs: Sequence[str], count: int) -> bool:
     """Whether ``output`` names a folder: it is one, ends in a slash, or has to hold more than one file."""
-    many = count > 1 or any(spec == "-" or spec.startswith("@") or Path(spec).is_dir() for spec in specs)
+    several = (spec == "-" or spec.startswith("@") or spec.endswith("*]") or Path(spec).is_dir() for spec in specs)
+    many = count > 1 or any(several)
     return many or output.is_dir()
 
 
@@ -174,12 +188,14 @@ def place(
 
 
 def _named(path: Path, scale_of: Callable[[Path], int | None]) -> str:
-    """``{stem}_x{scale}{suffix}``."""
+    """``{stem}_x{scale}{suffix}``; ``{stem}_{EXT}_x{scale}{suffix}`` of an extension."""
     from sciresdiff.io import stem, suffix
+    from sciresdiff.io.files import split_spec
 
     scale = scale_of(path)
-    end = suffix(path)
-    return f"{stem(path)}{'' if scale is None else f'_x{scale}'}{WRITTEN_AS.get(end.lower(), end)}"
+    end, part = suffix(path), re.sub(r"\W+", "", split_spec(path)[1] or "")
+    words = [stem(path), *([part] if part else []), *([] if scale is None else [f"x{scale}"])]
+    return "_".join(words) + WRITTEN_AS.get(end.lower(), end)
 
 
 def _checked(task: Task) -> Task:

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from sciresdiff import __version__
+from sciresdiff.io import stem
+from sciresdiff.io.beside import siblings
 from sciresdiff.io.files import split_spec
 
 NO_BYTES = frozenset({"overwrite", "device", "threads", "shard", "scheduler", "workers", "pairs"})
@@ -33,9 +35,10 @@ def identity(path: str | Path, options: Any, models: Iterable[Path] = ()) -> dic
     Returns
     -------
     dict
-        ``version``, ``input``, ``model``, and each option that is not at its default.
+        ``version``, ``input``, noise and flags ``beside`` it, ``model``, and each option that is not at its default.
     """
     known = {"version": __version__, "input": told(str(path))}
+    known |= {f"beside ({kind})": told(str(file)) for kind, file in belonging(split_spec(path)[0]).items()}
     if used := ",".join(told(str(model)) for model in models):
         known["model"] = used
     for option in fields(options):
@@ -45,14 +48,22 @@ def identity(path: str | Path, options: Any, models: Iterable[Path] = ()) -> dic
     return known
 
 
+def belonging(path: Path) -> dict[str, Path]:
+    """Files beside an image that may be read with it: its noise and flags, by their names."""
+    found = {kind: file for kind, (file, _) in siblings(path).items()}
+    variance = path.with_name(f"{stem(path)}_var.tif")  # of a TIFF that degrade wrote
+    return found | ({"variance": variance} if variance.is_file() else {})
+
+
 def told(value: Any) -> str:
     """A value in words; a file by its name and the hash of its content."""
     if not isinstance(value, str):
         return str(value)
-    file, part = split_spec(value)
-    if not file.is_file():
-        return value
-    return f"{file.name}{f'[{part}]' if part else ''}:{hash_of(file)}"
+    for text in (value, value.partition(":")[2]):  # rms:FILE
+        file, part = split_spec(text)
+        if file.is_file():
+            return f"{value.removesuffix(text)}{file.name}{f'[{part}]' if part else ''}:{hash_of(file)}"
+    return value
 
 
 def hash_of(path: Path) -> str:

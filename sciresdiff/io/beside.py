@@ -1,0 +1,49 @@
+"""Noise and flags in files of their own beside the image, found by their names."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+_NOISE_FILES = ("var", "variance", "err", "error", "sigma", "rms", "unc", "ivar", "invvar", "ivm", "weight", "wht")
+_FLAG_FILES = ("dq", "mask", "flags", "flag", "bpm", "badpix", "msk")
+
+TRIPLETS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
+    ("ooi", ("oow",), ("ood",)), ("opi", ("opw",), ("opd",)), ("osi", ("osw",), ("osd",)),
+    ("int", ("unc",), ("msk",)),
+    *((name, _NOISE_FILES, _FLAG_FILES) for name in ("image", "img", "sci", "science")),
+    ("", tuple(f".{name}" for name in _NOISE_FILES), tuple(f".{name}" for name in _FLAG_FILES)),
+)  # fmt: skip
+"""Word in the name of an image's file -> the words that stand there in its noise's and its flags' files.
+
+NOIRLab, WISE, and what pipelines and users write; ``x.fits`` has ``x.weight.fits`` (SWarp, SExtractor).
+"""
+
+
+def siblings(path: Path) -> dict[str, tuple[Path, str]]:
+    """Noise and flags of an image (FITS) that lie in files of their own beside it, found by the names in `TRIPLETS`.
+
+    Returns
+    -------
+    dict
+        ``noise`` and ``flags``, where there is one -> the file, and the word that stands for the image's.
+    """
+    found: dict[str, tuple[Path, str]] = {}
+    if not re.search(r"(?i)\.(fits|fit|fts)(\.(fz|gz))?$", path.name):
+        return found
+    for image, noise, flags in TRIPLETS:
+        for kind, words in (("noise", noise), ("flags", flags)):
+            there = [(other, word) for word in words if (other := _renamed(path, image, word)) and other.is_file()]
+            if there and kind not in found:
+                found[kind] = (there[0][0], there[0][1].strip("."))
+    return found
+
+
+def _renamed(path: Path, old: str, new: str) -> Path | None:
+    """The file's name with its last word ``old`` replaced; without one ``new`` stands before the name's end."""
+    pattern = rf"(?i)(?:.*[_.-])?({old})(?=[_.-]).*" if old else r"(?i).*?()(?:\.(?:fits|fit|fts)(?:\.(?:fz|gz))?)"
+    match = re.fullmatch(pattern, path.name)
+    if match is None:
+        return None
+    word = new.upper() if match[1].isupper() else new
+    return path.with_name(path.name[: match.start(1)] + word + path.name[match.end(1) :])
