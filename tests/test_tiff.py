@@ -197,6 +197,49 @@ def test_pixel_sizes_are_not_invented(tmp_path, resolution, unit, micrometres):
             assert tif.pages[0].get_resolution(unit="INCH" if unit == 2 else None)[0] == pytest.approx(resolution[0])
 
 
+MEANINGLESS = [((0, 1), 1), ((0, 1000), 1), ((0, 1000), 2), ((72, 1), 2), ((96, 1), 2), ((1, 1), 1), ((1, 1), 3), None]
+
+
+@pytest.mark.parametrize("given", MEANINGLESS)
+def test_resolutions_that_say_nothing_stay_as_they_are(tmp_path, given):
+    tags = {} if given is None else {"resolution": (given[0], given[0]), "resolutionunit": given[1]}
+    tifffile.imwrite(tmp_path / "a.tif", IMAGE, photometric="minisblack", **tags)
+    frame = io.read(tmp_path / "a.tif")
+    assert frame.pixel_size is None
+    io.write(tmp_path / "b.tif", finer(frame, 2), scale=2)
+    with tifffile.TiffFile(tmp_path / "a.tif") as old, tifffile.TiffFile(tmp_path / "b.tif") as new:
+        for name in ("XResolution", "YResolution"):
+            (a, b), (c, d) = (tif.pages[0].tags[name].value for tif in (old, new))
+            assert (c, d) == (a, b) or (a == c == 0 and d) or a / b == c / d
+        assert new.pages[0].tags["ResolutionUnit"].value == old.pages[0].tags["ResolutionUnit"].value
+    assert io.read(tmp_path / "b.tif").pixel_size is None
+
+
+@pytest.mark.parametrize("unit", ["", "cm", "pixel", "inch", "?", None])
+def test_units_that_are_no_length_of_a_specimen(tmp_path, unit):
+    imagej(tmp_path / "a.tif", **({} if unit is None else {"unit": unit}))
+    frame = io.read(tmp_path / "a.tif")
+    assert frame.pixel_size is None
+    assert any("--pixel-size" in line for line in frame.said)
+    io.write(tmp_path / "b.tif", finer(frame, 2), scale=2)
+    with tifffile.TiffFile(tmp_path / "b.tif") as tif:
+        assert tif.imagej_metadata.get("unit", "") == (unit or "")
+        assert tif.pages[0].tags["XResolution"].value == (4, 1)
+
+
+def test_channels_keep_their_colours_and_ranges(tmp_path):
+    luts = [np.stack([np.arange(256) * (i == k) for i in range(3)]).astype("u1") for k in range(2)]
+    stack = RNG.integers(0, 4000, (2, 12, 16)).astype("u2")
+    imagej(tmp_path / "a.tif", stack, axes="CYX", mode="composite", LUTs=luts, Ranges=(0.0, 99.0, 5.0, 2000.0),
+           Labels=["GFP", "RFP"], unit="nm")  # fmt: skip
+    io.write(tmp_path / "b.tif", finer(io.read(tmp_path / "a.tif"), 2), scale=2)
+    with tifffile.TiffFile(tmp_path / "b.tif") as tif:
+        told = tif.imagej_metadata
+    assert (told["mode"], told["Labels"], told["unit"]) == ("composite", ["GFP", "RFP"], "nm")
+    assert tuple(told["Ranges"]) == (0.0, 99.0, 5.0, 2000.0)
+    np.testing.assert_array_equal(told["LUTs"], luts)
+
+
 @pytest.mark.parametrize("unit", ["\\u00B5m", "µm", "um", "μm", "micron", "Microns", " micrometer"])
 def test_micrometres_by_any_name(unit):
     assert clean_unit(unit) in ("um", "micron", "microns", "micrometer")

@@ -10,10 +10,12 @@ import pytest
 import tifffile
 
 from sciresdiff import io
-from sciresdiff.errors import InputError
+from sciresdiff.errors import InputError, UsageError
+from sciresdiff.frame import PixelSize
 from sciresdiff.io.flat import Flat
 from sciresdiff.io.source import PLANES
 from sciresdiff.io.tiff import to_planes
+from sciresdiff.io.tiff_set import members
 
 RNG = np.random.default_rng(5)
 STACK = RNG.integers(0, 4000, (3, 2, 70, 83)).astype("u2")
@@ -153,6 +155,65 @@ def test_planes_that_are_not_there_are_masked(tmp_path: Path, caplog: pytest.Log
 
 AXES = [((4, 5), "YX"), ((5, 4), "XY"), ((2, 4, 5, 3), "CYXT"), ((3, 4, 5), "SYX"), ((4, 5, 3), "YXS"),
         ((4, 2, 5), "YTX"), ((3, 2, 4, 5), "TCYX")]  # fmt: skip
+
+
+@pytest.fixture
+def companion(tmp_path: Path) -> Path:
+    """Two channels in a file each, and what describes them."""
+    space = 'xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"'
+    for c in range(2):
+        pointer = (
+            f'<OME {space} UUID="urn:uuid:{c}"><BinaryOnly MetadataFile="a.companion.ome" UUID="urn:uuid:m"/></OME>'
+        )
+        tifffile.imwrite(tmp_path / f"a_{c}.ome.tif", STACK[:, c], description=pointer.encode(), metadata=None,
+                         photometric="minisblack", compression="lzw" if c else None)  # fmt: skip
+    files = [f'<UUID FileName="a_{c}.ome.tif">urn:uuid:{c}</UUID>' for c in range(2)]
+    where = "".join(f'<TiffData FirstC="{c}" FirstZ="{z}" IFD="{z}" PlaneCount="1">{files[c]}</TiffData>'
+                    for c in range(2) for z in range(3))  # fmt: skip
+    path = tmp_path / "a.companion.ome"
+    path.write_text(f"""<?xml version="1.0" encoding="UTF-8"?><OME {space} UUID="urn:uuid:m"><Image ID="Image:0">
+<Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint16" SizeX="83" SizeY="70" SizeZ="3" SizeC="2" SizeT="1"
+ PhysicalSizeX="0.1" PhysicalSizeY="0.2"><Channel ID="Channel:0:0" Name="GFP"/><Channel ID="Channel:0:1" Name="RFP"/>
+{where}</Pixels></Image></OME>""")
+    return path
+
+
+def test_a_companion_is_its_files(tmp_path: Path, companion: Path) -> None:
+    check_windows(companion)
+    frame = io.read(companion)
+    assert (frame.axes, frame.shape) == ("CZYX", (2, 3, 70, 83))
+    np.testing.assert_array_equal(frame.pixels, STACK.swapaxes(0, 1).reshape(6, 70, 83))
+    assert frame.pixel_size == PixelSize(0.2, 0.1, "um")
+    assert "2 files make up this image: read as one" in frame.said
+    np.testing.assert_array_equal(io.read(tmp_path / "a_1.ome.tif").pixels, frame.pixels)  # which points to the set
+    io.write(tmp_path / "b.ome.tif", frame)
+    with tifffile.TiffFile(tmp_path / "b.ome.tif") as tif:
+        assert not tif.series[0].is_multifile
+        assert 'Name="RFP"' in tif.ome_metadata
+        np.testing.assert_array_equal(tif.asarray().reshape(6, 70, 83), frame.pixels)
+    assert [path.name for path in members(companion)] == ["a_0.ome.tif", "a_1.ome.tif"]
+    with pytest.raises(UsageError, match=r"read, not written; give a name in \.ome\.tif"):
+        io.checked_output(tmp_path / "c.companion.ome")
+
+
+def test_what_is_missing_of_a_set_is_told(tmp_path: Path, companion: Path) -> None:
+    (tmp_path / "a_1.ome.tif").unlink()
+    frame = io.read(companion)
+    assert "planes: 3 of 6 are named in the file and not there; masked" in frame.said
+    assert frame.mask[3:].all()
+    (tmp_path / "a_0.ome.tif").unlink()
+    with pytest.raises(InputError, match="none of its 2 files is beside it, a_0.ome.tif for instance"):
+        io.read(companion)
+    companion.write_text("<OME")
+    with pytest.raises(InputError, match="not whole OME-XML"):
+        io.read(companion)
+
+
+def test_a_file_without_its_companion_is_plain(tmp_path: Path, companion: Path) -> None:
+    companion.unlink()
+    frame = io.read(tmp_path / "a_0.ome.tif", axes="ZYX")
+    np.testing.assert_array_equal(frame.pixels, STACK[:, 0])
+    assert frame.header.style == "plain"
 
 
 @pytest.mark.parametrize(("shape", "axes"), AXES)

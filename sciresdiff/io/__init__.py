@@ -22,6 +22,7 @@ from sciresdiff.io.source import Source
 FORMATS: dict[str, str] = {
     ".fits": "fits", ".fit": "fits", ".fts": "fits", ".fits.fz": "fits", ".fits.gz": "fits", ".fit.gz": "fits",
     ".ome.tif": "tiff", ".ome.tiff": "tiff", ".tif": "tiff", ".tiff": "tiff",
+    ".companion.ome": "tiff",
     ".h5": "hdf5", ".hdf5": "hdf5",
 }  # fmt: skip
 """End of a file's name -> module of this package that reads and writes it."""
@@ -270,6 +271,8 @@ def _writer(path: str | Path) -> Any:
     end = suffix(path).lower()
     if end not in FORMATS:
         raise UsageError(f"{path}: not a format that is written here; one of {', '.join(FORMATS)}")
+    if end == ".companion.ome":
+        raise UsageError(f"{path}: OME in several files is read, not written; give a name in .ome.tif")
     return _module(_WRITERS[FORMATS[end]])
 
 

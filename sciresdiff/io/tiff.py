@@ -17,7 +17,7 @@ from sciresdiff.io.files import split_spec
 from sciresdiff.io.planes import part_in_single
 from sciresdiff.io.source import Source, empty
 from sciresdiff.io.tiff_marks import image_of, other_planes, saturation, with_variance
-from sciresdiff.io.tiff_meta import TiffHeader, optics, parsed, provenance, ratio, size_of, to_float
+from sciresdiff.io.tiff_meta import TiffHeader, first, optics, parsed, provenance, ratio, size_of, to_float
 from sciresdiff.io.tiff_series import Pixels, opened_tiff, pixels_of
 from sciresdiff.io.windows import looked_through, telling
 
@@ -107,6 +107,9 @@ def _load(stack: ExitStack, path: Path, axes: str | None) -> tuple[Pixels, TiffH
     said = [f"{len(tif.series)} image series in the file: read the first"] if len(tif.series) > 1 else []
     _check(path, tuple(series.shape), np.dtype(series.dtype), letters)
     pixels = pixels_of(path, tif, letters)
+    if series.is_multifile:
+        count = len({page.parent.filename for page in series.pages if page is not None})
+        said.append(f"{count} files make up this image: read as one")
     if pixels.missing:
         said.append(f"planes: {len(pixels.missing)} of {pixels.planes} are named in the file and not there; masked")
     if "S" in letters:
@@ -162,7 +165,7 @@ def _header(tif: Any, series: Any, letters: str) -> tuple[TiffHeader, list[str]]
         resolution = (ratio(tags[0].value), ratio(tags[1].value), unit)
     ome = str(tif.ome_metadata or "") if tif.is_ome else ""
     imagej = dict(tif.imagej_metadata or {}) if tif.is_imagej else {}
-    style = "ome" if parsed(ome) is not None else "imagej" if tif.is_imagej else "plain"
+    style = "ome" if first(parsed(ome), "Pixels") is not None else "imagej" if tif.is_imagej else "plain"
     size, said = size_of(style, ome, imagej, resolution)
     header = TiffHeader(
         style=style,

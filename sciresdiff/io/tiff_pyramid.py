@@ -134,4 +134,4 @@ def _packed(values: NDArray[Any]) -> bytes:
     tile[:h, :w] = values
     if tile.dtype.kind in "iu":
         tile[:, 1:] = np.diff(tile, axis=1)
-    return bytes(imagecodecs.deflate_encode(tile, FASTEST))
+    return bytes(imagecodecs.deflate_encode(tile.tobytes(), FASTEST))

@@ -16,8 +16,9 @@ import tifffile
 from numpy.typing import NDArray
 
 from sciresdiff.errors import InputError
-from sciresdiff.io.files import existing, first_line
+from sciresdiff.io.files import first_line
 from sciresdiff.io.flat import Flat
+from sciresdiff.io.tiff_set import ome_set
 
 Array = NDArray[Any]
 Part = tuple[slice, ...]
@@ -53,12 +54,12 @@ def opened_tiff(path: Path) -> Iterator[Any]:
     InputError
         Missing or foreign file, or no image in it.
     """
-    existing(path)
+    file, xml = ome_set(path)
     try:
-        tif = tifffile.TiffFile(path)
+        tif = tifffile.TiffFile(file, omexml=xml)
         series = tif.series
     except Exception as error:  # tifffile raises many kinds on damaged files
-        raise InputError(f"{path}: not a whole TIFF file ({first_line(error)}); check or fetch it again") from error
+        raise InputError(f"{file}: not a whole TIFF file ({first_line(error)}); check or fetch it again") from error
     with tif:
         if not series:
             raise InputError(f"{path}: no image in it")
