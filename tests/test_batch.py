@@ -35,8 +35,18 @@ def test_every_input_is_taken_once(tmp_path: Path) -> None:
 
 
 def test_planes_beside_a_tiff_are_no_inputs(tmp_path: Path) -> None:
-    touch(tmp_path, "a.tif", "a_err.tif", "a_support.tif", "a_var.tif", "a_draws.tif", ".hidden.fits", "notes.txt")
+    touch(tmp_path, "a.tif", "a_err.tif", "a_support.tif", "a_var.tif", "a_draws.tif", "a_trust.tif", ".hidden.fits", "notes.txt")
     assert [item.path.name for item in batch.find_inputs([str(tmp_path)])] == ["a.tif"]
+
+
+def test_files_that_a_companion_names_are_not_images_of_their_own(tmp_path: Path) -> None:
+    touch(tmp_path, "a_0.ome.tif", "a_1.ome.tif", "b.ome.tif")
+    names = "".join(f'<UUID FileName="a_{c}.ome.tif">urn:uuid:{c}</UUID>' for c in range(2))
+    (tmp_path / "a.companion.ome").write_text(f"<OME><Image><Pixels>{names}</Pixels></Image></OME>")
+    found = batch.find_inputs([str(tmp_path)])
+    assert [item.path.name for item in found] == ["a.companion.ome", "b.ome.tif"]
+    tasks = batch.place(found, f"{tmp_path}/out/", [str(tmp_path)], lambda path: 2)
+    assert [task.target.name for task in tasks if task.target] == ["a_x2.ome.tif", "b_x2.ome.tif"]
 
 
 def test_nothing_to_do_is_an_error() -> None:

@@ -17,8 +17,9 @@ from sciresdiff.io.files import split_spec
 from sciresdiff.io.planes import part_in_single
 from sciresdiff.io.source import Source, empty
 from sciresdiff.io.tiff_marks import image_of, other_planes, saturation, with_variance
-from sciresdiff.io.tiff_meta import TiffHeader, first, optics, parsed, provenance, ratio, size_of, to_float
+from sciresdiff.io.tiff_meta import TiffHeader, first, optics, parsed, provenance, ratio, size_of
 from sciresdiff.io.tiff_series import Pixels, opened_tiff, pixels_of
+from sciresdiff.io.told import restored
 from sciresdiff.io.windows import looked_through, telling
 
 Array = NDArray[Any]
@@ -190,23 +191,10 @@ def _sized(header: TiffHeader, given: float | PixelSize | None) -> TiffHeader:
 
 
 def _restored(image: Source, stack: ExitStack, file: Path) -> Source:
-    """What this program wrote about its own files: kernel, scale, target PSF, and the variance beside."""
-    frame = image.frame
-    told = provenance(frame.header)
-    if "SRDKSCAL" in told:
-        kernel = told.get("KERNEL", told.get("SRDKERN", "none"))
-        array = np.asarray(kernel, np.float64) if isinstance(kernel, list) else kernel
-        frame = frame.with_(kernel=array, kernel_scale=round(float(told["SRDKSCAL"])))
-    facts = dict(frame.facts)
-    for name, key in (("scale", "SRDSCALE"), ("psf_known", "SRDTFWHM")):
-        if (found := to_float(str(told.get(key, "")))) > 0:
-            facts[name] = found
-    psf = f"gaussian:fwhm={facts['psf_known']:g}px" if "psf_known" in facts else None
-    frame = frame.with_(facts=facts, psf=psf, quantity=frame.quantity or told.get("quantity"))
-    image = telling(image, frame)
-    if told.get("VAR") and frame.variance is None:
-        return _beside(image, stack, file)
-    return image
+    """What this program wrote about its own files, and the variance beside."""
+    told = provenance(image.frame.header)
+    image = telling(image, restored(image.frame, told))
+    return _beside(image, stack, file) if told.get("VAR") and image.frame.variance is None else image
 
 
 def _beside(image: Source, stack: ExitStack, file: Path) -> Source:

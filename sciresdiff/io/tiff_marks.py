@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sciresdiff.errors import InputError
 from sciresdiff.frame import Frame
 from sciresdiff.io.files import split_spec
-from sciresdiff.io.planes import settled, to_variance
+from sciresdiff.io.planes import STATED, settled, stated, to_variance
 from sciresdiff.io.source import Source, empty
 from sciresdiff.io.tiff_series import Pixels, opened_tiff, pixels_of
 from sciresdiff.io.windows import changed, middle, telling
@@ -63,10 +63,11 @@ def with_variance(image: Source, stack: ExitStack, file: Path, spec: str) -> Sou
 
     The median is taken over `planes.patches`.
     """
+    kind, spec = stated(spec)
     plane, name = _plane(image.frame, stack, file, "variance", spec), split_spec(spec)[0].name
 
     def get(*place: int) -> Array:
-        return to_variance(plane(*place), name)
+        return STATED[kind](plane(*place)) if kind else to_variance(plane(*place), name)
 
     fill = middle(get, image.frame.pixels.shape)
 

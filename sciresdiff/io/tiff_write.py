@@ -23,6 +23,7 @@ from sciresdiff.io.tiff_layout import Layout, directories
 from sciresdiff.io.tiff_meta import TiffHeader
 from sciresdiff.io.tiff_ome import OME_TYPES, new_ome
 from sciresdiff.io.tiff_pyramid import write_pyramid
+from sciresdiff.io.told import telling
 
 Array = NDArray[Any]
 Finish = Callable[[Mapping[str, object]], dict[str, Any]]
@@ -48,7 +49,7 @@ def write(
     stacks = {name: array.reshape(-1, *array.shape[-2:]) for name, array in stacks.items()}
     layers = {name: len(stack) for name, stack in stacks.items()}
     made = _plan(Path(path), frame, layers, scale, dtype, pyramid)
-    told = _told(frame, planes, provenance, history, scale)
+    told = telling(frame, planes, provenance, history, scale)
     with _growing(Path(path), made, told, overwrite, None) as (files, finish):
         clipped = sum(files[IMAGE].put(i, 0, 0, plane) for i, plane in enumerate(frame.pixels))
         for name, stack in stacks.items():
@@ -81,7 +82,7 @@ def sink(
     count = {name: max(1, plane.layers) for name, plane in planes.items()}
     layers = {name: k * frame.planes for name, k in count.items() if name in BESIDE}
     made = _plan(Path(path), frame, layers, scale, dtype, pyramid)
-    told = _told(frame, planes, provenance, history, scale)
+    told = telling(frame, planes, provenance, history, scale)
     with _growing(Path(path), made, told, overwrite, part) as (files, finish):
         clipped = [0]
 
@@ -260,29 +261,3 @@ def _fresh(frame: Frame, scale: float) -> TiffHeader:
         axes, shape = "YX", shape[1:]
     size = frame.pixel_size.finer(1 / scale) if frame.pixel_size else None
     return TiffHeader(style="plain", axes=axes, shape=shape, pixel_size=size)
-
-
-def _told(
-    frame: Frame, planes: Mapping[str, Any], provenance: Mapping[str, object], history: Sequence[str], scale: float
-) -> Callable[[Mapping[str, object]], dict[str, Any]]:
-    """(cards known at the end) -> everything that FITS would have in cards and planes, JSON-able."""
-    kernel = planes.get("KERNEL", frame.kernel if scale < 1 else None)
-
-    def told(cards: Mapping[str, object]) -> dict[str, Any]:
-        found: dict[str, Any] = {key: _plain(x) for key, x in {**provenance, **cards}.items() if x is not None}
-        if kernel is not None:
-            found.setdefault("SRDKSCAL", frame.kernel_scale if frame.kernel_scale and scale < 1 else round(1 / scale))
-            found["SRDKERN" if isinstance(kernel, str) else "KERNEL"] = _plain(kernel)
-        if "VAR" in planes:
-            found["VAR"] = True
-        if frame.quantity and found:
-            found["quantity"] = frame.quantity
-        return {**found, "history": list(history)} if history else found
-
-    return told
-
-
-def _plain(x: object) -> Any:
-    if isinstance(x, np.ndarray | np.generic):
-        return x.tolist()
-    return x if isinstance(x, bool | int | float | str | list | dict) else str(x)

@@ -16,10 +16,10 @@ from sciresdiff.jobs.locks import beside
 from sciresdiff.jobs.memory import ran_out
 from sciresdiff.jobs.shard import Shard
 
-WRITTEN_AS = {".fits.fz": ".fits", ".fits.gz": ".fits", ".fit.gz": ".fit"}
-"""Compressed input -> ending of the output, which is written plain."""
+WRITTEN_AS = {".fits.fz": ".fits", ".fits.gz": ".fits", ".fit.gz": ".fit", ".companion.ome": ".ome.tif"}
+"""Input that is compressed or in several files -> ending of the output, which is one plain file."""
 
-NOT_INPUTS = re.compile(r"_(err|support|gate|dq|var|draws|kernel)\.tiff?$")
+NOT_INPUTS = re.compile(r"_(err|support|gate|trust|dq|var|draws|kernel)\.tiff?$")
 """Planes that stand beside a TIFF: part of an image, not one of their own."""
 
 BUG = 1
@@ -141,11 +141,13 @@ def _lines(path: Path) -> list[str]:
 
 
 def _in_folder(folder: Path, recursive: bool) -> Iterator[Found]:
-    """The images of a folder, in the order of their names, without what is another's noise or flags."""
+    """The images of a folder, in the order of their names, without what is another's noise, flags or part."""
     from sciresdiff.io.beside import siblings
+    from sciresdiff.io.tiff_set import members
 
     paths = sorted(p for p in (folder.rglob("*") if recursive else folder.iterdir()) if is_image(p))
     theirs = {other for p in paths for other, _ in siblings(p).values()}
+    theirs |= {other for p in paths if p.name.lower().endswith(".companion.ome") for other in members(p)}
     paths = [p for p in paths if p not in theirs]
     if not paths:
         hint = "" if recursive else "; --recursive looks into its folders too"
