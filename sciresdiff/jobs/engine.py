@@ -6,10 +6,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Protocol
 
 from sciresdiff.errors import UsageError
-from sciresdiff.jobs import stop
+from sciresdiff.jobs import dask, stop
 
 
 class Engine(Protocol):
@@ -46,15 +47,19 @@ ENGINES: dict[str, Engine] = {"serial": serial}
 
 
 def engine(name: str) -> Engine:
-    """The engine of this name.
+    """The engine of this name: one of ENGINES, or the address of a Dask scheduler, ``local`` or ``local:N``.
 
     Raises
     ------
     UsageError
         There is none.
     """
+    if dask.is_address(name):
+        return partial(dask.distributed, name)
     if name not in ENGINES:
-        raise UsageError(f"--scheduler: {name} is given, but one of {', '.join(ENGINES)} is needed")
+        raise UsageError(
+            f"--scheduler: {name} is given, but an address as tcp://HOST:PORT, local, or local:N is needed"
+        )
     return ENGINES[name]
 
 
