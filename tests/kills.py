@@ -29,8 +29,8 @@ import numpy as np
 import tifffile
 from astropy.io import fits
 
-CORE, HALO, SIDE, SCALE = 64, 16, 112, 2
-"""Fine pixels of a block, coarse pixels around it and of the frame: 4 x 4 blocks."""
+CORE, HALO, SIDE, SCALE = 64, 8, 80, 2
+"""Fine pixels of a block, coarse pixels around it and of the frame: 3 x 3 blocks."""
 MARGIN = 64 << 10
 """Room for what is beside the image, in bytes: half of the full disks lie in it."""
 
