@@ -23,14 +23,14 @@ FORMATS: dict[str, str] = {
     ".fits": "fits", ".fit": "fits", ".fts": "fits", ".fits.fz": "fits", ".fits.gz": "fits", ".fit.gz": "fits",
     ".ome.tif": "tiff", ".ome.tiff": "tiff", ".tif": "tiff", ".tiff": "tiff",
     ".companion.ome": "tiff",
-    ".h5": "hdf5", ".hdf5": "hdf5",
+    ".h5": "hdf5", ".hdf5": "hdf5", ".ome.zarr": "ome_zarr", ".zarr": "ome_zarr",
 }  # fmt: skip
 """End of a file's name -> module of this package that reads and writes it."""
 
-PYRAMIDS = (".ome.tif", ".ome.tiff")
+PYRAMIDS = (".ome.tif", ".ome.tiff", ".ome.zarr", ".zarr")
 """Ends of names of files that can hold smaller copies of their image."""
 
-_WRITERS = {"fits": "fits_write", "tiff": "tiff_write", "hdf5": "hdf5_write"}
+_WRITERS = {"fits": "fits_write", "tiff": "tiff_write", "hdf5": "hdf5_write", "ome_zarr": "ome_zarr_write"}
 _MAGIC = {b"SIMPLE": "fits", b"II*\0": "tiff", b"MM\0*": "tiff", b"II+\0": "tiff", b"MM\0+": "tiff", b"\x89HDF": "hdf5"}
 
 
@@ -46,6 +46,11 @@ def stem(path: str | Path) -> str:
     name = split_spec(path)[0].name
     end = suffix(path)
     return name[: len(name) - len(end)] if end else name
+
+
+def is_store(path: str | Path) -> bool:
+    """Whether the name is that of an image which is a folder (OME-Zarr)."""
+    return FORMATS.get(suffix(path).lower()) == "ome_zarr"
 
 
 def format_of(path: str | Path, *, look: bool = True) -> str:
@@ -273,6 +278,8 @@ def _writer(path: str | Path) -> Any:
         raise UsageError(f"{path}: not a format that is written here; one of {', '.join(FORMATS)}")
     if end == ".companion.ome":
         raise UsageError(f"{path}: OME in several files is read, not written; give a name in .ome.tif")
+    if is_store(path):
+        _module("ome_zarr").ready(path)
     return _module(_WRITERS[FORMATS[end]])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -133,6 +134,49 @@ def in_parts(
     finally:
         if part is None:
             _tidy([*names.values(), *reversed(made)])
+
+
+@contextmanager
+def folder_in_parts(
+    path: Path, *, overwrite: bool = False, part: Path | None = None
+) -> Iterator[tuple[Path, Callable[[], list[str]]]]:
+    """A folder that appears at once; parameters, yields and errors as `in_parts`, for one output that is a folder.
+
+    An output that is replaced is there until the new one has its name.
+    """
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path}: exists; give --overwrite to replace it, or another name")
+    place = part or path.with_name(f".{os.getpid()}.part.{path.name}")
+    made: list[Path] = []
+
+    def appear() -> list[str]:
+        old = path.with_name(f".{os.getpid()}.old.{path.name}")
+        if path.exists():
+            os.replace(path, old)
+        os.replace(place, path)
+        _remove(old)
+        made.clear()
+        return [str(path)]
+
+    try:
+        for folder in dict.fromkeys((path.parent, place.parent)):
+            made += _folders(folder)
+        place.mkdir(exist_ok=True)
+        yield place, appear
+    except OSError as error:
+        raise _explained(path, error) from error
+    finally:
+        if part is None:
+            _remove(place)
+            _tidy(list(reversed(made)))
+
+
+def _remove(path: Path) -> None:
+    """Take away a file, or a folder with all that is in it."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _names(paths: Sequence[Path], part: Path | None) -> dict[Path, Path]:

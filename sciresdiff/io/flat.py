@@ -64,7 +64,7 @@ class Flat:
 
     def _weave(self, row: Array, start: int, n: int, step: int) -> None:
         """Replace every ``step``-th number; no other process writes there meanwhile, for planes share these bytes."""
-        with _alone(self.fd, n, start):
+        with alone(self.fd, n, start):
             there = np.frombuffer(_read(self.fd, n, start), self.dtype).copy()
             there[::step] = row
             write_all(self.fd, there.data.cast("B"), start)
@@ -129,7 +129,7 @@ def _read(fd: int, n: int, start: int) -> bytes:
 
 
 @contextmanager
-def _alone(fd: int, n: int, start: int) -> Iterator[None]:
+def alone(fd: int, n: int, start: int) -> Iterator[None]:
     """No other process has these bytes of the file, where the system has locks."""
     try:
         import fcntl

@@ -262,6 +262,7 @@ def _frame(
         axes=axes,
         shape=data.shape,
         dtype=data.dtype,
+        header=IMAGE,
     )
 
 

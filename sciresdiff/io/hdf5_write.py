@@ -23,6 +23,7 @@ from sciresdiff.frame import Frame
 from sciresdiff.io.files import in_parts, typed
 from sciresdiff.io.flat import Flat, reserve, unbuffered, write_all
 from sciresdiff.io.sink import IMAGE, Plane, Sink
+from sciresdiff.io.told import new_size
 
 Array = NDArray[Any]
 Shapes = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
@@ -46,7 +47,7 @@ def write(
     large = {name: array for name, array in arrays.items() if array.ndim > 1 and array.dtype.kind in "iuf"}
     made = Plan(
         _shapes(frame, dtype, {name: (array.shape, array.dtype) for name, array in large.items()}),
-        lambda cards: _attributes(frame, {**provenance, **cards}, history),
+        lambda cards: _attributes(frame, {**provenance, **cards}, history, scale),
         {_name(name): array for name, array in planes.items() if name not in large},
     )
     with _growing(Path(path), made, overwrite, None) as (file, finish):
@@ -78,7 +79,9 @@ def sink(
         There is no room for the file; known before anything is put.
     """
     shapes = {name: (_of(plane, frame.pixels.shape), np.dtype(plane.dtype)) for name, plane in planes.items()}
-    made = Plan(_shapes(frame, dtype, shapes), lambda cards: _attributes(frame, {**provenance, **cards}, history), {})
+    made = Plan(
+        _shapes(frame, dtype, shapes), lambda cards: _attributes(frame, {**provenance, **cards}, history, scale), {}
+    )
     with _growing(Path(path), made, overwrite, part) as (file, finish):
         clipped = [0]
 
@@ -143,15 +146,15 @@ def _shape(frame: Frame) -> tuple[int, ...]:
     return (*lead, *frame.pixels.shape[1:]) if fits else frame.pixels.shape
 
 
-def _attributes(frame: Frame, cards: Mapping[str, object], history: Sequence[str]) -> dict[str, Any]:
-    shape = _shape(frame)
+def _attributes(frame: Frame, cards: Mapping[str, object], history: Sequence[str], scale: float) -> dict[str, Any]:
+    shape, size = _shape(frame), new_size(frame, scale)
     attrs: dict[str, Any] = {key: x for key, x in cards.items() if x is not None}
     attrs |= {"kind": frame.kind, "axes": frame.axes if len(frame.axes) == len(shape) else "TCZYX"[-len(shape) :]}
     attrs |= {key: x for key, x in (("quantity", frame.quantity), ("unit", frame.unit)) if x}
     if history:
         attrs["history"] = json.dumps(list(history))
-    if frame.pixel_size:
-        attrs |= {"pixel_size": (frame.pixel_size.y, frame.pixel_size.x), "pixel_unit": frame.pixel_size.unit}
+    if size:
+        attrs |= {"pixel_size": (size.y, size.x), "pixel_unit": size.unit}
     return attrs
 
 

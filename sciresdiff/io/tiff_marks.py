@@ -16,34 +16,9 @@ from sciresdiff.io.files import split_spec
 from sciresdiff.io.planes import STATED, settled, stated, to_variance
 from sciresdiff.io.source import Source, empty
 from sciresdiff.io.tiff_series import Pixels, opened_tiff, pixels_of
-from sciresdiff.io.windows import changed, middle, telling
+from sciresdiff.io.windows import changed, middle
 
 Array = NDArray[Any]
-BIT_DEPTHS = (8, 10, 12, 14)
-"""Cameras whose values end below the integer type's maximum."""
-
-
-def saturation(image: Source, most: tuple[float, int]) -> Source:
-    """Mask pixels at the integer type's maximum, or at the end of a camera's 8 to 14 bits where several lie there."""
-    frame, (largest, count) = image.frame, most
-    if frame.dtype.kind not in "iu":
-        return image
-    top = float(np.iinfo(frame.dtype).max)
-    camera = largest in [2.0**bits - 1 for bits in BIT_DEPTHS] and frame.dtype.itemsize > 1 and count > 1
-    level = np.float32(largest if camera else top)
-    full = count if largest == level else 0
-    facts = {**frame.facts, "saturation": largest if camera else top}
-    if full > 0.5 * frame.pixels.size:
-        frame = frame.say(f"saturation: most pixels are {level:.9g}; taken as values, not masked")
-        return telling(image, frame.with_(facts=facts))
-    if full:
-        frame = frame.say(f"saturation: {full} pixels at {level:.9g}, masked")
-
-    def mark(window: Frame, *_: int) -> Frame:
-        here = window.pixels == level
-        return window.with_(saturated=here, mask=window.mask | here)
-
-    return changed(image, mark, frame.with_(facts=facts, saturated=empty(frame.pixels.shape, bool)))
 
 
 def other_planes(image: Source, stack: ExitStack, file: Path, variance: str | None, mask: str | None) -> Source:

@@ -23,7 +23,7 @@ from sciresdiff.io.tiff_layout import Layout, directories
 from sciresdiff.io.tiff_meta import TiffHeader
 from sciresdiff.io.tiff_ome import OME_TYPES, new_ome
 from sciresdiff.io.tiff_pyramid import write_pyramid
-from sciresdiff.io.told import telling
+from sciresdiff.io.told import new_size, telling
 
 Array = NDArray[Any]
 Finish = Callable[[Mapping[str, object]], dict[str, Any]]
@@ -253,11 +253,11 @@ def _as_ome(header: TiffHeader) -> TiffHeader:
 
 
 def _fresh(frame: Frame, scale: float) -> TiffHeader:
-    """A header for a frame that does not come from TIFF; its pixel size is already the new one."""
+    """A header for a frame that does not come from TIFF."""
     shape = tuple(frame.shape)
     fits = len(frame.axes) == len(shape) and int(np.prod(shape[:-2], initial=1)) == frame.planes
     axes, shape = (frame.axes, shape) if fits and frame.axes.endswith("YX") else ("TYX", frame.pixels.shape)
     if len(axes) == 3 and frame.planes == 1:
         axes, shape = "YX", shape[1:]
-    size = frame.pixel_size.finer(1 / scale) if frame.pixel_size else None
-    return TiffHeader(style="plain", axes=axes, shape=shape, pixel_size=size)
+    size = new_size(frame, scale)
+    return TiffHeader(style="plain", axes=axes, shape=shape, pixel_size=size.finer(1 / scale) if size else None)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sciresdiff.frame import Frame
+from sciresdiff.frame import Frame, PixelSize
 from sciresdiff.io.tiff_meta import to_float
 
 
@@ -46,6 +46,13 @@ def restored(frame: Frame, told: Mapping[str, Any]) -> Frame:
             facts[name] = found
     psf = f"gaussian:fwhm={facts['psf_known']:g}px" if "psf_known" in facts else frame.psf
     return frame.with_(facts=facts, psf=psf, quantity=frame.quantity or told.get("quantity"))
+
+
+def new_size(frame: Frame, scale: float) -> PixelSize | None:
+    """Pixel size of an output with ``scale`` new pixels per old one; a frame without a header has it already."""
+    if frame.pixel_size is None or frame.header is None:
+        return frame.pixel_size
+    return frame.pixel_size.finer(scale)
 
 
 def _plain(x: object) -> Any:

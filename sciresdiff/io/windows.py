@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 from sciresdiff.errors import InputError
 from sciresdiff.frame import Frame
 from sciresdiff.io.planes import NO_VARIANCE, nothing_in, patches
-from sciresdiff.io.source import Source
+from sciresdiff.io.source import Source, empty
 
 Array = NDArray[Any]
 Cut = Callable[[int, int, int, int, int], Array]
 """(plane, y0, y1, x0, x1) -> values."""
+
+BIT_DEPTHS = (8, 10, 12, 14)
+"""Cameras whose values end below the integer type's maximum."""
 
 BAND = 2**22
 """Pixels that are looked at at once."""
@@ -80,3 +83,26 @@ def middle(get: Cut, shape: tuple[int, ...]) -> float:
         values = get(*place)
         found = values[np.isfinite(values)]
     return float(np.median(found))
+
+
+def saturation(image: Source, most: tuple[float, int]) -> Source:
+    """Mask pixels at the integer type's maximum, or at the end of a camera's 8 to 14 bits where several lie there."""
+    frame, (largest, count) = image.frame, most
+    if frame.dtype.kind not in "iu":
+        return image
+    top = float(np.iinfo(frame.dtype).max)
+    camera = largest in [2.0**bits - 1 for bits in BIT_DEPTHS] and frame.dtype.itemsize > 1 and count > 1
+    level = np.float32(largest if camera else top)
+    full = count if largest == level else 0
+    facts = {**frame.facts, "saturation": largest if camera else top}
+    if full > 0.5 * frame.pixels.size:
+        frame = frame.say(f"saturation: most pixels are {level:.9g}; taken as values, not masked")
+        return telling(image, frame.with_(facts=facts))
+    if full:
+        frame = frame.say(f"saturation: {full} pixels at {level:.9g}, masked")
+
+    def mark(window: Frame, *_: int) -> Frame:
+        here = window.pixels == level
+        return window.with_(saturated=here, mask=window.mask | here)
+
+    return changed(image, mark, frame.with_(facts=facts, saturated=empty(frame.pixels.shape, bool)))

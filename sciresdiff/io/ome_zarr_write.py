@@ -1,0 +1,304 @@
+"""OME-Zarr out: NGFF 0.5 on Zarr 3, written by chunks; the folder appears when it is whole. Needs the extra ``zarr``.
+
+The image is the group itself; ERR, SUPPORT, GATE, TRUST, VAR (``variance``) and DQ are images of their own in groups
+below it; draws, for which NGFF has no axis, are a bare array.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sciresdiff.frame import Frame
+from sciresdiff.io.files import folder_in_parts, typed
+from sciresdiff.io.flat import alone
+from sciresdiff.io.levels import SIDE, halved, sizes, tiles
+from sciresdiff.io.ome_zarr import MICROMETRES, NAMESPACE, ZarrHeader, ready
+from sciresdiff.io.sink import IMAGE, Plane, Sink
+from sciresdiff.io.told import new_size, telling
+
+Array = NDArray[Any]
+Finish = Callable[[Mapping[str, object]], dict[str, Any]]
+TYPES = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
+LOCK = ".lock"
+
+
+def write(
+    path: str | Path,
+    frame: Frame,
+    *,
+    planes: Mapping[str, Array],
+    provenance: Mapping[str, object],
+    history: Sequence[str],
+    scale: float = 1.0,
+    overwrite: bool = False,
+    dtype: str | np.dtype[Any] | None = None,
+    pyramid: bool = False,
+) -> dict[str, Any]:
+    """Write the image and its planes; see ``sciresdiff.io.write``."""
+    arrays = {name: np.asarray(planes[name]) for name in planes if name != "KERNEL"}
+    stacks = {name: array.reshape(-1, *array.shape[-2:]) for name, array in arrays.items()}
+    kinds = {name: (len(stack), stack.dtype) for name, stack in stacks.items()}
+    made = _plan(frame, kinds, telling(frame, planes, provenance, history, scale), scale, dtype, pyramid)
+    with _growing(Path(path), made, overwrite, None) as (store, finish):
+        clipped = sum(store.put(IMAGE, i, 0, 0, plane) for i, plane in enumerate(frame.pixels))
+        for name, stack in stacks.items():
+            for i, plane in enumerate(stack):
+                store.put(name, i, 0, 0, plane)
+        return {"clipped": clipped, **finish({})}
+
+
+@contextmanager
+def sink(
+    path: str | Path,
+    frame: Frame,
+    *,
+    planes: Mapping[str, Plane],
+    provenance: Mapping[str, object],
+    history: Sequence[str],
+    scale: float = 1.0,
+    overwrite: bool = False,
+    dtype: str | np.dtype[Any] | None = None,
+    pyramid: bool = False,
+    part: Path | None = None,
+) -> Iterator[Sink]:
+    """The same store, written window by window; see ``sciresdiff.io.writing``. **No room is taken in advance.**"""
+    layers = {name: max(1, plane.layers) for name, plane in planes.items()}
+    kinds = {name: (layers[name] * frame.planes, np.dtype(plane.dtype)) for name, plane in planes.items()}
+    made = _plan(frame, kinds, telling(frame, planes, provenance, history, scale), scale, dtype, pyramid)
+    with _growing(Path(path), made, overwrite, part) as (store, finish):
+        clipped = [0]
+
+        def put(name: str, plane: int, y0: int, x0: int, values: Array) -> int:
+            stack = values.reshape(-1, *values.shape[-2:])
+            lost = sum(store.put(name, plane * len(stack) + k, y0, x0, layer) for k, layer in enumerate(stack))
+            clipped[0] += lost
+            return lost
+
+        def get(name: str, plane: int, y0: int, y1: int, x0: int, x1: int) -> Array:
+            k = layers.get(name, 1)
+            found = [store.get(name, plane * k + i, y0, y1, x0, x1) for i in range(k)]
+            return np.stack(found) if name in planes and planes[name].layers else found[0]
+
+        yield Sink(put, lambda cards: {"clipped": clipped[0], **finish(cards)}, get, os.sync)
+
+
+@dataclass(frozen=True)
+class Image:
+    """An array of the store, and its place there."""
+
+    place: str
+    """Group; empty for the root."""
+    axes: str
+    """One small letter for each axis; ``tczyx``, or ``kyx`` for what is no image of NGFF."""
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    order: tuple[int, ...] = ()
+    """Sides of the planes' own axes, and below where each of them stands in the array."""
+    moved: tuple[int, ...] = ()
+
+    @property
+    def array(self) -> str:
+        """Path of the full size."""
+        return "/".join(filter(None, (self.place, "0")))
+
+    def at(self, plane: int) -> tuple[int, ...]:
+        """Where a plane lies in the array."""
+        if not self.order:
+            return ()
+        where = np.unravel_index(plane, self.order)
+        return tuple(int(where[i]) for i in self.moved)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a store will hold."""
+
+    images: Mapping[str, Image]
+    frame: Frame
+    scale: float
+    told: Callable[[Mapping[str, object]], dict[str, Any]]
+    pyramid: bool
+
+
+@dataclass(frozen=True)
+class Store:
+    """A store that is being written, in any order."""
+
+    images: Mapping[str, Image]
+    group: Any
+    lock: int
+
+    def put(self, name: str, plane: int, y0: int, x0: int, values: Array) -> int:
+        """Write values (h, w) of a plane; how many of them an integer type could not hold."""
+        image = self.images[name]
+        data, lost = typed(values, image.dtype) if name == IMAGE else (values.astype(image.dtype), 0)
+        h, w = data.shape
+        with alone(self.lock, 1, 0):  # windows share chunks
+            self.group[image.array][(*image.at(plane), slice(y0, y0 + h), slice(x0, x0 + w))] = data
+        return lost
+
+    def get(self, name: str, plane: int, y0: int, y1: int, x0: int, x1: int) -> Array:
+        """What is there."""
+        image = self.images[name]
+        return np.asarray(self.group[image.array][(*image.at(plane), slice(y0, y1), slice(x0, x1))])
+
+
+@contextmanager
+def _growing(path: Path, made: Plan, overwrite: bool, part: Path | None) -> Iterator[tuple[Store, Finish]]:
+    zarr = ready(path)
+    with folder_in_parts(path, overwrite=overwrite, part=part) as (place, appear):
+        group = zarr.open_group(str(place), mode="a", zarr_format=3)
+        for image in made.images.values():
+            if image.array not in group:
+                _array(zarr, group, image.array, image, image.shape)
+        lock = os.open(place / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+
+        def finish(cards: Mapping[str, object]) -> dict[str, Any]:
+            for image in made.images.values():
+                _complete(zarr, group, image, made)
+            told = {**made.told(cards), **_facts(made.frame, made.scale)}
+            group.attrs.update({NAMESPACE: told})
+            (place / LOCK).unlink()
+            return {"files": appear()}
+
+        try:
+            yield Store(made.images, group, lock), finish
+        finally:
+            os.close(lock)
+
+
+def _array(zarr: Any, group: Any, name: str, image: Image, shape: tuple[int, ...]) -> Any:
+    lead = len(shape) - 2
+    return group.create_array(
+        name,
+        shape=shape,
+        dtype=image.dtype,
+        chunks=(*[1] * lead, *(min(SIDE, n) for n in shape[lead:])),
+        compressors=zarr.codecs.ZstdCodec(level=3),
+        fill_value=0,
+        dimension_names=list(image.axes),
+        overwrite=True,
+    )
+
+
+def _complete(zarr: Any, group: Any, image: Image, made: Plan) -> None:
+    """Levels and metadata of an image; the draws have none."""
+    if "k" in image.axes:
+        return
+    whole = made.pyramid and image.place == ""
+    levels = sizes(*image.shape[-2:]) if whole else [image.shape[-2:]]
+    for number, size in enumerate(levels[1:], 1):
+        name = "/".join(filter(None, (image.place, str(number))))
+        _halve(group[f"{name[: -len(str(number))]}{number - 1}"],
+               _array(zarr, group, name, image, (*image.shape[:-2], *size)))  # fmt: skip
+    node = group[image.place] if image.place else group
+    node.attrs.update({"ome": _ome(image, made, len(levels))})
+
+
+def _halve(fine: Any, coarse: Any) -> None:
+    """Fill a level from the one before."""
+    top, right = fine.shape[-2:]
+    for lead in np.ndindex(*coarse.shape[:-2]):
+        for y0, y1, x0, x1 in tiles(*coarse.shape[-2:]):
+            values = np.asarray(fine[(*lead, slice(2 * y0, min(2 * y1, top)), slice(2 * x0, min(2 * x1, right)))])
+            coarse[(*lead, slice(y0, y1), slice(x0, x1))] = halved(values)
+
+
+def _ome(image: Image, made: Plan, levels: int) -> dict[str, Any]:
+    """NGFF 0.5 metadata. The centre of the first pixel moves: new pixels share the old ones' area."""
+    header = made.frame.header if isinstance(made.frame.header, ZarrHeader) else ZarrHeader("")
+    steps, shifts, units = _grid(image.axes, header, made)
+    axes = [{"name": a, "type": TYPES[a], **({"unit": units[a]} if units.get(a) else {})} for a in image.axes]
+    sets = []
+    for level in range(levels):
+        grow = {a: 2.0**level if a in "yx" else 1.0 for a in image.axes}
+        scale = [steps[a] * grow[a] for a in image.axes]
+        shift = [shifts[a] + steps[a] * (grow[a] - 1) / 2 for a in image.axes]
+        sets.append({"path": str(level), "coordinateTransformations": [
+            {"type": "scale", "scale": scale}, {"type": "translation", "translation": shift}]})  # fmt: skip
+    name = image.place or header.name
+    ome: dict[str, Any] = {"version": "0.5", "multiscales": [
+        {"axes": axes, "datasets": sets, **({"name": name} if name else {}), "type": "mean of 2 x 2"}]}  # fmt: skip
+    if image.place == "" and (omero := _omero(header, image, made.frame)):
+        ome["omero"] = omero
+    return ome
+
+
+def _grid(axes: str, header: ZarrHeader, made: Plan) -> tuple[dict[str, float], dict[str, float], dict[str, str]]:
+    """Step, place of the first pixel and unit of every axis, of the output."""
+    letters = header.axes.lower()
+    old = dict(zip(letters, header.scale, strict=False))
+    first = dict(zip(letters, header.translation, strict=False))
+    units = {a: unit for a, unit in zip(letters, header.units, strict=False) if unit and a in axes}
+    size = new_size(made.frame, made.scale)
+    if size is not None and size.unit == "um":
+        for a, side in (("y", size.y), ("x", size.x)):
+            units[a] = units[a] if units.get(a) in MICROMETRES else "micrometer"
+            old[a] = side * made.scale / MICROMETRES[units[a]]
+    steps = {a: old.get(a, 1.0) / (made.scale if a in "yx" else 1.0) for a in axes}
+    shifts = {a: first.get(a, 0.0) + ((steps[a] - old.get(a, 1.0)) / 2 if a in "yx" else 0.0) for a in axes}
+    return steps, shifts, units
+
+
+def _omero(header: ZarrHeader, image: Image, frame: Frame) -> dict[str, Any]:
+    """The channels' names and colours; their windows only where values keep their size."""
+    channels = header.omero.get("channels", [])
+    count = dict(zip(image.axes, image.shape, strict=True)).get("c", 1)
+    if len(channels) != count or not all(isinstance(c, Mapping) for c in channels):
+        return {}
+    drop = {"window"} if frame.quantity == "sum" else set()
+    return {**header.omero, "channels": [{k: x for k, x in c.items() if k not in drop} for c in channels]}
+
+
+def _facts(frame: Frame, scale: float) -> dict[str, Any]:
+    """What NGFF has no place for: sums, units of the sky."""
+    found: dict[str, Any] = {"kind": frame.kind} if frame.kind != "micro" else {}
+    size = new_size(frame, scale)
+    if size is not None and size.unit == "arcsec":
+        found["pixel_size"] = [size.y, size.x]
+    found |= {key: x for key, x in (("unit", frame.unit), ("quantity", frame.quantity)) if x}
+    return found
+
+
+def _plan(
+    frame: Frame,
+    kinds: Mapping[str, tuple[int, np.dtype[Any]]],
+    told: Callable[[Mapping[str, object]], dict[str, Any]],
+    scale: float,
+    dtype: str | np.dtype[Any] | None,
+    pyramid: bool,
+) -> Plan:
+    wanted = np.dtype(dtype) if dtype is not None else frame.dtype
+    image = _image("", frame, (np.dtype(np.float32) if wanted == np.float16 else wanted).newbyteorder("="))
+    images = {IMAGE: image}
+    for name, (count, kind) in kinds.items():
+        place = {"VAR": "variance"}.get(name, name.lower())
+        if count == frame.planes and name != "DRAWS":
+            images[name] = Image(place, image.axes, image.shape, kind.newbyteorder("="), image.order, image.moved)
+        else:
+            shape = (count, *frame.pixels.shape[1:])
+            images[name] = Image(place, "kyx", shape, kind.newbyteorder("="), (count,), (0,))
+    return Plan(images, frame, scale, told, pyramid)
+
+
+def _image(place: str, frame: Frame, dtype: np.dtype[Any]) -> Image:
+    """The image on NGFF's axes: time, channel, space. Axes that it does not know are channels."""
+    lead = [(a.lower(), n) for a, n in zip(frame.axes, frame.shape, strict=True) if a not in "YX"]
+    if int(np.prod([n for _, n in lead], initial=1)) != frame.planes:
+        lead = [("t", frame.planes)]
+    free = [a for a in "ctz" if a not in dict(lead)]
+    named = [(a if a in "tcz" else free.pop(0) if free else a, n) for a, n in lead]
+    if not {a for a, _ in named} <= set("tcz"):
+        named = [("c", frame.planes)]
+    moved = tuple(sorted(range(len(named)), key=lambda i: "tcz".index(named[i][0])))
+    order = tuple(n for _, n in named)
+    axes = "".join(named[i][0] for i in moved) + "yx"
+    return Image(place, axes, (*(order[i] for i in moved), *frame.pixels.shape[1:]), dtype, order, moved)
