@@ -24,6 +24,7 @@ from sciresdiff.diffusion import noise as noise_field
 from sciresdiff.diffusion.method import sample
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Quantity
+from sciresdiff.heap import keep_freed
 from sciresdiff.hooks import Args, applied
 from sciresdiff.model import Model
 from sciresdiff.normalize import background
@@ -441,6 +442,7 @@ def restore(
     InputError : no valid pixel.
     UsageError : mode ``exact`` with a kernel.
     """
+    keep_freed()
     if settings.consistency == "exact" and kernel is not None:
         raise UsageError("--consistency exact: with a kernel it amplifies the noise by 1e3 and more; use noise")
     data, units = prepared(pixels, variance, mask, kernel, scale, quantity, torch.device(device), part)

@@ -12,7 +12,7 @@ import sciresdiff
 
 PACKAGE = Path(sciresdiff.__file__).parent
 FLOORS = (
-    ("errors",),
+    ("errors", "heap"),
     ("frame",),
     ("io", "normalize"),
     ("physics", "nets"),

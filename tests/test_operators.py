@@ -101,3 +101,27 @@ def test_refuses_even_and_oversized_kernels():
         Operator((8, 8), 2, np.ones((4, 4)))
     with pytest.raises(InputError, match="too large for a frame"):
         Operator((8, 8), 2, np.ones((17, 17)))
+
+
+@pytest.mark.parametrize("shape", [(9, 12), (70, 33)])
+@pytest.mark.parametrize("rank", [1, 3])
+def test_there_and_back_is_the_adjoint_the_weight_and_the_operator(shape, rank):
+    rng = np.random.default_rng(3)
+    kernel = gaussian(1.0) if rank == 1 else lopsided(rng)
+    op = Operator(shape, 3, kernel, dtype=torch.float64)
+    assert len(op.terms) >= rank
+    w2 = torch.from_numpy(rng.random((1, 1, 3 * shape[0], 3 * shape[1])))
+    y = torch.from_numpy(rng.normal(size=(1, 1, *shape)))
+    wanted = op.apply(w2 * op.adjoint(y))
+    with torch.no_grad():
+        got = op.there_and_back(y, w2)
+    torch.testing.assert_close(got, wanted, rtol=0, atol=1e-13)  # the same products, summed in another order
+
+
+@pytest.mark.parametrize("shape", [(9, 12), (70, 33), (32, 48)])
+def test_strips_in_one_batched_product_are_the_strips_one_by_one(shape):
+    rng = np.random.default_rng(4)
+    (rows, _), *_ = Operator(shape, 2, gaussian(1.0), dtype=torch.float64).terms
+    for strips in (rows.forward, rows.backward):
+        x = torch.from_numpy(rng.normal(size=(2, 1, strips.shape[1], 5)))
+        torch.testing.assert_close(strips.together(x), strips.of(x), rtol=0, atol=1e-13)  # summed in another order

@@ -103,7 +103,7 @@ def solve(data: Data, w2: Tensor, r: Tensor, iterations: int, patience: int = 0)
 
 def matrix(data: Data, w2: Tensor, q: Tensor) -> Tensor:
     """(A Sigma A^T + N) q, zero where masked if q is."""
-    return data.valid * data.operator.apply(w2 * data.operator.adjoint(q)) + data.noise * q
+    return data.valid * data.operator.there_and_back(q, w2) + data.noise * q
 
 
 def chebyshev(data: Data, w2: Tensor, r: Tensor, inverse: Tensor, iterations: int) -> Tensor:

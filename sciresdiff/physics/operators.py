@@ -2,7 +2,7 @@
 
 A separable kernel acts on one axis after the other, and blur, reflection at the border and block sum of one axis are
 together one banded matrix.  A kernel that is not separable is a short sum of separable ones (its singular value
-decomposition).  The matrices are held in blocks of rows, so that a frame of any size costs a few dozen multiply-adds
+decomposition).  The matrices are held in strips of rows, so that a frame of any size costs a few dozen multiply-adds
 per fine pixel, and the adjoint is the transpose of the same numbers.
 """
 
@@ -14,14 +14,15 @@ from functools import cached_property
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from sciresdiff.errors import InputError
 from sciresdiff.frame import Quantity
 
-ROWS_PER_BLOCK = 32
-"""Rows of one block: large enough for an efficient matrix product, small enough that few zeros are multiplied."""
+ROWS = 16
+"""Coarse rows of a strip: enough for an efficient matrix product, few enough that few zeros are multiplied."""
 
 
 def separable(kernel: NDArray[np.float64], error: float = 1e-5, max_rank: int = 12) -> NDArray[np.float64]:
@@ -84,47 +85,94 @@ def measurement_matrix(kernel: Tensor, low: int, scale: int) -> Tensor:
     return matrix
 
 
-Blocks = Sequence[tuple[int, int, int, int, Tensor]]
-"""(first row, last row, first column, last column, values) of every block of rows."""
+@dataclass(frozen=True)
+class Strips:
+    """A banded matrix, held as one dense matrix for every strip of its rows."""
+
+    matrices: Tensor
+    """(..., strips, rows, reach): strip k reads the columns from ``k * step - before``, and zeros beyond the frame."""
+    step: int
+    before: int
+    shape: tuple[int, int]
+    """Rows and columns of the whole matrix."""
+
+    @cached_property
+    def cut(self) -> list[tuple[slice, slice, Tensor]]:
+        """(rows, columns, values) of every strip, without what lies beyond the frame."""
+        height, reach = self.matrices.shape[-2:]
+        strips = []
+        for k, matrix in enumerate(self.matrices.unbind(-3)):
+            top, start = k * height, k * self.step - self.before
+            bottom, first, last = min(top + height, self.shape[0]), max(start, 0), min(start + reach, self.shape[1])
+            values = matrix[..., : bottom - top, first - start : last - start]
+            strips.append((slice(top, bottom), slice(first, last), values))
+        return strips
+
+    def of(self, x: Tensor) -> Tensor:
+        """The product with every column of ``x`` (..., columns, n): (..., rows, n)."""
+        if x.is_cuda:
+            return self.together(x)
+        if plain(x) and self.matrices.ndim == 3:
+            flat = x.reshape(x.shape[-2:])
+            return torch.cat([m @ flat[columns] for _, columns, m in self.cut]).view(*x.shape[:-2], -1, x.shape[-1])
+        return torch.cat([m @ x[..., columns, :] for _, columns, m in self.cut], dim=-2)
+
+    def of_rows(self, x: Tensor) -> Tensor:
+        """The product with every row of ``x`` (..., n, columns): (..., n, rows)."""
+        if x.is_cuda:
+            return self.together(x.mT).mT
+        return torch.cat([x[..., columns] @ m.mT for _, columns, m in self.cut], dim=-1)
+
+    def together(self, x: Tensor) -> Tensor:
+        """`of` as one batched product, where starting work costs more than doing it."""
+        count, _, reach = self.matrices.shape[-3:]
+        beyond = (count - 1) * self.step + reach - self.before - self.shape[1]
+        windows = F.pad(x, (0, 0, self.before, max(beyond, 0))).unfold(-2, reach, self.step)[..., :count, :, :]
+        return (self.matrices @ windows.mT).flatten(-3, -2)[..., : self.shape[0], :]
+
+
+def plain(x: Tensor) -> bool:
+    """True for a single image, whose plain matrix product costs a quarter of a batched one."""
+    return x[..., 0, 0].numel() == 1
 
 
 @dataclass(frozen=True)
 class Banded:
-    """A banded matrix and its transpose, both in blocks of rows."""
+    """A banded matrix and its transpose, both in strips."""
 
-    forward: Blocks
-    backward: Blocks
+    forward: Strips
+    backward: Strips
 
     @classmethod
     def of(cls, kernel: Tensor, low: int, scale: int) -> Banded:
-        """The matrix of `measurement_matrix`, without its zeros."""
+        """The matrix of `measurement_matrix`, without most of its zeros."""
         margin = -(-(kernel.shape[-1] // 2) // scale) + 1
-        forward, backward = [], []
-        for r0 in range(0, low, ROWS_PER_BLOCK):
-            r1 = min(low, r0 + ROWS_PER_BLOCK)
+        count, lead = -(-low // ROWS), kernel.shape[:-1]
+        reach = ROWS + 2 * margin
+        forward = kernel.new_zeros(*lead, count, ROWS, scale * reach)
+        backward = kernel.new_zeros(*lead, count, scale * ROWS, reach)
+        inner: list[int] = []
+        for k in range(count):
+            r0, r1 = k * ROWS, min(low, (k + 1) * ROWS)
             w0, w1 = max(0, r0 - margin), min(low, r1 + margin)
+            if w0 > 0 and w1 < low:
+                inner.append(k)
+                if len(inner) > 1:  # away from the borders strips are the same
+                    continue
             # a window of the frame has the same rows as the frame, but near borders that are not the frame's
             pad0, pad1 = (margin if w0 else 0), (margin if w1 < low else 0)
             window = measurement_matrix(kernel, w1 - w0 + pad0 + pad1, scale)
-            top, count, reach = pad0 + r0 - w0, r1 - r0, w1 - w0
-            rows = window[..., top : top + count, scale * pad0 : scale * (pad0 + reach)]
-            columns = window[..., pad0 : pad0 + reach, scale * top : scale * (top + count)]
-            forward.append((r0, r1, scale * w0, scale * w1, rows.contiguous()))
-            backward.append((scale * r0, scale * r1, w0, w1, columns.mT.contiguous()))
-        return cls(forward, backward)
-
-
-def along_rows(blocks: Blocks, x: Tensor) -> Tensor:
-    """The product of a matrix with every column of ``x`` (..., columns, n): (..., rows, n)."""
-    if x[..., 0, 0].numel() == 1 and blocks[0][4].ndim == 2:  # one image: a plain product is four times a batched one
-        flat = x.reshape(x.shape[-2:])
-        return torch.cat([m @ flat[c0:c1] for _, _, c0, c1, m in blocks]).view(*x.shape[:-2], -1, x.shape[-1])
-    return torch.cat([m @ x[..., c0:c1, :] for _, _, c0, c1, m in blocks], dim=-2)
-
-
-def along_columns(blocks: Blocks, x: Tensor) -> Tensor:
-    """The product of a matrix with every row of ``x`` (..., n, columns): (..., n, rows)."""
-    return torch.cat([x[..., c0:c1] @ m.mT for _, _, c0, c1, m in blocks], dim=-1)
+            top, high, at, wide = pad0 + r0 - w0, r1 - r0, w0 - r0 + margin, w1 - w0
+            rows = window[..., top : top + high, scale * pad0 : scale * (pad0 + wide)]
+            columns = window[..., pad0 : pad0 + wide, scale * top : scale * (top + high)]
+            forward[..., k, :high, scale * at : scale * (at + wide)] = rows
+            backward[..., k, : scale * high, at : at + wide] = columns.mT
+        for k in inner[1:]:
+            forward[..., k, :, :], backward[..., k, :, :] = forward[..., inner[0], :, :], backward[..., inner[0], :, :]
+        fine = scale * low
+        return cls(
+            Strips(forward, scale * ROWS, scale * margin, (low, fine)), Strips(backward, ROWS, margin, (fine, low))
+        )
 
 
 @dataclass(frozen=True)
@@ -200,22 +248,49 @@ class Operator:
 
     def apply(self, high: Tensor) -> Tensor:
         """The coarse image (..., h, w) of a fine one (..., s*h, s*w)."""
-        low = [along_columns(columns.forward, along_rows(rows.forward, high)) for rows, columns in self.terms]
+        low = [columns.forward.of_rows(rows.forward.of(high)) for rows, columns in self.terms]
         return torch.stack(low).sum(0) if len(low) > 1 else low[0]
 
     def adjoint(self, low: Tensor) -> Tensor:
         """The transpose: a fine image (..., s*h, s*w) with ``<apply(x), y> == <x, adjoint(y)>``."""
         out = None
         for rows, columns in self.terms:
-            part = along_rows(rows.backward, along_columns(columns.backward, low))
+            part = rows.backward.of(columns.backward.of_rows(low))
             out = part if out is None else out.add_(part) if not part.requires_grad else out + part
         assert out is not None
         return out
 
+    def there_and_back(self, low: Tensor, w2: Tensor) -> Tensor:
+        """A (w^2 A^T y), of a coarse image (..., h, w) with w^2 (..., s*h, s*w).
+
+        On a CPU and without gradients strip by strip, so that the fine image between never leaves the cache.
+        """
+        if torch.is_grad_enabled() or low.is_cuda or self.batched or not (plain(low) and plain(w2)):
+            return self.apply(w2 * self.adjoint(low))
+        weights, image = w2.reshape(w2.shape[-2:]), low.reshape(low.shape[-2:])
+        wide = [columns.backward.of_rows(image) for _, columns in self.terms]
+        sums = [torch.zeros_like(v) for v in wide]
+        cuts = [rows.backward.cut for rows, _ in self.terms]
+        for strips in zip(*cuts, strict=True):
+            at, reach, _ = strips[0]
+            fine = strips[0][2] @ wide[0][reach]
+            for (_, _, m), v in zip(strips[1:], wide[1:], strict=True):
+                fine.addmm_(m, v[reach])
+            fine.mul_(weights[at])
+            for (_, _, m), total in zip(strips, sums, strict=True):
+                total[reach].addmm_(m.mT, fine)
+        parts = [columns.forward.of_rows(total) for (_, columns), total in zip(self.terms, sums, strict=True)]
+        return (torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]).view(low.shape)
+
+    @property
+    def batched(self) -> bool:
+        """True with a kernel of its own for every sample."""
+        return self.terms[0][0].forward.matrices.ndim > 3
+
     @property
     def pure(self) -> bool:
         """True for pixel integration alone, where consistency has a closed form."""
-        return self.kernel is None and not (len(self.terms) and self.terms[0][0].forward[0][4].ndim > 2)
+        return self.kernel is None and not self.batched
 
     @cached_property
     def magnitude(self) -> Operator:

@@ -1,0 +1,46 @@
+"""bfloat16 inside residual blocks, and memory that is kept."""
+
+import pytest
+import torch
+
+from sciresdiff import heap
+from sciresdiff.nets import BACKBONES, half
+
+
+@pytest.fixture
+def net(monkeypatch):
+    torch.manual_seed(0)
+    net = BACKBONES["resnet"](11, 8, 16, 3)
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    monkeypatch.setattr(half, "in_hardware", lambda device: True)
+    return net.eval()
+
+
+def test_branches_round_and_sums_do_not(net):
+    x = torch.randn(1, 11, 24, 20)
+    with torch.no_grad():
+        wanted = net(x)
+        half.halved(net, torch.device("cpu"))
+        got = net(x)
+    assert got.dtype == torch.float32
+    error = float((got - wanted).std() / wanted.std())
+    assert 1e-6 < error < 1e-2  # bfloat16 rounds to 2^-9: inputs, weights and results of six convolutions
+
+
+def test_gradients_are_those_of_float32(net):
+    x = torch.randn(1, 11, 12, 12)
+    wanted = net(x)
+    half.halved(net, torch.device("cpu"))
+    assert torch.equal(net(x), wanted)
+
+
+def test_without_hardware_nothing_changes(net, monkeypatch):
+    monkeypatch.setattr(half, "in_hardware", lambda device: False)
+    half.halved(net, torch.device("cpu"))
+    assert not any(getattr(part, "half_branch", False) for part in net.modules())
+
+
+def test_settings_of_the_environment_win(monkeypatch):
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "1")
+    assert heap.keep_freed.__wrapped__() is False
