@@ -178,13 +178,26 @@ def mask(calibration: Mapping[str, Any] | None, seen: Seen) -> tuple[NDArray[np.
     if why is not None or calibration is None:
         return None, why
     found = kept(score(seen), float(calibration["threshold"]))
-    least, sums = (
-        float(calibration["domain"]["sharpness"]),
-        [p[found].sum(dtype=float) for p in fineness(seen.mean, seen.scale)],
-    )
-    if (sharp := float(np.sqrt(sums[0] / sums[1])) if sums[1] > 0 else least) < least:
-        return None, f"no structure is as fine (sharpness {sharp:.2g} < {least:.2g}) as would vouch for the stated PSF"
+    laplace, above = (float(p[found].sum(dtype=float)) for p in fineness(seen.mean, seen.scale))
+    if why := blunt(calibration, {"laplace": laplace, "contrast": above, "kept": float(found.sum())}):
+        return None, why
     return found.astype(np.uint8), None
+
+
+def blunt(calibration: Mapping[str, Any], sums: Mapping[str, float]) -> str | None:
+    """Why the kept structure is not as fine as would vouch for the stated PSF; None where it is, or is too little.
+
+    Parameters
+    ----------
+    sums : ``kept`` pixels, and the sums over them of both of `fineness`, ``laplace`` and ``contrast``.
+    """
+    least = float(calibration["domain"]["sharpness"])
+    if sums["kept"] < FEWEST or not sums["contrast"] > 0:
+        return None
+    sharp = float(np.sqrt(sums["laplace"] / sums["contrast"]))
+    if sharp >= least:
+        return None
+    return f"no structure is as fine (sharpness {sharp:.2g} < {least:.2g}) as would vouch for the stated PSF"
 
 
 def promise(calibration: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from sciresdiff import model as models
 from sciresdiff.checks import trust as judge
 from sciresdiff.checks.evidence import Evidence
 from sciresdiff.errors import UsageError
+from sciresdiff.jobs import models as chosen
 from sciresdiff.jobs import upscale
 from sciresdiff.prior import Prior, PriorConfig
 from sciresdiff.training import trust as calibration
@@ -192,7 +193,7 @@ def test_upscale_writes_the_plane_or_says_why_not(tmp_path: Path, monkeypatch: p
     fits.HDUList(hdus).writeto(tmp_path / "low.fits")
     wide = CARD | {"domain": {**CARD["domain"], "chi2": [[0.0, 99.0]] * 4, "sharpness": 0.0}}  # type: ignore[dict-item]
     plain = models.load("astro-x2")
-    monkeypatch.setattr(models, "load", lambda name: plain.with_card(trust=wide))
+    monkeypatch.setattr(chosen, "loaded", lambda name: plain.with_card(trust=wide))
     options = upscale.UpscaleOptions(model="astro-x2", kernel="none", quantity="sum")
     record = upscale.run(tmp_path / "low.fits", tmp_path / "a.fits", options)
     with fits.open(tmp_path / "a.fits") as found:

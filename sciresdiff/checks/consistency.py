@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from sciresdiff.checks.check import Check, UnmeasuredError
@@ -12,16 +14,33 @@ from sciresdiff.frame import Kind
 
 def _chi2(evidence: Evidence, name: str, region: str, part: Mask | None) -> Result | None:
     """The mean over a region, with limits that leave room for chance."""
+    sums = _sums(evidence, part)
+    return None if sums is None else chi2_of(sums, name, region, evidence.kind)
+
+
+def _sums(evidence: Evidence, part: Mask | None) -> dict[str, float] | None:
+    """Sum of the squares in a region, and how many they are; None where the residual is not known."""
     if (residual := residual_map(evidence)) is None:
         return None
     squares = squares_in(residual, part)
-    if squares.size == 0:
+    return {"squares": float(squares.sum()), "pixels": float(squares.size)}
+
+
+def chi2_sums(evidence: Evidence) -> dict[str, dict[str, float]]:
+    """The sums of `chi2`, `chi2_sources` and `chi2_sky`, by their names; empty where the residual is not known."""
+    dark = evidence.sky_low
+    parts = {"chi2": None} if dark is None else {"chi2": None, "chi2_sources": ~dark, "chi2_sky": dark}
+    found = {name: _sums(evidence, part) for name, part in parts.items()}
+    return {name: sums for name, sums in found.items() if sums is not None}
+
+
+def chi2_of(sums: Mapping[str, float], name: str, region: str, kind: Kind) -> Result | None:
+    """A chi2 out of sums: those of a frame, or of all its parts together."""
+    n = int(sums["pixels"])
+    if n == 0:
         return None
-    meaning = (
-        f"mean of ((data - re-degraded image) / sigma)^2 over {squares.size} coarse px; below 1 the noise is fitted"
-    )
-    limit = _room(evidence.kind, name, squares.size)
-    return Result(name, float(squares.mean()), "", region, limit, meaning=meaning)
+    meaning = f"mean of ((data - re-degraded image) / sigma)^2 over {n} coarse px; below 1 the noise is fitted"
+    return Result(name, sums["squares"] / n, "", region, _room(kind, name, n), meaning=meaning)
 
 
 def _room(kind: Kind, name: str, n: int) -> Range | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -42,21 +42,32 @@ def total_flux_ratio(evidence: Evidence) -> Result:
     Accepted within 1e-3, or within 3 sqrt(sum of variance) of the data's total where that is larger. **Passed by every
     method that keeps totals, bicubic included; it finds a wrong unit or a missing 1 / scale^2, not a lost star.**
     """
+    return total_flux_of(total_flux_sums(evidence))
+
+
+def total_flux_sums(evidence: Evidence) -> dict[str, float]:
+    """Totals of the image, the data and the variance over the judged pixels, and how many these are."""
     if evidence.low is None or evidence.good_low is None:
         raise UnmeasuredError("needs the frame that was restored (--low)")
-    if not evidence.good_low.any():
+    good = evidence.good_low
+    data, image = evidence.low[good], _block_flux(evidence)[good]
+    if evidence.redegraded is not None and not good.all():
+        image = evidence.redegraded[good]  # light crosses the masked pixels' edges
+    noise = float("nan") if evidence.variance is None else float(evidence.variance[good].sum())
+    return {"image": float(image.sum()), "data": float(data.sum()), "noise": noise, "pixels": float(good.sum())}
+
+
+def total_flux_of(sums: Mapping[str, float]) -> Result:
+    """`total_flux_ratio` out of sums: those of a frame, or of all its parts together."""
+    if not sums["pixels"]:
         raise UnmeasuredError("no coarse pixel is valid and judged")
-    data, image = evidence.low[evidence.good_low], _block_flux(evidence)[evidence.good_low]
-    total = float(data.sum())
+    image, total, noise = sums["image"], sums["data"], float(np.sqrt(sums["noise"]))
     if total == 0:
         raise UnmeasuredError("the data have no flux in all")
-    if evidence.redegraded is not None and not evidence.good_low.all():
-        image = evidence.redegraded[evidence.good_low]  # light crosses the masked pixels' edges
-    ratio, width, meaning = float(image.sum()) / total, TOTAL, "total of the image over the data's"
-    if evidence.variance is not None:
-        noise = float(np.sqrt(evidence.variance[evidence.good_low].sum()))
+    ratio, width, meaning = image / total, TOTAL, "total of the image over the data's"
+    if np.isfinite(noise):
         width = max(TOTAL, SIGMAS * noise / abs(total))
-        meaning += f"; {(image.sum() - total) / noise:+.3g} sigma of the data's total"
+        meaning += f"; {(image - total) / noise:+.3g} sigma of the data's total"
     return Result("total_flux_ratio", ratio, "", "all", (1 - width, 1 + width), abs(ratio - 1) <= width, meaning)
 
 
@@ -67,6 +78,11 @@ def block_flux_rms_sigma(evidence: Evidence) -> Result:
     because a kernel moves light between pixels. 0 where flux is an exact constraint, 1 where the image were the truth.
     **Correlated noise makes regions scatter by more than their variance says.**
     """
+    return block_flux_of(block_flux_sums(evidence))
+
+
+def block_flux_sums(evidence: Evidence) -> dict[str, float]:
+    """Sum of the regions' squares, how many regions these are, and their side."""
     if evidence.low is None or evidence.variance is None or evidence.good_low is None:
         raise UnmeasuredError("needs the frame that was restored and its noise (--low, --variance)")
     pure = evidence.operator is None or evidence.operator.pure
@@ -75,9 +91,15 @@ def block_flux_rms_sigma(evidence: Evidence) -> Result:
     good = evidence.good_low
     off = _regions(np.where(good, image - evidence.low, 0), side)
     noise = _regions(np.where(good, evidence.variance, 0), side)
-    if not (noise > 0).any():
+    squares = off[noise > 0] ** 2 / noise[noise > 0]
+    return {"squares": float(squares.sum()), "regions": float(squares.size), "side": float(side)}
+
+
+def block_flux_of(sums: Mapping[str, float]) -> Result:
+    """`block_flux_rms_sigma` out of sums: those of a frame, or of all its parts together."""
+    if not sums["regions"]:
         raise UnmeasuredError("no coarse pixel is valid and judged")
-    value = float(np.sqrt(np.mean(off[noise > 0] ** 2 / noise[noise > 0])))
+    value, side = float(np.sqrt(sums["squares"] / sums["regions"])), int(sums["side"])
     return Result("block_flux_rms_sigma", value, "sigma", "all", meaning=f"regions of {side} x {side} coarse px")
 
 

@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 
 from sciresdiff.checks.probes import photon_gain
 from sciresdiff.errors import UsageError
+from sciresdiff.jobs.batch import no_progress
+from sciresdiff.jobs.blocks import of_plane
 from sciresdiff.jobs.options import UpscaleOptions
-from sciresdiff.jobs.resolve import Resolved, resolve
-from sciresdiff.jobs.upscale import restored
+from sciresdiff.jobs.resolve import Resolved
+from sciresdiff.jobs.upscale import Task, task_of
+from sciresdiff.jobs.work import close, read, restored
 
 Again = Callable[[int, NDArray[np.float64]], NDArray[np.float64]]
 """(plane, data (h, w)) -> image (Y, X)."""
@@ -42,14 +45,18 @@ def again_of(high: str | Path, low: str | Path | None, note: Mapping[str, Any], 
         raise UsageError(f"--probe: no {Path(high).name}.json of {low} beside the image; make the image with upscale")
     known = {f.name for f in fields(UpscaleOptions)} - {"device", "threads", "overwrite", "save_samples"}
     options = UpscaleOptions(**{name: value for name, value in note["options"].items() if name in known})
-    resolved = resolve(low, options)
+    fewer = replace(options, samples=min(options.samples, DRAWS))
+    try:
+        task = task_of(low, Path(high), fewer)
+    finally:
+        close()
+    resolved = task.resolved
     if resolved.scale != scale:
         raise UsageError(f"--probe: {Path(high).name}.json speaks of scale {resolved.scale}, the image has {scale}")
-    fewer = replace(options, samples=min(options.samples, DRAWS))
     said.append(_told(resolved, fewer))
     if (was := note.get("provenance", {}).get("SRDHASH")) and resolved.model and resolved.model.hash != was:
         said.append(f"WARNING probe: model {resolved.name} is {resolved.model.hash}, the image was made with {was}")
-    return lambda plane, data: _made(resolved, fewer, plane, data)
+    return lambda plane, data: _made(task, plane, data)
 
 
 def _told(resolved: Resolved, options: UpscaleOptions) -> str:
@@ -58,12 +65,21 @@ def _told(resolved: Resolved, options: UpscaleOptions) -> str:
     return f"probe: blank sky and injected sources restored by {resolved.name}, {draws} instead of all"
 
 
-def _made(resolved: Resolved, options: UpscaleOptions, plane: int, data: NDArray[np.float64]) -> NDArray[np.float64]:
+def _made(task: Task, plane: int, data: NDArray[np.float64]) -> NDArray[np.float64]:
     """One plane, restored with other pixels."""
-    frame = list(resolved.frame)[plane]
-    variance = followed(frame.pixels[0], resolved.variance[plane], frame.mask[0], data)
-    other = replace(resolved, frame=frame.with_(pixels=data[None].astype(np.float32)), variance=variance[None])
-    return np.asarray(restored(other, options)[0].mean, np.float64)
+    job, s = task.job, task.resolved.scale
+    image = np.empty([s * n for n in data.shape])
+    try:
+        for block in of_plane(task.blocks, plane):
+            tile, window = block.tile, read(job, block)
+            other = data[tile.window]
+            noise = job.resolved.noise.of(window, plane, tile.ry0, tile.rx0)
+            variance = followed(window.pixels[0], noise, window.mask[0], other)
+            seen = window.with_(pixels=other[None].astype(np.float32))
+            image[tile.core(s)] = restored(job, block, seen, variance, [], no_progress).mean[tile.inside(s)]
+    finally:
+        close()
+    return image
 
 
 def followed(

@@ -21,9 +21,10 @@ from sciresdiff.io.files import split_spec
 from sciresdiff.jobs import registration
 from sciresdiff.jobs.again import Again, again_of
 from sciresdiff.jobs.options import UpscaleOptions
-from sciresdiff.jobs.resolve import doubted, kernel_of, stated_psf
+from sciresdiff.jobs.resolve import kernel_of, stated_psf
+from sciresdiff.jobs.sample import of_frame
 from sciresdiff.jobs.upscale import finer
-from sciresdiff.jobs.variance import variance_of
+from sciresdiff.jobs.variance import doubted, noise_of, variance_of
 
 PLANES = ("ERR", "SUPPORT", "TRUST")
 """Planes of an output that are judged, or judged by."""
@@ -229,12 +230,13 @@ def _variance(
     if not note and data.variance is not None and (options.variance or options.gain is None):
         return data.variance
     try:
-        found = variance_of(data, options, said, {})
+        samples = of_frame(data)
+        found = noise_of(data, samples, options, said, {})
     except InputError as problem:
         said.append(f"{problem}; checks in units of the noise are left out")
         return None
     source = "" if told.psf or told.kernel else str(note.get("sources", {}).get("psf", ""))
-    return doubted(data, found, source, said)
+    return variance_of(data, doubted(found, data, samples, source, said))
 
 
 def _operator(
@@ -249,7 +251,7 @@ def _operator(
         said.append("psf: not known; give --kernel or --psf for the checks against the data and for Richardson-Lucy")
         return None
     shape = (data.pixels.shape[1], data.pixels.shape[2])
-    kernel, _ = kernel_of(low, data, options, scale, said, {})
+    kernel, _ = kernel_of(low, data, of_frame(data), options, scale, said, {})
     return Operator(shape, scale, kernel, quantity, dtype=torch.float64)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from sciresdiff import io
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, PixelSize, Quantity
+from sciresdiff.io.source import Source
 from sciresdiff.jobs.draws import check_steps, warn_codec
 from sciresdiff.jobs.models import models_of, stages
 from sciresdiff.jobs.options import UpscaleOptions, pixel_size_of
-from sciresdiff.jobs.variance import variance_of
+from sciresdiff.jobs.sample import Samples, refuse_empty, refuse_saturation, samples_of
+from sciresdiff.jobs.variance import Noise, doubted, noise_of
 from sciresdiff.normalize import background
 
 if TYPE_CHECKING:
@@ -27,9 +29,10 @@ class Resolved:
     """Everything that a restoration of one file needs, and where it came from."""
 
     frame: Frame
+    """What the file says, without its values."""
     scale: int
     quantity: Quantity
-    variance: NDArray[np.float64]
+    noise: Noise
     kernel: NDArray[np.float64] | None
     target_fwhm: float | None
     """Output px; None where only a kernel is known: the target is then whatever image the kernel speaks of."""
@@ -43,61 +46,46 @@ class Resolved:
     """Where scale, quantity, noise and PSF came from."""
 
 
-PSF_DOUBT = {"--psf": 0.01, "header": 0.03, "measured": 0.03}
-"""Relative error of a PSF by where it came from; a kernel that is given, or that ``degrade`` wrote, is exact."""
-
-
 def resolve(path: str | Path, options: UpscaleOptions) -> Resolved:
-    """Read a file and settle scale, quantity, noise, PSF and model.
+    """Settle scale, quantity, noise, PSF and model of a file; see `settled`."""
+    with io.opened(path, **reading(options)) as source:
+        return settled(path, source, options)
+
+
+def reading(options: UpscaleOptions) -> dict[str, Any]:
+    """What `io.opened` is told."""
+    names = ("variance", "mask", "axes", "quantity")
+    return {**{name: getattr(options, name) for name in names}, "pixel_size": pixel_size_of(options.pixel_size)}
+
+
+def settled(path: str | Path, source: Source, options: UpscaleOptions) -> Resolved:
+    """Settle scale, quantity, noise, PSF and model.
 
     Raises
     ------
     UsageError, InputError : what cannot be settled, and what to give.
     """
-    frame = io.read(
-        path,
-        variance=options.variance,
-        mask=options.mask,
-        axes=options.axes,
-        quantity=options.quantity,
-        pixel_size=pixel_size_of(options.pixel_size),
-    )
-    frame = saturated(frame, options)
+    frame, samples = source.frame, samples_of(source, options.saturation)
+    refuse_empty(samples, frame.planes, str(path))
+    refuse_saturation(samples, frame.planes, options.saturation)
     refuse_stack(path, frame, options)
     said: list[str] = list(frame.said)
     sources: dict[str, str] = {}
     quantity = quantity_of(frame, options, said, sources)
     scale, name, chosen = models_of(frame, options, said, sources)
     model, then = chosen
-    variance = variance_of(frame, options, said, sources)
-    kernel, target = kernel_of(path, frame, options, scale, said, sources)
+    said.extend(samples(0).said)
+    noise = noise_of(frame, samples, options, said, sources)
+    kernel, target = kernel_of(path, frame, samples, options, scale, said, sources)
     for stage, blur in stages(chosen, kernel):
         warn_kernel(stage, blur, stage.scale, said)
         check_steps(stage, options)
         warn_networks(stage, said)
         warn_codec(stage, options, said)
-    warn_noise(model, frame, variance, said)
+    warn_noise(model, frame, samples, noise, said)
     check_realism(options.realism, model, name, said)
-    variance = doubted(frame, variance, sources["psf"], said)
-    return Resolved(frame, scale, quantity, variance, kernel, target, model, name, then, tuple(said), sources)
-
-
-def saturated(frame: Frame, options: UpscaleOptions) -> Frame:
-    """The frame with pixels at or above ``--saturation`` masked.
-
-    Raises
-    ------
-    UsageError : no finite number, or one that masks every pixel.
-    """
-    if options.saturation is None:
-        return frame
-    if not options.saturation > np.nanmin(frame.pixels):
-        raise UsageError(
-            f"--saturation: {options.saturation:g} is not above the frame's darkest pixel; give a higher one"
-        )
-    full = frame.pixels >= options.saturation
-    old = frame.saturated if frame.saturated is not None else np.zeros_like(full)
-    return frame.with_(saturated=full | old, mask=frame.mask | full)
+    noise = doubted(noise, frame, samples, sources["psf"], said)
+    return Resolved(frame, scale, quantity, noise, kernel, target, model, name, then, tuple(said), sources)
 
 
 def refuse_stack(path: str | Path, frame: Frame, options: UpscaleOptions) -> None:
@@ -131,7 +119,13 @@ def quantity_of(frame: Frame, options: UpscaleOptions, said: list[str], sources:
 
 
 def kernel_of(
-    path: str | Path, frame: Frame, options: UpscaleOptions, scale: int, said: list[str], sources: dict[str, str]
+    path: str | Path,
+    frame: Frame,
+    samples: Samples,
+    options: UpscaleOptions,
+    scale: int,
+    said: list[str],
+    sources: dict[str, str],
 ) -> tuple[NDArray[np.float64] | None, float | None]:
     """The blur on the fine grid and the target's FWHM: --kernel, --psf, the file's kernel or PSF, else its sources."""
     from sciresdiff.physics import measure, psf
@@ -154,24 +148,12 @@ def kernel_of(
         said.append(f"psf: {stated}, from the file")
         return psf.kernel_from_psf(stated, pixel=frame.pixel_size, scale=scale, target_fwhm_px_fine=target), target
     sources["psf"] = "measured"
-    variance = None if frame.variance is None else frame.variance[0]
-    found, used, lines = measure.psf_from_sources(frame.pixels[0], frame.mask[0], variance, frame.kind)
+    first = samples(0)
+    variance = None if first.frame.variance is None else first.frame.variance[0]
+    found, used, lines = measure.psf_from_sources(first.pixels, first.mask, variance, frame.kind)
     said.extend(lines)
     said.append(f"psf: measured from {used} sources of {path}")
     return psf.kernel_from_psf(found, pixel=frame.pixel_size, scale=scale, target_fwhm_px_fine=target), target
-
-
-def doubted(frame: Frame, variance: NDArray[np.float64], source: str, said: list[str]) -> NDArray[np.float64]:
-    """The variance and, squared, what an imperfectly known PSF may get wrong of the light above the sky.
-
-    Without it bright cores, whose noise is small beside that error, force rings on their surroundings.
-    """
-    share = PSF_DOUBT.get(source, 0.0)
-    if not share:
-        return variance
-    said.append(f"psf: taken as known to {100 * share:g} % of the light above the sky, which the variance now holds")
-    skies = np.array([background(p.pixels[0], p.mask[0])[0] for p in frame])[:, None, None]
-    return variance + (share * (frame.pixels - skies)) ** 2
 
 
 def stated_psf(frame: Frame) -> str | None:
@@ -209,10 +191,13 @@ def warn_kernel(model: Model | None, kernel: NDArray[np.float64] | None, scale: 
         )
 
 
-def warn_noise(model: Model | None, frame: Frame, variance: NDArray[np.float64], said: list[str]) -> None:
+def warn_noise(model: Model | None, frame: Frame, samples: Samples, noise: Noise, said: list[str]) -> None:
     """Say when the noise grows with the light in another way than any that the model was trained on."""
     low, high = (model.card if model else {}).get("range", {}).get("photon", (0.0, np.inf))
-    found = [s for i, p in enumerate(frame) if (s := photon_slope(p.pixels[0], variance[i], p.mask[0])) is not None]
+    if (low, high) == (0.0, np.inf):
+        return
+    seen = ((samples(i), noise.over(samples(i), i)) for i in range(frame.planes))
+    found = [s for one, v in seen if (s := photon_slope(one.pixels, v, one.mask)) is not None]
     if found and not low / 2 <= float(np.median(found)) <= 2 * high:
         said.append(
             f"WARNING noise: its variance grows by {float(np.median(found)):.2g} with the light (in units of the sky "

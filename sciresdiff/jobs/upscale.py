@@ -1,50 +1,84 @@
-"""Restoring files: settle what is needed, restore every plane, write the image and its record."""
+"""Restoring files: settle what is needed, restore block by block, write the image and its record."""
 
 from __future__ import annotations
 
-import os
-from dataclasses import fields, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sciresdiff import __version__, io
+from sciresdiff.checks.pooled import results_of
 from sciresdiff.errors import UsageError
-from sciresdiff.frame import Frame
 from sciresdiff.io.jsonable import write_json
+from sciresdiff.io.sink import Plane, Sink
+from sciresdiff.io.source import empty
+from sciresdiff.jobs import blocks as plans
+from sciresdiff.jobs import journal, trust
 from sciresdiff.jobs.batch import Progress, no_progress
-from sciresdiff.jobs.draws import steps_taken
-from sciresdiff.jobs.identity import checksums, known_by
+from sciresdiff.jobs.blocks import Block
+from sciresdiff.jobs.cards import figures, history, pooled, provenance
+from sciresdiff.jobs.engine import engine
+from sciresdiff.jobs.identity import checksums, known_by, machine
+from sciresdiff.jobs.levels import levels_of
+from sciresdiff.jobs.locks import beside
 from sciresdiff.jobs.options import UpscaleOptions
-from sciresdiff.jobs.resolve import Resolved, resolve
-from sciresdiff.jobs.trust import trusted
+from sciresdiff.jobs.resolve import Resolved, resolve, settled
+from sciresdiff.jobs.sample import samples_of
+from sciresdiff.jobs.shard import Shard
+from sciresdiff.jobs.work import Done, Job, bare, close, digest, draws_used, finer, read, source_of, work
+from sciresdiff.report.record import as_data
 
-if TYPE_CHECKING:
-    from sciresdiff.restore import Restored
+__all__ = ["UpscaleOptions", "finer", "plan", "resolve", "run"]
 
-__all__ = ["UpscaleOptions", "plan", "resolve", "run"]
+Sums = Sequence[Mapping[str, Any]]
+"""What the blocks add to the record, in their order."""
+ROOM = "-" * 130
+"""Stands in a header for a text that is known at the end."""
 
-QUICK = ("total_flux_ratio", "block_flux_rms_sigma", "chi2", "chi2_sources", "chi2_sky")
-"""Checks that run on every output; ``evaluate`` has the others."""
+
+@dataclass(frozen=True)
+class Task:
+    """A file that is being restored."""
+
+    target: Path
+    resolved: Resolved
+    job: Job
+    blocks: list[Block]
+
+    def by_plane(self, sums: Sums) -> list[Sums]:
+        """The sums of every plane's blocks."""
+        planes = range(self.resolved.frame.planes)
+        return [[sums[b.number] for b in plans.of_plane(self.blocks, plane)] for plane in planes]
 
 
 def plan(path: str | Path, options: UpscaleOptions) -> dict[str, Any]:
     """What ``upscale`` would do with a file, as data."""
-    resolved = resolve(path, options)
+    try:
+        resolved = settled(path, source_of(path, options), options)
+        job = Job(str(path), options, bare(resolved), (), trust.Marker(None))
+        blocks = blocks_of(resolved)
+        masked = sum(int(read(job, b).mask[0][b.tile.inside()].sum()) for b in blocks)
+    finally:
+        close()
     frame = resolved.frame
     return {
         "input": str(path),
         "kind": frame.kind,
         "planes": frame.planes,
         "shape": list(frame.pixels.shape[1:]),
+        "blocks": len(blocks),
         "scale": resolved.scale,
         "model": resolved.name,
         "quantity": resolved.quantity,
         "kernel_px": list(resolved.kernel.shape) if resolved.kernel is not None else None,
         "target_fwhm_px": resolved.target_fwhm,
-        "masked": int(frame.mask.sum()),
+        "masked": masked,
         "sources": resolved.sources,
         "said": list(resolved.said),
         "options": {f.name: getattr(options, f.name) for f in fields(options)},
@@ -52,90 +86,147 @@ def plan(path: str | Path, options: UpscaleOptions) -> dict[str, Any]:
 
 
 def run(
-    path: str | Path, output: str | Path, options: UpscaleOptions, progress: Progress = no_progress
+    path: str | Path,
+    output: str | Path,
+    options: UpscaleOptions,
+    progress: Progress = no_progress,
+    shard: Shard | None = None,
+    scheduler: str | None = None,
 ) -> dict[str, Any]:
     """Restore one file and write it, its planes and its sidecar.
 
+    A plane of more than 1.5 times 2048 fine pixels a side is restored in blocks, each read, restored and written by
+    itself (`sciresdiff.jobs.blocks`); a run that was stopped goes on with those that are left.
+
+    Parameters
+    ----------
+    shard : the part of the blocks that this run does.
+    scheduler : what works on the blocks, if not this process: a name that `sciresdiff.jobs.engine.engine` takes.
+
     Returns
     -------
-    The record that stands in ``{output}.json``, with ``said`` for the user.
+    The record that stands in ``{output}.json``, with ``said`` for the user. A shard that leaves the file to others
+    returns one with ``status`` ``waiting``, which is not written.
 
     Raises
     ------
-    UsageError, InputError : as in `resolve`; an output that exists.
+    UsageError, InputError : as in `resolve`; an output that exists, or was begun by another job.
     """
     import torch
 
-    if Path(output).exists() and not options.overwrite:
+    target = Path(output)
+    if target.exists() and not options.overwrite and not beside(target):
         raise UsageError(f"--output: {output} exists; give --overwrite or another name")
     io.checked_output(output, options.dtype)
     if options.threads:
         torch.set_num_threads(options.threads)
-    resolved = resolve(path, options)
-    return write(path, Path(output), options, resolved, restored(resolved, options, progress))
+    try:
+        return filled(task_of(path, target, options), progress, shard, scheduler)
+    finally:
+        close()
 
 
-def restored(resolved: Resolved, options: UpscaleOptions, progress: Progress = no_progress) -> list[Restored]:
-    """Every plane of a frame, restored."""
-    from sciresdiff.cascade import cascade
-    from sciresdiff.model import device_of
-    from sciresdiff.restore import Settings, restore
-
-    names = {f.name for f in fields(Settings)} & {f.name for f in fields(options)}
-    settings = Settings(**{n: getattr(options, n) for n in names}, keep_draws=options.save_samples)
-    device = device_of(options.device)
-    for model in (resolved.model, resolved.then):
-        if model:
-            model.to(device)
-    frame = resolved.frame
-
-    def one(i: int, plane: Frame) -> Restored:
-        def tell(done: int, total: int, label: str) -> None:
-            progress(i * total + done, total * frame.planes, label)
-
-        seen = plane.pixels[0], resolved.variance[i], plane.mask[0], resolved.kernel
-        if resolved.model and resolved.then:
-            return cascade(*seen, resolved.quantity, (resolved.model, resolved.then), settings, device, tell)
-        return restore(*seen, resolved.scale, resolved.quantity, resolved.model, settings, device, tell)
-
-    return [one(i, plane) for i, plane in enumerate(frame)]
+def task_of(path: str | Path, target: Path, options: UpscaleOptions) -> Task:
+    """What has to be done for a file: all that is measured on it is measured here."""
+    source = source_of(path, options)
+    resolved = settled(path, source, options)
+    blocks, samples = blocks_of(resolved), samples_of(source, options.saturation)
+    levels = [] if blocks[0].whole else levels_of(resolved, samples)
+    job = Job(str(path), options, bare(resolved), levels, trust.marker(options, resolved, samples))
+    if levels:
+        each = len(blocks) // resolved.frame.planes
+        line = f"blocks: every plane is restored in {each}, which {plans.HALO} px around them are read for"
+        resolved = replace(resolved, said=(*resolved.said, line))
+    return Task(target, resolved, job, blocks)
 
 
-def put_back(frame: Frame, resolved: Resolved, done: list[Restored]) -> NDArray[np.float32]:
-    """The means, with masked pixels as they came in: spread over their area, NaN where they were NaN."""
-    s = resolved.scale
-    share = s**2 if resolved.quantity == "sum" else 1
-    mean = np.stack([r.mean for r in done])
-    return np.where(finer(frame.mask, s), finer(frame.pixels / np.float32(share), s), mean)
+def blocks_of(resolved: Resolved) -> list[Block]:
+    """The blocks of a file; a model that looks at a whole plane at once is given whole planes."""
+    shape = resolved.frame.pixels.shape
+    return plans.plan(shape, resolved.scale, sees_all(resolved))  # type: ignore[arg-type]
 
 
-def finer(plane: NDArray[Any], scale: int) -> NDArray[Any]:
-    """Every pixel repeated over its area on the fine grid."""
-    return plane.repeat(scale, axis=-2).repeat(scale, axis=-1)
+def sees_all(resolved: Resolved) -> bool:
+    """Whether a model's draws depend on the plane as a whole: by a vector that speaks of it, or its Fourier image."""
+    methods = [m.method for m in (resolved.model, resolved.then) if m and m.method]
+    return any(method.space == "vector" or "guide-frequency" in method.hooks for method in methods)
 
 
-def write(
-    path: str | Path, output: Path, options: UpscaleOptions, resolved: Resolved, done: list[Restored]
-) -> dict[str, Any]:
-    """The image, its planes and its sidecar."""
-    frame, s = resolved.frame, resolved.scale
-    bad = finer(frame.mask, s)
-    planes: dict[str, NDArray[Any]] = {
-        "ERR": np.where(bad, np.nan, np.stack([r.err for r in done])).astype(np.float32),
-        "SUPPORT": np.stack([r.support for r in done]),
-        "GATE": np.stack([r.gate for r in done]),
-        "DQ": quality(frame, s),
-    }
-    trust = trusted(options, resolved, done)
-    if trust.plane is not None:
-        planes["TRUST"] = trust.plane
-    if options.save_samples and done[0].draws is not None:
-        planes["DRAWS"] = np.stack([r.draws for r in done if r.draws is not None])[
-            0 if frame.planes == 1 else slice(None)
-        ]
+def filled(task: Task, progress: Progress, shard: Shard | None, scheduler: str | None = None) -> dict[str, Any]:
+    """Every block restored and written, and the record."""
+    job, resolved, blocks = task.job, task.resolved, task.blocks
+    results = partial(restored, task, progress, scheduler if len(blocks) > 1 else None)
+    alone = next(results([0]))[1] if len(blocks) == 1 else None  # what came of it says whether there is a TRUST plane
+    marks = job.marker.calibration is not None and (alone is None or not _verdict(task, [alone.sums]).silent)
+    cards = provenance(job.options, resolved, draws_used(job))
+    cards |= {"SRDCHI2": 0.0, "SRDFLUX": 0.0, "SRDTRUST": ROOM} if alone is None else came_of(task, [alone.sums])
+    key = {**known_by(job.path, job.options), "measured": measured(task)}
+    with journal.opened(
+        task.target,
+        partial(sink, task, cards, marks),
+        len(blocks),
+        key,
+        machine(job.options.device, _threads()),
+        overwrite=job.options.overwrite,
+        shard=shard,
+        seen=lambda number: digest(read(job, blocks[number])),
+    ) as book:
+        does = results if alone is None else lambda todo: iter([(0, without(alone, marks))])
+        sums = journal.filled(book, does, lambda done: done.parts(resolved.scale))
+        if sums is None:
+            return {"input": job.path, "output": str(task.target), "status": "waiting", "said": list(book.said)}
+        return finished(task, book.sink, cards, marks, sums, book.said)
+
+
+def restored(
+    task: Task, progress: Progress, scheduler: str | None, numbers: Sequence[int]
+) -> Iterator[tuple[int, Done]]:
+    """(number, result) of blocks; progress counts blocks and, in this process, the steps in each."""
+    job, steps, before = task.job, 1 + task.job.options.samples, len(task.blocks) - len(numbers)
+
+    def tell(done: int, total: int, label: str) -> None:
+        progress(before * total + done, len(task.blocks) * total, label)
+
+    blocks = [task.blocks[number] for number in numbers]
+    does = partial(work, job) if scheduler else partial(work, job, progress=tell)
+    found = engine(scheduler or "serial")(does, blocks, partial(read, job), threads=job.options.threads)
+    for block, done in found:
+        before += 1
+        yield block.number, done
+        progress(before * steps, len(task.blocks) * steps, "blocks")
+
+
+def without(done: Done, marks: bool) -> Done:
+    """A result whose TRUST is left out where nothing is promised of it."""
+    return done if marks else replace(done, arrays={n: v for n, v in done.arrays.items() if n != "TRUST"})
+
+
+def measured(task: Task) -> str:
+    """Digest of what was measured on the file, on which every block depends."""
+    job, found = task.job, blake2b(digest_size=16)
+    arrays = [job.resolved.kernel, *(a for level in job.levels for a in (level.y, level.noise))]
+    for array in arrays:
+        found.update(b"none" if array is None else np.ascontiguousarray(array).data)
+    known = [(level.sky, level.sigma, level.iterations) for level in job.levels]
+    noise = job.resolved.noise
+    words = [repr(one) for one in (known, noise.sky, noise.correlation, noise.doubt, noise.levels, len(task.blocks))]
+    found.update("|".join(words).encode())
+    return found.hexdigest()
+
+
+def sink(task: Task, cards: Mapping[str, Any], marks: bool, part: Path | None) -> AbstractContextManager[Sink]:
+    """The output, open."""
+    resolved, job = task.resolved, task.job
+    frame, s, options = resolved.frame, resolved.scale, job.options
+    planes = {"ERR": Plane(), "SUPPORT": Plane(), "GATE": Plane(), "DQ": Plane(np.int32)}
+    if marks:
+        planes["TRUST"] = Plane(np.uint8)
+    if options.save_samples and (draws := draws_used(job)):
+        planes["DRAWS"] = Plane(np.float32, draws)
+    n, h, w = frame.pixels.shape
     high = frame.with_(
-        pixels=put_back(frame, resolved, done).astype(np.float32),
-        mask=bad,
+        pixels=empty((n, s * h, s * w), np.float32),
+        mask=empty((n, s * h, s * w), bool),
         variance=None,
         dq=None,
         saturated=None,
@@ -143,10 +234,8 @@ def write(
         kernel=None,
         kernel_scale=None,
     )
-    cards = {**provenance(options, resolved, done), "SRDTRUST": trust.card}
-    results = [judged_plane(resolved, done[i], i) for i in range(frame.planes)] if options.checks else []
-    wrote = io.write(
-        output,
+    return io.writing(
+        task.target,
         high,
         planes=planes,
         provenance=cards,
@@ -154,36 +243,82 @@ def write(
         scale=s,
         overwrite=options.overwrite,
         dtype=options.dtype,
+        part=part,
     )
-    record = {
+
+
+def finished(
+    task: Task, sink: Sink, cards: Mapping[str, Any], marks: bool, sums: Sums, said: Sequence[str]
+) -> dict[str, Any]:
+    """The output under its name, and its record beside it."""
+    verdict = _verdict(task, sums)
+    if marks:
+        unmark(task, sink, verdict.empty)
+    known = {**cards, **came_of(task, sums)}
+    wrote = sink.finish(known)
+    clipped = max(wrote["clipped"], sum(one["clipped"] for one in sums))
+    notes = dict.fromkeys(line for one in sums for line in one["said"])
+    lines = [*task.resolved.said, *said, *notes, *verdict.said, *clipping(clipped)]
+    record = {**recorded(task, known, sums), **wrote, "clipped": clipped, "said": lines}
+    record["checksums"] = checksums(wrote["files"])
+    try:
+        write_json(task.target.with_name(task.target.name + ".json"), record)
+    except BaseException:  # an image without its sidecar is half an output
+        if len(task.blocks) == 1:  # of more the journal keeps them
+            for file in wrote["files"]:
+                Path(file).unlink(missing_ok=True)
+        raise
+    return record
+
+
+def came_of(task: Task, sums: Sums) -> dict[str, Any]:
+    """The cards that are known at the end."""
+    planes = [pooled(parts) for parts in task.by_plane(sums)]
+    return {**figures(planes), "SRDTRUST": _verdict(task, sums).card}
+
+
+def recorded(task: Task, cards: Mapping[str, Any], sums: Sums) -> dict[str, Any]:
+    """What the sidecar says of the image."""
+    resolved, job = task.resolved, task.job
+    planes = [pooled(parts) for parts in task.by_plane(sums)]
+    kind = resolved.frame.kind
+    checks = [results_of([s.get("checks", {}) for s in parts], kind) for parts in task.by_plane(sums)]
+    return {
         "schema": 1,
-        "input": str(path),
-        "output": str(output),
-        "scale": s,
+        "input": job.path,
+        "output": str(task.target),
+        "scale": resolved.scale,
         "model": resolved.name,
         "quantity": resolved.quantity,
         "target_fwhm_px": resolved.target_fwhm,
         "sources": resolved.sources,
-        "said": [*resolved.said, *trust.said, *clipping(wrote["clipped"])],
-        "chi2": [r.chi2 for r in done],
-        "flux_ratio": [r.flux_ratio for r in done],
-        "gated_share": [float(r.gate.mean()) for r in done],
-        "masked": int(frame.mask.sum()),
+        "blocks": len(task.blocks),
+        "chi2": [p["chi2"] for p in planes],
+        "flux_ratio": [p["flux_ratio"] for p in planes],
+        "gated_share": [p["gated_share"] for p in planes],
+        "masked": sum(p["masked"] for p in planes),
         "provenance": cards,
-        "checks": results,
-        "options": {f.name: getattr(options, f.name) for f in fields(options)},
+        "checks": [as_data(each) for each in checks] if job.options.checks else [],
+        "options": {f.name: getattr(job.options, f.name) for f in fields(job.options)},
         "version": __version__,
-        "identity": known_by(path, options),
-        "checksums": checksums(wrote["files"]),
-        **wrote,
+        "identity": known_by(job.path, job.options),
     }
-    try:
-        write_json(output.with_name(output.name + ".json"), record)
-    except BaseException:  # an image without its sidecar is half an output
-        for file in wrote["files"]:
-            Path(file).unlink(missing_ok=True)
-        raise
-    return record
+
+
+def _verdict(task: Task, sums: Sums) -> trust.Verdict:
+    by_plane = task.by_plane(sums)
+    counted = [trust.added([s["trust"] for s in parts if "trust" in s]) for parts in by_plane]
+    return trust.verdict(task.job.marker, counted, [pooled(parts)["chi2"] for parts in by_plane], len(task.blocks) > 1)
+
+
+def unmark(task: Task, sink: Sink, planes: Sequence[int]) -> None:
+    """TRUST 0 all over the planes of which nothing is promised."""
+    s = task.resolved.scale
+    for block in task.blocks:
+        if block.plane in planes:
+            tile = block.tile
+            shape = s * (tile.y1 - tile.y0), s * (tile.x1 - tile.x0)
+            sink.put("TRUST", block.plane, s * tile.y0, s * tile.x0, np.zeros(shape, np.uint8))
 
 
 def clipping(pixels: int) -> list[str]:
@@ -195,70 +330,7 @@ def clipping(pixels: int) -> list[str]:
     )
 
 
-def judged_plane(resolved: Resolved, done: Restored, plane: int) -> list[dict[str, Any]]:
-    """What the checks that need no truth and no search for sources say of one plane, as data."""
-    from dataclasses import asdict
-
+def _threads() -> int:
     import torch
 
-    from sciresdiff import checks
-    from sciresdiff.physics.operators import Operator
-
-    frame, s = resolved.frame, resolved.scale
-    low = frame.pixels[plane].astype(np.float64)
-    operator = Operator(low.shape, s, resolved.kernel, resolved.quantity, torch.float64)
-    evidence = checks.Evidence(
-        done.mean.astype(np.float64),
-        s,
-        low=low,
-        variance=resolved.variance[plane].astype(np.float64),
-        mask_high=None,
-        mask_low=frame.mask[plane],
-        operator=operator,
-        kind=frame.kind,
-        quantity=resolved.quantity,
-    )
-    return [asdict(result) for result in checks.check(evidence, names=QUICK)]
-
-
-def quality(frame: Frame, scale: int) -> NDArray[np.int32]:
-    """Data-quality bits on the fine grid: the file's own, else 1 for masked; 256 for saturated."""
-    bits = frame.dq.copy() if frame.dq is not None else frame.mask.astype(np.int32)
-    if frame.saturated is not None:
-        bits = np.where(frame.saturated, bits | 256, bits)
-    return np.asarray(finer(bits, scale), dtype=np.int32)
-
-
-def provenance(options: UpscaleOptions, resolved: Resolved, done: list[Restored]) -> dict[str, Any]:
-    """The header cards that say how the image came to be."""
-    model, then = resolved.model, resolved.then
-    steps = steps_taken(model.method, options.steps) if model and model.method else None
-    drawn = [m.method.name for m in (model, then) if m and m.method] if done[0].draws_used else []
-    return {
-        "SRDSCALE": resolved.scale,
-        "SRDMODEL": resolved.name,
-        "SRDHASH": model.hash if model else None,
-        "SRDTHEN": f"{then.card.get('name')} {then.hash}" if then else None,
-        "SRDMETH": ", then ".join(drawn) or None,
-        "SRDSEED": options.seed,
-        "SRDDRAWS": done[0].draws_used,
-        "SRDSTEPS": steps if done[0].draws_used and model else None,
-        "SRDCONS": options.consistency,
-        "SRDTFWHM": resolved.target_fwhm if resolved.target_fwhm is not None else "UNKNOWN",
-        "SRDCHI2": round(float(np.mean([r.chi2 for r in done])), 6),
-        "SRDFLUX": round(float(np.mean([r.flux_ratio for r in done])), 9),
-    }
-
-
-def history(options: UpscaleOptions, resolved: Resolved) -> list[str]:
-    """HISTORY cards: version, model, what was assumed; no clock, host or path."""
-    given = replace(options, device="auto", threads=None)
-    words = {f.name: getattr(given, f.name) for f in fields(given) if getattr(given, f.name) != f.default}
-    for name in ("variance", "mask", "model", "then", "method", "psf", "kernel"):
-        if isinstance(words.get(name), str) and os.sep in words[name]:
-            words[name] = os.path.basename(words[name])
-    words.pop("overwrite", None)
-    text = " ".join(f"{k}={v}" for k, v in sorted(words.items()))
-    lines = [f"sciresdiff {__version__} upscale {text}".rstrip()]
-    notes = [line for line in resolved.said if os.sep not in line]
-    return lines + notes
+    return torch.get_num_threads()

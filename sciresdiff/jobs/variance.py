@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,32 +12,109 @@ from sciresdiff import io
 from sciresdiff.errors import InputError
 from sciresdiff.frame import Frame
 from sciresdiff.jobs.options import UpscaleOptions
+from sciresdiff.jobs.sample import Sample, Samples
+from sciresdiff.normalize import background
 
 if TYPE_CHECKING:
     from sciresdiff.physics.detector import Detector
 
 CORRELATED = 1.1
 """Noise correlation above which the variance is inflated and the user warned."""
+PSF_DOUBT = {"--psf": 0.01, "header": 0.03, "measured": 0.03}
+"""Relative error of a PSF by where it came from; a kernel that is given, or that ``degrade`` wrote, is exact."""
 
 
-def variance_of(frame: Frame, options: UpscaleOptions, said: list[str], sources: dict[str, str]) -> NDArray[np.float64]:
-    """The variance of every pixel.
+@dataclass(frozen=True)
+class Noise:
+    """What the variance of any window of a frame follows from, beside what the file says of that window."""
+
+    detector: Detector | None = None
+    """Its numbers, or maps of them; wins over the file's plane."""
+    sky: tuple[float, ...] = ()
+    """Variance of every plane's sky, where nothing else is known."""
+    correlation: float = 1.0
+    """Factor on the standard deviation."""
+    doubt: float = 0.0
+    """Share of the light above ``levels`` by which the PSF may be wrong."""
+    levels: tuple[float, ...] = ()
+    """Of every plane's sky."""
+
+    def of(self, frame: Frame, plane: int, y0: int = 0, x0: int = 0) -> NDArray[np.float64]:
+        """Variance (h, w) of a frame of one plane, the window of plane number ``plane`` that begins at (y0, x0)."""
+        pixels = frame.pixels[0]
+        if self.detector is not None:
+            h, w = pixels.shape
+            here = cut(self.detector, slice(y0, y0 + h), slice(x0, x0 + w))
+            variance = np.asarray(here.variance(pixels), np.float64)
+        elif self.sky:
+            variance = np.broadcast_to(np.float64(self.sky[plane]), pixels.shape)
+        else:
+            assert frame.variance is not None
+            variance = frame.variance[0].astype(np.float64)
+        if self.correlation != 1:
+            variance = variance * self.correlation**2
+        return variance + (self.doubt * (pixels - np.float64(self.levels[plane]))) ** 2 if self.doubt else variance
+
+    def over(self, sample: Sample, plane: int) -> NDArray[np.float64]:
+        """Variance (h, w) of a sample."""
+        if sample.whole:
+            return self.of(sample.frame, plane)
+        variance = np.empty(sample.pixels.shape)
+        for window in sample.windows:
+            part = window_of(sample.frame, window.at)
+            variance[window.at] = self.of(part, plane, window.y0, window.x0)
+        return variance
+
+
+def window_of(frame: Frame, at: tuple[slice, slice]) -> Frame:
+    """A part of a frame's pixels, mask and variance."""
+    here = (slice(None), *at)
+    noise = None if frame.variance is None else frame.variance[here]
+    return frame.with_(pixels=frame.pixels[here], mask=frame.mask[here], variance=noise, saturated=None, dq=None)
+
+
+def cut(detector: Detector, rows: slice, columns: slice) -> Detector:
+    """The detector of a window: maps are cut, numbers hold everywhere."""
+    known: dict[str, Any] = {f.name: getattr(detector, f.name) for f in fields(detector)}
+    here: dict[str, Any] = {n: v[rows, columns] if isinstance(v, np.ndarray) else v for n, v in known.items()}
+    return replace(detector, **here)
+
+
+def noise_of(
+    frame: Frame, samples: Samples, options: UpscaleOptions, said: list[str], sources: dict[str, str]
+) -> Noise:
+    """Where the variance of every pixel comes from.
 
     That of ``--variance``, else of ``--gain`` with a read noise, else of a plane of the file, else of the header's
     gain and read noise, else the scatter of the sky.
+
+    Parameters
+    ----------
+    frame : what the file says; its values are not used.
+
+    Raises
+    ------
+    InputError : nothing is known, and nothing can be measured.
     """
-    plane = frame.variance
-    if plane is None or (options.variance is None and options.gain is not None):
-        detector = detector_of(frame, options, said, sources)
+    given = frame.variance is not None
+    if not given or (options.variance is None and options.gain is not None):
+        detector = detector_of(frame, samples, options, said, sources)
         if detector is not None:
-            return inflated(frame, np.asarray(detector.variance(frame.pixels), np.float64), said, sources)
-    if plane is None:
-        return sky_scatter(frame, said, sources)
+            return inflated(Noise(detector), samples, said, sources)
+    if not given:
+        return Noise(sky=sky_scatter(frame, samples, said, sources))
     sources["noise"] = "--variance" if options.variance else "file"
-    return inflated(frame, plane.astype(np.float64), said, sources)
+    return inflated(Noise(), samples, said, sources)
 
 
-def detector_of(frame: Frame, options: UpscaleOptions, said: list[str], sources: dict[str, str]) -> Detector | None:
+def variance_of(frame: Frame, noise: Noise) -> NDArray[np.float64]:
+    """Variance of every pixel of a frame in memory, (planes, h, w)."""
+    return np.stack([noise.of(plane, i) for i, plane in enumerate(frame)])
+
+
+def detector_of(
+    frame: Frame, samples: Samples, options: UpscaleOptions, said: list[str], sources: dict[str, str]
+) -> Detector | None:
     """Gain, read noise and offset: options, else the header, else what a camera frame's histogram shows."""
     from sciresdiff.physics import measure
     from sciresdiff.physics.detector import Detector
@@ -47,7 +124,8 @@ def detector_of(frame: Frame, options: UpscaleOptions, said: list[str], sources:
     detector = Detector(**known)
     sources["noise"] = "--gain" if options.gain else "header"
     if frame.kind == "micro" and frame.dtype.kind == "u" and "gain" not in known:
-        camera, lines = measure.camera_from_histogram(frame.pixels[0])
+        first = samples(0)
+        camera, lines = measure.camera_from_histogram(first.pixels, None if first.whole else first.mask)
         said.extend(lines)
         sources["noise"] = "histogram"
         return camera and replace(camera, **known)
@@ -87,7 +165,7 @@ def shown(number: float | NDArray[Any]) -> str:
     return "(map)" if isinstance(number, np.ndarray) else f"{number:.4g}"
 
 
-def sky_scatter(frame: Frame, said: list[str], sources: dict[str, str]) -> NDArray[np.float64]:
+def sky_scatter(frame: Frame, samples: Samples, said: list[str], sources: dict[str, str]) -> tuple[float, ...]:
     """One variance for every pixel of a plane, measured on its sky.
 
     Raises
@@ -97,28 +175,41 @@ def sky_scatter(frame: Frame, said: list[str], sources: dict[str, str]) -> NDArr
     from sciresdiff.physics import measure
 
     sources["noise"] = "sky scatter"
-    sigma = np.array([measure.sky_noise(plane.pixels[0], plane.mask[0]) for plane in frame])
+    sigma = np.array([measure.sky_noise(samples(i).pixels, samples(i).mask) for i in range(frame.planes)])
     for i in np.flatnonzero(~(sigma > 0)):
         where = f"plane {i}" if frame.planes > 1 else "the image"
-        valid = frame.pixels[i][~frame.mask[i]]
+        sample = samples(int(i))
+        valid = sample.pixels[~sample.mask]
         why = "is constant" if valid.size and np.ptp(valid) == 0 else f"has too few valid pixels of sky ({valid.size})"
         raise InputError(f"variance: {where} {why}, its noise cannot be measured; give --variance or --gain")
     much = f"{sigma.min():.4g}" if frame.planes == 1 else f"{sigma.min():.4g} to {sigma.max():.4g}"
     said.append(f"noise: sky scatter {much} per pixel; photon noise of bright sources is not in it")
-    return np.asarray(np.broadcast_to(sigma[:, None, None] ** 2, frame.pixels.shape))
+    return tuple(map(float, sigma**2))
 
 
-def inflated(
-    frame: Frame, variance: NDArray[np.float64], said: list[str], sources: dict[str, str]
-) -> NDArray[np.float64]:
+def inflated(noise: Noise, samples: Samples, said: list[str], sources: dict[str, str]) -> Noise:
     """The variance times the measured correlation of the noise, where that is more than slight."""
     from sciresdiff.physics import measure
 
-    factor = measure.noise_correlation(frame.pixels[0], frame.mask[0], variance[0])
+    first = samples(0)
+    factor = measure.noise_correlation(first.pixels, first.mask, noise.over(first, 0))
     sources["noise_correlation"] = f"{factor:.3f}"
     if factor <= CORRELATED:
-        return variance
+        return noise
     said.append(
         f"noise: neighbouring pixels are correlated (box scatter {factor:.2f} times quadrature); variance inflated"
     )
-    return variance * factor**2
+    return replace(noise, correlation=factor)
+
+
+def doubted(noise: Noise, frame: Frame, samples: Samples, source: str, said: list[str]) -> Noise:
+    """The noise and, squared, what an imperfectly known PSF may get wrong of the light above the sky.
+
+    Without it bright cores, whose noise is small beside that error, force rings on their surroundings.
+    """
+    share = PSF_DOUBT.get(source, 0.0)
+    if not share:
+        return noise
+    said.append(f"psf: taken as known to {100 * share:g} % of the light above the sky, which the variance now holds")
+    levels = tuple(float(background(samples(i).pixels, samples(i).mask)[0]) for i in range(frame.planes))
+    return replace(noise, doubt=share, levels=levels)
