@@ -35,7 +35,8 @@ def test_every_input_is_taken_once(tmp_path: Path) -> None:
 
 
 def test_planes_beside_a_tiff_are_no_inputs(tmp_path: Path) -> None:
-    touch(tmp_path, "a.tif", "a_err.tif", "a_support.tif", "a_var.tif", "a_draws.tif", "a_trust.tif", ".hidden.fits", "notes.txt")
+    planes = [f"a_{name}.tif" for name in ("err", "support", "trust", "var", "draws")]
+    touch(tmp_path, "a.tif", *planes, ".hidden.fits", "notes.txt")
     assert [item.path.name for item in batch.find_inputs([str(tmp_path)])] == ["a.tif"]
 
 
@@ -47,6 +48,18 @@ def test_files_that_a_companion_names_are_not_images_of_their_own(tmp_path: Path
     assert [item.path.name for item in found] == ["a.companion.ome", "b.ome.tif"]
     tasks = batch.place(found, f"{tmp_path}/out/", [str(tmp_path)], lambda path: 2)
     assert [task.target.name for task in tasks if task.target] == ["a_x2.ome.tif", "b_x2.ome.tif"]
+
+
+def test_a_store_is_one_image(tmp_path: Path) -> None:
+    touch(tmp_path, "a.ome.zarr/zarr.json", "a.ome.zarr/0/c/0", "b.fits")
+    store = tmp_path / "a.ome.zarr"
+    assert [item.path.name for item in batch.find_inputs([str(tmp_path)], recursive=True)] == ["a.ome.zarr", "b.fits"]
+    found = batch.find_inputs([str(store)])
+    (task,) = batch.place(found, f"{tmp_path}/c.ome.zarr", [str(store)], lambda path: 2)
+    assert task.target == tmp_path / "c.ome.zarr"
+    with pytest.raises(UsageError, match=r"a\.ome\.zarr exists|exists"):
+        batch.check_target(store, overwrite=False)
+    batch.check_target(store, overwrite=True)
 
 
 def test_nothing_to_do_is_an_error() -> None:

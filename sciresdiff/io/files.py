@@ -154,7 +154,7 @@ def folder_in_parts(
         if path.exists():
             os.replace(path, old)
         os.replace(place, path)
-        _remove(old)
+        remove(old)
         made.clear()
         return [str(path)]
 
@@ -167,11 +167,11 @@ def folder_in_parts(
         raise _explained(path, error) from error
     finally:
         if part is None:
-            _remove(place)
+            remove(place)
             _tidy(list(reversed(made)))
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
     """Take away a file, or a folder with all that is in it."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)

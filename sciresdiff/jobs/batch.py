@@ -55,10 +55,17 @@ class Task:
 
 def is_image(path: Path) -> bool:
     """Whether a folder's file is one that we read."""
-    from sciresdiff.io import FORMATS, suffix
+    from sciresdiff.io import FORMATS, is_store, suffix
 
     hidden = path.name.startswith(".") or NOT_INPUTS.search(path.name.lower())
-    return path.is_file() and not hidden and suffix(path).lower() in FORMATS
+    return (path.is_file() or is_store(path)) and not hidden and suffix(path).lower() in FORMATS
+
+
+def has_files(path: Path) -> bool:
+    """Whether a path is a folder, and no image that is one (OME-Zarr)."""
+    from sciresdiff.io import is_store
+
+    return path.is_dir() and not is_store(path)
 
 
 def find_inputs(
@@ -98,7 +105,7 @@ def _expand(spec: str, recursive: bool, stdin: Iterable[str]) -> Iterator[Found]
         yield from _listed(stdin, recursive)
     elif spec.startswith("@"):
         yield from _listed(_lines(Path(spec[1:])), recursive)
-    elif Path(spec).is_dir():
+    elif has_files(Path(spec)):
         yield from _in_folder(Path(spec), recursive)
     elif not file_of(Path(spec)).exists() and glob.has_magic(spec):
         matches = sorted(glob.glob(spec, recursive=recursive))
@@ -157,9 +164,9 @@ def _in_folder(folder: Path, recursive: bool) -> Iterator[Found]:
 
 def is_folder(output: Path, specs: Sequence[str], count: int) -> bool:
     """Whether ``output`` names a folder: it is one, ends in a slash, or has to hold more than one file."""
-    several = (spec == "-" or spec.startswith("@") or spec.endswith("*]") or Path(spec).is_dir() for spec in specs)
+    several = (spec == "-" or spec.startswith("@") or spec.endswith("*]") or has_files(Path(spec)) for spec in specs)
     many = count > 1 or any(several)
-    return many or output.is_dir()
+    return many or has_files(output)
 
 
 def place(
@@ -227,7 +234,7 @@ def check_target(target: Path, overwrite: bool, option: str = "--output") -> Non
     UsageError
         The output exists and ``overwrite`` is off, or is a folder, or lies below a file.
     """
-    if target.is_dir():
+    if has_files(target):
         raise UsageError(f"{option}: {target} is a folder; give a file's name")
     if target.exists() and not overwrite and not beside(target):  # a run that goes on knows what is its own
         raise UsageError(f"{option}: {target} exists; use --overwrite to replace it, or give another name")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sciresdiff import __version__
-from sciresdiff.io import stem
+from sciresdiff.io import is_store, stem
 from sciresdiff.io.beside import siblings
 from sciresdiff.io.files import split_spec
 
@@ -49,8 +49,12 @@ def identity(path: str | Path, options: Any, models: Iterable[Path] = ()) -> dic
 
 
 def belonging(path: Path) -> dict[str, Path]:
-    """Files beside an image that may be read with it: its noise and flags, by their names."""
+    """Files beside an image that may be read with it: its noise and flags, by their names, and parts of an OME set."""
+    from sciresdiff.io.tiff_set import members
+
     found = {kind: file for kind, (file, _) in siblings(path).items()}
+    if path.name.lower().endswith(".companion.ome"):
+        found |= {f"part {i}": file for i, file in enumerate(members(path)) if file.is_file()}
     variance = path.with_name(f"{stem(path)}_var.tif")  # of a TIFF that degrade wrote
     return found | ({"variance": variance} if variance.is_file() else {})
 
@@ -61,13 +65,17 @@ def told(value: Any) -> str:
         return str(value)
     for text in (value, value.partition(":")[2]):  # rms:FILE
         file, part = split_spec(text)
-        if file.is_file():
+        if file.is_file() or is_store(file) and file.is_dir():
             return f"{value.removesuffix(text)}{file.name}{f'[{part}]' if part else ''}:{hash_of(file)}"
     return value
 
 
 def hash_of(path: Path) -> str:
-    """blake2b of a file's content; remembered as long as the file's size and time stay."""
+    """blake2b of a file's content; remembered as long as the file's size and time stay. Of a folder, of all in it."""
+    if path.is_dir():
+        inside = sorted(other for other in path.rglob("*") if other.is_file())
+        told = "".join(f"{other.relative_to(path).as_posix()}:{hash_of(other)}\n" for other in inside)
+        return blake2b(told.encode(), digest_size=16).hexdigest()
     facts = path.stat()
     return _hashed(str(path), facts.st_size, facts.st_mtime_ns, facts.st_ino)
 

@@ -18,6 +18,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from sciresdiff.errors import UsageError
+from sciresdiff.io.files import remove
 from sciresdiff.io.sink import Sink
 from sciresdiff.jobs import locks, stop
 from sciresdiff.jobs.engine import behind
@@ -216,7 +217,7 @@ def settled(
     if target.exists() and not overwrite:
         raise UsageError(f"--output: {target} exists; use --overwrite to replace it, or give another name")
     for orphan in () if found else parts_of(target):
-        orphan.unlink(missing_ok=True)
+        remove(orphan)
     return found
 
 

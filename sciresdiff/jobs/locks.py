@@ -111,8 +111,10 @@ class Locks:
 
 def clear(target: Path) -> None:
     """Take away all journals of a target, and what is unfinished of it and of the files that belong to it."""
+    from sciresdiff.io.files import remove
+
     for path in (*parts_of(target), *beside(target), turn_of(target)):
-        path.unlink(missing_ok=True)
+        remove(path)
 
 
 def linked(descriptor: int, path: Path) -> bool:
