@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
+from astropy.io import fits
 
+from sciresdiff.cli.app import app
 from sciresdiff.errors import InputError, ResourceError, UsageError
 from sciresdiff.jobs import dask, stop
 from sciresdiff.jobs.engine import engine
@@ -120,3 +124,47 @@ def test_a_share_of_the_cores_is_a_worker(monkeypatch: pytest.MonkeyPatch) -> No
     assert [dask.local_size(where) for where in ("local", "local:3", "local:0")] == [4, 3, 1]
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
     assert dask.local_size("local") == 1
+
+
+@pytest.fixture
+def frames(tmp_path: Path) -> Path:
+    """A folder of three frames and a file that is none."""
+    folder = tmp_path / "low"
+    folder.mkdir()
+    y, x = np.mgrid[:48, :48]
+    for n in range(3):
+        noise = np.random.default_rng(n).normal(size=(48, 48))
+        star = 200 * np.exp(-((y - 20 - n) ** 2 + (x - 25) ** 2) / 4)
+        fits.writeto(folder / f"frame{n}.fits", (star + noise).astype(np.float32))
+    (folder / "none.fits").write_bytes(b"no frame")
+    return folder
+
+
+def upscale(inputs: Path, output: Path, *more: str) -> int:
+    words = f"upscale {inputs} -o {output} --scale 2 --psf gaussian:fwhm=2px --samples 2 --threads 1 --device cpu -q"
+    return app(words.split() + list(more), standalone_mode=False)
+
+
+def test_workers_write_the_same_files_and_a_bad_one_does_not_stop_the_rest(frames: Path, tmp_path: Path) -> None:
+    serial, spread, manifest = tmp_path / "serial", tmp_path / "spread", tmp_path / "list.jsonl"
+    assert upscale(frames, serial) == 3
+    assert upscale(frames, spread, "--scheduler", LOCAL, "--manifest", str(manifest)) == 3
+    names = [f"frame{n}_x2.fits" for n in range(3)]
+    assert sorted(p.name for p in spread.glob("*.fits")) == names
+    assert all((spread / name).read_bytes() == (serial / name).read_bytes() for name in names)
+    lines = [json.loads(line) for line in manifest.read_text().splitlines()]
+    assert sorted((line["status"], line["exit_code"]) for line in lines) == [("done", 0)] * 3 + [("failed", 3)]
+    assert all(line["seconds"] > 0 for line in lines if line["status"] == "done")
+
+
+def test_a_scheduler_that_does_not_answer_is_one_line_and_code_5(
+    frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(dask, "ANSWER_S", 1)
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        where = f"tcp://127.0.0.1:{s.getsockname()[1]}"
+    assert upscale(frames, tmp_path / "out", "--scheduler", where) == 5
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.startswith(f"sciresdiff: --scheduler: {where} does not answer")
+    assert upscale(frames, tmp_path / "out", "--scheduler", "lokal") == 2

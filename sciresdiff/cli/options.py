@@ -12,6 +12,7 @@ import typer
 
 from sciresdiff.cli.voice import Voice
 from sciresdiff.errors import UsageError
+from sciresdiff.jobs.engine import engine
 
 INPUT, PHYSICS, NOISE = "Input", "Blur and units", "Noise and bad pixels"
 MODEL, SAMPLING, TRAINING, CHECKS = "Model", "Sampling", "Training", "Checks"
@@ -35,6 +36,8 @@ class Shared:
     json: bool
     manifest: str | None = None
     shard: str | None = None
+    scheduler: str | None = None
+    threads: int | None = None
 
     @property
     def voice(self) -> Voice:
@@ -77,6 +80,13 @@ def threads_allowed(ctx: typer.Context, param: typer.CallbackParam, value: int |
     """A check that ``--threads`` is a number that a machine can start."""
     if value is not None and not 1 <= value <= MOST_THREADS:
         raise UsageError(f"--threads: {value} is given, but 1 to {MOST_THREADS} are allowed")
+    return value
+
+
+def scheduler_allowed(ctx: typer.Context, param: typer.CallbackParam, value: str | None) -> str | None:
+    """A check that ``--scheduler`` is an address, or ``local``."""
+    if value is not None:
+        engine(value)
     return value
 
 
@@ -285,6 +295,15 @@ Shard = Annotated[
         metavar="I/N",
         rich_help_panel=RUN,
         help="Do the I-th of N shares: of the files, or of the blocks of a single frame, into one output.",
+    ),
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS|local[:N]",
+        callback=scheduler_allowed,
+        rich_help_panel=RUN,
+        help="Work on a Dask cluster, or on N processes here: by files, or by the blocks of a single frame.",
     ),
 ]
 DryRun = Annotated[

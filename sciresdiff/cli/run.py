@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import typer
 
 from sciresdiff.cli.options import Shared
 from sciresdiff.cli.voice import Voice
-from sciresdiff.jobs import batch
+from sciresdiff.jobs import batch, workers
 from sciresdiff.jobs.shard import Shard, shard_of
 
 Work = Callable[[Path, Path, batch.Progress, Shard | None], Mapping[str, Any]]
@@ -27,11 +28,13 @@ def over_files(
     work: Work,
     plan: Plan,
     blocks: bool = False,
+    far: workers.Far | None = None,
 ) -> None:
     """Do one job for every input, or say with ``--dry-run`` what would be done.
 
     ``options`` are what an output depends on. ``blocks``: of a single input a shard does its share of the blocks,
-    which ``work`` is then told; otherwise shards share files.
+    which ``work`` is then told; otherwise shards share files. ``far``: the job as workers of ``--scheduler`` do it,
+    where there are several inputs.
     """
     from sciresdiff.jobs import manifest
 
@@ -70,7 +73,11 @@ def over_files(
             notes.skipped(task)
             skip_it(task)
 
-        code = batch.run(tasks, one, done, bad, shared.overwrite, True, stands, there)
+        does: Callable[[batch.Task], Mapping[str, Any]] = one
+        each: batch.Each = batch.in_turn
+        if shared.scheduler and far and len(found) > 1:
+            does, each = partial(workers.timed, far), workers.spread(shared.scheduler, shared.threads, progress)
+        code = batch.run(tasks, does, done, bad, shared.overwrite, True, stands, there, each)
     finish(code)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -159,6 +160,7 @@ def upscale(
     overwrite: o.Overwrite = False,
     dry_run: o.DryRun = False,
     shard: o.Shard = None,
+    scheduler: o.Scheduler = None,
     seed: o.Seed = 0,
     device: o.Device = "auto",
     threads: o.Threads = None,
@@ -198,4 +200,5 @@ def upscale(
         scale_of,
         work=lambda path, target, progress, shard: job.run(path, target, options, progress),
         plan=lambda path: job.plan(path, options),
+        far=partial(job.run, options=options),
     )

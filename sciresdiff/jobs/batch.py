@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -293,6 +294,16 @@ def worst(codes: Iterable[int]) -> int:
     return BUG if BUG in codes else max(codes, default=0)
 
 
+Outcome = Mapping[str, Any] | Exception
+Each = Callable[[Callable[[Task], Outcome], Iterable[Task]], Iterable[tuple[Task, Outcome]]]
+"""(what is done, tasks) -> every task with what came of it, in any order."""
+
+
+def in_turn(attempt: Callable[[Task], Outcome], tasks: Iterable[Task]) -> Iterator[tuple[Task, Outcome]]:
+    """One task after the other, in this process."""
+    return ((task, attempt(task)) for task in tasks)
+
+
 def run(
     tasks: Sequence[Task],
     work: Callable[[Task], Mapping[str, Any]],
@@ -302,6 +313,7 @@ def run(
     writes: bool = True,
     stands: Callable[[Task], bool] = lambda task: False,
     skipped: Callable[[Task], None] = lambda task: None,
+    each: Each = in_turn,
 ) -> int:
     """Do every task, the good ones also after a bad one.
 
@@ -321,29 +333,61 @@ def run(
         Whether a target that exists is what this task would write; it is left as it is, unless ``overwrite`` is on.
     skipped
         Told each of those.
+    each
+        Where and in which order they are done.
 
     Returns
     -------
     int
         The worst exit code.
     """
-    codes = []
-    for task in tasks:
-        try:
-            check_source(task.source)
-            if task.target and not overwrite and task.target.is_file() and stands(task):
-                skipped(task)
-                continue
-            if task.target:
-                check_target(task.target, overwrite)
-            with folder_for(task.target) if task.target and writes else nullcontext():
-                record = work(task)
-        except Exception as problem:  # the others are done all the same, and the caller tells which failed
-            failed(task, problem)
-            codes.append(exit_code(problem))
+    codes: list[int] = []
+
+    def told(task: Task, problem: Exception) -> None:  # the others are done all the same
+        failed(task, problem)
+        codes.append(exit_code(problem))
+
+    def left() -> Iterator[Task]:
+        for task in tasks:
+            try:
+                if to_do(task, overwrite, stands):
+                    yield task
+                else:
+                    skipped(task)
+            except Exception as problem:
+                told(task, problem)
+
+    for task, outcome in each(partial(attempted, work, writes), left()):
+        if isinstance(outcome, Exception):
+            told(task, outcome)
         else:
-            codes.append(done(task, record) or 0)
+            codes.append(done(task, outcome) or 0)
     return worst(codes)
+
+
+def to_do(task: Task, overwrite: bool, stands: Callable[[Task], bool]) -> bool:
+    """Whether a task has to be done; False where its output is there.
+
+    Raises
+    ------
+    InputError, UsageError
+        It cannot be done.
+    """
+    check_source(task.source)
+    if task.target and not overwrite and task.target.is_file() and stands(task):
+        return False
+    if task.target:
+        check_target(task.target, overwrite)
+    return True
+
+
+def attempted(work: Callable[[Task], Mapping[str, Any]], writes: bool, task: Task) -> Outcome:
+    """The record of a task, or why there is none."""
+    try:
+        with folder_for(task.target) if task.target and writes else nullcontext():
+            return work(task)
+    except Exception as problem:
+        return problem
 
 
 def check_source(path: Path) -> None:

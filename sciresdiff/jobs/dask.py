@@ -24,8 +24,8 @@ from sciresdiff import __version__
 from sciresdiff.errors import InputError, ResourceError, UsageError
 from sciresdiff.jobs import stop
 
-ANSWER_S = 10
-"""How long a scheduler may take to answer."""
+ANSWER_S = 5
+"""How long a scheduler, or another worker, may take to answer."""
 LOOK_S = 0.5
 """How often signals are looked for while the workers work."""
 WORKERLESS_S = 60
@@ -170,7 +170,12 @@ def connected(where: str) -> Any:
         raise UsageError(
             f"--scheduler: {where} needs Dask, which is not installed; pip install 'sciresdiff[dask]'"
         ) from None
-    dask.config.set({"distributed.admin.large-graph-warning-threshold": "1GB"})  # what is measured on a frame is large
+    dask.config.set(
+        {
+            "distributed.admin.large-graph-warning-threshold": "1GB",  # what is measured on a frame is large
+            "distributed.comm.timeouts.connect": f"{ANSWER_S}s",  # so long a lost worker is asked for what it had
+        }
+    )
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is raised
     if where.startswith("local"):
         size, quiet = local_size(where), {"dashboard_address": None, "silence_logs": logging.CRITICAL}

@@ -88,7 +88,8 @@ class Manifest:
         sums = record.get("checksums") or checksums([task.target] if task.target.is_file() else [])
         known = record.get("identity") or known_by(task.source, self.options)
         facts = {"model": record.get("model"), "hash": cards.get("SRDHASH"), "checksums": sums, "identity": known}
-        self._add(task, "done" if sums else "waiting", seconds=round(time.monotonic() - self.began, 3), **facts)
+        seconds = record.get("seconds", round(time.monotonic() - self.began, 3))  # those of the worker that did it
+        self._add(task, "done" if sums else "waiting", seconds=seconds, **facts)
 
     def failed(self, task: Task, problem: Exception) -> None:
         """A task failed."""
