@@ -501,3 +501,17 @@ def test_real_frames_are_written(tmp_path, shared_data, name):
     np.testing.assert_array_equal(np.isnan(again.pixels), np.isnan(finer(frame, 2).pixels))
     assert again.pixel_size.x == pytest.approx(frame.pixel_size.x / 2, rel=1e-9)
     assert again.unit == frame.unit
+
+
+def test_photutils_measures_the_same_flux(tmp_path, sample_data):
+    """An aperture over the same sky, on the file and on one of four times finer pixels with the flux divided."""
+    aperture = pytest.importorskip("photutils.aperture", reason="photutils is not installed")
+    frame = cluster(sample_data)
+    fine = finer(frame, 4)
+    io.write(tmp_path / "a.fits", fine.with_(pixels=fine.pixels / 16), scale=4)
+    sums = []
+    for path, f in ((sample_data / "47tuc.fits", 1), (tmp_path / "a.fits", 4)):
+        data = np.nan_to_num(fits.getdata(path, "SCI"))  # big-endian, as it is in the file
+        place = [(f * (x + 0.5) - 0.5, f * (y + 0.5) - 0.5) for x, y in ((30.0, 40.0), (60.25, 80.5))]
+        sums.append(aperture.aperture_photometry(data, aperture.CircularAperture(place, 8.0 * f))["aperture_sum"])
+    np.testing.assert_allclose(sums[1], sums[0], rtol=1e-5)  # float32 pixels, both overlaps exact

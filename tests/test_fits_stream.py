@@ -180,6 +180,20 @@ def test_a_damaged_tile_is_found_where_it_is(tmp_path, streamed, kind):
             source.window(0, 0, 60, 0, 50)
 
 
+COUNTS = {"NAXIS   =                    2": "9999999999", "NAXIS1  =                   50": "-50",
+          "BITPIX  =                  -32": "0", "NAXIS2  =                   60": "'text'"}  # fmt: skip
+
+
+@pytest.mark.parametrize("card", COUNTS)
+def test_counts_that_are_none(tmp_path, card):
+    """They are refused before anything follows them: 1e10 axes, or a step backwards in the file, have no end."""
+    raw = saved(tmp_path / "a.fits", "plain").read_bytes()
+    bad = card[:10] + COUNTS[card].rjust(20)
+    (tmp_path / "a.fits").write_bytes(raw.replace(card.encode(), bad.encode()))
+    with pytest.raises(InputError, match="a.fits: "):
+        io.read(tmp_path / "a.fits")
+
+
 def test_nothing_but_nan_is_refused_when_all_is_read(tmp_path, streamed):
     fits.PrimaryHDU(np.full((40, 40), np.nan, "f4")).writeto(tmp_path / "a.fits")
     with io.opened(tmp_path / "a.fits") as source:

@@ -19,7 +19,7 @@ from sciresdiff.io.facts import facts_of, quantity_of, unit_of
 from sciresdiff.io.files import split_spec
 from sciresdiff.io.fits_carry import Carried, rest_of
 from sciresdiff.io.fits_layer import Layer, layer
-from sciresdiff.io.fits_open import Chosen, choose, opened, quiet
+from sciresdiff.io.fits_open import Chosen, choose, opened, quiet, readable
 from sciresdiff.io.fits_planes import Parts, framed, with_planes
 from sciresdiff.io.source import Source, empty
 
@@ -72,7 +72,7 @@ def source(
     file, inside = split_spec(path)
     with ExitStack() as stack:
         here = stack.enter_context(opened(file))
-        with quiet():
+        with quiet(), readable(file):
             index, said = choose(file, here.hdus, ext or inside)
             chosen = Chosen(here, index)
             frame = _hollow(chosen, layer(here, index), axes, pixel_size).say(*said)
@@ -88,9 +88,8 @@ def source(
 def read_image(path: str | Path) -> NDArray[np.float64]:
     """One image, or stack of planes, as it is: no planes, no facts."""
     file, inside = split_spec(path)
-    with opened(file) as here:
-        with quiet():
-            index, _ = choose(file, here.hdus, inside)
+    with opened(file) as here, quiet(), readable(file):
+        index, _ = choose(file, here.hdus, inside)
         return layer(here, index).whole().astype(np.float64)
 
 

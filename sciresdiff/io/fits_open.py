@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import gzip
+import math
+import os
 import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +18,17 @@ from typing import Any, BinaryIO
 
 from astropy.io import fits
 
-from sciresdiff.errors import InputError, ResourceError
+from sciresdiff.errors import InputError, ResourceError, SciresdiffError
 from sciresdiff.io import wcs
 from sciresdiff.io.files import existing, first_line
+from sciresdiff.io.fits_text import BLOCK
 from sciresdiff.io.planes import DQ_PLANES, NOISE_PLANES, OUR_PLANES
+
+END = b"END".ljust(80)
+MOST_CARDS = 100_000
+"""Of a header; the largest that instruments write have some thousand."""
+
+_COUNTS = re.compile(rb"Z?NAXIS\d*|[PG]COUNT")
 
 
 @dataclass(frozen=True)
@@ -70,6 +79,17 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """What goes wrong here is the file's fault: astropy raises many kinds of errors on damaged files."""
+    try:
+        yield
+    except (SciresdiffError, MemoryError):
+        raise
+    except Exception as error:
+        raise InputError(f"{path}: not a whole FITS file ({first_line(error)}); check or fetch it again") from error
+
+
+@contextmanager
 def opened(path: Path) -> Iterator[Opened]:
     """The file's HDUs, their values unread; gzip is unpacked once, into a file without a name.
 
@@ -82,17 +102,14 @@ def opened(path: Path) -> Iterator[Opened]:
     """
     with ExitStack() as stack:
         stream: BinaryIO = stack.enter_context(existing(path).open("rb"))
-        try:
+        with readable(path):
             if packed(stream):
                 stream = stack.enter_context(unpacked(path, stream))
+            _counted(stream)
             with quiet():
                 hdus = fits.open(stream, memmap=False, output_verify="silentfix", lazy_load_hdus=False)
                 stack.callback(hdus.close)
                 _checked(hdus)
-        except ResourceError:
-            raise
-        except Exception as error:  # astropy raises many kinds on damaged files, and none of them is this program's bug
-            raise InputError(f"{path}: not a whole FITS file ({first_line(error)}); check or fetch it again") from error
         yield Opened(path, stream, hdus)
 
 
@@ -121,10 +138,40 @@ def unpacked(path: Path, stream: BinaryIO) -> Iterator[BinaryIO]:
             yield reader
 
 
+def _counted(stream: BinaryIO) -> None:
+    """Refuse counts that FITS does not allow and astropy would follow; the stream is at its start afterwards."""
+    stream.seek(0)
+    while start := stream.read(BLOCK):
+        if not start.startswith((b"SIMPLE", b"XTENSION")):
+            break
+        cards = _cards(start)
+        while END not in cards and len(cards) < MOST_CARDS and (more := stream.read(BLOCK)):
+            cards += _cards(more)
+        numbers = {m[1]: int(m[2]) for c in cards if (m := re.match(rb"(\w+) *= *(-?\d+)\b", c))}
+        if many := next((key for key in (b"NAXIS", b"ZNAXIS", b"TFIELDS") if numbers.get(key, 0) > 999), None):
+            raise ValueError(f"{many.decode()} is {numbers[many]}")
+        if less := next((key for key, n in numbers.items() if _COUNTS.fullmatch(key) and n < 0), None):
+            raise ValueError(f"{less.decode()} is {numbers[less]}")
+        stream.seek(_data_blocks(numbers) * BLOCK, os.SEEK_CUR)
+    stream.seek(0)
+
+
+def _cards(header: bytes) -> list[bytes]:
+    return [header[i : i + 80] for i in range(0, len(header), 80)]
+
+
+def _data_blocks(numbers: Mapping[bytes, int]) -> int:
+    sides = [numbers.get(b"NAXIS%d" % (i + 1), 0) for i in range(numbers.get(b"NAXIS", 0))]
+    count = (math.prod(sides) if sides else 0) + numbers.get(b"PCOUNT", 0)
+    return min(-(-numbers.get(b"GCOUNT", 1) * count * abs(numbers.get(b"BITPIX", 32)) // 8 // BLOCK), 2**40)
+
+
 def _checked(hdus: fits.HDUList) -> None:
     """A header of which astropy makes nothing at all is a damaged file's."""
     for hdu in hdus:
-        _ = hdu.name, hdu.ver, is_image(hdu)
+        _ = hdu.name, int(hdu.ver)
+        if is_image(hdu) and any(int(n) < 0 for n in hdu.shape):
+            raise ValueError(f"shape {tuple(hdu.shape)}")
 
 
 def chips(spec: str) -> list[str] | None:
