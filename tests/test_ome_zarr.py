@@ -209,3 +209,17 @@ def test_without_the_library_one_line_says_so(tmp_path: Path, monkeypatch: pytes
             UsageError, match=r"a.*zarr: OME-Zarr needs the library zarr; pip install 'sciresdiff\[zarr\]'"
         ):
             use()
+
+
+def test_upscale_from_store_to_store(tmp_path: Path, zarr: Any) -> None:
+    from sciresdiff.jobs import upscale
+
+    a_store(zarr, tmp_path / "a.ome.zarr", "0.4")
+    options = upscale.UpscaleOptions(model="physics", scale=2, psf="gaussian:fwhm=2px", checks=False, assume_2d=True)
+    record = upscale.run(tmp_path / "a.ome.zarr", tmp_path / "out" / "b.ome.zarr", options)
+    assert record["files"] == [str(tmp_path / "out" / "b.ome.zarr")]
+    high = io.read(tmp_path / "out" / "b.ome.zarr")
+    assert (high.axes, high.shape, high.dtype) == ("TCYX", (3, 2, 140, 166), np.dtype("u2"))
+    assert high.pixel_size == PixelSize(0.1, 0.05, "um")
+    assert io.read_image(f"{tmp_path}/out/b.ome.zarr[err]").shape == (6, 140, 166)
+    assert sorted(os.listdir(tmp_path / "out")) == ["b.ome.zarr", "b.ome.zarr.json"]

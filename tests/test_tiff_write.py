@@ -260,3 +260,15 @@ def test_levels_need_a_format_that_has_them(tmp_path: Path) -> None:
             io.checked_output(tmp_path / name, pyramid=True)
         with pytest.raises(UsageError, match="--pyramid"):
             io.write(tmp_path / name, an_image("YX", "u2"), pyramid=True)
+
+
+def test_upscale_writes_levels(tmp_path: Path) -> None:
+    from sciresdiff.jobs import upscale
+
+    tifffile.imwrite(tmp_path / "a.tif", RNG.normal(100, 5, (24, 300)).astype("f4"), photometric="minisblack")
+    options = upscale.UpscaleOptions(model="physics", scale=2, psf="gaussian:fwhm=2px", pyramid=True, checks=False)
+    with pytest.raises(UsageError, match="--pyramid"):
+        upscale.run(tmp_path / "a.tif", tmp_path / "b.tif", options)
+    upscale.run(tmp_path / "a.tif", tmp_path / "b.ome.tif", options)
+    with tifffile.TiffFile(tmp_path / "b.ome.tif") as tif:
+        assert [level.shape for level in tif.series[0].levels] == [(48, 600), (24, 300)]

@@ -124,6 +124,14 @@ Dtype = Annotated[
         help="Type of the pixels. Default: float32 for FITS, the input's for TIFF.",
     ),
 ]
+Pyramid = Annotated[
+    bool,
+    typer.Option(
+        "--pyramid",
+        rich_help_panel=o.OUTPUT,
+        help="Tiles, lossless compression and smaller copies to look at (block means), in .ome.tif and .ome.zarr.",
+    ),
+]
 
 
 def upscale(
@@ -155,6 +163,7 @@ def upscale(
     pixel_size: o.PixelSize = None,
     assume_2d: Assume2D = False,
     dtype: Dtype = None,
+    pyramid: Pyramid = False,
     manifest: o.Manifest = None,
     recursive: o.Recursive = False,
     overwrite: o.Overwrite = False,
@@ -198,7 +207,8 @@ def upscale(
         o.pick(o.Shared, values),
         options,
         scale_of,
-        work=lambda path, target, progress, shard: job.run(path, target, options, progress),
+        work=lambda path, target, progress, shard: job.run(path, target, options, progress, shard, scheduler),
         plan=lambda path: job.plan(path, options),
+        blocks=True,
         far=partial(job.run, options=options),
     )

@@ -46,6 +46,8 @@ class UpscaleOptions:
     pixel_size: str | None = None
     assume_2d: bool = False
     dtype: str | None = None
+    pyramid: bool = False
+    """Smaller copies of the image in its file, to look at."""
     seed: int = 0
     device: str = "auto"
     threads: int | None = None

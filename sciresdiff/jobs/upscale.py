@@ -15,6 +15,7 @@ import numpy as np
 from sciresdiff import __version__, io
 from sciresdiff.checks.pooled import results_of
 from sciresdiff.errors import UsageError
+from sciresdiff.io.files import remove
 from sciresdiff.io.jsonable import write_json
 from sciresdiff.io.sink import Plane, Sink
 from sciresdiff.io.source import empty
@@ -117,7 +118,7 @@ def run(
     target = Path(output)
     if target.exists() and not options.overwrite and not beside(target):
         raise UsageError(f"--output: {output} exists; give --overwrite or another name")
-    io.checked_output(output, options.dtype)
+    io.checked_output(output, options.dtype, options.pyramid)
     if options.threads:
         torch.set_num_threads(options.threads)
     try:
@@ -243,6 +244,7 @@ def sink(task: Task, cards: Mapping[str, Any], marks: bool, part: Path | None) -
         scale=s,
         overwrite=options.overwrite,
         dtype=options.dtype,
+        pyramid=options.pyramid,
         part=part,
     )
 
@@ -266,7 +268,7 @@ def finished(
     except BaseException:  # an image without its sidecar is half an output
         if len(task.blocks) == 1:  # of more the journal keeps them
             for file in wrote["files"]:
-                Path(file).unlink(missing_ok=True)
+                remove(Path(file))
         raise
     return record
 
