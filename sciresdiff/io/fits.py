@@ -20,7 +20,8 @@ from sciresdiff.io.files import split_spec
 from sciresdiff.io.fits_carry import Carried, rest_of
 from sciresdiff.io.fits_layer import Layer, layer
 from sciresdiff.io.fits_open import Chosen, choose, opened, quiet, readable
-from sciresdiff.io.fits_planes import Parts, framed, with_planes
+from sciresdiff.io.fits_parts import Parts, framed
+from sciresdiff.io.fits_planes import with_planes
 from sciresdiff.io.source import Source, empty
 
 Array = NDArray[Any]

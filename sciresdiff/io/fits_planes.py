@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from astropy.io import fits
 from numpy.typing import NDArray
 
 from sciresdiff.errors import InputError
@@ -20,102 +19,18 @@ from sciresdiff.io.beside import siblings
 from sciresdiff.io.files import split_spec
 from sciresdiff.io.fits_layer import Layer, in_memory, layer
 from sciresdiff.io.fits_open import Chosen, choose, find, is_image, opened, role_of
+from sciresdiff.io.fits_parts import Flags, Noise, Parts, Place, framed, variance_of, window_of
 from sciresdiff.io.planes import (
     DQ_PLANES,
     NOISE_PLANES,
     RELATIVE,
     STATED,
     flagged,
-    settled,
     stated,
     to_variance,
 )
 
 Array = NDArray[Any]
-Place = tuple[int, int, int, int, int]
-"""A window: plane, y0, y1, x0, x1."""
-
-
-@dataclass(frozen=True)
-class Flags:
-    """A quality plane, and what it means."""
-
-    layer: Layer
-    simple: bool
-    """Whether all that is not 0 is bad."""
-    headers: tuple[fits.Header, ...] = ()
-
-    @property
-    def bits(self) -> bool:
-        """Whether it tells bad pixels from saturated ones."""
-        return not self.simple and self.layer.dtype.kind in "iu"
-
-
-@dataclass(frozen=True)
-class Noise:
-    """A noise plane, and how it becomes a variance."""
-
-    layer: Layer
-    turn: Callable[[Array], Array]
-    role: str = ""
-    factor: float = 1.0
-    fill: float | None = None
-    """The variance of pixels without one."""
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What the frames of windows are made of."""
-
-    image: Layer
-    flags: Flags | None = None
-    noise: Noise | None = None
-    level: float | None = None
-    """From where on a pixel is saturated."""
-
-
-# -- one window -------------------------------------------------------------------------------------------------------
-
-
-def framed(hollow: Frame, parts: Parts, place: Place) -> Frame:
-    """The frame of a window, in which there need not be a number."""
-    values = parts.image.window(*place)
-    pixels, bad = rules.part_in_single(parts.image.path, values[None])
-    frame = hollow.with_(pixels=pixels, mask=bad, variance=None, saturated=None, dq=None)
-    if parts.flags:
-        frame = _with_flags(frame, parts.flags, place)
-    if parts.noise:
-        frame = settled(frame, _variance(frame, parts.noise, place), parts.noise.fill)
-    return frame if parts.level is None else _with_level(frame, parts.level)
-
-
-def _of(plane: Layer, place: Place) -> Array:
-    """A window of a plane, (1, h, w); one plane serves all of the image's."""
-    return plane.window(place[0] if plane.planes > 1 else 0, *place[1:])[None]
-
-
-def _with_flags(frame: Frame, flags: Flags, place: Place) -> Frame:
-    found = _of(flags.layer, place)
-    if not flags.bits:
-        return frame.with_(mask=frame.mask | (np.nan_to_num(found, nan=1.0) != 0))
-    dq = found.astype(np.int64).astype(np.int32)
-    bad, saturated, _ = flagged(dq, flags.headers, flags.layer.header)
-    return frame.with_(mask=frame.mask | bad | saturated, dq=dq, saturated=saturated)
-
-
-def _variance(frame: Frame, noise: Noise, place: Place) -> Array:
-    found = noise.turn(_of(noise.layer, place))
-    return found if noise.factor == 1 else found * noise.factor
-
-
-def _with_level(frame: Frame, level: float) -> Frame:
-    with np.errstate(invalid="ignore"):
-        full = frame.pixels >= level
-    known = full if frame.saturated is None else frame.saturated | full
-    return frame.with_(saturated=known, mask=frame.mask | known)
-
-
-# -- which planes there are, and what they mean -----------------------------------------------------------------------
 
 
 def with_planes(
@@ -179,7 +94,7 @@ def _flags(
     parts = replace(parts, flags=flags)
     if not flags.bits:
         return (frame if spec else frame.say(f"mask: {plane.name}, all that is not 0")), parts
-    told = [flagged(_of(plane, place).astype(np.int64), flags.headers, plane.header) for place in _places(frame)]
+    told = [flagged(window_of(plane, place).astype(np.int64), flags.headers, plane.header) for place in _places(frame)]
     share = sum(int((bad | full).sum()) for bad, full, _ in told) / sum(bad.size for bad, _, _ in told)
     return frame.say(f"mask: {plane.name}, {told[0][2]}; {100 * share:.2g} % of the pixels"), parts
 
@@ -261,7 +176,7 @@ def _turn(plane: Layer, spec: str) -> Callable[[Array], Array]:
 
 def _measured(frame: Frame, parts: Parts, noise: Noise, how: str = "plane ") -> tuple[Frame, Parts]:
     """Settle what depends on the values: the unit of a weight, and the variance of pixels without one."""
-    found = [(f, _variance(f, noise, place)) for f, place in zip(seen(frame, parts), _places(frame), strict=True)]
+    found = [(f, variance_of(noise, place)) for f, place in zip(seen(frame, parts), _places(frame), strict=True)]
     good = [v[np.isfinite(v)] for _, v in found]
     middle = _median(good)
     factor, said = _absolute([f for f, _ in found], noise.role, middle)
@@ -285,7 +200,7 @@ def _anywhere(frame: Frame, noise: Noise) -> float:
     planes, h, w = frame.pixels.shape
     for plane in range(planes if noise.layer.planes > 1 else 1):
         for y in range(0, h, rules.SIDE):
-            found = noise.turn(_of(noise.layer, (plane, y, min(y + rules.SIDE, h), 0, w)))
+            found = noise.turn(window_of(noise.layer, (plane, y, min(y + rules.SIDE, h), 0, w)))
             if np.isfinite(found).any():
                 return float(np.median(found[np.isfinite(found)]))
     raise InputError(rules.NO_VARIANCE)
