@@ -15,7 +15,7 @@ from astropy.io import fits
 
 from sciresdiff.cli.app import app
 from sciresdiff.errors import InputError, ResourceError, UsageError
-from sciresdiff.jobs import dask, stop
+from sciresdiff.jobs import blocks, dask, journal, levels, stop
 from sciresdiff.jobs.engine import engine
 
 pytest.importorskip("distributed", reason="needs Dask: pip install 'sciresdiff[dask]'")
@@ -155,6 +155,30 @@ def test_workers_write_the_same_files_and_a_bad_one_does_not_stop_the_rest(frame
     lines = [json.loads(line) for line in manifest.read_text().splitlines()]
     assert sorted((line["status"], line["exit_code"]) for line in lines) == [("done", 0)] * 3 + [("failed", 3)]
     assert all(line["seconds"] > 0 for line in lines if line["status"] == "done")
+
+
+def test_blocks_of_one_frame_are_the_serial_ones_though_a_worker_is_killed(
+    frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "CORE", 32)  # in this process, which makes the plan
+    monkeypatch.setattr(levels, "CORE", 32)
+    serial, spread, shards = (tmp_path / f"{name}.fits" for name in ("serial", "spread", "shards"))
+    low, physics = frames / "frame0.fits", ("--model", "physics")
+    assert upscale(low, serial, *physics) == 0
+    put, wrote = journal.Journal.put, []
+
+    def then_kill(*given: object) -> None:
+        put(*given)
+        wrote.append(given)
+        if len(wrote) == 2:
+            os.kill(next(pid for pid in dask.connected(LOCAL).run(os.getpid).values()), signal.SIGKILL)
+
+    monkeypatch.setattr(journal.Journal, "put", then_kill)
+    assert upscale(low, spread, *physics, "--scheduler", LOCAL) == 0
+    assert len(wrote) == 9  # 48 / 16 a side
+    assert spread.read_bytes() == serial.read_bytes()
+    assert [upscale(low, shards, *physics, "--scheduler", LOCAL, "--shard", f"{i}/2") for i in (1, 2)] == [0, 0]
+    assert shards.read_bytes() == serial.read_bytes()
 
 
 def test_a_scheduler_that_does_not_answer_is_one_line_and_code_5(
