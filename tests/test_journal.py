@@ -358,8 +358,9 @@ def test_a_place_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -> Non
 def test_shards_cover_every_block_once_and_the_last_finishes(target: Path, whole: bytes) -> None:
     worked: dict[int, list[int]] = {number: [] for number in (1, 2, 3)}
     for number in (2, 3):
-        sums, _ = run(target, worked[number], shard=Shard(number, 3))
+        sums, said = run(target, worked[number], shard=Shard(number, 3))
         assert sums is None
+        assert said == (f"shard {number}/3: its blocks are done; the shard that comes last finishes the file",)
         assert not target.exists()
     sums, _ = run(target, worked[1], shard=Shard(1, 3))
     assert worked == {1: [0, 3], 2: [1, 4], 3: [2, 5]}

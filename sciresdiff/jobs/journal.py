@@ -134,6 +134,8 @@ def filled(
             with behind() as later:
                 for number, result in results(todo):
                     later(journal.put, number, *parts(result))
+    if not journal.last:
+        journal.said += (f"shard {journal.shard}: its blocks are done; the shard that comes last finishes the file",)
     return journal.done()
 
 
@@ -244,7 +246,7 @@ def begun(journal: Journal, found: list[Found], here: Mapping[str, str]) -> Jour
     there = {n: entry for n, entry in union(found).items() if n in mine}
     journal.entries = {n: entry for n, entry in there.items() if holds(journal.sink, entry)}
     journal.last = shard is None
-    journal.said = tuple(resumed(journal, len(mine), [one for one in found if one.entries], here))
+    journal.said = tuple(resumed(journal, len(mine), [one for one in found if one.entries], here)) if there else ()
     held.pass_turn()
     return journal
 
@@ -270,8 +272,6 @@ def another(target: Path, journal: Found, key: Mapping[str, str]) -> str:
 
 def resumed(journal: Journal, count: int, found: list[Found], here: Mapping[str, str]) -> list[str]:
     """What is said of a run that goes on."""
-    if not found:
-        return []
     said = [f"resumed: {len(journal.entries)} of {count} blocks were done before"]
     for other in (one.head.get("here", {}) for one in found):
         if names := differing(other, here):

@@ -156,6 +156,8 @@ def sees_all(resolved: Resolved) -> bool:
 def filled(task: Task, progress: Progress, shard: Shard | None, scheduler: str | None = None) -> dict[str, Any]:
     """Every block restored and written, and the record."""
     job, resolved, blocks = task.job, task.resolved, task.blocks
+    if shard and not shard.share(blocks):
+        return waiting(task, [f"shard {shard}: no block is left for it (of {len(blocks)} in all)"])
     results = partial(restored, task, progress, scheduler if len(blocks) > 1 else None)
     alone = next(results([0]))[1] if len(blocks) == 1 else None  # what came of it says whether there is a TRUST plane
     marks = job.marker.calibration is not None and (alone is None or not _verdict(task, [alone.sums]).silent)
@@ -175,8 +177,13 @@ def filled(task: Task, progress: Progress, shard: Shard | None, scheduler: str |
         does = results if alone is None else lambda todo: iter([(0, without(alone, marks))])
         sums = journal.filled(book, does, lambda done: done.parts(resolved.scale))
         if sums is None:
-            return {"input": job.path, "output": str(task.target), "status": "waiting", "said": list(book.said)}
+            return waiting(task, book.said)
         return finished(task, book.sink, cards, marks, sums, book.said)
+
+
+def waiting(task: Task, said: Sequence[str]) -> dict[str, Any]:
+    """What is told by a shard that leaves the file to others."""
+    return {"input": task.job.path, "output": str(task.target), "status": "waiting", "said": list(said)}
 
 
 def restored(
