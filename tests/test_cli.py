@@ -172,7 +172,7 @@ def test_config_gives_defaults_and_an_option_wins(srd: Run, copier: ModuleType, 
 def test_config_may_switch_off_what_is_on(srd: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
     jobs = pytest.importorskip("sciresdiff.jobs.upscale")
-    monkeypatch.setattr(jobs, "run", lambda i, o, options, progress: seen.append(options) or {})
+    monkeypatch.setattr(jobs, "run", lambda i, o, options, *_: seen.append(options) or {})
     config = tmp_path / "c.toml"
     (low,) = files(tmp_path, a="")
     for text in ("no-refine = true", "refine = false", "read_noise = 3\nno_refine = true"):
