@@ -352,6 +352,15 @@ def test_a_place_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -> Non
         run(tmp_path / "file" / "out.raw")
 
 
+def test_a_read_only_place_is_one_clear_line(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def opened(path: Any, flags: int, *mode: int) -> int:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(locks.os, "open", opened)
+    with pytest.raises(UsageError, match=r"^--output: .* cannot be written \(Read-only file system\)"):
+        run(target)
+
+
 # Shards
 
 

@@ -24,6 +24,7 @@ LOOK_S, LOOKS = 0.05, 10
 """Seconds between two looks at a lock that another run may hold for a moment, and how many there are."""
 
 _PART = re.compile(r"(\.\d+)?")
+_NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR)
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 _sync = getattr(os, "fdatasync", os.fsync)
 
@@ -193,8 +194,10 @@ def held(target: Path, shard: Shard | None = None) -> Iterator[Locks]:
         own = locked(journal_of(target, shard))
     except BlockingIOError:
         raise UsageError(f"--output: {target} is being written by another process; wait until it has ended") from None
-    except (PermissionError, FileExistsError, NotADirectoryError) as problem:
-        raise UsageError(f"--output: {target} cannot be written ({problem.strerror}); give another place") from None
+    except OSError as problem:
+        if problem.errno in _NO_PLACE:
+            raise UsageError(f"--output: {target} cannot be written ({problem.strerror}); give another place") from None
+        raise
     locks = Locks(target, journal_of(target, shard), own)
     try:
         locks.alive = tuple(path for path in beside(target) if path != locks.path and busy(path))
