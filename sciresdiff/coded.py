@@ -48,6 +48,10 @@ class Coded(Refiner):
 
     config: CodedConfig
 
+    def beforehand(self, known: Tensor, run: Run | None = None) -> Tensor:
+        """`condition` as it is."""
+        return known
+
     @abstractmethod
     def draw(self, method: Method, around: Around, known: Tensor, noise: Noise, run: Run, steps: int | None) -> Tensor:
         """One draw as an image, (B, 1, s*h, s*w); ``known`` is its `condition`."""

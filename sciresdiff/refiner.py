@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from sciresdiff.diffusion.path import Level
 from sciresdiff.diffusion.prediction import PREDICTIONS
 from sciresdiff.nets import BACKBONES
 from sciresdiff.physics.consistency import Data
-from sciresdiff.prior import Estimate, Run, at_once, box, contrast, finer, maps, stacked
+from sciresdiff.prior import Estimate, Run, at_once, box, contrast, finer, maps, stacked, unshuffled
 from sciresdiff.spaces import Around
 
 GAUSSIAN: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"eps": lambda a, s: s, "flow": lambda a, s: s - a}
@@ -131,6 +132,16 @@ def knobbed(levels: Tensor, realism: float | Tensor) -> Tensor:
     return torch.stack([a + r * s, s - r * s, size.expand_as(a + r * s)], dim=-1)
 
 
+@dataclass(frozen=True)
+class Told:
+    """What a network was told of the channels of `condition`, so that no step tells it again."""
+
+    head: Tensor
+    """(B, width, h, w), their share of the first convolution."""
+    channels: int
+    """How many they are."""
+
+
 class Refiner(nn.Module):
     """(state, level, condition) -> the method's prediction."""
 
@@ -159,13 +170,20 @@ class Refiner(nn.Module):
         """Coarse pixels on each side that one evaluation looks at."""
         return int(self.net.receptive_px)  # type: ignore[arg-type]
 
-    def forward(self, u: Tensor, levels: Tensor, known: Tensor, run: Run | None = None) -> Tensor:
+    def beforehand(self, known: Tensor, run: Run | None = None) -> Tensor | Told:
+        """`condition` as far as the network can work it in beforehand, once for all steps and draws."""
+        if torch.is_grad_enabled() or not hasattr(self.net, "begun"):
+            return known
+        net: Any = partial(self.net.begun, first=self.config.scale**2)  # type: ignore[arg-type]
+        return Told((run or at_once)(net, [known]), known.shape[1])
+
+    def forward(self, u: Tensor, levels: Tensor, known: Tensor | Told, run: Run | None = None) -> Tensor:
         """What the method's prediction asks for.
 
         Parameters
         ----------
         u : (B, 1, s*h, s*w), the state without its anchor, in units of the prior's scale.
-        levels : (B, 3), `levels_of`. known : (B, `known_channels`, h, w), `condition`.
+        levels : (B, 3), `levels_of`. known : (B, `known_channels`, h, w), `condition`, or what `beforehand` made of it.
         run : how the network is evaluated.
 
         Returns
@@ -174,9 +192,14 @@ class Refiner(nn.Module):
         """
         s = self.config.scale
         signal, noise, size = (v[:, :, None, None] for v in levels.split(1, dim=1))
-        state = F.pixel_unshuffle(u, s) / (signal + noise).clamp_min(1e-3)  # of order one at every level
-        parts = [state, known, levels[:, :, None, None].expand(-1, -1, *known.shape[-2:])]
-        out = (run or at_once)(self.net, parts).float()
+        state = unshuffled(u, s) / (signal + noise).clamp_min(1e-3)  # of order one at every level
+        level = levels[:, :, None, None].expand(-1, -1, *state.shape[-2:])
+        level = level.contiguous(memory_format=torch.channels_last)
+        if isinstance(known, Told):
+            net: Any = partial(self.net.finished, first=s**2, count=known.channels)  # type: ignore[operator]
+            out = (run or at_once)(net, [state, level, known.head]).float()
+        else:
+            out = (run or at_once)(self.net, [state, known, level]).float()
         if self.config.prediction == "x0":  # with little noise left the state itself is the better answer
             out = torch.addcmul(out, 1 - size, state)
         elif self.config.prediction in GAUSSIAN:  # what is known of the answer where z_0 is of unit variance
@@ -185,7 +208,7 @@ class Refiner(nn.Module):
         return F.pixel_shuffle(out, s)
 
     def estimate(
-        self, x: Tensor, p: Level, around: Around, known: Tensor, run: Run | None = None, realism: float = 0.0
+        self, x: Tensor, p: Level, around: Around, known: Tensor | Told, run: Run | None = None, realism: float = 0.0
     ) -> tuple[Tensor, Tensor]:
         """The network's answer to a state in `Around`'s units, and the estimate of z_0 that follows from it."""
         answer = self(x - p.b * around.mu, knobbed(levels_of(p, x), realism), known, run)

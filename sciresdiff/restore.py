@@ -32,7 +32,7 @@ from sciresdiff.physics.consistency import Data, close_flux, consistent, richard
 from sciresdiff.physics.level import Level
 from sciresdiff.physics.operators import Operator
 from sciresdiff.prior import Estimate, Run, bounded_below, box, contrast, finer, kernel_features, pedestal
-from sciresdiff.refiner import condition
+from sciresdiff.refiner import Refiner, Told, condition
 from sciresdiff.spaces import framed, weighed
 
 Consistency = Literal["noise", "exact", "off"]
@@ -284,13 +284,14 @@ def deviation(data: Data, w: Tensor, seed: int, draw: int, iterations: int = 16)
     return consistent(replace(data, y=n), e, w.square(), iterations, PATIENCE)
 
 
-def refined(data: Data, prior: Estimate, known: Tensor, model: Model, settings: Settings, draw: int) -> Tensor:
-    """One draw of the refiner, in noise units; ``known`` is its `condition`."""
+def refined(data: Data, prior: Estimate, known: Tensor | Told, model: Model, settings: Settings, draw: int) -> Tensor:
+    """One draw of the refiner, in noise units; ``known`` is its `condition`, or what it made of it."""
     refiner, method = model.refiner, model.method
     assert refiner is not None and method is not None
-    run = tiled(settings, refiner.receptive_px, int(getattr(refiner.net, "multiple_of", 1)))
+    run = run_of(refiner, settings)
     around, path = framed(method, data, prior), method.path(settings.steps)
     if isinstance(refiner, Coded):
+        assert not isinstance(known, Told)
         noise = partial(gaussian, seed=settings.seed, draw=draw, data=data)
         return refiner.draw(method, around, known, lambda like, step: noise(like, step=step), run, settings.steps)
 
@@ -309,6 +310,11 @@ def refined(data: Data, prior: Estimate, known: Tensor, model: Model, settings: 
     return sample(method, denoise, around.image(around.mu), w, unit, settings.steps, prior=prior.x)
 
 
+def run_of(refiner: Refiner, settings: Settings) -> Run:
+    """How a refiner's network is evaluated over a frame."""
+    return tiled(settings, refiner.receptive_px, int(getattr(refiner.net, "multiple_of", 1)))
+
+
 def known_to(model: Model | None, data: Data, best: Estimate, kernel: Tensor) -> Tensor:
     """What a model's refiner is told beside the state."""
     assert model is not None and model.refiner is not None
@@ -317,7 +323,10 @@ def known_to(model: Model | None, data: Data, best: Estimate, kernel: Tensor) ->
 
 def draws_of(data: Data, best: Estimate, kernel: Tensor, model: Model | None, settings: Settings) -> Iterator[Tensor]:
     """K draws about the best estimate; for the physics alone they are linear-Gaussian noise."""
-    known = known_to(model, data, best, kernel) if refines(model, settings) else kernel
+    known: Tensor | Told = kernel
+    if model is not None and refines(model, settings):
+        assert model.refiner is not None
+        known = model.refiner.beforehand(known_to(model, data, best, kernel), run_of(model.refiner, settings))
     for draw in range(settings.samples if model is None or refines(model, settings) else 0):
         if model is None or model.method is None:
             yield best.x + deviation(data, best.w, settings.seed, draw)
@@ -325,7 +334,7 @@ def draws_of(data: Data, best: Estimate, kernel: Tensor, model: Model | None, se
         yield drawn(data, best, known, model, settings, draw)
 
 
-def drawn(data: Data, best: Estimate, known: Tensor, model: Model, settings: Settings, draw: int) -> Tensor:
+def drawn(data: Data, best: Estimate, known: Tensor | Told, model: Model, settings: Settings, draw: int) -> Tensor:
     """One draw of a model's refiner, held to the data."""
     left = best.w * left_open(model, settings)
     x = refreshed(data, refined(data, best, known, model, settings, draw), left, settings.seed, draw)

@@ -88,6 +88,13 @@ def plan(shape: tuple[int, int], tile: int, halo: int, multiple_of: int = 1) -> 
     return [Tile(y0, y1, x0, x1, ry0, ry1, rx0, rx1) for y0, y1, ry0, ry1 in rows for x0, x1, rx0, rx1 in columns]
 
 
+def together(parts: Sequence[Tensor]) -> Tensor:
+    """Channels that come in parts as one tensor; a lone part as it is."""
+    import torch
+
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=1)
+
+
 def run(
     fn: Callable[[Tensor], Tensor], features: Tensor | Sequence[Tensor], tiles: Sequence[Tile], scale: int = 1
 ) -> Tensor:
@@ -107,13 +114,16 @@ def run(
 
     parts = [features] if isinstance(features, torch.Tensor) else features
     if len(tiles) == 1:
-        return fn(torch.cat(list(parts), dim=1))
+        return fn(together(parts))
     h, w = parts[0].shape[-2:]
     whole: Tensor | None = None
     for tile in tiles:
-        part = fn(torch.cat([v[(..., *tile.window)] for v in parts], dim=1))
+        part = fn(together([v[(..., *tile.window)] for v in parts]))
         if whole is None:
-            whole = part.new_empty((*part.shape[:2], scale * h, scale * w))
+            last = part.is_contiguous(memory_format=torch.channels_last)
+            layout = torch.channels_last if last else torch.contiguous_format
+            size = (*part.shape[:2], scale * h, scale * w)
+            whole = torch.empty(size, dtype=part.dtype, device=part.device, memory_format=layout)
         whole[(..., *tile.core(scale))] = part[(..., *tile.inside(scale))]
     assert whole is not None
     return whole

@@ -44,3 +44,15 @@ def test_without_hardware_nothing_changes(net, monkeypatch):
 def test_settings_of_the_environment_win(monkeypatch):
     monkeypatch.setenv("MALLOC_ARENA_MAX", "1")
     assert heap.keep_freed.__wrapped__() is False
+
+
+@torch.no_grad()
+def test_channels_may_be_told_beforehand():
+    torch.manual_seed(1)
+    net = BACKBONES["resnet"](11, 8, 16, 2)
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    x = torch.randn(1, 11, 9, 7)
+    known = net.begun(x[:, 4:8], 4)
+    got = net.finished(torch.cat([x[:, :4], x[:, 8:], known], dim=1), 4, 4)
+    torch.testing.assert_close(got, net(x), rtol=1e-5, atol=1e-5)  # one sum in two parts, float32 rounding

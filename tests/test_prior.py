@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from sciresdiff.physics.consistency import Data
 from sciresdiff.physics.operators import Operator
-from sciresdiff.prior import Prior, PriorConfig, contrast, kernel_features, pedestal, starts
+from sciresdiff.prior import Prior, PriorConfig, asinh, box, contrast, kernel_features, pedestal, starts, unshuffled
 
 
 def gaussian(sigma: float) -> np.ndarray:
@@ -84,3 +85,25 @@ def test_kernel_features_grow_with_the_kernel(sigma):
 def test_kernel_features_do_not_depend_on_padding():
     kernel = gaussian(1.5)
     np.testing.assert_allclose(kernel_features(np.pad(kernel, 6), 4), kernel_features(kernel, 4), atol=1e-6)
+
+
+@pytest.mark.parametrize("radius", [1, 2, 8])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 20), (17, 12)])
+def test_box_is_the_mean_of_the_pixels_inside(radius, shape):
+    v = torch.randn(2, 1, *shape, dtype=torch.float64)
+    wanted = F.avg_pool2d(v, 2 * radius + 1, stride=1, padding=radius, count_include_pad=False)
+    torch.testing.assert_close(box(v, radius), wanted, rtol=0, atol=1e-14)  # the same sums in another order
+
+
+@torch.no_grad()
+def test_asinh_is_that_of_torch_at_every_size():
+    x = torch.cat([10.0 ** torch.linspace(-30, 17, 1000), torch.tensor([0.0, 1e30, 3e38])])
+    x = torch.cat([x, -x])
+    got = asinh(x)
+    assert bool(((got - torch.asinh(x.double())).abs() <= 3e-7 * got.abs())[x.abs() < 1e18].all())  # 3 ulp
+    assert bool(got.isfinite().all())
+
+
+def test_unshuffled_is_pixel_unshuffle():
+    v = torch.randn(2, 1, 12, 8)
+    assert torch.equal(unshuffled(v, 4), F.pixel_unshuffle(v, 4))

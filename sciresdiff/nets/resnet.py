@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sciresdiff.nets import half
@@ -56,3 +57,14 @@ class ResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, h, w) to (B, outputs, h, w)."""
         return self.tail(self.body(self.head(x).relu_()))
+
+    def begun(self, x: Tensor, first: int) -> Tensor:
+        """What n channels from the first-th on add to the head, (B, n, h, w) to (B, width, h, w): linear, no bias."""
+        return F.conv2d(x, self.head.weight[:, first : first + x.shape[1]], padding=1)
+
+    def finished(self, x: Tensor, first: int, count: int) -> Tensor:
+        """The network on the other channels, then what `begun` made of ``count`` channels from ``first`` on."""
+        weight, others = self.head.weight, x.shape[1] - self.head.out_channels
+        kept = torch.cat([weight[:, :first], weight[:, first + count :]], dim=1)
+        head = F.conv2d(x[:, :others], kept, self.head.bias, padding=1).add_(x[:, others:])
+        return self.tail(self.body(head.relu_()))

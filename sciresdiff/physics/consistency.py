@@ -68,8 +68,7 @@ def row_sums(operator: Operator, w2: Tensor, noise: Tensor) -> Tensor:
     (..., h, w)
     """
     magnitude = operator.magnitude
-    ones = magnitude.adjoint(torch.ones_like(noise[..., :1, :, :] if noise.ndim > 3 else noise))
-    return magnitude.apply(w2 * ones) + noise
+    return magnitude.there_and_back(torch.ones_like(noise), w2) + noise
 
 
 def solve(data: Data, w2: Tensor, r: Tensor, iterations: int, patience: int = 0) -> Tensor:
@@ -135,7 +134,7 @@ def consistent(data: Data, x: Tensor, w2: Tensor, iterations: int = 12, patience
     (..., s*h, s*w).  Where w2 is zero or the data are masked, x is returned as it came.  **With N = 0 and a kernel the
     noise of the data is amplified without bound.**
     """
-    return x + w2 * data.operator.adjoint(solve(data, w2, data.residual(x), iterations, patience))
+    return torch.addcmul(x, w2, data.operator.adjoint(solve(data, w2, data.residual(x), iterations, patience)))
 
 
 def richardson_lucy(data: Data, pedestal: Tensor, floor: float = 1e-2) -> Iterator[Tensor]:
@@ -185,11 +184,11 @@ def close_flux(data: Data, x: Tensor, w2: Tensor, cell: int = 16) -> Tensor:
         sums = F.avg_pool2d(F.pad(v, (0, pad[0], 0, pad[1])), cell, divisor_override=1)
         return sums.repeat_interleave(cell, -1).repeat_interleave(cell, -2)[..., : v.shape[-2], : v.shape[-1]]
 
-    ones = data.operator.adjoint(data.valid)
+    m = data.operator.there_and_back(data.valid, w2) * data.valid
+    least = binned(m).clamp_min(torch.finfo(x.dtype).tiny)
     for _ in range(3):  # flux leaks over cell borders through the kernel: three rounds bring it below 1e-5
-        m = data.operator.apply(w2 * ones) * data.valid
-        share = binned(data.residual(x)) / binned(m).clamp_min(torch.finfo(x.dtype).tiny)
-        x = x + w2 * data.operator.adjoint(share * data.valid)
+        share = binned(data.residual(x)) / least
+        x = torch.addcmul(x, w2, data.operator.adjoint(share * data.valid))
     return x
 
 
