@@ -1,6 +1,6 @@
 #!/bin/bash
 # The scripts of docs/hpc on a SLURM of this machine (cluster.sh): run.sh FOLDER, as root, with sciresdiff on the PATH.
-# FOLDER is made. Every test ends in one line, "ok" or "FAILED"; the exit code is the number of those that failed.
+# FOLDER is made; PARTS names some of the tests (arrays comes first). Every test ends in one line, "ok" or "FAILED"; the exit code is the number of those that failed.
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 hpc=$here/../../docs/hpc
@@ -36,6 +36,9 @@ for n in range(4):
     y, x = np.mgrid[:64, :64]
     star = 200 * np.exp(-((y - 30 - n) ** 2 + (x - 33) ** 2) / 4)
     fits.writeto(f"low/frame{n}.fits", (star + noise).astype(np.float32), overwrite=True)
+noise = np.random.default_rng(9).normal(size=(300, 3400))
+noise[::30, ::30] += 300
+fits.writeto("huge.fits", noise.astype(np.float32), overwrite=True)
 PY
     cat > recipe.toml << 'TOML'
 [data]
@@ -69,6 +72,34 @@ arrays() {
     says "the same line again ends well" sbatch -Q "${small[@]}" "$hpc/array.sbatch" low array "${upscaling[@]}"
     says "it does what is missing" same serial array
     says "and nothing else" test "$(grep -c '"status": *"done"' array.jsonl)" = 5
+}
+
+blocks() {  # one frame of several blocks
+    local small=(--wait --array=1-3 --cpus-per-task=1 --time=10) options=(--scale 2 --model physics --psf gaussian:fwhm=2px)
+    options+=(--samples 2 --no-checks --device cpu)
+    sciresdiff upscale -q huge.fits -o huge-serial.fits --threads 1 "${options[@]}" || return 1
+    says "an array over the blocks of one frame ends well" \
+        sbatch -Q "${small[@]}" "$hpc/array.sbatch" huge.fits huge-array.fits "${options[@]}"
+    says "it writes what one process writes" cmp huge-serial.fits huge-array.fits
+    says "nothing else is left" test -z "$(find . -maxdepth 1 -name '.huge*')"
+    daskers huge.fits huge-dask.fits "${options[@]}"
+    says "it writes what one process writes" cmp huge-serial.fits huge-dask.fits
+}
+
+daskers() {
+    local few=(--wait --nodes=2 --ntasks-per-node=1 --cpus-per-task=1 --time=10)
+    says "Dask on two nodes ends well" sbatch -Q "${few[@]}" "$hpc/dask.sbatch" "$@"
+}
+
+dasked() {
+    daskers low dasked "${upscaling[@]}"
+    says "it writes what one process writes" same serial dasked
+}
+
+jobqueue() {
+    sed -e 's/^CORES = 4/CORES = 1/' -e 's/8GB/1GB/' "$hpc/dask_slurm.py" > dask_slurm.py
+    says "dask-jobqueue ends well" python dask_slurm.py 2 upscale low -o queued "${upscaling[@]}"
+    says "it writes what one process writes" same serial queued
 }
 
 trainings() {
@@ -110,7 +141,6 @@ PY
 "$here/cluster.sh" start "$PWD/slurm" || exit 1
 trap '"$here/cluster.sh" stop "$PWD/slurm"' EXIT
 frames
-arrays
-trainings
+for part in ${PARTS:-arrays dasked jobqueue blocks trainings}; do "$part"; done
 echo "$failures failed"
 exit "$failures"
