@@ -24,7 +24,7 @@ from sciresdiff.nets import BACKBONES
 from sciresdiff.nets.codec import Codec
 from sciresdiff.nets.vector import By, Drawer, Encoder, Guess
 from sciresdiff.prior import Run, at_once
-from sciresdiff.refiner import LEVELS, Refiner, RefinerConfig, known_channels, levels_of
+from sciresdiff.refiner import LEVELS, Refiner, RefinerConfig, Told, known_channels, levels_of
 from sciresdiff.spaces import Around
 
 CUT = 20.0
@@ -123,8 +123,9 @@ class Latent(Coded):
         way = Way(self.codec.decode, self.fold, s := self.config.scale)
         return F.pixel_shuffle(run(way, [F.pixel_unshuffle(code, self.fold)]).float(), s)
 
-    def forward(self, u: Tensor, levels: Tensor, known: Tensor, run: Run | None = None) -> Tensor:
+    def forward(self, u: Tensor, levels: Tensor, known: Tensor | Told, run: Run | None = None) -> Tensor:
         """What the method's prediction asks for; u is a code without its anchor."""
+        assert not isinstance(known, Told)
         signal, noise, size = (v[:, :, None, None] for v in levels.split(1, dim=1))
         state = F.pixel_unshuffle(u, self.fold) / (signal + noise).clamp_min(1e-3)
         parts = [state, known, levels[:, :, None, None].expand(-1, -1, *known.shape[-2:])]

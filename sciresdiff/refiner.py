@@ -73,7 +73,7 @@ def _snr(data: Data, prior: Estimate, level: Tensor) -> list[Tensor]:
 
 
 def _augmentation(data: Data, prior: Estimate, level: Tensor) -> list[Tensor]:
-    """One constant map: the logarithm of the noise that was put on an earlier stage's image, over that stage's error."""
+    """One constant map: the logarithm of the noise put on an earlier stage's image, over that stage's error."""
     return maps(level.log().reshape(-1, 1).expand(len(data.y), 1), data.y)
 
 
@@ -174,7 +174,8 @@ class Refiner(nn.Module):
         """`condition` as far as the network can work it in beforehand, once for all steps and draws."""
         if torch.is_grad_enabled() or not hasattr(self.net, "begun"):
             return known
-        net: Any = partial(self.net.begun, first=self.config.scale**2)  # type: ignore[arg-type]
+        net: Any = self.net
+        net = partial(net.begun, first=self.config.scale**2)
         return Told((run or at_once)(net, [known]), known.shape[1])
 
     def forward(self, u: Tensor, levels: Tensor, known: Tensor | Told, run: Run | None = None) -> Tensor:
@@ -195,11 +196,12 @@ class Refiner(nn.Module):
         state = unshuffled(u, s) / (signal + noise).clamp_min(1e-3)  # of order one at every level
         level = levels[:, :, None, None].expand(-1, -1, *state.shape[-2:])
         level = level.contiguous(memory_format=torch.channels_last)
+        net: Any = self.net
         if isinstance(known, Told):
-            net: Any = partial(self.net.finished, first=s**2, count=known.channels)  # type: ignore[operator]
+            net = partial(net.finished, first=s**2, count=known.channels)
             out = (run or at_once)(net, [state, level, known.head]).float()
         else:
-            out = (run or at_once)(self.net, [state, known, level]).float()
+            out = (run or at_once)(net, [state, known, level]).float()
         if self.config.prediction == "x0":  # with little noise left the state itself is the better answer
             out = torch.addcmul(out, 1 - size, state)
         elif self.config.prediction in GAUSSIAN:  # what is known of the answer where z_0 is of unit variance

@@ -17,7 +17,7 @@ WORD = (1 << 64) - 1
 GOLDEN = 0x9E3779B97F4A7C15
 FIRST, SECOND = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 CHUNK = 1 << 15
-"""Pairs of pixels worked on at a time on a CPU; their buffers stay in its second-level cache."""
+"""Pairs of pixels worked on at a time by a thread of a CPU; their buffers stay in its second-level cache."""
 RADIUS_BITS, ANGLE_BITS = 40, 24
 """How the hash is shared out: the largest possible value is sqrt(82 ln 2) = 7.5, the angle is as fine as float32."""
 
@@ -107,7 +107,7 @@ def gaussian(
     rows = _hashed(mix(key), y0, height, device)
     columns = _hashed(mix(key ^ 1), first, pairs, device)
     field = torch.empty((height, pairs, 2), dtype=torch.float32, device=device)
-    many = height if torch.device(device).type != "cpu" else max(1, CHUNK // max(pairs, 1))
+    many = height if torch.device(device).type != "cpu" else max(1, CHUNK * torch.get_num_threads() // max(pairs, 1))
     for top in range(0, height, many):
         z = rows[top : top + many, None] ^ columns
         spare = torch.empty_like(z)

@@ -146,7 +146,7 @@ def richardson_lucy(data: Data, pedestal: Tensor, floor: float = 1e-2) -> Iterat
 
     Parameters
     ----------
-    data : quantity ``sum``.
+    data : quantity ``sum``; no gradients are kept.
     pedestal : (..., 1, 1), added to y for the duration, so that a sky around zero stays positive; in units of y.
     floor : smallest value of y + pedestal that is used, same units.
 
@@ -156,15 +156,15 @@ def richardson_lucy(data: Data, pedestal: Tensor, floor: float = 1e-2) -> Iterat
     """
     operator, scale = data.operator, data.operator.scale
     y = torch.where(data.valid > 0, (data.y + pedestal).clamp_min(floor), pedestal)
-    share = operator.adjoint(torch.ones_like(y))
-    x = (operator.adjoint(y) / (share * scale**2)).clamp_min(floor / scale**2 * 1e-3)
+    weight = operator.adjoint(torch.ones_like(y)).reciprocal_()
+    x = (operator.adjoint(y) * weight / scale**2).clamp_min(floor / scale**2 * 1e-3)
     before, k, tiny = x, 0, floor / scale**2 * 1e-6
     while True:
         k += 1
         momentum = (k - 1) / (k + 2)
-        guess = x * (x / before).clamp(1e-2, 1e2).pow(momentum)
+        guess = (x / before).clamp_(1e-2, 1e2).pow_(momentum).mul_(x) if momentum else x
         ratio = torch.where(data.valid > 0, y / operator.apply(guess).clamp_min(1e-3 * floor), torch.ones_like(y))
-        before, x = x, (guess * operator.adjoint(ratio) / share).clamp_min(tiny)
+        before, x = x, operator.adjoint(ratio).mul_(guess).mul_(weight).clamp_min_(tiny)
         yield x - pedestal / scale**2
 
 

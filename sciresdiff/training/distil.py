@@ -25,13 +25,14 @@ from sciresdiff.diffusion.weight import DYNAMIC
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.hooks import hooked
 from sciresdiff.model import Model, load, save
+from sciresdiff.nets.half import in_hardware
 from sciresdiff.prior import finer
 from sciresdiff.refiner import Refiner, condition, knobbed, levels_of
 from sciresdiff.spaces import CODED, framed
 from sciresdiff.training.calibrate import calibrated_card
 from sciresdiff.training.data import Ahead, Batch, Pairs
 from sciresdiff.training.lesson import KINDS, Distance, Guess, Lesson
-from sciresdiff.training.loop import Say, State, fit, in_hardware, quick
+from sciresdiff.training.loop import Say, State, fit, quick
 from sciresdiff.training.options import TrainOptions, recipe_of
 from sciresdiff.training.prior import begun, provenance, real_images
 from sciresdiff.training.refiner import anchored, card_of

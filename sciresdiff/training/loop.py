@@ -93,13 +93,6 @@ def quick(bf16: bool) -> Callable[[nn.Module, Sequence[Tensor]], Tensor]:
     return run
 
 
-def in_hardware(device: torch.device) -> bool:
-    """True where bfloat16 convolutions are faster than float32 ones."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return bool(torch.cpu._is_avx512_bf16_supported())
-
-
 class Run:
     """One training run and its state file, which the first process of its world reads and writes."""
 

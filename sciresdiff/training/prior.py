@@ -14,11 +14,12 @@ from sciresdiff.diffusion.method_file import nearest
 from sciresdiff.errors import UsageError
 from sciresdiff.model import PRESETS, Model, save
 from sciresdiff.nets import BACKBONES
+from sciresdiff.nets.half import in_hardware
 from sciresdiff.physics.consistency import Data, richardson_lucy
 from sciresdiff.prior import Estimate, Prior, PriorConfig, contrast, finer, pedestal
 from sciresdiff.training.data import Ahead, Batch, DataRecipe, Pairs
 from sciresdiff.training.folders import UserData
-from sciresdiff.training.loop import LoopOptions, Run, Say, State, fit, in_hardware, quick
+from sciresdiff.training.loop import LoopOptions, Run, Say, State, fit, quick
 from sciresdiff.training.options import TERMS, TrainOptions, losses_of, recipe_of
 from sciresdiff.training.world import ALONE, World
 

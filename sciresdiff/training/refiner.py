@@ -20,6 +20,7 @@ from sciresdiff.diffusion.weight import DYNAMIC
 from sciresdiff.errors import UsageError
 from sciresdiff.hooks import hooked
 from sciresdiff.model import Model, load, of_prior, save
+from sciresdiff.nets.half import in_hardware
 from sciresdiff.prior import Estimate, Prior, finer
 from sciresdiff.refiner import Refiner, RefinerConfig, condition
 from sciresdiff.restore import FINAL_ITERATIONS, PRIOR_ITERATIONS
@@ -28,7 +29,7 @@ from sciresdiff.training import codec
 from sciresdiff.training.augment import augmented
 from sciresdiff.training.calibrate import calibrated_card
 from sciresdiff.training.data import Ahead, Batch, DataRecipe, Pairs
-from sciresdiff.training.loop import LoopOptions, Say, State, fit, in_hardware, quick
+from sciresdiff.training.loop import LoopOptions, Say, State, fit, quick
 from sciresdiff.training.options import TrainOptions, recipe_of
 from sciresdiff.training.prior import begun, provenance, real_images, state_file
 from sciresdiff.training.published import base_model
