@@ -301,11 +301,12 @@ def test_draws_and_trust_are_read_beside_the_image(tmp_path: Path, suffix: str, 
             tifffile.imwrite(
                 tmp_path / f"{name}.tif", stack.squeeze(), metadata={"axes": axes}, photometric="minisblack"
             )
-    given = gather.gather(tmp_path / f"h.{suffix}", None, None, gather.Told(None, None, None, None, None), [])
-    for i in range(planes):
-        evidence = gather.evidence_of(given, i)
-        assert evidence.draws is not None and np.array_equal(evidence.draws, draws[i])
-        assert evidence.trust is not None and np.array_equal(evidence.trust, trust[i])
+    told = gather.Told(None, None, None, None, None)
+    with gather.gather(tmp_path / f"h.{suffix}", None, None, told, []) as given:
+        for i in range(planes):
+            evidence = gather.evidence_of(given, i)
+            assert evidence.draws is not None and np.array_equal(evidence.draws, draws[i])
+            assert evidence.trust is not None and np.array_equal(evidence.trust, trust[i])
 
 
 @pytest.fixture
@@ -339,7 +340,8 @@ def test_probes_restore_again_as_the_sidecar_says(restored_files: Path) -> None:
 def test_the_same_data_give_the_same_image_again(restored_files: Path) -> None:
     high, low = restored_files / "low_x2.fits", restored_files / "low.fits"
     told = gather.Told(None, None, None, None, None, probe=True)
-    evidence = gather.evidence_of(gather.gather(high, low, None, told, []), 0)
+    with gather.gather(high, low, None, told, []) as given:
+        evidence = gather.evidence_of(given, 0)
     assert evidence.again is not None and evidence.low is not None and evidence.err is not None
     same = evidence.again(evidence.low)
     assert np.abs(same - evidence.high).max() < 1.5 * evidence.err.max()  # the draws that are left out

@@ -67,7 +67,7 @@ def check(
     return [judged(result, own or {}, evidence.kind) for result in found]
 
 
-def check_rival(evidence: Evidence, own: Mapping[str, Range]) -> list[Result]:
-    """The checks that are made for a baseline, judged; those that cannot be computed are left out."""
-    names = [name for name, line in CHECKS.items() if line.rivals]
+def check_rival(evidence: Evidence, own: Mapping[str, Range], but: Iterable[str] = ()) -> list[Result]:
+    """The checks that are made for a baseline, ``but`` some, judged; those that cannot be computed are left out."""
+    names = [name for name, line in CHECKS.items() if line.rivals and name not in set(but)]
     return [result for result in check(evidence, own, names) if result.value is not None]

@@ -46,10 +46,14 @@ class Check:
     """Whether it is made for the baselines, too."""
 
 
+def lacks(check: Check, evidence: Evidence) -> list[str]:
+    """What the evidence has not of what a check needs, in words."""
+    return [words for field, words in NEEDS.items() if field in check.needs and getattr(evidence, field) is None]
+
+
 def measured(name: str, check: Check, evidence: Evidence) -> list[Result]:
     """The check's results, or one without a value that says why there is none."""
-    missing = [words for field, words in NEEDS.items() if field in check.needs and getattr(evidence, field) is None]
-    if missing:
+    if missing := lacks(check, evidence):
         return [absent(name, f"needs {' and '.join(missing)}")]
     try:
         found = check.make(evidence)

@@ -111,9 +111,11 @@ def _of_draws(evidence: Evidence, residual: Array, moved: Array, region: str, pa
     found, expected = float(mean.mean()), 1 - spread
     excess = f"{found:.3f} of the image, {expected:.3f} expected of the mean of draws that scatter like these"
     return [
-        Result("chi2_draw", worst, "", region, _room(evidence.kind, "chi2_draw", mean.size), meaning=told),
+        Result("chi2_draw", worst, "", region, _room(evidence.kind, "chi2_draw", mean.size), meaning=told,
+               weight=mean.size),
         Result("chi2_excess", found - expected, "", region,
-               widened(evidence.kind, "chi2_excess", 3 * float(np.sqrt(2 / mean.size))), meaning=excess),
+               widened(evidence.kind, "chi2_excess", 3 * float(np.sqrt(2 / mean.size))), meaning=excess,
+               weight=mean.size),
     ]  # fmt: skip
 
 

@@ -219,7 +219,7 @@ def _of_magnitudes(found: FluxBias, name: str, figure: Callable[[Array], float],
     for one in found.bins:
         parts[f"mag {one.low:g}-{one.high:g}"] = (found.magnitude >= one.low) & (found.magnitude < one.high)
     return [
-        Result(name, figure(found.delta[part]), "mag", region,
+        Result(name, figure(found.delta[part]), "mag", region, weight=int(part.sum()),
                meaning=f"{what} of {int(part.sum())} sources in circles of {APERTURE_PX:g} px; {found.matching}")
         for region, part in parts.items() if part.any()
     ]  # fmt: skip

@@ -25,6 +25,11 @@ Where a truth is given, image and truth are compared; all others need none. The 
 its docstring, in the file named; ranges of your own come with `--limits FILE.toml` (`name = [low, high]`, with `"none"`
 for an open end), and `--strict` ends with 4 where a limit of severity *fail*, or one of your own, is missed.
 
+An image of more than 4096 px a side is judged in pieces of up to 2048 px, each with what surrounds it, and memory does
+not grow with it. *In pieces* says how the results of the pieces become one; `meaning` says it, too, with the lowest and
+the highest piece. Sky, noise and thresholds are those of every piece. `fid`, and fluxes by magnitude, are left out, and
+`--probe` is refused.
+
 LPIPS and FID need `pip install sciresdiff[perceptual]` and weights on the disk, which are never fetched:
 `SCIRESDIFF_LPIPS` names a folder with `alexnet-owt-7be5be79.pth`, `SCIRESDIFF_FID` one with
 `weights-inception-2015-12-05-6726825d.pth`.
@@ -108,9 +113,21 @@ def _check(name: str, line: Any) -> str:
     head = f"**`{name}`**" + (f" with {', '.join(others)}" if others else "")
     needs = f" *Needs* {', '.join(NEEDS[need] for need in line.needs)}." if line.needs else ""
     limits = [words for result in line.names or (name,) if (words := _limit(result))]
-    return (
-        f"{head}. {line.tells}{needs} *Blind to:* {line.blind}\n" + "".join(f"\n- {words}" for words in limits) + "\n"
-    )
+    told = f"{head}. {line.tells}{needs} *Blind to:* {line.blind}{_pooling(line.names or (name,))}\n"
+    return told + "".join(f"\n- {words}" for words in limits) + "\n"
+
+
+def _pooling(names: tuple[str, ...]) -> str:
+    """How the results of a check are pooled over the pieces of a large frame."""
+    from sciresdiff.checks.pool import POOLS
+
+    ways: dict[str, list[str]] = {}
+    for name in names:
+        if name in POOLS:
+            ways.setdefault(POOLS[name].words, []).append(f"`{name}` ")
+    several = len(ways) > 1
+    told = "; ".join(f"{', '.join(map(str.strip, who)) + ' ' if several else ''}{words}" for words, who in ways.items())
+    return f" *In pieces:* {told}." if told else ""
 
 
 def _limit(name: str) -> str:

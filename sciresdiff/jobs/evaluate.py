@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from sciresdiff import checks, io
-from sciresdiff.checks.check import absent
-from sciresdiff.checks.evidence import Evidence, Range, Result
+from sciresdiff.checks import pool
+from sciresdiff.checks.check import absent, lacks
+from sciresdiff.checks.evidence import Array, Evidence, Range, Result
 from sciresdiff.errors import UsageError
 from sciresdiff.frame import Quantity
 from sciresdiff.io.jsonable import plain
 from sciresdiff.jobs.batch import Progress, no_progress
-from sciresdiff.jobs.gather import Given, Told, evidence_of, gather, kind_of
+from sciresdiff.jobs.gather import Given, Told, evidence_of, gather, kind_of, overview, span_of
+from sciresdiff.jobs.pieces import named
 from sciresdiff.report import record as records
+from sciresdiff.report.overview import Overview
 
 DEFAULT_BASELINES = ("bicubic", "lanczos", "richardson-lucy")
 REPORTS = (".html", ".htm", ".png")
@@ -41,7 +44,7 @@ def run(
     overwrite: bool = False,
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
-    """Judge one restored file.
+    """Judge one restored file; planes of more than 4096 px a side in pieces, whose results are pooled.
 
     Parameters
     ----------
@@ -60,7 +63,8 @@ def run(
     Returns
     -------
     The record: ``schema``, ``high``, ``low``, ``truth``, ``scale``, ``verdict``, ``results``, ``baselines``, ``said``.
-    Values that are not finite are None. With several planes every region has its plane's number behind it.
+    Values that are not finite are None. With several planes every region has its plane's number behind it. Of an image
+    that was judged in pieces there is ``pieces`` too, and a page shows the one that is farthest from the data.
 
     Raises
     ------
@@ -72,23 +76,25 @@ def run(
     own = checks.read_limits(limits, checks.RESULTS) if limits else {}
     _refuse_report(report, overwrite)
     said: list[str] = []
-    given = gather(high, low, truth, Told(psf, kernel, target_fwhm, variance, quantity, probe), said)
-    first = evidence_of(given, 0)
-    found, others = _judge(given, first, methods, own, said, progress)
-    files = {"high": high, "low": low, "truth": truth}
-    record = {
-        "schema": records.SCHEMA,
-        **{name: None if path is None else str(path) for name, path in files.items()},
-        "scale": given.scale if low is not None else None,
-        "quantity": given.quantity,
-        "verdict": checks.verdict(found, own, kind_of(given)),
-        "results": records.as_data(found),
-        "baselines": {name: records.as_data(results) for name, results in others.items()},
-        "said": list(dict.fromkeys(said)),
-        **({"registration": plain(given.registered)} if given.registered else {}),
-    }
-    if report:
-        _draw(record, first, report, given.high.unit, own, overwrite)
+    with gather(high, low, truth, Told(psf, kernel, target_fwhm, variance, quantity, probe), said) as given:
+        judge = judged_in_pieces if len(given.tiles) > 1 else judged_whole
+        done = judge(given, methods, own, said, progress)
+        files = {"high": high, "low": low, "truth": truth}
+        record = {
+            "schema": records.SCHEMA,
+            **{name: None if path is None else str(path) for name, path in files.items()},
+            "scale": given.scale if low is not None else None,
+            "quantity": given.quantity,
+            **done.told,
+            "verdict": checks.verdict(done.found, own, kind_of(given)),
+            "results": records.as_data(done.found),
+            "baselines": {name: records.as_data(results) for name, results in done.others.items()},
+            "said": list(dict.fromkeys(said)),
+            **({"registration": plain(given.registered)} if given.registered else {}),
+        }
+        if report:
+            view = overview(given, done.shown) if len(given.tiles) > 1 else None
+            _draw(record, done.first(), report, given.high.frame.unit, own, overwrite, view)
     return record
 
 
@@ -99,16 +105,18 @@ def _draw(
     unit: str | None,
     own: Mapping[str, Range],
     overwrite: bool,
+    view: Overview | None,
 ) -> None:
-    """The page, or the picture, of the first plane."""
+    """The page, or the picture, of the first plane, or of one piece of it."""
     if Path(report).suffix.lower() == ".png":
         from sciresdiff.report.figures import panel
 
-        panel(first, report, unit, f"{Path(record['high']).name}: {record['verdict']}", overwrite)
+        part = f", the piece from {view.place}" if view else ""
+        panel(first, report, unit, f"{Path(record['high']).name}: {record['verdict']}{part}", overwrite)
     else:
         from sciresdiff.report.html import write_page
 
-        write_page(record, first, report, unit, own, overwrite)
+        write_page(record, first, report, unit, own, overwrite, view)
 
 
 def _methods(baselines: Sequence[str] | str) -> list[str]:
@@ -131,13 +139,28 @@ def _refuse_report(report: str | Path | None, overwrite: bool) -> None:
         raise UsageError(f"--report: {report} exists; give --overwrite or another name")
 
 
-def _judge(
-    given: Given, first: Evidence, methods: list[str], own: Mapping[str, Range], said: list[str], progress: Progress
-) -> tuple[list[Result], dict[str, list[Result]]]:
+@dataclass(frozen=True)
+class Judged:
+    """What was found of all planes."""
+
+    found: list[Result]
+    others: dict[str, list[Result]]
+    first: Callable[[], Evidence]
+    """What a report shows."""
+    shown: int = 0
+    """The piece that this is."""
+    told: Mapping[str, Any] = field(default_factory=dict)
+    """For the record."""
+
+
+def judged_whole(
+    given: Given, methods: list[str], own: Mapping[str, Range], said: list[str], progress: Progress
+) -> Judged:
     """Results of the image and of every baseline, all planes."""
     found: list[Result] = []
     others: dict[str, list[Result]] = {}
-    count = given.high.planes
+    count = given.high.frame.planes
+    first = evidence_of(given, 0)
     for i in range(count):
         progress(i, count, "evaluate")
         evidence = evidence_of(given, i) if i else first
@@ -150,30 +173,85 @@ def _judge(
         for name, results in rivals.items():
             others.setdefault(name, []).extend(_placed(results, where))
     progress(count, count, "evaluate")
-    return found, others
+    return Judged(found, others, lambda: first)
+
+
+def judged_in_pieces(
+    given: Given, methods: list[str], own: Mapping[str, Range], said: list[str], progress: Progress
+) -> Judged:
+    """The same of planes that are too large for one piece; what the pieces say is pooled, see `checks.pool`."""
+    found: list[Result] = []
+    others: dict[str, list[Result]] = {}
+    count, many, kind = given.high.frame.planes, len(given.tiles), kind_of(given)
+    said.append(f"pieces: judged in {many}, and pooled; fid, and fluxes by magnitude, are left out")
+    shown = 0
+    for i in range(count):
+        where = f", plane {i}" if count > 1 else ""
+        pieces, rivals, worst = _pieces(given, i, methods, own, said, progress)
+        shown = shown if i else worst
+        if not pieces:
+            found += _placed([absent(name, "every pixel is masked") for name in checks.CHECKS], where)
+            continue
+        beside = {name: pool.pooled(parts, checks.RESULTS, own, kind) for name, parts in rivals.items()}
+        found += _placed(_beside_bicubic(pool.pooled(pieces, checks.RESULTS, own, kind), beside, own), where)
+        for name, results in beside.items():
+            others.setdefault(name, []).extend(_placed([r for r in results if r.value is not None], where))
+    tile = given.tiles[shown]
+    size = list(given.high.frame.pixels.shape[1:])
+    told = {"pieces": {"count": many, "shape": size, "shown": named(tile, given.scale)}}
+    return Judged(found, others, lambda: evidence_of(given, 0, tile, span_of(given, 0)), shown, told)
+
+
+def _pieces(
+    given: Given, plane: int, methods: list[str], own: Mapping[str, Range], said: list[str], progress: Progress
+) -> tuple[list[pool.Piece], dict[str, list[pool.Piece]], int]:
+    """What every piece of a plane says, of the image and of the baselines, and which is farthest from data or truth."""
+    found: list[pool.Piece] = []
+    rivals: dict[str, list[pool.Piece]] = {}
+    many, span, worst = len(given.tiles), span_of(given, plane), (-1.0, 0)
+    for k, tile in enumerate(given.tiles):
+        progress(plane * many + k, given.high.frame.planes * many, "evaluate")
+        evidence = evidence_of(given, plane, tile, span)
+        if not evidence.good_high.any():
+            continue
+        where = named(tile, given.scale)
+        names = [name for name, line in checks.CHECKS.items() if name not in pool.SUMMED or lacks(line, evidence)]
+        found.append(pool.Piece(checks.check(evidence, own, names), pool.sums_of(evidence), where))
+        worst = max(worst, (pool.off(found[-1].sums), -k))
+        for name, image in _images(evidence, methods, said):
+            other = evidence.other(image)
+            results = checks.check_rival(other, own, pool.SUMMED)
+            rivals.setdefault(name, []).append(pool.Piece(results, pool.sums_of(other), where))
+    progress((plane + 1) * many, given.high.frame.planes * many, "evaluate")
+    return found, rivals, -worst[1]
 
 
 def _rivals(
     evidence: Evidence, methods: list[str], own: Mapping[str, Range], said: list[str]
 ) -> dict[str, list[Result]]:
     """The baselines' results on one plane."""
+    images = _images(evidence, methods, said)
+    return {name: checks.check_rival(evidence.other(image), own) for name, image in images}
+
+
+def _images(evidence: Evidence, methods: list[str], said: list[str]) -> Iterator[tuple[str, Array]]:
+    """The baselines' images of one plane, or of a piece."""
     from sciresdiff.checks.baselines import BASELINES, NEED_KERNEL, best_richardson_lucy
 
     if evidence.low is None:
-        return {}
+        return
     if evidence.operator is None:
         methods = [name for name in methods if name not in NEED_KERNEL]
-    found = {}
     for name in methods:
         image = BASELINES[name](evidence)
         if name == "richardson-lucy":
             evidence.shared[name] = image  # the report shows it
-        found[name] = checks.check_rival(evidence.other(image), own)
+        yield name, image
     if "richardson-lucy" in methods and evidence.truth is not None:
         n, image = best_richardson_lucy(evidence)
-        found[BEST] = checks.check_rival(evidence.other(image), own)
-        said.append(f"{BEST}: {n} iterations, nearest to the truth of 1 to 60, which only the truth can tell")
-    return found
+        told = f"{n} iterations" if evidence.core is None else "as many iterations as suit each piece"
+        said.append(f"{BEST}: {told}, nearest to the truth of 1 to 60, which only the truth can tell")
+        yield BEST, image
 
 
 def _beside_bicubic(

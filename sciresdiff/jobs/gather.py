@@ -1,12 +1,13 @@
-"""The files that an evaluation looks at, read and brought together: image, data, truth, noise, blur and planes."""
+"""The files that an evaluation looks at, opened and brought together: image, data, truth, noise, blur and planes."""
 
 from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,37 +16,51 @@ from numpy.typing import NDArray
 
 from sciresdiff import io
 from sciresdiff.checks.evidence import Evidence
-from sciresdiff.errors import InputError
+from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, Kind, Quantity
 from sciresdiff.io.files import split_spec
+from sciresdiff.io.source import Source, in_memory
 from sciresdiff.jobs import registration
 from sciresdiff.jobs.again import Again, again_of
 from sciresdiff.jobs.options import UpscaleOptions
+from sciresdiff.jobs.pieces import WHOLE, named, pieces, place, windows
 from sciresdiff.jobs.resolve import kernel_of, stated_psf
-from sciresdiff.jobs.sample import of_frame
+from sciresdiff.jobs.sample import Samples, of_frame, samples_of
 from sciresdiff.jobs.upscale import finer
-from sciresdiff.jobs.variance import doubted, noise_of, variance_of
+from sciresdiff.jobs.variance import doubted, noise_of
+from sciresdiff.report.images import means
+from sciresdiff.report.overview import SIDE, Overview
+from sciresdiff.tiling import Tile
 
 PLANES = ("ERR", "SUPPORT", "TRUST")
 """Planes of an output that are judged, or judged by."""
 
+STRIP = 2**22
+"""Pixels that are read at a time for the overview."""
+
+Layer = Callable[[int, slice, slice], NDArray[Any]]
+"""(plane, rows, columns) -> (h, w), or (K, h, w) of draws."""
+Variance = Callable[[Frame, int, int, int], NDArray[np.floating[Any]]]
+"""(window of the data, its plane, first row, first column) -> (h, w)."""
+
 
 @dataclass(frozen=True)
 class Given:
-    """The files that belong together, read."""
+    """The files that belong together, open."""
 
-    high: Frame
-    low: Frame | None
-    truth: Frame | None
+    high: Source
+    low: Source | None
+    truth: Source | None
     scale: int
     quantity: Quantity
-    variance: NDArray[np.floating[Any]] | None
-    operator: Any
-    """None where the blur is not known."""
-    planes: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
-    """ERR, SUPPORT and TRUST of the output, (planes, Y, X)."""
-    draws: NDArray[np.float32] | None = None
-    """(planes, K, Y, X)."""
+    variance: Variance | None
+    operator: Callable[[tuple[int, int]], Any] | None
+    """(h, w) of a coarse window -> its measurement; None where the blur is not known."""
+    tiles: tuple[Tile, ...] = ()
+    """The pieces that every plane is judged in, coarse px; one where it is judged whole."""
+    planes: Mapping[str, Layer] = field(default_factory=dict)
+    """ERR, SUPPORT and TRUST of the output."""
+    draws: Layer | None = None
     again: Again | None = None
     """Makes the image of other data, where the user wants probes."""
     target_fwhm: float | None = None
@@ -65,43 +80,87 @@ class Told:
     probe: bool = False
 
 
-def gather(high: str | Path, low: str | Path | None, truth: str | Path | None, told: Told, said: list[str]) -> Given:
-    """Read the files, and settle scale, quantity, noise and blur.
+@contextmanager
+def gather(
+    high: str | Path, low: str | Path | None, truth: str | Path | None, told: Told, said: list[str]
+) -> Iterator[Given]:
+    """Open the files, and settle scale, quantity, noise, blur and pieces.
 
     Raises
     ------
-    InputError : files that do not fit each other, or that show different places of the sky.
-    UsageError : probes without a sidecar.
+    InputError : files that do not fit each other, or that show different places of the sky; a truth on other pixels
+        of an image that is too large for one piece.
+    UsageError : probes without a sidecar, or of such an image.
     """
-    image = io.read(high, quantity=told.quantity)
-    note = sidecar(high, low)
-    options = _options(note, told)
-    data = None if low is None else io.read(low, variance=options.variance, mask=options.mask, axes=options.axes)
-    scale = 1 if data is None else _scale(high, image, low, data)
-    quantity = _quantity(told, note, data, image, said)
-    true, registered = (None, {}) if truth is None else _truth(truth, image, high, scale, said)
-    for name, other in ((low, data), (truth, true)):
-        if name is not None and other is not None:
-            refuse_elsewhere(high, image, name, other)
-    say_odd({"image": image, "data": data, "truth": true}, said)
-    noise = None if data is None else _variance(data, options, note, told, said)
-    target = options.target_fwhm or note.get("target_fwhm_px")
-    operator = None if data is None or low is None else _operator(low, data, options, scale, quantity, bool(note), said)
-    planes = {name: plane for name in PLANES if (plane := beside(high, name, image)) is not None}
-    again = again_of(high, low, note, scale, said) if told.probe else None
-    draws = draws_beside(high, image)
-    return Given(image, data, true, scale, quantity, noise, operator, planes, draws, again, target, registered)
+    with ExitStack() as stack:
+        image = _opened(stack, high, quantity=told.quantity)
+        note = sidecar(high, low)
+        options = _options(note, told)
+        of_data = {"variance": options.variance, "mask": options.mask, "axes": options.axes}
+        data = None if low is None else _opened(stack, low, **of_data)
+        scale = 1 if data is None else _scale(high, image.frame, low, data.frame)
+        quantity = _quantity(told, note, None if data is None else data.frame, image.frame, said)
+        true, registered = None, dict[str, Any]()
+        if truth is not None:
+            true, registered = _truth(_opened(stack, truth), truth, image, high, scale, said)
+        for name, other in ((low, data), (truth, true)):
+            if name is not None and other is not None:
+                refuse_elsewhere(high, image.frame, name, other.frame)
+        say_odd({"image": image, "data": data, "truth": true}, said)
+        samples = None if data is None else _samples(data)
+        noise = None if data is None or samples is None else _variance(data.frame, samples, options, note, told, said)
+        kernel, known = None, False
+        if data is not None and low is not None and samples is not None:
+            kernel, known = _kernel(low, data.frame, samples, options, scale, bool(note), said)
+        size = image.frame.pixels.shape[1:] if data is None else data.frame.pixels.shape[1:]
+        tiles = pieces((size[0], size[1]), scale, kernel)
+        if told.probe and len(tiles) > 1:
+            raise UsageError(
+                f"--probe: {high} is judged in {len(tiles)} pieces, and a frame is restored anew as a whole; cut it "
+                f"to {WHOLE} px a side"
+            )
+        yield Given(
+            image,
+            data,
+            true,
+            scale,
+            quantity,
+            noise,
+            lru_cache(4)(partial(_operator, kernel=kernel, scale=scale, quantity=quantity)) if known else None,
+            tiles,
+            {name: layer for name in PLANES if (layer := beside(stack, high, name, image.frame))},
+            draws_beside(stack, high, image.frame),
+            again_of(high, low, note, scale, said) if told.probe else None,
+            options.target_fwhm or note.get("target_fwhm_px"),
+            registered,
+        )
+
+
+def _opened(stack: ExitStack, path: str | Path, **options: Any) -> Source:
+    """A file; a small one is read."""
+    source = stack.enter_context(io.opened(path, **options))
+    return in_memory(source.whole()) if source.frame.pixels.size <= WHOLE**2 else source
+
+
+def _samples(data: Source) -> Samples:
+    """What is measured on the data: all of a small frame, windows of a large one."""
+    return of_frame(data.whole()) if data.frame.pixels.size <= WHOLE**2 else samples_of(data)
 
 
 def _truth(
-    truth: str | Path, image: Frame, high: str | Path, scale: int, said: list[str]
-) -> tuple[Frame | None, dict[str, Any]]:
-    """The truth on the image's pixels; of one by another instrument, on other pixels, how the two are registered."""
-    true = io.read(truth)
-    if registration.other_grid(image, true):
+    true: Source, truth: str | Path, image: Source, high: str | Path, scale: int, said: list[str]
+) -> tuple[Source | None, dict[str, Any]]:
+    """The truth; of one by another instrument, on other pixels, how the two are registered."""
+    if registration.other_grid(image.frame, true.frame):
+        for name, one in ((high, image), (truth, true)):
+            if one.frame.pixels.size > WHOLE**2:
+                raise InputError(
+                    f"{truth}: has pixels of another size than {high}, and {name} is too large to be registered: "
+                    f"cut it to {WHOLE} px a side"
+                )
         said.append(f"WARNING truth: {truth} has pixels of another size: it is registered, and nothing is scored by it")
-        return None, registration.measured(image, true, said)
-    return _cropped(true, truth, image, high, scale, said), {}
+        return None, registration.measured(image.whole(), true.whole(), said)
+    return replace(true, frame=_cropped(true.frame, truth, image.frame, high, scale, said)), {}
 
 
 def refuse_elsewhere(high: str | Path, image: Frame, name: str | Path, other: Frame) -> None:
@@ -146,21 +205,33 @@ def _apart(headers: list[Any], image: Frame, other: Frame) -> tuple[float, float
         return float(centre.separation(there).deg), 2 * float(centre.separation(corner).deg)
 
 
-def say_odd(frames: Mapping[str, Frame | None], said: list[str]) -> None:
+def say_odd(sources: Mapping[str, Source | None], said: list[str]) -> None:
     """Note planes that are all masked or constant, and a truth without light above zero."""
-    for name, frame in frames.items():
-        for i in range(0 if frame is None else frame.planes):
-            assert frame is not None
-            values = frame.pixels[i][~frame.mask[i] & np.isfinite(frame.pixels[i])]
-            where = f"{name}, plane {i}" if frame.planes > 1 else name
-            if not values.size:
+    for name, source in sources.items():
+        for i in range(0 if source is None else source.frame.planes):
+            assert source is not None
+            count, low, high, total = _extent(source, i)
+            where = f"{name}, plane {i}" if source.frame.planes > 1 else name
+            if not count:
                 said.append(f"WARNING {where}: every pixel is masked; nothing of it is judged")
-            elif np.ptp(values) == 0:
-                said.append(f"WARNING {where}: constant ({values[0]:g}); most checks have nothing to measure")
-            elif name == "truth" and values.mean(dtype=np.float64) < 0:
+            elif high == low:
+                said.append(f"WARNING {where}: constant ({low:g}); most checks have nothing to measure")
+            elif name == "truth" and total < 0:
                 said.append(
-                    f"WARNING {where}: its mean is negative ({values.mean():.4g}); fluxes are above the sky only"
+                    f"WARNING {where}: its mean is negative ({total / count:.4g}); fluxes are above the sky only"
                 )
+
+
+def _extent(source: Source, plane: int) -> tuple[int, float, float, float]:
+    """Count, least, greatest and sum of a plane's valid values."""
+    count, low, high, total = 0, np.inf, -np.inf, 0.0
+    for rows, columns in windows(source.frame.pixels.shape[1:]):
+        part = source.window(plane, rows.start, rows.stop, columns.start, columns.stop)
+        values = part.pixels[0][~part.mask[0] & np.isfinite(part.pixels[0])]
+        if values.size:
+            low, high = min(low, float(values.min())), max(high, float(values.max()))
+            count, total = count + values.size, total + float(values.sum(dtype=np.float64))
+    return count, low, high, total
 
 
 def sidecar(high: str | Path, low: str | Path | None) -> dict[str, Any]:
@@ -224,94 +295,179 @@ def _cropped(truth: Frame, name: str | Path, image: Frame, high: str | Path, sca
 
 
 def _variance(
-    data: Frame, options: UpscaleOptions, note: Mapping[str, Any], told: Told, said: list[str]
-) -> NDArray[np.floating[Any]] | None:
+    data: Frame, samples: Samples, options: UpscaleOptions, note: Mapping[str, Any], told: Told, said: list[str]
+) -> Variance | None:
     """The data's variance: as the restoration took it where there is a note, else the plane as it is, else measured."""
     if not note and data.variance is not None and (options.variance or options.gain is None):
-        return data.variance
+        return _as_it_is
     try:
-        samples = of_frame(data)
         found = noise_of(data, samples, options, said, {})
     except InputError as problem:
         said.append(f"{problem}; checks in units of the noise are left out")
         return None
     source = "" if told.psf or told.kernel else str(note.get("sources", {}).get("psf", ""))
-    return variance_of(data, doubted(found, data, samples, source, said))
+    return doubted(found, data, samples, source, said).of
 
 
-def _operator(
-    low: str | Path, data: Frame, options: UpscaleOptions, scale: int, quantity: Quantity, noted: bool, said: list[str]
-) -> Any:
-    """The measurement, in float64; None where the blur is not known."""
+def _as_it_is(window: Frame, plane: int, y0: int, x0: int) -> NDArray[np.floating[Any]]:
+    """The file's own plane."""
+    assert window.variance is not None
+    return window.variance[0]
+
+
+def _kernel(
+    low: str | Path, data: Frame, samples: Samples, options: UpscaleOptions, scale: int, noted: bool, said: list[str]
+) -> tuple[NDArray[np.float64] | None, bool]:
+    """The blur on the fine grid, and whether it is known."""
+    if not (options.kernel or options.psf or noted or data.kernel is not None or stated_psf(data)):
+        said.append("psf: not known; give --kernel or --psf for the checks against the data and for Richardson-Lucy")
+        return None, False
+    kernel, _ = kernel_of(low, data, samples, options, scale, said, {})
+    return kernel, True
+
+
+def _operator(shape: tuple[int, int], kernel: NDArray[np.float64] | None, scale: int, quantity: Quantity) -> Any:
+    """The measurement of a window, in float64."""
     import torch
 
     from sciresdiff.physics.operators import Operator
 
-    if not (options.kernel or options.psf or noted or data.kernel is not None or stated_psf(data)):
-        said.append("psf: not known; give --kernel or --psf for the checks against the data and for Richardson-Lucy")
-        return None
-    shape = (data.pixels.shape[1], data.pixels.shape[2])
-    kernel, _ = kernel_of(low, data, of_frame(data), options, scale, said, {})
     return Operator(shape, scale, kernel, quantity, dtype=torch.float64)
 
 
-def beside(high: str | Path, name: str, image: Frame) -> NDArray[np.float64] | None:
-    """A plane of the output, (planes, Y, X): an extension, or for TIFF a file beside it; None where there is none."""
-    found = _read_beside(high, name)
-    return found if found is not None and found.shape == image.pixels.shape else None
+def beside(stack: ExitStack, high: str | Path, name: str, image: Frame) -> Layer | None:
+    """A plane of the output: an extension, or for TIFF a file beside it; None where there is none of its shape."""
+    found = _stacked(stack, high, name, image)
+    if found is None or found[0] != image.pixels.shape:
+        return None
+    _, cut = found
+    return lambda plane, rows, columns: cut(slice(plane, plane + 1), rows, columns)[0]
 
 
-def _read_beside(high: str | Path, name: str) -> NDArray[np.float64] | None:
-    """What is written of that name, (n, Y, X); None where there is nothing."""
+def draws_beside(stack: ExitStack, high: str | Path, image: Frame) -> Layer | None:
+    """DRAWS of the output, or None."""
+    found = _stacked(stack, high, "DRAWS", image)
+    if found is None:
+        return None
+    (layers, *size), cut = found
+    if tuple(size) != image.pixels.shape[1:] or not layers or layers % image.planes:
+        return None
+    k = layers // image.planes
+
+    def draws(plane: int, rows: slice, columns: slice) -> NDArray[np.float32]:
+        return np.asarray(cut(slice(k * plane, k * (plane + 1)), rows, columns), np.float32)
+
+    return draws
+
+
+Stacked = tuple[tuple[int, ...], Callable[[slice, slice, slice], NDArray[Any]]]
+"""Shape (n, Y, X) of a stack, and its parts."""
+
+
+def _stacked(stack: ExitStack, high: str | Path, name: str, image: Frame) -> Stacked | None:
+    """What is written of that name, not read where the image is large; None where there is nothing."""
     file = split_spec(high)[0]
-    tiff = file.with_name(f"{io.stem(file)}_{name.lower()}.tif")
+    kind = io.format_of(file)
+    path = file.with_name(f"{io.stem(file)}_{name.lower()}.tif") if kind == "tiff" else f"{file}[{name}]"
     try:
-        found = io.read_image(tiff if io.format_of(file) == "tiff" else f"{file}[{name}]")
+        if image.pixels.size > WHOLE**2 and kind != "hdf5":
+            return _parts(stack.enter_context(io.opened(path)))
+        found = io.read_image(path)
     except InputError:
         return None
-    return found.reshape(-1, *found.shape[-2:])
+    found = found.reshape(-1, *found.shape[-2:])
+    return found.shape, lambda layers, rows, columns: found[layers, rows, columns]
 
 
-def draws_beside(high: str | Path, image: Frame) -> NDArray[np.float32] | None:
-    """DRAWS of the output, (planes, K, Y, X), or None."""
-    found = _read_beside(high, "DRAWS")
-    count, (h, w) = image.planes, image.pixels.shape[1:]
-    if found is None or found.shape[-2:] != (h, w) or not found.size or len(found) % count:
-        return None
-    return found.astype(np.float32).reshape(count, -1, h, w)
+def _parts(source: Source) -> Stacked:
+    def cut(layers: slice, rows: slice, columns: slice) -> NDArray[Any]:
+        here = (rows.start, rows.stop, columns.start, columns.stop)
+        return np.concatenate([source.window(i, *here).pixels for i in range(layers.start, layers.stop)])
+
+    return source.frame.pixels.shape, cut
 
 
 def kind_of(given: Given) -> Kind:
     """``astro`` or ``micro``: the data's, else the image's."""
-    return given.high.kind if given.low is None else given.low.kind
+    return (given.high if given.low is None else given.low).frame.kind
 
 
-def evidence_of(given: Given, plane: int) -> Evidence:
-    """One plane of the files as evidence."""
+def evidence_of(given: Given, plane: int, tile: Tile | None = None, span: float | None = None) -> Evidence:
+    """One plane of the files as evidence, or a piece of it.
 
-    def cut(stack: NDArray[Any] | None) -> NDArray[np.float64] | None:
-        return None if stack is None else np.asarray(stack[plane], np.float64)
-
-    mask = given.high.mask[plane].copy()
-    if given.low is not None:
-        mask |= finer(given.low.mask[plane], given.scale)
-    if given.truth is not None:
-        mask |= given.truth.mask[plane]
+    Parameters
+    ----------
+    tile : core and window, coarse px; the first piece, which is all of a small plane, without it.
+    span : range of the truth over all pieces.
+    """
+    tile, s = tile or given.tiles[0], given.scale
+    coarse, fine = tile.window, place(tile, s)
+    low = None if given.low is None else _window(given.low, plane, coarse)
+    high, truth = _window(given.high, plane, fine), None if given.truth is None else _window(given.truth, plane, fine)
+    planes = {name: np.asarray(layer(plane, *fine), np.float64) for name, layer in given.planes.items()}
+    variance = None
+    if low is not None and given.variance is not None:
+        variance = np.asarray(given.variance(low, plane, tile.ry0, tile.rx0), np.float64)
     return Evidence(
-        high=np.asarray(given.high.pixels[plane], np.float64),
-        scale=given.scale,
-        low=cut(None if given.low is None else given.low.pixels),
-        variance=cut(given.variance),
-        truth=cut(None if given.truth is None else given.truth.pixels),
-        mask_high=mask,
-        mask_low=None if given.low is None else given.low.mask[plane],
-        operator=given.operator,
-        err=cut(given.planes.get("ERR")),
-        support=cut(given.planes.get("SUPPORT")),
-        trust=cut(given.planes.get("TRUST")),
-        draws=None if given.draws is None else given.draws[plane],  # type: ignore[arg-type]
+        high=np.asarray(high.pixels[0], np.float64),
+        scale=s,
+        low=None if low is None else np.asarray(low.pixels[0], np.float64),
+        variance=variance,
+        truth=None if truth is None else np.asarray(truth.pixels[0], np.float64),
+        mask_high=_masked(high, low, truth, s),
+        mask_low=None if low is None else low.mask[0],
+        operator=None if given.operator is None else given.operator((tile.ry1 - tile.ry0, tile.rx1 - tile.rx0)),
+        err=planes.get("ERR"),
+        support=planes.get("SUPPORT"),
+        trust=planes.get("TRUST"),
+        draws=None if given.draws is None else given.draws(plane, *fine),
         again=None if given.again is None else partial(given.again, plane),
         kind=kind_of(given),
         quantity=given.quantity,
         target_fwhm_px=given.target_fwhm,
+        core=None if len(given.tiles) == 1 else tile.inside(s),
+        span=span,
     )
+
+
+def _window(source: Source, plane: int, at: tuple[slice, slice]) -> Frame:
+    rows, columns = at
+    return source.window(plane, rows.start, rows.stop, columns.start, columns.stop)
+
+
+def _masked(high: Frame, low: Frame | None, truth: Frame | None, scale: int) -> NDArray[np.bool_]:
+    """Fine pixels that are masked in any of the files."""
+    mask = high.mask[0].copy()
+    if low is not None:
+        mask |= finer(low.mask[0], scale)
+    if truth is not None:
+        mask |= truth.mask[0]
+    return mask
+
+
+def span_of(given: Given, plane: int) -> float | None:
+    """The truth's range over all pixels that are judged; None without a truth."""
+    if given.truth is None:
+        return None
+    least, most = np.inf, -np.inf
+    for tile in given.tiles:
+        fine = tuple(slice(given.scale * side.start, given.scale * side.stop) for side in tile.core())
+        low = None if given.low is None else _window(given.low, plane, tile.core())
+        high, truth = (_window(source, plane, (fine[0], fine[1])) for source in (given.high, given.truth))
+        good = ~_masked(high, low, truth, given.scale) & np.isfinite(high.pixels[0]) & np.isfinite(truth.pixels[0])
+        values = truth.pixels[0][good]
+        if values.size:
+            least, most = min(least, float(values.min())), max(most, float(values.max()))
+    return most - least if most > least else None
+
+
+def overview(given: Given, shown: int) -> Overview:
+    """The first plane of the image, thinned, and where its pieces lie."""
+    _, h, w = given.high.frame.pixels.shape
+    n = max(1, -(-max(h, w) // SIDE))
+    rows = n * max(1, STRIP // (n * w))
+    strips = (_window(given.high, 0, (slice(y, min(y + rows, h)), slice(0, w))) for y in range(0, h, rows))
+    thin = [means(np.where(strip.mask[0], np.nan, strip.pixels[0]), n) for strip in strips]
+    cores = [tile.core(given.scale) for tile in given.tiles]
+    places = tuple((rows.start, rows.stop, columns.start, columns.stop) for rows, columns in cores)
+    return Overview(np.concatenate(thin), n, (h, w), places, shown, named(given.tiles[shown], given.scale))

@@ -16,6 +16,7 @@ from sciresdiff.frame import Kind
 from sciresdiff.io.files import write_whole
 from sciresdiff.report import reading, viewer
 from sciresdiff.report.charts import charts_of
+from sciresdiff.report.overview import Overview, section
 from sciresdiff.report.reading import Entry, Group, Line, spelled, with_unit
 from sciresdiff.report.record import Record, shown
 from sciresdiff.report.svg import gauge
@@ -39,6 +40,7 @@ def write_page(
     unit: str | None = None,
     own: Mapping[str, Range] | None = None,
     overwrite: bool = False,
+    view: Overview | None = None,
 ) -> None:
     """Write the page of an image.
 
@@ -48,16 +50,19 @@ def write_page(
     evidence : of its first plane, for the pictures and charts.
     unit : of the pixels' values; None where it is not known.
     own : limits that the user gave.
+    view : the whole frame, where the evidence is a piece of it.
 
     Raises
     ------
     UsageError : the file exists and ``overwrite`` is off, or cannot be written.
     """
-    text = page(record, evidence, unit, own or {})
+    text = page(record, evidence, unit, own or {}, view)
     write_whole({Path(path): lambda target: target.write_text(text, encoding="utf-8")}, overwrite=overwrite)
 
 
-def page(record: Record, evidence: Evidence, unit: str | None, own: Mapping[str, Range]) -> str:
+def page(
+    record: Record, evidence: Evidence, unit: str | None, own: Mapping[str, Range], view: Overview | None = None
+) -> str:
     """The page's text.  It needs no network, carries no clock, and can be read without scripts."""
     plots = charts_of(evidence)
     groups = reading.groups(record)
@@ -65,6 +70,7 @@ def page(record: Record, evidence: Evidence, unit: str | None, own: Mapping[str,
     body = [
         _head(record, evidence, own),
         _keys(record, evidence.kind, own),
+        section(view, evidence) if view else "",
         viewer.pictures(evidence, unit or "unit of the file"),
         *(_group(group, record, plots.get(group.title, []), evidence.kind, own) for group in groups),
         *(
@@ -153,7 +159,7 @@ def _place(name: str) -> str:
 
 def _facts(record: Record, evidence: Evidence) -> str:
     """What the image was judged by, in one line."""
-    height, width = evidence.high.shape
+    height, width = record["pieces"]["shape"] if record.get("pieces") else evidence.high.shape
     name = {key: escape(Path(record[key]).name) for key in ("low", "truth") if record[key]}
     told = [
         f"{width} × {height} px",

@@ -165,13 +165,16 @@ def thinned(image: NDArray[Any], side: int) -> tuple[Array, int]:
     """
     n = max(1, -(-max(image.shape) // side))
     plane = np.asarray(image, float)
-    if n == 1:
-        return plane, 1
+    return (plane, 1) if n == 1 else (means(plane, n), n)
+
+
+def means(plane: NDArray[np.floating[Any]], n: int) -> Array:
+    """Means of n x n pixels; NaN are left out, and stand beyond the far borders."""
     padded = np.pad(plane, [(0, -size % n) for size in plane.shape], constant_values=np.nan)
     cells = padded.reshape(padded.shape[0] // n, n, padded.shape[1] // n, n)
     count = np.isfinite(cells).sum((1, 3))
     total = np.where(np.isfinite(cells), cells, 0).sum((1, 3))
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan), n
+    return np.asarray(np.where(count > 0, total / np.maximum(count, 1), np.nan))
 
 
 def palette(stretch: Stretch) -> Colours:

@@ -1,0 +1,54 @@
+"""The pieces that a large frame is judged in: each with what surrounds it, so that sources on its border are whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import gcd
+from typing import Any
+
+from numpy.typing import NDArray
+
+from sciresdiff import tiling
+from sciresdiff.tiling import Tile
+
+WHOLE = 4096
+"""Longest side of a plane that is judged whole, fine px."""
+SIDE = 2048
+"""Longest side of a piece, fine px."""
+AROUND = 64
+"""Fine px about a piece beyond the reach of the blur; also the squares that the sky is measured in, which pieces begin
+on multiples of."""
+
+
+def pieces(shape: tuple[int, int], scale: int, kernel: NDArray[Any] | None) -> tuple[Tile, ...]:
+    """The pieces of a plane, row by row; one where it is small enough.
+
+    Parameters
+    ----------
+    shape : (h, w) of the coarse grid. kernel : the blur on the fine grid.
+    """
+    h, w = shape
+    if scale * max(shape) <= WHOLE:
+        return (Tile(0, h, 0, w, 0, h, 0, w),)
+    step = AROUND // gcd(AROUND, scale)
+    reach = 0 if kernel is None else max(kernel.shape) // 2
+    return tuple(tiling.plan(shape, max(SIDE // scale // step, 1) * step, -(-(AROUND + reach) // scale), step))
+
+
+def place(tile: Tile, scale: int) -> tuple[slice, slice]:
+    """What is read of the fine grid."""
+    rows, columns = tile.window
+    return slice(scale * rows.start, scale * rows.stop), slice(scale * columns.start, scale * columns.stop)
+
+
+def named(tile: Tile, scale: int) -> str:
+    """``y 2048, x 0``: the first fine pixel of a core."""
+    return f"y {scale * tile.y0}, x {scale * tile.x0}"
+
+
+def windows(shape: tuple[int, ...], side: int = SIDE) -> Iterator[tuple[slice, slice]]:
+    """Windows that cover a plane once."""
+    h, w = shape
+    for y in range(0, h, side):
+        for x in range(0, w, side):
+            yield slice(y, min(y + side, h)), slice(x, min(x + side, w))
