@@ -18,7 +18,7 @@ from sciresdiff.io.planes import part_in_single
 from sciresdiff.io.source import Source, empty
 from sciresdiff.io.tiff_marks import image_of, other_planes, with_variance
 from sciresdiff.io.tiff_meta import TiffHeader, first, optics, parsed, provenance, ratio, size_of
-from sciresdiff.io.tiff_series import Pixels, opened_tiff, pixels_of
+from sciresdiff.io.tiff_series import Pixels, opened_tiff, pixels_of, sound
 from sciresdiff.io.told import restored
 from sciresdiff.io.windows import looked_through, saturation, telling
 
@@ -54,7 +54,8 @@ def source(
     """
     file, _ = split_spec(path)
     with ExitStack() as stack:
-        pixels, header, said = _load(stack, file, axes)
+        with sound(file):
+            pixels, header, said = _load(stack, file, axes)
         header = _sized(header, pixel_size)
         if header.pixel_size is None:
             said = [*said, "pixel size: the file does not say; give --pixel-size for sizes in micrometres"]
@@ -126,7 +127,8 @@ def _cut(path: Path, pixels: Pixels, frame: Frame) -> Callable[..., Frame]:
         if plane in pixels.missing:
             values = np.full((1, y1 - y0, x1 - x0), np.nan, np.float32)
             return frame.with_(pixels=values, mask=np.ones(values.shape, bool))
-        values, bad = part_in_single(path, pixels.window(plane, y0, y1, x0, x1)[None])
+        with sound(path):
+            values, bad = part_in_single(path, pixels.window(plane, y0, y1, x0, x1)[None])
         return frame.with_(pixels=values, mask=bad)
 
     return cut

@@ -15,7 +15,7 @@ from sciresdiff.frame import Frame
 from sciresdiff.io.files import split_spec
 from sciresdiff.io.planes import STATED, settled, stated, to_variance
 from sciresdiff.io.source import Source, empty
-from sciresdiff.io.tiff_series import Pixels, opened_tiff, pixels_of
+from sciresdiff.io.tiff_series import Pixels, opened_tiff, pixels_of, sound
 from sciresdiff.io.windows import changed, middle
 
 Array = NDArray[Any]
@@ -83,5 +83,6 @@ def _windows_of(stack: ExitStack, spec: str) -> tuple[tuple[int, ...], Callable[
 def image_of(stack: ExitStack, file: Path) -> Pixels:
     """The first series of a file, whatever its axes are called."""
     tif = stack.enter_context(opened_tiff(file))
-    axes = str(tif.series[0].axes)
-    return pixels_of(file, tif, axes if {"Y", "X"} <= set(axes) else "ABCDEFGHIJ"[: len(axes) - 2] + "YX")
+    with sound(file):
+        axes = str(tif.series[0].axes)
+        return pixels_of(file, tif, axes if {"Y", "X"} <= set(axes) else "ABCDEFGHIJ"[: len(axes) - 2] + "YX")

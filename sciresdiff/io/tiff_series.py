@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,13 +16,15 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from sciresdiff.errors import InputError
+from sciresdiff.errors import InputError, SciresdiffError
 from sciresdiff.io.files import first_line
 from sciresdiff.io.flat import Flat
 from sciresdiff.io.tiff_set import ome_set
 
 Array = NDArray[Any]
 Part = tuple[slice, ...]
+
+tifffile.logger().addHandler(logging.NullHandler())  # what it notes of damaged files is for who listens, not for stderr
 
 KEPT = 2**27
 """Bytes of unpacked strips and tiles that are kept for the next window."""
@@ -55,15 +58,31 @@ def opened_tiff(path: Path) -> Iterator[Any]:
         Missing or foreign file, or no image in it.
     """
     file, xml = ome_set(path)
-    try:
+    with sound(file):
         tif = tifffile.TiffFile(file, omexml=xml)
-        series = tif.series
-    except Exception as error:  # tifffile raises many kinds on damaged files
-        raise InputError(f"{file}: not a whole TIFF file ({first_line(error)}); check or fetch it again") from error
     with tif:
+        with sound(file):
+            series = tif.series
         if not series:
             raise InputError(f"{path}: no image in it")
         yield tif
+
+
+@contextmanager
+def sound(path: Path) -> Iterator[None]:
+    """What a library does inside with a damaged file is told as the file's fault.
+
+    Raises
+    ------
+    InputError
+        In place of whatever was raised, but for our own errors and what memory and disk say.
+    """
+    try:
+        yield
+    except (SciresdiffError, MemoryError, PermissionError):
+        raise
+    except Exception as error:  # tifffile follows tags only when they are asked for, and raises many kinds
+        raise InputError(f"{path}: not a whole TIFF file ({first_line(error)}); check or fetch it again") from error
 
 
 def pixels_of(path: Path, tif: Any, axes: str) -> Pixels:
