@@ -113,7 +113,7 @@ def test_a_scheduler_that_is_not_there_is_told_at_once(monkeypatch: pytest.Monke
         list(engine(where)(square, range(1), double))
 
 
-@pytest.mark.parametrize("where", ["lokal", "local:", "local:x", "host", "8786", "tcp"])
+@pytest.mark.parametrize("where", ["lokal", "local:", "local:x", "host", "8786", "tcp", "tcp://host", "foo://host:1"])
 def test_what_is_no_scheduler_is_refused(where: str) -> None:
     with pytest.raises(UsageError, match=f"--scheduler: {where} is given"):
         engine(where)

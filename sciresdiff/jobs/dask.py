@@ -40,7 +40,7 @@ LOST = ("KilledWorker", "CommClosedError", "CancelledError", "FutureCancelledErr
 
 def is_address(where: str) -> bool:
     """Whether ``--scheduler`` names an engine of this kind: an address, ``local`` or ``local:N``."""
-    return "://" in where or bool(re.fullmatch(r"local(:\d+)?", where))
+    return bool(re.fullmatch(r"(tcp|tls)://\S+:\d+|local(:\d+)?", where))
 
 
 def distributed(
@@ -144,7 +144,7 @@ def told(where: str) -> Iterator[None]:
         if type(problem).__name__ not in LOST:
             raise
         raise ResourceError(
-            f"--scheduler: {where} lost its workers ({str(problem).splitlines()[0]}); the same command goes on; "
+            f"--scheduler: {where} lost its workers ({reason(problem)}); the same command goes on; "
             "if memory ran out, give each worker more"
         ) from None
 
@@ -183,7 +183,7 @@ def connected(where: str) -> Any:
         return Client(cluster, set_as_default=False)
     try:
         return Client(where, timeout=ANSWER_S, set_as_default=False)
-    except (OSError, ValueError, TypeError) as problem:
+    except OSError as problem:
         raise ResourceError(
             f"--scheduler: {where} does not answer ({reason(problem)}); start it with 'dask scheduler', "
             "or give --scheduler local"
@@ -191,5 +191,7 @@ def connected(where: str) -> Any:
 
 
 def reason(problem: BaseException) -> str:
-    """What went wrong, without Dask's preamble."""
-    return str(problem).strip().splitlines()[-1][:120] if str(problem).strip() else type(problem).__name__
+    """What went wrong, in Dask's first words or those of its cause."""
+    cause = problem.__cause__ or problem
+    words = re.sub(r"in <[^>]*>: ", "", " ".join(str(cause).split())).split(". ")[0]
+    return words[:160] or type(cause).__name__
