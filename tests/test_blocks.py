@@ -17,7 +17,7 @@ from sciresdiff.checks.evidence import Evidence
 from sciresdiff.errors import InputError
 from sciresdiff.frame import Frame
 from sciresdiff.io.source import in_memory
-from sciresdiff.jobs import blocks, levels, sample, upscale, work
+from sciresdiff.jobs import blocks, levels, sample, upscale, windows, work
 from sciresdiff.jobs.options import UpscaleOptions
 from sciresdiff.jobs.variance import Noise
 from sciresdiff.physics import measure, psf
@@ -181,7 +181,7 @@ def test_a_job_is_sent_as_a_few_bytes_and_does_the_same(tmp_path: Path, small: N
         one, two = (work.work(j, block, work.read(j, block)) for j in (task.job, job))
         assert pickle.loads(pickle.dumps(two)).sums == one.sums
         np.testing.assert_array_equal(one.arrays["SCI"], two.arrays["SCI"])
-    work.close()
+    windows.close()
 
 
 def test_every_plane_has_its_own_level(tmp_path: Path, small: None) -> None:
@@ -266,3 +266,18 @@ def test_a_mostly_empty_plane_is_measured_where_it_is_not(monkeypatch: pytest.Mo
     found = sample.samples_of(in_memory(Frame(pixels, ~np.isfinite(pixels), "astro")))(0)
     # three grid windows lie in the strip, but for their upper rows
     assert np.isfinite(found.pixels).sum() > 0.5 * np.isfinite(pixels).sum()
+
+
+def test_a_file_stays_open_while_anyone_reads_it(tmp_path: Path) -> None:
+    paths = [written(tmp_path / f"{i}.fits", *a_sky((32, 32), i)) for i in range(3)]
+    with windows.held(paths[0]) as first:
+        with windows.held(paths[1]):
+            pass
+        assert len(windows._open) == 2
+        windows.window(paths[2], (0, 0, 8, 0, 8))  # opening it closes what nobody uses
+        assert len(windows._open) == 2
+        assert first.source.window(0, 0, 8, 0, 8).pixels.shape == (1, 8, 8)
+        with windows.held(paths[0]) as again:
+            assert again is first
+    windows.close()
+    assert not windows._open

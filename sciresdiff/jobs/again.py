@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from sciresdiff.checks.probes import photon_gain
 from sciresdiff.errors import UsageError
+from sciresdiff.jobs import windows
 from sciresdiff.jobs.batch import no_progress
 from sciresdiff.jobs.blocks import of_plane
 from sciresdiff.jobs.options import UpscaleOptions
 from sciresdiff.jobs.resolve import Resolved
 from sciresdiff.jobs.upscale import Task, task_of
-from sciresdiff.jobs.work import close, read, restored
+from sciresdiff.jobs.work import read, restored
 
 Again = Callable[[int, NDArray[np.float64]], NDArray[np.float64]]
 """(plane, data (h, w)) -> image (Y, X)."""
@@ -46,10 +47,8 @@ def again_of(high: str | Path, low: str | Path | None, note: Mapping[str, Any], 
     known = {f.name for f in fields(UpscaleOptions)} - {"device", "threads", "overwrite", "save_samples"}
     options = UpscaleOptions(**{name: value for name, value in note["options"].items() if name in known})
     fewer = replace(options, samples=min(options.samples, DRAWS))
-    try:
-        task = task_of(low, Path(high), fewer)
-    finally:
-        close()
+    task = task_of(low, Path(high), fewer)
+    windows.close()
     resolved = task.resolved
     if resolved.scale != scale:
         raise UsageError(f"--probe: {Path(high).name}.json speaks of scale {resolved.scale}, the image has {scale}")
@@ -69,16 +68,14 @@ def _made(task: Task, plane: int, data: NDArray[np.float64]) -> NDArray[np.float
     """One plane, restored with other pixels."""
     job, s = task.job, task.resolved.scale
     image = np.empty([s * n for n in data.shape])
-    try:
-        for block in of_plane(task.blocks, plane):
-            tile, window = block.tile, read(job, block)
-            other = data[tile.window]
-            noise = job.resolved.noise.of(window, plane, tile.ry0, tile.rx0)
-            variance = followed(window.pixels[0], noise, window.mask[0], other)
-            seen = window.with_(pixels=other[None].astype(np.float32))
-            image[tile.core(s)] = restored(job, block, seen, variance, [], no_progress).mean[tile.inside(s)]
-    finally:
-        close()
+    for block in of_plane(task.blocks, plane):
+        tile, window = block.tile, read(job, block)
+        other = data[tile.window]
+        noise = job.resolved.noise.of(window, plane, tile.ry0, tile.rx0)
+        variance = followed(window.pixels[0], noise, window.mask[0], other)
+        seen = window.with_(pixels=other[None].astype(np.float32))
+        image[tile.core(s)] = restored(job, block, seen, variance, [], no_progress).mean[tile.inside(s)]
+    windows.close()
     return image
 
 

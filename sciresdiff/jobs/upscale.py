@@ -20,7 +20,7 @@ from sciresdiff.io.jsonable import write_json
 from sciresdiff.io.sink import Plane, Sink
 from sciresdiff.io.source import empty
 from sciresdiff.jobs import blocks as plans
-from sciresdiff.jobs import journal, trust
+from sciresdiff.jobs import journal, trust, windows
 from sciresdiff.jobs.batch import Progress, no_progress
 from sciresdiff.jobs.blocks import Block
 from sciresdiff.jobs.cards import figures, history, pooled, provenance
@@ -29,10 +29,10 @@ from sciresdiff.jobs.identity import checksums, known_by, machine
 from sciresdiff.jobs.levels import levels_of
 from sciresdiff.jobs.locks import beside
 from sciresdiff.jobs.options import UpscaleOptions
-from sciresdiff.jobs.resolve import Resolved, resolve, settled
+from sciresdiff.jobs.resolve import Resolved, reading, resolve, settled
 from sciresdiff.jobs.sample import samples_of
 from sciresdiff.jobs.shard import Shard
-from sciresdiff.jobs.work import Done, Job, bare, close, digest, draws_used, finer, read, source_of, work
+from sciresdiff.jobs.work import Done, Job, bare, digest, draws_used, finer, read, work
 from sciresdiff.report.record import as_data
 
 __all__ = ["UpscaleOptions", "finer", "plan", "resolve", "run"]
@@ -60,13 +60,12 @@ class Task:
 
 def plan(path: str | Path, options: UpscaleOptions) -> dict[str, Any]:
     """What ``upscale`` would do with a file, as data."""
-    try:
-        resolved = settled(path, source_of(path, options), options)
+    with windows.held(path, **reading(options)) as held:
+        resolved = settled(path, held.source, options)
         job = Job(str(path), options, bare(resolved), (), trust.Marker(None))
         blocks = blocks_of(resolved)
         masked = sum(int(read(job, b).mask[0][b.tile.inside()].sum()) for b in blocks)
-    finally:
-        close()
+    windows.close()
     frame = resolved.frame
     return {
         "input": str(path),
@@ -122,18 +121,19 @@ def run(
     if options.threads:
         torch.set_num_threads(options.threads)
     try:
-        return filled(task_of(path, target, options), progress, shard, scheduler)
+        with windows.held(path, **reading(options)):
+            return filled(task_of(path, target, options), progress, shard, scheduler)
     finally:
-        close()
+        windows.close()
 
 
 def task_of(path: str | Path, target: Path, options: UpscaleOptions) -> Task:
     """What has to be done for a file: all that is measured on it is measured here."""
-    source = source_of(path, options)
-    resolved = settled(path, source, options)
-    blocks, samples = blocks_of(resolved), samples_of(source, options.saturation)
-    levels = [] if blocks[0].whole else levels_of(resolved, samples)
-    job = Job(str(path), options, bare(resolved), levels, trust.marker(options, resolved, samples))
+    with windows.held(path, **reading(options)) as held:
+        resolved = settled(path, held.source, options)
+        blocks, samples = blocks_of(resolved), samples_of(held.source, options.saturation)
+        levels = [] if blocks[0].whole else levels_of(resolved, samples)
+        job = Job(str(path), options, bare(resolved), levels, trust.marker(options, resolved, samples))
     if levels:
         each = len(blocks) // resolved.frame.planes
         line = f"blocks: every plane is restored in {each}, which {plans.HALO} px around them are read for"

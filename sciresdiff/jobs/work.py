@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field, fields, replace
 from hashlib import blake2b
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sciresdiff import io
 from sciresdiff.frame import Frame
-from sciresdiff.io.files import split_spec
 from sciresdiff.io.sink import IMAGE
-from sciresdiff.io.source import PLANES, Source
-from sciresdiff.jobs import trust
+from sciresdiff.io.source import PLANES
+from sciresdiff.jobs import trust, windows
 from sciresdiff.jobs.batch import Progress, no_progress
 from sciresdiff.jobs.blocks import Block
 from sciresdiff.jobs.memory import sparing
@@ -75,39 +70,11 @@ def bare(resolved: Resolved) -> Resolved:
     return replace(resolved, frame=frame, model=None, then=None)
 
 
-_lock = threading.Lock()
-_open: dict[tuple[Any, ...], tuple[ExitStack, Source]] = {}
-
-
-def source_of(path: str | Path, options: UpscaleOptions) -> Source:
-    """The open file, which stays open for the windows that follow; `close` ends that."""
-    facts = split_spec(path)[0]
-    stat = facts.stat() if facts.exists() else None
-    key = (str(path), str(sorted(reading(options).items(), key=str)), stat and (stat.st_size, stat.st_mtime_ns))
-    with _lock:
-        if key not in _open:
-            _closed()
-            stack = ExitStack()
-            _open[key] = stack, stack.enter_context(io.opened(path, **reading(options)))
-        return _open[key][1]
-
-
-def close() -> None:
-    """Close the file that is open."""
-    with _lock:
-        _closed()
-
-
-def _closed() -> None:
-    while _open:
-        _open.popitem()[1][0].close()
-
-
 def read(job: Job, block: Block) -> Frame:
     """A block's window, as a frame of one plane."""
     tile = block.tile
-    window = source_of(job.path, job.options).window(block.plane, tile.ry0, tile.ry1, tile.rx0, tile.rx1)
-    return saturated(window, job.options.saturation)
+    place = (block.plane, tile.ry0, tile.ry1, tile.rx0, tile.rx1)
+    return saturated(windows.window(job.path, place, **reading(job.options)), job.options.saturation)
 
 
 def digest(window: Frame) -> str:
