@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from sciresdiff.physics.consistency import Data, close_flux, consistent, richardson_lucy, row_sums, solve, support
+from sciresdiff.physics.consistency import (
+    Data,
+    close_flux,
+    consistent,
+    pressing,
+    richardson_lucy,
+    row_sums,
+    solve,
+    support,
+)
 from sciresdiff.physics.operators import Operator
 
 
@@ -152,3 +161,13 @@ def test_patience_goes_on_where_a_core_is_off_by_more_than_its_noise():
     flat = torch.full_like(w2, 0.01)
     settled = consistent(data, bright, flat, 12)
     torch.testing.assert_close(consistent(data, bright, flat, 12, 300), settled, rtol=0, atol=0)  # nothing is left
+
+
+def test_patience_is_local():
+    left, noise = torch.zeros(1, 1, 80, 90), torch.full((1, 1, 80, 90), 4.0)
+    left[..., 30, 40], left[..., 70, 80] = -2.0, 1.7  # noise is 2: one pixel is off by all of it, one by 0.85
+    weight = pressing(left, noise)
+    assert float(weight[..., 14:47, 24:57].min()) == 1
+    assert float(weight[..., 60, 70]) == pytest.approx(0.4, abs=1e-6)  # float32 rounding
+    assert int((weight > 0).sum()) == 33 * 33 + (80 - 54) * (90 - 64)
+    assert not pressing(0.3 * left, noise).any()

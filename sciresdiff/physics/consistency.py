@@ -16,6 +16,9 @@ from torch import Tensor
 from sciresdiff.physics.level import Level
 from sciresdiff.physics.operators import Operator
 
+REACH = 16
+"""Coarse pixels around a pixel that asks for patience in which it is had."""
+
 
 def lowest_eigenvalue(iterations: int) -> float:
     """Lower end of the interval on which the Chebyshev polynomial is small: what so many iterations can reach.
@@ -82,8 +85,8 @@ def solve(data: Data, w2: Tensor, r: Tensor, iterations: int, patience: int = 0)
     ----------
     w2 : (..., s*h, s*w), the diagonal of Sigma, >= 0. r : (..., h, w), zero where masked.
     iterations : number of applications of the matrix, >= 1.
-    patience : so many more where these leave a pixel off by more than its noise, as bright cores are; in a part of a
-        plane always, so that parts agree.
+    patience : so many more around pixels that these leave off by more than their noise, as bright cores are, see
+        `pressing`.
 
     Returns
     -------
@@ -95,9 +98,26 @@ def solve(data: Data, w2: Tensor, r: Tensor, iterations: int, patience: int = 0)
     q = chebyshev(data, w2, r, inverse, iterations)
     if patience:
         left = r - matrix(data, w2, q)
-        if data.level is not None or bool((left.abs() > data.noise.sqrt()).any()):
-            q = q + chebyshev(data, w2, left, inverse, patience)
+        weight = pressing(left, data.noise)
+        if bool(weight.any()):
+            q = q + chebyshev(data, w2, left * weight, inverse, patience)
     return q
+
+
+def pressing(left: Tensor, noise: Tensor) -> Tensor:
+    """1 within 16 px (a square) of a pixel that is off by its noise or more, down to 0 where that is 0.75 of it.
+
+    The iteration is linear in r, so that what is left may be taken up in one place and not in another; the smooth
+    fall keeps parts of a plane together, which see the same pixel with different rounding.
+
+    Parameters
+    ----------
+    left : (..., h, w), what is left of r. noise : variances of the same shape.
+    """
+    off = (left.abs() / noise.sqrt()).reshape(-1, 1, *left.shape[-2:])
+    for side in ((2 * REACH + 1, 1), (1, 2 * REACH + 1)):
+        off = F.max_pool2d(off, side, stride=1, padding=(side[0] // 2, side[1] // 2))
+    return (4 * off - 3).clamp_(0, 1).reshape(left.shape)
 
 
 def matrix(data: Data, w2: Tensor, q: Tensor) -> Tensor:
