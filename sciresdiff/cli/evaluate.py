@@ -103,6 +103,8 @@ def evaluate(
     Example: sciresdiff evaluate high.fits --low low.fits --truth truth.fits --report high.html
 
     Without a truth every check that needs none is run. Several images are matched with theirs by stem, else by order.
+
+    Images of more than 4096 px a side are judged in pieces, whose results are pooled (docs/checks.md says how).
     """
     from sciresdiff.jobs import evaluate as job
 
