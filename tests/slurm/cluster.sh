@@ -70,6 +70,7 @@ start() {
 }
 
 stop() {
+    SLURM_CONF=$1/slurm.conf timeout 10 scancel --user="$(id -un)" && sleep 3 || true
     for file in "$1"/slurmd-*.pid "$1/slurmctld.pid" "$1/munge/pid"; do
         [ -s "$file" ] && kill "$(cat "$file")" 2> /dev/null || true
     done
