@@ -295,6 +295,8 @@ def refined(data: Data, prior: Estimate, known: Tensor | Told, model: Model, set
         noise = partial(gaussian, seed=settings.seed, draw=draw, data=data)
         return refiner.draw(method, around, known, lambda like, step: noise(like, step=step), run, settings.steps)
 
+    w = weighed(method, around, refiner.alpha, image=True)
+    around = replace(around, up=around.mean)  # the interpolated frame has served, and is large
     realism = 0.0 if not method.has_knob else 1.0 if settings.realism is None else settings.realism
 
     def denoise(x: Tensor, t: float) -> Tensor:
@@ -306,7 +308,6 @@ def refined(data: Data, prior: Estimate, known: Tensor | Told, model: Model, set
     def unit(step: int) -> Tensor:
         return gaussian(prior.x, settings.seed, draw, step, data)
 
-    w = weighed(method, around, refiner.alpha, image=True)
     return sample(method, denoise, around.image(around.mu), w, unit, settings.steps, prior=prior.x)
 
 
@@ -321,13 +322,18 @@ def known_to(model: Model | None, data: Data, best: Estimate, kernel: Tensor) ->
     return condition(data, best, kernel, model.refiner.config.conditions)
 
 
+def drawing(model: Model | None, settings: Settings) -> int:
+    """How many draws will be made."""
+    return settings.samples if settings.refine and (model is None or model.refiner) else 0
+
+
 def draws_of(data: Data, best: Estimate, kernel: Tensor, model: Model | None, settings: Settings) -> Iterator[Tensor]:
     """K draws about the best estimate; for the physics alone they are linear-Gaussian noise."""
     known: Tensor | Told = kernel
     if model is not None and refines(model, settings):
         assert model.refiner is not None
         known = model.refiner.beforehand(known_to(model, data, best, kernel), run_of(model.refiner, settings))
-    for draw in range(settings.samples if model is None or refines(model, settings) else 0):
+    for draw in range(drawing(model, settings)):
         if model is None or model.method is None:
             yield best.x + deviation(data, best.w, settings.seed, draw)
             continue
@@ -458,7 +464,7 @@ def restore(
     features = torch.from_numpy(kernel_features(kernel, scale))[None].to(device)
     best, gate = modelled(data, features, model, settings) if model else (physics_only(data), None)
     best = begun(data, best, settings)
-    progress(1, 1 + settings.samples, "prior" if model else "physics")
+    progress(1, 1 + drawing(model, settings), "prior" if model else "physics")
     draws = draws_of(data, best, features, model, settings)
     return summed_up(data, units, best, gate, draws, model, settings, progress, part)
 
@@ -492,7 +498,7 @@ def summed_up(
         moments = moments.with_draw(draw - best.x)
         if settings.keep_draws:
             kept.append(units.image(draw))
-        progress(1 + moments.count, 1 + settings.samples, "draws")
+        progress(1 + moments.count, 1 + drawing(model, settings), "draws")
     count = moments.count
     share = float(model.calibration.get("mean_share", 1.0)) if model else 1.0
     x, spread, w2 = best.x + moments.last, best.w, best.w.square()

@@ -171,9 +171,10 @@ def test_linear_gaussian_draws_have_the_posterior_covariance():
     assert float((got / want - 1).abs().max()) < 0.15  # 3000 draws: 2.6 % a pixel, 256 pixels, five sigma
 
 
-def test_prior_alone_needs_no_draws(model):
+@pytest.mark.parametrize("physics", [False, True])
+def test_prior_or_physics_alone_need_no_draws(model, physics):
     low, variance, _ = stars()
-    done = run(low, variance, model, refine=False)
+    done = run(low, variance, None if physics else model, refine=False)
     assert done.draws_used == 0
     assert (done.err > 0).all()
 

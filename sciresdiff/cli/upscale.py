@@ -84,7 +84,9 @@ Realism = Annotated[
 Refine = Annotated[
     bool,
     typer.Option(
-        "--refine/--no-refine", rich_help_panel=o.SAMPLING, help="Draw with the refiner, or stop at the prior."
+        "--refine/--no-refine",
+        rich_help_panel=o.SAMPLING,
+        help="Draw with the refiner, or stop at the prior; with the physics alone, no draws.",
     ),
 ]
 Consistency = Annotated[

@@ -84,6 +84,8 @@ def settled(path: str | Path, source: Source, options: UpscaleOptions) -> Resolv
         warn_codec(stage, options, said)
     warn_noise(model, frame, samples, noise, said)
     check_realism(options.realism, model, name, said)
+    if model is None and not options.refine:
+        said.append("ERR: without draws it is the scale that the physics assumes, before the data narrow it")
     noise = doubted(noise, frame, samples, sources["psf"], said)
     return Resolved(frame, scale, quantity, noise, kernel, target, model, name, then, tuple(said), sources)
 

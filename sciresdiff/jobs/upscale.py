@@ -136,7 +136,7 @@ def task_of(path: str | Path, target: Path, options: UpscaleOptions) -> Task:
         job = Job(str(path), options, bare(resolved), levels, trust.marker(options, resolved, samples))
     if levels:
         each = len(blocks) // resolved.frame.planes
-        line = f"blocks: every plane is restored in {each}, which {plans.HALO} px around them are read for"
+        line = f"blocks: every plane is restored in {each} parts, each read with {plans.HALO} px around it"
         resolved = replace(resolved, said=(*resolved.said, line))
     return Task(target, resolved, job, blocks)
 
