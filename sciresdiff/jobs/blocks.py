@@ -23,8 +23,8 @@ HALO = 64
 
 Without them a pixel at the seam is off by less than 0.01 ERR for PSFs of up to 6 px FWHM: measured on crowded stars and
 on galaxies, cut and whole, 0.0001 to 0.003 ERR with 64 px, 0.02 with 48 px, 0.2 with 32 px.  Farther from the
-seam the two differ by rounding: that of float32 in the physics, and that of bfloat16 where networks use it, 0.001 ERR in
-the root mean square of an image and 0.003 in that of a draw.
+seam the two differ by rounding: that of float32 in the physics, and that of bfloat16 where networks use it, a root mean
+square of 0.001 ERR in an image and 0.003 in a draw.
 """
 
 
