@@ -108,15 +108,17 @@ def differing(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
 
 def known_by(path: str | Path, options: Any) -> dict[str, str]:
     """`identity`, with the files of the models that the options may mean."""
-    name = getattr(options, "model", "physics")
-    if name == "physics":
-        return identity(path, options)
-    if name is None:  # the kind of the image decides among those that are shipped
-        return identity(path, options, sorted((Path(__file__).parents[1] / "models").glob("*.safetensors")))
+    return identity(path, options, sorted(_model_files(options)))
+
+
+def _model_files(options: Any) -> set[Path]:
+    """Without ``--model`` the kind of the image decides among those that are shipped, so all of them count."""
     from sciresdiff import model
 
-    then = getattr(options, "then", None)
-    return identity(path, options, [model.located(one) for one in (name, then) if one])
+    name, then = getattr(options, "model", "physics"), getattr(options, "then", None)
+    shipped = Path(__file__).parents[1] / "models"
+    found = set(shipped.glob("*.safetensors")) if name is None else set()
+    return found | {model.located(one) for one in (name, then) if one and one != "physics"}
 
 
 def stands(record: Mapping[str, Any], target: Path, known: Mapping[str, str]) -> bool:
