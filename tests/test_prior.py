@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from sciresdiff.physics.consistency import Data
 from sciresdiff.physics.operators import Operator
-from sciresdiff.prior import Prior, PriorConfig, asinh, box, contrast, kernel_features, pedestal, starts, unshuffled
+from sciresdiff.prior import Prior, PriorConfig, asinh_, box, contrast, kernel_features, pedestal, starts, unshuffled
 
 
 def gaussian(sigma: float) -> np.ndarray:
@@ -99,7 +99,7 @@ def test_box_is_the_mean_of_the_pixels_inside(radius, shape):
 def test_asinh_is_that_of_torch_at_every_size():
     x = torch.cat([10.0 ** torch.linspace(-30, 17, 1000), torch.tensor([0.0, 1e30, 3e38])])
     x = torch.cat([x, -x])
-    got = asinh(x)
+    got = asinh_(x.clone().view(1, -1))[0]
     assert bool(((got - torch.asinh(x.double())).abs() <= 3e-7 * got.abs())[x.abs() < 1e18].all())  # 3 ulp
     assert bool(got.isfinite().all())
 
