@@ -11,7 +11,7 @@ from scipy import integrate, special
 
 from sciresdiff import io
 from sciresdiff.frame import Frame, PixelSize
-from sciresdiff.io.hdf5 import read_pairs
+from sciresdiff.io.hdf5.read import read_pairs
 from sciresdiff.jobs.degrade import DegradeOptions, plan, run
 from sciresdiff.physics import chain, eightbit, grids, kernels, recipe, resize
 from sciresdiff.physics.chain import Step

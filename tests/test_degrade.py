@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 from sciresdiff import io
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, PixelSize
-from sciresdiff.io.hdf5 import read_pairs
+from sciresdiff.io.hdf5.read import read_pairs
 from sciresdiff.jobs.degrade import DegradeOptions, run
 from sciresdiff.physics import degrade as physics
 from sciresdiff.physics import psf, recipe

@@ -11,9 +11,10 @@ from astropy.io import fits
 from sciresdiff import io
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, PixelSize
-from sciresdiff.io import fits_pack
-from sciresdiff.io.facts import quantity_of
+from sciresdiff.io import info
 from sciresdiff.io.files import split_spec
+from sciresdiff.io.fits import pack as fits_pack
+from sciresdiff.io.fits.facts import quantity_of
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.normal(100, 5, (12, 16)).astype("f4")
@@ -457,7 +458,7 @@ def test_nothing_is_left_after_a_failure(tmp_path):
 def test_describe(sample_data):
     import json
 
-    told = io.describe(sample_data / "47tuc.fits")
+    told = info.describe(sample_data / "47tuc.fits")
     assert (told["kind"], told["noise"], told["wcs"], told["quantity"]) == ("astro", "plane", True, "sum")
     assert json.loads(json.dumps(told)) == told
 

@@ -17,8 +17,8 @@ from sciresdiff import io
 from sciresdiff.errors import InputError, ResourceError
 from sciresdiff.frame import Frame
 from sciresdiff.io import flat, planes
-from sciresdiff.io.fits_checksum import encoded, sum32
-from sciresdiff.io.fits_layer import scaled
+from sciresdiff.io.fits.checksum import encoded, sum32
+from sciresdiff.io.fits.layer import scaled
 from sciresdiff.io.source import PLANES, hollow
 
 RNG = np.random.default_rng(0)

@@ -13,7 +13,7 @@ from sciresdiff import io
 from sciresdiff.cli.train import _data
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame
-from sciresdiff.io.hdf5 import read_pairs, write_pairs
+from sciresdiff.io.hdf5.read import read_pairs, write_pairs
 from sciresdiff.jobs.degrade import DegradeOptions, run
 from sciresdiff.physics import psf, resize
 from sciresdiff.physics.operators import Operator

@@ -7,7 +7,7 @@ import pytest
 from sciresdiff import io
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, PixelSize
-from sciresdiff.io import hdf5
+from sciresdiff.io.hdf5 import read as hdf5
 from sciresdiff.io.source import hollow
 
 RNG = np.random.default_rng(0)

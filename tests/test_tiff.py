@@ -10,8 +10,8 @@ import tifffile
 from sciresdiff import io
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, PixelSize
-from sciresdiff.io.tiff import from_planes, to_planes
-from sciresdiff.io.tiff_meta import clean_unit
+from sciresdiff.io.tiff.meta import clean_unit
+from sciresdiff.io.tiff.read import from_planes, to_planes
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(90, 3000, (12, 16)).astype("u2")

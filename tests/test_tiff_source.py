@@ -14,8 +14,8 @@ from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import PixelSize
 from sciresdiff.io.flat import Flat
 from sciresdiff.io.source import PLANES
-from sciresdiff.io.tiff import to_planes
-from sciresdiff.io.tiff_set import members
+from sciresdiff.io.tiff.read import to_planes
+from sciresdiff.io.tiff.set import members
 
 RNG = np.random.default_rng(5)
 STACK = RNG.integers(0, 4000, (3, 2, 70, 83)).astype("u2")

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from sciresdiff import io
 from sciresdiff.errors import ResourceError, UsageError
 from sciresdiff.frame import Frame, PixelSize
-from sciresdiff.io import tiff_pyramid, tiff_write
 from sciresdiff.io.source import hollow
-from sciresdiff.io.tiff import to_planes
-from sciresdiff.io.tiff_ifd import ratio
-from sciresdiff.io.tiff_meta import TiffHeader
+from sciresdiff.io.tiff import pyramid as tiff_pyramid
+from sciresdiff.io.tiff import write as tiff_write
+from sciresdiff.io.tiff.ifd import ratio
+from sciresdiff.io.tiff.meta import TiffHeader
+from sciresdiff.io.tiff.read import to_planes
 
 RNG = np.random.default_rng(3)
 AXES = ("YX", "TYX", "ZCYX", "CZYX", "TZCYX", "YXS", "SYX", "TYXS", "TSYX", "YXT", "XY", "CYXT")

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sciresdiff import io
-from sciresdiff.io import wcs
+from sciresdiff.io.fits import wcs
 
 SCALES = [2, 4, 0.5]
 LIMIT_MAS = 1.0  # the project's bound; rounding itself is below 1e-3 mas

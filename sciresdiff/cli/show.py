@@ -44,7 +44,7 @@ def info(
 
     Example: sciresdiff info frame.fits
     """
-    from sciresdiff import io
+    from sciresdiff.io import info
 
     voice = Voice(json=json)
     tasks = [batch.Task(Path(path)) for path in files]
@@ -52,7 +52,7 @@ def info(
     def tell(task: batch.Task, record: Mapping[str, Any]) -> None:
         _show(voice, record, gap="\n" if task is not tasks[0] else "")
 
-    finish(batch.run(tasks, lambda task: io.describe(task.source), tell, failed(voice, len(tasks))))
+    finish(batch.run(tasks, lambda task: info.describe(task.source), tell, failed(voice, len(tasks))))
 
 
 def _fields(value: Any) -> dict[str, Any]:

@@ -25,12 +25,11 @@ FORMATS: dict[str, str] = {
     ".companion.ome": "tiff",
     ".h5": "hdf5", ".hdf5": "hdf5", ".ome.zarr": "ome_zarr", ".zarr": "ome_zarr",
 }  # fmt: skip
-"""End of a file's name -> module of this package that reads and writes it."""
+"""End of a file's name -> package in this one that reads and writes it."""
 
 PYRAMIDS = (".ome.tif", ".ome.tiff", ".ome.zarr", ".zarr")
 """Ends of names of files that can hold smaller copies of their image."""
 
-_WRITERS = {"fits": "fits_write", "tiff": "tiff_write", "hdf5": "hdf5_write", "ome_zarr": "ome_zarr_write"}
 _MAGIC = {b"SIMPLE": "fits", b"II*\0": "tiff", b"MM\0*": "tiff", b"II+\0": "tiff", b"MM\0+": "tiff", b"\x89HDF": "hdf5"}
 
 
@@ -112,7 +111,7 @@ def read(
         Missing, truncated or foreign file, no image in it, NaN only, an axis without pixels, ambiguous or wrong
         axes, 8-bit colour, a plane that does not fit.
     """
-    module = _module(format_of(path))
+    module = _reader(format_of(path))
     frame: Frame = module.read(
         path, ext=ext, variance=variance, mask=mask, axes=axes, quantity=quantity, pixel_size=pixel_size
     )
@@ -125,7 +124,7 @@ def opened(path: str | Path, **options: Any) -> Iterator[Source]:
 
     Only what is asked for is in memory, where the format allows it.
     """
-    module = _module(format_of(path))
+    module = _reader(format_of(path))
     if hasattr(module, "source"):
         with module.source(path, **options) as source:
             yield source
@@ -146,7 +145,7 @@ def read_image(path: str | Path) -> NDArray[np.float64]:
     InputError
         As ``read``; NaN is allowed here.
     """
-    image: NDArray[np.float64] = _module(format_of(path)).read_image(path)
+    image: NDArray[np.float64] = _reader(format_of(path)).read_image(path)
     return image if image.ndim == 2 else image.reshape(-1, *image.shape[-2:])
 
 
@@ -264,6 +263,10 @@ def writing(
     yield sinks.in_memory(frame.pixels.shape, planes or {}, whole)
 
 
+def _reader(name: str) -> Any:
+    return import_module(f"sciresdiff.io.{name}.read")
+
+
 def _levels(path: str | Path, pyramid: bool) -> dict[str, bool]:
     """The option that writers of levels have."""
     if pyramid and suffix(path).lower() not in PYRAMIDS:
@@ -279,8 +282,8 @@ def _writer(path: str | Path) -> Any:
     if end == ".companion.ome":
         raise UsageError(f"{path}: OME in several files is read, not written; give a name in .ome.tif")
     if is_store(path):
-        _module("ome_zarr").ready(path)
-    return _module(_WRITERS[FORMATS[end]])
+        _reader("ome_zarr").ready(path)
+    return import_module(f"sciresdiff.io.{FORMATS[end]}.write")
 
 
 def checked_output(path: str | Path, dtype: str | np.dtype[Any] | None = None, pyramid: bool = False) -> None:
@@ -295,59 +298,3 @@ def checked_output(path: str | Path, dtype: str | np.dtype[Any] | None = None, p
     _levels(path, pyramid)
     if dtype is not None:
         checked_type(dtype)
-
-
-def describe(path: str | Path, **options: Any) -> dict[str, Any]:
-    """What is understood of a file, for ``info``; options as in ``read``. JSON-able."""
-    frame = read(path, **options)
-    size, assumed = frame.pixel_size, list[str]()
-    quantity = frame.quantity_or_usual(None, assumed)
-    return {
-        "file": str(path),
-        "format": format_of(path),
-        "kind": frame.kind,
-        "axes": frame.axes,
-        "shape": list(frame.shape),
-        "dtype": str(frame.dtype),
-        "planes": frame.planes,
-        "quantity": quantity,
-        "unit": frame.unit,
-        "noise": _noise_source(frame),
-        "psf": _psf_source(frame),
-        "wcs": _has_wcs(frame),
-        "pixel_size": {"y": size.y, "x": size.x, "unit": size.unit} if size else None,
-        "masked_fraction": float(frame.mask.mean()),
-        "saturated_pixels": int(frame.saturated.sum()) if frame.saturated is not None else None,
-        "facts": {key: float(x) for key, x in frame.facts.items()},
-        "said": [*frame.said, *assumed],
-    }
-
-
-def _module(name: str) -> Any:
-    return import_module(f"sciresdiff.io.{name}")
-
-
-def _noise_source(frame: Frame) -> str:
-    if frame.variance is not None:
-        return "plane"
-    return "gain and read noise" if {"gain", "read_noise"} <= set(frame.facts) else "to be measured"
-
-
-def _psf_source(frame: Frame) -> str:
-    if frame.kernel is not None:
-        return f"kernel for x{frame.kernel_scale}"
-    if frame.psf:
-        return frame.psf
-    if "fwhm" in frame.facts:
-        return f"header: FWHM {frame.facts['fwhm']:.3g} px"
-    optics = {"na", "wavelength"} <= set(frame.facts)
-    return "NA and emission wavelength" if optics else "to be measured"
-
-
-def _has_wcs(frame: Frame) -> bool:
-    header = getattr(frame.header, "image", None)
-    if header is None:
-        return False
-    from sciresdiff.io.wcs import has_wcs
-
-    return has_wcs(header)

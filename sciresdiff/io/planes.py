@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sciresdiff.errors import InputError
 from sciresdiff.frame import Frame
-from sciresdiff.io.wcs import number, value
+from sciresdiff.io.fits.wcs import number, value
 
 Array = NDArray[Any]
 

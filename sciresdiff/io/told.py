@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sciresdiff.frame import Frame, PixelSize
-from sciresdiff.io.tiff_meta import to_float
+from sciresdiff.io.tiff.meta import to_float
 
 
 def telling(

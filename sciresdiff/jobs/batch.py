@@ -121,7 +121,7 @@ def _chips(spec: str) -> list[str]:
     """The images that ``FILE[NAME,*]`` stands for."""
     if not spec.endswith("*]"):
         return [spec]
-    from sciresdiff.io.fits_open import chips
+    from sciresdiff.io.fits.open import chips
 
     return chips(spec) or [spec]
 
@@ -151,7 +151,7 @@ def _lines(path: Path) -> list[str]:
 def _in_folder(folder: Path, recursive: bool) -> Iterator[Found]:
     """The images of a folder, in the order of their names, without what is another's noise, flags or part."""
     from sciresdiff.io.beside import siblings
-    from sciresdiff.io.tiff_set import members
+    from sciresdiff.io.tiff.set import members
 
     paths = sorted(p for p in (folder.rglob("*") if recursive else folder.iterdir()) if is_image(p))
     theirs = {other for p in paths for other, _ in siblings(p).values()}

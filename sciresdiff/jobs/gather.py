@@ -186,7 +186,7 @@ def refuse_elsewhere(high: str | Path, image: Frame, name: str | Path, other: Fr
 
 def _sky_header(frame: Frame) -> Any:
     """The header of a frame with celestial coordinates, else None."""
-    from sciresdiff.io.wcs import has_wcs
+    from sciresdiff.io.fits.wcs import has_wcs
 
     header = getattr(frame.header, "image", None)
     return header if header is not None and has_wcs(header) else None

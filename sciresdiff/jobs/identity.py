@@ -50,7 +50,7 @@ def identity(path: str | Path, options: Any, models: Iterable[Path] = ()) -> dic
 
 def belonging(path: Path) -> dict[str, Path]:
     """Files beside an image that may be read with it: its noise and flags, by their names, and parts of an OME set."""
-    from sciresdiff.io.tiff_set import members
+    from sciresdiff.io.tiff.set import members
 
     found = {kind: file for kind, (file, _) in siblings(path).items()}
     if path.name.lower().endswith(".companion.ome"):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, Quantity
 from sciresdiff.io import Source
-from sciresdiff.io.hdf5 import Pairs, read_pairs, write_pairs
+from sciresdiff.io.hdf5.read import Pairs, read_pairs, write_pairs
 from sciresdiff.jobs.degrade_plan import DegradeOptions, degraded, plan_of
 
 Pair = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]

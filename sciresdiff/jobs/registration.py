@@ -215,7 +215,7 @@ def _grid(fine: _Side, coarse: _Side, said: list[str]) -> _Grid:
 
 def _sky_header(frame: Frame) -> Any:
     """The header of a frame with celestial coordinates, else None."""
-    from sciresdiff.io.wcs import has_wcs
+    from sciresdiff.io.fits.wcs import has_wcs
 
     header = getattr(frame.header, "image", None)
     return header if frame.kind == "astro" and header is not None and has_wcs(header) else None

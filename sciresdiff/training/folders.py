@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sciresdiff.errors import InputError, UsageError
-from sciresdiff.io.hdf5 import Pairs, read_pairs
+from sciresdiff.io.hdf5.read import Pairs, read_pairs
 from sciresdiff.normalize import background
 from sciresdiff.training import images
 from sciresdiff.training.given import Given, given, stated_kernel

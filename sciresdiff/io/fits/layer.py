@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from sciresdiff.errors import InputError
 from sciresdiff.io import planes
 from sciresdiff.io.files import first_line
-from sciresdiff.io.fits_open import Opened, label, quiet
+from sciresdiff.io.fits.open import Opened, label, quiet
+from sciresdiff.io.fits.wcs import number
 from sciresdiff.io.flat import Flat
-from sciresdiff.io.wcs import number
 
 Array = NDArray[Any]
 Cut = Callable[[int, int, int, int, int], Array]

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from sciresdiff.errors import InputError
 from sciresdiff.frame import Frame, PixelSize, Quantity
-from sciresdiff.io import wcs
-from sciresdiff.io.facts import facts_of, quantity_of, unit_of
 from sciresdiff.io.files import split_spec
-from sciresdiff.io.fits_carry import Carried, rest_of
-from sciresdiff.io.fits_layer import Layer, layer
-from sciresdiff.io.fits_open import Chosen, choose, opened, quiet, readable
-from sciresdiff.io.fits_parts import Parts, framed
-from sciresdiff.io.fits_planes import with_planes
+from sciresdiff.io.fits import wcs
+from sciresdiff.io.fits.carry import Carried, rest_of
+from sciresdiff.io.fits.facts import facts_of, quantity_of, unit_of
+from sciresdiff.io.fits.layer import Layer, layer
+from sciresdiff.io.fits.open import Chosen, choose, opened, quiet, readable
+from sciresdiff.io.fits.parts import Parts, framed
+from sciresdiff.io.fits.planes import with_planes
 from sciresdiff.io.source import Source, empty
 
 Array = NDArray[Any]

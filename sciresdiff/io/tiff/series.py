@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sciresdiff.errors import InputError, SciresdiffError
 from sciresdiff.io.files import first_line
 from sciresdiff.io.flat import Flat
-from sciresdiff.io.tiff_set import ome_set
+from sciresdiff.io.tiff.set import ome_set
 
 Array = NDArray[Any]
 Part = tuple[slice, ...]

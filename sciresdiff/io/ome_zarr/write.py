@@ -20,7 +20,7 @@ from sciresdiff.frame import Frame
 from sciresdiff.io.files import folder_in_parts, typed
 from sciresdiff.io.flat import alone
 from sciresdiff.io.levels import SIDE, halved, sizes, tiles
-from sciresdiff.io.ome_zarr import MICROMETRES, NAMESPACE, ZarrHeader, ready
+from sciresdiff.io.ome_zarr.read import MICROMETRES, NAMESPACE, ZarrHeader, ready
 from sciresdiff.io.sink import IMAGE, Plane, Sink
 from sciresdiff.io.told import new_size, telling
 

@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 
 from sciresdiff.frame import Frame
 from sciresdiff.io import stem, suffix
-from sciresdiff.io import tiff_style as style
 from sciresdiff.io.files import in_parts, typed
 from sciresdiff.io.flat import Flat, reserve, unbuffered, write_all
 from sciresdiff.io.sink import IMAGE, Plane, Sink
-from sciresdiff.io.tiff_ifd import BIG, START, packed, start_of
-from sciresdiff.io.tiff_layout import Layout, directories
-from sciresdiff.io.tiff_meta import TiffHeader
-from sciresdiff.io.tiff_ome import OME_TYPES, new_ome
-from sciresdiff.io.tiff_pyramid import write_pyramid
+from sciresdiff.io.tiff import style
+from sciresdiff.io.tiff.ifd import BIG, START, packed, start_of
+from sciresdiff.io.tiff.layout import Layout, directories
+from sciresdiff.io.tiff.meta import TiffHeader
+from sciresdiff.io.tiff.ome import OME_TYPES, new_ome
+from sciresdiff.io.tiff.pyramid import write_pyramid
 from sciresdiff.io.told import new_size, telling
 
 Array = NDArray[Any]

@@ -9,7 +9,7 @@ import numpy as np
 from astropy.io import fits
 
 from sciresdiff.frame import PixelSize, Quantity
-from sciresdiff.io.wcs import number, value
+from sciresdiff.io.fits.wcs import number, value
 
 MEAN_UNITS = (
     r".*(/|per |\s)(sr|beam|bm|arcsec(\^|\*\*)?-?2|sq\.? ?arcsec|pix(el)?\^?-2)(\^|\*\*)?-?[12]?\b.*",

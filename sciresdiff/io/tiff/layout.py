@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from sciresdiff.io.tiff_ifd import Directory, Tag
-from sciresdiff.io.tiff_meta import NAMESPACE
+from sciresdiff.io.tiff.ifd import Directory, Tag
+from sciresdiff.io.tiff.meta import NAMESPACE
 
 FORMATS = {"u": 1, "i": 2, "f": 3}
 """Kind of a type -> SampleFormat."""

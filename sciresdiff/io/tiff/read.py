@@ -16,9 +16,9 @@ from sciresdiff.frame import Frame, PixelSize, Quantity
 from sciresdiff.io.files import split_spec
 from sciresdiff.io.planes import part_in_single
 from sciresdiff.io.source import Source, empty
-from sciresdiff.io.tiff_marks import image_of, other_planes, with_variance
-from sciresdiff.io.tiff_meta import TiffHeader, first, optics, parsed, provenance, ratio, size_of
-from sciresdiff.io.tiff_series import Pixels, opened_tiff, pixels_of, sound
+from sciresdiff.io.tiff.marks import image_of, other_planes, with_variance
+from sciresdiff.io.tiff.meta import TiffHeader, first, optics, parsed, provenance, ratio, size_of
+from sciresdiff.io.tiff.series import Pixels, opened_tiff, pixels_of, sound
 from sciresdiff.io.told import restored
 from sciresdiff.io.windows import looked_through, saturation, telling
 

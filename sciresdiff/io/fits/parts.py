@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sciresdiff.frame import Frame
 from sciresdiff.io import planes as rules
-from sciresdiff.io.fits_layer import Layer
+from sciresdiff.io.fits.layer import Layer
 from sciresdiff.io.planes import flagged, settled
 
 Array = NDArray[Any]

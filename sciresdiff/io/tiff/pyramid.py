@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from sciresdiff.io.flat import Flat, unbuffered
 from sciresdiff.io.levels import SIDE, beside, halve, sizes, tiles
-from sciresdiff.io.tiff_ifd import BIG, START, Directory, Tag, packed, start_of
-from sciresdiff.io.tiff_layout import Layout, tags
+from sciresdiff.io.tiff.ifd import BIG, START, Directory, Tag, packed, start_of
+from sciresdiff.io.tiff.layout import Layout, tags
 
 ADOBE_DEFLATE, DIFFERENCES = 8, 2
 FASTEST = 1

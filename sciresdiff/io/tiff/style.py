@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from sciresdiff.io.tiff_ifd import BIG, Tag
-from sciresdiff.io.tiff_meta import MICROMETRES, NAMESPACE, TiffHeader, clean_unit
-from sciresdiff.io.tiff_ome import ome_xml
+from sciresdiff.io.tiff.ifd import BIG, Tag
+from sciresdiff.io.tiff.meta import MICROMETRES, NAMESPACE, TiffHeader, clean_unit
+from sciresdiff.io.tiff.ome import ome_xml
 
 IMAGEJ_TYPES = ("uint8", "uint16", "int16", "float32")
 IMAGEJ_OWN = ("Info", "Labels", "Ranges", "LUTs", "Overlays", "ROI")

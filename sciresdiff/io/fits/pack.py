@@ -14,11 +14,11 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from sciresdiff.io.fits_carry import PIECE
-from sciresdiff.io.fits_checksum import with_sums
-from sciresdiff.io.fits_layer import axes_of
-from sciresdiff.io.fits_layout import Slot
-from sciresdiff.io.fits_text import BLOCK, blocks_of, cards_of, text
+from sciresdiff.io.fits.carry import PIECE
+from sciresdiff.io.fits.checksum import with_sums
+from sciresdiff.io.fits.layer import axes_of
+from sciresdiff.io.fits.layout import Slot
+from sciresdiff.io.fits.text import BLOCK, blocks_of, cards_of, text
 from sciresdiff.io.flat import Flat
 
 Array = NDArray[Any]

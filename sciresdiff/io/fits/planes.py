@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from sciresdiff.errors import InputError
 from sciresdiff.frame import Frame
 from sciresdiff.io import planes as rules
-from sciresdiff.io import wcs
 from sciresdiff.io.beside import siblings
 from sciresdiff.io.files import split_spec
-from sciresdiff.io.fits_layer import Layer, in_memory, layer
-from sciresdiff.io.fits_open import Chosen, choose, find, is_image, opened, role_of
-from sciresdiff.io.fits_parts import Flags, Noise, Parts, Place, framed, variance_of, window_of
+from sciresdiff.io.fits import wcs
+from sciresdiff.io.fits.layer import Layer, in_memory, layer
+from sciresdiff.io.fits.open import Chosen, choose, find, is_image, opened, role_of
+from sciresdiff.io.fits.parts import Flags, Noise, Parts, Place, framed, variance_of, window_of
 from sciresdiff.io.planes import (
     DQ_PLANES,
     NOISE_PLANES,

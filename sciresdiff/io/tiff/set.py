@@ -12,7 +12,7 @@ import tifffile
 
 from sciresdiff.errors import InputError
 from sciresdiff.io.files import existing
-from sciresdiff.io.tiff_meta import first, parsed
+from sciresdiff.io.tiff.meta import first, parsed
 
 
 def ome_set(path: Path) -> tuple[Path, str | None]:

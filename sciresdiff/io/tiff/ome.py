@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sciresdiff.io.tiff_meta import MICROMETRES, NAMESPACE, TiffHeader, clean_unit, first
+from sciresdiff.io.tiff.meta import MICROMETRES, NAMESPACE, TiffHeader, clean_unit, first
 
 OME_NAMESPACE = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
 ANNOTATION = "Annotation:sciresdiff:0"

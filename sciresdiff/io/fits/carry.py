@@ -13,9 +13,9 @@ import numpy as np
 from astropy.io import fits
 
 from sciresdiff.errors import InputError
-from sciresdiff.io import wcs
-from sciresdiff.io.fits_open import Chosen, Opened, is_image, opened, role_of
-from sciresdiff.io.fits_text import BLOCK
+from sciresdiff.io.fits import wcs
+from sciresdiff.io.fits.open import Chosen, Opened, is_image, opened, role_of
+from sciresdiff.io.fits.text import BLOCK
 from sciresdiff.io.planes import OUR_PLANES
 
 LOOKUP_TABLES = ("WCSDVARR", "D2IMARR")

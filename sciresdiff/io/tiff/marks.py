@@ -15,7 +15,7 @@ from sciresdiff.frame import Frame
 from sciresdiff.io.files import split_spec
 from sciresdiff.io.planes import STATED, settled, stated, to_variance
 from sciresdiff.io.source import Source, empty
-from sciresdiff.io.tiff_series import Pixels, opened_tiff, pixels_of, sound
+from sciresdiff.io.tiff.series import Pixels, opened_tiff, pixels_of, sound
 from sciresdiff.io.windows import changed, middle
 
 Array = NDArray[Any]

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from astropy.io import fits
 
-from sciresdiff.io import wcs
-from sciresdiff.io.fits_text import BLOCK, blocks_of, cards_of
+from sciresdiff.io.fits import wcs
+from sciresdiff.io.fits.text import BLOCK, blocks_of, cards_of
 
 TEXT_CARDS = 2
 """Cards that are kept free for a text that is not known yet."""

@@ -8,7 +8,7 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from sciresdiff.io.fits_text import text
+from sciresdiff.io.fits.text import text
 
 _FORBIDDEN = frozenset(b":;<=>?@[\\]^_`")
 _ZERO = 48

@@ -11,11 +11,10 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from sciresdiff.frame import Frame
-from sciresdiff.io import fits_layout as layout
-from sciresdiff.io import wcs
-from sciresdiff.io.fits import FitsHeader
-from sciresdiff.io.fits_carry import Carried, ready
-from sciresdiff.io.fits_layout import Slot
+from sciresdiff.io.fits import layout, wcs
+from sciresdiff.io.fits.carry import Carried, ready
+from sciresdiff.io.fits.layout import Slot
+from sciresdiff.io.fits.read import FitsHeader
 from sciresdiff.io.sink import IMAGE, Plane
 
 Array = NDArray[Any]

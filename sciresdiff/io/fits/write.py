@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from sciresdiff.errors import ResourceError
 from sciresdiff.frame import Frame
 from sciresdiff.io.files import in_parts, typed
-from sciresdiff.io.fits_carry import PIECE, pieces
-from sciresdiff.io.fits_checksum import with_sums
-from sciresdiff.io.fits_layer import axes_of, turned
-from sciresdiff.io.fits_layout import Slot
-from sciresdiff.io.fits_pack import packed
-from sciresdiff.io.fits_plan import Plan, layers, plan
-from sciresdiff.io.fits_text import BLOCK, text
+from sciresdiff.io.fits.carry import PIECE, pieces
+from sciresdiff.io.fits.checksum import with_sums
+from sciresdiff.io.fits.layer import axes_of, turned
+from sciresdiff.io.fits.layout import Slot
+from sciresdiff.io.fits.pack import packed
+from sciresdiff.io.fits.plan import Plan, layers, plan
+from sciresdiff.io.fits.text import BLOCK, text
 from sciresdiff.io.flat import Flat, reserve, unbuffered
 from sciresdiff.io.sink import IMAGE, Plane, Sink
 

@@ -19,9 +19,9 @@ from typing import Any, BinaryIO
 from astropy.io import fits
 
 from sciresdiff.errors import InputError, ResourceError, SciresdiffError
-from sciresdiff.io import wcs
 from sciresdiff.io.files import existing, first_line
-from sciresdiff.io.fits_text import BLOCK
+from sciresdiff.io.fits import wcs
+from sciresdiff.io.fits.text import BLOCK
 from sciresdiff.io.planes import DQ_PLANES, NOISE_PLANES, OUR_PLANES
 
 END = b"END".ljust(80)

@@ -1,0 +1,1 @@
+"""FITS: in by windows, out in place, every card of the input kept."""

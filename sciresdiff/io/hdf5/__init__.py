@@ -1,0 +1,1 @@
+"""HDF5: training sets and single images."""

@@ -1,0 +1,1 @@
+"""OME-Zarr. Needs the extra ``zarr``."""
