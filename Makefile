@@ -1,7 +1,8 @@
 # make demo        set up what is missing and run the main job on the frames in sample_data
 # make test        set up what is missing and run the tests          (PYTEST="-k psf" picks some)
 # make lint        ruff and mypy
-# make bench       time a restoration beside Richardson-Lucy
+# make bench       time restorations beside Richardson-Lucy and published networks
+# make bench-size  time and memory as frames grow                 (ARGS="--sizes 2000 20000")
 # make bench-quality  every method on every frame, one table      (DATA=folder of frames, FRAMES=list.toml, OUT=folder)
 # make bench-methods  train and score every method and backbone   (DATA=folder of real frames, MINUTES=10 of each)
 # make quality     measure all figures of docs/benchmarks.md       (DATA=folder of real frames)
@@ -22,7 +23,7 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 pytho
 export OMP_NUM_THREADS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: demo test lint bench bench-quality bench-methods quality judges docs clean help
+.PHONY: demo test lint bench bench-size bench-quality bench-methods quality judges docs clean help
 
 demo: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash docs/demo.sh
@@ -35,7 +36,10 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 bench: $(STAMP)
-	$(BIN)/python docs/bench.py
+	$(BIN)/python docs/bench.py $(ARGS)
+
+bench-size: $(STAMP)
+	$(BIN)/python docs/bench_size.py $(ARGS)
 
 bench-quality: $(STAMP)
 	$(BIN)/python docs/quality.py $(or $(DATA),$(error make bench-quality needs DATA=folder of frames)) --only frames \
