@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 
 from sciresdiff import io
 from sciresdiff.errors import InputError, UsageError
@@ -132,6 +133,34 @@ def test_axes_stand_in_the_order_of_ngff(tmp_path: Path, zarr: Any, axes: str, s
     letters = axes.lower()
     want = data.transpose([letters.index(a) for a in ordered]) if set(ordered) == set(letters) else data
     np.testing.assert_array_equal(found, want.reshape(found.shape))
+
+
+@pytest.mark.parametrize("style", ["ome", "imagej"])
+def test_what_a_tiff_says_of_its_axes_and_channels_goes_along(tmp_path: Path, zarr: Any, style: str) -> None:
+    data = np.arange(2 * 3 * 2 * 5 * 6, dtype="u2").reshape(2, 3, 2, 5, 6)
+    size = {"PhysicalSizeX": 200, "PhysicalSizeXUnit": "nm", "PhysicalSizeY": 200, "PhysicalSizeYUnit": "nm"}
+    steps = {"PhysicalSizeZ": 500, "PhysicalSizeZUnit": "nm", "TimeIncrement": 100.0, "TimeIncrementUnit": "ms"}
+    channels = {"Name": ["actin", "nuclei"], "Color": [0x00FF00FF, 0x0000FFFF]}
+    if style == "ome":
+        known = {"axes": "TZCYX", **size, **steps, "Channel": channels}
+        tifffile.imwrite(tmp_path / "a.ome.tif", data, photometric="minisblack", metadata=known)
+    else:
+        known = {"axes": "TZCYX", "unit": "um", "spacing": 0.5, "finterval": 0.1}
+        tifffile.imwrite(tmp_path / "a.tif", data, imagej=True, resolution=(5, 5), metadata=known)
+    frame = io.read(tmp_path / ("a.ome.tif" if style == "ome" else "a.tif"))
+    io.write(tmp_path / "a.ome.zarr", frame)
+    ome = zarr.open_group(str(tmp_path / "a.ome.zarr"), mode="r").attrs["ome"]
+    (image,) = ome["multiscales"]
+    assert [(a["name"], a.get("unit")) for a in image["axes"]] == [
+        ("t", "second"), ("c", None), ("z", "micrometer"), ("y", "micrometer"), ("x", "micrometer")
+    ]  # fmt: skip
+    scale = image["datasets"][0]["coordinateTransformations"][0]["scale"]
+    assert scale == pytest.approx([0.1, 1, 0.5, 0.2, 0.2])
+    if style == "ome":
+        told = [(c["label"], c["color"]) for c in ome["omero"]["channels"]]
+        assert told == [("actin", "00FF00"), ("nuclei", "0000FF")]
+    else:
+        assert "omero" not in ome
 
 
 def test_levels(tmp_path: Path, zarr: Any) -> None:

@@ -20,8 +20,10 @@ from sciresdiff.frame import Frame
 from sciresdiff.io.files import folder_in_parts, typed
 from sciresdiff.io.flat import alone
 from sciresdiff.io.levels import SIDE, halved, sizes, tiles
+from sciresdiff.io.ome_zarr import from_tiff
 from sciresdiff.io.ome_zarr.read import MICROMETRES, NAMESPACE, ZarrHeader, ready
 from sciresdiff.io.sink import IMAGE, Plane, Sink
+from sciresdiff.io.tiff.meta import TiffHeader
 from sciresdiff.io.told import new_size, telling
 
 Array = NDArray[Any]
@@ -214,7 +216,7 @@ def _halve(fine: Any, coarse: Any) -> None:
 
 def _ome(image: Image, made: Plan, levels: int) -> dict[str, Any]:
     """NGFF 0.5 metadata. The centre of the first pixel moves: new pixels share the old ones' area."""
-    header = made.frame.header if isinstance(made.frame.header, ZarrHeader) else ZarrHeader("")
+    header = _header(made.frame)
     steps, shifts, units = _grid(image.axes, header, made)
     axes = [{"name": a, "type": TYPES[a], **({"unit": units[a]} if units.get(a) else {})} for a in image.axes]
     sets = []
@@ -230,6 +232,13 @@ def _ome(image: Image, made: Plan, levels: int) -> dict[str, Any]:
     if image.place == "" and (omero := _omero(header, image, made.frame)):
         ome["omero"] = omero
     return ome
+
+
+def _header(frame: Frame) -> ZarrHeader:
+    """What is known of the axes and channels beside the pixel size."""
+    if isinstance(frame.header, TiffHeader):
+        return from_tiff.header_of(frame.header)
+    return frame.header if isinstance(frame.header, ZarrHeader) else ZarrHeader("")
 
 
 def _grid(axes: str, header: ZarrHeader, made: Plan) -> tuple[dict[str, float], dict[str, float], dict[str, str]]:
