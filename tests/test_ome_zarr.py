@@ -252,3 +252,24 @@ def test_upscale_from_store_to_store(tmp_path: Path, zarr: Any) -> None:
     assert high.pixel_size == PixelSize(0.1, 0.05, "um")
     assert io.read_image(f"{tmp_path}/out/b.ome.zarr[err]").shape == (6, 140, 166)
     assert sorted(os.listdir(tmp_path / "out")) == ["b.ome.zarr", "b.ome.zarr.json"]
+
+
+def test_a_store_that_is_whole_is_skipped_and_one_that_is_not_is_told(tmp_path: Path, zarr: Any) -> None:
+    from sciresdiff.cli.app import app
+
+    a_store(zarr, tmp_path / "a.ome.zarr", "0.5")
+    words = ["upscale", f"{tmp_path}/a.ome.zarr", "-o", f"{tmp_path}/out/b.ome.zarr", "--model", "physics", "-q"]
+    words += ["--scale", "2", "--psf", "gaussian:fwhm=2px", "--no-checks", "--assume-2d"]
+    words += ["--manifest", f"{tmp_path}/all.jsonl"]
+
+    def status() -> str:
+        app(words, standalone_mode=False)
+        told: str = json.loads((tmp_path / "all.jsonl").read_text().splitlines()[-1])["status"]
+        return told
+
+    assert [status(), status()] == ["done", "skipped"]
+    chunk = next(file for file in (tmp_path / "out" / "b.ome.zarr" / "0" / "c").rglob("*") if file.is_file())
+    chunk.write_bytes(b"")
+    assert status() == "failed"  # what is there is not what was written, and not ours to replace
+    words.append("--overwrite")
+    assert [status(), status()] == ["done", "done"]

@@ -374,7 +374,7 @@ def to_do(task: Task, overwrite: bool, stands: Callable[[Task], bool]) -> bool:
         It cannot be done.
     """
     check_source(task.source)
-    if task.target and not overwrite and task.target.is_file() and stands(task):
+    if task.target and not overwrite and task.target.exists() and stands(task):
         return False
     if task.target:
         check_target(task.target, overwrite)

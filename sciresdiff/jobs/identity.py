@@ -127,4 +127,4 @@ def stands(record: Mapping[str, Any], target: Path, known: Mapping[str, str]) ->
     if record.get("identity") != dict(known) or not isinstance(sums, dict) or target.name not in sums:
         return False
     files = {target.with_name(name): told for name, told in sums.items()}
-    return all(file.is_file() for file in files) and all(hash_of(file) == told for file, told in files.items())
+    return all(file.exists() for file in files) and all(hash_of(file) == told for file, told in files.items())

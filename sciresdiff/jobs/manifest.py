@@ -85,7 +85,7 @@ class Manifest:
         if self.descriptor is None or task.target is None:
             return
         cards = record.get("provenance", {})
-        sums = record.get("checksums") or checksums([task.target] if task.target.is_file() else [])
+        sums = record.get("checksums") or checksums([task.target] if task.target.exists() else [])
         known = record.get("identity") or known_by(task.source, self.options)
         facts = {"model": record.get("model"), "hash": cards.get("SRDHASH"), "checksums": sums, "identity": known}
         seconds = record.get("seconds", round(time.monotonic() - self.began, 3))  # those of the worker that did it
