@@ -28,6 +28,6 @@ class CheckFailed(SciresdiffError):  # noqa: N818 (it is what the exit code mean
 
 
 class ResourceError(SciresdiffError):
-    """Disk or memory ran out."""
+    """Disk or memory ran out, or a scheduler, worker or other process of the job is gone."""
 
     exit_code = 5

@@ -10,7 +10,7 @@ from functools import cache
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Of glibc's mallopt(3)."""
 LARGEST = 40 << 20
-"""Bytes of what is kept: images of a block and activations of a tile; whole large frames go back as before."""
+"""Bytes of what is kept: images of a block and activations of a tile; whole large frames go back to the system."""
 MOST = 1 << 30
 """Free bytes at the end of the heap above which they go back."""
 
@@ -19,7 +19,7 @@ MOST = 1 << 30
 def keep_freed() -> bool:
     """Ask the C library to keep what is freed; a process that allocates images in turn gains up to a fifth of its time.
 
-    Of a frame that is restored as a whole, peak memory stays what it was; less of it goes back between images.
+    Of a frame that is restored as a whole, peak memory is not raised; less of it goes back between images.
 
     Returns
     -------

@@ -63,7 +63,7 @@ class Settings:
     refine: bool = True
     consistency: Consistency = "noise"
     tile: int = 256
-    """Coarse pixels of a tile; 0 for the whole frame at once."""
+    """Coarse pixels of a tile; 0 for all that is restored together."""
     seed: int = 0
     keep_draws: bool = False
     realism: float | None = None

@@ -78,3 +78,12 @@ def test_a_failed_allocation_in_torch_is_a_resource() -> None:
     error = batch.as_error(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"))
     assert isinstance(error, ResourceError)
     assert batch.as_error(RuntimeError("shape mismatch")) is None
+
+
+def test_outputs_that_would_share_a_file_beside_them_are_refused(tmp_path: Path) -> None:
+    def placed(*names: str) -> list[batch.Task]:
+        return batch.place([batch.Found(tmp_path / name) for name in names], f"{tmp_path}/out/", names, lambda path: 2)
+
+    with pytest.raises(UsageError, match=r"would both become .*a_x2\.tif, or share a file beside it"):
+        placed("a.ome.tif", "a.tif")
+    assert len(placed("a.fits", "a.tif")) == 2

@@ -125,9 +125,7 @@ def test_a_seam_is_where_it_would_be_if_every_block_had_read_everything(
     np.testing.assert_array_equal(parts["DQ"], whole["DQ"])
 
 
-def test_blocks_are_nearly_the_frame_as_it_was_before_there_were_any(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_blocks_are_nearly_the_frame_in_one_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(tmp_path / "low.fits", *a_sky())
     whole, record = restored(path, samples=2)
     assert record["blocks"] == 1
@@ -207,6 +205,51 @@ def test_a_block_without_a_valid_pixel_comes_out_as_it_came(tmp_path: Path, smal
     assert record["masked"] == (tile.y1 - tile.y0) * (tile.x1 - tile.x0)
     assert abs(record["flux_ratio"][0] - 1) < 1e-3
     assert all(check["value"] is not None for check in record["checks"][0])
+
+
+@pytest.mark.parametrize("side", [(40, 48), (208, 100)], ids=["planes", "blocks"])
+def test_an_empty_plane_of_a_stack_comes_out_as_it_came(tmp_path: Path, small: None, side: tuple[int, int]) -> None:
+    pixels, variance = a_sky(side)
+    path = written(tmp_path / "cube.fits", np.stack([pixels, np.nan * pixels]), np.stack([variance, variance]))
+    for more in ({}, {"kernel": None, "psf": "gaussian:fwhm=2px"}):
+        image, record = restored(path, samples=0, refine=False, **more)
+        assert np.isfinite(image["SCI"][0]).all()
+        assert np.isnan(image["SCI"][1]).all()
+        assert abs(record["flux_ratio"][0] - 1) < 1e-3
+
+
+def test_without_refinement_no_draws_are_claimed(tmp_path: Path) -> None:
+    path = written(tmp_path / "low.fits", *a_sky((40, 48)))
+    image, record = restored(path, samples=3, refine=False, save_samples=True)
+    assert "DRAWS" not in image
+    assert record["provenance"]["SRDDRAWS"] == 0
+
+
+@pytest.mark.parametrize("side", [(40, 48), (208, 100)], ids=["one block", "blocks"])
+def test_an_input_that_changes_while_it_is_read_is_refused(
+    tmp_path: Path, small: None, side: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels, variance = a_sky(side)
+    path = written(tmp_path / "low.fits", pixels, variance)
+    wanted, _ = restored(path, "wanted.fits", samples=0)
+    work = upscale.work
+
+    def changing(*given: object, **more: object) -> object:
+        done = work(*given, **more)  # type: ignore[arg-type]
+        pixels[-1, -1] += 1
+        path.unlink()
+        written(path, pixels, variance)
+        return done
+
+    with monkeypatch.context() as patch:
+        patch.setattr(upscale, "work", changing)
+        with pytest.raises(InputError, match=r"low\.fits: changed while it was read \(input\); give the same command"):
+            restored(path, samples=0)
+    assert not path.with_name("high.fits").exists()
+    now, _ = restored(path, samples=0)
+    alone, _ = restored(path, "alone.fits", samples=0)
+    np.testing.assert_array_equal(now["SCI"], alone["SCI"])
+    assert not np.array_equal(now["SCI"], wanted["SCI"])
 
 
 def test_a_frame_of_nothing_is_refused_and_nothing_is_written(tmp_path: Path, small: None) -> None:

@@ -72,11 +72,11 @@ def checked(batch: Batch) -> Batch:
     return batch
 
 
-# What was before
+# Without sets and folders
 
 
-def drawn_before(pairs: Pairs, pair: int) -> dict[str, np.ndarray]:
-    """The draw of a pair from simulated scenes and images in memory, as it was before sets and folders were read."""
+def drawn_alone(pairs: Pairs, pair: int) -> dict[str, np.ndarray]:
+    """The draw of a pair from simulated scenes and images in memory, without sets and folders."""
     recipe, draws = pairs.recipe, np.random.default_rng([pairs.seed, 2, pair])
     log = lambda low, high: float(np.exp(draws.uniform(np.log(low), np.log(high))))  # noqa: E731
     chosen = pairs.real and draws.random() < recipe.real_share
@@ -99,9 +99,9 @@ def test_pairs_drawn_on_the_fly_are_the_bytes_they_were() -> None:
     for images_, more in (([], {}), (real, {"real_share": 0.5}), (real, {"real_share": 0.0})):
         pairs = Pairs(DataRecipe(**SMALL, **more), 5, images_)  # type: ignore[arg-type]
         for n in range(12):
-            told, before = pairs.draw(n), drawn_before(pairs, n)
+            told, before = pairs.draw(n), drawn_alone(pairs, n)
             assert all(np.array_equal(told[name], before[name]) for name in before)
-        found = [drawn_before(pairs, n) for n in range(8)]
+        found = [drawn_alone(pairs, n) for n in range(8)]
         stack = {key: torch.from_numpy(np.stack([d[key] for d in found])) for key in found[0]}
         truth, normal, valid = (stack[key][:, None] for key in ("truth", "normal", "valid"))
         sky, slope = (stack[key][:, None, None, None] for key in ("sky", "slope"))

@@ -68,10 +68,11 @@ def run(
     before: Callable[[int], None] = lambda number: None,
     room: int = 1 << 30,
     after: Callable[[], None] = lambda: None,
+    last: Callable[[journal.Journal], None] = lambda opened: None,
     count: int = BLOCKS,
     **options: Any,
 ) -> tuple[list[Mapping[str, Any]] | None, tuple[str, ...]]:
-    """A job of six blocks; ``before`` is called in front of each, ``after`` when the file has its name."""
+    """A job of six blocks; ``before`` is called in front of each, ``last`` behind all, ``after`` when it is named."""
 
     def work(number: int, read: int) -> np.ndarray:
         before(number)
@@ -86,6 +87,7 @@ def run(
             lambda array: ([("SCI", 0, SIDE * number_of(array), 0, array)], sums_of(array)),
         )
         if sums is not None:
+            last(opened)
             opened.sink.finish({})
             after()
         return sums, opened.said
@@ -429,6 +431,53 @@ def test_a_shard_that_fails_at_once_takes_nothing_from_the_others(target: Path, 
     assert target.read_bytes() == whole
 
 
+def test_the_last_shard_believes_its_own_blocks_no_more_than_those_of_others(target: Path, whole: bytes) -> None:
+    run(target, shard=Shard(2, 2))
+    worked: list[int] = []
+
+    def before(number: int) -> None:
+        if worked == [0, 2]:
+            with locks.part_of(target).open("r+b") as part:
+                part.write(b"\xff")  # in block 0
+
+    run(target, worked, before=before, shard=Shard(1, 2))
+    assert worked == [0, 2, 4, 0]
+    assert target.read_bytes() == whole
+
+
+def test_a_shard_that_fails_while_another_begins_or_ends_touches_nothing(target: Path) -> None:
+    run(target, shard=Shard(1, 2))
+    turns: list[int] = []
+
+    def before(number: int) -> None:
+        if number == 3:
+            turns.append(locks.locked(locks.turn_of(target)))
+            raise OSError(errno.EIO, "bad disk")
+
+    with pytest.raises(OSError, match="bad disk") as caught:
+        run(target, before=before, shard=Shard(2, 2))
+    assert "is left to the other shards" in caught.value.__notes__[0]
+    assert locks.part_of(target).exists()
+    assert len(locks.beside(target)) == 2
+    os.close(turns[0])
+
+
+def test_what_is_changed_at_the_end_is_believed_again(target: Path) -> None:
+    def change(opened: journal.Journal) -> None:
+        opened.sink.put("SCI", 0, SIDE, 0, np.zeros((SIDE, SIDE), np.float32))
+        opened.restate([1])
+
+    worked: list[int] = []
+    with pytest.raises(KeyboardInterrupt):
+        run(target, last=change, after=stopping_at_once)
+    run(target, worked)
+    assert worked == []
+
+
+def stopping_at_once() -> None:
+    raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize("text", ["0/4", "5/4", "1", "a/b", "1/0", "-1/4", "1.5/4", ""])
 def test_shards_outside_1_to_n(text: str) -> None:
     with pytest.raises(UsageError, match=r"^--shard: .* is given, but i/n with i from 1 to n"):
@@ -492,6 +541,13 @@ def test_a_stop_waits_for_the_block_in_hand_and_a_second_one_does_not(target: Pa
         run(target, before=twice)
     assert sorted(read(locks.journal_of(target)).entries) == [0, 1, 2]
     run(target)
+
+
+def test_a_stop_waits_until_the_file_is_finished(target: Path, whole: bytes) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(target, after=lambda: stop.ask(KeyboardInterrupt()) and None)
+    assert target.read_bytes() == whole
+    assert os.listdir(target.parent) == [target.name]
 
 
 def test_a_stop_outside_of_blocks_is_at_once() -> None:

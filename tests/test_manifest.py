@@ -17,6 +17,7 @@ import sciresdiff.jobs
 from sciresdiff.cli.app import app
 from sciresdiff.errors import InputError
 from sciresdiff.jobs import locks, manifest
+from sciresdiff.jobs.batch import Task
 from sciresdiff.jobs.identity import checksums, known_by
 
 Run = Callable[..., Result]
@@ -162,3 +163,24 @@ def test_the_journal_of_a_run_killed_when_its_output_was_whole_goes(again: Run, 
     left.touch()
     assert again().exit_code == 0
     assert not left.exists()
+
+
+def test_a_line_without_checksums_hides_none_that_has_them(again: Run, worked: list[str], tmp_path: Path) -> None:
+    (tmp_path / "in" / "b.fits").unlink()
+    path = tmp_path / "batch.jsonl"
+    again("--manifest", path)
+    for record in (tmp_path / "out").glob("*.json"):
+        record.unlink()
+    assert [again("--manifest", path).exit_code for _ in range(3)] == [0, 0, 0]
+    assert worked == ["a.fits", "c.fits"]
+
+
+def test_what_waits_for_other_shards_is_not_done(tmp_path: Path) -> None:
+    source, target, path = tmp_path / "in.fits", tmp_path / "out.fits", tmp_path / "batch.jsonl"
+    source.write_text("new")
+    target.write_text("an older output, which --overwrite will replace")
+    task = Task(source, target)
+    with manifest.opened(path, Options(2)) as book:
+        book.done(task, {"status": "waiting"})
+    assert [record["status"] for record in manifest.read(path)] == ["waiting"]
+    assert not manifest.standing(Options(2), path)(task)

@@ -22,7 +22,6 @@ from sciresdiff.model import shipped
 @dataclass(frozen=True)
 class Settings:
     tile: int = 256
-    at_once: int = 1
 
 
 @pytest.fixture(autouse=True)
@@ -38,11 +37,11 @@ PROBLEMS = (
 
 
 def holds(room: int, seen: list[Settings], problem: Exception) -> Callable[[Settings], str]:
-    """Work that fails where tile * draws at once is more than there is room for."""
+    """Work that fails where the tile is more than there is room for."""
 
     def attempt(settings: Settings) -> str:
         seen.append(settings)
-        if (settings.tile or 200) * settings.at_once > room:
+        if (settings.tile or 200) > room:
             raise problem
         return "image"
 
@@ -50,12 +49,12 @@ def holds(room: int, seen: list[Settings], problem: Exception) -> Callable[[Sett
 
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: type(problem).__name__)
-def test_draws_are_halved_first_then_the_tile(problem: Exception) -> None:
+def test_the_tile_is_halved_until_it_fits(problem: Exception) -> None:
     seen: list[Settings] = []
     said: list[str] = []
-    assert memory.sparing(holds(100, seen, problem), Settings(256, 4), 2048, said.append) == "image"
-    assert [(s.at_once, s.tile) for s in seen] == [(4, 256), (2, 256), (1, 256), (1, 128), (1, 64)]
-    assert said[0] == "WARNING memory ran out; going on with draws at once: 2"
+    assert memory.sparing(holds(100, seen, problem), Settings(256), 2048, said.append) == "image"
+    assert [s.tile for s in seen] == [256, 128, 64]
+    assert said[0] == "WARNING memory ran out; going on with --tile 128"
     assert said[-1] == "WARNING memory ran out; going on with --tile 64"
 
 

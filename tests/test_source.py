@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from sciresdiff import io
+from sciresdiff.errors import UsageError
 from sciresdiff.frame import Frame
+from sciresdiff.io import files
 from sciresdiff.io.source import PLANES, hollow
 
 ENDS = ("fits", "fits.gz", "tif", "ome.tif", "h5")
@@ -63,3 +65,13 @@ def test_what_is_not_finished_leaves_nothing(tmp_path: Path, end: str) -> None:
         sink.put("SCI", 0, 0, 0, a_frame().pixels[0])
         raise KeyboardInterrupt
     assert not list(tmp_path.iterdir())
+
+
+def test_what_came_while_a_file_was_written_is_not_replaced(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    with pytest.raises(UsageError, match="exists"), files.in_parts([target]) as (names, appear):
+        names[target].write_text("ours")
+        target.write_text("another's")
+        appear()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+    assert target.read_text() == "another's"

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from sciresdiff.cli import options as o
-from sciresdiff.cli.run import over_files
+from sciresdiff.cli.run import over_files, set_threads
 
 
 def degrade(
@@ -66,9 +66,8 @@ def degrade(
     recursive: o.Recursive = False,
     overwrite: o.Overwrite = False,
     dry_run: o.DryRun = False,
-    shard: o.Shard = None,
+    shard: o.FileShard = None,
     seed: o.Seed = 0,
-    device: o.Device = "auto",
     threads: o.Threads = None,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
@@ -89,6 +88,7 @@ def degrade(
 
     values.update(gain=o.number("--gain", gain), read_noise=o.number("--read-noise", read_noise))
     options = o.pick(job.DegradeOptions, values)
+    set_threads(threads)
     over_files(
         inputs,
         o.pick(o.Shared, values),

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sciresdiff.cli import options as o
-from sciresdiff.cli.run import failed, finish
+from sciresdiff.cli.run import failed, finish, set_threads
 from sciresdiff.cli.voice import Voice
 from sciresdiff.errors import CheckFailed, UsageError
 from sciresdiff.jobs import batch
@@ -90,7 +90,6 @@ def evaluate(
     recursive: o.Recursive = False,
     overwrite: o.Overwrite = False,
     dry_run: o.DryRun = False,
-    seed: o.Seed = 0,
     device: o.Device = "auto",
     threads: o.Threads = None,
     quiet: o.Quiet = False,
@@ -122,10 +121,10 @@ def evaluate(
     for option, target in (("--csv", csv), ("--csv-long", csv_long), ("--report", index)):
         if target:
             batch.check_target(Path(target), overwrite, option)
-    _set_threads(threads)
+    set_threads(threads)
     records: list[Mapping[str, Any]] = []
     shared = {"psf": psf, "kernel": kernel, "target_fwhm": target_fwhm, "variance": variance, "quantity": quantity}
-    rules = {"baselines": baselines, "probe": probe, "limits": limits, "overwrite": overwrite}
+    rules = {"baselines": baselines, "probe": probe, "limits": limits, "overwrite": overwrite, "device": device}
     with voice.progress() as progress:
         code = batch.run(
             tasks,
@@ -206,14 +205,6 @@ def unique(names: list[str], taken: set[str]) -> list[str]:
 def _plan(files: Mapping[str, Path | None]) -> str:
     """What belongs to an image, in a few words."""
     return ", ".join(f"{name} {path}" for name, path in files.items() if path) or "alone"
-
-
-def _set_threads(threads: int | None) -> None:
-    """Limit torch to ``--threads``."""
-    if threads:
-        import torch
-
-        torch.set_num_threads(threads)
 
 
 def _told(

@@ -297,6 +297,14 @@ Shard = Annotated[
         help="Do the I-th of N shares: of the files, or of the blocks of a single frame, into one output.",
     ),
 ]
+FileShard = Annotated[
+    str | None,
+    typer.Option(
+        metavar="I/N",
+        rich_help_panel=RUN,
+        help="Do the I-th of N shares of the files; a single one is not shared.",
+    ),
+]
 Scheduler = Annotated[
     str | None,
     typer.Option(

@@ -166,3 +166,11 @@ def describe(problem: BaseException, verbose: bool) -> str:
         traceback.print_exception(problem, file=sys.stderr)
     hint = "" if verbose else "; -v shows where"
     return f"a fault of the program, please report it: {type(problem).__name__}: {batch.reason(problem)}{hint}"
+
+
+def set_threads(threads: int | None) -> None:
+    """Limit torch to ``--threads``."""
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)

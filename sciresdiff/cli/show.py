@@ -37,7 +37,7 @@ def methods(json: o.Json = False) -> None:
 
 
 def info(
-    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="FITS, TIFF or HDF5 images.")],
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="FITS, TIFF, HDF5 or OME-Zarr images.")],
     json: o.Json = False,
 ) -> None:
     """Say what is understood of a file, and what would be assumed: planes, quantity, unit, noise, PSF, WCS.

@@ -103,7 +103,7 @@ Tile = Annotated[
         metavar="PX",
         callback=o.at_least(0),
         rich_help_panel=o.SAMPLING,
-        help="Tile side in input pixels; 0 takes the frame at once.",
+        help="Tile side in input pixels; 0 takes a frame, or each block of a large one, at once.",
     ),
 ]
 Checks = Annotated[

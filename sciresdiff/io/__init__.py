@@ -53,7 +53,7 @@ def is_store(path: str | Path) -> bool:
 
 
 def format_of(path: str | Path, *, look: bool = True) -> str:
-    """``fits``, ``tiff`` or ``hdf5``, by the name, else (with ``look``) by the first bytes.
+    """``fits``, ``tiff``, ``hdf5`` or ``ome_zarr``, by the name, else (with ``look``) by the first bytes.
 
     Raises
     ------

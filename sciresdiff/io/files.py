@@ -112,19 +112,23 @@ def in_parts(
         As `write_whole`, also for any OSError inside the block.
     """
     names = _names(paths, part)
-    for path in paths:
-        if path.is_dir():
-            raise UsageError(f"{path}: a folder is there; give another name")
-        if path.exists() and not overwrite:
-            raise UsageError(f"{path}: exists; give --overwrite to replace it, or another name")
     made: list[Path] = []
 
+    def refuse() -> None:
+        for path in paths:
+            if path.is_dir():
+                raise UsageError(f"{path}: a folder is there; give another name")
+            if path.exists() and not overwrite:
+                raise UsageError(f"{path}: exists; give --overwrite to replace it, or another name")
+
     def appear() -> list[str]:
+        refuse()  # what came meanwhile is not ours to replace
         for path in reversed(paths):
             os.replace(names[path], path)
         made.clear()
         return [str(path) for path in paths]
 
+    refuse()
     try:
         for folder in {path.parent: None for path in (*paths, *names.values())}:
             made += _folders(folder)
@@ -151,6 +155,8 @@ def folder_in_parts(
 
     def appear() -> list[str]:
         old = path.with_name(f".{os.getpid()}.old.{path.name}")
+        if path.exists() and not overwrite:
+            raise UsageError(f"{path}: exists; give --overwrite to replace it, or another name")
         if path.exists():
             os.replace(path, old)
         os.replace(place, path)

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+"""What a file system without locks says."""
 
 
 @dataclass(frozen=True)
@@ -130,13 +132,19 @@ def _read(fd: int, n: int, start: int) -> bytes:
 
 @contextmanager
 def alone(fd: int, n: int, start: int) -> Iterator[None]:
-    """No other process has these bytes of the file, where the system has locks."""
+    """No other process has these bytes of the file, where the file system has locks."""
     try:
         import fcntl
     except ImportError:  # Windows
         yield
         return
-    fcntl.lockf(fd, fcntl.LOCK_EX, n, start)
+    try:
+        fcntl.lockf(fd, fcntl.LOCK_EX, n, start)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        yield
+        return
     try:
         yield
     finally:

@@ -29,7 +29,9 @@ CHANGED = 5.0
 """Data that differ from the frame's by more than this are other light, with another photon noise; sigma."""
 
 
-def again_of(high: str | Path, low: str | Path | None, note: Mapping[str, Any], scale: int, said: list[str]) -> Again:
+def again_of(
+    high: str | Path, low: str | Path | None, note: Mapping[str, Any], scale: int, said: list[str], device: str
+) -> Again:
     """How the image was made, out of the sidecar that ``upscale`` wrote, for other data on the same pixels.
 
     Model, options, kernel, mask and variance are those of the image; two draws are taken, whatever it had. Where the
@@ -46,7 +48,7 @@ def again_of(high: str | Path, low: str | Path | None, note: Mapping[str, Any], 
         raise UsageError(f"--probe: no {Path(high).name}.json of {low} beside the image; make the image with upscale")
     known = {f.name for f in fields(UpscaleOptions)} - {"device", "threads", "overwrite", "save_samples"}
     options = UpscaleOptions(**{name: value for name, value in note["options"].items() if name in known})
-    fewer = replace(options, samples=min(options.samples, DRAWS))
+    fewer = replace(options, samples=min(options.samples, DRAWS), device=device)
     task = task_of(low, Path(high), fewer)
     windows.close()
     resolved = task.resolved

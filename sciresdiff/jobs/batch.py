@@ -159,7 +159,7 @@ def _in_folder(folder: Path, recursive: bool) -> Iterator[Found]:
     paths = [p for p in paths if p not in theirs]
     if not paths:
         hint = "" if recursive else "; --recursive looks into its folders too"
-        raise InputError(f"{folder}: no FITS, TIFF or HDF5 image in this folder{hint}")
+        raise InputError(f"{folder}: no FITS, TIFF, HDF5 or OME-Zarr image in this folder{hint}")
     yield from (Found(path, path.parent.relative_to(folder)) for path in paths)
 
 
@@ -216,15 +216,24 @@ def _checked(task: Task) -> Task:
 
 
 def _refuse_twins(tasks: Sequence[Task]) -> None:
-    """Refuse two inputs for one output."""
+    """Refuse two inputs for one output, or for planes beside their outputs that have one name."""
     seen: dict[Path | None, Path] = {}
     for task in tasks:
-        if task.target in seen:
+        written = _in_several(task.target)
+        if written in seen:
             raise UsageError(
-                f"--output: {seen[task.target]} and {task.source} would both become {task.target};"
-                " use --recursive on their common folder, or run them apart"
+                f"--output: {seen[written]} and {task.source} would both become {task.target}, or share a file beside"
+                " it; use --recursive on their common folder, or run them apart"
             )
-        seen[task.target] = task.source
+        seen[written] = task.source
+
+
+def _in_several(target: Path | None) -> Path | None:
+    """What the names of an output's files have in common: TIFF has its planes in ``{stem}_err.tif`` and so on."""
+    from sciresdiff.io import FORMATS, stem, suffix
+
+    several = target is not None and FORMATS.get(suffix(target).lower()) == "tiff"
+    return target.with_name(stem(target)) if target and several else target
 
 
 def check_target(target: Path, overwrite: bool, option: str = "--output") -> None:

@@ -1,7 +1,7 @@
 """Blocks: the parts that a frame is restored in, each read with what surrounds it and written to its place.
 
-The plan follows from the frame's shape and the scale alone, so that a run that goes on, one of many shards and one on
-other machines make the same blocks.
+The plan follows from the frame's shape, the scale and the job alone, so that a run that goes on, one of many shards and
+one on other machines make the same blocks.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ NEEDS_GAIN = ("sky", "dark", "full_well")
 def run(
     path: str | Path, output: str | Path, options: DegradeOptions, progress: Progress = no_progress
 ) -> dict[str, Any]:
-    """Degrade one file, block by block where a plane is larger than about 2048 fine px a side.
+    """Degrade one file, block by block where a plane is larger than 1.5 times 2048 fine px a side.
 
     Every random number follows from the seed, the frame's own values and the number of the plane and block, or of the
     patch. Besides the image there are VAR, the variance of the noise that was added (where none was, what the input's

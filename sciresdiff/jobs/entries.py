@@ -95,7 +95,9 @@ def holds(sink: Sink, entry: Entry) -> bool:
     """Whether the unfinished file still has what the block wrote."""
     try:
         return checksum(sink, entry.windows, entry.sums) == entry.checksum
-    except (OSError, ValueError, LookupError):  # a file that is too short, or has no such plane
+    except MemoryError:
+        raise
+    except Exception:  # too short, no such plane, or what a format's library says of a damaged piece
         return False
 
 

@@ -39,6 +39,7 @@ def run(
     quantity: Quantity | None = None,
     baselines: Sequence[str] | str = DEFAULT_BASELINES,
     probe: bool = False,
+    device: str = "auto",
     limits: str | Path | None = None,
     report: str | Path | None = None,
     overwrite: bool = False,
@@ -56,7 +57,7 @@ def run(
         need the blur are left out.
     variance : extension or file, of the low frame.
     baselines : names out of `checks.baselines.BASELINES`, or one string with commas; they need ``low``.
-    probe : make the image again, as its sidecar says, of blank sky and of the data with sources put in.
+    probe : make the image again, as its sidecar says, of blank sky and of the data with sources put in; on ``device``.
     limits : TOML file with other limits.
     report : HTML page to write, or PNG file to draw one picture into, by its ending.
 
@@ -69,14 +70,14 @@ def run(
     Raises
     ------
     UsageError : an unknown baseline, limits that cannot be read, a report that is neither page nor PNG, or exists,
-        probes without a sidecar.
+        probes without a sidecar, or of an image that is judged in pieces.
     InputError : a file that cannot be read, or files that do not fit each other.
     """
     methods = _methods(baselines)
     own = checks.read_limits(limits, checks.RESULTS) if limits else {}
     _refuse_report(report, overwrite)
     said: list[str] = []
-    with gather(high, low, truth, Told(psf, kernel, target_fwhm, variance, quantity, probe), said) as given:
+    with gather(high, low, truth, Told(psf, kernel, target_fwhm, variance, quantity, probe, device), said) as given:
         judge = judged_in_pieces if len(given.tiles) > 1 else judged_whole
         done = judge(given, methods, own, said, progress)
         files = {"high": high, "low": low, "truth": truth}

@@ -78,6 +78,7 @@ class Told:
     variance: str | None
     quantity: Quantity | None
     probe: bool = False
+    device: str = "auto"
 
 
 @contextmanager
@@ -130,7 +131,7 @@ def gather(
             tiles,
             {name: layer for name in PLANES if (layer := beside(stack, high, name, image.frame))},
             draws_beside(stack, high, image.frame),
-            again_of(high, low, note, scale, said) if told.probe else None,
+            again_of(high, low, note, scale, said, told.device) if told.probe else None,
             options.target_fwhm or note.get("target_fwhm_px"),
             registered,
         )
@@ -370,7 +371,7 @@ def _stacked(stack: ExitStack, high: str | Path, name: str, image: Frame) -> Sta
     kind = io.format_of(file)
     path = file.with_name(f"{io.stem(file)}_{name.lower()}.tif") if kind == "tiff" else f"{file}[{name}]"
     try:
-        if image.pixels.size > WHOLE**2 and kind != "hdf5":
+        if image.pixels.size > WHOLE**2:
             return _parts(stack.enter_context(io.opened(path)))
         found = io.read_image(path)
     except InputError:

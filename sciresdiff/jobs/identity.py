@@ -98,7 +98,9 @@ def machine(device: str, threads: int) -> dict[str, str]:
     """What the last digits of an output depend on beside its identity."""
     import torch
 
-    return {"torch": torch.__version__, "device": device.partition(":")[0], "threads": str(threads)}
+    from sciresdiff.model import device_of
+
+    return {"torch": torch.__version__, "device": device_of(device).type, "threads": str(threads)}
 
 
 def differing(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:

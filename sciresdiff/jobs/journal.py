@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ class Journal:
         found = union(journal for journal in journals if ours(journal, self.key)) | self.entries
         self.last = len(found) == self.count
         if self.last:
-            self.entries = {n: entry for n, entry in found.items() if n in self.entries or holds(self.sink, entry)}
+            self.entries = {n: entry for n, entry in found.items() if holds(self.sink, entry)}
 
     def put(self, number: int, arrays: Arrays, sums: Mapping[str, Any]) -> None:
         """Write a block, and note that it is done when it is on the disk.
@@ -100,6 +100,13 @@ class Journal:
             entry = Entry(number, entry.windows, entry.sums, checksum(self.sink, windows, entry.sums))
             self.locks.append(entry.line())
         self.entries[number] = entry
+
+    def restate(self, numbers: Iterable[int]) -> None:
+        """Note what blocks hold after a change of what they wrote."""
+        for entry in [self.entries[number] for number in numbers if self.resumable]:
+            assert self.locks is not None
+            self.entries[entry.number] = replace(entry, checksum=checksum(self.sink, entry.windows, entry.sums))
+            self.locks.append(self.entries[entry.number].line())
 
     def done(self) -> list[Mapping[str, Any]] | None:
         """The sums of all blocks by their numbers; None where the file is left to another shard."""
@@ -129,11 +136,11 @@ def filled(
     The sums of all blocks by their numbers; None where the file is left to another shard. A signal that arrives in
     between is heeded when the block in hand is on the disk.
     """
-    with stop.patient() if journal.resumable else nullcontext():
-        while todo := journal.todo():
-            with behind() as later:
-                for number, result in results(todo):
-                    later(journal.put, number, *parts(result))
+    while todo := journal.todo():
+        with behind() as later:
+            for number, result in results(todo):
+                later(journal.put, number, *parts(result))
+    stop.heed()
     if not journal.last:
         journal.said += (f"shard {journal.shard}: its blocks are done; the shard that comes last finishes the file",)
     return journal.done()
@@ -183,14 +190,14 @@ def opened(
         with make(None) as sink:
             yield Journal(target, count, sink)
         return
-    with locks.held(target, shard) as held:
+    with stop.patient(), locks.held(target, shard) as held:
         found = settled(target, key, count, overwrite, held, seen)
         try:
             with make(part_of(target)) as sink:
                 journal = begun(Journal(target, count, sink, key, held, shard), found, here or {})
                 yield journal
         except BaseException as problem:
-            kept(problem, target, count, held)
+            kept(problem, target, count, held, shard)
             raise
         if journal.last:
             held.clear()
@@ -208,7 +215,7 @@ def settled(
     found = [journal for path in beside(target) if (journal := read(path)).head]
     found = [mended(journal, key, seen) if seen else journal for journal in found]
     foreign = [journal for journal in found if not ours(journal, key)]
-    if foreign and (not overwrite or held.alive):
+    if foreign and (not overwrite or held.alive()):
         raise UsageError(another(target, foreign[0], key))
     for journal in foreign:
         os.truncate(journal.path, 0)
@@ -281,8 +288,11 @@ def resumed(journal: Journal, count: int, found: list[Found], here: Mapping[str,
     return said
 
 
-def kept(problem: BaseException, target: Path, count: int, held: Locks) -> None:
+def kept(problem: BaseException, target: Path, count: int, held: Locks, shard: Shard | None) -> None:
     """After a problem: keep what can be gone on with and say so, or leave nothing behind."""
+    if shard and not alone(held):
+        problem.add_note(f"{target.name} is left to the other shards; the same command goes on from there")
+        return
     found = [read(path) for path in beside(target)]
     done = len(union(found))
     part = part_of(target)
@@ -290,7 +300,16 @@ def kept(problem: BaseException, target: Path, count: int, held: Locks) -> None:
         os.replace(target, part)  # an image without its record is half an output
     if done:
         problem.add_note(f"{done} of {count} blocks of {target.name} are kept; the same command goes on from there")
-    elif held.alive or len(found) > 1:
+    elif held.alive() or len(found) > 1:
         held.path.unlink(missing_ok=True)
     else:
         held.clear()
+
+
+def alone(held: Locks) -> bool:
+    """Whether no other shard begins or ends, and none will as long as this one has the turn."""
+    try:
+        held.take_turn(wait=0)
+    except BlockingIOError:
+        return False
+    return True

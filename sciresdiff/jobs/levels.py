@@ -24,11 +24,11 @@ WINDOWS = 4
 
 
 def levels_of(resolved: Resolved, samples: Samples) -> list[Level]:
-    """The level of every plane.
+    """The level of every plane; one of a stack that has no valid pixel gets any.
 
     Raises
     ------
-    InputError : a plane without a valid pixel.
+    InputError : a frame without a valid pixel.
     """
     return [level_of(resolved, samples(plane), plane) for plane in range(resolved.frame.planes)]
 
@@ -40,6 +40,8 @@ def level_of(resolved: Resolved, sample: Sample, plane: int) -> Level:
 
     variance = resolved.noise.over(sample, plane)
     good = ~sample.mask & np.isfinite(sample.pixels) & np.isfinite(variance) & (variance > 0)
+    if not good.any() and resolved.frame.planes > 1:
+        return Level(0.0, 1.0, np.zeros(1, np.float32), np.ones(1, np.float32), 1)
     if not good.any():
         raise InputError("variance: no pixel is valid and has a variance above zero; give --variance or --mask")
     sky, _ = background(sample.pixels, ~good)

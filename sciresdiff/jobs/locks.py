@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sciresdiff.errors import UsageError
+from sciresdiff.jobs import stop
 from sciresdiff.jobs.shard import Shard
 
 try:
@@ -69,20 +70,28 @@ class Locks:
     """The run's own journal."""
     own: int
     """The same, open and locked."""
-    alive: tuple[Path, ...] = ()
-    """Journals of the other shards that are at work."""
     turn: int | None = None
 
-    def take_turn(self) -> None:
-        """Wait until no other shard begins or ends, and keep it so."""
+    def take_turn(self, wait: float = float("inf")) -> None:
+        """Wait until no other shard begins or ends, and keep it so.
+
+        Raises
+        ------
+        BlockingIOError
+            Another one does for longer than ``wait`` seconds.
+        """
         if self.turn is None:
-            self.turn = locked(turn_of(self.target), wait=float("inf"), needed=True)
+            self.turn = locked(turn_of(self.target), wait, needed=True)
 
     def pass_turn(self) -> None:
         """Let other shards begin and end."""
         if self.turn is not None:
             os.close(self.turn)
             self.turn = None
+
+    def alive(self) -> list[Path]:
+        """Journals of the other shards that are at work."""
+        return [path for path in beside(self.target) if path != self.path and busy(path)]
 
     def linked(self) -> bool:
         """Whether the journal is still there, and not taken away by the shard that finished the file."""
@@ -162,6 +171,7 @@ def locked(path: Path, wait: float = LOOKS * LOOK_S, needed: bool = False) -> in
                 raise UsageError(f"--shard: {path.parent} is on a file system without locks; write elsewhere") from None
             if not isinstance(problem, BlockingIOError) or time.monotonic() > end:
                 raise
+            stop.heed()
             time.sleep(LOOK_S)
 
 
@@ -200,8 +210,7 @@ def held(target: Path, shard: Shard | None = None) -> Iterator[Locks]:
         raise
     locks = Locks(target, journal_of(target, shard), own)
     try:
-        locks.alive = tuple(path for path in beside(target) if path != locks.path and busy(path))
-        if strangers := [path for path in locks.alive if not shard or of_shards(path) != shard.of]:
+        if strangers := [path for path in locks.alive() if not shard or of_shards(path) != shard.of]:
             told = strangers[0].name.removeprefix(f".{target.name}").removesuffix(".journal").lstrip(".")
             what = f"shard {told.replace('-of-', '/')}" if told else "another process"
             raise UsageError(f"--output: {target} is being written by {what}; wait until it has ended")

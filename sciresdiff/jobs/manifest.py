@@ -47,7 +47,7 @@ def standing(options: Any, manifest: Path | None) -> Callable[[Task], bool]:
 
     The record beside the output says so, or a line of the manifest.
     """
-    listed = {record.get("output"): record for record in read(manifest)}
+    listed = {record.get("output"): record for record in read(manifest) if record.get("checksums")}
 
     def check(task: Task) -> bool:
         assert task.target
@@ -84,12 +84,15 @@ class Manifest:
         """A task is done."""
         if self.descriptor is None or task.target is None:
             return
+        if record.get("status") == "waiting":  # for other shards; what lies there may be an older output
+            self._add(task, "waiting", seconds=round(time.monotonic() - self.began, 3))
+            return
         cards = record.get("provenance", {})
         sums = record.get("checksums") or checksums([task.target] if task.target.exists() else [])
         known = record.get("identity") or known_by(task.source, self.options)
         facts = {"model": record.get("model"), "hash": cards.get("SRDHASH"), "checksums": sums, "identity": known}
         seconds = record.get("seconds", round(time.monotonic() - self.began, 3))  # those of the worker that did it
-        self._add(task, "done" if sums else "waiting", seconds=seconds, **facts)
+        self._add(task, "done", seconds=seconds, **facts)
 
     def failed(self, task: Task, problem: Exception) -> None:
         """A task failed."""

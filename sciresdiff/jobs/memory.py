@@ -35,10 +35,10 @@ def sparing(
     Parameters
     ----------
     attempt
-        Settings -> result. **The result must not depend on** ``at_once`` **and** ``tile`` **of the settings**, but for
+        Settings -> result. **The result must not depend on** ``tile`` **of the settings**, but for
         the rounding of convolutions of another size.
     settings
-        A dataclass with ``tile``, coarse pixels (0: all), and perhaps ``at_once``, draws.
+        A dataclass with ``tile``, coarse pixels (0: all).
     side
         The longer side of what is restored, coarse pixels.
     say
@@ -63,16 +63,11 @@ def sparing(
         _found.update(less)
         settings = replace(settings, **less)
         _release()
-        say("WARNING memory ran out; going on with " + ", ".join(f"{_WORDS[k]} {v}" for k, v in less.items()))
-
-
-_WORDS = {"at_once": "draws at once:", "tile": "--tile"}
+        say("WARNING memory ran out; going on with " + ", ".join(f"--{name} {most}" for name, most in less.items()))
 
 
 def _less(settings: Any, side: int, exact: bool, reason: str) -> dict[str, int]:
     """What to halve."""
-    if (draws := getattr(settings, "at_once", 1)) > 1:
-        return {"at_once": draws // 2}
     tile = min(settings.tile or side, side)
     if not exact:
         raise ResourceError(

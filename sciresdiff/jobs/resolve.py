@@ -217,7 +217,7 @@ def warn_networks(model: Model | None, said: list[str]) -> None:
     if unlike := sorted({name for name, net in nets if not getattr(net, "tile_exact", True)}):
         said.append(
             f"WARNING tiles: {', '.join(unlike)} sees beyond a tile, so that another --tile gives another image; "
-            "--tile 0 takes the frame at once"
+            "--tile 0 takes the frame, or a block of a large one, at once"
         )
 
 

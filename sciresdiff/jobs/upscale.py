@@ -14,7 +14,7 @@ import numpy as np
 
 from sciresdiff import __version__, io
 from sciresdiff.checks.pooled import results_of
-from sciresdiff.errors import UsageError
+from sciresdiff.errors import InputError, UsageError
 from sciresdiff.io.files import remove
 from sciresdiff.io.jsonable import write_json
 from sciresdiff.io.sink import Plane, Sink
@@ -25,7 +25,8 @@ from sciresdiff.jobs.batch import Progress, no_progress
 from sciresdiff.jobs.blocks import Block
 from sciresdiff.jobs.cards import figures, history, pooled, provenance
 from sciresdiff.jobs.engine import engine
-from sciresdiff.jobs.identity import checksums, known_by, machine
+from sciresdiff.jobs.identity import checksums, differing, known_by, machine
+from sciresdiff.jobs.journal import Journal
 from sciresdiff.jobs.levels import levels_of
 from sciresdiff.jobs.locks import beside
 from sciresdiff.jobs.options import UpscaleOptions
@@ -51,6 +52,8 @@ class Task:
     resolved: Resolved
     job: Job
     blocks: list[Block]
+    known: Mapping[str, str]
+    """`known_by` before anything was read."""
 
     def by_plane(self, sums: Sums) -> list[Sums]:
         """The sums of every plane's blocks."""
@@ -129,6 +132,7 @@ def run(
 
 def task_of(path: str | Path, target: Path, options: UpscaleOptions) -> Task:
     """What has to be done for a file: all that is measured on it is measured here."""
+    known = known_by(path, options)
     with windows.held(path, **reading(options)) as held:
         resolved = settled(path, held.source, options)
         blocks, samples = blocks_of(resolved), samples_of(held.source, options.saturation)
@@ -138,7 +142,7 @@ def task_of(path: str | Path, target: Path, options: UpscaleOptions) -> Task:
         each = len(blocks) // resolved.frame.planes
         line = f"blocks: every plane is restored in {each} parts, each read with {plans.HALO} px around it"
         resolved = replace(resolved, said=(*resolved.said, line))
-    return Task(target, resolved, job, blocks)
+    return Task(target, resolved, job, blocks, known)
 
 
 def blocks_of(resolved: Resolved) -> list[Block]:
@@ -163,7 +167,7 @@ def filled(task: Task, progress: Progress, shard: Shard | None, scheduler: str |
     marks = job.marker.calibration is not None and (alone is None or not _verdict(task, [alone.sums]).silent)
     cards = provenance(job.options, resolved, draws_used(job))
     cards |= {"SRDCHI2": 0.0, "SRDFLUX": 0.0, "SRDTRUST": ROOM} if alone is None else came_of(task, [alone.sums])
-    key = {**known_by(job.path, job.options), "measured": measured(task)}
+    key = {**task.known, "measured": measured(task)}
     with journal.opened(
         task.target,
         partial(sink, task, cards, marks),
@@ -178,7 +182,7 @@ def filled(task: Task, progress: Progress, shard: Shard | None, scheduler: str |
         sums = journal.filled(book, does, lambda done: done.parts(resolved.scale))
         if sums is None:
             return waiting(task, book.said)
-        return finished(task, book.sink, cards, marks, sums, book.said)
+        return finished(task, book, cards, marks, sums)
 
 
 def waiting(task: Task, said: Sequence[str]) -> dict[str, Any]:
@@ -256,21 +260,20 @@ def sink(task: Task, cards: Mapping[str, Any], marks: bool, part: Path | None) -
     )
 
 
-def finished(
-    task: Task, sink: Sink, cards: Mapping[str, Any], marks: bool, sums: Sums, said: Sequence[str]
-) -> dict[str, Any]:
+def finished(task: Task, book: Journal, cards: Mapping[str, Any], marks: bool, sums: Sums) -> dict[str, Any]:
     """The output under its name, and its record beside it."""
+    unchanged(task)
     verdict = _verdict(task, sums)
     if marks:
-        unmark(task, sink, verdict.empty)
+        unmark(task, book, verdict.empty)
     known = {**cards, **came_of(task, sums)}
-    wrote = sink.finish(known)
-    clipped = max(wrote["clipped"], sum(one["clipped"] for one in sums))
-    notes = dict.fromkeys(line for one in sums for line in one["said"])
-    lines = [*task.resolved.said, *said, *notes, *verdict.said, *clipping(clipped)]
-    record = {**recorded(task, known, sums), **wrote, "clipped": clipped, "said": lines}
-    record["checksums"] = checksums(wrote["files"])
+    wrote = book.sink.finish(known)
     try:
+        clipped = max(wrote["clipped"], sum(one["clipped"] for one in sums))
+        notes = dict.fromkeys(line for one in sums for line in one["said"])
+        lines = [*task.resolved.said, *book.said, *notes, *verdict.said, *clipping(clipped)]
+        record = {**recorded(task, known, sums), **wrote, "clipped": clipped, "said": lines}
+        record["checksums"] = checksums(wrote["files"])
         write_json(task.target.with_name(task.target.name + ".json"), record)
     except BaseException:  # an image without its sidecar is half an output
         if len(task.blocks) == 1:  # of more the journal keeps them
@@ -310,7 +313,7 @@ def recorded(task: Task, cards: Mapping[str, Any], sums: Sums) -> dict[str, Any]
         "checks": [as_data(each) for each in checks] if job.options.checks else [],
         "options": {f.name: getattr(job.options, f.name) for f in fields(job.options)},
         "version": __version__,
-        "identity": known_by(job.path, job.options),
+        "identity": dict(task.known),
     }
 
 
@@ -320,14 +323,26 @@ def _verdict(task: Task, sums: Sums) -> trust.Verdict:
     return trust.verdict(task.job.marker, counted, [pooled(parts)["chi2"] for parts in by_plane], len(task.blocks) > 1)
 
 
-def unmark(task: Task, sink: Sink, planes: Sequence[int]) -> None:
+def unchanged(task: Task) -> None:
+    """Refuse a result of an input that was written to while it was read: it may be of both.
+
+    Raises
+    ------
+    InputError
+        It was, or a file that belongs to it, or the model.
+    """
+    if names := differing(task.known, known_by(task.job.path, task.job.options)):
+        what = ", ".join(names)
+        raise InputError(f"{task.job.path}: changed while it was read ({what}); give the same command again")
+
+
+def unmark(task: Task, book: Journal, planes: Sequence[int]) -> None:
     """TRUST 0 all over the planes of which nothing is promised."""
-    s = task.resolved.scale
-    for block in task.blocks:
-        if block.plane in planes:
-            tile = block.tile
-            shape = s * (tile.y1 - tile.y0), s * (tile.x1 - tile.x0)
-            sink.put("TRUST", block.plane, s * tile.y0, s * tile.x0, np.zeros(shape, np.uint8))
+    s, blocks = task.resolved.scale, [block for block in task.blocks if block.plane in planes]
+    for tile, plane in ((block.tile, block.plane) for block in blocks):
+        shape = s * (tile.y1 - tile.y0), s * (tile.x1 - tile.x0)
+        book.sink.put("TRUST", plane, s * tile.y0, s * tile.x0, np.zeros(shape, np.uint8))
+    book.restate(block.number for block in blocks)
 
 
 def clipping(pixels: int) -> list[str]:

@@ -138,7 +138,7 @@ def detector_of(
     return detector
 
 
-def stated(frame: Frame, options: UpscaleOptions, name: str) -> float | NDArray[np.float64] | None:
+def stated(frame: Frame, options: UpscaleOptions, name: str) -> float | NDArray[np.float32] | None:
     """A number of the detector, or a map of it: the option, else the fact of that name in the file."""
     given: float | str | None = getattr(options, name)
     if isinstance(given, str):
@@ -146,14 +146,14 @@ def stated(frame: Frame, options: UpscaleOptions, name: str) -> float | NDArray[
     return given if given is not None else frame.facts.get(name)
 
 
-def detector_map(name: str, path: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """A number of the detector for every pixel of a frame.
+def detector_map(name: str, path: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """A number of the detector for every pixel of a frame; **all of it is held, 4 bytes a pixel**.
 
     Raises
     ------
     InputError : it cannot be read, or has another shape.
     """
-    image = io.read_image(path)
+    image = io.read_image(path).astype(np.float32)
     if image.shape != shape:
         option = "--" + name.replace("_", "-")
         raise InputError(f"{option}: {path} has shape {image.shape}, but the frame has {shape}; give one that fits")
@@ -175,13 +175,18 @@ def sky_scatter(frame: Frame, samples: Samples, said: list[str], sources: dict[s
     from sciresdiff.physics import measure
 
     sources["noise"] = "sky scatter"
-    sigma = np.array([measure.sky_noise(samples(i).pixels, samples(i).mask) for i in range(frame.planes)])
+
+    def noise_of_plane(sample: Sample) -> float:
+        empty = frame.planes > 1 and sample.mask.all()  # of which nothing will be asked
+        return 1.0 if empty else measure.sky_noise(sample.pixels, sample.mask)
+
+    sigma = np.array([noise_of_plane(samples(i)) for i in range(frame.planes)])
     for i in np.flatnonzero(~(sigma > 0)):
         where = f"plane {i}" if frame.planes > 1 else "the image"
         sample = samples(int(i))
         valid = sample.pixels[~sample.mask]
         why = "is constant" if valid.size and np.ptp(valid) == 0 else f"has too few valid pixels of sky ({valid.size})"
-        raise InputError(f"variance: {where} {why}, its noise cannot be measured; give --variance or --gain")
+        raise InputError(f"variance: {where} {why}, its noise cannot be measured; give it, for instance by --variance")
     much = f"{sigma.min():.4g}" if frame.planes == 1 else f"{sigma.min():.4g} to {sigma.max():.4g}"
     said.append(f"noise: sky scatter {much} per pixel; photon noise of bright sources is not in it")
     return tuple(map(float, sigma**2))
@@ -211,5 +216,10 @@ def doubted(noise: Noise, frame: Frame, samples: Samples, source: str, said: lis
     if not share:
         return noise
     said.append(f"psf: taken as known to {100 * share:g} % of the light above the sky, which the variance now holds")
-    levels = tuple(float(background(samples(i).pixels, samples(i).mask)[0]) for i in range(frame.planes))
+    levels = tuple(level_of(samples(i)) for i in range(frame.planes))
     return replace(noise, doubt=share, levels=levels)
+
+
+def level_of(sample: Sample) -> float:
+    """Of the sky; 0 where nothing is valid."""
+    return 0.0 if sample.mask.all() else float(background(sample.pixels, sample.mask)[0])

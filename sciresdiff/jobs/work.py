@@ -89,13 +89,13 @@ def digest(window: Frame) -> str:
 def work(job: Job, block: Block, window: Frame, progress: Progress = no_progress) -> Done:
     """One block, restored; a function of its arguments and the model's file alone.
 
-    A block without a valid pixel in its core comes out as it came in, with NaN for ERR and DRAWS.
+    A block without a valid pixel in its core comes out as it came in, with NaN for ERR and DRAWS, if there are others.
     """
     variance = job.resolved.noise.of(window, block.plane, block.tile.ry0, block.tile.rx0)
     good = ~window.mask[0] & np.isfinite(window.pixels[0]) & np.isfinite(variance) & (variance > 0)
     inside = block.tile.inside()
     said: list[str] = []
-    if block.whole or good[inside].any():
+    if good[inside].any() or job.resolved.frame.planes == 1 and block.whole:
         done = restored(job, block, window, variance, said, progress)
     else:
         done = nothing_known(window, job)
@@ -182,7 +182,7 @@ def nothing_known(window: Frame, job: Job) -> Restored:
 def draws_used(job: Job) -> int:
     """Draws that are made of every block."""
     model, then = models_of(job.resolved.frame, job.options, [], {})[2]
-    drawn = model is None or then is not None or (model.refiner is not None and job.options.refine)
+    drawn = job.options.refine and (model is None or then is not None or model.refiner is not None)
     return job.options.samples if drawn else 0
 
 

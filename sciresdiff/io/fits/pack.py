@@ -57,6 +57,8 @@ def packed(path: Path, place: Path, slots: tuple[Slot, ...], rest_at: int) -> No
                     shutil.copyfileobj(plain, out, PIECE)
             else:
                 _tiled(plain, stream, slots, rest_at)
+            stream.flush()
+            os.fsync(stream.fileno())
         os.replace(small, place)
     finally:
         small.unlink(missing_ok=True)

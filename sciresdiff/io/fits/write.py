@@ -148,9 +148,11 @@ def _growing(path: Path, made: Plan, overwrite: bool, part: Path | None) -> Iter
     """The file with its headers and all of its room, and what completes it."""
     with in_parts([path], overwrite=overwrite, part=part) as (names, appear):
         place = names[path]
-        with unbuffered(place, anew=not _ours(place, made)) as fd:
+        ours = _ours(place, made)
+        with unbuffered(place, anew=not ours) as fd:
             file = File(fd, {slot.name: slot for slot in made.slots})
-            _reserve(path, fd, made.size)
+            if not ours:  # where room is taken by writing, what another process writes might be lost
+                _reserve(path, fd, made.size)
             _headers(file, made, {}, sums=False)
             if made.kernel is not None:
                 file.fill("KERNEL", made.kernel)

@@ -169,7 +169,8 @@ def _growing(path: Path, made: Plan, overwrite: bool, part: Path | None) -> Iter
         place = names[path]
         ours = place.is_file() and place.stat().st_size >= rest.size
         with unbuffered(place, anew=not ours) as fd:
-            reserve(fd, rest.size)
+            if not ours:  # where room is taken by writing, what another process writes might be lost
+                reserve(fd, rest.size)
             flats = {name: Flat(fd, places[name], kind, shape, "ABCDEFGHIJKLM"[: len(shape) - 2] + "YX")
                      for name, (shape, kind) in made.shapes.items()}  # fmt: skip
 

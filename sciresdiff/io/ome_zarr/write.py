@@ -168,7 +168,8 @@ def _growing(path: Path, made: Plan, overwrite: bool, part: Path | None) -> Iter
                 _complete(zarr, group, image, made)
             told = {**made.told(cards), **_facts(made.frame, made.scale)}
             group.attrs.update({NAMESPACE: told})
-            (place / LOCK).unlink()
+            for left in (place / LOCK, *place.rglob("*.partial")):  # of a chunk at which a run was killed
+                left.unlink()
             return {"files": appear()}
 
         try:

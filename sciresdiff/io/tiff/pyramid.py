@@ -59,6 +59,8 @@ def write_pyramid(
                 for number, pages in enumerate(_pages(stream, flats, layout))
             ]
             _close(stream, made)
+            stream.flush()
+            os.fsync(stream.fileno())
         os.replace(target, place)
     finally:
         target.unlink(missing_ok=True)
