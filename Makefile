@@ -2,6 +2,7 @@
 # make test        set up what is missing and run the tests          (PYTEST="-k psf" picks some)
 # make lint        ruff and mypy
 # make bench       time restorations beside Richardson-Lucy and published networks
+# make bench-files what many small files cost, and how fast files are written and read
 # make bench-size  time and memory as frames grow                 (ARGS="--sizes 2000 20000")
 # make bench-quality  every method on every frame, one table      (DATA=folder of frames, FRAMES=list.toml, OUT=folder)
 # make bench-methods  train and score every method and backbone   (DATA=folder of real frames, MINUTES=10 of each)
@@ -23,7 +24,7 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 pytho
 export OMP_NUM_THREADS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: demo test lint bench bench-size bench-quality bench-methods quality judges docs clean help
+.PHONY: demo test lint bench bench-size bench-files bench-quality bench-methods quality judges docs clean help
 
 demo: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash docs/demo.sh
@@ -37,6 +38,11 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python docs/bench.py $(ARGS)
+
+bench-files: $(STAMP)
+	$(BIN)/python docs/bench_files.py
+	$(BIN)/python docs/bench_files.py --end tif
+	$(BIN)/python docs/bench_io.py
 
 bench-size: $(STAMP)
 	$(BIN)/python docs/bench_size.py $(ARGS)
