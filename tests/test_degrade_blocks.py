@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from sciresdiff import io
-from sciresdiff.errors import UsageError
+from sciresdiff.errors import ResourceError, UsageError
+from sciresdiff.frame import Frame
 from sciresdiff.io.source import Source
 from sciresdiff.jobs import blocks, degrade_blocks
 from sciresdiff.jobs.degrade import DegradeOptions, run
@@ -195,3 +196,33 @@ def test_which_chains_go_by_blocks() -> None:
     assert degrade_blocks.needs_whole([coarse, blur, step("gaussian", {"sigma": 3})]) == ""
     assert "noise of the fine grid" in degrade_blocks.needs_whole([step("gaussian"), coarse])
     assert "levels" in degrade_blocks.needs_whole([coarse, step("poisson", {"strength": 1})])
+
+
+@pytest.mark.usefixtures("in_blocks")
+@pytest.mark.parametrize("at", [1, 7])
+def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
+    fine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    options = DegradeOptions(2, kernel=KERNEL, gain=2.0, read_noise=5.0)
+    run(fine, tmp_path / "whole.fits", options)
+    worked: list[int] = []
+
+    def stopping(job: degrade_blocks.Job, block: blocks.Block, window: Frame) -> degrade_blocks.Done:
+        if block.number == at and len(worked) == at:
+            raise OSError(28, "No space left on device", "out.fits")
+        worked.append(block.number)
+        return degrade_blocks.work(job, block, window)
+
+    monkeypatch.setattr("sciresdiff.jobs.degrade.work", stopping)
+    with pytest.raises(ResourceError) as caught:
+        run(fine, tmp_path / "out.fits", options)
+    assert f"{at} of " in caught.value.__notes__[0]
+    assert not (tmp_path / "out.fits").exists()
+    with pytest.raises(UsageError, match=r"begun by another job \(not the same: --seed\)"):
+        run(fine, tmp_path / "out.fits", replace(options, seed=3))
+    worked[:] = [-1] * 100
+    said = run(fine, tmp_path / "out.fits", options)["said"]
+    assert f"resumed: {at} of 20 blocks were done before" in said
+    assert worked[100:] == [0, *range(at, 20)], "the first tells what all have in common"
+    assert (tmp_path / "out.fits").read_bytes() == (tmp_path / "whole.fits").read_bytes()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["fine.fits", "out.fits", "whole.fits"]

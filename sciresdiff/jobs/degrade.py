@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import fields
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,13 @@ from sciresdiff import io
 from sciresdiff.errors import UsageError
 from sciresdiff.frame import Frame, Quantity
 from sciresdiff.io.source import Source, empty
-from sciresdiff.jobs import engine, pairs
+from sciresdiff.jobs import engine, journal, pairs
 from sciresdiff.jobs.batch import Progress, no_progress
 from sciresdiff.jobs.blocks import Block
 from sciresdiff.jobs.degrade_blocks import Done, Job, blocks_of, measured, small, windowed, work
 from sciresdiff.jobs.degrade_plan import DegradeOptions, Plan, plan_of
+from sciresdiff.jobs.identity import known_by, machine, unchanged
+from sciresdiff.jobs.locks import beside
 from sciresdiff.physics import degrade as physics
 from sciresdiff.physics.detector import Detector
 
@@ -33,14 +34,36 @@ STRIP = 2**22
 """Pixels that are read at a time for the seed."""
 MARGIN = 1e-6
 """How far below that of its first block a frame's variances are expected."""
-Put = tuple[Callable[[Block, Done], None], Callable[[], dict[str, Any]]]
-"""Takes a block, and finishes the file."""
+Put = tuple[Sequence[Mapping[str, int]], Sequence[str], Callable[[], dict[str, Any]]]
+"""What the blocks add to the record, what is said of them, and what finishes the file."""
 
 NOISY = ("detector", "gaussian", "poisson")
 """Steps that add noise whose variance is known."""
 
 NEEDS_GAIN = ("sky", "dark", "full_well")
 """Options in electrons, which mean nothing without a gain."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A frame that is being degraded."""
+
+    path: str
+    output: Path
+    options: DegradeOptions
+    source: Source
+    plan: Plan
+    blocks: Sequence[Block]
+    job: Job
+    progress: Progress
+
+    def degraded(self, numbers: Sequence[int]) -> Iterator[tuple[int, Done]]:
+        """(number, result) of blocks; the next one is read meanwhile."""
+        blocks, before = [self.blocks[number] for number in numbers], len(self.blocks) - len(numbers)
+        found = engine.serial(partial(work, self.job), blocks, partial(windowed, self.source, self.plan.scale))
+        for count, (number, (_, done)) in enumerate(zip(numbers, found, strict=True), 1):
+            yield number, done
+            self.progress(before + count, len(self.blocks), "degrade")
 
 
 def run(
@@ -53,7 +76,8 @@ def run(
     own noise becomes), KERNEL and DQ; where a recipe's noise or blur is not known any more (JPEG, resizing between
     grids) there is no VAR or KERNEL, and ``unknown`` in the record says why. The mean of the result is the blurred and
     binned input: sky, dark current and offset are taken off after readout. Values are float32, so that nothing is
-    rounded or clipped, **but by a recipe with JPEG**.
+    rounded or clipped, **but by a recipe with JPEG**. A run of many blocks that was stopped goes on with those that
+    are left.
 
     Returns
     -------
@@ -65,7 +89,7 @@ def run(
         frame that is too large for that.
     InputError : an input that cannot be read, or is smaller than the kernel.
     """
-    if Path(output).exists() and not options.overwrite:
+    if Path(output).exists() and not options.overwrite and not beside(Path(output)):
         raise UsageError(f"--output: {output} exists; give --overwrite or another name")
     io.checked_output(output)
     _refuse(options)
@@ -75,14 +99,14 @@ def run(
         settled = plan_of(source.frame, options, quantity, np.random.default_rng([options.seed, key]))
         blocks = blocks_of(source.frame, settled)
         job = _job(source, settled, options.seed, key, blocks, said)
-        done = _each(job, blocks, source, progress)
+        task = Task(str(path), Path(output), options, source, settled, blocks, job, progress)
 
         def finish(first: physics.Low, sums: Mapping[str, int]) -> dict[str, Any]:
             said.extend(_told(source.frame, settled, first, sums))
             return _paired(source, options, quantity, key, said)  # before the image, so that a refusal leaves none
 
-        record = _write(source.frame, Path(output), options, settled, done, blocks, finish)
-        said = [*source.frame.said, *said]
+        record = _write(task, finish)
+        said = [*source.frame.said, *said, *record.pop("resumed")]
     return {"schema": 1, "input": str(path), "output": str(output), **record, "said": said}
 
 
@@ -94,15 +118,6 @@ def _job(source: Source, settled: Plan, seed: int, key: int, blocks: Sequence[Bl
         said.append(f"blocks: {len(blocks)}, each with noise of its own generator")
     plans = [measured(source, settled, plane) if split else settled for plane in range(frame.planes)]
     return Job(plans, (seed, key), split, frame.planes > 1 and bool(set(frame.axes) & set("SC")))
-
-
-def _each(job: Job, blocks: Sequence[Block], source: Source, progress: Progress) -> Iterator[tuple[Block, Done]]:
-    """Every block, degraded; the next one is read meanwhile."""
-    scale = job.plans[0].scale
-    found = engine.serial(partial(work, job), blocks, partial(windowed, source, scale))
-    for number, pair in enumerate(found, 1):
-        yield pair
-        progress(number, len(blocks), "degrade")
 
 
 def _paired(source: Source, options: DegradeOptions, quantity: Quantity, key: int, said: list[str]) -> dict[str, Any]:
@@ -207,18 +222,11 @@ def _numbers(camera: Detector) -> str:
     return ", ".join(f"{k}={v:.4g}" for k, v in told.items() if isinstance(v, int | float) and k != "photons" and v)
 
 
-def _write(
-    frame: Frame,
-    output: Path,
-    options: DegradeOptions,
-    plan: Plan,
-    done: Iterator[tuple[Block, Done]],
-    blocks: Sequence[Block],
-    finish: Callable[[physics.Low, Mapping[str, int]], dict[str, Any]],
-) -> dict[str, Any]:
+def _write(task: Task, finish: Callable[[physics.Low, Mapping[str, int]], dict[str, Any]]) -> dict[str, Any]:
     """The image, its planes and the record; ``finish`` gives what comes before the file has its name."""
-    begun, first = next(done)
-    low, drawn = _empty(frame, plan, first.low), _drawn(plan, first.low)
+    plan, options, block = task.plan, task.options, task.blocks[0]
+    first = work(task.job, block, windowed(task.source, plan.scale, block))  # tells what all have in common
+    low, drawn = _empty(task.source.frame, plan, first.low), _drawn(plan, first.low)
     common: dict[str, Any] = {
         "provenance": {"SRDSEED": options.seed},
         "history": _history(plan, first.low, drawn),
@@ -226,25 +234,22 @@ def _write(
         "overwrite": options.overwrite,
         "dtype": "f4",
     }
-    sums = {"masked": 0, "saturated": 0}
-    put = _at_once if small(frame, blocks) else _by_blocks
-    with put(output, low, first.low, common) as (place, written):
-        for block, one in chain([(begun, first)], done):
-            place(block, one)
-            sums["masked"] += int(one.low.mask.sum())
-            sums["saturated"] += int(one.low.saturated.sum())
+    put = _at_once if small(task.source.frame, task.blocks) else _by_blocks
+    with put(task, first, low, common) as (parts, said, written):
+        sums = {name: sum(part[name] for part in parts) for name in ("masked", "saturated")}
         told = finish(first.low, sums)
         wrote = written()
     return {
         "scale": plan.scale,
         "quantity": plan.quantity,
         "shape": list(low.pixels.shape),
-        "blocks": len(blocks),
+        "blocks": len(task.blocks),
         "masked": sums["masked"],
         "drawn": drawn,
         "unknown": dict(first.low.unknown),
         "seed": options.seed,
         "version": sciresdiff.__version__,
+        "resumed": list(said),
         **wrote,
         **told,
     }
@@ -276,9 +281,9 @@ def _history(plan: Plan, first: physics.Low, drawn: Mapping[str, Any]) -> list[s
 
 
 @contextmanager
-def _at_once(output: Path, low: Frame, first: physics.Low, common: Mapping[str, Any]) -> Iterator[Put]:
+def _at_once(task: Task, first: Done, low: Frame, common: Mapping[str, Any]) -> Iterator[Put]:
     """A small frame, written when all of it is there."""
-    found: list[Done] = []
+    found = [first, *(done for _, done in task.degraded(range(1, len(task.blocks))))]
 
     def written() -> dict[str, Any]:
         planes: dict[str, NDArray[Any]] = {"DQ": np.stack([done.quality for done in found])}
@@ -292,31 +297,46 @@ def _at_once(output: Path, low: Frame, first: physics.Low, common: Mapping[str, 
             mask=np.stack([done.low.mask for done in found]),
             kernel=None if "KERNEL" in planes else low.kernel,
         )
-        return io.write(output, whole, planes=planes, **common)
+        return io.write(task.output, whole, planes=planes, **common)
 
-    yield lambda block, done: found.append(done), written
+    yield [done.sums for done in found], (), written
 
 
 @contextmanager
-def _by_blocks(output: Path, low: Frame, first: physics.Low, common: Mapping[str, Any]) -> Iterator[Put]:
-    """A large one, of which every block is written while the next is computed."""
+def _by_blocks(task: Task, first: Done, low: Frame, common: Mapping[str, Any]) -> Iterator[Put]:
+    """A large one, of which every block is written while the next is computed; a run that was stopped goes on."""
     planes = {"DQ": io.Plane(np.int32)}
-    if first.variance is not None:
-        planes["VAR"] = io.Plane(_slim(first.variance * MARGIN).dtype)
-    with io.writing(output, low, planes=planes, **common) as sink, ExitStack() as open_ones:
-        later = open_ones.enter_context(engine.behind())
+    if first.low.variance is not None:
+        planes["VAR"] = io.Plane(_slim(first.low.variance * MARGIN).dtype)
 
-        def place(block: Block, done: Done) -> None:
-            arrays = {"SCI": done.low.pixels.astype(np.float32), "DQ": done.quality, "VAR": done.low.variance}
-            for name, values in arrays.items():
-                if values is not None:
-                    later(sink.put, name, block.plane, block.tile.y0, block.tile.x0, values)
+    def results(numbers: Sequence[int]) -> Iterator[tuple[int, Done]]:
+        yield from [(0, first)] if 0 in numbers else []
+        yield from task.degraded([number for number in numbers if number])
 
-        def written() -> dict[str, Any]:
-            open_ones.close()  # all is put
-            return sink.finish({})
+    known = known_by(task.path, task.options)
 
-        yield place, written
+    def written() -> dict[str, Any]:
+        unchanged(task.path, task.options, known)
+        return book.sink.finish({})
+
+    with journal.opened(
+        task.output,
+        lambda part: io.writing(task.output, low, planes=planes, part=part, **common),
+        len(task.blocks),
+        {**known, "blocks": str(len(task.blocks))},
+        machine("cpu", threads()),
+        overwrite=task.options.overwrite,
+    ) as book:
+        parts = journal.filled(book, results, lambda done: (done.arrays(), done.sums))
+        assert parts is not None, "no shard works on a frame that is degraded"
+        yield parts, book.said, written
+
+
+def threads() -> int:
+    """Of torch, on which the last digits depend."""
+    import torch
+
+    return torch.get_num_threads()
 
 
 def _slim(variance: NDArray[np.float64]) -> NDArray[np.floating[Any]]:

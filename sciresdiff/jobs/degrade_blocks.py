@@ -70,9 +70,23 @@ class Job:
 class Done:
     """A degraded block, cut to its core."""
 
+    block: Block
     low: physics.Low
     quality: NDArray[np.int32]
     """Data-quality bits, (h, w)."""
+
+    @property
+    def sums(self) -> dict[str, int]:
+        """What it adds to the record."""
+        return {"masked": int(self.low.mask.sum()), "saturated": int(self.low.saturated.sum())}
+
+    def arrays(self) -> list[tuple[str, int, int, int, NDArray[Any]]]:
+        """Its planes, as a journal takes them."""
+        tile = self.block.tile
+        found: dict[str, NDArray[Any]] = {"SCI": self.low.pixels.astype(np.float32), "DQ": self.quality}
+        if self.low.variance is not None:
+            found["VAR"] = self.low.variance
+        return [(name, self.block.plane, tile.y0, tile.x0, values) for name, values in found.items()]
 
 
 def blocks_of(frame: Frame, plan: Plan) -> list[Block]:
@@ -204,7 +218,7 @@ def work(job: Job, block: Block, window: Frame) -> Done:
     low = degraded(np.zeros_like(pixels) if empty else pixels, plan, job.generator(block), planes, job.shared(block))
     if empty:
         low = replace(low, pixels=np.full_like(low.pixels, np.nan), mask=np.ones_like(low.mask))
-    return Done(_cut(low, core), _quality(window, low, plan.scale)[core])
+    return Done(block, _cut(low, core), _quality(window, low, plan.scale)[core])
 
 
 def _here(plan: Plan, tile: Tile) -> Plan:

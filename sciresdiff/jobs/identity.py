@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sciresdiff import __version__
+from sciresdiff.errors import InputError
 from sciresdiff.io import is_store, stem
 from sciresdiff.io.beside import siblings
 from sciresdiff.io.files import split_spec
@@ -121,6 +122,23 @@ def _model_files(options: Any) -> set[Path]:
     shipped = Path(__file__).parents[1] / "models"
     found = set(shipped.glob("*.safetensors")) if name is None else set()
     return found | {model.located(one) for one in (name, then) if one and one != "physics"}
+
+
+def unchanged(path: str | Path, options: Any, known: Mapping[str, str]) -> None:
+    """Refuse a result of an input that was written to while it was read: it may be of both.
+
+    Parameters
+    ----------
+    known
+        `known_by` before anything was read.
+
+    Raises
+    ------
+    InputError
+        The input is another, or a file that belongs to it, or the model.
+    """
+    if names := differing(known, known_by(path, options)):
+        raise InputError(f"{path}: changed while it was read ({', '.join(names)}); give the same command again")
 
 
 def stands(record: Mapping[str, Any], target: Path, known: Mapping[str, str]) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 
 from sciresdiff import __version__, io
 from sciresdiff.checks.pooled import results_of
-from sciresdiff.errors import InputError, UsageError
+from sciresdiff.errors import UsageError
 from sciresdiff.io.files import remove
 from sciresdiff.io.jsonable import write_json
 from sciresdiff.io.sink import Plane, Sink
@@ -25,7 +25,7 @@ from sciresdiff.jobs.batch import Progress, no_progress
 from sciresdiff.jobs.blocks import Block
 from sciresdiff.jobs.cards import figures, history, pooled, provenance
 from sciresdiff.jobs.engine import engine
-from sciresdiff.jobs.identity import checksums, differing, known_by, machine
+from sciresdiff.jobs.identity import checksums, known_by, machine, unchanged
 from sciresdiff.jobs.journal import Journal
 from sciresdiff.jobs.levels import levels_of
 from sciresdiff.jobs.locks import beside
@@ -262,7 +262,7 @@ def sink(task: Task, cards: Mapping[str, Any], marks: bool, part: Path | None) -
 
 def finished(task: Task, book: Journal, cards: Mapping[str, Any], marks: bool, sums: Sums) -> dict[str, Any]:
     """The output under its name, and its record beside it."""
-    unchanged(task)
+    unchanged(task.job.path, task.job.options, task.known)
     verdict = _verdict(task, sums)
     if marks:
         unmark(task, book, verdict.empty)
@@ -321,19 +321,6 @@ def _verdict(task: Task, sums: Sums) -> trust.Verdict:
     by_plane = task.by_plane(sums)
     counted = [trust.added([s["trust"] for s in parts if "trust" in s]) for parts in by_plane]
     return trust.verdict(task.job.marker, counted, [pooled(parts)["chi2"] for parts in by_plane], len(task.blocks) > 1)
-
-
-def unchanged(task: Task) -> None:
-    """Refuse a result of an input that was written to while it was read: it may be of both.
-
-    Raises
-    ------
-    InputError
-        It was, or a file that belongs to it, or the model.
-    """
-    if names := differing(task.known, known_by(task.job.path, task.job.options)):
-        what = ", ".join(names)
-        raise InputError(f"{task.job.path}: changed while it was read ({what}); give the same command again")
 
 
 def unmark(task: Task, book: Journal, planes: Sequence[int]) -> None:
