@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from sciresdiff import __version__, io
-from sciresdiff.checks.pooled import results_of
+from sciresdiff.checks.quick import results_of
 from sciresdiff.errors import UsageError
 from sciresdiff.io.files import remove
 from sciresdiff.io.jsonable import write_json

@@ -223,7 +223,7 @@ def checked(job: Job, block: Block, window: Frame, variance: Array, done: Restor
     import torch
 
     from sciresdiff.checks.evidence import Evidence
-    from sciresdiff.checks.pooled import sums_of
+    from sciresdiff.checks.quick import sums_of
     from sciresdiff.physics.operators import Operator
 
     told, low = job.resolved, window.pixels[0].astype(np.float64)
