@@ -129,6 +129,19 @@ def test_words_alone_load_no_library_but_those_that_draw_them(words: list[str]) 
     assert {"typer", "rich"} <= libraries <= DRAWN_WITH | (PARSED_WITH if "--help" not in words else set())
 
 
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
+    ids=["usual", "number", "policy"],
+)
+def test_threads_sleep_soon_unless_told_otherwise(given: dict[str, str], found: str | None) -> None:
+    code = "import os, sys; sys.argv = ['x', '--version']; from sciresdiff.cli.app import main\ntry: main()\n"
+    code += "finally: print(os.environ.get('GOMP_SPINCOUNT'))"
+    kept = {name: x for name, x in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=kept | given)
+    assert told.stdout.splitlines()[-1] == str(found)
+
+
 # Options
 
 

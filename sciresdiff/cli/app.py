@@ -21,6 +21,11 @@ from sciresdiff.cli.voice import Voice
 from sciresdiff.jobs import batch, stop
 
 INTERRUPTED, USAGE = 130, 2
+SPINS = "1000"
+"""How often a thread asks for another one's result before it sleeps: a few microseconds.
+
+OpenMP's own number, some milliseconds, holds a core that the other thread needs where a second program computes.
+"""
 HELP = ("-h", "--help")
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -195,4 +200,6 @@ def root(
 
 def main() -> None:
     """The console script."""
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # is read when torch is loaded
     app()
