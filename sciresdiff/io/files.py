@@ -114,21 +114,14 @@ def in_parts(
     names = _names(paths, part)
     made: list[Path] = []
 
-    def refuse() -> None:
-        for path in paths:
-            if path.is_dir():
-                raise UsageError(f"{path}: a folder is there; give another name")
-            if path.exists() and not overwrite:
-                raise UsageError(f"{path}: exists; give --overwrite to replace it, or another name")
-
     def appear() -> list[str]:
-        refuse()  # what came meanwhile is not ours to replace
+        _refuse_files(paths, overwrite)  # what came meanwhile is not ours to replace
         for path in reversed(paths):
             os.replace(names[path], path)
         made.clear()
         return [str(path) for path in paths]
 
-    refuse()
+    _refuse_files(paths, overwrite)
     try:
         for folder in {path.parent: None for path in (*paths, *names.values())}:
             made += _folders(folder)
@@ -148,15 +141,13 @@ def folder_in_parts(
 
     An output that is replaced is there until the new one has its name.
     """
-    if path.exists() and not overwrite:
-        raise UsageError(f"{path}: exists; give --overwrite to replace it, or another name")
+    _refuse(path, overwrite)
     place = part or path.with_name(f".{os.getpid()}.part.{path.name}")
     made: list[Path] = []
 
     def appear() -> list[str]:
         old = path.with_name(f".{os.getpid()}.old.{path.name}")
-        if path.exists() and not overwrite:
-            raise UsageError(f"{path}: exists; give --overwrite to replace it, or another name")
+        _refuse(path, overwrite)
         if path.exists():
             os.replace(path, old)
         os.replace(place, path)
@@ -183,6 +174,18 @@ def remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def _refuse(path: Path, overwrite: bool) -> None:
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path}: exists; give --overwrite to replace it, or another name")
+
+
+def _refuse_files(paths: Sequence[Path], overwrite: bool) -> None:
+    for path in paths:
+        if path.is_dir():
+            raise UsageError(f"{path}: a folder is there; give another name")
+        _refuse(path, overwrite)
 
 
 def _names(paths: Sequence[Path], part: Path | None) -> dict[Path, Path]:

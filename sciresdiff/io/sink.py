@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+Put = Callable[[str, int, int, int, Array], int]
+Get = Callable[[str, int, int, int, int, int], Array]
 IMAGE = "SCI"
 """Name under which the image itself is put; the others have their own (``ERR``, ``SUPPORT`` ...)."""
 
@@ -66,3 +68,42 @@ def in_memory(
         return write(arrays[IMAGE], others, cards)
 
     return Sink(put, finish)
+
+
+def counted(
+    put: Put, finish: Callable[[Mapping[str, object]], dict[str, Any]], get: Get, sync: Callable[[], None]
+) -> Sink:
+    """A sink whose report has ``clipped``: the values that ``put`` said an integer type could not hold."""
+    clipped = 0
+
+    def counting(name: str, plane: int, y0: int, x0: int, values: Array) -> int:
+        nonlocal clipped
+        lost = put(name, plane, y0, x0, values)
+        clipped += lost
+        return lost
+
+    return Sink(counting, lambda cards: {"clipped": clipped, **finish(cards)}, get, sync)
+
+
+def layered(put: Put, get: Get, planes: Mapping[str, Plane]) -> tuple[Put, Get]:
+    """`put` and `get` of a sink, for files that take a layer (h, w) at a time; those of a plane follow one another."""
+
+    def put_all(name: str, plane: int, y0: int, x0: int, values: Array) -> int:
+        stack = values.reshape(-1, *values.shape[-2:])
+        return sum(put(name, plane * len(stack) + k, y0, x0, layer) for k, layer in enumerate(stack))
+
+    def get_all(name: str, plane: int, y0: int, y1: int, x0: int, x1: int) -> Array:
+        k = planes[name].layers if name in planes else 0
+        found = [get(name, plane * max(k, 1) + i, y0, y1, x0, x1) for i in range(max(k, 1))]
+        return np.stack(found) if k else found[0]
+
+    return put_all, get_all
+
+
+def put_whole(put: Put, image: Array, others: Mapping[str, Array]) -> int:
+    """Every plane of an image (planes, Y, X), and every layer of what belongs to it; how many values were clipped."""
+    clipped = sum(put(IMAGE, i, 0, 0, plane) for i, plane in enumerate(image))
+    for name, array in others.items():
+        for i, layer in enumerate(array.reshape(-1, *array.shape[-2:])):
+            put(name, i, 0, 0, layer)
+    return clipped

@@ -324,19 +324,12 @@ def _by_blocks(task: Task, first: Done, low: Frame, common: Mapping[str, Any]) -
         lambda part: io.writing(task.output, low, planes=planes, part=part, **common),
         len(task.blocks),
         {**known, "blocks": str(len(task.blocks))},
-        machine("cpu", threads()),
+        machine("cpu"),
         overwrite=task.options.overwrite,
     ) as book:
         parts = journal.filled(book, results, lambda done: (done.arrays(), done.sums))
         assert parts is not None, "no shard works on a frame that is degraded"
         yield parts, book.said, written
-
-
-def threads() -> int:
-    """Of torch, on which the last digits depend."""
-    import torch
-
-    return torch.get_num_threads()
 
 
 def _slim(variance: NDArray[np.float64]) -> NDArray[np.floating[Any]]:

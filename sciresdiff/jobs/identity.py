@@ -95,13 +95,13 @@ def checksums(files: Iterable[str | Path]) -> dict[str, str]:
     return {os.path.basename(file): hash_of(Path(file)) for file in files}
 
 
-def machine(device: str, threads: int) -> dict[str, str]:
+def machine(device: str) -> dict[str, str]:
     """What the last digits of an output depend on beside its identity."""
     import torch
 
     from sciresdiff.model import device_of
 
-    return {"torch": torch.__version__, "device": device_of(device).type, "threads": str(threads)}
+    return {"torch": torch.__version__, "device": device_of(device).type, "threads": str(torch.get_num_threads())}
 
 
 def differing(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:

@@ -51,7 +51,8 @@ def sparing(
     ResourceError
         Memory ran out with the least that is possible.
     """
-    settings = replace(settings, **{name: min(most, getattr(settings, name) or most) for name, most in _found.items()})
+    if most := _found.get("tile"):
+        settings = replace(settings, tile=min(most, settings.tile or most))
     while True:
         try:
             return attempt(settings)
@@ -60,14 +61,14 @@ def sparing(
                 raise
             reason = str(problem).strip().split("\n")[0][:120] or type(problem).__name__
         less = _less(settings, side, exact, reason)  # outside of the handler, whose traceback holds the tensors
-        _found.update(less)
-        settings = replace(settings, **less)
+        _found["tile"] = less
+        settings = replace(settings, tile=less)
         _release()
-        say("WARNING memory ran out; going on with " + ", ".join(f"--{name} {most}" for name, most in less.items()))
+        say(f"WARNING memory ran out; going on with --tile {less}")
 
 
-def _less(settings: Any, side: int, exact: bool, reason: str) -> dict[str, int]:
-    """What to halve."""
+def _less(settings: Any, side: int, exact: bool, reason: str) -> int:
+    """The tile that is tried next: half."""
     tile = min(settings.tile or side, side)
     if not exact:
         raise ResourceError(
@@ -79,7 +80,7 @@ def _less(settings: Any, side: int, exact: bool, reason: str) -> dict[str, int]:
             f"memory ran out with --tile {tile} ({reason}); end other programs, or try --device cpu, a model that is "
             "smaller, or --model physics"
         )
-    return {"tile": tile // 2}
+    return tile // 2
 
 
 def _release() -> None:

@@ -173,7 +173,7 @@ def filled(task: Task, progress: Progress, shard: Shard | None, scheduler: str |
         partial(sink, task, cards, marks),
         len(blocks),
         key,
-        machine(job.options.device, _threads()),
+        machine(job.options.device),
         overwrite=job.options.overwrite,
         shard=shard,
         seen=lambda number: digest(read(job, blocks[number])),
@@ -339,9 +339,3 @@ def clipping(pixels: int) -> list[str]:
         if pixels
         else []
     )
-
-
-def _threads() -> int:
-    import torch
-
-    return torch.get_num_threads()

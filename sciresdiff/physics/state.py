@@ -95,6 +95,11 @@ def measured(state: State, shape: tuple[int, ...], scale: int, kernel: Array | N
 
 
 def resampled(state: State, shape: tuple[int, int], name: str, smooth: bool) -> State:
+    """The state on a grid of another shape (h, w), by the filter ``name``, antialiased if ``smooth``.
+
+    Flux is kept where the quantity is ``sum``; variances go through the squares of the filter's weights, so that
+    **correlations of neighbouring pixels are lost**, and the kernel is not known any more.
+    """
     down, across = (matrix(name, n, m, smooth) for n, m in zip(state.pixels.shape, shape, strict=True))
     share = state.pixels.size / (shape[0] * shape[1]) if state.quantity == "sum" else 1.0
     touched = (abs(across) @ (abs(down) @ state.full.astype(float)).T).T > 1e-9

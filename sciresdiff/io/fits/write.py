@@ -24,8 +24,8 @@ from sciresdiff.io.fits.layout import Slot
 from sciresdiff.io.fits.pack import packed
 from sciresdiff.io.fits.plan import Plan, layers, plan
 from sciresdiff.io.fits.text import BLOCK, text
-from sciresdiff.io.flat import Flat, reserve, unbuffered
-from sciresdiff.io.sink import IMAGE, Plane, Sink
+from sciresdiff.io.flat import Flat, reserve, unbuffered, write_all
+from sciresdiff.io.sink import IMAGE, Plane, Sink, counted, put_whole
 
 Array = NDArray[Any]
 
@@ -46,10 +46,7 @@ def write(
     shapes = {name: (plane.shape, plane.dtype) for name, plane in arrays.items()}
     made = plan(frame, shapes, provenance, history, scale, dtype)
     with _growing(Path(path), made, overwrite, None) as (file, finish):
-        clipped = sum(file.put(IMAGE, i, 0, 0, pixels) for i, pixels in enumerate(frame.pixels))
-        for name, array in arrays.items():
-            file.fill(name, array)
-        return {**finish({}), "clipped": clipped}
+        return {"clipped": put_whole(file.put, frame.pixels, arrays), **finish({})}
 
 
 @contextmanager
@@ -75,14 +72,7 @@ def sink(
     shapes = {name: (layers(frame, plane), np.dtype(plane.dtype)) for name, plane in planes.items()}
     made = plan(frame, shapes, provenance, history, scale, dtype)
     with _growing(Path(path), made, overwrite, part) as (file, finish):
-        clipped = [0]
-
-        def put(name: str, plane: int, y0: int, x0: int, values: Array) -> int:
-            lost = file.put(name, plane, y0, x0, values)
-            clipped[0] += lost
-            return lost
-
-        yield Sink(put, lambda cards: {**finish(cards), "clipped": clipped[0]}, file.get, file.sync)
+        yield counted(file.put, finish, file.get, file.sync)
 
 
 @dataclass(frozen=True)
@@ -123,13 +113,6 @@ class File:
         """What is there, piece by piece."""
         for at in range(start, start + length, PIECE):
             yield os.pread(self.fd, min(PIECE, start + length - at), at)
-
-
-def _write(fd: int, data: bytes, at: int) -> None:
-    view = memoryview(data)
-    while view:
-        done = os.pwrite(fd, view, at)
-        view, at = view[done:], at + done
 
 
 def _planes(slot: Slot) -> int:
@@ -200,7 +183,7 @@ def _complete(file: File, made: Plan, cards: Mapping[str, object]) -> None:
     """What is carried over, and the headers with the values that are known now."""
     at = made.rest_at
     for piece in pieces(made.rest):
-        _write(file.fd, piece, at)
+        write_all(file.fd, piece, at)
         at += len(piece)
     _headers(file, made, cards, sums=made.checksum)
 
@@ -210,4 +193,4 @@ def _headers(file: File, made: Plan, cards: Mapping[str, object], *, sums: bool)
         header = made.header(slot, cards)
         if sums:
             header = with_sums(header, slot.blocks, file.pieces(slot.data_at, slot.length))
-        _write(file.fd, text(header, slot.blocks), slot.at)
+        write_all(file.fd, text(header, slot.blocks), slot.at)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from sciresdiff.frame import Frame
 from sciresdiff.io.files import in_parts, typed
 from sciresdiff.io.flat import Flat, reserve, unbuffered, write_all
-from sciresdiff.io.sink import IMAGE, Plane, Sink
+from sciresdiff.io.sink import IMAGE, Plane, Sink, counted, layered, put_whole
 from sciresdiff.io.told import new_size
 
 Array = NDArray[Any]
@@ -51,11 +51,7 @@ def write(
         {_name(name): array for name, array in planes.items() if name not in large},
     )
     with _growing(Path(path), made, overwrite, None) as (file, finish):
-        clipped = sum(file.put(IMAGE, i, 0, 0, plane) for i, plane in enumerate(frame.pixels))
-        for name, array in large.items():
-            for i, plane in enumerate(array.reshape(-1, *array.shape[-2:])):
-                file.put(name, i, 0, 0, plane)
-        return {"clipped": clipped, **finish({})}
+        return {"clipped": put_whole(file.put, frame.pixels, large), **finish({})}
 
 
 @contextmanager
@@ -83,20 +79,8 @@ def sink(
         _shapes(frame, dtype, shapes), lambda cards: _attributes(frame, {**provenance, **cards}, history, scale), {}
     )
     with _growing(Path(path), made, overwrite, part) as (file, finish):
-        clipped = [0]
-
-        def put(name: str, plane: int, y0: int, x0: int, values: Array) -> int:
-            layers = values.reshape(-1, *values.shape[-2:])
-            lost = sum(file.put(name, plane * len(layers) + k, y0, x0, layer) for k, layer in enumerate(layers))
-            clipped[0] += lost
-            return lost
-
-        def get(name: str, plane: int, *place: int) -> Array:
-            k = planes[name].layers if name in planes else 0
-            found = [file.flats[_name(name)].get(plane * max(k, 1) + i, *place) for i in range(max(k, 1))]
-            return np.stack(found) if k else found[0]
-
-        yield Sink(put, lambda cards: {"clipped": clipped[0], **finish(cards)}, get, lambda: os.fsync(file.fd))
+        put, get = layered(file.put, file.get, planes)
+        yield counted(put, finish, get, lambda: os.fsync(file.fd))
 
 
 @dataclass(frozen=True)
@@ -123,6 +107,10 @@ class File:
         data, lost = typed(values, flat.dtype) if name == IMAGE else (values.astype(flat.dtype, copy=False), 0)
         flat.put(plane, y0, x0, data)
         return lost
+
+    def get(self, name: str, plane: int, y0: int, y1: int, x0: int, x1: int) -> Array:
+        """What is there."""
+        return self.flats[_name(name)].get(plane, y0, y1, x0, x1)
 
 
 def _name(name: str) -> str:

@@ -22,7 +22,7 @@ from sciresdiff.io.flat import alone
 from sciresdiff.io.levels import SIDE, halved, sizes, tiles
 from sciresdiff.io.ome_zarr import from_tiff
 from sciresdiff.io.ome_zarr.read import MICROMETRES, NAMESPACE, ZarrHeader, ready
-from sciresdiff.io.sink import IMAGE, Plane, Sink
+from sciresdiff.io.sink import IMAGE, Plane, Sink, counted, layered, put_whole
 from sciresdiff.io.tiff.meta import TiffHeader
 from sciresdiff.io.told import new_size, telling
 
@@ -50,11 +50,7 @@ def write(
     kinds = {name: (len(stack), stack.dtype) for name, stack in stacks.items()}
     made = _plan(frame, kinds, telling(frame, planes, provenance, history, scale), scale, dtype, pyramid)
     with _growing(Path(path), made, overwrite, None) as (store, finish):
-        clipped = sum(store.put(IMAGE, i, 0, 0, plane) for i, plane in enumerate(frame.pixels))
-        for name, stack in stacks.items():
-            for i, plane in enumerate(stack):
-                store.put(name, i, 0, 0, plane)
-        return {"clipped": clipped, **finish({})}
+        return {"clipped": put_whole(store.put, frame.pixels, stacks), **finish({})}
 
 
 @contextmanager
@@ -72,24 +68,11 @@ def sink(
     part: Path | None = None,
 ) -> Iterator[Sink]:
     """The same store, written window by window; see ``sciresdiff.io.writing``. **No room is taken in advance.**"""
-    layers = {name: max(1, plane.layers) for name, plane in planes.items()}
-    kinds = {name: (layers[name] * frame.planes, np.dtype(plane.dtype)) for name, plane in planes.items()}
+    kinds = {name: (max(1, p.layers) * frame.planes, np.dtype(p.dtype)) for name, p in planes.items()}
     made = _plan(frame, kinds, telling(frame, planes, provenance, history, scale), scale, dtype, pyramid)
     with _growing(Path(path), made, overwrite, part) as (store, finish):
-        clipped = [0]
-
-        def put(name: str, plane: int, y0: int, x0: int, values: Array) -> int:
-            stack = values.reshape(-1, *values.shape[-2:])
-            lost = sum(store.put(name, plane * len(stack) + k, y0, x0, layer) for k, layer in enumerate(stack))
-            clipped[0] += lost
-            return lost
-
-        def get(name: str, plane: int, y0: int, y1: int, x0: int, x1: int) -> Array:
-            k = layers.get(name, 1)
-            found = [store.get(name, plane * k + i, y0, y1, x0, x1) for i in range(k)]
-            return np.stack(found) if name in planes and planes[name].layers else found[0]
-
-        yield Sink(put, lambda cards: {"clipped": clipped[0], **finish(cards)}, get, os.sync)
+        put, get = layered(store.put, store.get, planes)
+        yield counted(put, finish, get, os.sync)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from sciresdiff.frame import Frame
 from sciresdiff.io import stem, suffix
 from sciresdiff.io.files import in_parts, typed
 from sciresdiff.io.flat import Flat, reserve, unbuffered, write_all
-from sciresdiff.io.sink import IMAGE, Plane, Sink
+from sciresdiff.io.sink import IMAGE, Plane, Sink, counted, layered, put_whole
 from sciresdiff.io.tiff import style
 from sciresdiff.io.tiff.ifd import BIG, START, packed, start_of
 from sciresdiff.io.tiff.layout import Layout, directories
@@ -51,10 +51,7 @@ def write(
     made = _plan(Path(path), frame, layers, scale, dtype, pyramid)
     told = telling(frame, planes, provenance, history, scale)
     with _growing(Path(path), made, told, overwrite, None) as (files, finish):
-        clipped = sum(files[IMAGE].put(i, 0, 0, plane) for i, plane in enumerate(frame.pixels))
-        for name, stack in stacks.items():
-            for i, plane in enumerate(stack):
-                files[name].put(i, 0, 0, plane)
+        clipped = put_whole(lambda name, *where: files[name].put(*where), frame.pixels, stacks)
         return {"clipped": clipped, **finish({})}
 
 
@@ -79,33 +76,24 @@ def sink(
     ResourceError
         There is no room for the files; known before anything is put.
     """
-    count = {name: max(1, plane.layers) for name, plane in planes.items()}
-    layers = {name: k * frame.planes for name, k in count.items() if name in BESIDE}
+    layers = {name: max(1, plane.layers) * frame.planes for name, plane in planes.items() if name in BESIDE}
     made = _plan(Path(path), frame, layers, scale, dtype, pyramid)
     told = telling(frame, planes, provenance, history, scale)
     with _growing(Path(path), made, told, overwrite, part) as (files, finish):
-        clipped = [0]
 
         def put(name: str, plane: int, y0: int, x0: int, values: Array) -> int:
-            if name not in files:
-                return 0
-            stack = values.reshape(-1, *values.shape[-2:])
-            lost = sum(files[name].put(plane * len(stack) + k, y0, x0, layer) for k, layer in enumerate(stack))
-            clipped[0] += lost
-            return lost
+            return files[name].put(plane, y0, x0, values) if name in files else 0
 
         def get(name: str, plane: int, y0: int, y1: int, x0: int, x1: int) -> Array:
-            if name not in files:
-                return np.zeros((0, 0), np.float32)
-            k = count.get(name, 1)
-            found = [files[name].flat.get(plane * k + i, y0, y1, x0, x1) for i in range(k)]
-            return np.stack(found) if name in planes and planes[name].layers else found[0]
+            there = name in files
+            return files[name].flat.get(plane, y0, y1, x0, x1) if there else np.zeros((0, 0), np.float32)
 
         def sync() -> None:
             for file in files.values():
                 os.fsync(file.flat.fd)
 
-        yield Sink(put, lambda cards: {"clipped": clipped[0], **finish(cards)}, get, sync)
+        put_all, get_all = layered(put, get, planes)
+        yield counted(put_all, finish, get_all, sync)
 
 
 @dataclass(frozen=True)
