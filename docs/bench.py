@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from bench_parts import CLOCKS, PEERS, SIGMA_LOW_PX, Parts, peak, peer, scene, watched
 
-from sciresdiff import model as models
 from sciresdiff.physics import psf
-from sciresdiff.restore import Settings, prepared, restore
+from sciresdiff.restoration import model as models
+from sciresdiff.restoration.restore import Settings, prepared, restore
 
 PEER_SIDE = 128
 """Coarse px: their cost per pixel does not depend on it."""

@@ -22,7 +22,7 @@ import numpy as np
 from sciresdiff.cli.app import app
 from sciresdiff.frame import Frame
 from sciresdiff.io import write
-from sciresdiff.jobs import work
+from sciresdiff.jobs.upscale import block as work
 
 
 def frames(folder: Path, count: int, side: int, end: str) -> None:

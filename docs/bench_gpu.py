@@ -23,7 +23,8 @@ import torch
 from bench_parts import Parts, watched
 from big_frame import FWHM, READ_NOISE, build
 
-from sciresdiff.jobs import journal, upscale
+from sciresdiff.jobs.upscale import job as upscale
+from sciresdiff.run import journal
 
 
 @contextmanager

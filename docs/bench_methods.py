@@ -24,7 +24,8 @@ import numpy as np
 import quality_frames
 
 from sciresdiff.errors import SciresdiffError
-from sciresdiff.jobs import evaluate, upscale
+from sciresdiff.jobs.evaluate import job as evaluate
+from sciresdiff.jobs.upscale import job as upscale
 
 HERE = Path(__file__).parent
 PLAN: dict[str, Any] = tomllib.loads((HERE / "bench_methods.toml").read_text())
@@ -77,8 +78,8 @@ def _chosen(row: Row, out: Path) -> dict[str, Any]:
 
 def borrowed(row: Row, out: Path, path: Path) -> Path:
     """The model of another row with the method of this one."""
-    from sciresdiff import model
     from sciresdiff.diffusion import method
+    from sciresdiff.restoration import model
 
     theirs = model.load(str(out / f"{row['needs']}.safetensors"))
     model.save(theirs.run_by(method.load(row["row"])), path)
@@ -92,7 +93,7 @@ def say(line: str) -> None:
 
 def truths(folder: Path) -> Iterator[tuple[quality_frames.Case, Path]]:
     """The held-out frames, as cases of `quality_frames` below a folder."""
-    from sciresdiff.physics import scenes
+    from sciresdiff import scenes
 
     for told in PLAN["frames"]:
         told = dict(told)
@@ -142,7 +143,7 @@ def _shape(path: Path) -> tuple[int, ...]:
 
 def size(path: Path, refine: bool, steps: int | None) -> Row:
     """Parameters of the trained network, its evaluations per draw, and whether tiles agree."""
-    from sciresdiff import model, restore
+    from sciresdiff.restoration import model, restore
 
     ours = model.load(str(path))
     part = ours.refiner if refine else ours.prior
@@ -184,7 +185,7 @@ def work(row: Row, budget: Row, data: Path | None, out: Path) -> Row:
 
 
 def _trained(path: Path, refine: bool) -> Row:
-    from sciresdiff.model import read_card
+    from sciresdiff.restoration.model import read_card
 
     told: Row = read_card(path)["trained"]["refiner" if refine else "prior"]
     return {"pairs": told["samples"], "minutes": told["minutes"]}

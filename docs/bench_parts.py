@@ -116,7 +116,8 @@ class Parts:
 @contextmanager
 def watched(parts: Parts) -> Iterator[None]:
     """What is restored meanwhile has its time taken apart: networks, operator, noise; and the rest is the rest."""
-    from sciresdiff import restore, tiling
+    from sciresdiff import tiling
+    from sciresdiff.restoration import restore
 
     def around(part: str, work: Callable[..., Any]) -> Callable[..., Any]:
         return lambda *args, **named: parts.add(part, work, *args, **named)

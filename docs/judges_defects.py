@@ -44,10 +44,11 @@ def clean(kind: Kind, seed: int, setting: Setting | None = None, side: int = SID
     """A simulated scene, measured and restored by the shipped model, with its truth, planes and draws."""
     import torch
 
-    from sciresdiff import trust
-    from sciresdiff.physics import psf, scenes
+    from sciresdiff import scenes
+    from sciresdiff.physics import psf
     from sciresdiff.physics.operators import Operator
-    from sciresdiff.restore import Settings, restore
+    from sciresdiff.restoration import trust
+    from sciresdiff.restoration.restore import Settings, restore
 
     model, setting = model_of(FIELDS[kind][0]), setting or Setting(FIELDS[kind][1])
     rng = np.random.default_rng([7, seed])
@@ -75,7 +76,7 @@ def clean(kind: Kind, seed: int, setting: Setting | None = None, side: int = SID
 @cache
 def model_of(name: str):  # type: ignore[no-untyped-def]
     """A shipped model, read once."""
-    from sciresdiff import model as models
+    from sciresdiff.restoration import model as models
 
     return models.load(name)
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sciresdiff import trust
 from sciresdiff.checks import LIMITS
 from sciresdiff.checks.trust import contrast, risk, wrong
+from sciresdiff.restoration import trust
 from sciresdiff.training import trust as calibration
 from sciresdiff.training.calibrate import Known, frames
 from sciresdiff.training.data import DataRecipe
@@ -25,7 +25,7 @@ POOL_SEED, SHIFT_SEED = 777, 555
 
 def model_and_recipe(name: str) -> tuple[Any, DataRecipe]:
     """A shipped model, and what its training frames were drawn from."""
-    from sciresdiff import model as models
+    from sciresdiff.restoration import model as models
 
     model = models.load(name)
     drawn = model.card["trained"]["prior"]["data"]
@@ -88,7 +88,7 @@ class Shifted:
 
 def restored(model: Any, known: Known, low: NDArray[Any], variance: NDArray[Any], card: dict[str, Any]) -> Shifted:
     """A frame, restored with what is stated of it."""
-    from sciresdiff.restore import Settings, restore
+    from sciresdiff.restoration.restore import Settings, restore
 
     nothing = np.zeros(low.shape, bool)
     done = restore(low, variance, nothing, known.kernel, model.scale, "sum", model, Settings())

@@ -22,12 +22,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sciresdiff.diffusion.losses import LOSSES, Context
-from sciresdiff.model import PRESETS
 from sciresdiff.physics import psf
 from sciresdiff.physics.consistency import Data, consistent
 from sciresdiff.physics.operators import Operator
-from sciresdiff.prior import Estimate, Prior, PriorConfig, contrast, kernel_features, starts
-from sciresdiff.restore import FINAL_ITERATIONS
+from sciresdiff.restoration.model import PRESETS
+from sciresdiff.restoration.prior import Estimate, Prior, PriorConfig, contrast, kernel_features, starts
+from sciresdiff.restoration.restore import FINAL_ITERATIONS
 from sciresdiff.training import prior as training
 from sciresdiff.training.data import Batch
 from sciresdiff.training.loop import LoopOptions, Run, quick

@@ -53,7 +53,7 @@ def frames(data: Path, out: Path, given: argparse.Namespace) -> None:
 
 def pairs(data: Path, out: Path, given: argparse.Namespace) -> None:
     """Frames of one sky by two instruments."""
-    from sciresdiff.jobs.registration import register, summary
+    from sciresdiff.jobs.evaluate.register import register, summary
 
     hubble = data / "astro/scarlet_pair"
     for plane, band in enumerate("grizy"):
@@ -75,10 +75,10 @@ def noise(data: Path, out: Path, given: argparse.Namespace) -> None:
 
     Threshold 5 sigma: of the noisier of the two images, of each image's own scatter, and of the ERR plane.
     """
-    from sciresdiff import model as models
     from sciresdiff.checks import baselines, sources
     from sciresdiff.physics import psf
-    from sciresdiff.restore import Settings, restore
+    from sciresdiff.restoration import model as models
+    from sciresdiff.restoration.restore import Settings, restore
 
     for name in ("astro-x2", "astro-x4"):
         model = models.load(name)
@@ -105,8 +105,8 @@ def calibration(data: Path, out: Path, given: argparse.Namespace) -> None:
     """Coverage, chi2 of single draws, and the mean of 8 draws against the prior, on simulated frames without grain."""
     from dataclasses import replace
 
-    from sciresdiff import model as models
-    from sciresdiff.restore import Settings, restore
+    from sciresdiff.restoration import model as models
+    from sciresdiff.restoration.restore import Settings, restore
     from sciresdiff.training.calibrate import Known, frames, pulls
     from sciresdiff.training.data import DataRecipe
 
@@ -144,8 +144,8 @@ def calibration(data: Path, out: Path, given: argparse.Namespace) -> None:
 
 def flux(data: Path, out: Path, given: argparse.Namespace) -> None:
     """Block flux in exact mode without a kernel, and the total flux in both modes."""
-    from sciresdiff import model as models
-    from sciresdiff.restore import Settings, restore
+    from sciresdiff.restoration import model as models
+    from sciresdiff.restoration.restore import Settings, restore
 
     y = np.asarray(io.read_image("sample_data/47tuc.fits[SCI]"), dtype="f4")
     variance = (25 + np.clip(y, 0, None)).astype("f4")
@@ -169,9 +169,9 @@ def flux(data: Path, out: Path, given: argparse.Namespace) -> None:
 
 def tiles(data: Path, out: Path, given: argparse.Namespace) -> None:
     """Largest difference between tilings, in units of the low pixel's sigma, and of the limit; bytes of two runs."""
-    from sciresdiff import model as models
     from sciresdiff.physics import psf
-    from sciresdiff.restore import Settings, restore
+    from sciresdiff.restoration import model as models
+    from sciresdiff.restoration.restore import Settings, restore
 
     y = np.asarray(io.read_image("sample_data/47tuc.fits[SCI]"), dtype="f4")
     variance = (25 + np.clip(y, 0, None)).astype("f4")

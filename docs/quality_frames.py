@@ -20,7 +20,9 @@ import numpy as np
 from sciresdiff import io
 from sciresdiff.errors import SciresdiffError, UsageError
 from sciresdiff.frame import Frame, Kind, Quantity
-from sciresdiff.jobs import degrade, evaluate, upscale
+from sciresdiff.jobs.degrade import job as degrade
+from sciresdiff.jobs.evaluate import job as evaluate
+from sciresdiff.jobs.upscale import job as upscale
 
 LIST = Path(__file__).with_name("quality.toml")
 """The fixed list."""

@@ -185,7 +185,8 @@ def mutated(files: list[Path], number: int, seed: int) -> tuple[str, bytes]:
 def tried(path: Path, output: Path) -> str:
     """What became of a file: ``written``, ``refused``, or what must not be."""
     from sciresdiff.errors import SciresdiffError
-    from sciresdiff.jobs import batch, upscale
+    from sciresdiff.jobs.upscale import job as upscale
+    from sciresdiff.run import batch
 
     options = upscale.UpscaleOptions(model="physics", scale=2, samples=1, psf="gaussian:fwhm=2px", checks=False)
     told = ""

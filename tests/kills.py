@@ -192,8 +192,10 @@ def small_blocks() -> None:
     """Import what the children need, and make the blocks small."""
     import torch
 
-    from sciresdiff import restore
-    from sciresdiff.jobs import blocks, journal, manifest, upscale
+    from sciresdiff.jobs import blocks
+    from sciresdiff.jobs.upscale import job as upscale
+    from sciresdiff.restoration import restore
+    from sciresdiff.run import journal, manifest
 
     torch.set_num_threads(1)
     assert restore and journal and manifest and upscale

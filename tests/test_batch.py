@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sciresdiff.errors import InputError, ResourceError, UsageError
-from sciresdiff.jobs import batch
+from sciresdiff.run import batch
 
 
 def touch(folder: Path, *names: str) -> list[Path]:

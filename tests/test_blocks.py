@@ -16,11 +16,17 @@ from sciresdiff.checks import quick
 from sciresdiff.checks.evidence import Evidence
 from sciresdiff.errors import InputError
 from sciresdiff.frame import Frame
+from sciresdiff.io import open_files
 from sciresdiff.io.source import in_memory
-from sciresdiff.jobs import blocks, levels, sample, upscale, windows, work
-from sciresdiff.jobs.options import UpscaleOptions
-from sciresdiff.jobs.variance import Noise
-from sciresdiff.physics import measure, psf
+from sciresdiff.jobs import blocks
+from sciresdiff.jobs.upscale import block as work
+from sciresdiff.jobs.upscale import job as upscale
+from sciresdiff.jobs.upscale import statistics as levels
+from sciresdiff.observation import sample
+from sciresdiff.observation.noise import Noise
+from sciresdiff.observation.options import UpscaleOptions
+from sciresdiff.physics import psf
+from sciresdiff.physics import sky as measure
 from sciresdiff.physics.operators import Operator
 
 
@@ -179,7 +185,7 @@ def test_a_job_is_sent_as_a_few_bytes_and_does_the_same(tmp_path: Path, small: N
         one, two = (work.work(j, block, work.read(j, block)) for j in (task.job, job))
         assert pickle.loads(pickle.dumps(two)).sums == one.sums
         np.testing.assert_array_equal(one.arrays["SCI"], two.arrays["SCI"])
-    windows.close()
+    open_files.close()
 
 
 def test_every_plane_has_its_own_level(tmp_path: Path, small: None) -> None:
@@ -313,14 +319,14 @@ def test_a_mostly_empty_plane_is_measured_where_it_is_not(monkeypatch: pytest.Mo
 
 def test_a_file_stays_open_while_anyone_reads_it(tmp_path: Path) -> None:
     paths = [written(tmp_path / f"{i}.fits", *a_sky((32, 32), i)) for i in range(3)]
-    with windows.held(paths[0]) as first:
-        with windows.held(paths[1]):
+    with open_files.held(paths[0]) as first:
+        with open_files.held(paths[1]):
             pass
-        assert len(windows._open) == 2
-        windows.window(paths[2], (0, 0, 8, 0, 8))  # opening it closes what nobody uses
-        assert len(windows._open) == 2
+        assert len(open_files._open) == 2
+        open_files.window(paths[2], (0, 0, 8, 0, 8))  # opening it closes what nobody uses
+        assert len(open_files._open) == 2
         assert first.source.window(0, 0, 8, 0, 8).pixels.shape == (1, 8, 8)
-        with windows.held(paths[0]) as again:
+        with open_files.held(paths[0]) as again:
             assert again is first
-    windows.close()
-    assert not windows._open
+    open_files.close()
+    assert not open_files._open

@@ -10,11 +10,11 @@ from astropy.wcs import WCS
 from scipy import integrate, special
 
 from sciresdiff import io
+from sciresdiff.degradation import chain, eightbit, grids, kernels, recipe, resize
+from sciresdiff.degradation.chain import Step
 from sciresdiff.frame import Frame, PixelSize
 from sciresdiff.io.hdf5.read import read_pairs
-from sciresdiff.jobs.degrade import DegradeOptions, plan, run
-from sciresdiff.physics import chain, eightbit, grids, kernels, recipe, resize
-from sciresdiff.physics.chain import Step
+from sciresdiff.jobs.degrade.job import DegradeOptions, plan, run
 from sciresdiff.physics.operators import Operator
 
 SCALES = (2, 3, 4)

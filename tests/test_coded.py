@@ -7,16 +7,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sciresdiff.coded import Latent, Vector, coded, made, rebuilt
 from sciresdiff.diffusion import method as methods
 from sciresdiff.errors import UsageError
-from sciresdiff.model import Model, load, save
 from sciresdiff.physics.consistency import Data
 from sciresdiff.physics.operators import Operator
-from sciresdiff.prior import Estimate, Prior, PriorConfig, at_once
-from sciresdiff.refiner import Refiner, RefinerConfig, condition
-from sciresdiff.restore import Settings, gaussian, restore
-from sciresdiff.spaces import framed
+from sciresdiff.restoration.coded import Latent, Vector, coded, made, rebuilt
+from sciresdiff.restoration.model import Model, load, save
+from sciresdiff.restoration.prior import Estimate, Prior, PriorConfig, at_once
+from sciresdiff.restoration.refiner import Refiner, RefinerConfig, condition
+from sciresdiff.restoration.residual_space import framed
+from sciresdiff.restoration.restore import Settings, gaussian, restore
 from sciresdiff.training import refiner as training
 from sciresdiff.training.options import TrainOptions
 

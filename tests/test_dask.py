@@ -15,8 +15,10 @@ from astropy.io import fits
 
 from sciresdiff.cli.app import app
 from sciresdiff.errors import InputError, ResourceError, UsageError
-from sciresdiff.jobs import blocks, dask, journal, levels, stop
-from sciresdiff.jobs.engine import engine
+from sciresdiff.jobs import blocks
+from sciresdiff.jobs.upscale import statistics as levels
+from sciresdiff.run import dask, journal, signals
+from sciresdiff.run.engines import engine
 
 pytest.importorskip("distributed", reason="needs Dask: pip install 'sciresdiff[dask]'")
 LOCAL = "local:2"
@@ -96,11 +98,11 @@ def test_workers_of_another_version_are_refused(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_signal_is_heeded_while_workers_work() -> None:
     done = []
-    with pytest.raises(KeyboardInterrupt), stop.patient():
+    with pytest.raises(KeyboardInterrupt), signals.patient():
         for item, _ in engine(LOCAL)(square, range(100), double):
             done.append(item)
             if len(done) == 3:
-                stop.ask(KeyboardInterrupt())
+                signals.ask(KeyboardInterrupt())
     assert len(done) < 100
 
 

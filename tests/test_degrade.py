@@ -7,12 +7,13 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from sciresdiff import io
+from sciresdiff.degradation import degrade as physics
+from sciresdiff.degradation import recipe
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, PixelSize
 from sciresdiff.io.hdf5.read import read_pairs
-from sciresdiff.jobs.degrade import DegradeOptions, run
-from sciresdiff.physics import degrade as physics
-from sciresdiff.physics import psf, recipe
+from sciresdiff.jobs.degrade.job import DegradeOptions, run
+from sciresdiff.physics import psf
 from sciresdiff.physics.detector import Detector
 
 

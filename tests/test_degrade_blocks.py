@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from sciresdiff import io
+from sciresdiff.degradation import chain
 from sciresdiff.errors import ResourceError, UsageError
 from sciresdiff.frame import Frame
 from sciresdiff.io.source import Source
-from sciresdiff.jobs import blocks, degrade_blocks
-from sciresdiff.jobs.degrade import DegradeOptions, run
-from sciresdiff.physics import chain
+from sciresdiff.jobs import blocks
+from sciresdiff.jobs.degrade import block as degrade_blocks
+from sciresdiff.jobs.degrade.job import DegradeOptions, run
 
 KERNEL = "gaussian:sigma=1.5px"
 
@@ -95,7 +96,7 @@ def test_the_noise_is_a_function_of_the_place(fine: Path, tmp_path: Path, monkey
     options = DegradeOptions(2, kernel=KERNEL, gain=2.0, read_noise=5.0)
     run(fine, tmp_path / "a.fits", options)
     straight = degrade_blocks.blocks_of
-    monkeypatch.setattr("sciresdiff.jobs.degrade.blocks_of", lambda *given: straight(*given)[::-1])
+    monkeypatch.setattr("sciresdiff.jobs.degrade.job.blocks_of", lambda *given: straight(*given)[::-1])
     run(fine, tmp_path / "b.fits", options)
     assert (tmp_path / "a.fits").read_bytes() == (tmp_path / "b.fits").read_bytes()
     run(fine, tmp_path / "c.fits", replace(options, seed=1))
@@ -134,7 +135,7 @@ def test_no_array_of_the_whole_frame_is_made(fine: Path, tmp_path: Path, monkeyp
             yield Source(source.frame, cut)
 
     monkeypatch.setattr(io, "opened", watched)
-    monkeypatch.setattr("sciresdiff.jobs.degrade.STRIP", 96**2)
+    monkeypatch.setattr("sciresdiff.jobs.degrade.job.STRIP", 96**2)
     monkeypatch.setattr(degrade_blocks, "SAMPLE", 32)
     record = run(fine, tmp_path / "low.fits", DegradeOptions(2, recipe="astro", kernel=KERNEL))
     assert record["blocks"] > 9
@@ -213,7 +214,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
         worked.append(block.number)
         return degrade_blocks.work(job, block, window)
 
-    monkeypatch.setattr("sciresdiff.jobs.degrade.work", stopping)
+    monkeypatch.setattr("sciresdiff.jobs.degrade.job.work", stopping)
     with pytest.raises(ResourceError) as caught:
         run(fine, tmp_path / "out.fits", options)
     assert f"{at} of " in caught.value.__notes__[0]

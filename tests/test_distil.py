@@ -17,7 +17,6 @@ from astropy.io import fits
 from torch import Tensor
 from typer.testing import CliRunner
 
-from sciresdiff import model as models
 from sciresdiff.cli import train
 from sciresdiff.cli.app import app
 from sciresdiff.diffusion import method as methods
@@ -25,9 +24,10 @@ from sciresdiff.diffusion.losses import charbonnier, mse
 from sciresdiff.diffusion.path import Path
 from sciresdiff.diffusion.schedule import SCHEDULES
 from sciresdiff.errors import InputError, UsageError
-from sciresdiff.jobs import upscale
+from sciresdiff.jobs.upscale import job as upscale
 from sciresdiff.nets import BACKBONES
-from sciresdiff.refiner import knobbed, levels_of
+from sciresdiff.restoration import model as models
+from sciresdiff.restoration.refiner import knobbed, levels_of
 from sciresdiff.training import distil
 from sciresdiff.training import lesson as teaching
 from sciresdiff.training import prior as prior_training

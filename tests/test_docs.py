@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from sciresdiff import __version__
 from sciresdiff.cli import reference
 from sciresdiff.cli.app import COMMANDS, app
-from sciresdiff.model import shipped
+from sciresdiff.restoration.model import shipped
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PAGES = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md"), *REPOSITORY.glob("sample_data/*.md")])

@@ -8,15 +8,15 @@ import pytest
 import torch
 from astropy.io import fits
 
-from sciresdiff import model as models
-from sciresdiff.coded import made
 from sciresdiff.diffusion import method as methods
 from sciresdiff.errors import UsageError
-from sciresdiff.jobs import upscale
-from sciresdiff.jobs.draws import check_steps, steps_taken, warn_codec
-from sciresdiff.jobs.options import UpscaleOptions
-from sciresdiff.model import Model
-from sciresdiff.prior import Prior, PriorConfig
+from sciresdiff.jobs.upscale import job as upscale
+from sciresdiff.jobs.upscale.sampling import check_steps, steps_taken, warn_codec
+from sciresdiff.observation.options import UpscaleOptions
+from sciresdiff.restoration import model as models
+from sciresdiff.restoration.coded import made
+from sciresdiff.restoration.model import Model
+from sciresdiff.restoration.prior import Prior, PriorConfig
 from sciresdiff.training.refiner import config_of
 
 

@@ -15,7 +15,9 @@ from scipy.ndimage import gaussian_filter
 
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.io.jsonable import dumps
-from sciresdiff.jobs import again, evaluate, gather
+from sciresdiff.jobs.evaluate import job as evaluate
+from sciresdiff.jobs.evaluate import load_evidence as gather
+from sciresdiff.jobs.evaluate import rerun as again
 from sciresdiff.report import record as records
 
 Array = NDArray[np.float64]
@@ -312,7 +314,7 @@ def test_draws_and_trust_are_read_beside_the_image(tmp_path: Path, suffix: str, 
 @pytest.fixture
 def restored_files(tmp_path: Path) -> Path:
     """``low.fits``, with few stars, and what ``upscale --model physics`` makes of it, with draws."""
-    from sciresdiff.jobs import upscale
+    from sciresdiff.jobs.upscale import job as upscale
 
     image = np.zeros((160, 160))
     image[24:72:16, 24:140:16] = np.random.default_rng(7).uniform(2e3, 2e4, (3, 8))

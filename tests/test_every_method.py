@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from sciresdiff import model as models
-from sciresdiff.coded import made
 from sciresdiff.diffusion import method as methods
 from sciresdiff.errors import UsageError
-from sciresdiff.model import Model
-from sciresdiff.prior import Prior, PriorConfig
-from sciresdiff.restore import Restored, Settings, restore
+from sciresdiff.restoration import model as models
+from sciresdiff.restoration.coded import made
+from sciresdiff.restoration.model import Model
+from sciresdiff.restoration.prior import Prior, PriorConfig
+from sciresdiff.restoration.restore import Restored, Settings, restore
 from sciresdiff.training import refiner as training
 from sciresdiff.training.data import Batch, DataRecipe, Pairs
 

@@ -12,20 +12,17 @@ import sciresdiff
 
 PACKAGE = Path(sciresdiff.__file__).parent
 FLOORS = (
-    ("errors", "heap"),
+    ("errors", "malloc"),
     ("frame",),
     ("io", "normalize"),
     ("physics", "nets"),
-    ("diffusion", "tiling"),
-    ("prior", "checks"),
-    ("spaces",),
-    ("refiner", "published", "hooks"),
-    ("coded",),
-    ("model",),
-    ("restore",),
-    ("cascade",),
-    ("report", "trust"),
-    ("jobs", "training"),
+    ("diffusion", "tiling", "degradation", "scenes"),
+    ("checks",),
+    ("restoration",),
+    ("observation",),
+    ("report", "run"),
+    ("training",),
+    ("jobs",),
     ("cli",),
 )
 """Rooms, the lowest first; `__init__` and `__main__` stand outside."""

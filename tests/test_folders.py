@@ -11,13 +11,14 @@ from scipy.ndimage import gaussian_filter
 
 from sciresdiff import io
 from sciresdiff.cli.train import _data
+from sciresdiff.degradation import resize
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame
 from sciresdiff.io.hdf5.read import read_pairs, write_pairs
-from sciresdiff.jobs.degrade import DegradeOptions, run
-from sciresdiff.physics import psf, resize
+from sciresdiff.jobs.degrade.job import DegradeOptions, run
+from sciresdiff.physics import psf
 from sciresdiff.physics.operators import Operator
-from sciresdiff.prior import Prior, PriorConfig
+from sciresdiff.restoration.prior import Prior, PriorConfig
 from sciresdiff.training import data, images, layouts
 from sciresdiff.training import given as pairing
 from sciresdiff.training.data import Batch, DataRecipe, Pairs

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sciresdiff import heap
+from sciresdiff import malloc
 from sciresdiff.nets import BACKBONES, half
 
 
@@ -43,7 +43,7 @@ def test_without_hardware_nothing_changes(net, monkeypatch):
 
 def test_settings_of_the_environment_win(monkeypatch):
     monkeypatch.setenv("MALLOC_ARENA_MAX", "1")
-    assert heap.keep_freed.__wrapped__() is False
+    assert malloc.keep_freed.__wrapped__() is False
 
 
 @torch.no_grad()

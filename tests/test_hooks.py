@@ -10,11 +10,11 @@ from scipy import ndimage
 from sciresdiff.diffusion import method as methods
 from sciresdiff.diffusion.method_file import HOOKS as NAMES
 from sciresdiff.diffusion.path import Level
-from sciresdiff.hooks import HOOKS, Args, applied, hooked, smoothed, sobel
 from sciresdiff.physics.consistency import Data
 from sciresdiff.physics.operators import Operator
-from sciresdiff.prior import Estimate
-from sciresdiff.spaces import framed
+from sciresdiff.restoration.hooks import HOOKS, Args, applied, hooked, smoothed, sobel
+from sciresdiff.restoration.prior import Estimate
+from sciresdiff.restoration.residual_space import framed
 
 SCALE, SHAPE = 2, (7, 9)
 KERNEL = np.outer([1, 4, 6, 4, 1], [1, 3, 5, 3, 1]) / (16 * 13)

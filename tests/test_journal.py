@@ -16,11 +16,11 @@ import pytest
 
 from sciresdiff.errors import UsageError
 from sciresdiff.io.sink import Sink
-from sciresdiff.jobs import journal, locks, stop
-from sciresdiff.jobs.engine import behind, engine, serial
-from sciresdiff.jobs.entries import read
-from sciresdiff.jobs.identity import checksums, identity
-from sciresdiff.jobs.shard import Shard, shard_of
+from sciresdiff.run import journal, locks, signals
+from sciresdiff.run.engines import behind, engine, serial
+from sciresdiff.run.entries import read
+from sciresdiff.run.identity import checksums, identity
+from sciresdiff.run.shards import Shard, shard_of
 
 BLOCKS, SIDE = 6, 8
 KEY = {"version": "1", "input": "abc", "blocks": "6"}
@@ -526,7 +526,7 @@ def test_a_stop_waits_for_the_block_in_hand_and_a_second_one_does_not(target: Pa
 
     def before(number: int) -> None:
         if number == 2:
-            asked.append(stop.ask(KeyboardInterrupt()))
+            asked.append(signals.ask(KeyboardInterrupt()))
 
     with pytest.raises(KeyboardInterrupt):
         run(target, before=before)
@@ -534,8 +534,8 @@ def test_a_stop_waits_for_the_block_in_hand_and_a_second_one_does_not(target: Pa
     assert sorted(read(locks.journal_of(target)).entries) == [0, 1, 2]
 
     def twice(number: int) -> None:
-        stop.ask(KeyboardInterrupt())
-        stop.ask(InterruptedError())
+        signals.ask(KeyboardInterrupt())
+        signals.ask(InterruptedError())
 
     with pytest.raises(InterruptedError):
         run(target, before=twice)
@@ -545,15 +545,15 @@ def test_a_stop_waits_for_the_block_in_hand_and_a_second_one_does_not(target: Pa
 
 def test_a_stop_waits_until_the_file_is_finished(target: Path, whole: bytes) -> None:
     with pytest.raises(KeyboardInterrupt):
-        run(target, after=lambda: stop.ask(KeyboardInterrupt()) and None)
+        run(target, after=lambda: signals.ask(KeyboardInterrupt()) and None)
     assert target.read_bytes() == whole
     assert os.listdir(target.parent) == [target.name]
 
 
 def test_a_stop_outside_of_blocks_is_at_once() -> None:
     with pytest.raises(KeyboardInterrupt):
-        stop.ask(KeyboardInterrupt())
-    stop.heed()
+        signals.ask(KeyboardInterrupt())
+    signals.heed()
 
 
 def test_what_is_done_behind_is_in_order_and_its_failure_is_told() -> None:

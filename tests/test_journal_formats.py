@@ -14,9 +14,9 @@ from sciresdiff import io
 from sciresdiff.errors import UsageError
 from sciresdiff.frame import Frame
 from sciresdiff.io.source import hollow
-from sciresdiff.jobs import journal, locks
-from sciresdiff.jobs.entries import read
-from sciresdiff.jobs.shard import Shard
+from sciresdiff.run import journal, locks
+from sciresdiff.run.entries import read
+from sciresdiff.run.shards import Shard
 
 ENDS = ("fits", "fits.gz", "tif", "ome.tif")
 HIGH, WIDE, SIDE = 64, 96, 32

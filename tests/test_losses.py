@@ -15,7 +15,7 @@ from torch import nn
 from sciresdiff.diffusion import losses, lpips_network
 from sciresdiff.diffusion.losses import LOSSES, PIXELWISE, Context
 from sciresdiff.errors import UsageError
-from sciresdiff.prior import Prior, PriorConfig
+from sciresdiff.restoration.prior import Prior, PriorConfig
 from sciresdiff.training import prior as training
 from sciresdiff.training.data import DataRecipe, Pairs
 from sciresdiff.training.loop import quick

@@ -16,9 +16,9 @@ from typer.testing import CliRunner, Result
 import sciresdiff.jobs
 from sciresdiff.cli.app import app
 from sciresdiff.errors import InputError
-from sciresdiff.jobs import locks, manifest
-from sciresdiff.jobs.batch import Task
-from sciresdiff.jobs.identity import checksums, known_by
+from sciresdiff.run import locks, manifest
+from sciresdiff.run.batch import Task
+from sciresdiff.run.identity import checksums, known_by
 
 Run = Callable[..., Result]
 

@@ -7,8 +7,10 @@ import pytest
 from scipy.ndimage import gaussian_filter, shift
 
 from sciresdiff import io
+from sciresdiff.degradation import degrade
 from sciresdiff.errors import InputError
-from sciresdiff.physics import degrade, measure, psf
+from sciresdiff.physics import psf
+from sciresdiff.physics import sky as measure
 from sciresdiff.physics.detector import Detector
 
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 from astropy.io import fits
 
-from sciresdiff import model as models
-from sciresdiff.coded import made
 from sciresdiff.diffusion import method as methods
 from sciresdiff.errors import UsageError
-from sciresdiff.jobs import upscale
-from sciresdiff.jobs.options import UpscaleOptions
-from sciresdiff.model import Model
+from sciresdiff.jobs.upscale import job as upscale
+from sciresdiff.observation.options import UpscaleOptions
+from sciresdiff.restoration import model as models
+from sciresdiff.restoration.coded import made
+from sciresdiff.restoration.model import Model
 from sciresdiff.training import prior as prior_training
 from sciresdiff.training import refiner as refiner_training
 from sciresdiff.training.options import TrainOptions

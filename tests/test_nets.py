@@ -14,7 +14,7 @@ from sciresdiff.nets.modulation import Code, FiLM
 from sciresdiff.nets.nafnet import ChannelNorm, LocalAttention
 from sciresdiff.physics.consistency import Data
 from sciresdiff.physics.operators import Operator
-from sciresdiff.prior import Prior, PriorConfig, starts
+from sciresdiff.restoration.prior import Prior, PriorConfig, starts
 
 INPUTS, OUTPUTS, WIDTH, DEPTH = 9, 2, 16, 1
 EXACT = [name for name in BACKBONES if BACKBONES[name](INPUTS, OUTPUTS, WIDTH, DEPTH).tile_exact]

@@ -31,7 +31,7 @@ from sciresdiff.nets.ditsr import AdaFM, filtered
 from sciresdiff.nets.modulation import CODE
 from sciresdiff.nets.twostream import JointAttention, TwoStreamBlock
 from sciresdiff.nets.uvit import PATCH
-from sciresdiff.refiner import LEVELS, Refiner, RefinerConfig, known_channels
+from sciresdiff.restoration.refiner import LEVELS, Refiner, RefinerConfig, known_channels
 
 INPUTS, OUTPUTS, WIDTH = 9, 2, 16
 WINDOWED = ["swinir", "dit-sr", "two-stream"]

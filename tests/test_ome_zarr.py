@@ -241,7 +241,7 @@ def test_without_the_library_one_line_says_so(tmp_path: Path, monkeypatch: pytes
 
 
 def test_upscale_from_store_to_store(tmp_path: Path, zarr: Any) -> None:
-    from sciresdiff.jobs import upscale
+    from sciresdiff.jobs.upscale import job as upscale
 
     a_store(zarr, tmp_path / "a.ome.zarr", "0.4")
     options = upscale.UpscaleOptions(model="physics", scale=2, psf="gaussian:fwhm=2px", checks=False, assume_2d=True)

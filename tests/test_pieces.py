@@ -20,7 +20,9 @@ from sciresdiff.checks import pool
 from sciresdiff.checks.evidence import Result
 from sciresdiff.errors import UsageError
 from sciresdiff.io.source import Source
-from sciresdiff.jobs import evaluate, gather, pieces
+from sciresdiff.jobs.evaluate import job as evaluate
+from sciresdiff.jobs.evaluate import load_evidence as gather
+from sciresdiff.jobs.evaluate import pieces
 
 Array = NDArray[np.float64]
 KERNEL = "gaussian:sigma=1.2px"
@@ -164,7 +166,7 @@ def test_no_window_is_larger_than_a_piece(files: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(io, "opened", watched)
     monkeypatch.setattr(gather, "STRIP", 64 * SIDE)
-    monkeypatch.setattr("sciresdiff.jobs.pieces.windows.__defaults__", (256,))
+    monkeypatch.setattr("sciresdiff.jobs.evaluate.pieces.windows.__defaults__", (256,))
     with in_pieces():
         run(files, baselines="none", report=files / "again.png")
     assert len(largest) > 20

@@ -13,8 +13,8 @@ from sciresdiff.errors import InputError
 from sciresdiff.io import planes
 from sciresdiff.io.beside import siblings
 from sciresdiff.io.planes import NOISE_PLANES, STATED, patches, stated
-from sciresdiff.jobs import batch
-from sciresdiff.jobs.identity import identity
+from sciresdiff.run import batch
+from sciresdiff.run.identity import identity
 
 RNG = np.random.default_rng(3)
 IMAGE = RNG.normal(100, 5, (30, 40)).astype("f4")
@@ -139,7 +139,7 @@ def test_a_folder_of_triplets_holds_one_image_each(tmp_path):
 
 
 def test_an_output_depends_on_the_files_beside_its_input(tmp_path):
-    from sciresdiff.jobs.options import UpscaleOptions
+    from sciresdiff.observation.options import UpscaleOptions
 
     path = save(tmp_path / "x.fits", image())
     alone = identity(path, UpscaleOptions())

@@ -7,7 +7,17 @@ import torch.nn.functional as F
 
 from sciresdiff.physics.consistency import Data
 from sciresdiff.physics.operators import Operator
-from sciresdiff.prior import Prior, PriorConfig, asinh_, box, contrast, kernel_features, pedestal, starts, unshuffled
+from sciresdiff.restoration.prior import (
+    Prior,
+    PriorConfig,
+    asinh_,
+    box,
+    contrast,
+    kernel_features,
+    pedestal,
+    starts,
+    unshuffled,
+)
 
 
 def gaussian(sigma: float) -> np.ndarray:

@@ -12,7 +12,7 @@ from scipy.signal import fftconvolve
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import PixelSize
 from sciresdiff.physics import psf
-from sciresdiff.physics.psf_image import difference_kernel
+from sciresdiff.physics.psf.image import difference_kernel
 
 DRAWN = (
     "gaussian:fwhm=3px", "gaussian:sigma=1.1px,ratio=0.6,theta=30", "moffat:fwhm=3px,beta=2.5", "airy:fwhm=3px",

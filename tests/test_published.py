@@ -14,14 +14,14 @@ from safetensors.torch import save_file
 
 from sciresdiff import tiling
 from sciresdiff.errors import InputError, UsageError
-from sciresdiff.jobs.resolve import warn_networks
-from sciresdiff.model import Model, load, save
+from sciresdiff.jobs.upscale.inputs import warn_networks
 from sciresdiff.nets import published as nets
 from sciresdiff.nets.published import MisfitError, built, recognised
 from sciresdiff.physics.consistency import Data
 from sciresdiff.physics.operators import Operator
-from sciresdiff.published import Planes, Published, PublishedConfig, Unit, asinh, linear
-from sciresdiff.restore import Settings, restore
+from sciresdiff.restoration.model import Model, load, save
+from sciresdiff.restoration.published import Planes, Published, PublishedConfig, Unit, asinh, linear
+from sciresdiff.restoration.restore import Settings, restore
 from sciresdiff.training import published as importing
 from sciresdiff.training import refiner as refiner_training
 from sciresdiff.training.data import DataRecipe

@@ -15,8 +15,9 @@ from sciresdiff.checks import registration as pure
 from sciresdiff.checks.check import UnmeasuredError
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, PixelSize
-from sciresdiff.jobs import evaluate, registration
-from sciresdiff.jobs.registration import register
+from sciresdiff.jobs.evaluate import job as evaluate
+from sciresdiff.jobs.evaluate import register as registration
+from sciresdiff.jobs.evaluate.register import register
 
 Array = NDArray[np.float64]
 SIGMA = 1 / 2.354820

@@ -75,7 +75,7 @@ def evidence_of(shape: tuple[int, int] = (160, 200), kind: Any = "astro", **more
     import torch
 
     from sciresdiff.physics.operators import Operator
-    from sciresdiff.physics.psf import gaussian
+    from sciresdiff.physics.psf.kernel import gaussian
 
     truth, s = scene(shape), 2
     rng = np.random.default_rng(5)

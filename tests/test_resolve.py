@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from sciresdiff.jobs.options import UpscaleOptions
-from sciresdiff.jobs.resolve import photon_slope, resolve
+from sciresdiff.jobs.upscale.inputs import photon_slope, resolve
+from sciresdiff.observation.options import UpscaleOptions
 
 
 @pytest.fixture

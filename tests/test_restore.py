@@ -8,10 +8,10 @@ import torch
 
 from sciresdiff.diffusion import method as methods
 from sciresdiff.errors import InputError, UsageError
-from sciresdiff.model import Model
-from sciresdiff.prior import Prior, PriorConfig
-from sciresdiff.refiner import Refiner, RefinerConfig
-from sciresdiff.restore import Settings, deviation, gate_of, prepared, restore
+from sciresdiff.restoration.model import Model
+from sciresdiff.restoration.prior import Prior, PriorConfig
+from sciresdiff.restoration.refiner import Refiner, RefinerConfig
+from sciresdiff.restoration.restore import Settings, deviation, gate_of, prepared, restore
 
 SCALE = 2
 

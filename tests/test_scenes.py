@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 
 from sciresdiff.errors import UsageError
-from sciresdiff.physics import scenes_draw as draw
-from sciresdiff.physics.scenes import SCENES, scene
-from sciresdiff.physics.scenes_cells import CELL_SHARES, lens_psf
-from sciresdiff.physics.scenes_detector import saturate
-from sciresdiff.physics.scenes_psf import gaussian_psf, halo_psf, moffat_psf, pupil_psf
-from sciresdiff.physics.scenes_sky import SKY_SHARES, star_peaks, telescope_psf
+from sciresdiff.scenes import SCENES, draw, scene
+from sciresdiff.scenes.cells import CELL_SHARES, lens_psf
+from sciresdiff.scenes.detector import saturate
+from sciresdiff.scenes.psf import gaussian_psf, halo_psf, moffat_psf, pupil_psf
+from sciresdiff.scenes.sky import SKY_SHARES, star_peaks, telescope_psf
 
 SIZE = 64
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from sciresdiff import model as models
 from sciresdiff.checks import baselines
-from sciresdiff.restore import Settings, restore
+from sciresdiff.restoration import model as models
+from sciresdiff.restoration.restore import Settings, restore
 from sciresdiff.training.calibrate import Known, frames
 from sciresdiff.training.data import DataRecipe
 

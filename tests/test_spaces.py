@@ -11,8 +11,8 @@ from sciresdiff.diffusion import method as methods
 from sciresdiff.diffusion.path import marginal
 from sciresdiff.physics.consistency import Data
 from sciresdiff.physics.operators import Operator
-from sciresdiff.prior import Estimate
-from sciresdiff.spaces import CODED, CUT, framed, weighed
+from sciresdiff.restoration.prior import Estimate
+from sciresdiff.restoration.residual_space import CODED, CUT, framed, weighed
 
 SCALE, SHAPE = 2, (20, 24)
 FINE = tuple(SCALE * n for n in SHAPE)

@@ -264,7 +264,7 @@ def test_levels_need_a_format_that_has_them(tmp_path: Path) -> None:
 
 
 def test_upscale_writes_levels(tmp_path: Path) -> None:
-    from sciresdiff.jobs import upscale
+    from sciresdiff.jobs.upscale import job as upscale
 
     tifffile.imwrite(tmp_path / "a.tif", RNG.normal(100, 5, (24, 300)).astype("f4"), photometric="minisblack")
     options = upscale.UpscaleOptions(model="physics", scale=2, psf="gaussian:fwhm=2px", pyramid=True, checks=False)

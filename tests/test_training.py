@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from sciresdiff import model as models
 from sciresdiff.errors import InputError, UsageError
-from sciresdiff.prior import Prior, PriorConfig
+from sciresdiff.restoration import model as models
+from sciresdiff.restoration.prior import Prior, PriorConfig
 from sciresdiff.training import prior as prior_training
 from sciresdiff.training import refiner as refiner_training
 from sciresdiff.training.calibrate import factors

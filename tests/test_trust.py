@@ -11,18 +11,19 @@ import pytest
 from astropy.io import fits
 from scipy.stats import binom
 
-from sciresdiff import checks, trust
-from sciresdiff import model as models
+from sciresdiff import checks
 from sciresdiff.checks import trust as judge
 from sciresdiff.checks.evidence import Evidence
 from sciresdiff.errors import UsageError
-from sciresdiff.jobs import models as chosen
-from sciresdiff.jobs import upscale
-from sciresdiff.prior import Prior, PriorConfig
+from sciresdiff.jobs.upscale import job as upscale
+from sciresdiff.jobs.upscale import models as chosen
+from sciresdiff.restoration import model as models
+from sciresdiff.restoration import trust
+from sciresdiff.restoration.prior import Prior, PriorConfig
+from sciresdiff.restoration.trust import Seen
 from sciresdiff.training import trust as calibration
 from sciresdiff.training.calibrate import frames
 from sciresdiff.training.data import DataRecipe
-from sciresdiff.trust import Seen
 
 SIDE, SCALE = 32, 2
 RECIPE = DataRecipe(scale=2, patch=32, scene_px=128, pool=4)

@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 import torch
 
-from sciresdiff import model as models
 from sciresdiff.cli.app import main
 from sciresdiff.diffusion.share import drawn, share
 from sciresdiff.errors import UsageError
+from sciresdiff.restoration import model as models
 from sciresdiff.training import distil, loop, prior, refiner, stopping
 from sciresdiff.training.options import TrainOptions
 from sciresdiff.training.world import World, first_node, joined, meeting, world

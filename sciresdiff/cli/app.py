@@ -18,7 +18,7 @@ from sciresdiff import __version__
 from sciresdiff.cli import degrade, evaluate, show, train, upscale
 from sciresdiff.cli.run import describe
 from sciresdiff.cli.voice import Voice
-from sciresdiff.jobs import batch, stop
+from sciresdiff.run import batch, signals
 
 INTERRUPTED, USAGE = 130, 2
 SPINS = "1000"
@@ -128,7 +128,7 @@ def heed_signals(quiet: bool) -> Iterator[None]:
 
     def stop_it(number: int, frame: FrameType | None) -> None:
         try:
-            stop.ask(Signalled(number))
+            signals.ask(Signalled(number))
         except Signalled:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             raise

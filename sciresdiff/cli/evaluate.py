@@ -15,7 +15,7 @@ from sciresdiff.cli import options as o
 from sciresdiff.cli.run import failed, finish, set_threads
 from sciresdiff.cli.voice import Voice
 from sciresdiff.errors import CheckFailed, UsageError
-from sciresdiff.jobs import batch
+from sciresdiff.run import batch
 
 WIDE = 160
 """Columns of a table that goes into a file or a pipe."""
@@ -179,7 +179,7 @@ def _pages(report: str | None, tasks: list[batch.Task]) -> tuple[list[Path | Non
     if report is None:
         return [None] * len(tasks), None
     from sciresdiff.io import stem
-    from sciresdiff.jobs.evaluate import REPORTS
+    from sciresdiff.jobs.evaluate.job import REPORTS
 
     path = Path(report)
     if path.suffix.lower() in REPORTS and not path.is_dir():

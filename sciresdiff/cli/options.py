@@ -12,7 +12,7 @@ import typer
 
 from sciresdiff.cli.voice import Voice
 from sciresdiff.errors import UsageError
-from sciresdiff.jobs.engine import engine
+from sciresdiff.run.engines import engine
 
 INPUT, PHYSICS, NOISE = "Input", "Blur and units", "Noise and bad pixels"
 MODEL, SAMPLING, TRAINING, CHECKS = "Model", "Sampling", "Training", "Checks"

@@ -13,8 +13,8 @@ import typer
 
 from sciresdiff.cli.options import Shared
 from sciresdiff.cli.voice import Voice
-from sciresdiff.jobs import batch, workers
-from sciresdiff.jobs.shard import Shard, shard_of
+from sciresdiff.run import batch, workers
+from sciresdiff.run.shards import Shard, shard_of
 
 Work = Callable[[Path, Path, batch.Progress, Shard | None], Mapping[str, Any]]
 Plan = Callable[[Path], Mapping[str, Any]]
@@ -36,7 +36,7 @@ def over_files(
     which ``work`` is then told; otherwise shards share files. ``far``: the job as workers of ``--scheduler`` do it,
     where there are several inputs.
     """
-    from sciresdiff.jobs import manifest
+    from sciresdiff.run import manifest
 
     skip = Path(shared.output) if Path(shared.output).is_dir() else None
     found = batch.find_inputs(inputs, shared.recursive, sys.stdin if "-" in inputs else (), skip)

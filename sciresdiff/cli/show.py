@@ -11,7 +11,7 @@ import typer
 from sciresdiff.cli import options as o
 from sciresdiff.cli.run import failed, finish, lines
 from sciresdiff.cli.voice import Voice
-from sciresdiff.jobs import batch
+from sciresdiff.run import batch
 
 
 def models(json: o.Json = False) -> None:
@@ -19,7 +19,7 @@ def models(json: o.Json = False) -> None:
 
     Example: sciresdiff models
     """
-    from sciresdiff.model import shipped
+    from sciresdiff.restoration.model import shipped
 
     _list(shipped(), json, empty="no model is shipped; --model physics needs none")
 

@@ -13,7 +13,7 @@ from sciresdiff.cli import options as o
 from sciresdiff.cli.run import lines
 from sciresdiff.cli.voice import Voice
 from sciresdiff.errors import UsageError
-from sciresdiff.jobs import batch
+from sciresdiff.run import batch
 
 
 def _names(package: str, registry: str) -> list[str]:

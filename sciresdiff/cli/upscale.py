@@ -197,7 +197,7 @@ def upscale(
     options = o.pick(job.UpscaleOptions, values)
 
     def scale_of(path: Path) -> int | None:
-        from sciresdiff.jobs import models
+        from sciresdiff.jobs.upscale import models
 
         try:
             return models.scale_of(path, options)

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sciresdiff.physics.level import Level
 from sciresdiff.physics.operators import Operator
+from sciresdiff.physics.statistics import Level
 
 REACH = 16
 """Coarse pixels around a pixel that asks for patience in which it is had."""

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sciresdiff.model import Model
 from sciresdiff.physics.operators import Operator
-from sciresdiff.prior import contrast
-from sciresdiff.restore import Restored, Settings, prepared, restore
+from sciresdiff.restoration.model import Model
+from sciresdiff.restoration.prior import contrast
+from sciresdiff.restoration.restore import Restored, Settings, prepared, restore
 from sciresdiff.training.data import DataRecipe, Pairs
 
 EDGES = np.array([-np.inf, 0.25, 0.5, 1, 1.5, 2, 3, 4.5, 6.5, np.inf])

@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from sciresdiff.physics import psf, scenes
+from sciresdiff import scenes
+from sciresdiff.degradation.recipe import Recipe
+from sciresdiff.physics import psf
 from sciresdiff.physics.consistency import Data
 from sciresdiff.physics.operators import Operator, separable
-from sciresdiff.physics.recipe import Recipe
-from sciresdiff.prior import kernel_features
+from sciresdiff.restoration.prior import kernel_features
 from sciresdiff.training import folders
 from sciresdiff.training.degradation import degraded_pair, stated_recipe
 from sciresdiff.training.given import Given, patch, stacked_terms

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sciresdiff.degradation import chain
+from sciresdiff.degradation import recipe as recipes
 from sciresdiff.errors import UsageError
-from sciresdiff.physics import chain
-from sciresdiff.physics import recipe as recipes
 from sciresdiff.training.given import Given, given
 
 

@@ -23,12 +23,12 @@ from sciresdiff.diffusion.method_check import check_together
 from sciresdiff.diffusion.prediction import PREDICTIONS
 from sciresdiff.diffusion.weight import DYNAMIC
 from sciresdiff.errors import InputError, UsageError
-from sciresdiff.hooks import hooked
-from sciresdiff.model import Model, load, save
 from sciresdiff.nets.half import in_hardware
-from sciresdiff.prior import finer
-from sciresdiff.refiner import Refiner, condition, knobbed, levels_of
-from sciresdiff.spaces import CODED, framed
+from sciresdiff.restoration.hooks import hooked
+from sciresdiff.restoration.model import Model, load, save
+from sciresdiff.restoration.prior import finer
+from sciresdiff.restoration.refiner import Refiner, condition, knobbed, levels_of
+from sciresdiff.restoration.residual_space import CODED, framed
 from sciresdiff.training.calibrate import calibrated_card
 from sciresdiff.training.data import Ahead, Batch, Pairs
 from sciresdiff.training.lesson import KINDS, Distance, Guess, Lesson

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from sciresdiff.degradation.grids import any_of, cut
 from sciresdiff.errors import InputError
 from sciresdiff.frame import Quantity
 from sciresdiff.normalize import MAD_TO_SIGMA, background
-from sciresdiff.physics.grids import any_of, cut
 from sciresdiff.physics.operators import separable
-from sciresdiff.prior import kernel_features
+from sciresdiff.restoration.prior import kernel_features
 
 Array = NDArray[np.float32]
 
@@ -216,7 +216,8 @@ def stated_kernel(told: str, scale: int) -> NDArray[np.float64] | None:
     ------
     UsageError : a SPEC that is none.
     """
-    from sciresdiff.physics import psf, resize
+    from sciresdiff.degradation import resize
+    from sciresdiff.physics import psf
 
     if told in resize.FILTERS:
         return resize.antialias_kernel(told, scale)

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from sciresdiff.diffusion.losses import LOSSES, Context
 from sciresdiff.diffusion.method_file import nearest
 from sciresdiff.errors import UsageError
-from sciresdiff.model import PRESETS, Model, save
 from sciresdiff.nets import BACKBONES
 from sciresdiff.nets.half import in_hardware
 from sciresdiff.physics.consistency import Data, richardson_lucy
-from sciresdiff.prior import Estimate, Prior, PriorConfig, contrast, finer, pedestal
+from sciresdiff.restoration.model import PRESETS, Model, save
+from sciresdiff.restoration.prior import Estimate, Prior, PriorConfig, contrast, finer, pedestal
 from sciresdiff.training.data import Ahead, Batch, DataRecipe, Pairs
 from sciresdiff.training.folders import UserData
 from sciresdiff.training.loop import LoopOptions, Run, Say, State, fit, quick

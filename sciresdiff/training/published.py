@@ -19,9 +19,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from sciresdiff.errors import InputError, UsageError
-from sciresdiff.model import Model, load, located, read_card
 from sciresdiff.nets.published import ARCHITECTURES, MisfitError, Recognised, built, recognised
-from sciresdiff.published import STRETCHES, Published, PublishedConfig
+from sciresdiff.restoration.model import Model, load, located, read_card
+from sciresdiff.restoration.published import STRETCHES, Published, PublishedConfig
 from sciresdiff.training.data import DataRecipe, Pairs
 from sciresdiff.training.loop import Say
 from sciresdiff.training.options import TrainOptions, recipe_of

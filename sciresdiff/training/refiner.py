@@ -11,20 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sciresdiff.coded import Coded, Latent, made
 from sciresdiff.diffusion import method as methods
 from sciresdiff.diffusion.method import Method, train_pair
 from sciresdiff.diffusion.prediction import LOSSES
 from sciresdiff.diffusion.share import drawn
 from sciresdiff.diffusion.weight import DYNAMIC
 from sciresdiff.errors import UsageError
-from sciresdiff.hooks import hooked
-from sciresdiff.model import Model, load, of_prior, save
 from sciresdiff.nets.half import in_hardware
-from sciresdiff.prior import Estimate, Prior, finer
-from sciresdiff.refiner import Refiner, RefinerConfig, condition
-from sciresdiff.restore import FINAL_ITERATIONS, PRIOR_ITERATIONS
-from sciresdiff.spaces import framed, weighed
+from sciresdiff.restoration.coded import Coded, Latent, made
+from sciresdiff.restoration.hooks import hooked
+from sciresdiff.restoration.model import Model, load, of_prior, save
+from sciresdiff.restoration.prior import Estimate, Prior, finer
+from sciresdiff.restoration.refiner import Refiner, RefinerConfig, condition
+from sciresdiff.restoration.residual_space import framed, weighed
+from sciresdiff.restoration.restore import FINAL_ITERATIONS, PRIOR_ITERATIONS
 from sciresdiff.training import codec
 from sciresdiff.training.augment import augmented
 from sciresdiff.training.calibrate import calibrated_card

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 from sciresdiff.checks.trust import contrast, wrong
 from sciresdiff.errors import UsageError
-from sciresdiff.model import Model
-from sciresdiff.restore import Restored, Settings, restore
+from sciresdiff.restoration.model import Model
+from sciresdiff.restoration.restore import Restored, Settings, restore
+from sciresdiff.restoration.trust import FEWEST, SCORE, SNR_EDGES, Seen, facts, fineness, score
 from sciresdiff.training.calibrate import Known, frames
 from sciresdiff.training.data import DataRecipe
-from sciresdiff.trust import FEWEST, SCORE, SNR_EDGES, Seen, facts, fineness, score
 
 THRESHOLDS = np.round(np.geomspace(0.02, 1.0, 60), 4)
 """What is tested, the strictest first."""

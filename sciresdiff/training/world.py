@@ -72,7 +72,7 @@ class World:
         """
         import torch
 
-        from sciresdiff.model import device_of
+        from sciresdiff.restoration.model import device_of
 
         device = device_of(name)
         if self.alone or device.type != "cuda":

@@ -1,0 +1,1 @@
+"""Degradations: chains of blur, resampling, noise and coding, drawn from recipes."""

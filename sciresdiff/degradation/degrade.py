@@ -1,0 +1,70 @@
+"""From a fine image to the coarse, blurred, noisy one that an instrument would have taken: a chain of three steps."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sciresdiff.degradation.chain import Low, Step, run
+from sciresdiff.degradation.grids import Array, Mask, any_of, blocks, compose, cut, filled, inherited, or_of, trimmed
+from sciresdiff.frame import Quantity
+from sciresdiff.physics.detector import Detector
+
+__all__ = [
+    "Low", "any_of", "blocks", "compose", "cut", "degrade", "filled", "inherited", "measurement", "or_of", "trimmed",
+]  # fmt: skip
+
+
+def measurement(kernel: Array | None, detector: Detector | None, spec: str = "none") -> list[Step]:
+    """The chain of an instrument: blur on the fine grid, integration over the coarse pixel, read-out.
+
+    ``spec`` is what the record calls the kernel.
+    """
+    steps = [Step("blur", {"kernel": spec} if kernel is None else {"kernel": spec, "image": kernel})]
+    steps.append(Step("resize", {"to": "coarse", "filter": "area"}))
+    if detector is not None:
+        steps.append(Step("detector", {item.name: getattr(detector, item.name) for item in fields(detector)}))
+    return steps
+
+
+def degrade(
+    high: NDArray[Any],
+    *,
+    scale: int,
+    kernel: Array | None,
+    quantity: Quantity,
+    detector: Detector | None,
+    rng: np.random.Generator,
+    mask: Mask | None = None,
+    variance: NDArray[Any] | None = None,
+    saturated: Mask | None = None,
+) -> Low:
+    """Blur, integrate over the coarse pixel, and read out.
+
+    Parameters
+    ----------
+    high : (Y, X) fine image; rows and columns beyond a multiple of ``scale`` are left out. NaN is filled from the
+        nearest pixel before the blur, so that it does not reach the neighbours, and is NaN again in the result.
+    scale : fine pixels per coarse pixel and axis.
+    kernel : blur on the fine grid, sum 1; None for none.
+    quantity : whether blocks add up or average.
+    detector : acts on the coarse pixels, gain in electrons per unit of the image; None for no noise.
+    mask, variance, saturated : (Y, X) planes of the fine image.
+
+    Raises
+    ------
+    InputError : an image smaller than a coarse pixel or than the kernel, or without a finite pixel.
+    """
+    return run(
+        high,
+        measurement(kernel, detector),
+        scale=scale,
+        quantity=quantity,
+        rng=rng,
+        mask=mask,
+        variance=variance,
+        saturated=saturated,
+    )

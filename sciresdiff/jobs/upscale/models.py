@@ -1,0 +1,148 @@
+"""Which models restore a file: named or shipped, one or two in a row, by their own method or another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sciresdiff import io
+from sciresdiff.errors import UsageError
+from sciresdiff.frame import Frame
+from sciresdiff.observation.options import UpscaleOptions
+
+if TYPE_CHECKING:
+    from sciresdiff.restoration.model import Model
+
+Chosen = tuple["Model | None", "Model | None"]
+"""The model, None for the physics alone; the one that goes on where it ends."""
+
+
+def loaded(name: str) -> Model:
+    """A model by name or path, read once for all files of a batch; **it is shared: nobody may change it**."""
+    from sciresdiff.restoration import model as models
+
+    path = models.located(name)
+    facts = path.stat()
+    return _kept(name, path, facts.st_size, facts.st_mtime_ns)
+
+
+@lru_cache(4)
+def _kept(name: str, path: Path, size: int, time: int) -> Model:
+    from sciresdiff.restoration import model as models
+
+    return models.load(name)
+
+
+def scale_of(path: str | Path, options: UpscaleOptions) -> int:
+    """The scale that a file is restored at, settled without its pixels.
+
+    Raises
+    ------
+    UsageError, InputError : as `models_of`, or a file that cannot be read.
+    """
+    if options.scale:
+        return options.scale
+    with io.opened(path, axes=options.axes) as source:
+        return models_of(source.frame, options, [], {})[0]
+
+
+def models_of(
+    frame: Frame, options: UpscaleOptions, said: list[str], sources: dict[str, str]
+) -> tuple[int, str, Chosen]:
+    """The scale, the model's name, and the models as the options want them run.
+
+    Raises
+    ------
+    UsageError, InputError : a scale or file that is not there, or a method that the model cannot be run by.
+    """
+    scale, name, (first, second) = (in_a_row if options.then else single)(frame, options, said, sources)
+    return scale, name, (run_by(first, options, said), run_by(second, options, said) if second else None)
+
+
+def single(frame: Frame, options: UpscaleOptions, said: list[str], sources: dict[str, str]) -> tuple[int, str, Chosen]:
+    """The scale and one model: named, or the shipped one for the kind and scale."""
+    from sciresdiff.restoration import model as models
+
+    scale = options.scale or frame.kernel_scale
+    sources["scale"] = "--scale" if options.scale else "file" if scale else "default"
+    if options.model == "physics":
+        return scale or 2, "physics", (None, None)
+    if options.model is None:
+        scale = scale or 2
+        name = models.default_for(frame.kind, scale)
+        if name is None:
+            has = ", ".join(f"{c['name']} (x{c['prior']['scale']}, {c['kind']})" for c in models.shipped()) or "none"
+            raise UsageError(
+                f"--scale {scale}: no shipped model for {frame.kind} at x{scale} ({has}); try --model physics"
+            )
+        said.append(f"model: {name}, the shipped model for {frame.kind} at x{scale}")
+        return scale, name, (loaded(name), None)
+    named = loaded(options.model)
+    if scale and named.scale != scale:
+        raise UsageError(f"--scale {scale}: model {options.model} has scale {named.scale}; give --scale {named.scale}")
+    return named.scale, str(named.card.get("name", options.model)), (named, None)
+
+
+def in_a_row(
+    frame: Frame, options: UpscaleOptions, said: list[str], sources: dict[str, str]
+) -> tuple[int, str, Chosen]:
+    """Two models, whose scale is the product of theirs.
+
+    Raises
+    ------
+    UsageError : no first model, another scale, or a model that does not draw.
+    """
+    if options.model in (None, "physics"):
+        raise UsageError(f"--then {options.then}: needs a model to go first; name it with --model")
+    one, two = (loaded(str(name)) for name in (options.model, options.then))
+    scale, asked = one.scale * two.scale, options.scale or frame.kernel_scale
+    sources["scale"] = "--scale" if options.scale else "file" if asked else "--then"
+    if asked and asked != scale:
+        raise UsageError(f"--scale {asked}: models of x{one.scale} and x{two.scale} in a row give x{scale}")
+    if not (options.refine and one.refiner and two.refiner):
+        raise UsageError(
+            "--then: a cascade passes draws on; both models need a refiner, and --no-refine is not allowed"
+        )
+    first, second = (str(m.card.get("name", n)) for m, n in ((one, options.model), (two, options.then)))
+    said.append(f"model: {first}, then {second}, draw by draw; ERR is the draws' scatter, which nobody calibrated")
+    return scale, first, (one, two)
+
+
+def run_by(model: Model | None, options: UpscaleOptions, said: list[str]) -> Model | None:
+    """The model, run by the method of ``--method``.
+
+    Raises
+    ------
+    UsageError : no draws to be made, or a refiner that has not learned what the method asks of it.
+    """
+    if options.method is None:
+        return model
+    from sciresdiff.diffusion import method as methods
+
+    if model is None or not options.refine:
+        way = "--no-refine" if model else "--model physics"
+        raise UsageError(f"--method {options.method}: says how a refiner draws, and {way} draws with none")
+    other = model.run_by(methods.load(options.method))
+    assert other.method is not None and model.method is not None
+    if other.method != model.method:
+        said.append(
+            f"method: {other.method.name} on what was trained with {model.method.name}; ERR is the draws' scatter, "
+            "whose calibration was the other's"
+        )
+    return other
+
+
+def stages(chosen: Chosen, kernel: NDArray[np.float64] | None) -> Iterator[tuple[Model, NDArray[np.float64] | None]]:
+    """The models in use, and the kernel that each is to undo."""
+    from sciresdiff.physics.psf.split import split
+
+    first, second = chosen
+    if first and second:
+        yield from zip((first, second), split(kernel, second.scale), strict=True)
+    elif first:
+        yield first, kernel

@@ -1,0 +1,186 @@
+"""SPEC of a point spread function: text to numbers with units, and back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sciresdiff.errors import InputError, UsageError
+from sciresdiff.frame import PixelSize
+from sciresdiff.physics.psf.shapes import AIRY_FWHM, FWHM_PER_SIGMA, SHAPES
+
+LENGTHS = {"px": 1.0, "arcsec": 1.0, "mas": 1e-3, "um": 1.0, "nm": 1e-3}
+METRES = {"m": 1.0, "cm": 1e-2, "mm": 1e-3, "um": 1e-6, "nm": 1e-9, "angstrom": 1e-10}
+
+UNITS: dict[str, tuple[str, ...]] = {
+    "length": tuple(LENGTHS),
+    "aperture": ("m", "cm", "mm"),
+    "wavelength": ("nm", "um", "mm", "cm", "m", "angstrom"),
+    "angle": ("deg", ""),
+    **dict.fromkeys(("ratio", "share", "number", "count", "signed"), ("",)),
+}
+"""Kind of a value -> units it may have, the first being the one to suggest."""
+
+RANGES: dict[str, tuple[float, float]] = {
+    "ratio": (1e-3, 1), "share": (0, 0.99), "count": (0, 32), "angle": (-360, 360), "signed": (-5, 5),
+    "beta": (1.01, 100), "na": (0.01, 2),
+}  # fmt: skip
+"""Kind or name of a value -> smallest and largest; everything else has to be above 0."""
+
+SPECS = (
+    "gaussian:fwhm=2.1px, gaussian:sigma=0.9px, moffat:fwhm=0.8arcsec,beta=3, airy:na=1.4,wavelength=525nm, "
+    "airy:aperture=2.4m,wavelength=606nm, none, measure, or a FITS/TIFF file"
+)
+ARCSEC = 180 * 3600 / np.pi
+
+
+@dataclass(frozen=True)
+class Psf:
+    """A point spread function that was named and not yet drawn."""
+
+    shape: str
+    """A name of SHAPES, ``none``, ``measure`` or ``file``."""
+    params: Mapping[str, tuple[float, str]] = field(default_factory=dict)
+    """Parameter -> value and unit."""
+    path: str | None = None
+    """Of a PSF file, with ``[EXT]``."""
+
+    def __str__(self) -> str:
+        """The SPEC, as `parse` reads it."""
+        if self.shape == "file":
+            return str(self.path)
+        told = ",".join(f"{name}={value:.6g}{unit}" for name, (value, unit) in self.params.items())
+        return f"{self.shape}:{told}" if told else self.shape
+
+
+def parse(spec: str) -> Psf:
+    """Read a SPEC.
+
+    Parameters
+    ----------
+    spec : ``SHAPE:name=value,...``, ``none``, ``measure``, or a FITS, TIFF or HDF5 file with an optional ``[EXT]``.
+        Shapes and their parameters:
+
+        - ``gaussian``: ``fwhm`` or ``sigma``; ``ratio`` (minor / major axis), ``theta`` (deg, major axis from +x to +y)
+        - ``moffat``: ``fwhm``, ``beta``; ``ratio``, ``theta``
+        - ``airy``: ``aperture`` and ``wavelength`` (telescope), ``na`` and ``wavelength`` (microscope), or ``fwhm``;
+          ``obstruction`` (ratio of diameters)
+        - ``optical``: as ``airy``, with ``spiders``, ``spider_width`` and aberrations in rms waves (``defocus``,
+          ``astigmatism``, ``astigmatism45``, ``coma``, ``coma90``, ``trefoil``, ``spherical``)
+
+        With ``ratio`` the width is the geometric mean of the two axes. Lengths are in px, arcsec, mas, um or nm.
+
+    Raises
+    ------
+    UsageError : not a SPEC, with what is allowed.
+    InputError : a file that is not there.
+    """
+    text = spec.strip()
+    name, colon, rest = text.partition(":")
+    if name in SHAPES:
+        return _checked(Psf(name, _params(text, name, rest)), text)
+    if text in ("none", "measure"):
+        return Psf(text)
+    if not colon and (found := _file(text)):
+        return found
+    raise UsageError(f"psf: {spec!r} is not known; give {SPECS}")
+
+
+def _file(text: str) -> Psf | None:
+    from sciresdiff.io import FORMATS
+    from sciresdiff.io.files import split_spec
+
+    path = split_spec(text)[0]
+    if path.is_file():
+        return Psf("file", path=text)
+    if path.name.lower().endswith(tuple(FORMATS)):
+        raise InputError(f"psf: {path}: no such file")
+    return None
+
+
+def _params(spec: str, shape: str, rest: str) -> dict[str, tuple[float, str]]:
+    takes = SHAPES[shape].takes
+    params = {}
+    for item in filter(None, (part.strip() for part in rest.split(","))):
+        key, _, told = (part.strip() for part in item.partition("="))
+        if key not in takes:
+            raise UsageError(f"psf: {spec}: {shape} has no {key!r}; it takes {', '.join(takes)}")
+        if key in params:
+            raise UsageError(f"psf: {spec}: {key} is given twice; give it once")
+        params[key] = _value(spec, key, told, takes[key])
+    return params
+
+
+def _value(spec: str, key: str, told: str, kind: str) -> tuple[float, str]:
+    match = re.fullmatch(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([A-Za-zµμ]*)", told)
+    unit = match[2].replace("µ", "u").replace("μ", "u") if match else ""
+    if match is None or unit not in UNITS[kind]:
+        allowed = ", ".join(u for u in UNITS[kind] if u) or "no unit"
+        raise UsageError(f"psf: {spec}: {key}={told or '?'} is no number with its unit; allowed: {allowed}")
+    value = float(match[1])
+    low, high = RANGES.get(key, RANGES.get(kind, (0.0, np.inf)))
+    if not (low <= value <= high and (value > 0 or low < 0 or kind in ("share", "count")) and np.isfinite(value)):
+        raise UsageError(f"psf: {spec}: {key}={told} is out of range; give a number from {low:g} to {high:g}")
+    return value, unit
+
+
+def _checked(psf: Psf, spec: str) -> Psf:
+    """Refuse what is missing or said twice."""
+    given = set(psf.params)
+    for choice in SHAPES[psf.shape].needs:
+        if len(given & set(choice)) != 1:
+            raise UsageError(f"psf: {spec}: give {' or '.join(choice)}, one of them")
+    if bool({"aperture", "na"} & given) != ("wavelength" in given):
+        raise UsageError(f"psf: {spec}: a wavelength goes with aperture or na, for example wavelength=525nm")
+    return psf
+
+
+def unit_of(psf: Psf) -> str:
+    """The unit of length in which a shape lives: px, arcsec or um."""
+    if "aperture" in psf.params:
+        return "arcsec"
+    if "na" in psf.params:
+        return "um"
+    unit = next(psf.params[key][1] for key in ("fwhm", "sigma") if key in psf.params)
+    return {"mas": "arcsec", "nm": "um"}.get(unit, unit)
+
+
+def values_of(psf: Psf) -> dict[str, float]:
+    """The numbers that a profile needs, all lengths in `unit_of`."""
+    takes = SHAPES[psf.shape].takes
+    values = {key: x * (LENGTHS[unit] if takes[key] == "length" else 1) for key, (x, unit) in psf.params.items()}
+    if psf.shape == "gaussian":
+        values.setdefault("sigma", values.get("fwhm", 0.0) / FWHM_PER_SIGMA)
+    if "wavelength" in psf.params:
+        wavelength = _metres(psf, "wavelength")
+        telescope = "aperture" in psf.params
+        values["scale"] = (
+            ARCSEC * wavelength / _metres(psf, "aperture") if telescope else 1e6 * wavelength / (2 * values["na"])
+        )
+    elif "beta" not in values and psf.shape != "gaussian":
+        values["scale"] = values["fwhm"] / AIRY_FWHM
+    return values
+
+
+def _metres(psf: Psf, key: str) -> float:
+    value, unit = psf.params[key]
+    return value * METRES[unit]
+
+
+def step_of(psf: Psf, pixel: PixelSize | None) -> tuple[float, float]:
+    """The side of a pixel along y and x in the unit of the shape.
+
+    Raises
+    ------
+    UsageError : the shape speaks of arcsec or um, and the pixel size is unknown or of the other kind.
+    """
+    unit = unit_of(psf)
+    if unit == "px":
+        return 1.0, 1.0
+    if pixel is None or pixel.unit != unit:
+        known = "unknown" if pixel is None else f"in {pixel.unit}"
+        raise UsageError(f"psf: {psf} is in {unit}, but the pixel size is {known}; give it in px, or --pixel-size")
+    return pixel.y, pixel.x

@@ -1,0 +1,230 @@
+"""A model: a prior, perhaps a refiner and its method, and the card that says what they are and where they hold."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sciresdiff.diffusion.borrow import borrowed
+from sciresdiff.diffusion.method import Method
+from sciresdiff.errors import InputError, UsageError
+from sciresdiff.nets.half import halved
+from sciresdiff.nets.published import LIBRARY, MisfitError
+from sciresdiff.restoration.coded import rebuilt
+from sciresdiff.restoration.prior import Prior, PriorConfig
+from sciresdiff.restoration.published import Published, PublishedConfig
+from sciresdiff.restoration.refiner import Refiner
+
+FORMAT = 1
+PRESETS: dict[str, dict[str, int]] = {
+    "tiny": {"width": 16, "depth": 1, "stages": 1},
+    "small": {"width": 32, "depth": 4, "stages": 2},
+    "base": {"width": 64, "depth": 5, "stages": 2},
+}
+"""Sizes of a network by name."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """Networks and their card."""
+
+    prior: Prior
+    refiner: Refiner | None = None
+    method: Method | None = None
+    card: dict[str, Any] = field(default_factory=dict)
+    """JSON-able: name, kind, scale, target_fwhm_px, range (what it was trained on), calibration, trained."""
+    hash: str = ""
+    """First 12 digits of the SHA-256 of the file it came from."""
+
+    @property
+    def scale(self) -> int:
+        """Fine pixels per coarse pixel and axis."""
+        return self.prior.config.scale
+
+    @property
+    def calibration(self) -> dict[str, Any]:
+        """What the calibration found, empty before there was one."""
+        found: dict[str, Any] = self.card.get("calibration", {})
+        return found
+
+    def with_card(self, **entries: Any) -> Model:
+        """A copy whose card has more entries."""
+        return replace(self, card={**self.card, **entries})
+
+    def run_by(self, method: Method) -> Model:
+        """A copy whose refiner is run by another method: its start, solver and hooks, on the network as it is.
+
+        **What was measured on the draws of the model's own method, its ERR and TRUST, does not hold and is left out.**
+
+        Raises
+        ------
+        UsageError : no refiner, or one that has not learned what the method asks of it.
+        """
+        if self.refiner is None or self.method is None:
+            raise UsageError(f"--method {method.name}: the model {self.card.get('name')} has no refiner to run")
+        return replace(self, method=borrowed(self.method, method), card=of_prior(self.card))
+
+    def to(self, device: torch.device) -> Model:
+        """The networks on a device, ready to be used: in bfloat16 where that is fast and harmless, see `nets.half`."""
+        for part in (self.prior, self.refiner):
+            if part is not None:
+                part.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+                part.eval().requires_grad_(False)
+                halved(part, device)
+        return self
+
+
+def of_prior(card: Mapping[str, Any]) -> dict[str, Any]:
+    """A card without what was measured on a refiner's draws: TRUST, and all of the calibration but the prior's own."""
+    kept = {key: value for key, value in card.items() if key not in ("calibration", "trust")}
+    own = {key: value for key, value in card.get("calibration", {}).items() if key == "prior_err"}
+    return {**kept, "calibration": own} if own else kept
+
+
+def tensors(model: Model) -> dict[str, Tensor]:
+    """Every weight by name."""
+    named = {f"prior.{k}": v for k, v in model.prior.state_dict().items()}
+    if model.refiner is not None:
+        named |= {f"refiner.{k}": v for k, v in model.refiner.state_dict().items()}
+    return {k: v.detach().cpu().contiguous() for k, v in named.items()}
+
+
+def save(model: Model, path: Path) -> None:
+    """Write a model as one ``.safetensors`` file with its JSON card inside, whole or not at all."""
+    card = {
+        **model.card,
+        "format": FORMAT,
+        "prior": model.prior.config.to_dict(),
+        "refiner": model.refiner.config.to_dict() if model.refiner else None,
+        "method": model.method.to_dict() if model.method else None,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".part")
+    save_file(tensors(model), beside, metadata={"sciresdiff": json.dumps(card, sort_keys=True)})
+    os.replace(beside, path)
+
+
+def located(name: str) -> Path:
+    """The file of a model: a path, a folder that holds one, or the name of a shipped model.
+
+    Raises
+    ------
+    InputError : nothing of that name; the message lists what there is.
+    """
+    path = Path(name)
+    if path.is_dir():
+        found = sorted(path.glob("*.safetensors"))
+        if len(found) != 1:
+            raise InputError(f"--model: {name} holds {len(found)} .safetensors files, one is needed; name the file")
+        return found[0]
+    if path.is_file():
+        return path
+    shipped_file = Path(str(resources.files("sciresdiff"))) / "models" / f"{name}.safetensors"
+    if shipped_file.is_file():
+        return shipped_file
+    known = ", ".join([*(card["name"] for card in shipped()), "physics"])
+    raise InputError(f"--model: no model or file {name!r}; shipped models are {known}")
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """The card inside a model file, without its weights.
+
+    Raises
+    ------
+    InputError : not a safetensors file, or not one of ours.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            text = (file.metadata() or {}).get("sciresdiff")
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"--model: {path} is not a readable .safetensors file ({error}); train or name another"
+        ) from None
+    if text is None:
+        raise InputError(
+            f"--model: {path} holds no sciresdiff card; only files written by train-prior or train-refiner"
+        )
+    card: dict[str, Any] = json.loads(text)
+    if card.get("format") != FORMAT:
+        raise InputError(f"--model: {path} has format {card.get('format')}, this version reads {FORMAT}; retrain it")
+    return card
+
+
+def load(name: str) -> Model:
+    """A model by name or path.
+
+    Raises
+    ------
+    InputError : missing, corrupt or foreign file.
+    """
+    path = located(name)
+    card = read_card(path)
+    with safe_open(path, "pt") as file:
+        weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    try:
+        prior = prior_of(card["prior"], weights)
+    except MisfitError as error:
+        raise InputError(f"--model: {path} {error}") from None
+    refiner = rebuilt(card["refiner"]) if card["refiner"] else None
+    method = Method.from_dict(card["method"]) if card["method"] else None
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    model = Model(prior, refiner, method, card, digest)
+    try:
+        fill(model, weights)
+    except RuntimeError as error:
+        raise InputError(f"--model: the weights in {path} do not fit its card ({str(error).splitlines()[0]})") from None
+    return model.to(torch.device("cpu"))
+
+
+def prior_of(card: dict[str, Any], weights: dict[str, Tensor]) -> Prior:
+    """The prior that a card describes, not filled yet: trained here, or by others (kind ``published``)."""
+    if card.get("kind") != "published":
+        return Prior(PriorConfig(**card))
+    config, start = PublishedConfig(**card), "prior.stages.0.net.net."
+    inside = {k.removeprefix(start): v for k, v in weights.items() if k.startswith(start)}
+    return Published(config, inside if config.backbone == LIBRARY else None)
+
+
+def fill(model: Model, weights: dict[str, Tensor]) -> None:
+    """Put weights by name into the networks of a model."""
+    for part, module in (("prior", model.prior), ("refiner", model.refiner)):
+        if module is not None:
+            module.load_state_dict({k[len(part) + 1 :]: v for k, v in weights.items() if k.startswith(part + ".")})
+
+
+def shipped() -> list[dict[str, Any]]:
+    """The cards of the models that come with the package, by name."""
+    folder = Path(str(resources.files("sciresdiff"))) / "models"
+    return [read_card(path) for path in sorted(folder.glob("*.safetensors"))]
+
+
+def default_for(kind: str, scale: int) -> str | None:
+    """The name of the shipped model for a kind of frame and a scale, if there is one."""
+    for card in shipped():
+        if card["kind"] == kind and card["prior"]["scale"] == scale:
+            return str(card["name"])
+    return None
+
+
+def device_of(name: str) -> torch.device:
+    """The device of ``--device``; ``auto`` takes a GPU where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"--device: {name!r} is not a device; allowed are auto, cpu, cuda, cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"--device: {name} is not on this machine; allowed here are auto, cpu, or another cuda:N")
+    return device

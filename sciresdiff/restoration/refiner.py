@@ -1,0 +1,217 @@
+"""The refiner: a network that draws images from what the prior leaves open.
+
+Every method is run in the units of `spaces.Around`.  The network sees the state at the coarse grid (pixel-unshuffle:
+nothing is lost, flux can be held), the level of the noise in it, and scale-free copies of what the prior knew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sciresdiff.diffusion.path import Level
+from sciresdiff.diffusion.prediction import PREDICTIONS
+from sciresdiff.nets import BACKBONES
+from sciresdiff.physics.consistency import Data
+from sciresdiff.restoration.prior import Estimate, Run, at_once, box, contrast, finer, maps, stacked, unshuffled
+from sciresdiff.restoration.residual_space import Around
+
+GAUSSIAN: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"eps": lambda a, s: s, "flow": lambda a, s: s - a}
+"""(a, s) -> numerator of the factor on the state that answers best where z_0 is Gaussian of unit variance; the network
+learns the rest."""
+LEVELS = 3
+"""Channels that tell the network how noisy the state is."""
+
+
+@dataclass(frozen=True)
+class RefinerConfig:
+    """What the architecture of a refiner is, as stored in its model card."""
+
+    scale: int
+    backbone: str = "resnet"
+    width: int = 48
+    depth: int = 4
+    prediction: str = "x0"
+    """What the network is asked for, a name of PREDICTIONS."""
+    conditions: Sequence[str] = ()
+    """What it sees besides, names of CONDITIONS."""
+    alpha: float | None = None
+    """Share of the edges in a weight that follows the image, as it was before training; None: the method has none."""
+
+    def __post_init__(self) -> None:
+        """A list, which JSON makes of a tuple, is a tuple again."""
+        object.__setattr__(self, "conditions", tuple(self.conditions))
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the model card."""
+        return asdict(self)
+
+
+def _frequency(data: Data, prior: Estimate, level: Tensor) -> list[Tensor]:
+    """High-pass bands of the prior's image and of the interpolated frame in units of the local contrast, 2 s^2 maps."""
+    s = data.operator.scale
+    up = F.interpolate(data.y * data.valid, scale_factor=float(s), mode="bicubic") / s**2
+    _, amplitude = contrast(prior.x, data.noise, s)
+    bands = [F.pixel_unshuffle(torch.asinh((v - box(v, 1)) / amplitude), s) for v in (prior.x, up)]
+    return [band for v in bands for band in v.split(1, dim=1)]
+
+
+def _snr(data: Data, prior: Estimate, level: Tensor) -> list[Tensor]:
+    """Two constant maps: logarithms of the median and of the highest signal to noise of the frame."""
+    snr = ((data.y * data.valid).clamp_min(0) / data.noise.sqrt()).flatten(1)
+    if data.level is not None:
+        snr = snr.new_tensor(np.maximum(data.level.y, 0) / np.sqrt(data.level.noise))[None]
+    numbers = torch.stack([snr.median(dim=1).values, snr.amax(dim=1)], dim=1)
+    return maps(torch.log1p(numbers) / 4, data.y)
+
+
+def _augmentation(data: Data, prior: Estimate, level: Tensor) -> list[Tensor]:
+    """One constant map: the logarithm of the noise put on an earlier stage's image, over that stage's error."""
+    return maps(level.log().reshape(-1, 1).expand(len(data.y), 1), data.y)
+
+
+CONDITIONS: dict[str, tuple[Callable[[Data, Estimate, Tensor], list[Tensor]], Callable[[int], int]]] = {
+    "frequency": (_frequency, lambda scale: 2 * scale**2),
+    "snr": (_snr, lambda scale: 2),
+    "augmentation": (_augmentation, lambda scale: 1),
+}
+"""Name -> the maps on the coarse grid, each (B, 1, h, w), of data, prior and level of augmentation; and how many they
+are at a scale."""
+
+
+def known_channels(scale: int, conditions: Sequence[str] = ()) -> int:
+    """Channels of `condition`."""
+    return 3 * scale**2 + 7 + sum(CONDITIONS[name][1](scale) for name in conditions)
+
+
+def condition(
+    data: Data, prior: Estimate, kernel: Tensor, conditions: Sequence[str] = (), level: Tensor | float = 1.0
+) -> Tensor:
+    """What the prior knew, scale-free, and what ``conditions`` add: (B, `known_channels`, h, w).
+
+    Parameters
+    ----------
+    level : noise on the coarse image over its maker's error, above 0 up to 1, one or (B,); 1 for a frame as it came.
+    """
+    s, root = data.operator.scale, data.noise.sqrt()
+    background, amplitude = contrast(prior.x, data.noise, s)
+
+    def fine() -> Iterator[Tensor]:
+        yield (prior.x - background) / amplitude
+        yield torch.log(amplitude * s**2 / finer(root, s)) / 3
+        yield torch.log(prior.w / amplitude)
+
+    r = data.residual(prior.x) / root
+    coarse = [torch.asinh(data.y * data.valid) / 4, torch.asinh(r) / 2, data.valid]
+    told = torch.as_tensor(level, dtype=data.y.dtype, device=data.y.device)
+    more = [v for name in conditions for v in CONDITIONS[name][0](data, prior, told)]
+    return stacked(fine(), [*coarse, *maps(kernel, data.y), *more], s, known_channels(s, conditions))
+
+
+def levels_of(p: Level, like: Tensor) -> Tensor:
+    """Three numbers for the level of the noise, (B, 3): the weights of signal and noise, and their ratio."""
+    a, s = (torch.as_tensor(v, dtype=like.dtype, device=like.device).reshape(-1) for v in (p.a, p.s))
+    size = torch.where(a + s > 0, s / (a + s), 1.0)  # a bridge ends at its anchor: neither signal nor noise
+    return torch.stack([a, s, size], dim=-1).expand(like.shape[0], -1)
+
+
+def knobbed(levels: Tensor, realism: float | Tensor) -> Tensor:
+    """Levels, (B, 3), that also say what a one-step student is to draw: from 0, a mean, to 1, a likely image.
+
+    Realism r moves r s from the noise's number to the signal's; their sum, which brings the state to order one, stays.
+    """
+    a, s, size = levels.unbind(-1)
+    r = torch.as_tensor(realism, dtype=levels.dtype, device=levels.device).reshape(-1)
+    return torch.stack([a + r * s, s - r * s, size.expand_as(a + r * s)], dim=-1)
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a network was told of the channels of `condition`, so that no step tells it again."""
+
+    head: Tensor
+    """(B, width, h, w), their share of the first convolution."""
+    channels: int
+    """How many they are."""
+
+
+class Refiner(nn.Module):
+    """(state, level, condition) -> the method's prediction."""
+
+    def __init__(self, config: RefinerConfig) -> None:
+        """Build the network, untrained (an untrained refiner answers the prior's mean)."""
+        super().__init__()
+        self.config = config
+        square = config.scale**2
+        inputs = square + known_channels(config.scale, config.conditions) + LEVELS
+        self.net = BACKBONES[config.backbone](inputs, square, config.width, config.depth)
+        start = None if config.alpha is None else torch.logit(torch.tensor(float(config.alpha)), 1e-3)
+        self.logit = None if start is None else nn.Parameter(start)
+
+    @property
+    def alpha(self) -> Tensor | None:
+        """Learned share of the edges in a weight that follows the image, 0..1."""
+        return None if self.logit is None else torch.sigmoid(self.logit)
+
+    @property
+    def tile_exact(self) -> bool:
+        """Whether the answer is the same in every tiling."""
+        return bool(getattr(self.net, "tile_exact", True))
+
+    @property
+    def receptive_px(self) -> int:
+        """Coarse pixels on each side that one evaluation looks at."""
+        return int(self.net.receptive_px)  # type: ignore[arg-type]
+
+    def beforehand(self, known: Tensor, run: Run | None = None) -> Tensor | Told:
+        """`condition` as far as the network can work it in beforehand, once for all steps and draws."""
+        if torch.is_grad_enabled() or not hasattr(self.net, "begun"):
+            return known
+        net: Any = self.net
+        net = partial(net.begun, first=self.config.scale**2)
+        return Told((run or at_once)(net, [known]), known.shape[1])
+
+    def forward(self, u: Tensor, levels: Tensor, known: Tensor | Told, run: Run | None = None) -> Tensor:
+        """What the method's prediction asks for.
+
+        Parameters
+        ----------
+        u : (B, 1, s*h, s*w), the state without its anchor, in units of the prior's scale.
+        levels : (B, 3), `levels_of`. known : (B, `known_channels`, h, w), `condition`, or what `beforehand` made of it.
+        run : how the network is evaluated.
+
+        Returns
+        -------
+        (B, 1, s*h, s*w)
+        """
+        s = self.config.scale
+        signal, noise, size = (v[:, :, None, None] for v in levels.split(1, dim=1))
+        state = unshuffled(u, s) / (signal + noise).clamp_min(1e-3)  # of order one at every level
+        level = levels[:, :, None, None].expand(-1, -1, *state.shape[-2:])
+        level = level.contiguous(memory_format=torch.channels_last)
+        net: Any = self.net
+        if isinstance(known, Told):
+            net = partial(net.finished, first=s**2, count=known.channels)
+            out = (run or at_once)(net, [state, level, known.head]).float()
+        else:
+            out = (run or at_once)(net, [state, known, level]).float()
+        if self.config.prediction == "x0":  # with little noise left the state itself is the better answer
+            out = torch.addcmul(out, 1 - size, state)
+        elif self.config.prediction in GAUSSIAN:  # what is known of the answer where z_0 is of unit variance
+            weight = GAUSSIAN[self.config.prediction](signal, noise) * (signal + noise) / (signal**2 + noise**2)
+            out = torch.addcmul(out, weight, state)
+        return F.pixel_shuffle(out, s)
+
+    def estimate(
+        self, x: Tensor, p: Level, around: Around, known: Tensor | Told, run: Run | None = None, realism: float = 0.0
+    ) -> tuple[Tensor, Tensor]:
+        """The network's answer to a state in `Around`'s units, and the estimate of z_0 that follows from it."""
+        answer = self(x - p.b * around.mu, knobbed(levels_of(p, x), realism), known, run)
+        return answer, PREDICTIONS[self.config.prediction].estimate(p, x, answer, around.mu, around.w)

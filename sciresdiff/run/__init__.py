@@ -1,0 +1,1 @@
+"""Running many pieces of work: journal, manifest, shards, engines, locks, signals, memory."""

@@ -1,0 +1,170 @@
+"""Curves, outlines and blobs from which simulated cells are drawn."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+from scipy.spatial import Voronoi
+
+from sciresdiff.scenes.draw import (
+    MARGIN,
+    Array,
+    Rng,
+    add_field,
+    add_points,
+    at,
+    grid,
+    log_uniform,
+    positions,
+    random_field,
+    side,
+)
+
+Curves = tuple[Array, Array]
+
+SPACING = 0.6  # pixels between the points of a curve: finer than any point spread function here
+
+
+def walks(rng: Rng, x: Array, y: Array, angle: Array, length: float, persistence: float) -> Curves:
+    """Persistent random walks from the given starts: curves (n, steps) of the given length and stiffness in pixels."""
+    steps = max(2, int(length / SPACING))
+    bend = ndimage.uniform_filter1d(rng.standard_normal((len(x), steps)), min(steps, 15), axis=1) * np.sqrt(15)
+    turn = angle[:, None] + np.cumsum(bend, 1) * np.sqrt(SPACING / persistence) * 0.5
+    return x[:, None] + SPACING * np.cumsum(np.cos(turn), 1), y[:, None] + SPACING * np.cumsum(np.sin(turn), 1)
+
+
+def streamlines(heading: Array, x: Array, y: Array, length: float, size: int) -> Curves:
+    """Curves (n, steps) of the given length that follow a field of directions (radians, padded frame)."""
+    stride, path = 5 * SPACING, [(x, y)]
+    for _ in range(max(2, int(length / stride))):
+        angle = at(heading, x, y)
+        x, y = x + stride * np.cos(angle), y + stride * np.sin(angle)
+        path.append((x, y))
+    knots: Array = np.array(path)
+    t = np.arange(0, len(knots) - 1, 0.2)
+    i, part = t.astype(int)[:, None, None], (t % 1)[:, None, None]
+    fine = knots[i[:, 0, 0]] * (1 - part) + knots[i[:, 0, 0] + 1] * part
+    return fine[:, 0].T, fine[:, 1].T
+
+
+def beziers(a: Array, b: Array, c: Array) -> Curves:
+    """Quadratic curves from `a` to `c` pulled towards `b`, each (n, 2), as arrays (n, steps)."""
+    steps = 2 + int(np.hypot(*(np.abs(b - a) + np.abs(c - b)).max(0)) / SPACING)
+    t = np.linspace(0, 1, steps)[:, None, None]
+    curve = (1 - t) ** 2 * a + 2 * t * (1 - t) * b + t**2 * c
+    return curve[..., 0].T, curve[..., 1].T
+
+
+def along(rng: Rng, shape: tuple[int, ...], roughness: float) -> Array:
+    """Brightness along curves (n, steps): log-normal, changing over about 15 pixels."""
+    coarse = rng.standard_normal((shape[0], shape[1] // 40 + 4))
+    where = np.linspace(1, coarse.shape[1] - 2, shape[1])
+    i, t = where.astype(int), where % 1
+    return np.exp(roughness * (coarse[:, i] * (1 - t) + coarse[:, i + 1] * t))
+
+
+def add_curves(rng: Rng, sub: Array, curves: Curves, value: Array, width: float = 0.0, strands: int = 1) -> None:
+    """Draw curves; `value` (n, 1) or (n, steps) is flux per pixel of length.
+
+    `width` is the thickness (standard deviation, pixels) over which `strands` parallel lines with a Gaussian profile
+    are spread.
+    """
+    x, y = curves
+    step = np.hypot(np.gradient(x, axis=1), np.gradient(y, axis=1)) + 1e-9
+    nx, ny = -np.gradient(y, axis=1) / step, np.gradient(x, axis=1) / step
+    offsets = np.linspace(-2, 2, strands) if strands > 1 else np.zeros(1)
+    weights = np.exp(-(offsets**2) / 2)
+    for offset, weight in zip(offsets * width, weights / weights.sum(), strict=True):
+        flux = np.broadcast_to(value, x.shape) * step * weight
+        add_points(sub, (x + offset * nx).ravel(), (y + offset * ny).ravel(), flux.ravel(), smooth=False)
+
+
+def strands_for(width: float) -> int:
+    """How many parallel curves draw a line of this width (sigma, fine px) without gaps."""
+    return 1 if width < 0.3 else 2 * int(np.ceil(1.6 * width)) + 1
+
+
+def blob_mask(rng: Rng, size: int, cx: float, cy: float, radius: float, lobes: float, edge: float) -> Array:
+    """A cell body seen from above: a disc with a wavy outline and a smooth edge, 0 to 1 over the padded frame."""
+    y, x = grid(size)
+    dx, dy = x - np.float32(cx), y - np.float32(cy)
+    order = np.arange(1, 8)
+    theta = np.linspace(-np.pi, np.pi, 181)
+    wave = rng.normal(size=7) * lobes / order**1.5
+    outline = radius * np.exp((wave[:, None] * np.cos(order[:, None] * theta + rng.uniform(0, 6, (7, 1)))).sum(0))
+    limit = np.interp(np.arctan2(dy, dx).ravel(), theta, outline, period=2 * np.pi).reshape(len(x[0]), -1)
+    return (1 / (1 + np.exp(np.clip((np.hypot(dx, dy) - limit) / edge, -30, 30)))).astype(np.float32)
+
+
+def web_outline(rng: Rng, size: int) -> tuple[Array, Array]:
+    """Corners (n, 2) of a spread cell and the control points of the arcs between them, bowed inwards."""
+    n = int(rng.integers(3, 7))
+    angle = np.sort(rng.uniform(0, 2 * np.pi, n))
+    reach = rng.uniform(0.4, 1.2, n) * size * rng.uniform(0.6, 1.3)
+    centre = rng.uniform(0.2, 0.8, 2) * size
+    corners = centre + reach[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1) * rng.uniform(0.4, 1, 2)
+    middle = (corners + np.roll(corners, -1, 0)) / 2
+    return corners, middle + rng.uniform(0.1, 0.6, (n, 1)) * (centre - middle)
+
+
+def polygon_mask(size: int, x: Array, y: Array) -> Array:
+    """Inside of a closed curve (even-odd rule), 0 or 1 with edges a few pixels soft."""
+    n, coarse = side(size), 4
+    line = np.arange(-MARGIN + coarse / 2, size + MARGIN, coarse)
+    x2, y2 = np.roll(x, -1), np.roll(y, -1)
+    crosses = (y[None] > line[:, None]) != (y2[None] > line[:, None])
+    cut = x + (line[:, None] - y) * (x2 - x) / np.where(y2 == y, 1e-9, y2 - y)
+    inside = (crosses[:, None, :] & (line[None, :, None] < cut[:, None, :])).sum(2) % 2
+    return ndimage.zoom(inside.astype(np.float32), n / len(line), order=1, mode="nearest", grid_mode=True)[:n, :n]
+
+
+def add_blobs(rng: Rng, sub: Array, size: int, x: Array, y: Array, radius: Array, value: Array) -> None:
+    """Round vesicles: filled, Gaussian or hollow discs."""
+    padded, n = np.zeros((side(size),) * 2, np.float32), side(size)
+    hollow = rng.uniform(0, 0.9) * (rng.random(len(x)) < rng.uniform(0, 0.5))
+    for cx, cy, r, v, h in zip(x + MARGIN, y + MARGIN, radius, value, hollow, strict=True):
+        reach = int(2 * r) + 3
+        ix, iy = int(round(cx)), int(round(cy))
+        if min(ix, iy) < reach or max(ix, iy) >= n - reach:
+            continue
+        line = np.arange(-reach, reach + 1)
+        rr = np.hypot(line[None, :] - (cx - ix), line[:, None] - (cy - iy))
+        disc = np.clip(r - rr + 0.5, 0, 1) - h * np.clip(0.7 * r - rr + 0.5, 0, 1)
+        padded[iy - reach : iy + reach + 1, ix - reach : ix + reach + 1] += v * disc
+    add_field(sub, padded)
+
+
+def scatter(rng: Rng, size: int, n: int) -> Curves:
+    """Positions: even, or clustered around parents (a Thomas process)."""
+    if rng.random() < 0.4:
+        return positions(rng, size, n)
+    px, py = positions(rng, size, int(rng.integers(2, 30)))
+    parent, spread = rng.integers(0, len(px), n), log_uniform(rng, 0.01, 0.15) * size
+    return px[parent] + rng.normal(0, spread, n), py[parent] + rng.normal(0, spread, n)
+
+
+def cell_walls(rng: Rng, size: int, cell: float, order: float) -> tuple[Curves, Array]:
+    """Walls between Voronoi cells of about `cell` pixels as curves (n, steps), and the seeds (m, 2)."""
+    reach = size / 2 + MARGIN + cell
+    line = np.arange(-reach, reach, cell)
+    seeds = np.stack(np.meshgrid(line, line), -1).reshape(-1, 2) + size / 2
+    seeds[:, 0] += cell / 2 * (np.arange(len(seeds)) // len(line) % 2)
+    seeds = seeds + rng.normal(0, order * cell, seeds.shape)
+    diagram = Voronoi(seeds)
+    ridge = np.array([r for r in diagram.ridge_vertices if r[0] >= 0])
+    a, b = diagram.vertices[ridge[:, 0]], diagram.vertices[ridge[:, 1]]
+    short = np.hypot(*(b - a).T) < 4 * cell
+    t = np.linspace(0, 1, 2 + int(1.2 * cell / SPACING))
+    x, y = (a[short, i, None] + t * (b - a)[short, i, None] for i in (0, 1))
+    return (x, y), seeds
+
+
+def bend_curves(rng: Rng, size: int, curves: Curves, amount: float, scale: float) -> Curves:
+    """Curves displaced by a smooth random field."""
+    dx, dy = (np.float32(amount) * random_field(rng, side(size), 4.0, longest=scale, shortest=4) for _ in "xy")
+    smooth = [_read(field, *curves) for field in (dx, dy)]
+    return curves[0] + smooth[0], curves[1] + smooth[1]
+
+
+def _read(field: Array, x: Array, y: Array) -> Array:
+    return ndimage.map_coordinates(field, [y + MARGIN, x + MARGIN], order=1, mode="nearest")
