@@ -12,40 +12,28 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from sciresdiff.errors import UsageError
+from sciresdiff.region import Region
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
+Span = tuple[int, int, int, int]
+"""Along one axis: first pixel of a core and the one behind its last, the same of its window."""
+
+
 @dataclass(frozen=True)
 class Tile:
-    """A core, and the window that is read for it; half-open pixel ranges in frame coordinates."""
+    """A part of a frame that is computed by itself."""
 
-    y0: int
-    y1: int
-    x0: int
-    x1: int
-    ry0: int
-    ry1: int
-    rx0: int
-    rx1: int
-
-    @property
-    def window(self) -> tuple[slice, slice]:
-        """What is read of the frame."""
-        return slice(self.ry0, self.ry1), slice(self.rx0, self.rx1)
-
-    def core(self, scale: int = 1) -> tuple[slice, slice]:
-        """Where the answer goes, on a grid ``scale`` times finer."""
-        return slice(scale * self.y0, scale * self.y1), slice(scale * self.x0, scale * self.x1)
+    core: Region
+    """Where the answer goes."""
+    window: Region
+    """What is read for it."""
 
     def inside(self, scale: int = 1) -> tuple[slice, slice]:
         """The core within the window, on a grid ``scale`` times finer."""
-        y, x = self.y0 - self.ry0, self.x0 - self.rx0
-        return (
-            slice(scale * y, scale * (y + self.y1 - self.y0)),
-            slice(scale * x, scale * (x + self.x1 - self.x0)),
-        )
+        return self.core.within(self.window).scaled(scale).slices
 
 
 def rounded_up(value: int, multiple_of: int) -> int:
@@ -58,7 +46,7 @@ def halo_for(receptive_px: int, multiple_of: int = 1) -> int:
     return rounded_up(receptive_px, multiple_of)
 
 
-def spans(length: int, tile: int, halo: int, multiple_of: int) -> list[tuple[int, int, int, int]]:
+def spans(length: int, tile: int, halo: int, multiple_of: int) -> list[Span]:
     """Core and window of every tile along one axis; the cores are nearly equal multiples of the stride."""
     tile = rounded_up(tile, multiple_of)
     count = -(-length // tile)
@@ -85,7 +73,16 @@ def plan(shape: tuple[int, int], tile: int, halo: int, multiple_of: int = 1) -> 
         raise UsageError(f"tiling: shape {shape}, halo {halo}, stride {multiple_of}; sides and stride start at 1")
     halo = halo_for(halo, multiple_of)
     rows, columns = (spans(length, tile, halo, multiple_of) for length in shape)
-    return [Tile(y0, y1, x0, x1, ry0, ry1, rx0, rx1) for y0, y1, ry0, ry1 in rows for x0, x1, rx0, rx1 in columns]
+    return tiles_of(rows, columns)
+
+
+def tiles_of(rows: Sequence[Span], columns: Sequence[Span]) -> list[Tile]:
+    """Every row of cores and windows with every column."""
+    return [
+        Tile(Region(y0, y1, x0, x1), Region(ry0, ry1, rx0, rx1))
+        for y0, y1, ry0, ry1 in rows
+        for x0, x1, rx0, rx1 in columns
+    ]
 
 
 def together(parts: Sequence[Tensor]) -> Tensor:
@@ -118,12 +115,12 @@ def run(
     h, w = parts[0].shape[-2:]
     whole: Tensor | None = None
     for tile in tiles:
-        part = fn(together([v[(..., *tile.window)] for v in parts]))
+        part = fn(together([v[(..., *tile.window.slices)] for v in parts]))
         if whole is None:
             last = part.is_contiguous(memory_format=torch.channels_last)
             layout = torch.channels_last if last else torch.contiguous_format
             size = (*part.shape[:2], scale * h, scale * w)
             whole = torch.empty(size, dtype=part.dtype, device=part.device, memory_format=layout)
-        whole[(..., *tile.core(scale))] = part[(..., *tile.inside(scale))]
+        whole[(..., *tile.core.scaled(scale).slices)] = part[(..., *tile.inside(scale))]
     assert whole is not None
     return whole

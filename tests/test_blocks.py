@@ -22,9 +22,9 @@ from sciresdiff.jobs import blocks
 from sciresdiff.jobs.upscale import block as work
 from sciresdiff.jobs.upscale import job as upscale
 from sciresdiff.jobs.upscale import statistics as levels
+from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.observation import sample
 from sciresdiff.observation.noise import Noise
-from sciresdiff.observation.options import UpscaleOptions
 from sciresdiff.physics import psf
 from sciresdiff.physics import sky as measure
 from sciresdiff.physics.operators import Operator
@@ -36,11 +36,11 @@ def test_blocks_cover_a_frame_once(shape: tuple[int, int, int], scale: int) -> N
     found = blocks.plan(shape, scale)
     seen = np.zeros(shape, int)
     for block in found:
-        tile = block.tile
-        seen[(block.plane, *tile.core())] += 1
-        assert tile.y0 % 16 == tile.x0 % 16 == tile.ry0 % 16 == tile.rx0 % 16 == 0, "cells lie in one block each"
-        for a, b, ra, rb, n in ((tile.y0, tile.y1, tile.ry0, tile.ry1, shape[1]),
-                                (tile.x0, tile.x1, tile.rx0, tile.rx1, shape[2])):  # fmt: skip
+        core, window = block.tile.core, block.tile.window
+        seen[(block.plane, *core.slices)] += 1
+        assert core.y0 % 16 == core.x0 % 16 == window.y0 % 16 == window.x0 % 16 == 0, "cells lie in one block each"
+        for a, b, ra, rb, n in ((core.y0, core.y1, window.y0, window.y1, shape[1]),
+                                (core.x0, core.x1, window.x0, window.x1, shape[2])):  # fmt: skip
             assert (b - a) * scale <= 1.5 * 2048
             assert ra == max(a - 64, 0) if a else ra == 0
             assert rb == min(b + 64, n)
@@ -106,7 +106,7 @@ def seams(shape: tuple[int, int], near: int = 16) -> np.ndarray:
     """Fine pixels near a seam."""
     mask = np.zeros(shape, bool)
     for tile in (b.tile for b in blocks.plan((1, shape[0] // SCALE, shape[1] // SCALE), SCALE)):
-        for edge, axis in ((tile.y0, 0), (tile.x0, 1)):
+        for edge, axis in ((tile.core.y0, 0), (tile.core.x0, 1)):
             if edge:
                 at = slice(SCALE * edge - near, SCALE * edge + near)
                 mask[(at, slice(None)) if axis == 0 else (slice(None), at)] = True
@@ -203,12 +203,12 @@ def test_every_plane_has_its_own_level(tmp_path: Path, small: None) -> None:
 def test_a_block_without_a_valid_pixel_comes_out_as_it_came(tmp_path: Path, small: None) -> None:
     pixels, variance = a_sky()
     tile = blocks.plan((1, SIDE, SIDE), SCALE)[3].tile
-    pixels[tile.core()] = np.nan
+    pixels[tile.core.slices] = np.nan
     image, record = restored(written(tmp_path / "low.fits", pixels, variance), checks=True, samples=0)
-    assert np.isnan(image["SCI"][tile.core(SCALE)]).all()
-    assert np.isnan(image["ERR"][tile.core(SCALE)]).all()
-    assert np.isfinite(image["SCI"]).sum() == image["SCI"].size - image["SCI"][tile.core(SCALE)].size
-    assert record["masked"] == (tile.y1 - tile.y0) * (tile.x1 - tile.x0)
+    assert np.isnan(image["SCI"][tile.core.scaled(SCALE).slices]).all()
+    assert np.isnan(image["ERR"][tile.core.scaled(SCALE).slices]).all()
+    assert np.isfinite(image["SCI"]).sum() == image["SCI"].size - image["SCI"][tile.core.scaled(SCALE).slices].size
+    assert record["masked"] == np.prod(tile.core.shape)
     assert abs(record["flux_ratio"][0] - 1) < 1e-3
     assert all(check["value"] is not None for check in record["checks"][0])
 
@@ -297,12 +297,12 @@ def test_a_large_plane_is_measured_on_windows_that_tell_the_same(monkeypatch: py
     assert parts.frame.pixels.shape == (1, 256, 256)
     assert len(parts.windows) == 16 and "16 windows of 64 x 64 px" in parts.said[0]
     for w in parts.windows:
-        np.testing.assert_array_equal(parts.pixels[w.at], pixels[w.y0 : w.y1, w.x0 : w.x1])
+        np.testing.assert_array_equal(parts.pixels[w.at], pixels[w.region.slices])
     assert parts.mask[58:70, 30].all() and not parts.mask[30, 30] and not parts.mask[0, 0]
     noise = Noise(correlation=2.0)
-    np.testing.assert_array_equal(noise.over(parts, 0)[parts.windows[5].at],
-                                  4 * variance.astype("f8")[parts.windows[5].y0 : parts.windows[5].y1,
-                                                            parts.windows[5].x0 : parts.windows[5].x1])  # fmt: skip
+    np.testing.assert_array_equal(
+        noise.over(parts, 0)[parts.windows[5].at], 4 * variance.astype("f8")[parts.windows[5].region.slices]
+    )
     one, two = (measure.sky_noise(s.pixels, s.mask) for s in (whole, parts))
     assert two == pytest.approx(one, rel=0.1)  # a fifth of the pixels, crowded
 

@@ -11,8 +11,8 @@ from astropy.io import fits
 from sciresdiff.diffusion import method as methods
 from sciresdiff.errors import UsageError
 from sciresdiff.jobs.upscale import job as upscale
+from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.jobs.upscale.sampling import check_steps, steps_taken, warn_codec
-from sciresdiff.observation.options import UpscaleOptions
 from sciresdiff.restoration import model as models
 from sciresdiff.restoration.coded import made
 from sciresdiff.restoration.model import Model

@@ -469,7 +469,8 @@ def test_describe(sample_data):
 def test_every_real_frame_is_read(shared_data):
     files = sorted((shared_data / "astro").rglob("*.fits"))
     assert files
-    for path in files:
+    images = [path for path in files if not path.name.endswith("-psfex.fits")]  # a PSF model is a table
+    for path in images:
         frame = io.read(path)  # none of them is refused: all have an image
         assert not frame.mask.all()
         assert frame.pixels.dtype.isnative

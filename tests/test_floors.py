@@ -12,7 +12,7 @@ import sciresdiff
 
 PACKAGE = Path(sciresdiff.__file__).parent
 FLOORS = (
-    ("errors", "malloc"),
+    ("errors", "malloc", "notes", "region"),
     ("frame",),
     ("io", "normalize"),
     ("physics", "nets"),

@@ -15,7 +15,7 @@ from astropy.io import fits
 import sciresdiff.restoration.restore
 from sciresdiff.errors import ResourceError
 from sciresdiff.jobs.upscale import job as upscale
-from sciresdiff.observation.options import UpscaleOptions
+from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.restoration.model import shipped
 from sciresdiff.run import memory
 

@@ -217,8 +217,8 @@ def test_pieces_cover_a_plane_once_and_begin_where_its_sky_is_measured(scale: in
     shape = (9000 // scale, 5000 // scale)
     seen = np.zeros(shape, np.uint8)
     for tile in pieces.pieces(shape, scale, np.ones((31, 31))):
-        seen[tile.core()] += 1
-        assert scale * tile.y0 % 64 == 0 and scale * tile.ry0 % 64 == 0
-        assert tile.y0 == 0 or scale * (tile.y0 - tile.ry0) >= 64 + 15
+        seen[tile.core.slices] += 1
+        assert scale * tile.core.y0 % 64 == 0 and scale * tile.window.y0 % 64 == 0
+        assert tile.core.y0 == 0 or scale * (tile.core.y0 - tile.window.y0) >= 64 + 15
     assert (seen == 1).all()
     assert len(pieces.pieces((4096 // scale, 4096 // scale), scale, None)) == 1

@@ -139,7 +139,7 @@ def test_a_folder_of_triplets_holds_one_image_each(tmp_path):
 
 
 def test_an_output_depends_on_the_files_beside_its_input(tmp_path):
-    from sciresdiff.observation.options import UpscaleOptions
+    from sciresdiff.jobs.upscale.options import UpscaleOptions
 
     path = save(tmp_path / "x.fits", image())
     alone = identity(path, UpscaleOptions())

@@ -9,7 +9,7 @@ import pytest
 from astropy.io import fits
 
 from sciresdiff.jobs.upscale.inputs import photon_slope, resolve
-from sciresdiff.observation.options import UpscaleOptions
+from sciresdiff.jobs.upscale.options import UpscaleOptions
 
 
 @pytest.fixture

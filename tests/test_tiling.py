@@ -18,9 +18,13 @@ from sciresdiff.tiling import halo_for, plan, run
 def test_cores_cover_the_frame_once_within_their_windows(h: int, w: int, tile: int, halo: int, stride: int) -> None:
     cover = torch.zeros(h, w)
     for t in plan((h, w), tile, halo, stride):
-        cover[t.core()] += 1
-        assert max(t.y1 - t.y0, t.x1 - t.x0) <= -(-tile // stride) * stride
-        for a, b, ra, rb, length in ((t.y0, t.y1, t.ry0, t.ry1, h), (t.x0, t.x1, t.rx0, t.rx1, w)):
+        cover[t.core.slices] += 1
+        assert max(t.core.shape) <= -(-tile // stride) * stride
+        core, window = t.core, t.window
+        for a, b, ra, rb, length in (
+            (core.y0, core.y1, window.y0, window.y1, h),
+            (core.x0, core.x1, window.x0, window.x1, w),
+        ):
             assert 0 <= ra <= a < b <= rb <= length
             assert a % stride == 0 and ra % stride == 0
             assert ra == 0 or a - ra >= halo
@@ -79,7 +83,7 @@ def test_halo_is_the_receptive_field_in_strides() -> None:
 
 def test_one_tile_is_the_frame_itself() -> None:
     (tile,) = plan((30, 50), 64, 8, 4)
-    assert (tile.window, tile.core(2), tile.inside(2)) == (
+    assert (tile.window.slices, tile.core.scaled(2).slices, tile.inside(2)) == (
         (slice(0, 30), slice(0, 50)),
         (slice(0, 60), slice(0, 100)),
         (slice(0, 60), slice(0, 100)),

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import count, pairwise, product
+from itertools import count, pairwise
 
-from sciresdiff.tiling import Tile, rounded_up
+from sciresdiff.tiling import Span, Tile, rounded_up, tiles_of
 
 CELL = 16
 """Blocks begin on multiples of this, coarse px: the cells in which the flux is closed lie in one block each."""
@@ -53,11 +53,7 @@ def plan(shape: tuple[int, int, int], scale: int, whole: bool = False, halo: int
     rows, columns = ([(0, n, 0, n)] if whole else spans(n, scale, halo) for n in (h, w))
     only = len(rows) * len(columns) == 1
     numbers = count()
-    return [
-        Block(next(numbers), plane, Tile(y0, y1, x0, x1, ry0, ry1, rx0, rx1), only)
-        for plane in range(planes)
-        for (y0, y1, ry0, ry1), (x0, x1, rx0, rx1) in product(rows, columns)
-    ]
+    return [Block(next(numbers), plane, tile, only) for plane in range(planes) for tile in tiles_of(rows, columns)]
 
 
 def core(scale: int) -> int:
@@ -65,7 +61,7 @@ def core(scale: int) -> int:
     return max(CORE // scale // CELL, 1) * CELL
 
 
-def spans(length: int, scale: int, halo: int = HALO) -> list[tuple[int, int, int, int]]:
+def spans(length: int, scale: int, halo: int = HALO) -> list[Span]:
     """Core and window of every block along one side; the cores are nearly equal multiples of the cell."""
     largest = core(scale)
     if length <= SPARE * largest:

@@ -12,7 +12,7 @@ from sciresdiff import io
 from sciresdiff.errors import InputError
 from sciresdiff.frame import Frame
 from sciresdiff.normalize import background
-from sciresdiff.observation.options import UpscaleOptions
+from sciresdiff.observation.options import Stated
 from sciresdiff.observation.sample import Sample, Samples
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Noise:
         variance = np.empty(sample.pixels.shape)
         for window in sample.windows:
             part = window_of(sample.frame, window.at)
-            variance[window.at] = self.of(part, plane, window.y0, window.x0)
+            variance[window.at] = self.of(part, plane, window.region.y0, window.region.x0)
         return variance
 
 
@@ -80,9 +80,7 @@ def cut(detector: Detector, rows: slice, columns: slice) -> Detector:
     return replace(detector, **here)
 
 
-def noise_of(
-    frame: Frame, samples: Samples, options: UpscaleOptions, said: list[str], sources: dict[str, str]
-) -> Noise:
+def noise_of(frame: Frame, samples: Samples, options: Stated, said: list[str], sources: dict[str, str]) -> Noise:
     """Where the variance of every pixel comes from.
 
     That of ``--variance``, else of ``--gain`` with a read noise, else of a plane of the file, else of the header's
@@ -113,7 +111,7 @@ def variance_of(frame: Frame, noise: Noise) -> NDArray[np.float64]:
 
 
 def detector_of(
-    frame: Frame, samples: Samples, options: UpscaleOptions, said: list[str], sources: dict[str, str]
+    frame: Frame, samples: Samples, options: Stated, said: list[str], sources: dict[str, str]
 ) -> Detector | None:
     """Gain, read noise and offset: options, else the header, else what a camera frame's histogram shows."""
     from sciresdiff.physics import sky as measure
@@ -138,7 +136,7 @@ def detector_of(
     return detector
 
 
-def stated(frame: Frame, options: UpscaleOptions, name: str) -> float | NDArray[np.float32] | None:
+def stated(frame: Frame, options: Stated, name: str) -> float | NDArray[np.float32] | None:
     """A number of the detector, or a map of it: the option, else the fact of that name in the file."""
     given: float | str | None = getattr(options, name)
     if isinstance(given, str):

@@ -1,26 +1,21 @@
-"""The options of ``upscale``, which ``evaluate`` shares where it reads the same frame."""
+"""What the user states of a measurement; what is not stated is read from the file or measured on it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from sciresdiff.errors import UsageError
 from sciresdiff.frame import PixelSize, Quantity
 
 
 @dataclass(frozen=True)
-class UpscaleOptions:
-    """The options of ``upscale``; None means: read it from the file, else measure it, and say so."""
+class Stated:
+    """What the user states of a frame; None: read it from the file, else measure it, and say so."""
 
-    model: str | None = None
-    then: str | None = None
-    """A second model, which goes on with the first one's draws."""
-    method: str | None = None
-    """A method, or its file, to run the refiner by instead of its own."""
-    scale: int | None = None
     psf: str | None = None
+    """SPEC of the frame's PSF, input px; ``measure``: from its own sources."""
     kernel: str | None = None
+    """SPEC of the blur between the wanted image and the frame, output px; wins over ``psf``."""
     target_fwhm: float | None = None
     """FWHM of the wanted image's PSF, output px."""
     quantity: Quantity | None = None
@@ -29,29 +24,19 @@ class UpscaleOptions:
     read_noise: float | str | None = None
     """Electrons, likewise."""
     offset: float | str | None = None
-    """The value of a dark pixel, in the file's unit, likewise."""
+    """Bias level, in the file's unit, likewise."""
     variance: str | None = None
+    """Extension or file of the variance, in the file's unit squared; ``rms:FILE`` of its root, ``weight:FILE`` of its
+    inverse."""
     mask: str | None = None
+    """Extension or file; a pixel that is not zero is bad."""
     saturation: float | None = None
-    samples: int = 8
-    save_samples: bool = False
-    steps: int | None = None
-    realism: float | None = None
-    """0 (a mean) to 1 (a likely image), for models that have the knob."""
-    refine: bool = True
-    consistency: Literal["noise", "exact", "off"] = "noise"
-    tile: int = 256
-    checks: bool = True
+    """Value from which a pixel is saturated."""
     axes: str | None = None
     pixel_size: str | None = None
+    """For instance ``0.11um`` or ``0.2arcsec``."""
     assume_2d: bool = False
-    dtype: str | None = None
-    pyramid: bool = False
-    """Smaller copies of the image in its file, to look at."""
-    seed: int = 0
-    device: str = "auto"
-    threads: int | None = None
-    overwrite: bool = False
+    """Take the planes of a z-stack for independent images."""
 
 
 def pixel_size_of(text: str | None) -> PixelSize | None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame
 from sciresdiff.io.source import PLANES, Source
+from sciresdiff.region import Region
 
 WHOLE = 2048**2
 """Pixels up to which a plane is its own sample."""
@@ -27,10 +28,7 @@ FEWEST = 0.25
 class Window:
     """A part of a plane, and its place in the sample."""
 
-    y0: int
-    y1: int
-    x0: int
-    x1: int
+    region: Region
     at: tuple[slice, slice]
 
 
@@ -61,8 +59,7 @@ class Sample:
         """Where things were measured, if not everywhere."""
         if self.whole:
             return []
-        one = self.windows[0]
-        size = f"{one.y1 - one.y0} x {one.x1 - one.x0}"
+        size = "{} x {}".format(*self.windows[0].region.shape)
         return [f"measured: sky, noise and PSF on {len(self.windows)} windows of {size} px spread over the frame"]
 
 
@@ -85,7 +82,7 @@ def of_frame(frame: Frame) -> Samples:
     """Every plane of a frame in memory as its own sample."""
     planes = list(frame)
     _, h, w = frame.pixels.shape
-    return lambda plane: Sample(planes[plane], (Window(0, h, 0, w, (slice(0, h), slice(0, w))),))
+    return lambda plane: Sample(planes[plane], (Window(Region(0, h, 0, w), (slice(0, h), slice(0, w))),))
 
 
 def refuse_empty(samples: Samples, planes: int, name: str) -> None:
@@ -126,7 +123,7 @@ def _sampled(source: Source, plane: int, saturation: float | None) -> Sample:
     _, h, w = source.frame.pixels.shape
     if h * w <= WHOLE:
         whole = saturated(source.window(plane, 0, h, 0, w), saturation)
-        return Sample(whole, (Window(0, h, 0, w, (slice(0, h), slice(0, w))),))
+        return Sample(whole, (Window(Region(0, h, 0, w), (slice(0, h), slice(0, w))),))
     rows, columns = _grid(h, w)
     found = _side_by_side(source, plane, [(y, x) for y in _evenly(h, rows) for x in _evenly(w, columns)], columns)
     if (~found.frame.mask & np.isfinite(found.frame.pixels)).mean() < FEWEST:
@@ -170,8 +167,9 @@ def _side_by_side(source: Source, plane: int, places: list[tuple[int, int]], col
     windows = []
     for i, (y, x) in enumerate(places):
         r, c = dy * (i // columns), dx * (i % columns)
-        windows.append(Window(y, y + dy, x, x + dx, (slice(r, r + dy), slice(c, c + dx))))
-    parts = [source.window(plane, v.y0, v.y1, v.x0, v.x1) for v in windows]
+        windows.append(Window(Region(y, y + dy, x, x + dx), (slice(r, r + dy), slice(c, c + dx))))
+    regions = (window.region for window in windows)
+    parts = [source.window(plane, r.y0, r.y1, r.x0, r.x1) for r in regions]
     size = (1, dy * (len(places) // columns), dx * columns)
     there = [name for name in PLANES if getattr(parts[0], name) is not None]
     arrays = {name: np.empty(size, getattr(parts[0], name).dtype) for name in there}

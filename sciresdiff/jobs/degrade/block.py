@@ -26,6 +26,7 @@ from sciresdiff.io import Source
 from sciresdiff.jobs import blocks
 from sciresdiff.jobs.blocks import Block
 from sciresdiff.jobs.degrade.plan import Plan, degraded
+from sciresdiff.region import Region
 from sciresdiff.tiling import Tile
 
 WHOLE = 4096
@@ -63,7 +64,7 @@ class Job:
         """The seed of what a block has in common with those of the other planes at its place."""
         if not self.together:
             return None
-        return (*self.seed, 2, block.tile.y0, block.tile.x0) if self.split else (*self.seed, 2)
+        return (*self.seed, 2, block.tile.core.y0, block.tile.core.x0) if self.split else (*self.seed, 2)
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Done:
         found: dict[str, NDArray[Any]] = {"SCI": self.low.pixels.astype(np.float32), "DQ": self.quality}
         if self.low.variance is not None:
             found["VAR"] = self.low.variance
-        return [(name, self.block.plane, tile.y0, tile.x0, values) for name, values in found.items()]
+        return [(name, self.block.plane, tile.core.y0, tile.core.x0, values) for name, values in found.items()]
 
 
 def blocks_of(frame: Frame, plan: Plan) -> list[Block]:
@@ -199,14 +200,14 @@ def _starts(length: int, side: int) -> list[int]:
 
 
 def _about(y: int, x: int, side: int, halo: int, shape: tuple[int, int]) -> Tile:
-    (y1, x1), (h, w) = (min(y + side, shape[0]), min(x + side, shape[1])), shape
-    return Tile(y, y1, x, x1, max(y - halo, 0), min(y1 + halo, h), max(x - halo, 0), min(x1 + halo, w))
+    core = Region(y, min(y + side, shape[0]), x, min(x + side, shape[1]))
+    return Tile(core, core.grown(halo, shape))
 
 
 def windowed(source: Source, scale: int, block: Block) -> Frame:
     """The fine pixels that a block is made of."""
-    tile = block.tile
-    return source.window(block.plane, scale * tile.ry0, scale * tile.ry1, scale * tile.rx0, scale * tile.rx1)
+    fine = block.tile.window.scaled(scale)
+    return source.window(block.plane, fine.y0, fine.y1, fine.x0, fine.x1)
 
 
 def work(job: Job, block: Block, window: Frame) -> Done:
@@ -223,8 +224,9 @@ def work(job: Job, block: Block, window: Frame) -> Done:
 
 def _here(plan: Plan, tile: Tile) -> Plan:
     """The plan with those parts of its detector's maps that belong to a window."""
+    here = tile.window.slices
     steps = [
-        Step(step.name, {key: x[tile.window] if isinstance(x, np.ndarray) else x for key, x in step.numbers.items()})
+        Step(step.name, {key: x[here] if isinstance(x, np.ndarray) else x for key, x in step.numbers.items()})
         if step.name == "detector"
         else step
         for step in plan.steps

@@ -21,12 +21,12 @@ from sciresdiff.frame import Frame, Kind, Quantity
 from sciresdiff.io.files import split_spec
 from sciresdiff.io.source import Source, in_memory
 from sciresdiff.jobs.evaluate import register as registration
-from sciresdiff.jobs.evaluate.pieces import WHOLE, named, pieces, place, windows
+from sciresdiff.jobs.evaluate.pieces import WHOLE, named, pieces, windows
 from sciresdiff.jobs.evaluate.rerun import Again, again_of
 from sciresdiff.jobs.upscale.inputs import kernel_of, stated_psf
 from sciresdiff.jobs.upscale.job import finer
+from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.observation.noise import doubted, noise_of
-from sciresdiff.observation.options import UpscaleOptions
 from sciresdiff.observation.sample import Samples, of_frame, samples_of
 from sciresdiff.report.images import means
 from sciresdiff.report.overview import SIDE, Overview
@@ -402,13 +402,13 @@ def evidence_of(given: Given, plane: int, tile: Tile | None = None, span: float 
     span : range of the truth over all pieces.
     """
     tile, s = tile or given.tiles[0], given.scale
-    coarse, fine = tile.window, place(tile, s)
+    coarse, fine = tile.window.slices, tile.window.scaled(s).slices
     low = None if given.low is None else _window(given.low, plane, coarse)
     high, truth = _window(given.high, plane, fine), None if given.truth is None else _window(given.truth, plane, fine)
     planes = {name: np.asarray(layer(plane, *fine), np.float64) for name, layer in given.planes.items()}
     variance = None
     if low is not None and given.variance is not None:
-        variance = np.asarray(given.variance(low, plane, tile.ry0, tile.rx0), np.float64)
+        variance = np.asarray(given.variance(low, plane, tile.window.y0, tile.window.x0), np.float64)
     return Evidence(
         high=np.asarray(high.pixels[0], np.float64),
         scale=s,
@@ -417,7 +417,7 @@ def evidence_of(given: Given, plane: int, tile: Tile | None = None, span: float 
         truth=None if truth is None else np.asarray(truth.pixels[0], np.float64),
         mask_high=_masked(high, low, truth, s),
         mask_low=None if low is None else low.mask[0],
-        operator=None if given.operator is None else given.operator((tile.ry1 - tile.ry0, tile.rx1 - tile.rx0)),
+        operator=None if given.operator is None else given.operator(tile.window.shape),
         err=planes.get("ERR"),
         support=planes.get("SUPPORT"),
         trust=planes.get("TRUST"),
@@ -452,9 +452,9 @@ def span_of(given: Given, plane: int) -> float | None:
         return None
     least, most = np.inf, -np.inf
     for tile in given.tiles:
-        fine = tuple(slice(given.scale * side.start, given.scale * side.stop) for side in tile.core())
-        low = None if given.low is None else _window(given.low, plane, tile.core())
-        high, truth = (_window(source, plane, (fine[0], fine[1])) for source in (given.high, given.truth))
+        fine = tile.core.scaled(given.scale).slices
+        low = None if given.low is None else _window(given.low, plane, tile.core.slices)
+        high, truth = (_window(source, plane, fine) for source in (given.high, given.truth))
         good = ~_masked(high, low, truth, given.scale) & np.isfinite(high.pixels[0]) & np.isfinite(truth.pixels[0])
         values = truth.pixels[0][good]
         if values.size:
@@ -469,6 +469,6 @@ def overview(given: Given, shown: int) -> Overview:
     rows = n * max(1, STRIP // (n * w))
     strips = (_window(given.high, 0, (slice(y, min(y + rows, h)), slice(0, w))) for y in range(0, h, rows))
     thin = [means(np.where(strip.mask[0], np.nan, strip.pixels[0]), n) for strip in strips]
-    cores = [tile.core(given.scale) for tile in given.tiles]
-    places = tuple((rows.start, rows.stop, columns.start, columns.stop) for rows, columns in cores)
+    cores = [tile.core.scaled(given.scale) for tile in given.tiles]
+    places = tuple((core.y0, core.y1, core.x0, core.x1) for core in cores)
     return Overview(np.concatenate(thin), n, (h, w), places, shown, named(given.tiles[shown], given.scale))

@@ -9,6 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from sciresdiff import tiling
+from sciresdiff.region import Region
 from sciresdiff.tiling import Tile
 
 WHOLE = 4096
@@ -29,21 +30,16 @@ def pieces(shape: tuple[int, int], scale: int, kernel: NDArray[Any] | None) -> t
     """
     h, w = shape
     if scale * max(shape) <= WHOLE:
-        return (Tile(0, h, 0, w, 0, h, 0, w),)
+        whole = Region.of_shape(shape)
+        return (Tile(whole, whole),)
     step = AROUND // gcd(AROUND, scale)
     reach = 0 if kernel is None else max(kernel.shape) // 2
     return tuple(tiling.plan(shape, max(SIDE // scale // step, 1) * step, -(-(AROUND + reach) // scale), step))
 
 
-def place(tile: Tile, scale: int) -> tuple[slice, slice]:
-    """What is read of the fine grid."""
-    rows, columns = tile.window
-    return slice(scale * rows.start, scale * rows.stop), slice(scale * columns.start, scale * columns.stop)
-
-
 def named(tile: Tile, scale: int) -> str:
     """``y 2048, x 0``: the first fine pixel of a core."""
-    return f"y {scale * tile.y0}, x {scale * tile.x0}"
+    return f"y {scale * tile.core.y0}, x {scale * tile.core.x0}"
 
 
 def windows(shape: tuple[int, ...], side: int = SIDE) -> Iterator[tuple[slice, slice]]:

@@ -17,7 +17,7 @@ from sciresdiff.jobs.blocks import of_plane
 from sciresdiff.jobs.upscale.block import read, restored
 from sciresdiff.jobs.upscale.inputs import Resolved
 from sciresdiff.jobs.upscale.job import Task, task_of
-from sciresdiff.observation.options import UpscaleOptions
+from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.run.batch import no_progress
 
 Again = Callable[[int, NDArray[np.float64]], NDArray[np.float64]]
@@ -72,11 +72,11 @@ def _made(task: Task, plane: int, data: NDArray[np.float64]) -> NDArray[np.float
     image = np.empty([s * n for n in data.shape])
     for block in of_plane(task.blocks, plane):
         tile, window = block.tile, read(job, block)
-        other = data[tile.window]
-        noise = job.resolved.noise.of(window, plane, tile.ry0, tile.rx0)
+        other = data[tile.window.slices]
+        noise = job.resolved.noise.of(window, plane, tile.window.y0, tile.window.x0)
         variance = followed(window.pixels[0], noise, window.mask[0], other)
         seen = window.with_(pixels=other[None].astype(np.float32))
-        image[tile.core(s)] = restored(job, block, seen, variance, [], no_progress).mean[tile.inside(s)]
+        image[tile.core.scaled(s).slices] = restored(job, block, seen, variance, [], no_progress).mean[tile.inside(s)]
     open_files.close()
     return image
 

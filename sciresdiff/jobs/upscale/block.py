@@ -18,8 +18,8 @@ from sciresdiff.jobs.blocks import Block
 from sciresdiff.jobs.upscale import trust
 from sciresdiff.jobs.upscale.inputs import Resolved, reading
 from sciresdiff.jobs.upscale.models import models_of
+from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.jobs.upscale.trust import Marker
-from sciresdiff.observation.options import UpscaleOptions
 from sciresdiff.observation.sample import saturated
 from sciresdiff.run.batch import Progress, no_progress
 from sciresdiff.run.memory import sparing
@@ -57,7 +57,7 @@ class Done:
 
     def parts(self, scale: int) -> tuple[list[tuple[str, int, int, int, Array]], Mapping[str, Any]]:
         """Arrays and sums, as a journal takes them."""
-        y, x = scale * self.block.tile.y0, scale * self.block.tile.x0
+        y, x = scale * self.block.tile.core.y0, scale * self.block.tile.core.x0
         sums = {**self.sums, "said": list(self.said)}
         return [(name, self.block.plane, y, x, values) for name, values in self.arrays.items()], sums
 
@@ -73,8 +73,8 @@ def bare(resolved: Resolved) -> Resolved:
 
 def read(job: Job, block: Block) -> Frame:
     """A block's window, as a frame of one plane."""
-    tile = block.tile
-    place = (block.plane, tile.ry0, tile.ry1, tile.rx0, tile.rx1)
+    seen = block.tile.window
+    place = (block.plane, seen.y0, seen.y1, seen.x0, seen.x1)
     return saturated(open_files.window(job.path, place, **reading(job.options)), job.options.saturation)
 
 
@@ -92,7 +92,7 @@ def work(job: Job, block: Block, window: Frame, progress: Progress = no_progress
 
     A block without a valid pixel in its core comes out as it came in, with NaN for ERR and DRAWS, if there are others.
     """
-    variance = job.resolved.noise.of(window, block.plane, block.tile.ry0, block.tile.rx0)
+    variance = job.resolved.noise.of(window, block.plane, block.tile.window.y0, block.tile.window.x0)
     good = ~window.mask[0] & np.isfinite(window.pixels[0]) & np.isfinite(variance) & (variance > 0)
     inside = block.tile.inside()
     said: list[str] = []
@@ -165,7 +165,7 @@ def part_of(job: Job, block: Block) -> Part | None:
 
     if block.whole:
         return None
-    return Part(job.levels[block.plane], (block.tile.ry0, block.tile.rx0), block.tile.inside())
+    return Part(job.levels[block.plane], (block.tile.window.y0, block.tile.window.x0), block.tile.inside())
 
 
 def nothing_known(window: Frame, job: Job) -> Restored:

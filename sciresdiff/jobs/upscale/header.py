@@ -11,8 +11,8 @@ import numpy as np
 
 from sciresdiff import __version__
 from sciresdiff.jobs.upscale.inputs import Resolved
+from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.jobs.upscale.sampling import steps_taken
-from sciresdiff.observation.options import UpscaleOptions
 
 PATHS = ("variance", "mask", "model", "then", "method", "psf", "kernel")
 """Options that may name a file, of which a header has the name alone."""

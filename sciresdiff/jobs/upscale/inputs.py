@@ -14,10 +14,11 @@ from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, PixelSize, Quantity
 from sciresdiff.io.source import Source
 from sciresdiff.jobs.upscale.models import models_of, stages
+from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.jobs.upscale.sampling import check_steps, warn_codec
 from sciresdiff.normalize import background
 from sciresdiff.observation.noise import Noise, doubted, noise_of
-from sciresdiff.observation.options import UpscaleOptions, pixel_size_of
+from sciresdiff.observation.options import pixel_size_of
 from sciresdiff.observation.sample import Samples, refuse_empty, refuse_saturation, samples_of
 
 if TYPE_CHECKING:

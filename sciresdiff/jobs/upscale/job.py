@@ -26,8 +26,8 @@ from sciresdiff.jobs.upscale import trust
 from sciresdiff.jobs.upscale.block import Done, Job, bare, digest, draws_used, finer, read, work
 from sciresdiff.jobs.upscale.header import figures, history, pooled, provenance
 from sciresdiff.jobs.upscale.inputs import Resolved, reading, resolve, settled
+from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.jobs.upscale.statistics import levels_of
-from sciresdiff.observation.options import UpscaleOptions
 from sciresdiff.observation.sample import samples_of
 from sciresdiff.report.record import as_data
 from sciresdiff.run import journal
@@ -328,9 +328,8 @@ def _verdict(task: Task, sums: Sums) -> trust.Verdict:
 def unmark(task: Task, book: Journal, planes: Sequence[int]) -> None:
     """TRUST 0 all over the planes of which nothing is promised."""
     s, blocks = task.resolved.scale, [block for block in task.blocks if block.plane in planes]
-    for tile, plane in ((block.tile, block.plane) for block in blocks):
-        shape = s * (tile.y1 - tile.y0), s * (tile.x1 - tile.x0)
-        book.sink.put("TRUST", plane, s * tile.y0, s * tile.x0, np.zeros(shape, np.uint8))
+    for fine, plane in ((block.tile.core.scaled(s), block.plane) for block in blocks):
+        book.sink.put("TRUST", plane, fine.y0, fine.x0, np.zeros(fine.shape, np.uint8))
     book.restate(block.number for block in blocks)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sciresdiff import io
 from sciresdiff.errors import UsageError
 from sciresdiff.frame import Frame
-from sciresdiff.observation.options import UpscaleOptions
+from sciresdiff.jobs.upscale.options import UpscaleOptions
 
 if TYPE_CHECKING:
     from sciresdiff.restoration.model import Model

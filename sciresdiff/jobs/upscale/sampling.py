@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sciresdiff.errors import UsageError
-from sciresdiff.observation.options import UpscaleOptions
+from sciresdiff.jobs.upscale.options import UpscaleOptions
 
 if TYPE_CHECKING:
     from sciresdiff.diffusion.method import Method

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sciresdiff.jobs.upscale.inputs import Resolved
-from sciresdiff.observation.options import UpscaleOptions
+from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.observation.sample import Sample, Samples
 from sciresdiff.restoration import trust
 
