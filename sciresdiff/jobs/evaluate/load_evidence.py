@@ -28,6 +28,7 @@ from sciresdiff.jobs.upscale.job import finer
 from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.observation.noise import doubted, noise_of
 from sciresdiff.observation.sample import Samples, of_frame, samples_of
+from sciresdiff.region import Region
 from sciresdiff.report.images import means
 from sciresdiff.report.overview import SIDE, Overview
 from sciresdiff.tiling import Tile
@@ -227,7 +228,7 @@ def _extent(source: Source, plane: int) -> tuple[int, float, float, float]:
     """Count, least, greatest and sum of a plane's valid values."""
     count, low, high, total = 0, np.inf, -np.inf, 0.0
     for rows, columns in windows(source.frame.pixels.shape[1:]):
-        part = source.window(plane, rows.start, rows.stop, columns.start, columns.stop)
+        part = source.window(plane, Region(rows.start, rows.stop, columns.start, columns.stop))
         values = part.pixels[0][~part.mask[0] & np.isfinite(part.pixels[0])]
         if values.size:
             low, high = min(low, float(values.min())), max(high, float(values.max()))
@@ -276,7 +277,9 @@ def _scale(high: str | Path, image: Frame, low: str | Path | None, data: Frame) 
 def _quantity(told: Told, note: Mapping[str, Any], data: Frame | None, image: Frame, said: list[str]) -> Quantity:
     """``sum`` or ``mean``: option, note, the frames' units, else by kind."""
     known = told.quantity or note.get("quantity") or (data.quantity if data else None) or image.quantity
-    return image.quantity_or_usual(known, said)
+    quantity, notes = image.quantity_or_usual(known)
+    said.extend(notes)
+    return quantity
 
 
 def _cropped(truth: Frame, name: str | Path, image: Frame, high: str | Path, scale: int, said: list[str]) -> Frame:
@@ -382,8 +385,8 @@ def _stacked(stack: ExitStack, high: str | Path, name: str, image: Frame) -> Sta
 
 def _parts(source: Source) -> Stacked:
     def cut(layers: slice, rows: slice, columns: slice) -> NDArray[Any]:
-        here = (rows.start, rows.stop, columns.start, columns.stop)
-        return np.concatenate([source.window(i, *here).pixels for i in range(layers.start, layers.stop)])
+        here = Region(rows.start, rows.stop, columns.start, columns.stop)
+        return np.concatenate([source.window(i, here).pixels for i in range(layers.start, layers.stop)])
 
     return source.frame.pixels.shape, cut
 
@@ -433,7 +436,7 @@ def evidence_of(given: Given, plane: int, tile: Tile | None = None, span: float 
 
 def _window(source: Source, plane: int, at: tuple[slice, slice]) -> Frame:
     rows, columns = at
-    return source.window(plane, rows.start, rows.stop, columns.start, columns.stop)
+    return source.window(plane, Region(rows.start, rows.stop, columns.start, columns.stop))
 
 
 def _masked(high: Frame, low: Frame | None, truth: Frame | None, scale: int) -> NDArray[np.bool_]:

@@ -73,9 +73,8 @@ def bare(resolved: Resolved) -> Resolved:
 
 def read(job: Job, block: Block) -> Frame:
     """A block's window, as a frame of one plane."""
-    seen = block.tile.window
-    place = (block.plane, seen.y0, seen.y1, seen.x0, seen.x1)
-    return saturated(open_files.window(job.path, place, **reading(job.options)), job.options.saturation)
+    window = open_files.window(job.path, block.plane, block.tile.window, **reading(job.options))
+    return saturated(window, job.options.saturation)
 
 
 def digest(window: Frame) -> str:

@@ -70,7 +70,7 @@ def settled(path: str | Path, source: Source, options: UpscaleOptions) -> Resolv
     refuse_empty(samples, frame.planes, str(path))
     refuse_saturation(samples, frame.planes, options.saturation)
     refuse_stack(path, frame, options)
-    said: list[str] = list(frame.said)
+    said: list[str] = list(frame.notes)
     sources: dict[str, str] = {}
     quantity = quantity_of(frame, options, said, sources)
     scale, name, chosen = models_of(frame, options, said, sources)
@@ -118,7 +118,9 @@ def quantity_of(frame: Frame, options: UpscaleOptions, said: list[str], sources:
         sources["quantity"] = f"unit {frame.unit}"
         return frame.quantity
     sources["quantity"] = "assumed"
-    return frame.quantity_or_usual(None, said)
+    quantity, notes = frame.quantity_or_usual()
+    said.extend(notes)
+    return quantity
 
 
 def kernel_of(
