@@ -130,10 +130,10 @@ def planned(voice: Voice) -> Callable[[batch.Task, Mapping[str, Any]], None]:
 
 def lines(record: Mapping[str, Any], indent: str = "") -> list[str]:
     """``name: value``, one to a line, tables indented; what is not known is said to be."""
-    from sciresdiff.io.jsonable import plain
+    from sciresdiff.io.jsonable import jsonable
 
     found = []
-    for name, value in plain(record).items():
+    for name, value in jsonable(record).items():
         if isinstance(value, dict) and value:
             found += [f"{indent}{name}:", *lines(value, indent + "  ")]
         elif isinstance(value, list) and any(isinstance(item, str) and " " in item for item in value):

@@ -13,7 +13,7 @@ from sciresdiff import __version__
 from sciresdiff.checks import CHECKS, LIMITS, Range
 from sciresdiff.checks.evidence import Evidence
 from sciresdiff.frame import Kind
-from sciresdiff.io.files import write_whole
+from sciresdiff.io.atomic import write_atomic
 from sciresdiff.report import reading, viewer
 from sciresdiff.report.charts import charts_of
 from sciresdiff.report.overview import Overview, section
@@ -57,7 +57,7 @@ def write_page(
     UsageError : the file exists and ``overwrite`` is off, or cannot be written.
     """
     text = page(record, evidence, unit, own or {}, view)
-    write_whole({Path(path): lambda target: target.write_text(text, encoding="utf-8")}, overwrite=overwrite)
+    write_atomic({Path(path): lambda target: target.write_text(text, encoding="utf-8")}, overwrite=overwrite)
 
 
 def page(

@@ -121,9 +121,9 @@ def _chips(spec: str) -> list[str]:
     """The images that ``FILE[NAME,*]`` stands for."""
     if not spec.endswith("*]"):
         return [spec]
-    from sciresdiff.io.fits.open import chips
+    from sciresdiff.io.fits.open import expand_chips
 
-    return chips(spec) or [spec]
+    return expand_chips(spec) or [spec]
 
 
 def file_of(path: Path) -> Path:
@@ -150,11 +150,11 @@ def _lines(path: Path) -> list[str]:
 
 def _in_folder(folder: Path, recursive: bool) -> Iterator[Found]:
     """The images of a folder, in the order of their names, without what is another's noise, flags or part."""
-    from sciresdiff.io.beside import siblings
-    from sciresdiff.io.tiff.set import members
+    from sciresdiff.io.companions import find_companions
+    from sciresdiff.io.tiff.ome_set import members
 
     paths = sorted(p for p in (folder.rglob("*") if recursive else folder.iterdir()) if is_image(p))
-    theirs = {other for p in paths for other, _ in siblings(p).values()}
+    theirs = {other for p in paths for other, _ in find_companions(p).values()}
     theirs |= {other for p in paths if p.name.lower().endswith(".companion.ome") for other in members(p)}
     paths = [p for p in paths if p not in theirs]
     if not paths:

@@ -13,7 +13,7 @@ from typing import Any
 from sciresdiff import __version__
 from sciresdiff.errors import InputError
 from sciresdiff.io import is_store, stem
-from sciresdiff.io.beside import siblings
+from sciresdiff.io.companions import find_companions
 from sciresdiff.io.files import split_spec
 
 NO_BYTES = frozenset({"overwrite", "device", "threads", "shard", "scheduler", "workers", "pairs"})
@@ -51,9 +51,9 @@ def identity(path: str | Path, options: Any, models: Iterable[Path] = ()) -> dic
 
 def belonging(path: Path) -> dict[str, Path]:
     """Files beside an image that may be read with it: its noise and flags, by their names, and parts of an OME set."""
-    from sciresdiff.io.tiff.set import members
+    from sciresdiff.io.tiff.ome_set import members
 
-    found = {kind: file for kind, (file, _) in siblings(path).items()}
+    found = {kind: file for kind, (file, _) in find_companions(path).items()}
     if path.name.lower().endswith(".companion.ome"):
         found |= {f"part {i}": file for i, file in enumerate(members(path)) if file.is_file()}
     variance = path.with_name(f"{stem(path)}_var.tif")  # of a TIFF that degrade wrote

@@ -18,7 +18,7 @@ from sciresdiff import io
 from sciresdiff.degradation import degrade as physics
 from sciresdiff.errors import UsageError
 from sciresdiff.frame import Frame, Quantity
-from sciresdiff.io.source import Source, empty
+from sciresdiff.io.source import Source, placeholder
 from sciresdiff.jobs.blocks import Block
 from sciresdiff.jobs.degrade import pairs
 from sciresdiff.jobs.degrade.block import Done, Job, blocks_of, measured, small, windowed, work
@@ -93,7 +93,7 @@ def run(
     """
     if Path(output).exists() and not options.overwrite and not beside(Path(output)):
         raise UsageError(f"--output: {output} exists; give --overwrite or another name")
-    io.checked_output(output)
+    io.check_output(output)
     _refuse(options)
     if options.pairs:
         pairs.refuse(options)
@@ -157,7 +157,7 @@ def plan(path: str | Path, options: DegradeOptions) -> dict[str, Any]:
 @contextmanager
 def _opened(path: str | Path, options: DegradeOptions) -> Iterator[tuple[Source, Quantity, list[str], int]]:
     """The open file, its quantity, what was assumed, and the number that its values give the seed."""
-    with io.opened(path, axes=options.axes, quantity=options.quantity) as source:
+    with io.open_source(path, axes=options.axes, quantity=options.quantity) as source:
         quantity, said = _quantity(source.frame, options)
         said += _trimming(source.frame, options.scale)
         yield source, quantity, said, _key(source)
@@ -262,15 +262,15 @@ def _empty(frame: Frame, plan: Plan, first: physics.Low) -> Frame:
     kernel, known = first.kernel, "kernel" not in first.unknown
     shape = (frame.planes, *(n // plan.scale for n in frame.pixels.shape[1:]))
     return frame.with_(
-        pixels=empty(shape, np.float32),
-        mask=empty(shape, bool),
+        pixels=placeholder(shape, np.float32),
+        mask=placeholder(shape, bool),
         variance=None,
         saturated=None,
         dq=None,
         quantity=plan.quantity,
         kernel=("none" if kernel is None else kernel) if known else None,
         kernel_scale=plan.scale if known else None,
-        pixel_size=frame.pixel_size.finer(1 / plan.scale) if frame.pixel_size else None,
+        pixel_size=frame.pixel_size.refine(1 / plan.scale) if frame.pixel_size else None,
     )
 
 
@@ -323,7 +323,7 @@ def _by_blocks(task: Task, first: Done, low: Frame, common: Mapping[str, Any]) -
 
     with journal.opened(
         task.output,
-        lambda part: io.writing(task.output, low, planes=planes, part=part, **common),
+        lambda part: io.open_sink(task.output, low, planes=planes, part=part, **common),
         len(task.blocks),
         {**known, "blocks": str(len(task.blocks))},
         machine("cpu"),

@@ -13,7 +13,7 @@ from sciresdiff.checks.check import absent, lacks
 from sciresdiff.checks.evidence import Array, Evidence, Range, Result
 from sciresdiff.errors import UsageError
 from sciresdiff.frame import Quantity
-from sciresdiff.io.jsonable import plain
+from sciresdiff.io.jsonable import jsonable
 from sciresdiff.jobs.evaluate.load_evidence import Given, Told, evidence_of, gather, kind_of, overview, span_of
 from sciresdiff.jobs.evaluate.pieces import named
 from sciresdiff.report import record as records
@@ -91,7 +91,7 @@ def run(
             "results": records.as_data(done.found),
             "baselines": {name: records.as_data(results) for name, results in done.others.items()},
             "said": list(dict.fromkeys(said)),
-            **({"registration": plain(given.registered)} if given.registered else {}),
+            **({"registration": jsonable(given.registered)} if given.registered else {}),
         }
         if report:
             view = overview(given, done.shown) if len(given.tiles) > 1 else None

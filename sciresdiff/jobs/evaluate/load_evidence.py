@@ -140,7 +140,7 @@ def gather(
 
 def _opened(stack: ExitStack, path: str | Path, **options: Any) -> Source:
     """A file; a small one is read."""
-    source = stack.enter_context(io.opened(path, **options))
+    source = stack.enter_context(io.open_source(path, **options))
     return in_memory(source.whole()) if source.frame.pixels.size <= WHOLE**2 else source
 
 
@@ -375,7 +375,7 @@ def _stacked(stack: ExitStack, high: str | Path, name: str, image: Frame) -> Sta
     path = file.with_name(f"{io.stem(file)}_{name.lower()}.tif") if kind == "tiff" else f"{file}[{name}]"
     try:
         if image.pixels.size > WHOLE**2:
-            return _parts(stack.enter_context(io.opened(path)))
+            return _parts(stack.enter_context(io.open_source(path)))
         found = io.read_image(path)
     except InputError:
         return None

@@ -17,7 +17,7 @@ from sciresdiff.checks.check import UnmeasuredError
 from sciresdiff.checks.evidence import Array, Mask, filled
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, PixelSize, Quantity
-from sciresdiff.io.jsonable import plain
+from sciresdiff.io.jsonable import jsonable
 from sciresdiff.jobs.upscale.inputs import stated_psf
 
 LARGEST = 1024
@@ -454,7 +454,7 @@ def measured(
     told |= {"finer": "truth" if swapped else "image", "distance": found.distance}
     said.append(f"registration: {summary(found)}")
     said.extend(f"registration: {line}" for line in found.said)
-    return dict(plain(told))
+    return dict(jsonable(told))
 
 
 def summary(found: Registration) -> str:

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sciresdiff.frame import Frame
+from sciresdiff.frame import PLANES, Frame
 from sciresdiff.io import open_files
 from sciresdiff.io.sink import IMAGE
-from sciresdiff.io.source import PLANES
 from sciresdiff.jobs.blocks import Block
 from sciresdiff.jobs.upscale import trust
 from sciresdiff.jobs.upscale.inputs import Resolved, reading

@@ -49,7 +49,7 @@ class Resolved:
 
 def resolve(path: str | Path, options: UpscaleOptions) -> Resolved:
     """Settle scale, quantity, noise, PSF and model of a file; see `settled`."""
-    with io.opened(path, **reading(options)) as source:
+    with io.open_source(path, **reading(options)) as source:
         return settled(path, source, options)
 
 
@@ -136,7 +136,7 @@ def kernel_of(
     from sciresdiff.physics import psf
     from sciresdiff.physics import sky as measure
 
-    fine = frame.pixel_size.finer(scale) if frame.pixel_size else None
+    fine = frame.pixel_size.refine(scale) if frame.pixel_size else None
     if options.kernel:
         sources["psf"] = "--kernel"
         return drawn_kernel(options.kernel, fine), options.target_fwhm

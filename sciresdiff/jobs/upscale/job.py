@@ -19,7 +19,7 @@ from sciresdiff.io import open_files
 from sciresdiff.io.files import remove
 from sciresdiff.io.jsonable import write_json
 from sciresdiff.io.sink import Plane, Sink
-from sciresdiff.io.source import empty
+from sciresdiff.io.source import placeholder
 from sciresdiff.jobs import blocks as plans
 from sciresdiff.jobs.blocks import Block
 from sciresdiff.jobs.upscale import trust
@@ -65,7 +65,7 @@ class Task:
 
 def plan(path: str | Path, options: UpscaleOptions) -> dict[str, Any]:
     """What ``upscale`` would do with a file, as data."""
-    with open_files.held(path, **reading(options)) as held:
+    with open_files.use(path, **reading(options)) as held:
         resolved = settled(path, held.source, options)
         job = Job(str(path), options, bare(resolved), (), trust.Marker(None))
         blocks = blocks_of(resolved)
@@ -122,11 +122,11 @@ def run(
     target = Path(output)
     if target.exists() and not options.overwrite and not beside(target):
         raise UsageError(f"--output: {output} exists; give --overwrite or another name")
-    io.checked_output(output, options.dtype, options.pyramid)
+    io.check_output(output, options.dtype, options.pyramid)
     if options.threads:
         torch.set_num_threads(options.threads)
     try:
-        with open_files.held(path, **reading(options)):
+        with open_files.use(path, **reading(options)):
             return filled(task_of(path, target, options), progress, shard, scheduler)
     finally:
         open_files.close()
@@ -135,7 +135,7 @@ def run(
 def task_of(path: str | Path, target: Path, options: UpscaleOptions) -> Task:
     """What has to be done for a file: all that is measured on it is measured here."""
     known = known_by(path, options)
-    with open_files.held(path, **reading(options)) as held:
+    with open_files.use(path, **reading(options)) as held:
         resolved = settled(path, held.source, options)
         blocks, samples = blocks_of(resolved), samples_of(held.source, options.saturation)
         levels = [] if blocks[0].whole else levels_of(resolved, samples)
@@ -239,8 +239,8 @@ def sink(task: Task, cards: Mapping[str, Any], marks: bool, part: Path | None) -
         planes["DRAWS"] = Plane(np.float32, draws)
     n, h, w = frame.pixels.shape
     high = frame.with_(
-        pixels=empty((n, s * h, s * w), np.float32),
-        mask=empty((n, s * h, s * w), bool),
+        pixels=placeholder((n, s * h, s * w), np.float32),
+        mask=placeholder((n, s * h, s * w), bool),
         variance=None,
         dq=None,
         saturated=None,
@@ -248,7 +248,7 @@ def sink(task: Task, cards: Mapping[str, Any], marks: bool, part: Path | None) -
         kernel=None,
         kernel_scale=None,
     )
-    return io.writing(
+    return io.open_sink(
         task.target,
         high,
         planes=planes,

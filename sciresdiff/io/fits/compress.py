@@ -1,4 +1,7 @@
-"""A finished FITS file, compressed without loss: ``.gz`` as a whole, ``.fz`` image by image in tiles."""
+"""Lossless compression of a finished FITS file: ``.gz`` as a whole, ``.fz`` image by image in tiles.
+
+Kept here instead of astropy's CompImageHDU, which needs the image in memory, and quantises floats unless told not to.
+"""
 
 from __future__ import annotations
 
@@ -14,27 +17,29 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from sciresdiff.io.fits.carry import PIECE
-from sciresdiff.io.fits.checksum import with_sums
-from sciresdiff.io.fits.layer import axes_of
-from sciresdiff.io.fits.layout import Slot
-from sciresdiff.io.fits.text import BLOCK, blocks_of, cards_of, text
-from sciresdiff.io.flat import Flat
+from sciresdiff.io.fits.checksum import add_checksums
+from sciresdiff.io.fits.extensions import PIECE
+from sciresdiff.io.fits.header import BLOCK, count_blocks, count_cards, header_bytes
+from sciresdiff.io.fits.image_reader import axis_letters
+from sciresdiff.io.fits.layout import HDUSlot
+from sciresdiff.io.raw_array import RawArray
 from sciresdiff.region import Region
 
 Array = NDArray[Any]
 LEVEL = 6
+"""Level of deflate."""
 TILE = 256
-"""Side of a tile, so that a window of a large image unpacks little more than itself."""
+"""Side of a tile, so that reading a region of a large image unpacks little more than the region."""
 
 WIDE = 2**30
-"""Bytes of an image from where on its tiles are found by 64-bit numbers."""
+"""Bytes of an image from which on the offsets of its tiles have 64 bits."""
 
 STRUCTURE = ("XTENSION", "BITPIX", "NAXIS", "PCOUNT", "GCOUNT", "CHECKSUM", "DATASUM")
+"""Cards of the image that the table replaces by its own."""
 
 
-def packed(path: Path, place: Path, slots: tuple[Slot, ...], rest_at: int) -> None:
-    """Compress a file where its final name says so; the same content gives the same bytes, without clock or name.
+def compress_file(path: Path, place: Path, slots: tuple[HDUSlot, ...], rest_offset: int) -> None:
+    """Compress a file where its final name asks for it; the same content gives the same bytes.
 
     Parameters
     ----------
@@ -42,10 +47,10 @@ def packed(path: Path, place: Path, slots: tuple[Slot, ...], rest_at: int) -> No
         The final name.
     place : Path
         The file, which is replaced.
-    slots : tuple of Slot
-        Its images, and where they lie.
-    rest_at : int
-        From where on it is copied as it is, for ``.fz``.
+    slots : tuple of HDUSlot
+        Its HDUs.
+    rest_offset : int
+        First byte of what is copied as it is, for ``.fz``.
     """
     name = path.name.lower()
     if not name.endswith((".gz", ".fz")):
@@ -57,7 +62,7 @@ def packed(path: Path, place: Path, slots: tuple[Slot, ...], rest_at: int) -> No
                 with gzip.GzipFile("", "wb", LEVEL, stream, mtime=0) as out:
                     shutil.copyfileobj(plain, out, PIECE)
             else:
-                _tiled(plain, stream, slots, rest_at)
+                _compress_images(plain, stream, slots, rest_offset)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(small, place)
@@ -65,31 +70,35 @@ def packed(path: Path, place: Path, slots: tuple[Slot, ...], rest_at: int) -> No
         small.unlink(missing_ok=True)
 
 
-def _tiled(plain: BinaryIO, out: BinaryIO, slots: tuple[Slot, ...], rest_at: int) -> None:
+def _compress_images(plain: BinaryIO, out: BinaryIO, slots: tuple[HDUSlot, ...], rest_offset: int) -> None:
     for slot in slots:
-        plain.seek(slot.at)
-        head = plain.read(slot.blocks * BLOCK)
+        plain.seek(slot.offset)
+        head = plain.read(slot.header_blocks * BLOCK)
         if slot.shape:
-            _image(plain.fileno(), out, slot, fits.Header.fromstring(head))
+            _compress_image(plain.fileno(), out, slot, fits.Header.fromstring(head))
         else:
             out.write(head)
-    plain.seek(rest_at)
+    plain.seek(rest_offset)
     shutil.copyfileobj(plain, out, PIECE)
 
 
-def _image(fd: int, out: BinaryIO, slot: Slot, header: fits.Header) -> None:
-    """An image as a table of tiles, GZIP_2 (FITS standard 4.0, section 10): the bytes of one rank lie together."""
+def _compress_image(fd: int, out: BinaryIO, slot: HDUSlot, header: fits.Header) -> None:
+    """Write an image as a table of tiles with GZIP_2 (FITS standard 4.0, section 10.4.2): bytes of one rank lie
+    together.
+
+    The table of offsets comes before the tiles and is written after them.
+    """
     shape = slot.shape
-    count = int(np.prod([-(-n // t) for n, t in zip(shape, _tile(shape), strict=True)]))
-    kind = "Q" if slot.length > WIDE else "P"
+    count = int(np.prod([-(-n // t) for n, t in zip(shape, _tile_shape(shape), strict=True)]))
+    kind = "Q" if slot.data_size > WIDE else "P"
     table = np.zeros((count, 2), ">i8" if kind == "Q" else ">i4")
-    cards = _cards(slot, header, table, kind)
+    cards = _table_header(slot, header, table, kind)
     start = out.tell()
-    blocks = blocks_of(cards_of(cards) + 2)
+    blocks = count_blocks(count_cards(cards) + 2)
     data = start + blocks * BLOCK
     out.seek(data + table.nbytes)
     heap = 0
-    for i, tile in enumerate(_tiles(fd, slot)):
+    for i, tile in enumerate(_iter_tiles(fd, slot)):
         piece = _gzip2(tile)
         out.write(piece)
         table[i] = len(piece), heap
@@ -101,19 +110,20 @@ def _image(fd: int, out: BinaryIO, slot: Slot, header: fits.Header) -> None:
     cards["PCOUNT"], cards["TFORM1"] = heap, f"1{kind}B({int(table[:, 0].max())})"
     out.flush()
     if "CHECKSUM" in header:
-        cards = with_sums(cards, blocks, _pieces(out.fileno(), data, end))
+        cards = add_checksums(cards, blocks, _iter_pieces(out.fileno(), data, end))
     out.seek(start)
-    out.write(text(cards, blocks))
+    out.write(header_bytes(cards, blocks))
     out.seek(end)
 
 
-def _tile(shape: tuple[int, ...]) -> tuple[int, ...]:
+def _tile_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape of a tile: one plane, at most ``TILE`` pixels square."""
     return (*(1 for _ in shape[:-2]), *(min(n, TILE) for n in shape[-2:]))
 
 
-def _cards(slot: Slot, header: fits.Header, table: Array, kind: str) -> fits.Header:
-    """Of the table: its own structure, that of the image, and all else that the image's header says."""
-    shape, tile = slot.shape[::-1], _tile(slot.shape)[::-1]
+def _table_header(slot: HDUSlot, header: fits.Header, table: Array, kind: str) -> fits.Header:
+    """Header of the table: its own structure, that of the image (Z cards), and all other cards of the image."""
+    shape, tile = slot.shape[::-1], _tile_shape(slot.shape)[::-1]
     head: list[Any] = [
         ("XTENSION", "BINTABLE", "binary table extension"), ("BITPIX", 8), ("NAXIS", 2),
         ("NAXIS1", table.shape[1] * table.itemsize), ("NAXIS2", len(table)), ("PCOUNT", 0), ("GCOUNT", 1),
@@ -124,29 +134,30 @@ def _cards(slot: Slot, header: fits.Header, table: Array, kind: str) -> fits.Hea
         *((f"ZTILE{i + 1}", n) for i, n in enumerate(tile)),
         ("ZCMPTYPE", "GZIP_2", "lossless"),
     ]  # fmt: skip
-    if slot.kind.kind == "f":
+    if slot.dtype.kind == "f":
         head.append(("ZQUANTIZ", "NONE", "lossless"))
     structure = {*STRUCTURE, *(f"NAXIS{i + 1}" for i in range(len(shape)))}
     return fits.Header([*head, *(c for c in header.cards if c.keyword not in structure and not c.is_blank)])
 
 
-def _tiles(fd: int, slot: Slot) -> Iterator[Array]:
-    """The tiles in their order, as stored."""
-    flat = Flat(fd, slot.data_at, slot.stored, slot.shape, axes_of(slot.shape))
+def _iter_tiles(fd: int, slot: HDUSlot) -> Iterator[Array]:
+    """Tiles of an image in order, in the stored type."""
+    flat = RawArray(fd, slot.data_offset, slot.stored_dtype, slot.shape, axis_letters(slot.shape))
     h, w = slot.shape[-2:]
     for plane in range(int(np.prod(slot.shape[:-2], initial=1))):
         for y in range(0, h, TILE):
-            strip = flat.get(plane, Region(y, min(y + TILE, h), 0, w)).astype(slot.stored)
+            strip = flat.get(plane, Region(y, min(y + TILE, h), 0, w)).astype(slot.stored_dtype)
             for x in range(0, w, TILE):
                 yield strip[:, x : x + TILE]
 
 
 def _gzip2(tile: Array) -> bytes:
+    """Shuffle the bytes of a tile by rank and compress them; without name and time, so that the bytes are the same."""
     ranks = np.ascontiguousarray(tile).view(np.uint8).reshape(-1, tile.itemsize).T
     coder = zlib.compressobj(LEVEL, zlib.DEFLATED, 31)
     return coder.compress(ranks.tobytes()) + coder.flush()
 
 
-def _pieces(fd: int, start: int, stop: int) -> Iterator[bytes]:
+def _iter_pieces(fd: int, start: int, stop: int) -> Iterator[bytes]:
     for at in range(start, stop, PIECE):
         yield os.pread(fd, min(PIECE, stop - at), at)
