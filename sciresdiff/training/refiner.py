@@ -19,12 +19,13 @@ from sciresdiff.diffusion.weight import DYNAMIC
 from sciresdiff.errors import UsageError
 from sciresdiff.nets.half import in_hardware
 from sciresdiff.restoration.coded import Coded, Latent, made
+from sciresdiff.restoration.fallback import FINAL_ITERATIONS
 from sciresdiff.restoration.hooks import hooked
 from sciresdiff.restoration.model import Model, load, of_prior, save
 from sciresdiff.restoration.prior import Estimate, Prior, finer
 from sciresdiff.restoration.refiner import Refiner, RefinerConfig, condition
 from sciresdiff.restoration.residual_space import framed, weighed
-from sciresdiff.restoration.restore import FINAL_ITERATIONS, PRIOR_ITERATIONS
+from sciresdiff.restoration.restore import PRIOR_ITERATIONS
 from sciresdiff.training import codec
 from sciresdiff.training.augment import augmented
 from sciresdiff.training.calibrate import calibrated_card

@@ -76,8 +76,9 @@ def run(
     methods = _methods(baselines)
     own = checks.read_limits(limits, checks.RESULTS) if limits else {}
     _refuse_report(report, overwrite)
-    said: list[str] = []
-    with gather(high, low, truth, Told(psf, kernel, target_fwhm, variance, quantity, probe, device), said) as given:
+    told = Told(psf, kernel, target_fwhm, variance, quantity, probe, device)
+    with gather(high, low, truth, told) as (given, notes):
+        said = list(notes)
         judge = judged_in_pieces if len(given.tiles) > 1 else judged_whole
         done = judge(given, methods, own, said, progress)
         files = {"high": high, "low": low, "truth": truth}
