@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sciresdiff.physics.operators import Operator
-from sciresdiff.physics.statistics import Level
+from sciresdiff.physics.statistics import PlaneStatistics
 
 REACH = 16
 """Coarse pixels around a pixel that asks for patience in which it is had."""
@@ -42,7 +42,7 @@ class Data:
     valid: Tensor
     """1 where y carries information, else 0."""
     operator: Operator
-    level: Level | None = None
+    statistics: PlaneStatistics | None = None
     """What the plane is like that this is a part of; None where it is the whole."""
     origin: tuple[int, int] = (0, 0)
     """Place of the first pixel in the plane, (y, x)."""

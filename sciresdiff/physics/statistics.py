@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
-class Level:
+class PlaneStatistics:
     """What is measured once on a plane that is restored in parts."""
 
     sky: float

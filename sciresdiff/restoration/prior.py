@@ -172,8 +172,8 @@ def low_quantile(v: Tensor, share: float) -> Tensor:
 
 def pedestal(data: Data) -> Tensor:
     """What to add to y so that Richardson-Lucy finds it positive: 4 sigma below all but 0.1 % of the valid pixels."""
-    if data.level is not None:
-        return data.y.new_tensor(4 - np.quantile(data.level.y, 0.001)).clamp_min(4).view(1, 1, 1, 1)
+    if data.statistics is not None:
+        return data.y.new_tensor(4 - np.quantile(data.statistics.y, 0.001)).clamp_min(4).view(1, 1, 1, 1)
     low = [
         low_quantile(plane[ok > 0][:: 1 + ok.numel() // 1_000_000], 0.001) if bool(ok.any()) else plane.new_zeros(())
         for plane, ok in zip(data.y.flatten(0, -3), data.valid.flatten(0, -3), strict=True)

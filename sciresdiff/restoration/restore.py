@@ -27,7 +27,7 @@ from sciresdiff.malloc import keep_freed
 from sciresdiff.normalize import background
 from sciresdiff.physics.consistency import Data, close_flux, consistent, richardson_lucy, row_sums, support
 from sciresdiff.physics.operators import Operator
-from sciresdiff.physics.statistics import Level
+from sciresdiff.physics.statistics import PlaneStatistics
 from sciresdiff.restoration.coded import Coded
 from sciresdiff.restoration.hooks import Args, applied
 from sciresdiff.restoration.model import Model
@@ -74,7 +74,7 @@ class Settings:
 class Part:
     """A window of a plane that is restored in parts."""
 
-    level: Level
+    level: PlaneStatistics
     """What the plane is like."""
     origin: tuple[int, int]
     """Place of the window's first pixel in the plane, (y, x)."""
@@ -170,9 +170,9 @@ def explained(data: Data) -> tuple[Tensor, int]:
     """Richardson-Lucy until chi2 = 1, and the iterations that this took; of a part of a plane, until the plane has."""
     x, k = data.y, 0
     for k, x in enumerate(richardson_lucy(data, pedestal(data)), start=1):
-        if k >= PHYSICS_ITERATIONS or (data.level is None and float(data.chi2(x).max()) <= 1):
+        if k >= PHYSICS_ITERATIONS or (data.statistics is None and float(data.chi2(x).max()) <= 1):
             break
-        if data.level is not None and k >= data.level.iterations:
+        if data.statistics is not None and k >= data.statistics.iterations:
             break
     return x, k
 

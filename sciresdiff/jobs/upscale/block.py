@@ -25,7 +25,7 @@ from sciresdiff.run.batch import Progress, no_progress
 from sciresdiff.run.memory import sparing
 
 if TYPE_CHECKING:
-    from sciresdiff.physics.statistics import Level
+    from sciresdiff.physics.statistics import PlaneStatistics
     from sciresdiff.restoration.restore import Part, Restored
 
 Array = NDArray[Any]
@@ -39,7 +39,7 @@ class Job:
     options: UpscaleOptions
     resolved: Resolved
     """Without models and arrays."""
-    levels: Sequence[Level]
+    levels: Sequence[PlaneStatistics]
     """Of every plane; none where every block is a whole plane."""
     marker: Marker
 

@@ -15,7 +15,7 @@ from sciresdiff.normalize import background
 from sciresdiff.observation.sample import Sample, Samples
 
 if TYPE_CHECKING:
-    from sciresdiff.physics.statistics import Level
+    from sciresdiff.physics.statistics import PlaneStatistics
 
 VALUES = 2**17
 """Pixels that a level keeps; the darkest thousandth is then known from a hundred of them."""
@@ -23,7 +23,7 @@ WINDOWS = 4
 """Along an axis: what Richardson-Lucy needs is measured on so many windows, which have the pixels of one core."""
 
 
-def levels_of(resolved: Resolved, samples: Samples) -> list[Level]:
+def levels_of(resolved: Resolved, samples: Samples) -> list[PlaneStatistics]:
     """The level of every plane; one of a stack that has no valid pixel gets any.
 
     Raises
@@ -33,15 +33,15 @@ def levels_of(resolved: Resolved, samples: Samples) -> list[Level]:
     return [level_of(resolved, samples(plane), plane) for plane in range(resolved.frame.planes)]
 
 
-def level_of(resolved: Resolved, sample: Sample, plane: int) -> Level:
+def level_of(resolved: Resolved, sample: Sample, plane: int) -> PlaneStatistics:
     """Sky, noise, a share of the pixels and the iterations of Richardson-Lucy."""
-    from sciresdiff.physics.statistics import Level
+    from sciresdiff.physics.statistics import PlaneStatistics
     from sciresdiff.restoration.restore import PHYSICS_ITERATIONS
 
     variance = resolved.noise.over(sample, plane)
     good = ~sample.mask & np.isfinite(sample.pixels) & np.isfinite(variance) & (variance > 0)
     if not good.any() and resolved.frame.planes > 1:
-        return Level(0.0, 1.0, np.zeros(1, np.float32), np.ones(1, np.float32), 1)
+        return PlaneStatistics(0.0, 1.0, np.zeros(1, np.float32), np.ones(1, np.float32), 1)
     if not good.any():
         raise InputError("variance: no pixel is valid and has a variance above zero; give --variance or --mask")
     sky, _ = background(sample.pixels, ~good)
@@ -49,12 +49,12 @@ def level_of(resolved: Resolved, sample: Sample, plane: int) -> Level:
     every = -(-int(good.sum()) // VALUES)
     y = ((sample.pixels[good][::every] - sky) / sigma).astype(np.float32)
     noise = (variance[good][::every] / sigma**2).astype(np.float32)
-    level = Level(float(sky), sigma, y, noise, PHYSICS_ITERATIONS)
+    level = PlaneStatistics(float(sky), sigma, y, noise, PHYSICS_ITERATIONS)
     return replace(level, iterations=iterations(resolved, level, sample.pixels, variance, good))
 
 
 def iterations(
-    resolved: Resolved, level: Level, pixels: NDArray[Any], variance: NDArray[Any], good: NDArray[np.bool_]
+    resolved: Resolved, level: PlaneStatistics, pixels: NDArray[Any], variance: NDArray[Any], good: NDArray[np.bool_]
 ) -> int:
     """Of Richardson-Lucy until chi2 over windows of the sample is 1: what the whole plane would take."""
     import torch
