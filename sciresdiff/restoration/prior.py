@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sciresdiff.nets import BACKBONES
-from sciresdiff.physics.consistency import Data, consistent, richardson_lucy
+from sciresdiff.physics.consistency import Data, consistency_step, richardson_lucy
+from sciresdiff.physics.psf.width import moments_of_square
 
 Run = Callable[[nn.Module, Sequence[Tensor]], Tensor]
 """How a network is evaluated on a frame whose channels come in parts: at once, or in tiles."""
@@ -77,10 +78,8 @@ def kernel_features(kernel: NDArray[np.float64] | None, scale: int) -> NDArray[n
     (4,) float32.
     """
     k = np.ones((1, 1)) if kernel is None else np.asarray(kernel, dtype=np.float64)
-    weight = k**2 / (k**2).sum()
-    y, x = (np.arange(n) - n // 2 for n in k.shape)
-    yy, xx = (weight.sum(1) * y**2).sum(), (weight.sum(0) * x**2).sum()
-    xy = float(y @ weight @ x) / (yy + xx + 1e-9)
+    yy, xx, across = moments_of_square(k)
+    xy = across / (yy + xx + 1e-9)
     area = k.sum() ** 2 / (k**2).sum() / scale**2
     logs = [np.log(0.05 + v / scale**2) for v in (yy, xx)]
     return np.array([*logs, xy, np.log(0.1 + area)], dtype=np.float32)
@@ -286,6 +285,6 @@ class Prior(nn.Module):
         estimates = []
         for k, count in enumerate(counts):
             proposed = self.stage(k, data, estimate, smooth, kernel, run)
-            estimate = replace(proposed, x=consistent(data, proposed.x, proposed.w.square(), *count))
+            estimate = replace(proposed, x=consistency_step(data, proposed.x, proposed.w.square(), *count))
             estimates.append(estimate)
         return estimates

@@ -25,7 +25,7 @@ from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Quantity
 from sciresdiff.malloc import keep_freed
 from sciresdiff.normalize import background
-from sciresdiff.physics.consistency import Data, close_flux, consistent, richardson_lucy, row_sums, support
+from sciresdiff.physics.consistency import Data, close_flux, consistency_step, richardson_lucy, row_sum_bound, support
 from sciresdiff.physics.operators import Operator
 from sciresdiff.physics.statistics import PlaneStatistics
 from sciresdiff.restoration.coded import Coded
@@ -182,7 +182,7 @@ def physics_only(data: Data) -> Estimate:
     x, _ = explained(data)
     _, amplitude = contrast(x, data.noise, data.operator.scale)
     start = bounded_below(data, Estimate(x, amplitude * float(np.exp(-1)), x))
-    return replace(start, x=consistent(data, start.x, start.w.square(), FINAL_ITERATIONS, PATIENCE))
+    return replace(start, x=consistency_step(data, start.x, start.w.square(), FINAL_ITERATIONS, PATIENCE))
 
 
 def tiled(settings: Settings, net_px: int, multiple_of: int) -> Run:
@@ -245,7 +245,7 @@ def settled(data: Data, x: Tensor, w2: Tensor, mode: Consistency) -> Tensor:
         return close_flux(data, x, w2)
     exact = replace(data, noise=torch.full_like(data.noise, 1e-12))
     for _ in range(2):  # the second round takes up what float32 left of the first
-        x = consistent(exact, x, w2, 1)
+        x = consistency_step(exact, x, w2, 1)
     return x
 
 
@@ -281,7 +281,7 @@ def deviation(data: Data, w: Tensor, seed: int, draw: int, iterations: int = 16)
     """
     e = w * gaussian(w, seed, draw, 1_000_000, data)
     n = data.noise.sqrt() * gaussian(data.noise, seed, draw, 1_000_001, data)
-    return consistent(replace(data, y=n), e, w.square(), iterations, PATIENCE)
+    return consistency_step(replace(data, y=n), e, w.square(), iterations, PATIENCE)
 
 
 def refined(data: Data, prior: Estimate, known: Tensor | Told, model: Model, settings: Settings, draw: int) -> Tensor:
@@ -371,11 +371,11 @@ def refreshed(data: Data, x: Tensor, w: Tensor, seed: int, draw: int) -> Tensor:
     (B, 1, s*h, s*w)
     """
     w2 = w.square()
-    signal = row_sums(data.operator, w2, torch.zeros_like(data.noise))
+    signal = row_sum_bound(data.operator, w2, torch.zeros_like(data.noise))
     share = signal / (signal + data.noise)
     noise = (data.noise * (2 - share) / share.clamp_min(1e-6)).sqrt()
     noise = noise * gaussian(noise, seed, draw, 1_000_002, data)
-    return consistent(replace(data, y=data.y + noise), x, w2, REFRESH_ITERATIONS, PATIENCE)
+    return consistency_step(replace(data, y=data.y + noise), x, w2, REFRESH_ITERATIONS, PATIENCE)
 
 
 def refines(model: Model | None, settings: Settings) -> bool:

@@ -182,11 +182,11 @@ def drawn_kernel(spec: str, fine: PixelSize | None) -> NDArray[np.float64] | Non
 
 def warn_kernel(model: Model | None, kernel: NDArray[np.float64] | None, scale: int, said: list[str]) -> None:
     """Say when the kernel is outside what the model was trained on."""
+    from sciresdiff.physics.psf.width import sigma_of_square
+
     if model is None or kernel is None:
         return
-    yy, xx = (np.arange(n) - n // 2 for n in kernel.shape)
-    weight = np.clip(kernel, 0, None) ** 2  # the square keeps far wings from deciding
-    sigma = float(np.sqrt((weight.sum(1) * yy**2).sum() / weight.sum() + (weight.sum(0) * xx**2).sum() / weight.sum()))
+    sigma = sigma_of_square(kernel)
     low, high = model.card.get("range", {}).get("sigma_low_px", (0.0, np.inf))
     if not 0.9 * low <= sigma / scale <= 1.1 * high:
         said.append(
