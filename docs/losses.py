@@ -23,7 +23,7 @@ from torch import Tensor
 
 from sciresdiff.diffusion.losses import LOSSES, Context
 from sciresdiff.physics import psf
-from sciresdiff.physics.consistency import Data, consistent
+from sciresdiff.physics.consistency import Data, consistency_step
 from sciresdiff.physics.operators import Operator
 from sciresdiff.restoration.model import PRESETS
 from sciresdiff.restoration.prior import Estimate, Prior, PriorConfig, contrast, kernel_features, starts
@@ -205,7 +205,7 @@ def cells(prior: Prior, frame: Frame, rival: Tensor) -> Iterator[str]:
     batch = frame.batch
     with torch.no_grad():
         guess = guessed(prior, frame)
-        held = consistent(batch.data, guess.guess, guess.w.square(), FINAL_ITERATIONS)
+        held = consistency_step(batch.data, guess.guess, guess.w.square(), FINAL_ITERATIONS)
     yield f"{float((training.decibel(guess.guess, batch.truth) - rival).mean()):+.2f}"
     for image in (guess.guess, held):
         for limits in CLASSES.values():

@@ -15,7 +15,7 @@ from sciresdiff.errors import UsageError
 from sciresdiff.physics import psf
 from sciresdiff.physics.operators import Operator
 from sciresdiff.physics.psf.split import split
-from sciresdiff.physics.statistics import Level
+from sciresdiff.physics.statistics import PlaneStatistics
 from sciresdiff.restoration.cascade import cascade, chained, error_of, passed_on
 from sciresdiff.restoration.model import Model
 from sciresdiff.restoration.prior import Prior, PriorConfig
@@ -109,7 +109,7 @@ def test_a_part_of_a_plane_is_what_it_is_in_the_whole(models):
     low = (seen(truth, 4, kernel) + np.random.default_rng(1).normal(size=(120, 20)) * 3).astype("f4")
     variance, clear = np.full_like(low, 9), np.zeros(low.shape, dtype=bool)
     data, units = prepared(low, variance, clear, kernel, 4, "sum", torch.device("cpu"))
-    level = Level(units.sky, units.sigma, data.y.numpy().ravel(), data.noise.numpy().ravel(), 10)
+    level = PlaneStatistics(units.sky, units.sigma, data.y.numpy().ravel(), data.noise.numpy().ravel(), 10)
 
     def run(first: int, last: int, core: slice) -> Restored:
         part, told = Part(level, (first, 0), (core, slice(0, 20))), Settings(samples=2, keep_draws=True)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from sciresdiff.physics.psf.spec import Psf
+from sciresdiff.physics.psf.spec import PSFSpec
 
 Array = NDArray[np.float64]
 Values = Mapping[str, float]
@@ -110,8 +110,8 @@ def text_of(numbers: Mapping[str, Any]) -> str:
     return f"{name}:{','.join(more)}" if more else name
 
 
-def airy_of(radius: float) -> Psf:
+def airy_of(radius: float) -> PSFSpec:
     """An Airy pattern by the ``radius`` of its first dark ring, px: 1.2196699 lambda / D."""
     from sciresdiff.physics.psf.shapes import AIRY_FWHM
 
-    return Psf("airy", {"fwhm": (radius * AIRY_FWHM / 1.2196699, "px")})
+    return PSFSpec("airy", {"fwhm": (radius * AIRY_FWHM / 1.2196699, "px")})

@@ -18,7 +18,7 @@ from sciresdiff.degradation.kernels import FAMILIES, airy_of
 from sciresdiff.degradation.recipe_file import Range, stages_of
 from sciresdiff.errors import UsageError
 from sciresdiff.physics.psf.shapes import SHAPES
-from sciresdiff.physics.psf.spec import Psf
+from sciresdiff.physics.psf.spec import PSFSpec
 
 RECIPES = ("astro", "micro", "first-order", "second-order", "real-esrgan", "bicubic", "star")
 """Recipes that come with the package."""
@@ -205,10 +205,10 @@ NUMBERS: dict[str, Callable[[Rng, Range], dict[str, float]]] = {
 """Ranges that are drawn in a way of their own."""
 
 
-def _psf(shape: str, numbers: Mapping[str, float], factor: int) -> Psf:
+def _psf(shape: str, numbers: Mapping[str, float], factor: int) -> PSFSpec:
     """A PSF, its width brought to px of the grid that it blurs."""
     if shape == "none":
-        return Psf("none")
+        return PSFSpec("none")
     if "fwhm" not in numbers and shape == "airy":
         return airy_of(numbers["radius"] * factor)
     units = {"fwhm": "px", "theta": "deg"}
@@ -216,7 +216,7 @@ def _psf(shape: str, numbers: Mapping[str, float], factor: int) -> Psf:
     params = {key: (x, units.get(key, "")) for key, x in numbers.items() if key in takes}
     width = "fwhm" if "fwhm" in numbers else "sigma"
     params[width] = (numbers["fwhm" if width == "fwhm" else "sigma_x"] * factor, "px")
-    return Psf(shape, params)
+    return PSFSpec(shape, params)
 
 
 def draw_resize(table: Table, rng: Rng, scale: int) -> list[Step]:

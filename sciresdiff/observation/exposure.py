@@ -13,6 +13,7 @@ from sciresdiff.frame import Frame, Quantity
 from sciresdiff.io.source import Source, in_memory
 from sciresdiff.observation.grid import Grid
 from sciresdiff.observation.noise import Noise
+from sciresdiff.physics.psf.field import PSF
 from sciresdiff.physics.statistics import PlaneStatistics
 from sciresdiff.region import Region
 
@@ -32,7 +33,7 @@ class Exposure:
     grid: Grid
     """The image's own pixels."""
     noise: Noise
-    psf: NDArray[np.float64] | None = None
+    psf: PSF | None = None
     """Blur between the wanted image and this one, on the output grid; None: integration over the pixel alone."""
     quantity: Quantity = "sum"
     """``sum``: the value of a pixel is the sum of the finer pixels in it; ``mean``: their mean."""
@@ -47,7 +48,7 @@ class Exposure:
         pixels: Array,
         variance: Array,
         mask: Array | None = None,
-        psf: Array | None = None,
+        psf: PSF | Array | None = None,
         quantity: Quantity = "sum",
     ) -> Exposure:
         """An exposure of one plane out of arrays.
@@ -57,16 +58,17 @@ class Exposure:
         pixels : (h, w), any linear unit; NaN where there is no value.
         variance : (h, w), unit**2, of the noise; a pixel without a variance above 0 counts as masked.
         mask : (h, w), True where a pixel carries no information.
-        psf : (K, L), odd sides, sum 1: the blur on the output grid; None for none.
+        psf : the blur on the output grid, a `PSF` or one kernel (K, L) with odd sides and sum 1; None for none.
         quantity : ``sum`` or ``mean``.
 
         Raises
         ------
-        InputError : arrays whose shapes differ.
+        InputError : arrays whose shapes differ, or a kernel with even sides.
         """
         bad = np.zeros(pixels.shape, bool) if mask is None else np.asarray(mask, bool)
         frame = Frame(pixels[None], bad[None], "astro", variance=np.asarray(variance)[None], quantity=quantity)
-        return cls(in_memory(frame), Grid(pixels.shape[-2:]), Noise(), psf, quantity)
+        blur = PSF.constant(psf) if isinstance(psf, np.ndarray) else psf
+        return cls(in_memory(frame), Grid(pixels.shape[-2:]), Noise(), blur, quantity)
 
     @property
     def origin(self) -> tuple[int, int]:

@@ -23,6 +23,7 @@ from sciresdiff.observation.sample import Sample
 from sciresdiff.observation.units import NoiseUnits
 from sciresdiff.physics.consistency import Data
 from sciresdiff.physics.operators import Operator
+from sciresdiff.physics.psf.field import PSF
 from sciresdiff.region import Region
 from sciresdiff.tiling import Tile
 
@@ -47,7 +48,7 @@ class Observation:
         pixels: NDArray[Any],
         variance: NDArray[Any],
         scale: int,
-        psf: NDArray[Any] | None = None,
+        psf: PSF | NDArray[Any] | None = None,
         mask: NDArray[Any] | None = None,
         quantity: Quantity = "sum",
     ) -> Observation:
@@ -96,7 +97,9 @@ class Observation:
         ----------
         tile : what counts and what is read for it, in the exposure's pixels.
         """
-        exposure, scale = self.exposure.window(plane, tile.window), self.scale
+        scale, psf = self.scale, self.exposure.psf
+        here = None if psf is None else psf.window(tile.window.scaled(scale))
+        exposure = replace(self.exposure.window(plane, tile.window), psf=here)
         core = None if tile.core == tile.window else tile.core.within(tile.window)
         grid = Grid(exposure.grid.finer(scale).shape, self.grid.pixel_size)
         return replace(self, exposures=[exposure], grid=grid, core=core)

@@ -16,7 +16,9 @@ from sciresdiff.notes import Notes
 from sciresdiff.observation.options import Stated
 from sciresdiff.observation.sample import Samples
 from sciresdiff.physics import psf
+from sciresdiff.physics.psf.field import PSF
 from sciresdiff.physics.psf.measure import psf_from_sources
+from sciresdiff.physics.psf.spec import PSFSpec
 
 Kernel = NDArray[np.float64]
 
@@ -26,7 +28,7 @@ TARGET_FWHM = 2.0
 
 def resolve_psf(
     path: str | Path, frame: Frame, samples: Samples, stated: Stated, scale: int
-) -> tuple[Kernel | None, float | None, Notes]:
+) -> tuple[PSF | None, float | None, Notes]:
     """The blur on the output grid, the FWHM of the wanted image's PSF, and where they come from.
 
     Parameters
@@ -39,8 +41,8 @@ def resolve_psf(
 
     Returns
     -------
-    (K, L) with odd sides and sum 1, or None for integration over the pixel alone; output px, or None where only the
-    kernel is known; and the notes, with the origin ``psf``.
+    A PSF on the output grid, or None for integration over the pixel alone; output px, or None where only the kernel is
+    known; and the notes, with the origin ``psf``.
 
     Raises
     ------
@@ -49,17 +51,17 @@ def resolve_psf(
     """
     fine = frame.pixel_size.finer(scale) if frame.pixel_size else None
     if stated.kernel:
-        return render_kernel(stated.kernel, fine), stated.target_fwhm, Notes(psf="--kernel")
+        return field_of(render_kernel(stated.kernel, fine)), stated.target_fwhm, Notes(psf="--kernel")
     target = stated.target_fwhm or TARGET_FWHM
 
-    def between(whole: Kernel | str) -> Kernel | None:
-        return psf.kernel_from_psf(whole, pixel=frame.pixel_size, scale=scale, target_fwhm_px_fine=target)
+    def between(whole: PSFSpec | str) -> PSF | None:
+        return field_of(psf.kernel_from_psf(whole, pixel=frame.pixel_size, scale=scale, target_fwhm_px_fine=target))
 
     if stated.psf and stated.psf != "measure":
         return between(stated.psf), target, Notes(psf="--psf")
     if stated.psf is None and frame.kernel is not None and frame.kernel_scale == scale:
         kernel = render_kernel(frame.kernel, fine) if isinstance(frame.kernel, str) else frame.kernel
-        return kernel, stated.target_fwhm, Notes(psf="file")
+        return field_of(kernel), stated.target_fwhm, Notes(psf="file")
     if stated.psf is None and (spec := psf_of_header(frame)):
         return between(spec), target, Notes(f"psf: {spec}, from the file", psf="header")
     first = samples(0)
@@ -67,6 +69,11 @@ def resolve_psf(
     whole, used, lines = psf_from_sources(first.pixels, first.mask, variance, frame.kind)
     notes = Notes(*lines, f"psf: measured from {used} sources of {path}", psf="measured")
     return between(whole), target, notes
+
+
+def field_of(kernel: Kernel | None) -> PSF | None:
+    """The PSF that is one kernel (K, L) all over the field; None for none."""
+    return None if kernel is None else PSF.constant(kernel)
 
 
 def psf_of_header(frame: Frame) -> str | None:

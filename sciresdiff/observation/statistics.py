@@ -16,6 +16,7 @@ from sciresdiff.observation.exposure import Exposure
 from sciresdiff.observation.sample import Sample, Samples
 from sciresdiff.physics.consistency import Data, richardson_lucy
 from sciresdiff.physics.operators import Operator
+from sciresdiff.physics.psf.field import PSF
 from sciresdiff.physics.richardson_lucy import MOST_ITERATIONS, pedestal
 from sciresdiff.physics.statistics import PlaneStatistics
 
@@ -80,7 +81,8 @@ def windows_of_sample(
     -------
     Data of (windows, 1, side, side).
     """
-    widest = 0 if exposure.psf is None else max(exposure.psf.shape)
+    psf = None if exposure.psf is None else PSF.constant(exposure.psf.mean)
+    widest = 0 if psf is None else max(psf.mean.shape)
     side = -(-max(core // WINDOWS, widest) // scale)  # a PSF has to fit into a window
     places = [(y, x) for y in centres(pixels.shape[0], side) for x in centres(pixels.shape[1], side)]
     if side > min(pixels.shape) or not places:
@@ -92,7 +94,7 @@ def windows_of_sample(
 
     y = stack(np.where(good, (pixels - statistics.sky) / statistics.sigma, 0))
     noise = stack(np.where(good, variance / statistics.sigma**2, 1))
-    return Data(y, noise, stack(good), Operator((side, side), scale, exposure.psf), statistics)
+    return Data(y, noise, stack(good), Operator((side, side), scale, psf), statistics)
 
 
 def count_iterations(windows: Data) -> int:

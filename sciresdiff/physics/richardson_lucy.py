@@ -28,8 +28,8 @@ def pedestal(data: Data) -> Tensor:
     -------
     (..., 1, 1), noise units; at least 4.
     """
-    if data.level is not None:
-        return data.y.new_tensor(4 - np.quantile(data.level.y, DARKEST)).clamp_min(4).view(1, 1, 1, 1)
+    if data.statistics is not None:
+        return data.y.new_tensor(4 - np.quantile(data.statistics.y, DARKEST)).clamp_min(4).view(1, 1, 1, 1)
     low = [
         low_quantile(plane[ok > 0][:: 1 + ok.numel() // 1_000_000], DARKEST) if bool(ok.any()) else plane.new_zeros(())
         for plane, ok in zip(data.y.flatten(0, -3), data.valid.flatten(0, -3), strict=True)
@@ -48,8 +48,8 @@ def richardson_lucy_until_chi2_one(data: Data) -> tuple[Tensor, int]:
     """
     x, k = data.y, 0
     for k, x in enumerate(richardson_lucy(data, pedestal(data)), start=1):
-        if k >= MOST_ITERATIONS or (data.level is None and float(data.chi2(x).max()) <= 1):
+        if k >= MOST_ITERATIONS or (data.statistics is None and float(data.chi2(x).max()) <= 1):
             break
-        if data.level is not None and k >= data.level.iterations:
+        if data.statistics is not None and k >= data.statistics.iterations:
             break
     return x, k

@@ -26,7 +26,7 @@ from sciresdiff.diffusion.method_file import LARGEST_USE
 from sciresdiff.diffusion.noise import key_of
 from sciresdiff.errors import UsageError
 from sciresdiff.frame import Quantity
-from sciresdiff.physics.consistency import Data, consistent
+from sciresdiff.physics.consistency import Data, consistency_step
 from sciresdiff.physics.psf.split import split
 from sciresdiff.restoration.model import Model
 from sciresdiff.restoration.prior import Estimate, box, finer, kernel_features
@@ -199,7 +199,7 @@ def cascade(
         return units.noise_units(image, data.y)
 
     guess = fine(second(torch.from_numpy(first.mean)[None, None], error.square(), None))
-    x = consistent(data, guess, w.square(), FINAL_ITERATIONS, PATIENCE)
+    x = consistency_step(data, guess, w.square(), FINAL_ITERATIONS, PATIENCE)
     best = begun(data, Estimate(x, w, guess), settings)
     gate = finer(torch.from_numpy(first.gate)[None, None], two.scale).to(data.y)
     draws = chained(data, first, second, fine, w, level_of(two), settings.seed)

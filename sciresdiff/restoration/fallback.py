@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sciresdiff.physics.consistency import Data, consistent
+from sciresdiff.physics.consistency import Data, consistency_step
 from sciresdiff.physics.richardson_lucy import richardson_lucy_until_chi2_one
 from sciresdiff.restoration.ops import box, contrast
 from sciresdiff.restoration.prior import Estimate, bounded_below
@@ -37,7 +37,7 @@ def physics_estimate(data: Data) -> Estimate:
     x, _ = richardson_lucy_until_chi2_one(data)
     _, amplitude = contrast(x, data.noise, data.operator.scale)
     start = bounded_below(data, Estimate(x, amplitude * float(np.exp(-1)), x))
-    return replace(start, x=consistent(data, start.x, start.w.square(), FINAL_ITERATIONS, PATIENCE))
+    return replace(start, x=consistency_step(data, start.x, start.w.square(), FINAL_ITERATIONS, PATIENCE))
 
 
 def with_model_error(data: Data) -> Data:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sciresdiff.diffusion.method import Method
 from sciresdiff.diffusion.path import Level
-from sciresdiff.physics.consistency import Data, consistent
+from sciresdiff.physics.consistency import Data, consistency_step
 from sciresdiff.restoration.prior import Estimate, finer
 from sciresdiff.restoration.residual_space import Around
 
@@ -53,13 +53,13 @@ def hooked(data: Data, x: Tensor, scale: Tensor, p: Level, method: Method) -> Te
     """An estimate after the hook that is part of training, too: `consistency`, if the method has it."""
     if "consistency" not in method.hooks:
         return x
-    return consistent(data, x, scale.square() * (p.s**2 / (p.a**2 + p.s**2)), ITERATIONS)
+    return consistency_step(data, x, scale.square() * (p.s**2 / (p.a**2 + p.s**2)), ITERATIONS)
 
 
 def consistency(x: Tensor, args: Args) -> Tensor:
     """The noise-aware step, with Sigma the variance that the state leaves open, scale^2 s^2 / (a^2 + s^2)."""
     p = args.p
-    return consistent(args.data, x, args.prior.w.square() * (p.s**2 / (p.a**2 + p.s**2)), ITERATIONS)
+    return consistency_step(args.data, x, args.prior.w.square() * (p.s**2 / (p.a**2 + p.s**2)), ITERATIONS)
 
 
 def clip(x: Tensor, args: Args) -> Tensor:
@@ -79,7 +79,7 @@ def project(x: Tensor, args: Args) -> Tensor:
     noise = torch.full_like(data.noise, 1e-12) if pure else STIFFNESS * data.noise
     steps = 1 if pure else PROJECTED
     for _ in range(2 if pure else 1):  # the second round takes up what float32 left of the first
-        x = consistent(replace(data, noise=noise), x, torch.ones_like(x), steps)
+        x = consistency_step(replace(data, noise=noise), x, torch.ones_like(x), steps)
     return x
 
 

@@ -11,6 +11,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sciresdiff.physics.psf.field import PSF
+from sciresdiff.physics.psf.width import moments_of_square
+
 
 def contrast(x: Tensor, noise: Tensor, scale: int) -> tuple[Tensor, Tensor]:
     """The local background, and how strongly the image varies about it.
@@ -89,7 +92,7 @@ def asinh_(x: Tensor) -> Tensor:
     return x
 
 
-def psf_features(psf: NDArray[np.float64] | None, scale: int) -> NDArray[np.float32]:
+def psf_features(psf: PSF | None, scale: int) -> NDArray[np.float32]:
     """Four numbers that tell a network how wide a PSF is.
 
     The second moments of the squared kernel (the square keeps far wings from deciding) along y, x and across, and the
@@ -97,18 +100,16 @@ def psf_features(psf: NDArray[np.float64] | None, scale: int) -> NDArray[np.floa
 
     Parameters
     ----------
-    psf : (K, L), on the output grid; None for none.
+    psf : on the output grid; None for none.
     scale : output pixels per coarse pixel.
 
     Returns
     -------
     (4,) float32.
     """
-    k = np.ones((1, 1)) if psf is None else np.asarray(psf, dtype=np.float64)
-    weight = k**2 / (k**2).sum()
-    y, x = (np.arange(n) - n // 2 for n in k.shape)
-    yy, xx = (weight.sum(1) * y**2).sum(), (weight.sum(0) * x**2).sum()
-    xy = float(y @ weight @ x) / (yy + xx + 1e-9)
+    k = np.ones((1, 1)) if psf is None else psf.mean
+    yy, xx, across = moments_of_square(k)
+    xy = across / (yy + xx + 1e-9)
     area = k.sum() ** 2 / (k**2).sum() / scale**2
     logs = [np.log(0.05 + v / scale**2) for v in (yy, xx)]
     return np.array([*logs, xy, np.log(0.1 + area)], dtype=np.float32)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sciresdiff.diffusion import noise as noise_field
 from sciresdiff.diffusion.method import sample
-from sciresdiff.physics.consistency import Data, consistent, row_sums
+from sciresdiff.physics.consistency import Data, consistency_step, row_sum_bound
 from sciresdiff.restoration.coded import Coded
 from sciresdiff.restoration.fallback import PATIENCE
 from sciresdiff.restoration.hooks import Args, applied
@@ -80,7 +80,7 @@ def posterior_perturbation(data: Data, w: Tensor, seed: int, draw: int) -> Tenso
     """
     e = w * gaussian(w, seed, draw, PERTURBED_SCENE, data)
     n = data.noise.sqrt() * gaussian(data.noise, seed, draw, PERTURBED_DATA, data)
-    return consistent(replace(data, y=n), e, w.square(), PERTURBATION_ITERATIONS, PATIENCE)
+    return consistency_step(replace(data, y=n), e, w.square(), PERTURBATION_ITERATIONS, PATIENCE)
 
 
 def perturbed_consistency(data: Data, x: Tensor, w: Tensor, seed: int, draw: int) -> Tensor:
@@ -102,11 +102,11 @@ def perturbed_consistency(data: Data, x: Tensor, w: Tensor, seed: int, draw: int
     (B, 1, s*h, s*w)
     """
     w2 = w.square()
-    signal = row_sums(data.operator, w2, torch.zeros_like(data.noise))
+    signal = row_sum_bound(data.operator, w2, torch.zeros_like(data.noise))
     h = signal / (signal + data.noise)
     noise = (data.noise * (2 - h) / h.clamp_min(1e-6)).sqrt()
     noise = noise * gaussian(noise, seed, draw, ADDED_BACK, data)
-    return consistent(replace(data, y=data.y + noise), x, w2, CONSISTENCY_ITERATIONS, PATIENCE)
+    return consistency_step(replace(data, y=data.y + noise), x, w2, CONSISTENCY_ITERATIONS, PATIENCE)
 
 
 def count_samples(model: Model | None, settings: Settings) -> int:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sciresdiff.nets import BACKBONES
-from sciresdiff.physics.consistency import Data, consistent, richardson_lucy
+from sciresdiff.physics.consistency import Data, consistency_step, richardson_lucy
 from sciresdiff.physics.richardson_lucy import pedestal
 from sciresdiff.restoration.ops import asinh_, contrast, finer, maps, stacked
 
@@ -171,6 +171,6 @@ class Prior(nn.Module):
         estimates = []
         for k, count in enumerate(counts):
             proposed = self.stage(k, data, estimate, smooth, kernel, run)
-            estimate = replace(proposed, x=consistent(data, proposed.x, proposed.w.square(), *count))
+            estimate = replace(proposed, x=consistency_step(data, proposed.x, proposed.w.square(), *count))
             estimates.append(estimate)
         return estimates

@@ -149,8 +149,8 @@ class Published(Prior):
     def units(self, y: Tensor, data: Data) -> list[Unit]:
         """The map to [0, 1] of every image of a batch, measured on its valid pixels."""
         make, settings = STRETCHES[self.config.stretch], self.config.settings
-        if data.level is not None:
-            known = data.level.y[None], np.zeros((1, data.level.y.size), bool), data.level.noise[None]
+        if data.statistics is not None:
+            known = data.statistics.y[None], np.zeros((1, data.statistics.y.size), bool), data.statistics.noise[None]
             return [make(*known, **settings)] * len(y)
         planes, bad, noise = (np.asarray(v.cpu()) for v in (y, data.valid <= 0, data.noise))
         return [make(*each, **settings) for each in zip(planes, bad, noise, strict=True)]

@@ -66,8 +66,8 @@ def _frequency(data: Data, prior: Estimate, level: Tensor) -> list[Tensor]:
 def _snr(data: Data, prior: Estimate, level: Tensor) -> list[Tensor]:
     """Two constant maps: logarithms of the median and of the highest signal to noise of the frame."""
     snr = ((data.y * data.valid).clamp_min(0) / data.noise.sqrt()).flatten(1)
-    if data.level is not None:
-        snr = snr.new_tensor(np.maximum(data.level.y, 0) / np.sqrt(data.level.noise))[None]
+    if data.statistics is not None:
+        snr = snr.new_tensor(np.maximum(data.statistics.y, 0) / np.sqrt(data.statistics.noise))[None]
     numbers = torch.stack([snr.median(dim=1).values, snr.amax(dim=1)], dim=1)
     return maps(torch.log1p(numbers) / 4, data.y)
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from sciresdiff.errors import UsageError
 from sciresdiff.malloc import keep_freed
 from sciresdiff.observation.observation import Observation
-from sciresdiff.physics.consistency import Data, close_flux, consistent, support
+from sciresdiff.physics.consistency import Data, close_flux, consistency_step, support
 from sciresdiff.restoration.fallback import FINAL_ITERATIONS, PATIENCE, blend, fallback_weight, physics_estimate
 from sciresdiff.restoration.model import Model
 from sciresdiff.restoration.ops import box, finer, psf_features
@@ -132,7 +132,7 @@ def enforce_flux(data: Data, x: Tensor, w2: Tensor, mode: Consistency) -> Tensor
         return close_flux(data, x, w2)
     exact = replace(data, noise=torch.full_like(data.noise, 1e-12))
     for _ in range(2):  # the second round takes up what float32 left of the first
-        x = consistent(exact, x, w2, 1)
+        x = consistency_step(exact, x, w2, 1)
     return x
 
 

@@ -87,7 +87,9 @@ def facts(observation: Observation, chi2: float = float("nan")) -> dict[str, flo
     low, variance = np.asarray(exposure.pixels, np.float64), exposure.variance
     above = (low[good] - np.median(low[good])) / np.sqrt(variance[good])
     snr = float(np.percentile(above, SNR_PERCENTILE))
-    sigma, noise = width(exposure.psf) / observation.scale, quiet_noise(low, variance, good)
+    psf = exposure.psf
+    sigma = 0.0 if psf is None else psf.width / observation.scale
+    noise = quiet_noise(low, variance, good)
     return {"sigma_low_px": sigma, "snr": snr, "noise": noise, "chi2": float(chi2)}
 
 
@@ -114,16 +116,6 @@ def quiet_noise(low: Plane, variance: Plane, good: NDArray[np.bool_]) -> float:
     squares, noise = means(np.where(usable, (a - b - c + d) ** 2 / 4, 0)), means(np.where(usable, v, 0))
     enough = means(usable.astype(float)) > 0.5
     return float(np.sqrt(np.percentile(squares[enough] / noise[enough], 10))) if enough.any() else float("nan")
-
-
-def width(kernel: NDArray[np.float64] | None) -> float:
-    """Standard deviation of a kernel, fine px, by the moments of its square, which far wings do not decide."""
-    if kernel is None:
-        return 0.0
-    yy, xx = (np.arange(n) - n // 2 for n in kernel.shape)
-    weight = np.clip(kernel, 0, None) ** 2
-    total = weight.sum()
-    return float(np.sqrt((weight.sum(1) * yy**2).sum() / total + (weight.sum(0) * xx**2).sum() / total))
 
 
 def fineness(mean: Plane, scale: int) -> tuple[Plane, Plane]:

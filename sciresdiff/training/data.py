@@ -22,7 +22,7 @@ from sciresdiff import scenes
 from sciresdiff.degradation.recipe import Recipe
 from sciresdiff.physics import psf
 from sciresdiff.physics.consistency import Data
-from sciresdiff.physics.operators import Operator, separable
+from sciresdiff.physics.operators import Operator, separable_terms
 from sciresdiff.restoration.ops import psf_features
 from sciresdiff.training import folders
 from sciresdiff.training.degradation import degraded_pair, stated_recipe
@@ -113,7 +113,7 @@ def draw_kernel(rng: np.random.Generator, recipe: DataRecipe) -> NDArray[np.floa
 
 def truncated(kernel: NDArray[np.float64], side: int) -> NDArray[np.float64]:
     """The terms of a kernel, (RANK, 2, side), padded with zeros."""
-    terms = separable(kernel, max_rank=RANK)
+    terms = separable_terms(kernel, max_rank=RANK)
     pad = (side - terms.shape[-1]) // 2
     return np.pad(terms, ((0, RANK - len(terms)), (0, 0), (pad, pad)))
 

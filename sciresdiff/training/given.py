@@ -14,7 +14,7 @@ from sciresdiff.degradation.grids import any_of, cut
 from sciresdiff.errors import InputError
 from sciresdiff.frame import Quantity
 from sciresdiff.normalize import MAD_TO_SIGMA, background
-from sciresdiff.physics.operators import separable
+from sciresdiff.physics.operators import separable_terms
 from sciresdiff.restoration.ops import psf_features
 
 Array = NDArray[np.float32]
@@ -51,8 +51,8 @@ class Given:
 
     @cached_property
     def terms(self) -> NDArray[np.float64]:
-        """The kernel's separable terms, (RANK, 2, K)."""
-        terms = separable(self.kernel, max_rank=RANK)
+        """The kernel's separable_terms terms, (RANK, 2, K)."""
+        terms = separable_terms(self.kernel, max_rank=RANK)
         return np.pad(terms, ((0, RANK - len(terms)), (0, 0), (0, 0)))
 
     @cached_property

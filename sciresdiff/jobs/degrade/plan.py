@@ -15,7 +15,7 @@ from sciresdiff.degradation.chain import Step
 from sciresdiff.degradation.degrade import measurement
 from sciresdiff.errors import UsageError
 from sciresdiff.frame import Frame, Quantity
-from sciresdiff.observation.noise import detector_map
+from sciresdiff.observation.noise import read_detector_map
 from sciresdiff.physics import psf
 from sciresdiff.physics.detector import Detector
 
@@ -126,7 +126,7 @@ def _given(frame: Frame, options: DegradeOptions) -> dict[str, Any]:
     for name in ("gain", "read_noise"):
         told = getattr(options, name)
         if told is not None:
-            given[name] = detector_map(name, told, coarse) if isinstance(told, str) else float(told)
+            given[name] = read_detector_map(name, told, coarse) if isinstance(told, str) else float(told)
     for name in ("sky", "dark", "full_well", "bits"):
         if getattr(options, name):
             given[name] = getattr(options, name)

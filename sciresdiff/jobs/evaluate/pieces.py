@@ -33,7 +33,7 @@ def pieces(shape: tuple[int, int], observation: Observation | None) -> tuple[Til
         whole = Region.of_shape(shape)
         return (Tile(whole, whole),)
     step = AROUND // gcd(AROUND, scale)
-    reach = 0 if psf is None else max(psf.shape) // 2
+    reach = 0 if psf is None else max(psf.mean.shape) // 2
     return tuple(tiling.plan(shape, max(SIDE // scale // step, 1) * step, -(-(AROUND + reach) // scale), step))
 
 

@@ -18,7 +18,7 @@ from sciresdiff.checks.evidence import Array, Mask, filled
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, PixelSize, Quantity
 from sciresdiff.io.jsonable import plain
-from sciresdiff.jobs.upscale.inputs import stated_psf
+from sciresdiff.observation.psf import psf_of_header
 
 LARGEST = 1024
 """Side of the middle of the overlap that is looked at, px of the finer grid."""
@@ -175,7 +175,7 @@ def _psf(frame: Frame, plane: int, given: Any, name: str, said: list[str]) -> Ar
             return psf.render(parsed, frame.pixel_size, integrate=True)
         image = io.read_image(str(given))
         return psf.centred(image if image.ndim < 3 else image[min(plane, len(image) - 1)])
-    if stated := stated_psf(frame):
+    if stated := psf_of_header(frame):
         return psf.render(stated, frame.pixel_size, integrate="psf_known" not in frame.facts)
     variance = None if frame.variance is None else frame.variance[plane]
     try:

@@ -20,8 +20,8 @@ from sciresdiff.notes import Notes
 from sciresdiff.observation.observation import Observation
 from sciresdiff.observation.resolve import observe, reading_options, refuse_unusable
 from sciresdiff.observation.sample import Sample, Samples, samples_of_source
+from sciresdiff.physics.psf.field import PSF
 from sciresdiff.restoration.model import Model
-from sciresdiff.restoration.trust import width
 
 
 @dataclass(frozen=True)
@@ -97,17 +97,17 @@ def resolve_source(path: str | Path, source: Source, options: UpscaleOptions) ->
     return Inputs(observation, model, name, then, notes)
 
 
-def warn_psf(model: Model, psf: NDArray[np.float64] | None, scale: int) -> Notes:
+def warn_psf(model: Model, psf: PSF | None, scale: int) -> Notes:
     """Warn of a PSF outside what the model was trained on.
 
     Parameters
     ----------
-    psf : (K, L), on the model's output grid; None for none.
+    psf : on the model's output grid; None for none.
     scale : the model's.
     """
     if psf is None:
         return Notes()
-    sigma = width(psf) / scale
+    sigma = psf.width / scale
     low, high = model.card.get("range", {}).get("sigma_low_px", (0.0, np.inf))
     if 0.9 * low <= sigma <= 1.1 * high:
         return Notes()

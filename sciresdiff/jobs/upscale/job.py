@@ -83,7 +83,7 @@ def plan(path: str | Path, options: UpscaleOptions) -> dict[str, Any]:
         "scale": inputs.scale,
         "model": inputs.name,
         "quantity": inputs.quantity,
-        "kernel_px": list(psf.shape) if (psf := inputs.observation.exposure.psf) is not None else None,
+        "kernel_px": list(psf.mean.shape) if (psf := inputs.observation.exposure.psf) else None,
         "target_fwhm_px": inputs.observation.target_fwhm,
         "masked": masked,
         "sources": dict(inputs.notes.origins),
@@ -229,9 +229,9 @@ def measured(task: Task) -> str:
     """Digest of what was measured on the file, on which every block depends."""
     job, found = task.job, blake2b(digest_size=16)
     exposure = job.inputs.observation.exposure
-    arrays = [exposure.psf, *(a for one in exposure.statistics for a in (one.y, one.noise))]
-    for array in arrays:
-        found.update(b"none" if array is None else np.ascontiguousarray(array).data)
+    found.update(exposure.psf.digest.encode() if exposure.psf else b"none")
+    for array in (a for one in exposure.statistics for a in (one.y, one.noise)):
+        found.update(np.ascontiguousarray(array).data)
     known, noise = [(one.sky, one.sigma, one.iterations) for one in exposure.statistics], exposure.noise
     numbers = known, noise.sky_variance, noise.correlation, noise.psf_error, noise.sky, len(task.blocks)
     words = [repr(one) for one in numbers]

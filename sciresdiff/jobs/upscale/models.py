@@ -7,14 +7,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from sciresdiff import io
 from sciresdiff.errors import UsageError
 from sciresdiff.frame import Frame
 from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.notes import Notes
+from sciresdiff.physics.psf.field import PSF
+from sciresdiff.physics.psf.split import split
 
 if TYPE_CHECKING:
     from sciresdiff.restoration.model import Model
@@ -144,12 +143,11 @@ def run_by_method(model: Model | None, options: UpscaleOptions) -> tuple[Model |
     return other, Notes(line)
 
 
-def stages(chosen: Chosen, kernel: NDArray[np.float64] | None) -> Iterator[tuple[Model, NDArray[np.float64] | None]]:
-    """The models in use, and the kernel that each is to undo."""
-    from sciresdiff.physics.psf.split import split
-
+def stages(chosen: Chosen, psf: PSF | None) -> Iterator[tuple[Model, PSF | None]]:
+    """The models in use, and the PSF that each is to undo."""
     first, second = chosen
     if first and second:
-        yield from zip((first, second), split(kernel, second.scale), strict=True)
+        kernels = split(None if psf is None else psf.mean, second.scale)
+        yield from zip((first, second), (None if k is None else PSF.constant(k) for k in kernels), strict=True)
     elif first:
-        yield first, kernel
+        yield first, psf

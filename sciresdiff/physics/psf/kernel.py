@@ -17,11 +17,11 @@ from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import PixelSize
 from sciresdiff.physics.psf.image import centred, difference_kernel, fwhm, moments, narrower
 from sciresdiff.physics.psf.shapes import FWHM_PER_SIGMA, SHAPES, extent
-from sciresdiff.physics.psf.spec import Psf, parse, step_of, values_of
+from sciresdiff.physics.psf.spec import PSFSpec, parse, step_of, values_of
 
 __all__ = [
-    "SHAPES", "Psf", "airy", "centred", "difference_kernel", "fwhm", "gaussian", "kernel_from_psf", "moffat", "moments",
-    "optical", "parse", "render",
+    "SHAPES", "PSFSpec", "airy", "centred", "difference_kernel", "fwhm", "gaussian", "kernel_from_psf", "moffat",
+    "moments", "optical", "parse", "render",
 ]  # fmt: skip
 
 Array = NDArray[np.float64]
@@ -33,7 +33,7 @@ CLOSED_FORM = 0.6
 """Narrowest difference of two Gaussians, sigma in px, whose samples stand for the continuous function (to 1e-3)."""
 
 
-def render(psf: Psf | str, pixel: PixelSize | None, *, integrate: bool, oversample_of: int = 1) -> Array:
+def render(psf: PSFSpec | str, pixel: PixelSize | None, *, integrate: bool, oversample_of: int = 1) -> Array:
     """Draw a PSF.
 
     Parameters
@@ -66,7 +66,7 @@ def render(psf: Psf | str, pixel: PixelSize | None, *, integrate: bool, oversamp
     return _drawn(psf, step_of(psf, pixel), integrate, oversample_of)
 
 
-def _drawn(psf: Psf, step: tuple[float, float], integrate: bool, fine: int) -> Array:
+def _drawn(psf: PSFSpec, step: tuple[float, float], integrate: bool, fine: int) -> Array:
     shape, values = SHAPES[psf.shape], values_of(psf)
     steps = step[0] / fine, step[1] / fine
     reach = [shape.reach(values) * e / s for e, s in zip(extent(values), steps, strict=True)]
@@ -92,7 +92,7 @@ def _erf(line: Array, step: float, sigma: float) -> Array:
     return np.asarray(np.diff(special.erf(edges / (sigma * np.sqrt(2)))))
 
 
-def _integrated(psf: Psf, y: Array, x: Array, steps: tuple[float, float]) -> Array:
+def _integrated(psf: PSFSpec, y: Array, x: Array, steps: tuple[float, float]) -> Array:
     """Quadrature over every pixel, with more points the narrower the profile is."""
     shape, values = SHAPES[psf.shape], values_of(psf)
     narrow = shape.fwhm(values) * np.sqrt(values.get("ratio", 1.0)) / max(steps)
@@ -104,7 +104,7 @@ def _integrated(psf: Psf, y: Array, x: Array, steps: tuple[float, float]) -> Arr
     return kernel
 
 
-def _from_file(psf: Psf, effective: bool, fine: int) -> Array:
+def _from_file(psf: PSFSpec, effective: bool, fine: int) -> Array:
     from sciresdiff.io import read_image
 
     if fine != 1:
@@ -152,11 +152,11 @@ def optical(fwhm_px: float, *, integrate: bool = True, **aberrations: float) -> 
 
 
 def _maker(name: str, integrate: bool, **params: tuple[float, str]) -> Array:
-    return render(parse(str(Psf(name, params))), None, integrate=integrate)
+    return render(parse(str(PSFSpec(name, params))), None, integrate=integrate)
 
 
 def kernel_from_psf(
-    psf: Psf | str | Array,
+    psf: PSFSpec | str | Array,
     *,
     pixel: PixelSize | None,
     scale: int,
@@ -188,7 +188,7 @@ def kernel_from_psf(
     InputError : the PSF is narrower than the target, with both widths.
     UsageError : as `render`.
     """
-    if isinstance(psf, str | Psf):
+    if isinstance(psf, str | PSFSpec):
         psf = parse(psf) if isinstance(psf, str) else psf
         if psf.shape == "none":
             return None
@@ -203,17 +203,17 @@ def kernel_from_psf(
 
 def target_of(fwhm_px: float) -> Array:
     """The wanted image's PSF: a Gaussian of this FWHM as its pixels show it, sampled at their centres."""
-    return render(Psf("gaussian", {"fwhm": (fwhm_px, "px")}), None, integrate=False)
+    return render(PSFSpec("gaussian", {"fwhm": (fwhm_px, "px")}), None, integrate=False)
 
 
-def _from_optical(psf: Psf, pixel: PixelSize | None, scale: int, target_fwhm: float) -> Array:
+def _from_optical(psf: PSFSpec, pixel: PixelSize | None, scale: int, target_fwhm: float) -> Array:
     if psf.shape == "gaussian" and (kernel := _gaussian_difference(psf, pixel, scale, target_fwhm)) is not None:
         return kernel
     whole = render(psf, pixel, integrate=True, oversample_of=scale)
     return difference_kernel(whole, target_of(target_fwhm))
 
 
-def _gaussian_difference(psf: Psf, pixel: PixelSize | None, scale: int, target_fwhm: float) -> Array | None:
+def _gaussian_difference(psf: PSFSpec, pixel: PixelSize | None, scale: int, target_fwhm: float) -> Array | None:
     """Gaussian over Gaussian: the covariances' difference, over the pixel; None where it is too narrow to sample.
 
     The target's samples and the kernel's integrals over pixels convolve to the PSF's integrals over pixels.
@@ -237,4 +237,4 @@ def _gaussian_difference(psf: Psf, pixel: PixelSize | None, scale: int, target_f
     if long - minor > 1e-9 * long:
         theta = float(np.rad2deg(np.arctan2(axes[0, 1], axes[1, 1])))
         params |= {"ratio": (float(minor / long), ""), "theta": (theta, "deg")}
-    return render(Psf("gaussian", params), None, integrate=True)
+    return render(PSFSpec("gaussian", params), None, integrate=True)

@@ -12,7 +12,7 @@ from scipy import optimize
 from scipy.spatial import cKDTree
 
 from sciresdiff.errors import InputError
-from sciresdiff.physics.psf.spec import Psf
+from sciresdiff.physics.psf.spec import PSFSpec
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -45,7 +45,7 @@ class Fit:
 
 def psf_from_sources(
     pixels: NDArray[Any], mask: Mask | None, variance: NDArray[Any] | None, kind: str = "astro", *, beads: bool = False
-) -> tuple[Psf, int, list[str]]:
+) -> tuple[PSFSpec, int, list[str]]:
     """The optical PSF: the median of pixel-integrated elliptical Moffat fits to isolated, unsaturated point sources.
 
     Sources are found at 10 sigma, those near another, a bad pixel or the border are left out, and of the fits those
@@ -196,7 +196,7 @@ def _clump(fits: list[Fit]) -> list[Fit]:
     return ordered[first : ends[first]]
 
 
-def _median(fits: list[Fit]) -> Psf:
+def _median(fits: list[Fit]) -> PSFSpec:
     """The median of every parameter; a Gaussian where beta is above 40, a circle where the axes agree to 2 %."""
     fwhm, beta, e1, e2 = (float(np.median([getattr(f, name) for f in fits])) for name in ("fwhm", "beta", "e1", "e2"))
     params: dict[str, tuple[float, str]] = {"fwhm": (fwhm, "px")}
@@ -206,4 +206,4 @@ def _median(fits: list[Fit]) -> Psf:
     if e > 0.02:
         theta = float(np.rad2deg(0.5 * np.arctan2(e2, e1)))
         params |= {"ratio": (float(np.exp(-e)), ""), "theta": (theta, "deg")}
-    return Psf("moffat" if beta < 40 else "gaussian", params)
+    return PSFSpec("moffat" if beta < 40 else "gaussian", params)

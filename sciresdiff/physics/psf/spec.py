@@ -38,7 +38,7 @@ ARCSEC = 180 * 3600 / np.pi
 
 
 @dataclass(frozen=True)
-class Psf:
+class PSFSpec:
     """A point spread function that was named and not yet drawn."""
 
     shape: str
@@ -56,7 +56,7 @@ class Psf:
         return f"{self.shape}:{told}" if told else self.shape
 
 
-def parse(spec: str) -> Psf:
+def parse(spec: str) -> PSFSpec:
     """Read a SPEC.
 
     Parameters
@@ -81,21 +81,21 @@ def parse(spec: str) -> Psf:
     text = spec.strip()
     name, colon, rest = text.partition(":")
     if name in SHAPES:
-        return _checked(Psf(name, _params(text, name, rest)), text)
+        return _checked(PSFSpec(name, _params(text, name, rest)), text)
     if text in ("none", "measure"):
-        return Psf(text)
+        return PSFSpec(text)
     if not colon and (found := _file(text)):
         return found
     raise UsageError(f"psf: {spec!r} is not known; give {SPECS}")
 
 
-def _file(text: str) -> Psf | None:
+def _file(text: str) -> PSFSpec | None:
     from sciresdiff.io import FORMATS
     from sciresdiff.io.files import split_spec
 
     path = split_spec(text)[0]
     if path.is_file():
-        return Psf("file", path=text)
+        return PSFSpec("file", path=text)
     if path.name.lower().endswith(tuple(FORMATS)):
         raise InputError(f"psf: {path}: no such file")
     return None
@@ -127,7 +127,7 @@ def _value(spec: str, key: str, told: str, kind: str) -> tuple[float, str]:
     return value, unit
 
 
-def _checked(psf: Psf, spec: str) -> Psf:
+def _checked(psf: PSFSpec, spec: str) -> PSFSpec:
     """Refuse what is missing or said twice."""
     given = set(psf.params)
     for choice in SHAPES[psf.shape].needs:
@@ -138,7 +138,7 @@ def _checked(psf: Psf, spec: str) -> Psf:
     return psf
 
 
-def unit_of(psf: Psf) -> str:
+def unit_of(psf: PSFSpec) -> str:
     """The unit of length in which a shape lives: px, arcsec or um."""
     if "aperture" in psf.params:
         return "arcsec"
@@ -148,7 +148,7 @@ def unit_of(psf: Psf) -> str:
     return {"mas": "arcsec", "nm": "um"}.get(unit, unit)
 
 
-def values_of(psf: Psf) -> dict[str, float]:
+def values_of(psf: PSFSpec) -> dict[str, float]:
     """The numbers that a profile needs, all lengths in `unit_of`."""
     takes = SHAPES[psf.shape].takes
     values = {key: x * (LENGTHS[unit] if takes[key] == "length" else 1) for key, (x, unit) in psf.params.items()}
@@ -165,12 +165,12 @@ def values_of(psf: Psf) -> dict[str, float]:
     return values
 
 
-def _metres(psf: Psf, key: str) -> float:
+def _metres(psf: PSFSpec, key: str) -> float:
     value, unit = psf.params[key]
     return value * METRES[unit]
 
 
-def step_of(psf: Psf, pixel: PixelSize | None) -> tuple[float, float]:
+def step_of(psf: PSFSpec, pixel: PixelSize | None) -> tuple[float, float]:
     """The side of a pixel along y and x in the unit of the shape.
 
     Raises

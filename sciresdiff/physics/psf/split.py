@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sciresdiff.physics import psf
+from sciresdiff.physics.psf.width import narrowest_sigma
 
 Array = NDArray[np.float64]
 
@@ -15,17 +16,6 @@ LEAST = 0.75
 """Sigma of what is left for the coarse stage, middle px, below which the fine one takes the whole kernel."""
 AROUND = 4
 """Pixels of the middle grid by which its kernel may reach further than the whole one's."""
-
-
-def width(kernel: Array) -> float:
-    """Sigma of a kernel along its narrowest direction, px; of a Gaussian the true one.
-
-    From the second moments of the square, which far wings do not decide.
-    """
-    weight = kernel**2 / (kernel**2).sum()
-    y, x = (np.arange(n) - n // 2 for n in kernel.shape)
-    covariance = [[y**2 @ weight.sum(1), y @ weight @ x], [y @ weight @ x, weight.sum(0) @ x**2]]
-    return float(np.sqrt(2 * max(np.linalg.eigvalsh(covariance)[0], 0.0)))
 
 
 def split(kernel: Array | None, fine: int) -> tuple[Array | None, Array | None]:
@@ -47,7 +37,7 @@ def split(kernel: Array | None, fine: int) -> tuple[Array | None, Array | None]:
     k_1 on the middle grid, k_2 on the fine one.
     """
     between = TARGET / np.sqrt(8 * np.log(2)) * np.sqrt(fine**2 - 1)
-    if kernel is None or width(kernel) < np.hypot(between, LEAST * fine):
+    if kernel is None or narrowest_sigma(kernel) < np.hypot(between, LEAST * fine):
         return None, kernel
     second = psf.render(f"gaussian:sigma={between}px", None, integrate=False)
     side = max(kernel.shape) // fine + 2 * AROUND
