@@ -62,7 +62,7 @@ def train(row: Row, budget: Row, data: Path | None, out: Path) -> Path:
     if row["what"] == "backbone":
         return prior.train(options, say)
     if row["row"] in PLAN["teachers"]:
-        from sciresdiff.training import distil
+        from sciresdiff.lab.distillation import train as distil
 
         return distil.train(options, say)
     return refiner.train(options, say)

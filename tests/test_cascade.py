@@ -12,16 +12,16 @@ import torch
 
 from sciresdiff.diffusion import method as methods
 from sciresdiff.errors import UsageError
+from sciresdiff.lab.cascade.augment import augmented
+from sciresdiff.lab.cascade.restore import cascade, chained, error_of, passed_on
 from sciresdiff.physics import psf
 from sciresdiff.physics.operators import Operator
 from sciresdiff.physics.psf.split import split
 from sciresdiff.physics.statistics import Level
-from sciresdiff.restoration.cascade import cascade, chained, error_of, passed_on
 from sciresdiff.restoration.model import Model
 from sciresdiff.restoration.prior import Prior, PriorConfig
 from sciresdiff.restoration.refiner import Refiner, RefinerConfig, condition
 from sciresdiff.restoration.restore import Part, Restored, Settings, prepared
-from sciresdiff.training.augment import augmented
 from sciresdiff.training.data import DataRecipe, Pairs
 
 CLEAR = np.zeros((20, 24), dtype=bool)
@@ -243,7 +243,7 @@ def test_a_method_without_augmentation_is_trained_on_pairs_as_they_are():
 
 
 def test_the_told_level_reaches_the_second_model(models, monkeypatch):
-    import sciresdiff.restoration.cascade as room
+    import sciresdiff.lab.cascade.restore as room
 
     asked = []
     monkeypatch.setattr(room, "condition", lambda *args: asked.append(args[-1]) or condition(*args))

@@ -9,12 +9,12 @@ import torch.nn.functional as F
 
 from sciresdiff.diffusion import method as methods
 from sciresdiff.errors import UsageError
+from sciresdiff.lab.latent.refiner import LatentRefiner, VectorRefiner
 from sciresdiff.physics.consistency import Data
 from sciresdiff.physics.operators import Operator
-from sciresdiff.restoration.coded import Latent, Vector, coded, made, rebuilt
 from sciresdiff.restoration.model import Model, load, save
 from sciresdiff.restoration.prior import Estimate, Prior, PriorConfig, at_once
-from sciresdiff.restoration.refiner import Refiner, RefinerConfig, condition
+from sciresdiff.restoration.refiner import REFINERS, Refiner, RefinerConfig, condition, refiner_for, refiner_from_card
 from sciresdiff.restoration.residual_space import framed
 from sciresdiff.restoration.restore import Settings, gaussian, restore
 from sciresdiff.training import refiner as training
@@ -53,7 +53,8 @@ def scene(scale=2, side=12):
 def refiner_of(name, scale=2, **changes):
     method = methods.load(name)
     method = replace(method, **changes)
-    return method, coded(method, RefinerConfig(scale, **SMALL, prediction=method.prediction)).requires_grad_(False)
+    config = RefinerConfig(scale, **SMALL, prediction=method.prediction)
+    return method, REFINERS[method.space].for_method(method, config).requires_grad_(False)
 
 
 def settings_of(method, data, prior):
@@ -166,8 +167,11 @@ def test_model_files_keep_them(name, tmp_path):
 
 
 def test_other_methods_and_old_cards_make_the_usual_refiner():
-    assert type(made(methods.load("sciresdiff"), RefinerConfig(2, **SMALL))) is Refiner
-    assert type(rebuilt({"scale": 2, "backbone": "resnet", "width": 8, "depth": 1, "prediction": "x0"})) is Refiner
+    assert type(refiner_for(methods.load("sciresdiff"), RefinerConfig(2, **SMALL))) is Refiner
+    assert (
+        type(refiner_from_card({"scale": 2, "backbone": "resnet", "width": 8, "depth": 1, "prediction": "x0"}))
+        is Refiner
+    )
 
 
 @pytest.fixture
@@ -198,7 +202,7 @@ def trained(tmp_path, monkeypatch):
     return train
 
 
-@pytest.mark.parametrize(("name", "kind"), [("ldm", Latent), ("diffir", Vector)])
+@pytest.mark.parametrize(("name", "kind"), [("ldm", LatentRefiner), ("diffir", VectorRefiner)])
 def test_trains_and_restores_reproducibly(trained, name, kind):
     model, said = trained(name)
     assert isinstance(model.refiner, kind)

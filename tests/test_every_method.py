@@ -10,9 +10,9 @@ import torch
 from sciresdiff.diffusion import method as methods
 from sciresdiff.errors import UsageError
 from sciresdiff.restoration import model as models
-from sciresdiff.restoration.coded import made
 from sciresdiff.restoration.model import Model
 from sciresdiff.restoration.prior import Prior, PriorConfig
+from sciresdiff.restoration.refiner import refiner_for
 from sciresdiff.restoration.restore import Restored, Settings, restore
 from sciresdiff.training import refiner as training
 from sciresdiff.training.data import Batch, DataRecipe, Pairs
@@ -41,7 +41,7 @@ def trained(name: str) -> tuple[Model, tuple[float, ...]]:
     """A model after two steps of training, and its losses."""
     torch.manual_seed(2)
     method = methods.load(name)
-    refiner = made(method, training.config_of(method, SCALE, method.network(), "tiny"))
+    refiner = refiner_for(method, training.config_of(method, SCALE, method.network(), "tiny"))
     optimizer, losses = torch.optim.Adam([p for p in refiner.parameters() if p.requires_grad], 1e-3), []
     for n in range(2):
         optimizer.zero_grad()
@@ -66,7 +66,7 @@ def test_two_steps_of_training_are_finite_and_teach_every_part(name: str) -> Non
     assert model.refiner is not None
     assert np.isfinite(losses).all()
     assert all(bool(torch.isfinite(p).all()) for p in model.refiner.parameters())
-    fresh = made(model.method, model.refiner.config)  # type: ignore[arg-type]
+    fresh = refiner_for(model.method, model.refiner.config)  # type: ignore[arg-type]
     shapes = {k: v.shape for k, v in fresh.state_dict().items()}
     assert shapes == {k: v.shape for k, v in model.refiner.state_dict().items()}
 

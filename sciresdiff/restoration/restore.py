@@ -28,7 +28,6 @@ from sciresdiff.normalize import background
 from sciresdiff.physics.consistency import Data, close_flux, consistent, richardson_lucy, row_sums, support
 from sciresdiff.physics.operators import Operator
 from sciresdiff.physics.statistics import Level
-from sciresdiff.restoration.coded import Coded
 from sciresdiff.restoration.hooks import Args, applied
 from sciresdiff.restoration.model import Model
 from sciresdiff.restoration.prior import Estimate, Run, bounded_below, box, contrast, finer, kernel_features, pedestal
@@ -290,7 +289,7 @@ def refined(data: Data, prior: Estimate, known: Tensor | Told, model: Model, set
     assert refiner is not None and method is not None
     run = run_of(refiner, settings)
     around, path = framed(method, data, prior), method.path(settings.steps)
-    if isinstance(refiner, Coded):
+    if refiner.latent:
         assert not isinstance(known, Told)
         noise = partial(gaussian, seed=settings.seed, draw=draw, data=data)
         return refiner.draw(method, around, known, lambda like, step: noise(like, step=step), run, settings.steps)
@@ -355,7 +354,7 @@ def left_open(model: Model, settings: Settings) -> float:
     """
     assert model.method is not None
     last = model.method.path(settings.steps).at(1)
-    return 1.0 if isinstance(model.refiner, Coded) else last.s / float(np.hypot(last.a, last.s))
+    return 1.0 if model.refiner and model.refiner.latent else last.s / float(np.hypot(last.a, last.s))
 
 
 def refreshed(data: Data, x: Tensor, w: Tensor, seed: int, draw: int) -> Tensor:

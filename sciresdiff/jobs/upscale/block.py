@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sciresdiff import plugins
 from sciresdiff.frame import Frame
 from sciresdiff.io import open_files
 from sciresdiff.io.sink import IMAGE
@@ -125,7 +126,6 @@ def work(job: Job, block: Block, window: Frame, progress: Progress = no_progress
 
 def restored(job: Job, block: Block, window: Frame, variance: Array, said: list[str], progress: Progress) -> Restored:
     """A window, restored with what surrounds the core."""
-    from sciresdiff.restoration.cascade import cascade
     from sciresdiff.restoration.model import device_of
     from sciresdiff.restoration.restore import restore
 
@@ -138,6 +138,7 @@ def restored(job: Job, block: Block, window: Frame, variance: Array, said: list[
 
     def attempt(settings: Any) -> Restored:
         if model and then:
+            cascade = plugins.load("sciresdiff.lab.cascade.restore:cascade")
             return cascade(*seen, told.quantity, (model, then), settings, device, progress, part_of(job, block))
         return restore(*seen, told.scale, told.quantity, model, settings, device, progress, part_of(job, block))
 
