@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
-from sciresdiff.nets.published import built
+from sciresdiff.lab.published.networks import built
 from sciresdiff.physics.operators import Operator
 
 SIGMA_LOW_PX = 0.6

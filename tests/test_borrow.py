@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from sciresdiff.diffusion import method as methods
-from sciresdiff.diffusion.borrow import borrowed, learned
 from sciresdiff.diffusion.schedule import SCHEDULES
 from sciresdiff.errors import UsageError
+from sciresdiff.lab.borrow import borrowed, learned
 
 PLAN = tomllib.loads((Path(__file__).parents[1] / "docs/bench_methods.toml").read_text())
 

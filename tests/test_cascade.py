@@ -12,16 +12,20 @@ import torch
 
 from sciresdiff.diffusion import method as methods
 from sciresdiff.errors import UsageError
+from sciresdiff.lab.cascade.augment import augmented
+from sciresdiff.lab.cascade.restore import cascade, chained, error_of, passed_on
 from sciresdiff.physics import psf
 from sciresdiff.physics.operators import Operator
 from sciresdiff.physics.psf.split import split
+from sciresdiff.observation.observation import Observation
 from sciresdiff.physics.statistics import PlaneStatistics
-from sciresdiff.restoration.cascade import cascade, chained, error_of, passed_on
+from sciresdiff.region import Region
 from sciresdiff.restoration.model import Model
 from sciresdiff.restoration.prior import Prior, PriorConfig
 from sciresdiff.restoration.refiner import Refiner, RefinerConfig, condition
-from sciresdiff.restoration.restore import Part, Restored, Settings, prepared
-from sciresdiff.training.augment import augmented
+from sciresdiff.restoration.restored import Restored
+from sciresdiff.restoration.settings import Settings
+from sciresdiff.tiling import Tile
 from sciresdiff.training.data import DataRecipe, Pairs
 
 CLEAR = np.zeros((20, 24), dtype=bool)
@@ -79,7 +83,7 @@ def run(models, kernel=None, quantity="sum", **settings):
     if quantity == "mean":
         low, variance = low / 16, variance / 256
     told = Settings(**{"samples": 2, "keep_draws": True, **settings})
-    return low, cascade(low, variance, CLEAR, kernel, quantity, models, told)
+    return low, cascade(Observation.of_arrays(low, variance, 4, kernel, quantity=quantity), models, told)
 
 
 def restored(mean: np.ndarray, draws: np.ndarray, err: float) -> Restored:
@@ -107,16 +111,16 @@ def test_exact_mode_conserves_every_pixel(models):
 def test_a_part_of_a_plane_is_what_it_is_in_the_whole(models):
     kernel, truth = rendered("gaussian:sigma=1.2px"), scene(shape=(480, 80))
     low = (seen(truth, 4, kernel) + np.random.default_rng(1).normal(size=(120, 20)) * 3).astype("f4")
-    variance, clear = np.full_like(low, 9), np.zeros(low.shape, dtype=bool)
-    data, units = prepared(low, variance, clear, kernel, 4, "sum", torch.device("cpu"))
-    level = PlaneStatistics(units.sky, units.sigma, data.y.numpy().ravel(), data.noise.numpy().ravel(), 10)
+    observation = Observation.of_arrays(low, np.full_like(low, 9), 4, kernel)
+    data, units = observation.data(), observation.units
+    statistics = PlaneStatistics(units.sky, units.sigma, data.y.numpy().ravel(), data.noise.numpy().ravel(), 10)
+    plane = replace(observation, exposures=[replace(observation.exposure, statistics=(statistics,))])
 
-    def run(first: int, last: int, core: slice) -> Restored:
-        part, told = Part(level, (first, 0), (core, slice(0, 20))), Settings(samples=2, keep_draws=True)
-        rows = (v[first:last] for v in (low, variance, clear))
-        return cascade(*rows, kernel, "sum", models, told, part=part)
+    def run(core: Region, window: Region) -> Restored:
+        return cascade(plane.window(0, Tile(core, window)), models, Settings(samples=2, keep_draws=True))
 
-    whole, window = run(0, 120, slice(0, 120)), run(32, 120, slice(64, 88))
+    everything = Region(0, 120, 0, 20)
+    whole, window = run(everything, everything), run(Region(96, 120, 0, 20), Region(32, 120, 0, 20))
     inside, same = window.draws[:, 4 * 64 :], whole.draws[:, 4 * 96 :]
     assert np.abs(inside - same).max() < 0.01 * np.median(whole.err)  # what 64 coarse pixels around it cut off
     assert window.total < whole.total and whole.flux_ratio == pytest.approx(1, abs=1e-5)  # closed in three rounds
@@ -139,7 +143,8 @@ def test_perfect_stages_return_the_truth():
     low, variance, truth = frame(rendered("gaussian:sigma=3px"))
     kernel, rest = rendered("gaussian:sigma=3px"), split(rendered("gaussian:sigma=3px"), 2)[1]
     low = seen(truth, 4, kernel).astype("f4")
-    data, units = prepared(low, variance, CLEAR, kernel, 4, "sum", torch.device("cpu"))
+    observation = Observation.of_arrays(low, variance, 4, kernel)
+    data, units = observation.data(), observation.units
     middle = seen(truth, 2, rest)
     first = restored(middle, np.stack([middle] * 2), 1e-3)
     found = chained(
@@ -157,7 +162,8 @@ def test_perfect_stages_return_the_truth():
 
 def test_draw_k_of_the_first_stage_goes_into_draw_k_of_the_second(models):
     low, variance, truth = frame()
-    data, units = prepared(low, variance, CLEAR, None, 4, "sum", torch.device("cpu"))
+    observation = Observation.of_arrays(low, variance, 4)
+    data, units = observation.data(), observation.units
     middle = seen(truth, 2, None)
     first = restored(middle, np.stack([middle + 100 * k for k in range(3)]), 1e-3)
     asked: list[tuple[float, int | None]] = []
@@ -243,7 +249,7 @@ def test_a_method_without_augmentation_is_trained_on_pairs_as_they_are():
 
 
 def test_the_told_level_reaches_the_second_model(models, monkeypatch):
-    import sciresdiff.restoration.cascade as room
+    import sciresdiff.lab.cascade.restore as room
 
     asked = []
     monkeypatch.setattr(room, "condition", lambda *args: asked.append(args[-1]) or condition(*args))

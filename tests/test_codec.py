@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from sciresdiff import tiling
-from sciresdiff.nets.codec import Codec, cosines
-from sciresdiff.training.codec import trained
+from sciresdiff.lab.latent.codec import Codec, cosines
+from sciresdiff.lab.latent.train_codec import trained
 from sciresdiff.training.data import DataRecipe, Pairs
 
 RECIPE = DataRecipe(kind="micro", scale=2, patch=16, scene_px=96, pool=8, grain_share=0.0)

@@ -9,14 +9,17 @@ import torch.nn.functional as F
 
 from sciresdiff.diffusion import method as methods
 from sciresdiff.errors import UsageError
+from sciresdiff.lab.latent.refiner import LatentRefiner, VectorRefiner
+from sciresdiff.observation.observation import Observation
 from sciresdiff.physics.consistency import Data
 from sciresdiff.physics.operators import Operator
-from sciresdiff.restoration.coded import Latent, Vector, coded, made, rebuilt
 from sciresdiff.restoration.model import Model, load, save
+from sciresdiff.restoration.posterior import gaussian
 from sciresdiff.restoration.prior import Estimate, Prior, PriorConfig, at_once
-from sciresdiff.restoration.refiner import Refiner, RefinerConfig, condition
+from sciresdiff.restoration.refiner import REFINERS, Refiner, RefinerConfig, condition, refiner_for, refiner_from_card
 from sciresdiff.restoration.residual_space import framed
-from sciresdiff.restoration.restore import Settings, gaussian, restore
+from sciresdiff.restoration.restore import restore
+from sciresdiff.restoration.settings import Settings
 from sciresdiff.training import refiner as training
 from sciresdiff.training.options import TrainOptions
 
@@ -53,7 +56,8 @@ def scene(scale=2, side=12):
 def refiner_of(name, scale=2, **changes):
     method = methods.load(name)
     method = replace(method, **changes)
-    return method, coded(method, RefinerConfig(scale, **SMALL, prediction=method.prediction)).requires_grad_(False)
+    config = RefinerConfig(scale, **SMALL, prediction=method.prediction)
+    return method, REFINERS[method.space].for_method(method, config).requires_grad_(False)
 
 
 def settings_of(method, data, prior):
@@ -166,8 +170,11 @@ def test_model_files_keep_them(name, tmp_path):
 
 
 def test_other_methods_and_old_cards_make_the_usual_refiner():
-    assert type(made(methods.load("sciresdiff"), RefinerConfig(2, **SMALL))) is Refiner
-    assert type(rebuilt({"scale": 2, "backbone": "resnet", "width": 8, "depth": 1, "prediction": "x0"})) is Refiner
+    assert type(refiner_for(methods.load("sciresdiff"), RefinerConfig(2, **SMALL))) is Refiner
+    assert (
+        type(refiner_from_card({"scale": 2, "backbone": "resnet", "width": 8, "depth": 1, "prediction": "x0"}))
+        is Refiner
+    )
 
 
 @pytest.fixture
@@ -198,7 +205,7 @@ def trained(tmp_path, monkeypatch):
     return train
 
 
-@pytest.mark.parametrize(("name", "kind"), [("ldm", Latent), ("diffir", Vector)])
+@pytest.mark.parametrize(("name", "kind"), [("ldm", LatentRefiner), ("diffir", VectorRefiner)])
 def test_trains_and_restores_reproducibly(trained, name, kind):
     model, said = trained(name)
     assert isinstance(model.refiner, kind)
@@ -208,7 +215,7 @@ def test_trains_and_restores_reproducibly(trained, name, kind):
 
     def restored(tile, seed=0):
         settings = Settings(samples=2, steps=4, tile=tile, seed=seed, keep_draws=True)
-        return restore(pixels, variance, pixels > 1e9, None, 2, "sum", model, settings)
+        return restore(Observation.of_arrays(pixels, variance, 2), model, settings)
 
     first, again, tiled, other = restored(0), restored(0), restored(8), restored(0, seed=1)
     assert np.array_equal(first.draws, again.draws)

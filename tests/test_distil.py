@@ -25,14 +25,14 @@ from sciresdiff.diffusion.path import Path
 from sciresdiff.diffusion.schedule import SCHEDULES
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.jobs.upscale import job as upscale
+from sciresdiff.lab.distillation import losses as teaching
+from sciresdiff.lab.distillation import train as distil
+from sciresdiff.lab.distillation.losses import Lesson
 from sciresdiff.nets import BACKBONES
 from sciresdiff.restoration import model as models
 from sciresdiff.restoration.refiner import knobbed, levels_of
-from sciresdiff.training import distil
-from sciresdiff.training import lesson as teaching
 from sciresdiff.training import prior as prior_training
 from sciresdiff.training import refiner as refiner_training
-from sciresdiff.training.lesson import Lesson
 from sciresdiff.training.loop import Run
 from sciresdiff.training.options import TrainOptions
 
@@ -421,7 +421,7 @@ def test_a_student_is_planned_and_taught_from_the_command_line(folder: File) -> 
 
 
 def test_help_names_the_networks_of_the_registry() -> None:
-    assert train._names("nets", "BACKBONES") == list(BACKBONES)
+    assert f"The network: {', '.join(BACKBONES)}." in train.Backbone.__metadata__[0].help
 
 
 @pytest.mark.parametrize("name", ["ssim", "flux", "gaussian-nll", "lpips"])

@@ -12,16 +12,17 @@ import sciresdiff
 
 PACKAGE = Path(sciresdiff.__file__).parent
 FLOORS = (
-    ("errors", "malloc", "notes", "region"),
+    ("errors", "malloc", "notes", "plugins", "region"),
     ("frame",),
     ("io", "normalize"),
     ("physics", "nets"),
     ("diffusion", "tiling", "degradation", "scenes"),
+    ("observation",),
     ("checks",),
     ("restoration",),
-    ("observation",),
     ("report", "run"),
     ("training",),
+    ("lab",),
     ("jobs",),
     ("cli",),
 )
@@ -53,5 +54,7 @@ def imported(path: Path) -> Iterator[tuple[int, str]]:
 def test_a_room_imports_only_from_the_floors_below_it(path: Path) -> None:
     room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
     assert room in FLOOR, f"{room}: give this room a floor"
+    if room != "lab":
+        assert "lab" not in {other for _, other in imported(path)}, f"{path}: lab is loaded by name, see plugins.py"
     uphill = [(line, other) for line, other in imported(path) if other != room and FLOOR[other] >= FLOOR[room]]
     assert not uphill, f"{path}: {room} is on floor {FLOOR[room]} and imports {uphill} (line, room)"

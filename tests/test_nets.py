@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from sciresdiff import tiling
+from sciresdiff.lab.backbones.branch import padded
+from sciresdiff.lab.backbones.freq import haar, high_pass
+from sciresdiff.lab.backbones.modulation import Code, FiLM
+from sciresdiff.lab.backbones.nafnet import ChannelNorm, LocalAttention
 from sciresdiff.nets import BACKBONES
-from sciresdiff.nets.branch import padded
-from sciresdiff.nets.freq import haar, high_pass
-from sciresdiff.nets.modulation import Code, FiLM
-from sciresdiff.nets.nafnet import ChannelNorm, LocalAttention
 from sciresdiff.physics.consistency import Data
 from sciresdiff.physics.operators import Operator
 from sciresdiff.restoration.prior import Prior, PriorConfig, starts

@@ -10,9 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from sciresdiff import tiling
-from sciresdiff.nets import BACKBONES
-from sciresdiff.nets.atd import GROUP, TOKENS, DictionaryAttention, by_category, in_categories, refined
-from sciresdiff.nets.attention import (
+from sciresdiff.lab.backbones.atd import GROUP, TOKENS, DictionaryAttention, by_category, in_categories, refined
+from sciresdiff.lab.backbones.attention import (
     RelativeBias,
     WindowAttention,
     absent,
@@ -27,10 +26,11 @@ from sciresdiff.nets.attention import (
     up,
     within,
 )
-from sciresdiff.nets.ditsr import AdaFM, filtered
-from sciresdiff.nets.modulation import CODE
-from sciresdiff.nets.twostream import JointAttention, TwoStreamBlock
-from sciresdiff.nets.uvit import PATCH
+from sciresdiff.lab.backbones.ditsr import AdaFM, filtered
+from sciresdiff.lab.backbones.modulation import CODE
+from sciresdiff.lab.backbones.twostream import JointAttention, TwoStreamBlock
+from sciresdiff.lab.backbones.uvit import PATCH
+from sciresdiff.nets import BACKBONES
 from sciresdiff.restoration.refiner import LEVELS, Refiner, RefinerConfig, known_channels
 
 INPUTS, OUTPUTS, WIDTH = 9, 2, 16

@@ -130,7 +130,7 @@ def test_sources_are_counted_once(whole: dict[str, Any], parts: dict[str, Any], 
 @contextmanager
 def gathered(files: Path) -> Iterator[gather.Given]:
     told = gather.Told(None, KERNEL, None, None, None)
-    with gather.gather(files / "high.fits", files / "low.fits", files / "truth.fits", told, []) as given:
+    with gather.gather(files / "high.fits", files / "low.fits", files / "truth.fits", told) as (given, _):
         yield given
 
 

@@ -21,8 +21,9 @@ import torch
 from sciresdiff.cli.app import main
 from sciresdiff.diffusion.share import drawn, share
 from sciresdiff.errors import UsageError
+from sciresdiff.lab.distillation import train as distil
 from sciresdiff.restoration import model as models
-from sciresdiff.training import distil, loop, prior, refiner, stopping
+from sciresdiff.training import loop, prior, refiner, stopping
 from sciresdiff.training.options import TrainOptions
 from sciresdiff.training.world import World, first_node, joined, meeting, world
 
@@ -40,7 +41,7 @@ interval = 0.0
 bf16 = false
 """
 
-PRELOADED = ("sciresdiff.cli.app", "sciresdiff.training.distil")
+PRELOADED = ("sciresdiff.cli.app", "sciresdiff.lab.distillation.train")
 
 
 def free_port() -> int:

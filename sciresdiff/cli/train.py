@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from sciresdiff import plugins
 from sciresdiff.cli import options as o
 from sciresdiff.cli.run import lines
 from sciresdiff.cli.voice import Voice
 from sciresdiff.errors import UsageError
+from sciresdiff.nets import BACKBONES
 from sciresdiff.run import batch
-
-
-def _names(package: str, registry: str) -> list[str]:
-    """The keys of a registry, read from its source: importing it would bring torch."""
-    source = (Path(__file__).parent.parent / package / "__init__.py").read_text(encoding="utf-8")
-    found = (node for node in ast.parse(source).body if isinstance(node, ast.AnnAssign))
-    (value,) = (node.value for node in found if isinstance(node.target, ast.Name) and node.target.id == registry)
-    assert isinstance(value, ast.Dict)
-    return [str(key.value) for key in value.keys if isinstance(key, ast.Constant)]
-
 
 Backbone = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
         rich_help_panel=o.TRAINING,
-        help=f"The network: {', '.join(_names('nets', 'BACKBONES'))}. Default: the method's own, else resnet.",
+        help=f"The network: {', '.join(BACKBONES)}. Default: the method's own, else resnet.",
     ),
 ]
 Stages = Annotated[
@@ -147,7 +138,6 @@ def train_refiner(
     if not prior and not distil:
         raise UsageError("--prior: a refiner needs the prior that it refines; give the file that train-prior wrote")
     from sciresdiff.diffusion import method as methods
-    from sciresdiff.training import distil as teaching
     from sciresdiff.training import options as settings
     from sciresdiff.training import refiner as job
 
@@ -156,7 +146,8 @@ def train_refiner(
     asked.network(backbone or "")
     if asked.distil and not distil:
         raise UsageError(f"--method: {asked.name} needs a teacher; give --distil with a model of train-refiner")
-    _train(values, settings.TrainOptions, teaching.train if distil else job.train)
+    train = plugins.load("sciresdiff.lab.distillation.train:train") if distil else job.train
+    _train(values, settings.TrainOptions, train)
 
 
 def _scale_of(distil: str | None, prior: str | None) -> int:
@@ -167,10 +158,11 @@ def _scale_of(distil: str | None, prior: str | None) -> int:
     InputError
         The file cannot be read, or holds nothing that is known.
     """
-    from sciresdiff.training import distil as teaching
-    from sciresdiff.training.published import scale_of
+    from sciresdiff.training.refiner import scale_of
 
-    return teaching.teacher_of(distil).scale if distil else scale_of(str(prior))
+    if distil:
+        return int(plugins.load("sciresdiff.lab.distillation.train:teacher_of")(distil).scale)
+    return scale_of(str(prior))
 
 
 def _data(specs: list[str]) -> tuple[str, ...]:

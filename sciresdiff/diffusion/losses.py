@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sciresdiff.diffusion import lpips_network
+from sciresdiff import plugins
 from sciresdiff.errors import UsageError
 
 if TYPE_CHECKING:
@@ -279,7 +279,7 @@ def lpips(answer: Tensor, target: Tensor, c: Context = PLAIN) -> Tensor:
     """
     if min(answer.shape[-2:]) < 32:
         raise UsageError(f"loss: 'lpips' needs 32 px on each side, the patch has {min(answer.shape[-2:])}; take larger")
-    network = lpips_network.loaded().to(answer.device)
+    network = plugins.load("sciresdiff.lab.lpips_network:loaded")().to(answer.device)
     ours, theirs = (image.div(c.unit).asinh() for image in (_held(answer, target, c), target))
     low, high = theirs.amin((-2, -1), keepdim=True), theirs.amax((-2, -1), keepdim=True)
     pair = ((2 * (x - low) / (high - low).clamp_min(1e-6) - 1).expand(-1, 3, -1, -1) for x in (ours, theirs))

@@ -53,13 +53,14 @@ class Noise:
             sky=self.sky[plane : plane + 1],
         )
 
-    def variance(self, frame: Frame) -> NDArray[np.float64]:
+    def variance(self, frame: Frame) -> NDArray[np.floating[Any]]:
         """Variance (h, w), unit**2, of a frame of one plane whose noise this is.
 
         N = c^2 v + (f (y - sky))^2, with v of the detector, the sky or the file's plane, c the correlation and f the
         error of the PSF.
         """
         pixels = frame.pixels[0]
+        variance: NDArray[np.floating[Any]]
         if self.detector is not None:
             variance = np.asarray(self.detector.variance(pixels), np.float64)
         elif self.sky_variance:
@@ -67,7 +68,7 @@ class Noise:
             variance = np.broadcast_to(np.float64(level), pixels.shape)
         else:
             assert frame.variance is not None
-            variance = frame.variance[0].astype(np.float64)
+            variance = frame.variance[0]
         if self.correlation != 1:
             variance = variance * self.correlation**2
         if not self.psf_error:
@@ -76,7 +77,7 @@ class Noise:
         # Without this term bright cores, whose noise is small beside it, force rings on their surroundings.
         return variance + (self.psf_error * (pixels - np.float64(level))) ** 2
 
-    def variance_of_sample(self, sample: Sample, plane: int) -> NDArray[np.float64]:
+    def variance_of_sample(self, sample: Sample, plane: int) -> NDArray[np.floating[Any]]:
         """Variance (h, w), unit**2, of a plane's sample, whose windows lie side by side."""
         if sample.whole:
             return self.window(plane, Region.of_shape(sample.pixels.shape)).variance(sample.frame)

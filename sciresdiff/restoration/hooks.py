@@ -16,7 +16,8 @@ from torch import Tensor
 from sciresdiff.diffusion.method import Method
 from sciresdiff.diffusion.path import Level
 from sciresdiff.physics.consistency import Data, consistency_step
-from sciresdiff.restoration.prior import Estimate, finer
+from sciresdiff.restoration.ops import finer
+from sciresdiff.restoration.prior import Estimate
 from sciresdiff.restoration.residual_space import Around
 
 ITERATIONS = 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
@@ -16,15 +16,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sciresdiff.diffusion.borrow import borrowed
+from sciresdiff import plugins
 from sciresdiff.diffusion.method import Method
 from sciresdiff.errors import InputError, UsageError
+from sciresdiff.nets import MisfitError
 from sciresdiff.nets.half import halved
-from sciresdiff.nets.published import LIBRARY, MisfitError
-from sciresdiff.restoration.coded import rebuilt
+from sciresdiff.plugins import Registry
 from sciresdiff.restoration.prior import Prior, PriorConfig
-from sciresdiff.restoration.published import Published, PublishedConfig
-from sciresdiff.restoration.refiner import Refiner
+from sciresdiff.restoration.refiner import Refiner, refiner_from_card
 
 FORMAT = 1
 PRESETS: dict[str, dict[str, int]] = {
@@ -33,6 +32,12 @@ PRESETS: dict[str, dict[str, int]] = {
     "base": {"width": 64, "depth": 5, "stages": 2},
 }
 """Sizes of a network by name."""
+PRIORS: Registry[Callable[[Mapping[str, Any], Mapping[str, Tensor]], Prior]] = Registry(
+    {
+        "published": "sciresdiff.lab.published.prior:PublishedPrior.from_card",
+    }
+)
+"""Priors that were not trained here: the ``kind`` in their card -> (card, weights of the model file) -> prior."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,7 @@ class Model:
         """
         if self.refiner is None or self.method is None:
             raise UsageError(f"--method {method.name}: the model {self.card.get('name')} has no refiner to run")
+        borrowed = plugins.load("sciresdiff.lab.borrow:borrowed")
         return replace(self, method=borrowed(self.method, method), card=of_prior(self.card))
 
     def to(self, device: torch.device) -> Model:
@@ -161,6 +167,17 @@ def read_card(path: Path) -> dict[str, Any]:
     return card
 
 
+def has_card(path: Path) -> bool:
+    """True for a file with a card of this package; a file that is not .safetensors is never one."""
+    if path.suffix != ".safetensors":
+        return False
+    try:
+        with safe_open(path, "pt") as file:
+            return "sciresdiff" in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return True  # unreadable: the message of `load` says how
+
+
 def load(name: str) -> Model:
     """A model by name or path.
 
@@ -176,7 +193,7 @@ def load(name: str) -> Model:
         prior = prior_of(card["prior"], weights)
     except MisfitError as error:
         raise InputError(f"--model: {path} {error}") from None
-    refiner = rebuilt(card["refiner"]) if card["refiner"] else None
+    refiner = refiner_from_card(card["refiner"]) if card["refiner"] else None
     method = Method.from_dict(card["method"]) if card["method"] else None
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
     model = Model(prior, refiner, method, card, digest)
@@ -189,11 +206,8 @@ def load(name: str) -> Model:
 
 def prior_of(card: dict[str, Any], weights: dict[str, Tensor]) -> Prior:
     """The prior that a card describes, not filled yet: trained here, or by others (kind ``published``)."""
-    if card.get("kind") != "published":
-        return Prior(PriorConfig(**card))
-    config, start = PublishedConfig(**card), "prior.stages.0.net.net."
-    inside = {k.removeprefix(start): v for k, v in weights.items() if k.startswith(start)}
-    return Published(config, inside if config.backbone == LIBRARY else None)
+    kind = card.get("kind")
+    return Prior(PriorConfig(**card)) if kind is None else PRIORS[kind](card, weights)
 
 
 def fill(model: Model, weights: dict[str, Tensor]) -> None:

@@ -18,7 +18,6 @@ from torch import Tensor
 from sciresdiff.diffusion import noise as noise_field
 from sciresdiff.diffusion.method import sample
 from sciresdiff.physics.consistency import Data, consistency_step, row_sum_bound
-from sciresdiff.restoration.coded import Coded
 from sciresdiff.restoration.fallback import PATIENCE
 from sciresdiff.restoration.hooks import Args, applied
 from sciresdiff.restoration.model import Model
@@ -174,7 +173,7 @@ def refine(data: Data, prior: Estimate, known: Tensor | Told, model: Model, sett
     assert refiner is not None and method is not None
     run = run_refiner(refiner, settings)
     around, path = framed(method, data, prior), method.path(settings.steps)
-    if isinstance(refiner, Coded):
+    if refiner.latent:
         assert not isinstance(known, Told)
         noise = partial(gaussian, seed=settings.seed, draw=draw, data=data)
         return refiner.draw(method, around, known, lambda like, step: noise(like, step=step), run, settings.steps)
@@ -202,7 +201,7 @@ def scale_left_open(model: Model, settings: Settings) -> float:
     """
     assert model.method is not None
     last = model.method.path(settings.steps).at(1)
-    return 1.0 if isinstance(model.refiner, Coded) else last.s / float(np.hypot(last.a, last.s))
+    return 1.0 if model.refiner and model.refiner.latent else last.s / float(np.hypot(last.a, last.s))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ nothing is lost, flux can be held), the level of the noise in it, and scale-free
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -16,13 +16,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sciresdiff.diffusion.method import Method
 from sciresdiff.diffusion.path import Level
 from sciresdiff.diffusion.prediction import PREDICTIONS
 from sciresdiff.nets import BACKBONES
 from sciresdiff.physics.consistency import Data
-from sciresdiff.restoration.prior import Estimate, Run, at_once, box, contrast, finer, maps, stacked, unshuffled
+from sciresdiff.plugins import Registry
+from sciresdiff.restoration.ops import box, contrast, finer, maps, stacked, unshuffled
+from sciresdiff.restoration.prior import Estimate, Run, at_once
 from sciresdiff.restoration.residual_space import Around
 
+Noise = Callable[[Tensor, int], Tensor]
+"""(a tensor, index) -> unit noise of its shape, a pure function of the index."""
 GAUSSIAN: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"eps": lambda a, s: s, "flow": lambda a, s: s - a}
 """(a, s) -> numerator of the factor on the state that answers best where z_0 is Gaussian of unit variance; the network
 learns the rest."""
@@ -145,6 +150,9 @@ class Told:
 class Refiner(nn.Module):
     """(state, level, condition) -> the method's prediction."""
 
+    latent = False
+    """True where the diffusion runs on a code of the image; such a refiner brings its own `draw` and `loss`."""
+
     def __init__(self, config: RefinerConfig) -> None:
         """Build the network, untrained (an untrained refiner answers the prior's mean)."""
         super().__init__()
@@ -154,6 +162,16 @@ class Refiner(nn.Module):
         self.net = BACKBONES[config.backbone](inputs, square, config.width, config.depth)
         start = None if config.alpha is None else torch.logit(torch.tensor(float(config.alpha)), 1e-3)
         self.logit = None if start is None else nn.Parameter(start)
+
+    @classmethod
+    def from_card(cls, card: Mapping[str, Any]) -> Refiner:
+        """The refiner that a model card describes, not filled yet."""
+        return cls(RefinerConfig(**card))
+
+    @classmethod
+    def for_method(cls, method: Method, config: RefinerConfig) -> Refiner:
+        """An untrained refiner for a method."""
+        return cls(config)
 
     @property
     def alpha(self) -> Tensor | None:
@@ -215,3 +233,49 @@ class Refiner(nn.Module):
         """The network's answer to a state in `Around`'s units, and the estimate of z_0 that follows from it."""
         answer = self(x - p.b * around.mu, knobbed(levels_of(p, x), realism), known, run)
         return answer, PREDICTIONS[self.config.prediction].estimate(p, x, answer, around.mu, around.w)
+
+    def draw(self, method: Method, around: Around, known: Tensor, noise: Noise, run: Run, steps: int | None) -> Tensor:
+        """One draw as an image, (B, 1, s*h, s*w), where `latent`; ``known`` is its `condition`."""
+        raise NotImplementedError
+
+    def loss(
+        self,
+        method: Method,
+        around: Around,
+        known: Tensor,
+        truth: Tensor,
+        valid: Tensor,
+        gen: torch.Generator,
+        run: Run,
+    ) -> Tensor:
+        """The loss of a batch where `latent`.
+
+        Parameters
+        ----------
+        truth : (B, 1, s*h, s*w), in `Around`'s units. valid : the same shape, 1 where a pixel counts.
+        """
+        raise NotImplementedError
+
+
+REFINERS: Registry[type[Refiner]] = Registry(
+    {
+        "latent": "sciresdiff.lab.latent.refiner:LatentRefiner",
+        "vector": "sciresdiff.lab.latent.refiner:VectorRefiner",
+    }
+)
+"""Spaces whose state is a code of the image, each with a refiner of its own."""
+
+
+def refiner_from_card(card: Mapping[str, Any]) -> Refiner:
+    """The refiner that a model card describes, not filled yet; one of `REFINERS` where the card has a ``kind``."""
+    return (REFINERS[card["kind"]] if "kind" in card else Refiner).from_card(card)
+
+
+def refiner_for(method: Method, config: RefinerConfig) -> Refiner:
+    """An untrained refiner for a method: one of `REFINERS` where its space is there, else one of images.
+
+    Raises
+    ------
+    UsageError : a method whose space and other values do not go together.
+    """
+    return REFINERS.get(method.space, Refiner).for_method(method, config)

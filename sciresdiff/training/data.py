@@ -23,6 +23,7 @@ from sciresdiff.degradation.recipe import Recipe
 from sciresdiff.physics import psf
 from sciresdiff.physics.consistency import Data
 from sciresdiff.physics.operators import Operator, separable_terms
+from sciresdiff.physics.psf.field import PSF
 from sciresdiff.restoration.ops import psf_features
 from sciresdiff.training import folders
 from sciresdiff.training.degradation import degraded_pair, stated_recipe
@@ -238,7 +239,7 @@ class Pairs:
         return {
             "truth": (truth + left).astype(np.float32),
             "terms": truncated(kernel, 2 * int(5 * recipe.sigma[1] * recipe.scale) + 1).astype(np.float32),
-            "kernel": psf_features(kernel, recipe.scale),
+            "kernel": psf_features(PSF.constant(kernel), recipe.scale),
             "slope": np.array(slope, dtype=np.float32),
             "sky": np.array(log_uniform(rng, 0.5, 2), dtype=np.float32),
             "normal": rng.standard_normal((recipe.patch, recipe.patch), dtype=np.float32),

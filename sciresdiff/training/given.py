@@ -15,6 +15,7 @@ from sciresdiff.errors import InputError
 from sciresdiff.frame import Quantity
 from sciresdiff.normalize import MAD_TO_SIGMA, background
 from sciresdiff.physics.operators import separable_terms
+from sciresdiff.physics.psf.field import PSF
 from sciresdiff.restoration.ops import psf_features
 
 Array = NDArray[np.float32]
@@ -162,7 +163,7 @@ def patch(pair: Given, side: int, rng: np.random.Generator) -> dict[str, NDArray
     }  # fmt: skip
     kernel = np.rot90(pair.kernel, turns)[::-1] if flip else np.rot90(pair.kernel, turns)
     terms = turned_terms(within(pair.terms, (side * scale - 1) // 2), turns, flip).astype(np.float32)
-    return {**turned, "terms": terms, "kernel": psf_features(kernel, scale)}
+    return {**turned, "terms": terms, "kernel": psf_features(PSF.constant(kernel), scale)}
 
 
 def _inside(start: tuple[int, int], shape: tuple[int, int], side: int, rim: int) -> Array:

@@ -15,8 +15,10 @@ from sciresdiff.errors import UsageError
 from sciresdiff.nets import BACKBONES
 from sciresdiff.nets.half import in_hardware
 from sciresdiff.physics.consistency import Data, richardson_lucy
+from sciresdiff.physics.richardson_lucy import pedestal
 from sciresdiff.restoration.model import PRESETS, Model, save
-from sciresdiff.restoration.prior import Estimate, Prior, PriorConfig, contrast, finer, pedestal
+from sciresdiff.restoration.ops import contrast, finer
+from sciresdiff.restoration.prior import Estimate, Prior, PriorConfig
 from sciresdiff.training.data import Ahead, Batch, DataRecipe, Pairs
 from sciresdiff.training.folders import UserData
 from sciresdiff.training.loop import LoopOptions, Run, Say, State, fit, quick

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sciresdiff import plugins
 from sciresdiff.checks.evidence import Evidence
 from sciresdiff.checks.quick import sums_of
 from sciresdiff.frame import Frame
@@ -22,7 +23,6 @@ from sciresdiff.jobs.upscale.models import models_of
 from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.jobs.upscale.trust import Marker
 from sciresdiff.observation.observation import Observation
-from sciresdiff.restoration.cascade import cascade
 from sciresdiff.restoration.model import device_of
 from sciresdiff.restoration.restore import restore
 from sciresdiff.restoration.restored import Restored
@@ -123,6 +123,7 @@ def restore_window(job: Job, window: Observation, said: list[str], progress: Pro
 
     def attempt(settings: Settings) -> Restored:
         if model and then:
+            cascade = plugins.load("sciresdiff.lab.cascade.restore:cascade")
             return cascade(window, (model, then), settings, device, progress)
         return restore(window, model, settings, device, progress)
 

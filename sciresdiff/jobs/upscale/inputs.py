@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -167,7 +168,7 @@ def check_realism(realism: float | None, model: Model | None, name: str) -> Note
     return Notes(f"realism: {realism:g}; ERR was calibrated at 1 and is too small or too large here")
 
 
-def photon_slope(sample: Sample, variance: NDArray[np.float64]) -> float | None:
+def photon_slope(sample: Sample, variance: NDArray[np.floating[Any]]) -> float | None:
     """d(variance) / d(pixel value) in units of the sky noise, from pixels 30 sigma above the sky; None without such.
 
     Parameters

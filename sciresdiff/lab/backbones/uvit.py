@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sciresdiff.nets.attention import Feedforward, attend, heads_for, positions
-from sciresdiff.nets.branch import padded
-from sciresdiff.nets.modulation import CODE, Code
+from sciresdiff.lab.backbones.attention import Feedforward, attend, heads_for, positions
+from sciresdiff.lab.backbones.branch import padded
+from sciresdiff.lab.backbones.modulation import CODE, Code
 from sciresdiff.nets.resnet import zeroed
 
 PATCH = 4

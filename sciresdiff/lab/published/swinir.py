@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sciresdiff.nets.attention import Feedforward, relative_index, unwindowed, windows
-from sciresdiff.nets.published_edsr import mean_colour, upsampler, upsampler_reach, upsampler_scale
-from sciresdiff.nets.published_rrdb import SLOPE, Shapes, conv, count
+from sciresdiff.lab.backbones.attention import Feedforward, relative_index, unwindowed, windows
+from sciresdiff.lab.published.edsr import mean_colour, upsampler, upsampler_reach, upsampler_scale
+from sciresdiff.lab.published.rrdb import SLOPE, Shapes, conv, count
 
 UPSAMPLERS = ("pixelshuffle", "pixelshuffledirect", "nearest+conv")
 INSIDE = 64

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sciresdiff.nets.modulation import FiLM
+from sciresdiff.lab.backbones.modulation import FiLM
 from sciresdiff.nets.resnet import zeroed
 
 
@@ -89,7 +89,7 @@ class Branch(nn.Module):
 
         Parameters
         ----------
-        code : (B, CODE), `sciresdiff.nets.modulation.Code` of the input.
+        code : (B, CODE), `sciresdiff.lab.backbones.modulation.Code` of the input.
         bands : maps on the grid of each skip, (B, n, h, w), (B, n', h/2, w/2) ...
         """
         skips = []

@@ -6,9 +6,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sciresdiff.nets.attention import WINDOW, Feedforward, Step, WindowAttention, down, looks, reach, up, within
-from sciresdiff.nets.branch import padded
-from sciresdiff.nets.modulation import CODE, Code
+from sciresdiff.lab.backbones.attention import (
+    WINDOW,
+    Feedforward,
+    Step,
+    WindowAttention,
+    down,
+    looks,
+    reach,
+    up,
+    within,
+)
+from sciresdiff.lab.backbones.branch import padded
+from sciresdiff.lab.backbones.modulation import CODE, Code
 from sciresdiff.nets.resnet import zeroed
 
 GROWTH = 4

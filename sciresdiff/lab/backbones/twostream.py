@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sciresdiff.nets.attention import (
+from sciresdiff.lab.backbones.attention import (
     WINDOW,
     LevelNorm,
     RelativeBias,
@@ -20,8 +20,8 @@ from sciresdiff.nets.attention import (
     reach,
     within,
 )
-from sciresdiff.nets.branch import padded
-from sciresdiff.nets.modulation import Code
+from sciresdiff.lab.backbones.branch import padded
+from sciresdiff.lab.backbones.modulation import Code
 from sciresdiff.nets.resnet import zeroed
 
 GROWTH = 2

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sciresdiff.nets.modulation import FiLM
+from sciresdiff.lab.backbones.modulation import FiLM
 from sciresdiff.nets.resnet import Block, zeroed
 
 LENGTH = 256

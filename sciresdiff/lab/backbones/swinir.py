@@ -5,9 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sciresdiff.nets.attention import WINDOW, Feedforward, LevelNorm, Step, WindowAttention, looks, reach, within
-from sciresdiff.nets.branch import padded
-from sciresdiff.nets.modulation import Code
+from sciresdiff.lab.backbones.attention import (
+    WINDOW,
+    Feedforward,
+    LevelNorm,
+    Step,
+    WindowAttention,
+    looks,
+    reach,
+    within,
+)
+from sciresdiff.lab.backbones.branch import padded
+from sciresdiff.lab.backbones.modulation import Code
 from sciresdiff.nets.resnet import zeroed
 
 GROWTH = 2

@@ -6,7 +6,6 @@ flux**; a draw is held to the data by the step that ends every draw, and by noth
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -20,54 +19,57 @@ from sciresdiff.diffusion.method import Method, sample, train_pair
 from sciresdiff.diffusion.prediction import PREDICTIONS
 from sciresdiff.diffusion.share import drawn
 from sciresdiff.errors import UsageError
+from sciresdiff.lab.latent.codec import Codec
+from sciresdiff.lab.latent.vector import By, Drawer, Encoder, Guess
 from sciresdiff.nets import BACKBONES
-from sciresdiff.nets.codec import Codec
-from sciresdiff.nets.vector import By, Drawer, Encoder, Guess
 from sciresdiff.restoration.prior import Run, at_once
-from sciresdiff.restoration.refiner import LEVELS, Refiner, RefinerConfig, Told, known_channels, levels_of
+from sciresdiff.restoration.refiner import LEVELS, Noise, Refiner, RefinerConfig, Told, known_channels, levels_of
 from sciresdiff.restoration.residual_space import Around
 
 CUT = 20.0
 """Errors beyond so many units weigh no more in training."""
-Noise = Callable[[Tensor, int], Tensor]
-"""(a tensor, index) -> unit noise of its shape, a pure function of the index."""
 
 
 @dataclass(frozen=True)
-class CodedConfig(RefinerConfig):
+class CodeConfig(RefinerConfig):
     """What the architecture of such a refiner is, as stored in its model card."""
 
     kind: str = "latent"
-    """A name of KINDS."""
+    """A name of `sciresdiff.restoration.refiner.REFINERS`."""
     numbers: Mapping[str, int] = field(default_factory=dict)
     """Of the method's space."""
 
 
-class Coded(Refiner):
+class CodeRefiner(Refiner):
     """A refiner that draws by its own rules and brings its own loss."""
 
-    config: CodedConfig
+    config: CodeConfig
+    latent = True
 
     def beforehand(self, known: Tensor, run: Run | None = None) -> Tensor:
         """`condition` as it is."""
         return known
 
-    @abstractmethod
-    def draw(self, method: Method, around: Around, known: Tensor, noise: Noise, run: Run, steps: int | None) -> Tensor:
-        """One draw as an image, (B, 1, s*h, s*w); ``known`` is its `condition`."""
+    @classmethod
+    def from_card(cls, card: Mapping[str, Any]) -> CodeRefiner:
+        """The refiner that a model card describes, not filled yet."""
+        return cls(CodeConfig(**card))
 
-    @abstractmethod
-    def loss(
-        self,
-        method: Method,
-        around: Around,
-        known: Tensor,
-        truth: Tensor,
-        valid: Tensor,
-        gen: torch.Generator,
-        run: Run,
-    ) -> Tensor:
-        """The loss of a batch; truths (B, 1, s*h, s*w) in `Around`'s units; ``valid``: 1 where a pixel counts."""
+    @classmethod
+    def for_method(cls, method: Method, config: RefinerConfig) -> CodeRefiner:
+        """An untrained refiner for a method.
+
+        Raises
+        ------
+        UsageError : hooks, which are for images; a factor that does not fit.
+        """
+        if method.hooks:
+            raise UsageError(
+                f"--method {method.name}: hooks = {list(method.hooks)} act on images, and the space {method.space!r} "
+                "has none on the way; take them out"
+            )
+        shared = {f.name: getattr(config, f.name) for f in fields(RefinerConfig)}
+        return cls(CodeConfig(**shared, kind=method.space, numbers=dict(method.space_params)))
 
 
 class Way(nn.Module):
@@ -83,10 +85,10 @@ class Way(nn.Module):
         return F.pixel_unshuffle(self.way(F.pixel_shuffle(x, self.unfold)), self.fold)
 
 
-class Latent(Coded):
+class LatentRefiner(CodeRefiner):
     """Diffusion of an autoencoder's code (Rombach et al. 2022), which is trained and frozen first."""
 
-    def __init__(self, config: CodedConfig) -> None:
+    def __init__(self, config: CodeConfig) -> None:
         """Build codec and network, untrained.
 
         Raises
@@ -170,7 +172,7 @@ class Latent(Coded):
         return (LOSSES[method.loss](error) * weight).mean()
 
 
-class Vector(Coded):
+class VectorRefiner(CodeRefiner):
     """DiffIR (Xia et al. 2023): a vector is diffused, and a network that it modulates draws the image.
 
     The paper trains the encoder of truth and data with the network first, and both with the diffusion later; here all
@@ -179,7 +181,7 @@ class Vector(Coded):
 
     net: Drawer
 
-    def __init__(self, config: CodedConfig) -> None:
+    def __init__(self, config: CodeConfig) -> None:
         """Build all parts, untrained (an untrained one answers the prior's mean)."""
         nn.Module.__init__(self)
         self.config, self.logit = config, None
@@ -249,35 +251,3 @@ class Vector(Coded):
         images = [self.drawn(known, v, run) for v in (true, guess)]
         fits = [(count((image - truth).clamp(-CUT, CUT)) * valid).mean() for image in images]
         return fits[0] + fits[1] + (guess - true.detach()).abs().mean()
-
-
-KINDS: dict[str, type[Coded]] = {"latent": Latent, "vector": Vector}
-"""Spaces that need a refiner of their own."""
-
-
-def coded(method: Method, config: RefinerConfig) -> Coded:
-    """An untrained refiner for a method whose space is one of KINDS.
-
-    Raises
-    ------
-    UsageError : hooks, which are for images; a factor that does not fit.
-    """
-    if method.hooks:
-        raise UsageError(
-            f"--method {method.name}: hooks = {list(method.hooks)} act on images, and the space {method.space!r} has "
-            "none on the way; take them out"
-        )
-    shared = {f.name: getattr(config, f.name) for f in fields(RefinerConfig)}
-    return KINDS[method.space](CodedConfig(**shared, kind=method.space, numbers=dict(method.space_params)))
-
-
-def made(method: Method, config: RefinerConfig) -> Refiner:
-    """An untrained refiner for a method: one of KINDS where its space is, or one of images."""
-    return coded(method, config) if method.space in KINDS else Refiner(config)
-
-
-def rebuilt(card: Mapping[str, Any]) -> Refiner:
-    """An unfilled refiner from its model card: one of KINDS, or one of images."""
-    if "kind" in card:
-        return KINDS[card["kind"]](CodedConfig(**card))
-    return Refiner(RefinerConfig(**card))

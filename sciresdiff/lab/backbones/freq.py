@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sciresdiff.nets.branch import Branch, padded
-from sciresdiff.nets.modulation import NUMBERS, Code
+from sciresdiff.lab.backbones.branch import Branch, padded
+from sciresdiff.lab.backbones.modulation import NUMBERS, Code
 from sciresdiff.nets.resnet import zeroed
 
 

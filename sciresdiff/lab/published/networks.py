@@ -14,20 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sciresdiff.nets import published_edsr as edsr
-from sciresdiff.nets import published_rrdb as rrdb
-from sciresdiff.nets import published_swinir as swinir
-from sciresdiff.nets.published_rrdb import Shapes
+from sciresdiff.lab.published import edsr, rrdb, swinir
+from sciresdiff.lab.published.rrdb import Shapes
+from sciresdiff.nets import MisfitError
 
 WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "model")
 """Keys under which files keep the weights, the better ones first."""
 PREFIXES = ("module.", "net_g.", "generator.", "model.net_g.")
 """What training code puts before every name."""
 LIBRARY = "spandrel"
-
-
-class MisfitError(ValueError):
-    """A state dictionary that no network fits; the message says which names and shapes."""
 
 
 @dataclass(frozen=True)

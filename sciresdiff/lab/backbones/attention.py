@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sciresdiff.nets.modulation import FiLM
+from sciresdiff.lab.backbones.modulation import FiLM
 
 WINDOW = 8
 """Side of a window, in pixels of its grid."""

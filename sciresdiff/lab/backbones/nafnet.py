@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sciresdiff.nets.branch import padded
-from sciresdiff.nets.modulation import Code, FiLM
+from sciresdiff.lab.backbones.branch import padded
+from sciresdiff.lab.backbones.modulation import Code, FiLM
 from sciresdiff.nets.resnet import zeroed
 
 REACH = 2

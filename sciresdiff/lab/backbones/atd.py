@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sciresdiff.nets.attention import HEAD, WINDOW, Feedforward, LevelNorm, WindowAttention, attend, heads_for
-from sciresdiff.nets.branch import padded
-from sciresdiff.nets.modulation import Code
+from sciresdiff.lab.backbones.attention import HEAD, WINDOW, Feedforward, LevelNorm, WindowAttention, attend, heads_for
+from sciresdiff.lab.backbones.branch import padded
+from sciresdiff.lab.backbones.modulation import Code
 from sciresdiff.nets.resnet import zeroed
 
 TOKENS = 64
@@ -141,7 +141,7 @@ class ATDGroup(nn.Module):
 class ATD(nn.Module):
     """Convolution, ``depth`` groups and a convolution with a skip around them, convolution.
 
-    Windows as in `sciresdiff.nets.swinir`.  0.80 million parameters at base.
+    Windows as in `sciresdiff.lab.backbones.swinir`.  0.80 million parameters at base.
 
     **The dictionary is refined by, and the categories are sorted over, the whole tile: tilings differ.**
     ``receptive_px`` is no bound here, but what is read around a tile.

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
 from sciresdiff.errors import InputError, UsageError
-from sciresdiff.nets.published import ARCHITECTURES, MisfitError, Recognised, built, recognised
-from sciresdiff.restoration.model import Model, load, located, read_card
-from sciresdiff.restoration.published import STRETCHES, Published, PublishedConfig
+from sciresdiff.lab.published.networks import ARCHITECTURES, MisfitError, Recognised, built, recognised
+from sciresdiff.lab.published.prior import STRETCHES, PublishedConfig, PublishedPrior
+from sciresdiff.restoration.model import Model
 from sciresdiff.training.data import DataRecipe, Pairs
 from sciresdiff.training.loop import Say
 from sciresdiff.training.options import TrainOptions, recipe_of
@@ -32,30 +32,6 @@ CUT = 50.0
 """Squared error over squared scale beyond which a pixel says no more, as in the training of a prior."""
 WIDEST = 1e4
 """Contrasts by which an image may be wrong before a network is refused."""
-
-
-def is_ours(path: Path) -> bool:
-    """True for a file with a card of this package; a file that is not .safetensors is never one."""
-    if path.suffix != ".safetensors":
-        return False
-    try:
-        with safe_open(path, "pt") as file:
-            return "sciresdiff" in (file.metadata() or {})
-    except (SafetensorError, OSError):
-        return True  # unreadable: the message of `model.load` says how
-
-
-def scale_of(name: str) -> int:
-    """The scale of a prior by name or path, ours or published.
-
-    Raises
-    ------
-    InputError : missing, unreadable, or of no known architecture.
-    """
-    path = located(name)
-    if is_ours(path):
-        return int(read_card(path)["prior"]["scale"])
-    return network_of(path)[1]
 
 
 def contents(path: Path) -> Any:
@@ -136,7 +112,7 @@ def likeliest(ratio: NDArray[Any]) -> float:
 
 
 @torch.no_grad()
-def measured(prior: Published, recipe: DataRecipe, seed: int, count: int = PAIRS) -> tuple[float, float, float]:
+def measured(prior: PublishedPrior, recipe: DataRecipe, seed: int, count: int = PAIRS) -> tuple[float, float, float]:
     """The scale of the error of a network's guess in units of the local contrast, on simulated pairs.
 
     Returns
@@ -172,7 +148,7 @@ def taken_over(path: Path, recipe: DataRecipe, settings: Mapping[str, Any], seed
     found, scale, _ = network_of(path)
     title = ARCHITECTURES[found.name].title if found.name in ARCHITECTURES else found.name
     sizes = {k: found.sizes[k] for k in ("width", "depth") if k in found.sizes}
-    prior = Published(PublishedConfig(scale, found.name, **sizes, sizes=found.sizes, **settings), found.weights)
+    prior = PublishedPrior(PublishedConfig(scale, found.name, **sizes, sizes=found.sizes, **settings), found.weights)
     factor, before, after = measured(prior, replace(recipe, scale=scale), seed)
     if not np.isfinite(before) or factor >= WIDEST:
         raise InputError(
@@ -211,19 +187,11 @@ def count_of(module: nn.Module) -> float:
     return sum(p.numel() for p in module.parameters()) / 1e6
 
 
-def base_model(options: TrainOptions, say: Say) -> Model:
-    """The model whose prior a refiner is trained for: one of ours, or a published network taken over.
+def prior_model(path: Path, options: TrainOptions, say: Say) -> Model:
+    """The network in a file as the prior of a refiner that is trained with ``options``.
 
     Raises
     ------
-    InputError : missing, unreadable or of no known architecture.
-    UsageError : of another scale than asked for.
+    InputError, UsageError : as in `taken_over` and `settings_of`.
     """
-    assert options.prior is not None
-    path = located(options.prior)
-    scale = scale_of(options.prior)
-    if scale != options.scale:
-        raise UsageError(f"--scale {options.scale}: the prior {options.prior} has scale {scale}; give that one")
-    if is_ours(path):
-        return load(options.prior)
     return taken_over(path, recipe_of(options)[0], settings_of(options.recipe), options.seed + 31_717, say)

@@ -20,10 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sciresdiff.nets.published import built
+from sciresdiff.lab.published.networks import LIBRARY, built
 from sciresdiff.normalize import Stretch, fit
 from sciresdiff.physics.consistency import Data
-from sciresdiff.restoration.prior import Estimate, Prior, PriorConfig, Run, bounded_below, contrast
+from sciresdiff.restoration.ops import contrast
+from sciresdiff.restoration.prior import Estimate, Prior, PriorConfig, Run, bounded_below
 
 HALO = 64
 """Coarse pixels that tiles overlap at most: beyond it what these networks still see is negligible, but not nothing."""
@@ -121,7 +122,7 @@ class Planes(nn.Module):
         return F.pixel_unshuffle(v.mean(1, keepdim=True)[..., : h * self.scale, : w * self.scale], self.scale)
 
 
-class Published(Prior):
+class PublishedPrior(Prior):
     """y, N -> a published network's image, held to the data: one stage of network and consistency."""
 
     config: PublishedConfig
@@ -132,6 +133,13 @@ class Published(Prior):
         self.config = config
         self.stages = nn.ModuleList([Planes(built(config.backbone, config.sizes, weights), config.halo)])
         self.requires_grad_(False).eval()
+
+    @classmethod
+    def from_card(cls, card: Mapping[str, Any], weights: Mapping[str, Tensor]) -> PublishedPrior:
+        """The prior that a model card describes, not filled yet; ``weights``: those of the whole model file."""
+        config, start = PublishedConfig(**card), "prior.stages.0.net.net."
+        own = {k.removeprefix(start): v for k, v in weights.items() if k.startswith(start)}
+        return cls(config, own if config.backbone == LIBRARY else None)
 
     def stage(self, k: int, data: Data, estimate: Estimate, smooth: Tensor, kernel: Tensor, run: Run) -> Estimate:
         """The network's image and the scale of its error; masked pixels are filled from a smooth estimate."""

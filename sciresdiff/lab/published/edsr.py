@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sciresdiff.nets.published_rrdb import Shapes, conv, count
+from sciresdiff.lab.published.rrdb import Shapes, conv, count
 
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 """Mean colour of the training set DIV2K, in [0, 1]."""

@@ -10,8 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sciresdiff.nets.codec import Codec
-from sciresdiff.training.loop import Say
+from sciresdiff.diffusion.method import Method
+from sciresdiff.lab.latent.codec import Codec
+from sciresdiff.lab.latent.refiner import LatentRefiner
+from sciresdiff.restoration.prior import Prior
+from sciresdiff.restoration.residual_space import framed
+from sciresdiff.training.data import DataRecipe, Pairs
+from sciresdiff.training.loop import LoopOptions, Say
+from sciresdiff.training.refiner import anchored
 
 SHARE = 8
 """The phase takes one part in so many of the budget."""
@@ -54,3 +60,17 @@ def trained(
     left = float((codec(x) - x).square().mean().sqrt() / x.square().mean().sqrt().clamp_min(1e-9))
     say(f"codec trained on {n} batches; it loses {100 * left:.0f} % of the image's contrast")
     return left
+
+
+def train_codec(
+    refiner: LatentRefiner, prior: Prior, method: Method, recipe: DataRecipe, loop: LoopOptions, seed: int, say: Say
+) -> None:
+    """Train the codec of a latent method on truths in its units, with a share of the budget."""
+    pairs, device = Pairs(recipe, seed), next(refiner.parameters()).device
+
+    def images(n: int) -> Tensor:
+        batch = pairs.batch(n * loop.batch, loop.batch, device)
+        return framed(method, batch.data, anchored(prior, batch, False)).truth(batch.truth)
+
+    batches = max(loop.images // SHARE // loop.batch, 1) if loop.images else None
+    trained(refiner.codec, images, batches, (loop.minutes or 20.0) / SHARE, say)

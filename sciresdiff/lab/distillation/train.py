@@ -23,15 +23,15 @@ from sciresdiff.diffusion.method_check import check_together
 from sciresdiff.diffusion.prediction import PREDICTIONS
 from sciresdiff.diffusion.weight import DYNAMIC
 from sciresdiff.errors import InputError, UsageError
+from sciresdiff.lab.distillation.losses import KINDS, Distance, Guess, Lesson
 from sciresdiff.nets.half import in_hardware
 from sciresdiff.restoration.hooks import hooked
 from sciresdiff.restoration.model import Model, load, save
-from sciresdiff.restoration.prior import finer
+from sciresdiff.restoration.ops import finer
 from sciresdiff.restoration.refiner import Refiner, condition, knobbed, levels_of
 from sciresdiff.restoration.residual_space import CODED, framed
 from sciresdiff.training.calibrate import calibrated_card
 from sciresdiff.training.data import Ahead, Batch, Pairs
-from sciresdiff.training.lesson import KINDS, Distance, Guess, Lesson
 from sciresdiff.training.loop import Say, State, fit, quick
 from sciresdiff.training.options import TrainOptions, recipe_of
 from sciresdiff.training.prior import begun, provenance, real_images
