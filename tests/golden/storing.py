@@ -16,11 +16,11 @@ Array = NDArray[Any]
 SIDE = 16
 """Pixels are kept on a grid of at most so many rows and columns, of at most `LAYERS` along every other axis."""
 LAYERS = 2
-NEAR = 2e-5
+NEAR = 1e-4
 """Largest difference of an image's pixels, in units of the standard deviation of their plane.
 
-Two runs with the same libraries and one thread agree in every bit, and so do nearly all planes with two threads. With
-AVX2 in place of AVX-512, sums are taken in another order: images then differ by less than this.
+Two runs with the same libraries and one thread agree in every bit. With AVX2 in place of AVX-512, sums are taken in
+another order: images then differ by up to 2e-5, and by 7e-5 where the model was trained a moment ago.
 """
 DERIVED = {"ERR": 1e-3, "SUPPORT": 1e-3, "GATE": 1e-3, "TRUST": 1e-3}
 """The same of planes that are ratios and thresholds of small differences; between the processors 3e-4 was seen."""
