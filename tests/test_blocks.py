@@ -234,17 +234,17 @@ def test_an_input_that_changes_while_it_is_read_is_refused(
     pixels, variance = a_sky(side)
     path = written(tmp_path / "low.fits", pixels, variance)
     wanted, _ = restored(path, "wanted.fits", samples=0)
-    work = upscale.work
+    restore_block = upscale.restore_block
 
     def changing(*given: object, **more: object) -> object:
-        done = work(*given, **more)  # type: ignore[arg-type]
+        done = restore_block(*given, **more)  # type: ignore[arg-type]
         pixels[-1, -1] += 1
         path.unlink()
         written(path, pixels, variance)
         return done
 
     with monkeypatch.context() as patch:
-        patch.setattr(upscale, "work", changing)
+        patch.setattr(upscale, "restore_block", changing)
         with pytest.raises(InputError, match=r"low\.fits: changed while it was read \(input\); give the same command"):
             restored(path, samples=0)
     assert not path.with_name("high.fits").exists()

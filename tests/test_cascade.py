@@ -14,10 +14,10 @@ from sciresdiff.diffusion import method as methods
 from sciresdiff.errors import UsageError
 from sciresdiff.lab.cascade.augment import augmented
 from sciresdiff.lab.cascade.restore import cascade, chained, error_of, passed_on
+from sciresdiff.observation.observation import Observation
 from sciresdiff.physics import psf
 from sciresdiff.physics.operators import Operator
 from sciresdiff.physics.psf.split import split
-from sciresdiff.observation.observation import Observation
 from sciresdiff.physics.statistics import PlaneStatistics
 from sciresdiff.region import Region
 from sciresdiff.restoration.model import Model
@@ -218,9 +218,10 @@ def test_models_without_a_refiner_cannot_be_chained(models):
     low, variance, _ = frame()
     for pair, told in (((one, replace(two, refiner=None)), Settings()), ((one, two), Settings(refine=False))):
         with pytest.raises(UsageError, match="--then: .* need a refiner"):
-            cascade(low, variance, CLEAR, None, "sum", pair, told)
+            cascade(Observation.of_arrays(low, variance, 4), pair, told)
     with pytest.raises(UsageError, match="--consistency exact"):
-        cascade(low, variance, CLEAR, rendered("gaussian:sigma=1px"), "sum", models, Settings(consistency="exact"))
+        observation = Observation.of_arrays(low, variance, 4, rendered("gaussian:sigma=1px"))
+        cascade(observation, models, Settings(consistency="exact"))
 
 
 def test_augmentation_has_the_drawn_noise_and_tells_its_level():
@@ -255,5 +256,5 @@ def test_the_told_level_reaches_the_second_model(models, monkeypatch):
     monkeypatch.setattr(room, "condition", lambda *args: asked.append(args[-1]) or condition(*args))
     low, variance, _ = frame()
     second = model(2, "cdm", std=1e-3)
-    cascade(low, variance, CLEAR, None, "sum", (models[0], second), Settings(samples=2, steps=3))
+    cascade(Observation.of_arrays(low, variance, 4), (models[0], second), Settings(samples=2, steps=3))
     assert asked == [CDM.augment["use"]] * 2

@@ -371,4 +371,5 @@ def test_the_variance_follows_the_light_that_was_put_in() -> None:
     assert found[40, 40] - variance[40, 40] == pytest.approx(100, rel=0.05)  # slope 0.1, found on noisy pixels
     assert np.array_equal(np.delete(found, 40 * 80 + 40), np.delete(variance, 40 * 80 + 40))
     flat = np.full(low.shape, 16.0)
-    assert again.followed(low, flat, np.zeros(low.shape, bool), data) is flat  # no slope, nothing to follow
+    exposure = Exposure.of_arrays(low, flat)
+    assert np.array_equal(again.variance_of_other(exposure, data), flat)  # no slope, nothing to follow

@@ -23,6 +23,7 @@ from sciresdiff.io.source import Source
 from sciresdiff.jobs.evaluate import job as evaluate
 from sciresdiff.jobs.evaluate import load_evidence as gather
 from sciresdiff.jobs.evaluate import pieces
+from sciresdiff.observation.observation import Observation
 
 Array = NDArray[np.float64]
 KERNEL = "gaussian:sigma=1.2px"
@@ -216,7 +217,9 @@ def test_what_no_piece_has_says_why() -> None:
 def test_pieces_cover_a_plane_once_and_begin_where_its_sky_is_measured(scale: int) -> None:
     shape = (9000 // scale, 5000 // scale)
     seen = np.zeros(shape, np.uint8)
-    for tile in pieces.pieces(shape, scale, np.ones((31, 31))):
+    nothing = np.broadcast_to(np.float32(0), shape)
+    data = Observation.of_arrays(nothing, nothing, scale, np.ones((31, 31)))
+    for tile in pieces.pieces(shape, data):
         seen[tile.core.slices] += 1
         assert scale * tile.core.y0 % 64 == 0 and scale * tile.window.y0 % 64 == 0
         assert tile.core.y0 == 0 or scale * (tile.core.y0 - tile.window.y0) >= 64 + 15

@@ -579,9 +579,7 @@ def test_refiner_trains_on_a_published_network(recipe, tmp_path, monkeypatch, su
     data = frame()
     pixels, variance = data.y[0, 0].numpy(), data.noise[0, 0].numpy()
     outputs = [
-        restore(
-            Observation.of_arrays(pixels, variance, 2, gaussian(1.0)), model, Settings(samples=2, steps=2, tile=t)
-        )
+        restore(Observation.of_arrays(pixels, variance, 2, gaussian(1.0)), model, Settings(samples=2, steps=2, tile=t))
         for t in (0, 0, 16)
     ]
     assert np.array_equal(outputs[0].mean, outputs[1].mean) and np.isfinite(outputs[0].mean).all()
