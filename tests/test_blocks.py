@@ -27,6 +27,7 @@ from sciresdiff.observation.noise import Noise
 from sciresdiff.physics import psf
 from sciresdiff.physics import sky as measure
 from sciresdiff.physics.operators import Operator
+from sciresdiff.region import Region
 
 
 @pytest.mark.parametrize("scale", [1, 2, 3, 4, 8])
@@ -320,9 +321,9 @@ def test_a_file_stays_open_while_anyone_reads_it(tmp_path: Path) -> None:
         with open_files.held(paths[1]):
             pass
         assert len(open_files._open) == 2
-        open_files.window(paths[2], (0, 0, 8, 0, 8))  # opening it closes what nobody uses
+        open_files.window(paths[2], 0, Region(0, 8, 0, 8))  # opening it closes what nobody uses
         assert len(open_files._open) == 2
-        assert first.source.window(0, 0, 8, 0, 8).pixels.shape == (1, 8, 8)
+        assert first.source.window(0, Region(0, 8, 0, 8)).pixels.shape == (1, 8, 8)
         with open_files.held(paths[0]) as again:
             assert again is first
     open_files.close()

@@ -24,6 +24,7 @@ from sciresdiff.jobs.evaluate import job as evaluate
 from sciresdiff.jobs.evaluate import load_evidence as gather
 from sciresdiff.jobs.evaluate import pieces
 from sciresdiff.observation.observation import Observation
+from sciresdiff.region import Region
 
 Array = NDArray[np.float64]
 KERNEL = "gaussian:sigma=1.2px"
@@ -159,9 +160,9 @@ def test_no_window_is_larger_than_a_piece(files: Path, monkeypatch: pytest.Monke
     def watched(path: str | Path, **options: Any) -> Iterator[Source]:
         with straight(path, **options) as source:
 
-            def cut(plane: int, y0: int, y1: int, x0: int, x1: int) -> Any:
-                largest.append((y1 - y0) * (x1 - x0))
-                return source.window(plane, y0, y1, x0, x1)
+            def cut(plane: int, region: Region) -> Any:
+                largest.append(region.shape[0] * region.shape[1])
+                return source.window(plane, region)
 
             yield replace(source, cut=cut)
 

@@ -82,7 +82,7 @@ class Exposure:
         ----------
         region : pixels of this exposure.
         """
-        frame = self.image.window(plane, region.y0, region.y1, region.x0, region.x1)
+        frame = self.image.window(plane, region)
         return replace(
             self,
             image=in_memory(frame),
@@ -100,8 +100,7 @@ class Exposure:
     @cached_property
     def plane(self) -> Frame:
         """The values of an exposure of one plane, as a frame."""
-        h, w = self.grid.shape
-        return self.image.window(0, 0, h, 0, w)
+        return self.image.window(0, Region.of_shape(self.grid.shape))
 
     @property
     def pixels(self) -> NDArray[np.float32]:

@@ -18,6 +18,7 @@ from sciresdiff.observation.observation import Observation
 from sciresdiff.observation.options import Stated, pixel_size_of
 from sciresdiff.observation.psf import resolve_psf
 from sciresdiff.observation.sample import Samples, mask_saturated, refuse_empty, refuse_saturation
+from sciresdiff.region import Region
 
 
 def reading_options(stated: Stated) -> dict[str, Any]:
@@ -26,9 +27,9 @@ def reading_options(stated: Stated) -> dict[str, Any]:
     return {**{name: getattr(stated, name) for name in names}, "pixel_size": pixel_size_of(stated.pixel_size)}
 
 
-def read_window(path: str, stated: Stated, *place: int) -> Frame:
-    """A window of a file, (plane, y0, y1, x0, x1), with what is stated of it; saturated pixels masked."""
-    return mask_saturated(open_files.window(path, place, **reading_options(stated)), stated.saturation)  # type: ignore[arg-type]
+def read_window(path: str, stated: Stated, plane: int, region: Region) -> Frame:
+    """A window of a file, with what is stated of it; saturated pixels masked."""
+    return mask_saturated(open_files.window(path, plane, region, **reading_options(stated)), stated.saturation)
 
 
 def resolve_quantity(frame: Frame, stated: Stated) -> tuple[Quantity, Notes]:
@@ -47,9 +48,8 @@ def resolve_quantity(frame: Frame, stated: Stated) -> tuple[Quantity, Notes]:
         return stated.quantity, notes + Notes(quantity="--quantity")
     if frame.quantity:
         return frame.quantity, notes + Notes(quantity=f"unit {frame.unit}")
-    lines: list[str] = []
-    assumed = frame.quantity_or_usual(None, lines)
-    return assumed, notes + Notes(*lines, quantity="assumed")
+    assumed, more = frame.quantity_or_usual()
+    return assumed, notes + more + Notes(quantity="assumed")
 
 
 def refuse_stack(path: str | Path, frame: Frame, stated: Stated) -> None:

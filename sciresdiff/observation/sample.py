@@ -123,7 +123,7 @@ def _sample_plane(source: Source, plane: int, saturation: float | None) -> Sampl
     """All of a plane, or windows spread evenly over it; those with the most valid pixels, where it is mostly empty."""
     _, h, w = source.frame.pixels.shape
     if h * w <= WHOLE:
-        whole = mask_saturated(source.window(plane, 0, h, 0, w), saturation)
+        whole = mask_saturated(source.window(plane, Region(0, h, 0, w)), saturation)
         return Sample(whole, (Window(Region(0, h, 0, w), (slice(0, h), slice(0, w))),))
     rows, columns = _grid(h, w)
     found = _mosaic(source, plane, [(y, x) for y in _spread(h, rows) for x in _spread(w, columns)], columns)
@@ -158,7 +158,7 @@ def _tiles(source: Source, plane: int, h: int, w: int) -> Iterator[tuple[int, in
     dy, dx = min(SIDE, h), min(SIDE, w)
     for y in range(0, h - dy + 1, dy):
         for x in range(0, w - dx + 1, dx):
-            yield y, x, source.window(plane, y, y + dy, x, x + dx)
+            yield y, x, source.window(plane, Region(y, y + dy, x, x + dx))
 
 
 def _mosaic(source: Source, plane: int, places: list[tuple[int, int]], columns: int) -> Sample:
@@ -169,8 +169,7 @@ def _mosaic(source: Source, plane: int, places: list[tuple[int, int]], columns: 
     for i, (y, x) in enumerate(places):
         r, c = dy * (i // columns), dx * (i % columns)
         windows.append(Window(Region(y, y + dy, x, x + dx), (slice(r, r + dy), slice(c, c + dx))))
-    regions = (window.region for window in windows)
-    parts = [source.window(plane, r.y0, r.y1, r.x0, r.x1) for r in regions]
+    parts = [source.window(plane, window.region) for window in windows]
     size = (1, dy * (len(places) // columns), dx * columns)
     there = [name for name in PLANES if getattr(parts[0], name) is not None]
     arrays = {name: np.empty(size, getattr(parts[0], name).dtype) for name in there}

@@ -206,8 +206,7 @@ def _about(y: int, x: int, side: int, halo: int, shape: tuple[int, int]) -> Tile
 
 def windowed(source: Source, scale: int, block: Block) -> Frame:
     """The fine pixels that a block is made of."""
-    fine = block.tile.window.scaled(scale)
-    return source.window(block.plane, fine.y0, fine.y1, fine.x0, fine.x1)
+    return source.window(block.plane, block.tile.window.scaled(scale))
 
 
 def work(job: Job, block: Block, window: Frame) -> Done:

@@ -32,6 +32,7 @@ from sciresdiff.observation.observation import Observation
 from sciresdiff.observation.options import Stated
 from sciresdiff.observation.psf import psf_of_header, resolve_psf
 from sciresdiff.observation.sample import Samples, samples_of_frame, samples_of_source
+from sciresdiff.region import Region
 from sciresdiff.report.images import means
 from sciresdiff.report.overview import SIDE, Overview
 from sciresdiff.tiling import Tile
@@ -123,9 +124,7 @@ def gather(
         data = None if low is None else open_source(stack, low, **of_data)
         scale = 1 if data is None else scale_between(high, image.frame, low, data.frame)
         known = told.quantity or record.get("quantity") or (data.frame.quantity if data else None)
-        lines: list[str] = []
-        quantity = image.frame.quantity_or_usual(known or image.frame.quantity, lines)
-        notes = Notes(*lines)
+        quantity, notes = image.frame.quantity_or_usual(known)
         true, registered = None, dict[str, Any]()
         if truth is not None:
             true, registered, more = resolve_truth(open_source(stack, truth), truth, image, high, scale)
@@ -279,7 +278,7 @@ def _extent(source: Source, plane: int) -> tuple[int, float, float, float]:
     """Count, least, greatest and sum of a plane's valid values."""
     count, low, high, total = 0, np.inf, -np.inf, 0.0
     for rows, columns in windows(source.frame.pixels.shape[1:]):
-        part = source.window(plane, rows.start, rows.stop, columns.start, columns.stop)
+        part = source.window(plane, Region(rows.start, rows.stop, columns.start, columns.stop))
         values = part.pixels[0][~part.mask[0] & np.isfinite(part.pixels[0])]
         if values.size:
             low, high = min(low, float(values.min())), max(high, float(values.max()))
@@ -418,8 +417,8 @@ def _stacked(stack: ExitStack, high: str | Path, name: str, image: Frame) -> Sta
 
 def _parts(source: Source) -> Stacked:
     def cut(layers: slice, rows: slice, columns: slice) -> NDArray[Any]:
-        here = (rows.start, rows.stop, columns.start, columns.stop)
-        return np.concatenate([source.window(i, *here).pixels for i in range(layers.start, layers.stop)])
+        here = Region(rows.start, rows.stop, columns.start, columns.stop)
+        return np.concatenate([source.window(i, here).pixels for i in range(layers.start, layers.stop)])
 
     return source.frame.pixels.shape, cut
 
@@ -467,7 +466,7 @@ def evidence_of(given: Given, plane: int, tile: Tile | None = None, span: float 
 
 def _window(source: Source, plane: int, at: tuple[slice, slice]) -> Frame:
     rows, columns = at
-    return source.window(plane, rows.start, rows.stop, columns.start, columns.stop)
+    return source.window(plane, Region(rows.start, rows.stop, columns.start, columns.stop))
 
 
 def _masked(high: Frame, low: Frame | None, truth: Frame | None, scale: int) -> NDArray[np.bool_]:

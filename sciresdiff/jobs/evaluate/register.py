@@ -188,7 +188,9 @@ def _psf(frame: Frame, plane: int, given: Any, name: str, said: list[str]) -> Ar
 
 
 def _quantity(fine: _Side, coarse: _Side, told: Quantity | None, said: list[str]) -> Quantity:
-    return fine.frame.quantity_or_usual(told or fine.frame.quantity or coarse.frame.quantity, said)
+    quantity, notes = fine.frame.quantity_or_usual(told or fine.frame.quantity or coarse.frame.quantity)
+    said.extend(notes)
+    return quantity
 
 
 def _grid(fine: _Side, coarse: _Side, said: list[str]) -> _Grid:

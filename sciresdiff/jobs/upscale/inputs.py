@@ -87,7 +87,7 @@ def resolve_source(path: str | Path, source: Source, options: UpscaleOptions) ->
     refuse_unusable(path, frame, samples, options)
     scale, name, chosen, notes = models_of(frame, options)
     observation = observe(path, source, samples, options, scale)
-    notes = Notes(*frame.said) + notes + samples(0).notes + observation.notes
+    notes = frame.notes + notes + samples(0).notes + observation.notes
     model, then = chosen
     for stage, psf in stages(chosen, observation.exposure.psf):
         check_steps(stage, options)
