@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from sciresdiff import io
 from sciresdiff.errors import InputError
 from sciresdiff.frame import Frame
-from sciresdiff.normalize import background
 from sciresdiff.observation.options import Stated
 from sciresdiff.observation.sample import Sample, Samples
+from sciresdiff.physics.sky import estimate_sky
 
 if TYPE_CHECKING:
     from sciresdiff.physics.detector import Detector
@@ -114,8 +114,8 @@ def detector_of(
     frame: Frame, samples: Samples, options: Stated, said: list[str], sources: dict[str, str]
 ) -> Detector | None:
     """Gain, read noise and offset: options, else the header, else what a camera frame's histogram shows."""
-    from sciresdiff.physics import sky as measure
     from sciresdiff.physics.detector import Detector
+    from sciresdiff.physics.photon_transfer import detector_from_photon_transfer
 
     found = {name: stated(frame, options, name) for name in ("gain", "read_noise", "offset")}
     known: dict[str, Any] = {name: x for name, x in found.items() if x is not None}
@@ -123,7 +123,7 @@ def detector_of(
     sources["noise"] = "--gain" if options.gain else "header"
     if frame.kind == "micro" and frame.dtype.kind == "u" and "gain" not in known:
         first = samples(0)
-        camera, lines = measure.camera_from_histogram(first.pixels, None if first.whole else first.mask)
+        camera, lines = detector_from_photon_transfer(first.pixels, None if first.whole else first.mask)
         said.extend(lines)
         sources["noise"] = "histogram"
         return camera and replace(camera, **known)
@@ -170,13 +170,13 @@ def sky_scatter(frame: Frame, samples: Samples, said: list[str], sources: dict[s
     ------
     InputError : a constant image, or one with too few valid pixels.
     """
-    from sciresdiff.physics import sky as measure
+    from sciresdiff.physics.sky import sky_noise
 
     sources["noise"] = "sky scatter"
 
     def noise_of_plane(sample: Sample) -> float:
         empty = frame.planes > 1 and sample.mask.all()  # of which nothing will be asked
-        return 1.0 if empty else measure.sky_noise(sample.pixels, sample.mask)
+        return 1.0 if empty else sky_noise(sample.pixels, sample.mask)
 
     sigma = np.array([noise_of_plane(samples(i)) for i in range(frame.planes)])
     for i in np.flatnonzero(~(sigma > 0)):
@@ -192,10 +192,10 @@ def sky_scatter(frame: Frame, samples: Samples, said: list[str], sources: dict[s
 
 def inflated(noise: Noise, samples: Samples, said: list[str], sources: dict[str, str]) -> Noise:
     """The variance times the measured correlation of the noise, where that is more than slight."""
-    from sciresdiff.physics import sky as measure
+    from sciresdiff.physics.sky import noise_correlation
 
     first = samples(0)
-    factor = measure.noise_correlation(first.pixels, first.mask, noise.over(first, 0))
+    factor = noise_correlation(first.pixels, first.mask, noise.over(first, 0))
     sources["noise_correlation"] = f"{factor:.3f}"
     if factor <= CORRELATED:
         return noise
@@ -220,4 +220,4 @@ def doubted(noise: Noise, frame: Frame, samples: Samples, source: str, said: lis
 
 def level_of(sample: Sample) -> float:
     """Of the sky; 0 where nothing is valid."""
-    return 0.0 if sample.mask.all() else float(background(sample.pixels, sample.mask)[0])
+    return 0.0 if sample.mask.all() else float(estimate_sky(sample.pixels, sample.mask)[0])

@@ -24,9 +24,9 @@ from sciresdiff.diffusion.method import sample
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Quantity
 from sciresdiff.malloc import keep_freed
-from sciresdiff.normalize import background
 from sciresdiff.physics.consistency import Data, close_flux, consistency_step, richardson_lucy, row_sum_bound, support
 from sciresdiff.physics.operators import Operator
+from sciresdiff.physics.sky import estimate_sky
 from sciresdiff.physics.statistics import PlaneStatistics
 from sciresdiff.restoration.coded import Coded
 from sciresdiff.restoration.hooks import Args, applied
@@ -150,7 +150,7 @@ def prepared(
     if bad.all():
         raise InputError("variance: no pixel is valid and has a variance above zero; give --variance or --mask")
     level = part.level if part else None
-    sky = level.sky if level else background(pixels, bad)[0]
+    sky = level.sky if level else estimate_sky(pixels, bad)[0]
     sigma = level.sigma if level else float(np.sqrt(np.median(variance[~bad])))
     y = np.where(bad, 0, (pixels.astype(np.float64) - sky) / sigma)
     n = np.where(bad, 1, variance.astype(np.float64) / sigma**2)

@@ -13,8 +13,8 @@ from scipy import ndimage
 from sciresdiff.degradation.grids import any_of, cut
 from sciresdiff.errors import InputError
 from sciresdiff.frame import Quantity
-from sciresdiff.normalize import MAD_TO_SIGMA, background
 from sciresdiff.physics.operators import separable_terms
+from sciresdiff.physics.sky import MAD_TO_SIGMA, estimate_sky
 from sciresdiff.restoration.prior import kernel_features
 
 Array = NDArray[np.float32]
@@ -98,7 +98,7 @@ def given(
     if bad.all():
         raise InputError(f"{name}: no pixel is valid in both images of the pair")
     noise = _variance(name, np.asarray(low, np.float64), bad, variance, step)
-    sky, _ = background(low, bad)
+    sky, _ = estimate_sky(low, bad)
     sigma = float(np.sqrt(np.median(noise[~bad])))
     per_fine, share = (scale**2, 1.0) if quantity == "sum" else (1, 1.0 / scale**2)
     truth = np.where(wrong, 0, (np.asarray(high, np.float64) - sky / per_fine) * share / sigma)

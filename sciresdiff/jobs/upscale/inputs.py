@@ -16,10 +16,10 @@ from sciresdiff.io.source import Source
 from sciresdiff.jobs.upscale.models import models_of, stages
 from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.jobs.upscale.sampling import check_steps, warn_codec
-from sciresdiff.normalize import background
 from sciresdiff.observation.noise import Noise, doubted, noise_of
 from sciresdiff.observation.options import pixel_size_of
 from sciresdiff.observation.sample import Samples, refuse_empty, refuse_saturation, samples_of
+from sciresdiff.physics.sky import estimate_sky
 
 if TYPE_CHECKING:
     from sciresdiff.restoration.model import Model
@@ -132,7 +132,7 @@ def kernel_of(
 ) -> tuple[NDArray[np.float64] | None, float | None]:
     """The blur on the fine grid and the target's FWHM: --kernel, --psf, the file's kernel or PSF, else its sources."""
     from sciresdiff.physics import psf
-    from sciresdiff.physics import sky as measure
+    from sciresdiff.physics.psf.measure import psf_from_sources
 
     fine = frame.pixel_size.finer(scale) if frame.pixel_size else None
     if options.kernel:
@@ -154,7 +154,7 @@ def kernel_of(
     sources["psf"] = "measured"
     first = samples(0)
     variance = None if first.frame.variance is None else first.frame.variance[0]
-    found, used, lines = measure.psf_from_sources(first.pixels, first.mask, variance, frame.kind)
+    found, used, lines = psf_from_sources(first.pixels, first.mask, variance, frame.kind)
     said.extend(lines)
     said.append(f"psf: measured from {used} sources of {path}")
     return psf.kernel_from_psf(found, pixel=frame.pixel_size, scale=scale, target_fwhm_px_fine=target), target
@@ -242,7 +242,7 @@ def check_realism(realism: float | None, model: Model | None, name: str, said: l
 
 def photon_slope(pixels: NDArray[np.float32], variance: NDArray[np.float64], mask: NDArray[np.bool_]) -> float | None:
     """d(variance) / d(pixel value) in units of the sky noise, from pixels 30 sigma above the sky; None without such."""
-    sky, _ = background(pixels, mask)
+    sky, _ = estimate_sky(pixels, mask)
     sigma = float(np.sqrt(np.median(variance[~mask]))) if (~mask).any() else 0.0
     if not sigma > 0:
         return None

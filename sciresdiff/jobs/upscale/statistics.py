@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from sciresdiff.errors import InputError
 from sciresdiff.jobs.blocks import CORE
 from sciresdiff.jobs.upscale.inputs import Resolved
-from sciresdiff.normalize import background
 from sciresdiff.observation.sample import Sample, Samples
+from sciresdiff.physics.sky import estimate_sky
 
 if TYPE_CHECKING:
     from sciresdiff.physics.statistics import PlaneStatistics
@@ -44,7 +44,7 @@ def level_of(resolved: Resolved, sample: Sample, plane: int) -> PlaneStatistics:
         return PlaneStatistics(0.0, 1.0, np.zeros(1, np.float32), np.ones(1, np.float32), 1)
     if not good.any():
         raise InputError("variance: no pixel is valid and has a variance above zero; give --variance or --mask")
-    sky, _ = background(sample.pixels, ~good)
+    sky, _ = estimate_sky(sample.pixels, ~good)
     sigma = float(np.sqrt(np.median(variance[good])))
     every = -(-int(good.sum()) // VALUES)
     y = ((sample.pixels[good][::every] - sky) / sigma).astype(np.float32)
