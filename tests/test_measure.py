@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import gaussian_filter, shift
 
 from sciresdiff import io
-from sciresdiff.degradation import degrade
+from sciresdiff.degradation import chain, degrade
 from sciresdiff.errors import InputError
 from sciresdiff.physics import psf
 from sciresdiff.physics.detector import Detector
@@ -20,7 +20,7 @@ def white(seed: int = 0, side: int = 256) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((side, side))
 
 
-def star_field(spec: str, *, stars: int = 50, side: int = 240, seed: int = 0) -> degrade.Low:
+def star_field(spec: str, *, stars: int = 50, side: int = 240, seed: int = 0) -> chain.DegradedPlane:
     rng, over = np.random.default_rng(seed), 5
     fine = np.zeros((side * over, side * over))
     y, x = rng.integers(80, side * over - 80, (2, stars))

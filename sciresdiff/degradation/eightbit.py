@@ -26,7 +26,7 @@ USED_BY = ("gaussian", "poisson", "jpeg")
 """Steps that need the levels."""
 
 
-def levels(image: Array, percentiles: tuple[float, float] = PERCENTILES) -> tuple[float, float]:
+def percentile_levels(image: Array, percentiles: tuple[float, float] = PERCENTILES) -> tuple[float, float]:
     """The values that are coded as 0 and 255; of a constant image the value and 1 above it."""
     low, high = (float(x) for x in np.percentile(image, percentiles))
     if not high > low:
@@ -34,7 +34,7 @@ def levels(image: Array, percentiles: tuple[float, float] = PERCENTILES) -> tupl
     return (low, high) if high > low else (low, low + 1.0)
 
 
-def shared(
+def shared_generator(
     together: tuple[int, ...] | None, numbers: Mapping[str, Any], rng: np.random.Generator
 ) -> np.random.Generator:
     """The source of noise: where it is ``grey`` the one that all planes of a colour image have, else the plane's."""
@@ -43,7 +43,7 @@ def shared(
     return np.random.default_rng([*together, int(numbers.get("place", 0))])
 
 
-def photons(
+def poisson_noise(
     light: Array, numbers: Mapping[str, Any], rng: np.random.Generator, together: tuple[int, ...] | None
 ) -> tuple[Array, Array]:
     """strength (n / E - light) with n ~ Poisson(E light), and its variance strength^2 light / E.
@@ -54,23 +54,23 @@ def photons(
     numbers : ``strength``; ``electrons`` E, without which it is the number of 8-bit levels that occur, rounded up to
         a power of two; ``grey``: the planes' numbers come from one uniform field.
     """
-    full, strength = float(numbers.get("electrons") or occurring(light)), float(numbers["strength"])
+    full, strength = float(numbers.get("electrons") or count_levels(light)), float(numbers["strength"])
     if numbers.get("grey") and together is not None:
         from scipy import stats
 
-        counts = stats.poisson.ppf(shared(together, numbers, rng).random(light.shape), full * light)
+        counts = stats.poisson.ppf(shared_generator(together, numbers, rng).random(light.shape), full * light)
         counts = np.where(light > 0, counts, 0.0)
     else:
         counts = rng.poisson(full * light).astype(np.float64)
     return strength * (counts / full - light), strength**2 * light / full
 
 
-def occurring(light: Array) -> float:
+def count_levels(light: Array) -> float:
     """Number of 8-bit levels that occur, rounded up to a power of two."""
     return float(2 ** np.ceil(np.log2(np.unique(_bytes(light)).size)))
 
 
-def coded(code: Array, quality: int) -> Array:
+def jpeg_round_trip(code: Array, quality: int) -> Array:
     """Values (0 ... 1) after 8 bits and JPEG of a ``quality`` (1 ... 100), as one grey plane.
 
     Raises

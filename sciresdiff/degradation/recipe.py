@@ -14,8 +14,8 @@ import numpy as np
 
 from sciresdiff.degradation import eightbit
 from sciresdiff.degradation.chain import Step
-from sciresdiff.degradation.kernels import FAMILIES, airy_of
-from sciresdiff.degradation.recipe_file import Range, stages_of
+from sciresdiff.degradation.kernels import FAMILIES, airy_from_first_ring
+from sciresdiff.degradation.recipe_file import Range, read_stages
 from sciresdiff.errors import UsageError
 from sciresdiff.physics.psf.shapes import SHAPES
 from sciresdiff.physics.psf.spec import PSFSpec
@@ -74,9 +74,9 @@ class Draw:
     steps: Sequence[Step]
     recipe: Recipe = field(repr=False)
 
-    def told(self) -> list[dict[str, Any]]:
+    def record(self) -> list[dict[str, Any]]:
         """For the record."""
-        return [step.told() for step in self.steps]
+        return [step.record() for step in self.steps]
 
 
 def load(name: str) -> Recipe:
@@ -95,21 +95,21 @@ def load(name: str) -> Recipe:
             near = difflib.get_close_matches(name, RECIPES, 1)
             hint = f" (did you mean {near[0]}?)" if near else ""
             raise UsageError(f"--recipe: {name!r} is not known{hint}; give {', '.join(RECIPES)}, or a FILE.toml")
-        return parsed(name, tomllib.loads(text))
+        return recipe_from_toml(name, tomllib.loads(text))
     except OSError as error:
         raise UsageError(f"--recipe: {name}: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"--recipe: {name}: not a TOML file ({error})") from error
 
 
-def parsed(name: str, told: Table) -> Recipe:
+def recipe_from_toml(name: str, told: Table) -> Recipe:
     """The recipe that a TOML file's tables describe.
 
     Raises
     ------
     UsageError : what `recipe_file` refuses.
     """
-    stages, percentiles = stages_of(name, told)
+    stages, percentiles = read_stages(name, told)
     made = [Stage(tables, orders, probability) for tables, orders, probability in stages]
     return Recipe(name, made, percentiles or eightbit.PERCENTILES, str(told.get("about", "")))
 
@@ -135,14 +135,14 @@ def draw(recipe: Recipe, rng: Rng, scale: int) -> Draw:
     return Draw(placed, recipe)
 
 
-def pick(weights: Mapping[str, float], rng: Rng) -> str:
+def draw_name(weights: Mapping[str, float], rng: Rng) -> str:
     """A name, with the probabilities that the weights have."""
     names = list(weights)
     shares = np.array([weights[name] for name in names], float)
     return names[int(rng.choice(len(names), p=shares / shares.sum()))]
 
 
-def number(rng: Rng, span: Range) -> float:
+def draw_number(rng: Rng, span: Range) -> float:
     """A number from a range, uniform or with a uniform logarithm."""
     low, high, log = span
     return float(np.exp(rng.uniform(np.log(low), np.log(high)))) if log else float(rng.uniform(low, high))
@@ -150,10 +150,10 @@ def number(rng: Rng, span: Range) -> float:
 
 def draw_blur(table: Table, rng: Rng, scale: int) -> list[Step]:
     """A kernel: the shape first, then every number in the order of the table, whether the shape takes it or not."""
-    shape = pick(table["shapes"], rng)
+    shape = draw_name(table["shapes"], rng)
     numbers: dict[str, float] = {}
     for key, span in table["numbers"].items():
-        numbers |= NUMBERS[key](rng, span) if key in NUMBERS else {key: number(rng, span)}
+        numbers |= NUMBERS[key](rng, span) if key in NUMBERS else {key: draw_number(rng, span)}
     if shape in FAMILIES:
         return [Step("blur", {"kernel": shape, **_of_family(shape, numbers)})]
     told = {"kernel": str(_psf(shape, numbers, scale if table["px"] == "coarse" else 1))}
@@ -177,7 +177,7 @@ def _cutoff(share: float, side: int) -> float:
 
 
 def _two(rng: Rng, span: Range) -> dict[str, float]:
-    return {"sigma_x": number(rng, span), "sigma_y": number(rng, span)}
+    return {"sigma_x": draw_number(rng, span), "sigma_y": draw_number(rng, span)}
 
 
 def _odd(rng: Rng, span: Range) -> dict[str, float]:
@@ -210,7 +210,7 @@ def _psf(shape: str, numbers: Mapping[str, float], factor: int) -> PSFSpec:
     if shape == "none":
         return PSFSpec("none")
     if "fwhm" not in numbers and shape == "airy":
-        return airy_of(numbers["radius"] * factor)
+        return airy_from_first_ring(numbers["radius"] * factor)
     units = {"fwhm": "px", "theta": "deg"}
     takes = SHAPES[shape].takes
     params = {key: (x, units.get(key, "")) for key, x in numbers.items() if key in takes}
@@ -223,18 +223,18 @@ def draw_resize(table: Table, rng: Rng, scale: int) -> list[Step]:
     """To the coarse grid, or by a ratio: larger, smaller, or not at all."""
     numbers: dict[str, Any] = {"to": "coarse"}
     if "ratios" in table:
-        way = pick(table["ways"], rng)
+        way = draw_name(table["ways"], rng)
         low, high, _ = table["ratios"]
         ratio = {"up": lambda: rng.uniform(1, high), "down": lambda: rng.uniform(low, 1), "keep": lambda: 1.0}[way]()
         numbers = {"ratio": float(ratio), "of": table["of"]}
     filters = table["filters"]
-    numbers["filter"] = next(iter(filters)) if len(filters) == 1 else pick(filters, rng)
+    numbers["filter"] = next(iter(filters)) if len(filters) == 1 else draw_name(filters, rng)
     return [Step("resize", numbers | ({"antialias": True} if table["antialias"] else {}))]
 
 
 def draw_detector(table: Table, rng: Rng, scale: int) -> list[Step]:
     """A detector; where a gain is drawn, ``bright`` sets none."""
-    noise = {key: number(rng, span) for key, span in table["numbers"].items()}
+    noise = {key: draw_number(rng, span) for key, span in table["numbers"].items()}
     if "gain" in noise:
         noise.pop("bright", None)
     return [Step("detector", {**table["fixed"], **noise})]
@@ -242,8 +242,8 @@ def draw_detector(table: Table, rng: Rng, scale: int) -> list[Step]:
 
 def draw_noise(table: Table, rng: Rng, scale: int) -> list[Step]:
     """Noise in 8-bit levels: Gaussian, Poisson or none."""
-    kind = pick(table["kinds"], rng)
-    numbers = {key: number(rng, span) for key, span in table["numbers"].items()}
+    kind = draw_name(table["kinds"], rng)
+    numbers = {key: draw_number(rng, span) for key, span in table["numbers"].items()}
     grey = bool(rng.random() < table["grey"])
     takes = {"gaussian": ("sigma",), "poisson": ("strength", "electrons"), "none": ()}[kind]
     told: dict[str, Any] = {key: numbers[key] for key in takes if key in numbers}
@@ -252,7 +252,7 @@ def draw_noise(table: Table, rng: Rng, scale: int) -> list[Step]:
 
 def draw_jpeg(table: Table, rng: Rng, scale: int) -> list[Step]:
     """A quality."""
-    return [Step("jpeg", {"quality": round(number(rng, table["quality"]))})]
+    return [Step("jpeg", {"quality": round(draw_number(rng, table["quality"]))})]
 
 
 DRAWS: dict[str, Callable[[Table, Rng, int], list[Step]]] = {

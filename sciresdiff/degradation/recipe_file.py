@@ -29,7 +29,7 @@ ORDER = ("blur", "resize", "detector", "noise", "jpeg")
 """In which order a stage's steps come where it does not say."""
 
 
-def stages_of(name: str, told: Table) -> tuple[list[Stage], tuple[float, float] | None]:
+def read_stages(name: str, told: Table) -> tuple[list[Stage], tuple[float, float] | None]:
     """The stages of a recipe, and its percentiles if it has any.
 
     A recipe is a list of ``[[stage]]``, or the short form of one instrument: ``[kernel]``, ``[noise]`` and ``stages``
@@ -41,7 +41,7 @@ def stages_of(name: str, told: Table) -> tuple[list[Stage], tuple[float, float] 
     """
     if "stage" not in told:
         return _short(name, told), None
-    known(name, told, ("about", "percentiles", "stage"))
+    check_keys(name, told, ("about", "percentiles", "stage"))
     items = told["stage"]
     if not isinstance(items, list) or not items:
         raise UsageError(f"--recipe: {name}: stage is no list; begin every stage with [[stage]]")
@@ -55,7 +55,7 @@ def stages_of(name: str, told: Table) -> tuple[list[Stage], tuple[float, float] 
 
 
 def _short(name: str, told: Table) -> list[Stage]:
-    known(name, told, ("about", "kernel", "noise", "stages", "kind"))
+    check_keys(name, told, ("about", "kernel", "noise", "stages", "kind"))
     if told.get("stages", 1) not in (1, 2):
         raise UsageError(f"--recipe: {name}: stages = {told['stages']}; give 1 or 2")
     blur = dict(told.get("kernel", {}))
@@ -65,7 +65,7 @@ def _short(name: str, told: Table) -> list[Stage]:
 
 
 def _stage(name: str, told: Table) -> Stage:
-    known(name, told, (*ORDER, "order", "probability"))
+    check_keys(name, told, (*ORDER, "order", "probability"))
     tables = {key: TABLES[key](name, dict(told[key])) for key in ORDER if key in told}
     orders = told.get("order", [list(tables)])
     orders = [orders] if orders and isinstance(orders[0], str) else orders
@@ -80,17 +80,17 @@ def _stage(name: str, told: Table) -> Stage:
 
 
 def _blur(name: str, told: dict[str, Any]) -> Table:
-    shapes = weights(name, "shapes", told.pop("shapes", {"none": 1}), (*SHAPES, *FAMILIES, "none"))
+    shapes = read_weights(name, "shapes", told.pop("shapes", {"none": 1}), (*SHAPES, *FAMILIES, "none"))
     px = told.pop("px", "coarse")
     if px not in ("coarse", "grid"):
         raise UsageError(f"--recipe: {name}: px = {px!r}; give coarse, or grid for the pixels of the blurred image")
     reach = {"reach": int(told.pop("reach"))} if _is_number(told.get("reach")) else {}
-    known(name, told, BLUR)
+    check_keys(name, told, BLUR)
     for shape in shapes:
         if missing := [keys for keys in _needs(shape) if not set(keys) & set(told)]:
             unit = "" if missing[0][0].startswith("beta") else " in px"
             raise UsageError(f"--recipe: {name}: kernel.{missing[0][0]} is missing; {shape} needs a range of it{unit}")
-    numbers = {key: span(name, key, x) for key, x in told.items()}
+    numbers = {key: read_range(name, key, x) for key, x in told.items()}
     if any(x % 2 != 1 for x in numbers.get("side", ())[:2]):
         raise UsageError(f"--recipe: {name}: side = {told['side']}; a kernel has an odd side")
     return {"shapes": shapes, "px": px, "numbers": numbers, **reach}
@@ -108,8 +108,8 @@ def _needs(shape: str) -> list[tuple[str, ...]]:
 
 
 def _resize(name: str, told: dict[str, Any]) -> Table:
-    known(name, told, ("to", "range", "of", *WAYS, "filters", "antialias"))
-    filters = weights(name, "filters", told.get("filters", {"area": 1}), tuple(FILTERS))
+    check_keys(name, told, ("to", "range", "of", *WAYS, "filters", "antialias"))
+    filters = read_weights(name, "filters", told.get("filters", {"area": 1}), tuple(FILTERS))
     table = {"filters": filters, "antialias": bool(told.get("antialias", False))}
     if "to" in told:
         if told["to"] != "coarse" or "range" in told:
@@ -117,34 +117,34 @@ def _resize(name: str, told: dict[str, Any]) -> Table:
         return table
     if told.get("of", "fine") not in ("fine", "coarse"):
         raise UsageError(f"--recipe: {name}: resize.of = {told['of']!r}; give fine or coarse")
-    ways = weights(name, "resize", {key: told[key] for key in WAYS if key in told}, WAYS)
-    ratios = span(name, "range", told.get("range"))
+    ways = read_weights(name, "resize", {key: told[key] for key in WAYS if key in told}, WAYS)
+    ratios = read_range(name, "range", told.get("range"))
     if not 0 < ratios[0] <= 1 <= ratios[1]:
         raise UsageError(f"--recipe: {name}: range = {told['range']}; ratios of a grid lie about 1 and above 0")
     return {**table, "ways": ways, "ratios": ratios, "of": told.get("of", "fine")}
 
 
 def _detector(name: str, told: dict[str, Any]) -> Table:
-    known(name, told, (*CAMERA, *FIXED))
+    check_keys(name, told, (*CAMERA, *FIXED))
     fixed = {key: told.pop(key) for key in FIXED if key in told}
-    return {"fixed": fixed, "numbers": {key: span(name, key, x) for key, x in told.items()}}
+    return {"fixed": fixed, "numbers": {key: read_range(name, key, x) for key, x in told.items()}}
 
 
 def _noise(name: str, told: dict[str, Any]) -> Table:
-    kinds = weights(name, "kinds", told.pop("kinds", {}), ("gaussian", "poisson", "none"))
+    kinds = read_weights(name, "kinds", told.pop("kinds", {}), ("gaussian", "poisson", "none"))
     grey = told.pop("grey", 0.0)
-    known(name, told, ("sigma", "strength", "electrons"))
+    check_keys(name, told, ("sigma", "strength", "electrons"))
     for kind, key in (("gaussian", "sigma"), ("poisson", "strength")):
         if kind in kinds and key not in told:
             raise UsageError(f"--recipe: {name}: noise.{key} is missing; {kind} noise needs a range of it")
     if not _is_number(grey) or not 0 <= grey <= 1:
         raise UsageError(f"--recipe: {name}: grey = {grey}; give a probability from 0 to 1")
-    return {"kinds": kinds, "grey": grey, "numbers": {key: span(name, key, x) for key, x in told.items()}}
+    return {"kinds": kinds, "grey": grey, "numbers": {key: read_range(name, key, x) for key, x in told.items()}}
 
 
 def _jpeg(name: str, told: dict[str, Any]) -> Table:
-    known(name, told, ("quality",))
-    quality = span(name, "quality", told.get("quality"))
+    check_keys(name, told, ("quality",))
+    quality = read_range(name, "quality", told.get("quality"))
     if not 1 <= quality[0] <= quality[1] <= 100:
         raise UsageError(f"--recipe: {name}: quality = {told['quality']}; JPEG has 1 to 100")
     return {"quality": quality}
@@ -160,24 +160,24 @@ TABLES: dict[str, Callable[[str, dict[str, Any]], Table]] = {
 """Table of a stage -> how it is read."""
 
 
-def known(name: str, table: Table, allowed: Iterable[str]) -> None:
+def check_keys(name: str, table: Table, allowed: Iterable[str]) -> None:
     """Refuse keys that a table does not have."""
     for key in table:
         if key not in allowed:
             raise UsageError(f"--recipe: {name}: unknown key {key!r}; allowed are {', '.join(allowed)}")
 
 
-def weights(name: str, key: str, told: Any, allowed: tuple[str, ...]) -> dict[str, float]:
+def read_weights(name: str, key: str, told: Any, allowed: tuple[str, ...]) -> dict[str, float]:
     """Names and their weights, which need not sum to 1."""
     if not isinstance(told, dict):
         raise UsageError(f"--recipe: {name}: {key} = {told}; give weights, as {{ {allowed[0]} = 1 }}")
-    known(name, told, allowed)
+    check_keys(name, told, allowed)
     if not all(_is_number(x) and x >= 0 for x in told.values()) or not sum(told.values()) > 0:
         raise UsageError(f"--recipe: {name}: {key} = {told}; weights are numbers of 0 or more, not all 0")
     return {key: float(x) for key, x in told.items()}
 
 
-def span(name: str, key: str, told: Any) -> Range:
+def read_range(name: str, key: str, told: Any) -> Range:
     """A number, ``[low, high]`` or ``[low, high, "log"]``."""
     items = list(told) if isinstance(told, list) else [told, told]
     log = items[2:] == ["log"]
@@ -197,7 +197,7 @@ def _is_number(x: Any) -> bool:
 def _percentiles(name: str, told: Any) -> tuple[float, float] | None:
     if told is None:
         return None
-    low, high, log = span(name, "percentiles", told)
+    low, high, log = read_range(name, "percentiles", told)
     if log or not 0 <= low < high <= 100:
         raise UsageError(f"--recipe: {name}: percentiles = {told}; give two of 0 to 100, the lower first")
     return low, high

@@ -44,7 +44,7 @@ FILTERS: dict[str, Filter | None] = {"area": None, "bilinear": Filter(triangle, 
 """Name -> filter; ``area`` averages what a new pixel covers."""
 
 
-def matrix(name: str, n: int, m: int, antialias: bool = False) -> Any:
+def resize_matrix(name: str, n: int, m: int, antialias: bool = False) -> Any:
     """The weights that make m pixels of n, as a sparse matrix (m, n) with rows of sum 1.
 
     Parameters
@@ -83,15 +83,15 @@ def _taps(found: Filter, n: int, m: int, antialias: bool) -> tuple[NDArray[Any],
     return rows, columns, weights / weights.sum(1, keepdims=True)
 
 
-def resized(image: NDArray[Any], shape: tuple[int, int], name: str, antialias: bool = False) -> Array:
+def resize_image(image: NDArray[Any], shape: tuple[int, int], name: str, antialias: bool = False) -> Array:
     """The image on a grid of ``shape``, values per area kept.
 
     **Only ``area`` keeps the flux exactly at every ratio**; the others keep it where the filter's weights of every old
     pixel have one sum, as with antialiasing at whole ratios, else up to what the image holds beyond the new grid's
     Nyquist frequency.
     """
-    down = matrix(name, image.shape[0], shape[0], antialias)
-    across = matrix(name, image.shape[1], shape[1], antialias)
+    down = resize_matrix(name, image.shape[0], shape[0], antialias)
+    across = resize_matrix(name, image.shape[1], shape[1], antialias)
     return np.asarray((across @ (down @ np.asarray(image, np.float64)).T).T)
 
 
