@@ -69,11 +69,12 @@ FAMILIES: dict[str, Family] = {
 
 
 def kernel_from_numbers(numbers: Mapping[str, Any]) -> Array | None:
-    """The kernel that was drawn, sum 1; None for none.
+    """The kernel (K, L) of a blur step, sum 1; None for none.
 
     Parameters
     ----------
-    numbers : ``image`` (an array), or ``kernel`` (the SPEC of a PSF, or a family's name with its numbers beside it).
+    numbers : mapping
+        ``image`` (an array), or ``kernel`` (the SPEC of a PSF, or a family's name with its numbers beside it).
     """
     if "image" in numbers:
         image: Array = numbers["image"]
@@ -88,7 +89,20 @@ def kernel_from_numbers(numbers: Mapping[str, Any]) -> Array | None:
 
 
 def family_kernel(name: str, values: Values) -> Array:
-    """A kernel of a family, (side, side), sum 1; numbers that the family does not take say nothing."""
+    """A kernel of a family.
+
+    Parameters
+    ----------
+    name : str
+        A key of `FAMILIES`.
+    values : mapping
+        What the family takes, in px of its grid and degrees; other keys are not used.
+
+    Returns
+    -------
+    (side, side) array
+        Sum 1.
+    """
     radius = int(values["side"]) // 2
     line = np.arange(-radius, radius + 1, dtype=np.float64)
     taken = {key: x for key, x in values.items() if key in FAMILIES[name].takes}
@@ -97,14 +111,14 @@ def family_kernel(name: str, values: Values) -> Array:
 
 
 def crop_to_reach(kernel: Array, numbers: Mapping[str, Any]) -> Array:
-    """The kernel out to ``reach`` px, where that is said."""
+    """The kernel (K, L) out to ``reach`` px, where the numbers have one."""
     from sciresdiff.degradation.grids import crop_kernel
 
     return crop_kernel(kernel, int(numbers["reach"])) if "reach" in numbers else kernel
 
 
 def kernel_text(numbers: Mapping[str, Any]) -> str:
-    """A drawn blur as one word: the SPEC, or ``family:name=value,...``."""
+    """A blur as one word: the SPEC, or ``family:name=value,...``."""
     name = str(numbers["kernel"])
     more = [f"{key}={x:.6g}" for key, x in numbers.items() if key not in ("kernel", "image", "reach")]
     return f"{name}:{','.join(more)}" if more else name
