@@ -25,8 +25,8 @@ from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.observation import sample
 from sciresdiff.observation.noise import Noise
 from sciresdiff.physics import psf
-from sciresdiff.physics import sky as measure
 from sciresdiff.physics.operators import Operator
+from sciresdiff.physics.sky import sky_noise
 from sciresdiff.region import Region
 
 
@@ -301,7 +301,7 @@ def test_a_large_plane_is_measured_on_windows_that_tell_the_same(monkeypatch: py
         noise.variance_of_sample(parts, 0)[parts.windows[5].at],
         4 * variance.astype("f8")[parts.windows[5].region.slices],
     )
-    one, two = (measure.sky_noise(s.pixels, s.mask) for s in (whole, parts))
+    one, two = (sky_noise(s.pixels, s.mask) for s in (whole, parts))
     assert two == pytest.approx(one, rel=0.1)  # a fifth of the pixels, crowded
 
 

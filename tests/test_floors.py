@@ -14,7 +14,7 @@ PACKAGE = Path(sciresdiff.__file__).parent
 FLOORS = (
     ("errors", "malloc", "notes", "plugins", "region"),
     ("frame",),
-    ("io", "normalize"),
+    ("io",),
     ("physics", "nets"),
     ("diffusion", "tiling", "degradation", "scenes"),
     ("observation",),

@@ -62,7 +62,7 @@ def codes(image: np.ndarray, top: int = 255) -> np.ndarray:
 
 
 def reduced(image: np.ndarray, scale: int = 2) -> np.ndarray:
-    return resize.resized(image, (image.shape[0] // scale, image.shape[1] // scale), "bicubic", True)
+    return resize.resize_image(image, (image.shape[0] // scale, image.shape[1] // scale), "bicubic", True)
 
 
 def checked(batch: Batch) -> Batch:

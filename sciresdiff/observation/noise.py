@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from sciresdiff import io
 from sciresdiff.errors import InputError
 from sciresdiff.frame import Frame
-from sciresdiff.normalize import background
 from sciresdiff.notes import Notes
 from sciresdiff.observation.options import Stated
 from sciresdiff.observation.sample import Sample, Samples
-from sciresdiff.physics import sky
 from sciresdiff.physics.detector import Detector
+from sciresdiff.physics.photon_transfer import detector_from_photon_transfer
+from sciresdiff.physics.sky import estimate_sky, noise_correlation, sky_noise
 from sciresdiff.region import Region
 
 CORRELATED = 1.1
@@ -140,7 +140,7 @@ def resolve_detector(frame: Frame, samples: Samples, stated: Stated) -> tuple[De
     detector = Detector(**known)
     if frame.kind == "micro" and frame.dtype.kind == "u" and "gain" not in known:
         first = samples(0)
-        camera, lines = sky.camera_from_histogram(first.pixels, None if first.whole else first.mask)
+        camera, lines = detector_from_photon_transfer(first.pixels, None if first.whole else first.mask)
         return camera and replace(camera, **known), Notes(*lines, noise="histogram")
     notes = Notes(noise="--gain" if stated.gain else "header")
     if not {"gain", "read_noise"} <= set(known):
@@ -192,11 +192,11 @@ def measure_sky_variance(frame: Frame, samples: Samples) -> tuple[Noise, Notes]:
     InputError : a constant image, or one with too few valid pixels.
     """
 
-    def sky_noise(sample: Sample) -> float:
+    def measure(sample: Sample) -> float:
         empty = frame.planes > 1 and sample.mask.all()  # nothing will be asked of such a plane
-        return 1.0 if empty else sky.sky_noise(sample.pixels, sample.mask)
+        return 1.0 if empty else sky_noise(sample.pixels, sample.mask)
 
-    sigma = np.array([sky_noise(samples(i)) for i in range(frame.planes)])
+    sigma = np.array([measure(samples(i)) for i in range(frame.planes)])
     for i in np.flatnonzero(~(sigma > 0)):
         where = f"plane {i}" if frame.planes > 1 else "the image"
         sample = samples(int(i))
@@ -211,7 +211,7 @@ def measure_sky_variance(frame: Frame, samples: Samples) -> tuple[Noise, Notes]:
 def inflate(noise: Noise, notes: Notes, samples: Samples) -> tuple[Noise, Notes]:
     """The noise times its measured correlation, where that is more than slight."""
     first = samples(0)
-    factor = sky.noise_correlation(first.pixels, first.mask, noise.variance_of_sample(first, 0))
+    factor = noise_correlation(first.pixels, first.mask, noise.variance_of_sample(first, 0))
     notes += Notes(noise_correlation=f"{factor:.3f}")
     if factor <= CORRELATED:
         return noise, notes
@@ -236,4 +236,4 @@ def with_psf_error(noise: Noise, frame: Frame, samples: Samples, origin: str) ->
 
 def sky_level(sample: Sample) -> float:
     """Level of the sky of a sample, in the file's unit; 0 where nothing is valid."""
-    return 0.0 if sample.mask.all() else float(background(sample.pixels, sample.mask)[0])
+    return 0.0 if sample.mask.all() else float(estimate_sky(sample.pixels, sample.mask)[0])

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from sciresdiff.errors import InputError
 from sciresdiff.frame import Quantity
 from sciresdiff.io.source import in_memory
-from sciresdiff.normalize import background
 from sciresdiff.notes import Notes
 from sciresdiff.observation.exposure import Exposure
 from sciresdiff.observation.grid import Grid
@@ -24,6 +23,7 @@ from sciresdiff.observation.units import NoiseUnits
 from sciresdiff.physics.consistency import Data
 from sciresdiff.physics.operators import Operator
 from sciresdiff.physics.psf.field import PSF
+from sciresdiff.physics.sky import estimate_sky
 from sciresdiff.region import Region
 from sciresdiff.tiling import Tile
 
@@ -131,7 +131,7 @@ class Observation:
             (whole,) = exposure.statistics
             sky, sigma = whole.sky, whole.sigma
         else:
-            sky = background(exposure.pixels, ~exposure.valid)[0]
+            sky = estimate_sky(exposure.pixels, ~exposure.valid)[0]
             sigma = float(np.sqrt(np.median(exposure.variance[exposure.valid])))
         return NoiseUnits(float(sky), sigma, float(self.per_fine), self.scale)
 

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sciresdiff.errors import InputError
-from sciresdiff.normalize import background
 from sciresdiff.observation.exposure import Exposure
 from sciresdiff.observation.sample import Sample, Samples
 from sciresdiff.physics.consistency import Data, richardson_lucy
 from sciresdiff.physics.operators import Operator
 from sciresdiff.physics.psf.field import PSF
 from sciresdiff.physics.richardson_lucy import MOST_ITERATIONS, pedestal
+from sciresdiff.physics.sky import estimate_sky
 from sciresdiff.physics.statistics import PlaneStatistics
 
 VALUES = 2**17
@@ -52,7 +52,7 @@ def measure_plane(exposure: Exposure, scale: int, sample: Sample, plane: int, co
         return PlaneStatistics(0.0, 1.0, np.zeros(1, np.float32), np.ones(1, np.float32), 1)
     if not good.any():
         raise InputError("variance: no pixel is valid and has a variance above zero; give --variance or --mask")
-    sky, _ = background(sample.pixels, ~good)
+    sky, _ = estimate_sky(sample.pixels, ~good)
     sigma = float(np.sqrt(np.median(variance[good])))
     every = -(-int(good.sum()) // VALUES)
     y = ((sample.pixels[good][::every] - sky) / sigma).astype(np.float32)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sciresdiff.degradation import chain, eightbit
 from sciresdiff.degradation import recipe as recipes
 from sciresdiff.degradation.chain import Step
-from sciresdiff.degradation.degrade import measurement
+from sciresdiff.degradation.degrade import instrument_chain
 from sciresdiff.errors import UsageError
 from sciresdiff.frame import Frame, Quantity
 from sciresdiff.observation.noise import read_detector_map
@@ -66,7 +66,7 @@ class Plan:
     @property
     def spec(self) -> str:
         """The blurs in words, the first first."""
-        return ", then ".join(chain.blurs(self.steps)) or "none"
+        return ", then ".join(chain.blur_names(self.steps)) or "none"
 
 
 def plan_of(frame: Frame, options: DegradeOptions, quantity: Quantity, rng: np.random.Generator) -> Plan:
@@ -81,7 +81,7 @@ def plan_of(frame: Frame, options: DegradeOptions, quantity: Quantity, rng: np.r
     if options.recipe is None:
         kernel, spec = _kernel(frame, options.kernel or "none")
         detector = Detector(**{"photons": "gain" in given, **given}) if given else None
-        return Plan(options.scale, quantity, measurement(kernel, detector, spec))
+        return Plan(options.scale, quantity, instrument_chain(kernel, detector, spec))
     loaded = recipes.load(options.recipe)
     steps = list(recipes.draw(loaded, rng, options.scale).steps)
     if options.kernel:
@@ -97,7 +97,7 @@ def _replace_blur(steps: list[Step], frame: Frame, loaded: recipes.Recipe, spec:
     if not places or not loaded.physical:
         raise UsageError(f"--kernel: recipe {loaded.name} has a blur of its own; leave one of the two out")
     kernel, told = _kernel(frame, spec)
-    steps[places[-1]] = measurement(kernel, None, told)[0]
+    steps[places[-1]] = instrument_chain(kernel, None, told)[0]
 
 
 def _replace_detector(steps: list[Step], loaded: recipes.Recipe, given: dict[str, Any]) -> None:
@@ -139,7 +139,7 @@ def degraded(
     rng: np.random.Generator | None,
     planes: dict[str, NDArray[Any] | None],
     together: tuple[int, ...] | None = None,
-) -> chain.Low:
+) -> chain.DegradedPlane:
     """A plane of the fine image, carried through a plan.
 
     Parameters
@@ -149,7 +149,7 @@ def degraded(
     together : seed of what the planes of a colour image share.
     """
     percentiles = plan.recipe.percentiles if plan.recipe else eightbit.PERCENTILES
-    return chain.run(
+    return chain.run_chain(
         high,
         plan.steps,
         scale=plan.scale,
@@ -157,6 +157,6 @@ def degraded(
         rng=rng,
         percentiles=percentiles,
         levels=plan.levels,
-        together=together,
+        shared_seed=together,
         **planes,  # type: ignore[arg-type]
     )

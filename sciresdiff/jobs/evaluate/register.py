@@ -165,7 +165,7 @@ def _side(given: str | Path | Frame, plane: int, pixel: float | PixelSize | None
 def _psf(frame: Frame, plane: int, given: Any, name: str, said: list[str]) -> Array | None:
     """The PSF with the pixel in it: given, stated, or of the frame's stars; None where there is none."""
     from sciresdiff.physics import psf
-    from sciresdiff.physics import sky as measure
+    from sciresdiff.physics.psf.measure import psf_from_sources
 
     if isinstance(given, np.ndarray):
         return psf.centred(given)
@@ -179,7 +179,7 @@ def _psf(frame: Frame, plane: int, given: Any, name: str, said: list[str]) -> Ar
         return psf.render(stated, frame.pixel_size, integrate="psf_known" not in frame.facts)
     variance = None if frame.variance is None else frame.variance[plane]
     try:
-        found, used, _ = measure.psf_from_sources(frame.pixels[plane], frame.mask[plane], variance, frame.kind)
+        found, used, _ = psf_from_sources(frame.pixels[plane], frame.mask[plane], variance, frame.kind)
     except InputError:
         said.append(f"{name}: no PSF is given or stated, and there are too few stars to measure one")
         return None

@@ -16,12 +16,12 @@ from sciresdiff.io.source import Source
 from sciresdiff.jobs.upscale.models import models_of, stages
 from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.jobs.upscale.sampling import check_steps, warn_codec
-from sciresdiff.normalize import background
 from sciresdiff.notes import Notes
 from sciresdiff.observation.observation import Observation
 from sciresdiff.observation.resolve import observe, reading_options, refuse_unusable
 from sciresdiff.observation.sample import Sample, Samples, samples_of_source
 from sciresdiff.physics.psf.field import PSF
+from sciresdiff.physics.sky import estimate_sky
 from sciresdiff.restoration.model import Model
 
 
@@ -176,7 +176,7 @@ def photon_slope(sample: Sample, variance: NDArray[np.floating[Any]]) -> float |
     variance : (h, w), of the sample's pixels.
     """
     pixels, mask = sample.pixels, sample.mask
-    sky, _ = background(pixels, mask)
+    sky, _ = estimate_sky(pixels, mask)
     sigma = float(np.sqrt(np.median(variance[~mask]))) if (~mask).any() else 0.0
     if not sigma > 0:
         return None

@@ -13,7 +13,7 @@ from sciresdiff.frame import Frame
 from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.notes import Notes
 from sciresdiff.physics.psf.field import PSF
-from sciresdiff.physics.psf.split import split
+from sciresdiff.physics.psf.split import split_kernel
 
 if TYPE_CHECKING:
     from sciresdiff.restoration.model import Model
@@ -147,7 +147,7 @@ def stages(chosen: Chosen, psf: PSF | None) -> Iterator[tuple[Model, PSF | None]
     """The models in use, and the PSF that each is to undo."""
     first, second = chosen
     if first and second:
-        kernels = split(None if psf is None else psf.mean, second.scale)
+        kernels = split_kernel(None if psf is None else psf.mean, second.scale)
         yield from zip((first, second), (None if k is None else PSF.constant(k) for k in kernels), strict=True)
     elif first:
         yield first, psf

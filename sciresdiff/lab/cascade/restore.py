@@ -29,7 +29,7 @@ from sciresdiff.observation.observation import Observation
 from sciresdiff.observation.units import NoiseUnits
 from sciresdiff.physics.consistency import Data, consistency_step
 from sciresdiff.physics.psf.field import PSF
-from sciresdiff.physics.psf.split import split
+from sciresdiff.physics.psf.split import split_kernel
 from sciresdiff.physics.statistics import PlaneStatistics
 from sciresdiff.restoration.fallback import FINAL_ITERATIONS, PATIENCE
 from sciresdiff.restoration.model import Model
@@ -181,7 +181,7 @@ def cascade(
     refuse_exact(observation, settings)
     device, total = torch.device(device), 2 * (1 + settings.samples)
     data, units, whole = observation.data(device), observation.units, observation.exposure.psf
-    kernels = split(None if whole is None else whole.mean, two.scale)
+    kernels = split_kernel(None if whole is None else whole.mean, two.scale)
     coarse, rest = (None if kernel is None else PSF.constant(kernel) for kernel in kernels)
     exposure = replace(observation.exposure, psf=coarse)
     stage = replace(observation, exposures=[exposure], grid=exposure.grid.finer(one.scale))

@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sciresdiff.lab.published.networks import LIBRARY, built
-from sciresdiff.normalize import Stretch, fit
 from sciresdiff.physics.consistency import Data
+from sciresdiff.physics.stretch import Stretch, fit_stretch
 from sciresdiff.restoration.ops import contrast
 from sciresdiff.restoration.prior import Estimate, Prior, PriorConfig, Run, bounded_below
 
@@ -43,7 +43,7 @@ class PublishedConfig(PriorConfig):
     stretch: str = "linear"
     """``linear`` or ``asinh``, a name of STRETCHES."""
     settings: Mapping[str, float] = field(default_factory=dict)
-    """Of the stretch, as `normalize.fit` takes them."""
+    """Of the stretch, as `fit_stretch` takes them."""
     factor: float = 1.0
     """The scale of the error of the guess, in units of the local contrast."""
     halo: int | None = None
@@ -78,7 +78,7 @@ class Unit:
 def linear(y: Any, bad: Any, noise: Any, **settings: float) -> Unit:
     """From the 3rd to the 99.8th percentile of the plane (Weigert et al. 2018); brighter pixels lie above 1."""
     del noise
-    return Unit(fit("percentile", y, bad, None, **settings))
+    return Unit(fit_stretch("percentile", y, bad, None, **settings))
 
 
 def asinh(y: Any, bad: Any, noise: Any, **settings: float) -> Unit:
@@ -86,7 +86,7 @@ def asinh(y: Any, bad: Any, noise: Any, **settings: float) -> Unit:
 
     For frames with bright stars.  Answers beyond [-0.5, 1.5] are cut: the inverse grows exponentially.
     """
-    stretch = fit("asinh", y, bad, noise, **settings)
+    stretch = fit_stretch("asinh", y, bad, noise, **settings)
     values = stretch.forward(y[~bad])
     low = float(values.min())
     return Unit(stretch, low, float(values.max()) - low or 1.0, widest=1.5)
