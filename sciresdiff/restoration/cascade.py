@@ -27,7 +27,7 @@ from sciresdiff.diffusion.noise import key_of
 from sciresdiff.errors import UsageError
 from sciresdiff.frame import Quantity
 from sciresdiff.physics.consistency import Data, consistency_step
-from sciresdiff.physics.psf.split import split
+from sciresdiff.physics.psf.split import split_kernel
 from sciresdiff.restoration.model import Model
 from sciresdiff.restoration.prior import Estimate, box, finer, kernel_features
 from sciresdiff.restoration.refiner import condition
@@ -184,7 +184,7 @@ def cascade(
         raise UsageError("--consistency exact: with a kernel it amplifies the noise by 1e3 and more; use noise")
     device, total = torch.device(device), 2 * (1 + settings.samples)
     data, units = prepared(pixels, variance, mask, kernel, one.scale * two.scale, quantity, device, part)
-    coarse, rest = split(kernel, two.scale)
+    coarse, rest = split_kernel(kernel, two.scale)
     stage = replace(settings, keep_draws=True)
     first = restore(pixels, variance, mask, coarse, one.scale, quantity, one, stage, device,
                     lambda done, _, label: progress(done, total, f"{label}, first model"), part)  # fmt: skip

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from sciresdiff.checks.trust import claims, contrast, spread_noise
 from sciresdiff.frame import Quantity
+from sciresdiff.physics.psf.width import sigma_of_square
 
 Plane = NDArray[Any]
 
@@ -123,12 +124,7 @@ def quiet_noise(low: Plane, variance: Plane, good: NDArray[np.bool_]) -> float:
 
 def width(kernel: NDArray[np.float64] | None) -> float:
     """Standard deviation of a kernel, fine px, by the moments of its square, which far wings do not decide."""
-    if kernel is None:
-        return 0.0
-    yy, xx = (np.arange(n) - n // 2 for n in kernel.shape)
-    weight = np.clip(kernel, 0, None) ** 2
-    total = weight.sum()
-    return float(np.sqrt((weight.sum(1) * yy**2).sum() / total + (weight.sum(0) * xx**2).sum() / total))
+    return 0.0 if kernel is None else sigma_of_square(kernel)
 
 
 def fineness(mean: Plane, scale: int) -> tuple[Plane, Plane]:

@@ -139,10 +139,10 @@ def run_by(model: Model | None, options: UpscaleOptions, said: list[str]) -> Mod
 
 def stages(chosen: Chosen, kernel: NDArray[np.float64] | None) -> Iterator[tuple[Model, NDArray[np.float64] | None]]:
     """The models in use, and the kernel that each is to undo."""
-    from sciresdiff.physics.psf.split import split
+    from sciresdiff.physics.psf.split import split_kernel
 
     first, second = chosen
     if first and second:
-        yield from zip((first, second), split(kernel, second.scale), strict=True)
+        yield from zip((first, second), split_kernel(kernel, second.scale), strict=True)
     elif first:
         yield first, kernel
