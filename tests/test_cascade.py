@@ -17,7 +17,7 @@ from sciresdiff.lab.cascade.restore import cascade, chained, error_of, passed_on
 from sciresdiff.observation.observation import Observation
 from sciresdiff.physics import psf
 from sciresdiff.physics.operators import Operator
-from sciresdiff.physics.psf.split import split
+from sciresdiff.physics.psf.split import split_kernel
 from sciresdiff.physics.statistics import PlaneStatistics
 from sciresdiff.region import Region
 from sciresdiff.restoration.model import Model
@@ -141,7 +141,7 @@ def test_the_first_draws_do_not_depend_on_how_many_follow(models):
 
 def test_perfect_stages_return_the_truth():
     low, variance, truth = frame(rendered("gaussian:sigma=3px"))
-    kernel, rest = rendered("gaussian:sigma=3px"), split(rendered("gaussian:sigma=3px"), 2)[1]
+    kernel, rest = rendered("gaussian:sigma=3px"), split_kernel(rendered("gaussian:sigma=3px"), 2)[1]
     low = seen(truth, 4, kernel).astype("f4")
     observation = Observation.of_arrays(low, variance, 4, kernel)
     data, units = observation.data(), observation.units
@@ -202,7 +202,7 @@ def test_draws_that_are_passed_on_come_in_antithetic_pairs():
 @pytest.mark.parametrize("spec", ["sigma=0.8px", "sigma=2px", "sigma=2.2px", "sigma=3px,ratio=0.7,theta=30deg"])
 def test_both_stages_operators_in_a_row_are_the_whole_one(spec):
     kernel, image = rendered("gaussian:" + spec), scene(shape=(160, 160))
-    first, second = split(kernel, 2)
+    first, second = split_kernel(kernel, 2)
     whole, row = seen(image, 4, kernel), seen(seen(image, 2, second), 2, first)
     assert np.abs(whole - row).max() < 1e-3 * np.ptp(whole)  # the cut at the middle grid's Nyquist frequency
     if first is not None:
@@ -210,7 +210,7 @@ def test_both_stages_operators_in_a_row_are_the_whole_one(spec):
 
 
 def test_pixel_integration_splits_into_itself():
-    assert split(None, 2) == (None, None)
+    assert split_kernel(None, 2) == (None, None)
 
 
 def test_models_without_a_refiner_cannot_be_chained(models):

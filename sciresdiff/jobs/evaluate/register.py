@@ -168,13 +168,13 @@ def _psf(frame: Frame, plane: int, given: Any, name: str, said: list[str]) -> Ar
     from sciresdiff.physics.psf.measure import psf_from_sources
 
     if isinstance(given, np.ndarray):
-        return psf.centred(given)
+        return psf.centre_psf(given)
     if given is not None:
         parsed = psf.parse(str(given))
         if parsed.shape != "file":
             return psf.render(parsed, frame.pixel_size, integrate=True)
         image = io.read_image(str(given))
-        return psf.centred(image if image.ndim < 3 else image[min(plane, len(image) - 1)])
+        return psf.centre_psf(image if image.ndim < 3 else image[min(plane, len(image) - 1)])
     if stated := psf_of_header(frame):
         return psf.render(stated, frame.pixel_size, integrate="psf_known" not in frame.facts)
     variance = None if frame.variance is None else frame.variance[plane]
