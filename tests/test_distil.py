@@ -30,7 +30,7 @@ from sciresdiff.lab.distillation import train as distil
 from sciresdiff.lab.distillation.losses import Lesson
 from sciresdiff.nets import BACKBONES
 from sciresdiff.restoration import model as models
-from sciresdiff.restoration.refiner import knobbed, levels_of
+from sciresdiff.restoration.refiner import level_features, with_realism
 from sciresdiff.training import prior as prior_training
 from sciresdiff.training import refiner as refiner_training
 from sciresdiff.training.loop import Run
@@ -184,13 +184,13 @@ def test_a_state_without_noise_carries_none() -> None:
 
 
 def test_the_knob_is_one_more_number_of_the_level() -> None:
-    levels = levels_of(PATHS["resshift"].at(5), torch.zeros(2, 1, 4, 4))
-    assert torch.equal(knobbed(levels, 0.0), levels)
-    half, one = (knobbed(levels, r) for r in (0.5, 1.0))
+    levels = level_features(PATHS["resshift"].at(5), torch.zeros(2, 1, 4, 4))
+    assert torch.equal(with_realism(levels, 0.0), levels)
+    half, one = (with_realism(levels, r) for r in (0.5, 1.0))
     assert torch.allclose(half[:, :2].sum(1), levels[:, :2].sum(1))
     assert torch.equal(half[:, 2], levels[:, 2])
     assert float(one[0, 1]) == 0
-    each = knobbed(levels, torch.tensor([0.0, 1.0]).view(-1, 1, 1, 1))
+    each = with_realism(levels, torch.tensor([0.0, 1.0]).view(-1, 1, 1, 1))
     assert torch.equal(each, torch.stack([levels[0], one[1]]))
 
 

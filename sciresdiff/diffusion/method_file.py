@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import numpy as np
 
@@ -16,9 +16,6 @@ from sciresdiff.diffusion.schedule import SCHEDULES
 from sciresdiff.diffusion.solvers import ETAS, SOLVERS
 from sciresdiff.diffusion.weight import WEIGHTS
 from sciresdiff.errors import UsageError
-
-if TYPE_CHECKING:
-    from sciresdiff.diffusion.method import Method
 
 Numbers = dict[str, Any]
 
@@ -103,22 +100,23 @@ def read(record: Mapping[str, Any], source: str) -> dict[str, Any]:
     }
 
 
-def record_of(m: Method) -> dict[str, Any]:
-    """The nested record that `read` reads; JSON-able."""
-    solver = {"name": m.solver, "steps": m.steps, "eta": m.eta, "grid": m.grid, **m.solver_params}
+def record_of(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The nested record that `read` reads, from the fields of a method by name; JSON-able."""
+    f = fields
+    solver = {"name": f["solver"], "steps": f["steps"], "eta": f["eta"], "grid": f["grid"], **f["solver_params"]}
     record = {
-        **{key: getattr(m, key) for key in PLAIN},
-        "hooks": list(m.hooks),
-        "conditions": list(m.conditions),
-        "space": {"name": m.space, **m.space_params},
-        "start": {"name": m.start, **m.start_params},
-        "hook": dict(m.hook_params),
-        "path": {"schedule": m.schedule, **m.params},
-        "weight": {"name": m.weight, **m.weight_params},
+        **{key: f[key] for key in PLAIN},
+        "hooks": list(f["hooks"]),
+        "conditions": list(f["conditions"]),
+        "space": {"name": f["space"], **f["space_params"]},
+        "start": {"name": f["start"], **f["start_params"]},
+        "hook": dict(f["hook_params"]),
+        "path": {"schedule": f["schedule"], **f["params"]},
+        "weight": {"name": f["weight"], **f["weight_params"]},
         "solver": {key: value for key, value in solver.items() if value is not None},
     }
-    record |= {"distil": {"kind": m.distil, **m.distil_params}} if m.distil else {}
-    return record | ({"augment": {**m.augment, "sigma": list(m.augment["sigma"])}} if m.augment else {})
+    record |= {"distil": {"kind": f["distil"], **f["distil_params"]}} if f["distil"] else {}
+    return record | ({"augment": {**f["augment"], "sigma": list(f["augment"]["sigma"])}} if f["augment"] else {})
 
 
 def nearest(value: object, allowed: Iterable[str]) -> str:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from sciresdiff import tiling
 from sciresdiff.diffusion import noise as noise_field
-from sciresdiff.diffusion.method import sample
+from sciresdiff.diffusion.sampler import sample
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Quantity
 from sciresdiff.malloc import keep_freed
@@ -28,11 +28,11 @@ from sciresdiff.normalize import background
 from sciresdiff.physics.consistency import Data, close_flux, consistent, richardson_lucy, row_sums, support
 from sciresdiff.physics.operators import Operator
 from sciresdiff.physics.statistics import Level
-from sciresdiff.restoration.hooks import Args, applied
+from sciresdiff.restoration.hooks import Args, apply_hooks
 from sciresdiff.restoration.model import Model
 from sciresdiff.restoration.prior import Estimate, Run, bounded_below, box, contrast, finer, kernel_features, pedestal
-from sciresdiff.restoration.refiner import Refiner, Told, condition
-from sciresdiff.restoration.residual_space import framed, weighed
+from sciresdiff.restoration.refiner import CachedCondition, Refiner, condition
+from sciresdiff.restoration.residual_space import noise_scale, residual_space
 
 Consistency = Literal["noise", "exact", "off"]
 Progress = Callable[[int, int, str], None]
@@ -283,26 +283,28 @@ def deviation(data: Data, w: Tensor, seed: int, draw: int, iterations: int = 16)
     return consistent(replace(data, y=n), e, w.square(), iterations, PATIENCE)
 
 
-def refined(data: Data, prior: Estimate, known: Tensor | Told, model: Model, settings: Settings, draw: int) -> Tensor:
+def refined(
+    data: Data, prior: Estimate, known: Tensor | CachedCondition, model: Model, settings: Settings, draw: int
+) -> Tensor:
     """One draw of the refiner, in noise units; ``known`` is its `condition`, or what it made of it."""
     refiner, method = model.refiner, model.method
     assert refiner is not None and method is not None
     run = run_of(refiner, settings)
-    around, path = framed(method, data, prior), method.path(settings.steps)
+    around, path = residual_space(method, data, prior), method.path(settings.steps)
     if refiner.latent:
-        assert not isinstance(known, Told)
+        assert not isinstance(known, CachedCondition)
         noise = partial(gaussian, seed=settings.seed, draw=draw, data=data)
         return refiner.draw(method, around, known, lambda like, step: noise(like, step=step), run, settings.steps)
 
-    w = weighed(method, around, refiner.alpha, image=True)
+    w = noise_scale(method, around, refiner.alpha, image=True)
     around = replace(around, up=around.mean)  # the interpolated frame has served, and is large
-    realism = 0.0 if not method.has_knob else 1.0 if settings.realism is None else settings.realism
+    realism = 0.0 if not method.has_realism else 1.0 if settings.realism is None else settings.realism
 
     def denoise(x: Tensor, t: float) -> Tensor:
         p = path.at(t)
         _, z = refiner.estimate(around.state(x, p), p, around, known, run, realism)
         args = Args(data, prior, around, p, path.at(max(int(np.ceil(t)) - 1, 0)), method.hook_params)
-        return applied(method, around.image(z), args)
+        return apply_hooks(method, around.image(z), args)
 
     def unit(step: int) -> Tensor:
         return gaussian(prior.x, settings.seed, draw, step, data)
@@ -328,10 +330,10 @@ def drawing(model: Model | None, settings: Settings) -> int:
 
 def draws_of(data: Data, best: Estimate, kernel: Tensor, model: Model | None, settings: Settings) -> Iterator[Tensor]:
     """K draws about the best estimate; for the physics alone they are linear-Gaussian noise."""
-    known: Tensor | Told = kernel
+    known: Tensor | CachedCondition = kernel
     if model is not None and refines(model, settings):
         assert model.refiner is not None
-        known = model.refiner.beforehand(known_to(model, data, best, kernel), run_of(model.refiner, settings))
+        known = model.refiner.cache_condition(known_to(model, data, best, kernel), run_of(model.refiner, settings))
     for draw in range(drawing(model, settings)):
         if model is None or model.method is None:
             yield best.x + deviation(data, best.w, settings.seed, draw)
@@ -339,7 +341,9 @@ def draws_of(data: Data, best: Estimate, kernel: Tensor, model: Model | None, se
         yield drawn(data, best, known, model, settings, draw)
 
 
-def drawn(data: Data, best: Estimate, known: Tensor | Told, model: Model, settings: Settings, draw: int) -> Tensor:
+def drawn(
+    data: Data, best: Estimate, known: Tensor | CachedCondition, model: Model, settings: Settings, draw: int
+) -> Tensor:
     """One draw of a model's refiner, held to the data."""
     left = best.w * left_open(model, settings)
     x = refreshed(data, refined(data, best, known, model, settings, draw), left, settings.seed, draw)

@@ -13,17 +13,18 @@ from torch import Tensor, nn
 
 from sciresdiff import plugins
 from sciresdiff.diffusion import method as methods
-from sciresdiff.diffusion.method import Method, train_pair
-from sciresdiff.diffusion.prediction import LOSSES
+from sciresdiff.diffusion.losses import LOSSES
+from sciresdiff.diffusion.method import Method
+from sciresdiff.diffusion.sampler import train_pair
 from sciresdiff.diffusion.share import drawn
 from sciresdiff.diffusion.weight import DYNAMIC
 from sciresdiff.errors import UsageError
 from sciresdiff.nets.half import in_hardware
-from sciresdiff.restoration.hooks import hooked
+from sciresdiff.restoration.hooks import apply_training_hooks
 from sciresdiff.restoration.model import Model, has_card, load, located, of_prior, read_card, save
 from sciresdiff.restoration.prior import Estimate, Prior, finer
 from sciresdiff.restoration.refiner import Refiner, RefinerConfig, condition, refiner_for
-from sciresdiff.restoration.residual_space import framed, weighed
+from sciresdiff.restoration.residual_space import noise_scale, residual_space
 from sciresdiff.restoration.restore import FINAL_ITERATIONS, PRIOR_ITERATIONS
 from sciresdiff.training.calibrate import calibrated_card
 from sciresdiff.training.data import Ahead, Batch, Pairs
@@ -61,22 +62,22 @@ def loss(
     if method.augment:
         batch, level = plugins.load("sciresdiff.lab.cascade.augment:augmented")(batch, method.augment, generator)
     best, path = anchored(prior, batch, bf16), method.training_path()
-    around = framed(method, batch.data, best)
+    space = residual_space(method, batch.data, best)
     known = condition(batch.data, best, batch.kernel, refiner.config.conditions, level)
-    truth = around.truth(batch.truth)
+    truth = space.truth(batch.truth)
     valid = finer(batch.data.valid, prior.config.scale)
     if refiner.latent:
-        value = refiner.loss(method, around, known, truth, valid, generator, quick(bf16))
+        value = refiner.loss(method, space, known, truth, valid, generator, quick(bf16))
         return value, {"left": float(truth.square().mean())}
     size, device = batch.truth.shape[0], batch.truth.device
     t = drawn(lambda n: torch.randint(1, path.T + 1, (n,), generator=generator, device=device), size, generator)
     eps = drawn(lambda n: torch.randn((n, *truth.shape[1:]), generator=generator, device=device), size, generator)
-    w = weighed(method, around, refiner.alpha, image=False)
-    x, target, weight = train_pair(method, truth, around.mu, w, t, eps)
+    w = noise_scale(method, space, refiner.alpha, image=False)
+    x, target, weight = train_pair(method, truth, space.mu, w, t, eps)
     p = path.at(t, truth)
-    answer, z = refiner.estimate(x, p, around, known, quick(bf16))
+    answer, z = refiner.estimate(x, p, space, known, quick(bf16))
     if "consistency" in method.hooks:
-        error, weight = around.truth(hooked(batch.data, around.image(z), best.w, p, method)) - truth, 1.0
+        error, weight = space.truth(apply_training_hooks(method, batch.data, space.image(z), best.w, p)) - truth, 1.0
     else:
         error = answer - target
     value = (LOSSES[method.loss](error.clamp(-20, 20)) * weight * valid).mean()

@@ -38,9 +38,9 @@ def steps_taken(method: Method, steps: int | None) -> int:
 
 def warn_codec(model: Model | None, options: UpscaleOptions, said: list[str]) -> None:
     """Say that a decoder does not conserve flux, and what does."""
-    from sciresdiff.restoration.residual_space import CODED
+    from sciresdiff.restoration.refiner import REFINERS
 
-    if model is None or model.method is None or model.method.space not in CODED or not options.refine:
+    if model is None or model.method is None or model.method.space not in REFINERS or not options.refine:
         return
     several = options.samples > 1
     mean = {

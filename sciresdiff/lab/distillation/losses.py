@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sciresdiff.diffusion.path import Level, Path
+from sciresdiff.diffusion.path import NoiseLevel, Path
 from sciresdiff.diffusion.share import drawn
 
 INDICES = 1000
@@ -48,7 +48,7 @@ class Lesson:
         )
 
 
-def jump(p: Level, q: Level, x: Tensor, x_hat: Tensor, mu: Tensor) -> Tensor:
+def jump(p: NoiseLevel, q: NoiseLevel, x: Tensor, x_hat: Tensor, mu: Tensor) -> Tensor:
     """The deterministic step (DDIM) from level p to q, x_r = a_r x^ + b_r mu + (s_r / s_t) (x_t - a_t x^ - b_t mu).
 
     From a level without noise none is carried.

@@ -18,18 +18,17 @@ from torch import Tensor, nn
 
 from sciresdiff.diffusion import method as methods
 from sciresdiff.diffusion.losses import LOSSES, charbonnier
-from sciresdiff.diffusion.method import Method
-from sciresdiff.diffusion.method_check import check_together
+from sciresdiff.diffusion.method import Method, check_together
 from sciresdiff.diffusion.prediction import PREDICTIONS
 from sciresdiff.diffusion.weight import DYNAMIC
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.lab.distillation.losses import KINDS, Distance, Guess, Lesson
 from sciresdiff.nets.half import in_hardware
-from sciresdiff.restoration.hooks import hooked
+from sciresdiff.restoration.hooks import apply_training_hooks
 from sciresdiff.restoration.model import Model, load, save
 from sciresdiff.restoration.prior import finer
-from sciresdiff.restoration.refiner import Refiner, condition, knobbed, levels_of
-from sciresdiff.restoration.residual_space import CODED, framed
+from sciresdiff.restoration.refiner import REFINERS, Refiner, condition, level_features, with_realism
+from sciresdiff.restoration.residual_space import residual_space
 from sciresdiff.training.calibrate import calibrated_card
 from sciresdiff.training.data import Ahead, Batch, Pairs
 from sciresdiff.training.loop import Say, State, fit, quick
@@ -62,7 +61,7 @@ def student_of(asked: Method, teacher: Method) -> Method:
         f"is a student itself ({teacher.name}); give its teacher": bool(teacher.distil),
         f"moves its noise on the way ([weight] {teacher.weight}); give one that does not": teacher.weight in DYNAMIC,
         "starts part of the way (sdedit); give one that starts at its end": teacher.start == "sdedit",
-        f"runs in a code of the image (space {teacher.space}); give one that does not": teacher.space in CODED,
+        f"runs in a code of the image (space {teacher.space}); give one that does not": teacher.space in REFINERS,
         "begins without noise, so that nothing is there to agree; take --method sinsr": asked.distil == "consistency"
         and not teacher.training_path().s[-1] > 0,
     }
@@ -83,32 +82,32 @@ def lesson_of(
     assert teacher.refiner is not None and teacher.method is not None
     best, whole = anchored(teacher.prior, batch, bf16), method.training_path()
     path = method.path(min(whole.T, TEACHER_STEPS)) if method.distil == "one-step" else whole
-    around = framed(method, batch.data, best)
+    space = residual_space(method, batch.data, best)
     known = condition(batch.data, best, batch.kernel, student.config.conditions)
     estimate, run = PREDICTIONS[method.prediction].estimate, quick(bf16)
 
     def asked(refiner: Refiner) -> Guess:
         def guess(x: Tensor, t: Any, realism: Any) -> Tensor:
             p = path.at(t) if isinstance(t, int) else path.at(t, x)
-            answer = refiner(x - p.b * around.mu, knobbed(levels_of(p, x), realism), known, run)
-            z = estimate(p, x, answer, around.mu, around.w)
+            answer = refiner(x - p.b * space.mu, with_realism(level_features(p, x), realism), known, run)
+            z = estimate(p, x, answer, space.mu, space.w)
             if "consistency" not in method.hooks:
                 return z  # type: ignore[no-any-return]
-            return around.truth(hooked(batch.data, around.image(z), best.w, p, method))
+            return space.truth(apply_training_hooks(method, batch.data, space.image(z), best.w, p))
 
         return guess
 
     def back(x: Tensor) -> Tensor:
         p, end = path.at(0), path.at(path.T)
-        return end.b * around.mu + student(x - p.b * around.mu, levels_of(p, x), known, run)
+        return end.b * space.mu + student(x - p.b * space.mu, level_features(p, x), known, run)
 
     valid = finer(batch.data.valid, teacher.scale)
     if method.distil == "consistency":
         count = lambda e: charbonnier(e, width=method.distil_params["huber"])  # noqa: E731
     else:
         count = LOSSES[method.loss]
-    truth = around.truth(batch.truth)
-    taught = Lesson(path, asked(teacher.refiner), asked(student), asked(aim), back, truth, around.mu, around.w)
+    truth = space.truth(batch.truth)
+    taught = Lesson(path, asked(teacher.refiner), asked(student), asked(aim), back, truth, space.mu, space.w)
     return taught, lambda error: count(error.clamp(-CUT, CUT)) * valid
 
 
