@@ -133,7 +133,7 @@ def test_the_chain_of_the_vector_starts_at_the_true_vector_and_has_no_noise_on_t
 
     refiner.guess.forward = perfect
     eps = torch.randn(true.shape)
-    out = refiner.guessed(method, seen, lambda t: eps + end.a / end.s * true if t == path.T else 100 * eps, None)
+    out = refiner.run_chain(method, seen, lambda t: eps + end.a / end.s * true if t == path.T else 100 * eps, None)
     assert torch.equal(out, true) and len(states) == 4  # T = 4 in the paper
     torch.testing.assert_close(states[0], end.a * true + end.s * eps)
     beta = np.linspace(0.1**0.5, 0.99**0.5, 4) ** 2  # as published

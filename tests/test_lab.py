@@ -17,7 +17,7 @@ from sciresdiff.diffusion.weight import WEIGHTS
 from sciresdiff.nets import BACKBONES
 from sciresdiff.plugins import Registry, load
 from sciresdiff.restoration.hooks import HOOKS
-from sciresdiff.restoration.model import PRIORS, shipped
+from sciresdiff.restoration.model import PRIORS, shipped_cards
 from sciresdiff.restoration.refiner import CONDITIONS, REFINERS
 
 PACKAGE = Path(sciresdiff.__file__).parent
@@ -43,7 +43,7 @@ def modules_after(code: str) -> list[str]:
     return done.stdout.split()
 
 
-@pytest.mark.parametrize("name", [card["name"] for card in shipped()])
+@pytest.mark.parametrize("name", [card["name"] for card in shipped_cards()])
 def test_a_shipped_model_restores_without_the_laboratory(name: str) -> None:
     assert modules_after(RESTORE.format(name=name)) == ["torch"]
 

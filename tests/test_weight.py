@@ -12,7 +12,7 @@ from sciresdiff.diffusion.path import marginal
 from sciresdiff.diffusion.sampler import sample, train_pair
 from sciresdiff.diffusion.schedule import SCHEDULES
 from sciresdiff.diffusion.weight import WEIGHTS
-from sciresdiff.lab.weights import due, edges, high_pass, staged
+from sciresdiff.lab.weights import edges, high_pass, is_due, start_staged
 
 SIZE = 48
 
@@ -71,7 +71,7 @@ def test_the_edge_weighs_more_than_the_plain_and_the_floor_holds() -> None:
 
 def test_renewal_is_rare_while_noisy_and_frequent_at_the_end() -> None:
     path = SCHEDULES["resshift"](T=15)
-    assert [t for t in range(15, 0, -1) if due(path, t)] == [12, 10, 8, 6, 5, 4, 3, 2, 1]
+    assert [t for t in range(15, 0, -1) if is_due(path, t)] == [12, 10, 8, 6, 5, 4, 3, 2, 1]
 
 
 def test_the_map_follows_the_image_as_it_appears() -> None:
@@ -94,7 +94,7 @@ def test_the_map_follows_the_image_as_it_appears() -> None:
 def test_smoothing_is_exponential() -> None:
     image, blank = picture(), torch.zeros(1, 1, SIZE, SIZE, dtype=torch.float64)
     path = SCHEDULES["resshift"](T=4)
-    first = staged(torch.ones_like(image), blank, smooth=0.75)
+    first = start_staged(torch.ones_like(image), blank, smooth=0.75)
     p = path.at(2)
     mixture = p.a / (p.a + p.s) * image
     torch.testing.assert_close(first.at(path, 2, image).edge, 0.25 * edges(mixture))

@@ -102,7 +102,7 @@ class Method:
         if self.weight not in DYNAMIC:
             return None
         numbers = dict(self.weight_params) | ({} if alpha is None else {"alpha": alpha})
-        made: DynamicScale = plugins.load("sciresdiff.lab.weights:staged")(
+        made: DynamicScale = plugins.load("sciresdiff.lab.weights:start_staged")(
             scale, up, **numbers, shift=shift, stretch=stretch
         )
         return made
@@ -124,7 +124,7 @@ class Method:
         UsageError : there is no such network.
         """
         name = asked or self.backbone or usual
-        method_file.one_of("--backbone" if asked else f"--method {self.name}", "backbone", name, BACKBONES)
+        method_file.check_choice("--backbone" if asked else f"--method {self.name}", "backbone", name, BACKBONES)
         return name
 
     def to_dict(self) -> dict[str, Any]:

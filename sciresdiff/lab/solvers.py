@@ -247,7 +247,7 @@ def predictor_corrector(task: Task, x: Tensor, *, eta: float = 1.0, snr: float =
     snr : signal-to-noise ratio of a correction, > 0. corrector : corrections after a step.
     """
 
-    def corrected(r: int, x: Tensor, w: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    def langevin_step(r: int, x: Tensor, w: Tensor, k: int) -> tuple[Tensor, Tensor]:
         q, before = task.path.at(r), task.path.at(r - 1)
         x_hat = task.estimate(x, r)
         score = -(x - q.b * task.mu - q.a * x_hat) / (q.s**2 * w)
@@ -260,7 +260,7 @@ def predictor_corrector(task: Task, x: Tensor, *, eta: float = 1.0, snr: float =
         x_hat = task.estimate(x, t)
         x = _reverse_step(task, t, r, x, x_hat, w)
         for k in range(corrector if task.path.s[r] > 0 else 0):
-            x_hat, x = corrected(r, x, w, k)
+            x_hat, x = langevin_step(r, x, w, k)
         return x_hat, x
 
     return follow(task, x, advance)

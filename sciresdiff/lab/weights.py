@@ -42,10 +42,10 @@ def edge_frequency(
     alpha : share of the edges, 0..1; what a learned one begins with. floor : smallest weight in units of ``scale``,
         above 0 up to 1. smooth : share of the old map in a new one, 0..1.
     """
-    return staged(scale, up, alpha, floor, smooth).w
+    return start_staged(scale, up, alpha, floor, smooth).w
 
 
-def _padded(x: Tensor, size: int) -> Tensor:
+def _pad_edge(x: Tensor, size: int) -> Tensor:
     """(N, 1, Y, X) with the values at its border repeated."""
     from torch.nn.functional import pad
 
@@ -65,7 +65,7 @@ def edges(image: Tensor) -> Tensor:
 
     Neither a constant added to the image nor a factor on it changes this.
     """
-    x = _padded(image.reshape(-1, 1, *image.shape[-2:]), 1)
+    x = _pad_edge(image.reshape(-1, 1, *image.shape[-2:]), 1)
     down = x[..., 2:, :] - x[..., :-2, :]
     right = x[..., :, 2:] - x[..., :, :-2]
     gy = down[..., :-2] + 2 * down[..., 1:-1] + down[..., 2:]
@@ -75,7 +75,7 @@ def edges(image: Tensor) -> Tensor:
 
 def high_pass(image: Tensor) -> Tensor:
     """F: |x - its binomial mean over 5 x 5| relative to the mean of that within `RADIUS`, 0..1; (..., Y, X)."""
-    x = _padded(image.reshape(-1, 1, *image.shape[-2:]), 2)
+    x = _pad_edge(image.reshape(-1, 1, *image.shape[-2:]), 2)
     binomial = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
     h, w = image.shape[-2:]
     rows = sum((k * x[..., i : i + h, :] for i, k in enumerate(binomial)), 0 * x[..., :h, :])
@@ -128,7 +128,7 @@ class Staged(DynamicScale):
 
         def weigh(t: int, x: Tensor) -> Tensor:
             nonlocal now, w
-            if due(path, t):
+            if is_due(path, t):
                 now = now.at(path, t, x)
                 w = now.w
             return w
@@ -136,12 +136,12 @@ class Staged(DynamicScale):
         return weigh
 
 
-def due(path: Path, t: int) -> bool:
+def is_due(path: Path, t: int) -> bool:
     """Whether the map is renewed at the state of index t, see `STAGES`."""
     return t % next(every for share, every in STAGES if t > share * path.T) == 0
 
 
-def staged(
+def start_staged(
     scale: Tensor,
     up: Tensor,
     alpha: Any = 0.5,

@@ -176,10 +176,10 @@ class Refiner(nn.Module):
 
     def cache_condition(self, known: Tensor, run: Run | None = None) -> Tensor | CachedCondition:
         """`condition` as far as the network can work it in beforehand, once for all steps and draws."""
-        if torch.is_grad_enabled() or not hasattr(self.net, "begun"):
+        if torch.is_grad_enabled() or not hasattr(self.net, "partial_head"):
             return known
         net: Any = self.net
-        net = partial(net.begun, first=self.config.scale**2)
+        net = partial(net.partial_head, first=self.config.scale**2)
         return CachedCondition((run or at_once)(net, [known]), known.shape[1])
 
     def forward(self, u: Tensor, levels: Tensor, known: Tensor | CachedCondition, run: Run | None = None) -> Tensor:
@@ -203,7 +203,7 @@ class Refiner(nn.Module):
         level = level.contiguous(memory_format=torch.channels_last)
         net: Any = self.net
         if isinstance(known, CachedCondition):
-            net = partial(net.finished, first=s**2, count=known.channels)
+            net = partial(net.forward_from_head, first=s**2, count=known.channels)
             out = (run or at_once)(net, [state, level, known.head]).float()
         else:
             out = (run or at_once)(net, [state, known, level]).float()

@@ -16,12 +16,12 @@ from sciresdiff.diffusion import method as methods
 from sciresdiff.diffusion.losses import LOSSES
 from sciresdiff.diffusion.method import Method
 from sciresdiff.diffusion.sampler import train_pair
-from sciresdiff.diffusion.share import drawn
+from sciresdiff.diffusion.share import draw_samples
 from sciresdiff.diffusion.weight import DYNAMIC
 from sciresdiff.errors import UsageError
-from sciresdiff.nets.half import in_hardware
+from sciresdiff.nets.half import has_fast_bfloat16
 from sciresdiff.restoration.hooks import apply_training_hooks
-from sciresdiff.restoration.model import Model, has_card, load, located, of_prior, read_card, save
+from sciresdiff.restoration.model import Model, has_card, load, locate, prior_card, read_card, save
 from sciresdiff.restoration.prior import Estimate, Prior, finer
 from sciresdiff.restoration.refiner import Refiner, RefinerConfig, condition, refiner_for
 from sciresdiff.restoration.residual_space import noise_scale, residual_space
@@ -60,7 +60,7 @@ def loss(
     """
     level: Tensor | float = 1.0
     if method.augment:
-        batch, level = plugins.load("sciresdiff.lab.cascade.augment:augmented")(batch, method.augment, generator)
+        batch, level = plugins.load("sciresdiff.lab.cascade.augment:augment")(batch, method.augment, generator)
     best, path = anchored(prior, batch, bf16), method.training_path()
     space = residual_space(method, batch.data, best)
     known = condition(batch.data, best, batch.kernel, refiner.config.conditions, level)
@@ -70,8 +70,10 @@ def loss(
         value = refiner.loss(method, space, known, truth, valid, generator, quick(bf16))
         return value, {"left": float(truth.square().mean())}
     size, device = batch.truth.shape[0], batch.truth.device
-    t = drawn(lambda n: torch.randint(1, path.T + 1, (n,), generator=generator, device=device), size, generator)
-    eps = drawn(lambda n: torch.randn((n, *truth.shape[1:]), generator=generator, device=device), size, generator)
+    t = draw_samples(lambda n: torch.randint(1, path.T + 1, (n,), generator=generator, device=device), size, generator)
+    eps = draw_samples(
+        lambda n: torch.randn((n, *truth.shape[1:]), generator=generator, device=device), size, generator
+    )
     w = noise_scale(method, space, refiner.alpha, image=False)
     x, target, weight = train_pair(method, truth, space.mu, w, t, eps)
     p = path.at(t, truth)
@@ -104,7 +106,7 @@ def scale_of(name: str) -> int:
     ------
     InputError : missing, unreadable, or of no known architecture.
     """
-    path = located(name)
+    path = locate(name)
     if has_card(path):
         return int(read_card(path)["prior"]["scale"])
     return int(plugins.load("sciresdiff.lab.published.load_prior:network_of")(path)[1])
@@ -119,7 +121,7 @@ def base_model(options: TrainOptions, say: Say) -> Model:
     UsageError : of another scale than asked for.
     """
     assert options.prior is not None
-    path = located(options.prior)
+    path = locate(options.prior)
     scale = scale_of(options.prior)
     if scale != options.scale:
         raise UsageError(f"--scale {options.scale}: the prior {options.prior} has scale {scale}; give that one")
@@ -136,7 +138,7 @@ def card_of(card: Mapping[str, Any], name: str, told: Mapping[str, Any]) -> dict
     ----------
     told : how the refiner came to be.
     """
-    kept = of_prior(card)
+    kept = prior_card(card)
     return {**kept, "name": name, "trained": {**kept.get("trained", {}), "refiner": dict(told)}}
 
 
@@ -174,7 +176,7 @@ def train(options: TrainOptions, say: Say, world: World = ALONE) -> Path:
     output = Path(options.output)
     run = begun(refiner, options, loop, device, world)
     pairs = Pairs(recipe, options.seed + 1, real_images(options.data, recipe.patch * recipe.scale))
-    bf16 = loop.bf16 and in_hardware(device)
+    bf16 = loop.bf16 and has_fast_bfloat16(device)
 
     def refiner_loss(module: nn.Module, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         assert isinstance(module, Refiner)

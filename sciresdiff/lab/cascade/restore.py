@@ -59,7 +59,7 @@ STAGE_TWO, WHOLE = 2, 3
 """What tells the noise of the second model, and of the last step, from the first model's."""
 
 
-def level_of(model: Model) -> float:
+def augmentation_level(model: Model) -> float:
     """The noise that a model wants on an earlier one's image, in units of that one's ERR; the most if it was not asked.
 
     A model that was trained on frames alone trusts details too much that an earlier model may have got wrong.
@@ -68,19 +68,19 @@ def level_of(model: Model) -> float:
     return float(told.get("use", LARGEST_USE))
 
 
-def error_of(first: Restored) -> Tensor:
+def smooth_error(first: Restored) -> Tensor:
     """The first model's ERR, (1, 1, Y, X): its mean square over 3 x 3 pixels, as few draws scatter by themselves."""
     return box(torch.from_numpy(first.err.astype(np.float64))[None, None].square(), 1).sqrt()
 
 
-def passed_on(
+def coarse_draw(
     first: Restored, error: Tensor, level: float, seed: int, draw: int, data: Data | None = None
 ) -> tuple[Tensor, Tensor]:
     """What the second model is given for a draw, and its variance; (1, 1, Y, X), in the frame's unit.
 
     Parameters
     ----------
-    first : with its draws. error : `error_of`. level : sigma, above 0 and below 1 / sqrt(2).
+    first : with its draws. error : `smooth_error`. level : sigma, above 0 and below 1 / sqrt(2).
     data : the frame, which says where in its plane it lies; None: at the origin.
     """
     assert first.draws is not None
@@ -89,7 +89,7 @@ def passed_on(
     return mean + (1 - 2 * level**2) ** 0.5 * (one - mean) + level * error * noise, (level * error).square()
 
 
-def chained(
+def chain_draws(
     data: Data, first: Restored, second: Second, fine: Callable[[Array], Tensor], w: Tensor, level: float, seed: int
 ) -> Iterator[Tensor]:
     """Draws of the whole, in noise units, each held to the frame.
@@ -99,14 +99,14 @@ def chained(
     data : the frame, with the operator of both scales. fine : a fine image in the frame's unit -> noise units.
     w : (1, 1, s*h, s*w), what the first stage may be wrong by, per fine pixel.
     """
-    error = error_of(first)
+    error = smooth_error(first)
     assert first.draws is not None
     for draw in range(len(first.draws)):
-        x = fine(second(*passed_on(first, error, level, key_of(seed, STAGE_TWO), draw, data), draw))
+        x = fine(second(*coarse_draw(first, error, level, key_of(seed, STAGE_TWO), draw, data), draw))
         yield refreshed(data, x, w, key_of(seed, WHOLE), draw)
 
 
-def middle(part: Part, units: Units, scale: int) -> Part:
+def between_stages(part: Part, units: Units, scale: int) -> Part:
     """Where the image between the stages lies in its plane, and what that plane is like: the frame, pixel by pixel.
 
     All of it is told by the frame's plane, so that parts agree; nothing is read off the part.
@@ -121,7 +121,7 @@ def middle(part: Part, units: Units, scale: int) -> Part:
     return Part(level, (scale * part.origin[0], scale * part.origin[1]), core)  # type: ignore[arg-type]
 
 
-def second_of(
+def second_stage(
     model: Model,
     kernel: NDArray[np.float64] | None,
     quantity: Quantity,
@@ -129,8 +129,13 @@ def second_of(
     device: torch.device,
     part: Part | None = None,
 ) -> Second:
-    """The second model as a function of the image between the stages; ``part``: where that lies, see `middle`."""
-    settings, level = replace(settings, seed=key_of(settings.seed, STAGE_TWO)), level_of(model)
+    """The second model as a function of the image between the stages.
+
+    Parameters
+    ----------
+    kernel : what the second model is to undo, on the fine grid. part : where the image lies, see `between_stages`.
+    """
+    settings, level = replace(settings, seed=key_of(settings.seed, STAGE_TWO)), augmentation_level(model)
     features = torch.from_numpy(kernel_features(kernel, model.scale))[None].to(device)
 
     def second(y: Tensor, variance: Tensor, draw: int | None) -> Array:
@@ -188,10 +193,10 @@ def cascade(
     stage = replace(settings, keep_draws=True)
     first = restore(pixels, variance, mask, coarse, one.scale, quantity, one, stage, device,
                     lambda done, _, label: progress(done, total, f"{label}, first model"), part)  # fmt: skip
-    error = error_of(first)
+    error = smooth_error(first)
     units_one = replace(units, per_fine=one.scale**2 if quantity == "sum" else 1, scale=one.scale)
-    between = middle(part, units_one, one.scale) if part else None
-    second = second_of(two, rest, quantity, settings, device, between)
+    between = between_stages(part, units_one, one.scale) if part else None
+    second = second_stage(two, rest, quantity, settings, device, between)
     share = two.scale**2 if quantity == "sum" else 1
     w = units.noise_units(finer(error, two.scale)[0, 0].numpy() / share, data.y, spread=True)
 
@@ -202,7 +207,7 @@ def cascade(
     x = consistent(data, guess, w.square(), FINAL_ITERATIONS, PATIENCE)
     best = begun(data, Estimate(x, w, guess), settings)
     gate = finer(torch.from_numpy(first.gate)[None, None], two.scale).to(data.y)
-    draws = chained(data, first, second, fine, w, level_of(two), settings.seed)
+    draws = chain_draws(data, first, second, fine, w, augmentation_level(two), settings.seed)
     half = total // 2
     return summed_up(data, units, best, gate, draws, None, settings,
                      lambda done, _, label: progress(half + done, total, f"{label}, second model"), part)  # fmt: skip

@@ -23,7 +23,7 @@ from sciresdiff.diffusion.prediction import PREDICTIONS
 from sciresdiff.diffusion.weight import DYNAMIC
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.lab.distillation.losses import KINDS, Distance, Guess, Lesson
-from sciresdiff.nets.half import in_hardware
+from sciresdiff.nets.half import has_fast_bfloat16
 from sciresdiff.restoration.hooks import apply_training_hooks
 from sciresdiff.restoration.model import Model, load, save
 from sciresdiff.restoration.prior import finer
@@ -44,7 +44,7 @@ CUT = 20.0
 """Errors beyond so many scales weigh no more, as in the training of a refiner."""
 
 
-def student_of(asked: Method, teacher: Method) -> Method:
+def student_method(asked: Method, teacher: Method) -> Method:
     """The student's method: where the teacher's way runs, and how the file that was asked for solves and teaches.
 
     Raises
@@ -75,7 +75,7 @@ def student_of(asked: Method, teacher: Method) -> Method:
     return student
 
 
-def lesson_of(
+def make_lesson(
     student: Refiner, aim: Refiner, teacher: Model, method: Method, batch: Batch, bf16: bool
 ) -> tuple[Lesson, Distance]:
     """A batch as a lesson, and how errors on it count: none where the data are masked."""
@@ -121,12 +121,12 @@ def loss(
     bf16: bool,
 ) -> tuple[Tensor, dict[str, float]]:
     """What the student still gets wrong on a batch, and its parts."""
-    lesson, distance = lesson_of(student, aim, teacher, method, batch, bf16)
+    lesson, distance = make_lesson(student, aim, teacher, method, batch, bf16)
     parts = KINDS[method.distil](lesson, generator, method.distil_params, distance)
     return torch.stack(list(parts.values())).sum(), {k: float(v.detach()) for k, v in parts.items()}
 
 
-def teacher_of(name: str) -> Model:
+def load_teacher(name: str) -> Model:
     """A model to learn from.
 
     Raises
@@ -142,21 +142,21 @@ def teacher_of(name: str) -> Model:
     return teacher
 
 
-def called(options: TrainOptions) -> tuple[Model, Method]:
+def teacher_and_student(options: TrainOptions) -> tuple[Model, Method]:
     """The teacher and the student's method.
 
     Raises
     ------
-    UsageError, InputError : as in `teacher_of` and `student_of`; no teacher, or a network that is not the teacher's.
+    UsageError, InputError : as in `load_teacher` and `student_method`; no teacher, or another network than its.
     """
     if options.distil is None:
         raise UsageError(f"--method: {options.method} needs a teacher; give --distil with a model of train-refiner")
-    teacher = teacher_of(options.distil)
+    teacher = load_teacher(options.distil)
     assert teacher.refiner is not None and teacher.method is not None
     own = teacher.refiner.config.backbone
     if options.backbone not in (None, own):
         raise UsageError(f"--backbone: {options.backbone} is given, but a student has its teacher's, {own}; leave it")
-    return teacher, student_of(methods.load(options.method), teacher.method)
+    return teacher, student_method(methods.load(options.method), teacher.method)
 
 
 def train(options: TrainOptions, say: Say, world: World = ALONE) -> File:
@@ -175,13 +175,13 @@ def train(options: TrainOptions, say: Say, world: World = ALONE) -> File:
 
     Raises
     ------
-    UsageError, InputError : as in `called`.
+    UsageError, InputError : as in `teacher_and_student`.
     """
     device = world.device(options.device)
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
-    teacher, method = called(options)
+    teacher, method = teacher_and_student(options)
     teacher.to(device)
     assert teacher.refiner is not None and teacher.method is not None
     options = replace(options, kind=str(teacher.card["kind"]), scale=teacher.scale)
@@ -189,7 +189,7 @@ def train(options: TrainOptions, say: Say, world: World = ALONE) -> File:
     output = File(options.output)
     run = begun(deepcopy(teacher.refiner).train().requires_grad_(True), options, loop, device, world)
     pairs = Pairs(recipe, options.seed + 1, real_images(options.data, recipe.patch * recipe.scale))
-    bf16 = loop.bf16 and in_hardware(device)
+    bf16 = loop.bf16 and has_fast_bfloat16(device)
 
     def lesson_loss(module: nn.Module, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         assert isinstance(module, Refiner) and isinstance(run.average, Refiner)

@@ -18,7 +18,7 @@ from sciresdiff.diffusion.losses import LOSSES
 from sciresdiff.diffusion.method import Method
 from sciresdiff.diffusion.prediction import PREDICTIONS
 from sciresdiff.diffusion.sampler import sample, train_pair
-from sciresdiff.diffusion.share import drawn
+from sciresdiff.diffusion.share import draw_samples
 from sciresdiff.errors import UsageError
 from sciresdiff.lab.latent.codec import Codec
 from sciresdiff.lab.latent.vector import By, Drawer, Encoder, Guess
@@ -174,8 +174,8 @@ class LatentRefiner(CodeRefiner):
             x0, mu = self.encode(truth, run), self.encode(space.mu, run)
         w, path = torch.ones_like(x0), method.training_path()
         size, device = len(x0), x0.device
-        t = drawn(lambda n: torch.randint(1, path.T + 1, (n,), generator=gen, device=device), size, gen)
-        eps = drawn(lambda n: torch.randn((n, *x0.shape[1:]), generator=gen, device=device), size, gen)
+        t = draw_samples(lambda n: torch.randint(1, path.T + 1, (n,), generator=gen, device=device), size, gen)
+        eps = draw_samples(lambda n: torch.randn((n, *x0.shape[1:]), generator=gen, device=device), size, gen)
         x, target, weight = train_pair(method, x0, mu, w, t, eps)
         p = path.at(t, x0)
         answer = self(x - p.b * mu, level_features(p, x), known, run)
@@ -214,7 +214,7 @@ class VectorRefiner(CodeRefiner):
         """(B, length) of a whole frame."""
         return encoder.vector(run(encoder, parts).float())
 
-    def guessed(self, method: Method, seen: Tensor, noise: Callable[[int], Tensor], steps: int | None) -> Tensor:
+    def run_chain(self, method: Method, seen: Tensor, noise: Callable[[int], Tensor], steps: int | None) -> Tensor:
         """The end of the chain, (B, length), from the data's vector."""
         path = method.path(steps)
 
@@ -223,7 +223,7 @@ class VectorRefiner(CodeRefiner):
 
         return sample(method, denoise, torch.zeros_like(seen), torch.ones_like(seen), noise, steps)
 
-    def drawn(self, known: Tensor, vector: Tensor, run: Run) -> Tensor:
+    def draw_by_vector(self, known: Tensor, vector: Tensor, run: Run) -> Tensor:
         """z by a vector, (B, 1, s*h, s*w)."""
         return F.pixel_shuffle(run(By(self.net, vector), [known]).float(), self.config.scale)
 
@@ -232,8 +232,8 @@ class VectorRefiner(CodeRefiner):
     ) -> Tensor:
         """Draws differ by the vector that the chain starts from."""
         seen = self.vector(self.sees, [known], run)
-        vector = self.guessed(method, seen, lambda t: noise(seen[:, None, None], t)[:, 0, 0], steps)
-        return space.image(self.drawn(known, vector, run))
+        vector = self.run_chain(method, seen, lambda t: noise(seen[:, None, None], t)[:, 0, 0], steps)
+        return space.image(self.draw_by_vector(known, vector, run))
 
     def loss(
         self,
@@ -253,14 +253,14 @@ class VectorRefiner(CodeRefiner):
         path = method.training_path()
         size, length = true.shape
         end = path.at(path.T)
-        eps = drawn(lambda n: torch.randn((n, length), generator=gen, device=true.device), size, gen)
+        eps = draw_samples(lambda n: torch.randn((n, length), generator=gen, device=true.device), size, gen)
 
         def noise(t: int) -> Tensor:  # at the start: s_T noise(T) is a_T v + s_T eps
             return eps + (end.a / end.s) * true.detach() if t == path.T else torch.zeros_like(eps)
 
         seen = self.vector(self.sees, [known], run)
-        guess = self.guessed(method, seen, noise, path.T)
+        guess = self.run_chain(method, seen, noise, path.T)
         count = LOSSES[method.loss]
-        images = [self.drawn(known, v, run) for v in (true, guess)]
+        images = [self.draw_by_vector(known, v, run) for v in (true, guess)]
         fits = [(count((image - truth).clamp(-CUT, CUT)) * valid).mean() for image in images]
         return fits[0] + fits[1] + (guess - true.detach()).abs().mean()

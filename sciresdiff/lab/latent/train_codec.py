@@ -26,7 +26,7 @@ WARMUP = 10
 """Batches over which the rate rises."""
 
 
-def trained(
+def fit_codec(
     codec: Codec, images: Callable[[int], Tensor], batches: int | None, minutes: float | None, say: Say
 ) -> float:
     """Train a codec in place for what comes back to be near what went in, and freeze it with codes of unit spread.
@@ -73,4 +73,4 @@ def train_codec(
         return residual_space(method, batch.data, anchored(prior, batch, False)).truth(batch.truth)
 
     batches = max(loop.images // SHARE // loop.batch, 1) if loop.images else None
-    trained(refiner.codec, images, batches, (loop.minutes or 20.0) / SHARE, say)
+    fit_codec(refiner.codec, images, batches, (loop.minutes or 20.0) / SHARE, say)
