@@ -12,8 +12,8 @@ import torch
 
 from sciresdiff.diffusion import method as methods
 from sciresdiff.errors import UsageError
-from sciresdiff.lab.cascade.augment import augmented
-from sciresdiff.lab.cascade.restore import cascade, chained, error_of, passed_on
+from sciresdiff.lab.cascade.augment import augment
+from sciresdiff.lab.cascade.restore import cascade, chain_draws, coarse_draw, smooth_error
 from sciresdiff.observation.observation import Observation
 from sciresdiff.physics import psf
 from sciresdiff.physics.operators import Operator
@@ -147,7 +147,7 @@ def test_perfect_stages_return_the_truth():
     data, units = observation.data(), observation.units
     middle = seen(truth, 2, rest)
     first = restored(middle, np.stack([middle] * 2), 1e-3)
-    found = chained(
+    found = chain_draws(
         data,
         first,
         lambda y, variance, draw: truth.astype("f4"),
@@ -173,7 +173,7 @@ def test_draw_k_of_the_first_stage_goes_into_draw_k_of_the_second(models):
         return truth.astype("f4")
 
     level = 0.5
-    list(chained(data, first, second, lambda v: units.noise_units(v, data.y), torch.zeros(1, 1, 80, 96), level, 0))
+    list(chain_draws(data, first, second, lambda v: units.noise_units(v, data.y), torch.zeros(1, 1, 80, 96), level, 0))
     assert [draw for _, draw in asked] == [0, 1, 2]
     expected = [(1 - 2 * level**2) ** 0.5 * 100 * k for k in range(3)]
     np.testing.assert_allclose([v for v, _ in asked], expected, atol=1e-3)  # the noise added is 5e-4
@@ -184,8 +184,8 @@ def test_what_is_passed_on_and_its_stated_noise_have_the_first_stages_error(leve
     rng = np.random.default_rng(0)
     mean, error, shape = rng.normal(size=(1, 400, 500)), 3.0, (400, 500)
     first = restored(mean[0], mean + error * rng.normal(size=(1, *shape)), error)
-    assert error_of(first).numpy() == pytest.approx(error)
-    y, stated = passed_on(first, error_of(first), level, seed=0, draw=0)
+    assert smooth_error(first).numpy() == pytest.approx(error)
+    y, stated = coarse_draw(first, smooth_error(first), level, seed=0, draw=0)
     np.testing.assert_allclose(stated.numpy(), (level * error) ** 2, rtol=1e-6)  # ERR is float32
     spread = float((y[0, 0] - torch.from_numpy(mean[0])).var()) + (level * error) ** 2
     assert spread == pytest.approx(error**2, rel=0.02)  # 2e5 pixels: 0.3 %, six times over
@@ -195,7 +195,7 @@ def test_draws_that_are_passed_on_come_in_antithetic_pairs():
     rng = np.random.default_rng(0)
     off = rng.normal(size=(30, 40))
     first = restored(np.zeros((30, 40)), np.stack([off, -off]), 2.0)
-    one, two = (passed_on(first, error_of(first), 0.5, seed=3, draw=k)[0] for k in (0, 1))
+    one, two = (coarse_draw(first, smooth_error(first), 0.5, seed=3, draw=k)[0] for k in (0, 1))
     torch.testing.assert_close(one, -two, rtol=0, atol=1e-6)  # float32 draws
 
 
@@ -227,7 +227,7 @@ def test_models_without_a_refiner_cannot_be_chained(models):
 def test_augmentation_has_the_drawn_noise_and_tells_its_level():
     recipe = DataRecipe(scale=2, patch=16, scene_px=96, pool=4)
     batch = Pairs(recipe, 0).batch(0, 6)
-    louder, level = augmented(batch, CDM.augment, torch.Generator().manual_seed(0))
+    louder, level = augment(batch, CDM.augment, torch.Generator().manual_seed(0))
     low, high = CDM.augment["sigma"]
     assert (
         level.shape == (6,) and float(level.min()) >= low and float(level.max()) <= high and level.unique().numel() == 6
@@ -245,7 +245,7 @@ def test_augmentation_has_the_drawn_noise_and_tells_its_level():
 
 def test_a_method_without_augmentation_is_trained_on_pairs_as_they_are():
     batch = Pairs(DataRecipe(scale=2, patch=16, scene_px=96, pool=4), 0).batch(0, 2)
-    same, level = augmented(batch, {}, torch.Generator())
+    same, level = augment(batch, {}, torch.Generator())
     assert same is batch and level == 1
 
 

@@ -17,7 +17,7 @@ from sciresdiff.restoration.model import Model, load, save
 from sciresdiff.restoration.posterior import gaussian
 from sciresdiff.restoration.prior import Estimate, Prior, PriorConfig, at_once
 from sciresdiff.restoration.refiner import REFINERS, Refiner, RefinerConfig, condition, refiner_for, refiner_from_card
-from sciresdiff.restoration.residual_space import framed
+from sciresdiff.restoration.residual_space import residual_space
 from sciresdiff.restoration.restore import restore
 from sciresdiff.restoration.settings import Settings
 from sciresdiff.training import refiner as training
@@ -61,16 +61,16 @@ def refiner_of(name, scale=2, **changes):
 
 
 def settings_of(method, data, prior):
-    around = framed(method, data, prior)
-    return around, condition(data, prior, torch.zeros(1, 4))
+    space = residual_space(method, data, prior)
+    return space, condition(data, prior, torch.zeros(1, 4))
 
 
 @pytest.mark.parametrize("name", ["ldm", "diffir"])
 def test_an_untrained_refiner_draws_finite_images(name):
     method, refiner = refiner_of(name)
     data, _, prior = scene()
-    around, known = settings_of(method, data, prior)
-    x = refiner.draw(method, around, known, noise, at_once, 4)
+    space, known = settings_of(method, data, prior)
+    x = refiner.draw(method, space, known, noise, at_once, 4)
     assert x.shape == prior.x.shape and torch.isfinite(x).all()
     if name == "diffir":  # its network starts as zero
         assert torch.equal(x, prior.x)
@@ -80,15 +80,15 @@ def test_a_perfect_denoiser_of_the_code_returns_the_truth():
     whole = {"factor": 2, "channels": 4}  # as many numbers as pixels, untrained: nothing is lost on the way
     method, refiner = refiner_of("ldm", space_params=whole)
     data, truth, prior = scene()
-    around, known = settings_of(method, data, prior)
-    code = refiner.encode(around.truth(truth), at_once)
+    space, known = settings_of(method, data, prior)
+    code = refiner.encode(space.truth(truth), at_once)
 
     def perfect(u, levels, known, run):
         a, s, _ = (v.view(-1, 1, 1, 1) for v in levels.split(1, dim=1))
         return (u - a * code) / s  # the noise that is in the state; the anchor's part is off, b = 0
 
     refiner.forward = perfect
-    x = refiner.draw(method, around, known, noise, at_once, 10)
+    x = refiner.draw(method, space, known, noise, at_once, 10)
     torch.testing.assert_close(x, truth, rtol=0, atol=2e-3)  # float32; the first estimate divides by a = 0.07
 
 
@@ -136,7 +136,7 @@ def test_the_chain_of_the_vector_starts_at_the_true_vector_and_has_no_noise_on_t
 
     refiner.guess.forward = perfect
     eps = torch.randn(true.shape)
-    out = refiner.guessed(method, seen, lambda t: eps + end.a / end.s * true if t == path.T else 100 * eps, None)
+    out = refiner.run_chain(method, seen, lambda t: eps + end.a / end.s * true if t == path.T else 100 * eps, None)
     assert torch.equal(out, true) and len(states) == 4  # T = 4 in the paper
     torch.testing.assert_close(states[0], end.a * true + end.s * eps)
     beta = np.linspace(0.1**0.5, 0.99**0.5, 4) ** 2  # as published
@@ -240,12 +240,12 @@ def test_training_lowers_the_loss(name):
     parameters = [p.requires_grad_(True) for n, p in refiner.named_parameters() if not n.startswith("codec")]
     optimizer = torch.optim.Adam(parameters, lr=3e-3)
     data, truth, prior = scene()
-    around, known = settings_of(method, data, prior)
+    space, known = settings_of(method, data, prior)
     valid = F.interpolate(data.valid, scale_factor=2.0)
     losses = []
     for n in range(60):
         generator = torch.Generator().manual_seed(n % 4)
-        value = refiner.loss(method, around, known, around.truth(truth), valid, generator, at_once)
+        value = refiner.loss(method, space, known, space.truth(truth), valid, generator, at_once)
         optimizer.zero_grad()
         value.backward()
         optimizer.step()

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from itertools import chain
+from pathlib import Path
 
 import pytest
 
+import sciresdiff
+from sciresdiff.diffusion.schedule import SCHEDULES
+from sciresdiff.diffusion.solvers import SOLVERS
+from sciresdiff.diffusion.weight import WEIGHTS
 from sciresdiff.nets import BACKBONES
 from sciresdiff.plugins import Registry, load
-from sciresdiff.restoration.model import PRIORS, shipped
-from sciresdiff.restoration.refiner import REFINERS
+from sciresdiff.restoration.hooks import HOOKS
+from sciresdiff.restoration.model import PRIORS, shipped_cards
+from sciresdiff.restoration.refiner import CONDITIONS, REFINERS
+
+PACKAGE = Path(sciresdiff.__file__).parent
 
 LOADED = "print(*sorted(name for name in sys.modules if name.startswith('sciresdiff.lab') or name == 'torch'))"
 RESTORE = """
@@ -34,7 +43,7 @@ def modules_after(code: str) -> list[str]:
     return done.stdout.split()
 
 
-@pytest.mark.parametrize("name", [card["name"] for card in shipped()])
+@pytest.mark.parametrize("name", [card["name"] for card in shipped_cards()])
 def test_a_shipped_model_restores_without_the_laboratory(name: str) -> None:
     assert modules_after(RESTORE.format(name=name)) == ["torch"]
 
@@ -45,9 +54,12 @@ def test_names_are_listed_without_torch(module: str) -> None:
 
 
 def test_every_name_leads_somewhere() -> None:
-    registries: list[Registry] = [BACKBONES, REFINERS, PRIORS]
-    for entry in chain.from_iterable(registry.entries.values() for registry in registries):
-        assert callable(load(entry)), entry
+    found = [re.findall(r'"(sciresdiff(?:\.\w+)+:[\w.]+)"', path.read_text()) for path in PACKAGE.rglob("*.py")]
+    entries = list(chain.from_iterable(found))
+    registries: list[Registry] = [BACKBONES, CONDITIONS, HOOKS, PRIORS, REFINERS, SCHEDULES, SOLVERS, WEIGHTS]
+    assert {entry for registry in registries for entry in registry.entries.values()} <= set(entries)
+    for entry in entries:
+        assert load(entry) is not None
 
 
 def test_a_name_is_looked_up_without_importing_it() -> None:

@@ -16,7 +16,7 @@ from sciresdiff.errors import ResourceError
 from sciresdiff.jobs.upscale import block
 from sciresdiff.jobs.upscale import job as upscale
 from sciresdiff.jobs.upscale.options import UpscaleOptions
-from sciresdiff.restoration.model import shipped
+from sciresdiff.restoration.model import shipped_cards
 from sciresdiff.restoration.settings import Settings as RestoreSettings
 from sciresdiff.run import memory
 
@@ -88,7 +88,7 @@ def test_other_problems_pass() -> None:
 
 
 def test_an_image_is_the_same_with_less_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not shipped():
+    if not shipped_cards():
         pytest.skip("the default models are not in this checkout")
     pixels = (100 + np.random.default_rng(0).normal(0, 3, (72, 40))).astype("f4")
     pixels[30:34, 20:24] += 400

@@ -40,7 +40,7 @@ def saved(folder: Path, name: str) -> str:
     prior, method = models.load("astro-x2"), methods.load(name)
     refiner = refiner_for(method, config_of(method, 2, method.network(), "tiny"))
     path = folder / f"{name}.safetensors"
-    models.save(Model(prior.prior, refiner, method, {**models.of_prior(prior.card), "name": name}), path)
+    models.save(Model(prior.prior, refiner, method, {**models.prior_card(prior.card), "name": name}), path)
     return str(path)
 
 

@@ -17,7 +17,7 @@ from sciresdiff.errors import InputError, UsageError
 from sciresdiff.jobs.upscale.inputs import warn_networks
 from sciresdiff.lab.published import load_prior as importing
 from sciresdiff.lab.published import networks as nets
-from sciresdiff.lab.published.networks import MisfitError, built, recognised
+from sciresdiff.lab.published.networks import MisfitError, build_network, recognise
 from sciresdiff.lab.published.prior import Planes, PublishedConfig, PublishedPrior, Unit, asinh, linear
 from sciresdiff.observation.observation import Observation
 from sciresdiff.physics.consistency import Data
@@ -120,8 +120,8 @@ def middle(name):
 
 
 def net_of(content):
-    found = recognised(content)
-    return built(found.name, found.sizes, found.weights).eval().requires_grad_(False)
+    found = recognise(content)
+    return build_network(found.name, found.sizes, found.weights).eval().requires_grad_(False)
 
 
 @pytest.mark.parametrize("unshuffle, scale", [(1, 4), (2, 2), (4, 1)])
@@ -359,19 +359,19 @@ def test_a_misfit_says_which_keys_and_shapes(change, words):
     w = rrdb_weights()
     change(w)
     with pytest.raises(MisfitError, match="looks like ESRGAN .* does not fit; " + words):
-        recognised(w)
+        recognise(w)
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}, {}, torch.zeros(2)])
 def test_what_holds_no_tensors_by_name_is_said(content):
     with pytest.raises(MisfitError, match="no tensors by name"):
-        recognised(content)
+        recognise(content)
 
 
 def test_unknown_architecture_names_the_library(monkeypatch):
     monkeypatch.setitem(sys.modules, "spandrel", None)
     with pytest.raises(MisfitError, match=r"begins with odd\.weight; 'pip install spandrel'"):
-        recognised({"odd.weight": torch.zeros(2)})
+        recognise({"odd.weight": torch.zeros(2)})
 
 
 class Standing(torch.nn.Module):
@@ -406,7 +406,7 @@ def odd_weights():
 
 
 def test_library_takes_what_is_not_known_here(spandrel, tmp_path, monkeypatch):
-    found = recognised(odd_weights())
+    found = recognise(odd_weights())
     prior = PublishedPrior(PublishedConfig(2, found.name), found.weights)
     assert prior.stages[0].multiple_of == 4 and not prior.stages[0].tile_exact
     save(Model(prior, card=CARD), tmp_path / "m.safetensors")
@@ -414,7 +414,7 @@ def test_library_takes_what_is_not_known_here(spandrel, tmp_path, monkeypatch):
     x = torch.rand(1, 1, 8, 8)
     assert torch.equal(again.stages[0](x), prior.stages[0](x))
     with pytest.raises(MisfitError, match=r"known here or to spandrel \(unsupported\)"):
-        recognised({"even.weight": torch.zeros(2)})
+        recognise({"even.weight": torch.zeros(2)})
     monkeypatch.setitem(sys.modules, "spandrel", None)
     with pytest.raises(InputError, match="--model: .*pip install spandrel"):
         load(str(tmp_path / "m.safetensors"))
@@ -473,7 +473,7 @@ def frame(side=24):
 
 
 def prior_of(w, **changes):
-    found = recognised(w)
+    found = recognise(w)
     return PublishedPrior(PublishedConfig(net_of(w).scale, found.name, sizes=found.sizes, **changes), found.weights)
 
 
@@ -551,7 +551,8 @@ def test_upscale_says_that_tiles_of_a_deep_network_differ():
 def test_factor_is_the_scale_of_the_errors():
     errors = 3 * np.random.default_rng(0).standard_normal(100_000)
     errors[:50] = 1e6  # cut
-    assert abs(importing.likeliest(np.abs(errors)) / 3 - 1) < 0.07  # the grid's step, and what the outliers leave
+    factor = importing.most_likely_factor(np.abs(errors))
+    assert abs(factor / 3 - 1) < 0.07  # the grid's step, and what the outliers leave
 
 
 @pytest.fixture
@@ -619,7 +620,7 @@ def frame_like(side):
 
 
 def test_recipe_of_import_is_the_networks_scale():
-    found = importing.measured(
+    found = importing.measure_error(
         prior_of(rrdb_weights(unshuffle=2)), DataRecipe(scale=2, patch=12, scene_px=64, pool=2), 0, 4
     )
     assert all(np.isfinite(found))

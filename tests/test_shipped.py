@@ -27,12 +27,12 @@ def simulated(model: models.Model) -> list[Known]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_card_says_what_a_user_needs(name):
-    card = next(card for card in models.shipped() if card["name"] == name)
+    card = next(card for card in models.shipped_cards() if card["name"] == name)
     assert card["prior"]["scale"] == int(name[-1])
     assert card["kind"] == name[:5]
     assert {"target_fwhm_px", "range", "trained", "calibration", "method", "refiner"} <= set(card)
     assert {"data", "samples", "minutes", "seed"} <= set(card["trained"]["refiner"])
-    assert models.located(name).stat().st_size < 10e6  # the bar: at most 10 MB a model
+    assert models.locate(name).stat().st_size < 10e6  # the bar: at most 10 MB a model
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -58,6 +58,6 @@ def test_better_than_bicubic_with_honest_errors_and_draws(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_weights_hold_no_code(name):
-    path = Path(models.located(name))
+    path = Path(models.locate(name))
     assert path.suffix == ".safetensors"
     assert all(isinstance(v, torch.Tensor) for v in models.tensors(models.load(name)).values())

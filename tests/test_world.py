@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from sciresdiff.cli.app import main
-from sciresdiff.diffusion.share import drawn, share
+from sciresdiff.diffusion.share import draw_samples, shared_generator
 from sciresdiff.errors import UsageError
 from sciresdiff.lab.distillation import train as distil
 from sciresdiff.restoration import model as models
@@ -209,10 +209,10 @@ def test_more_processes_than_samples_are_refused() -> None:
 
 def test_a_samples_random_numbers_do_not_depend_on_who_works_on_it() -> None:
     def numbers(first: int, size: int, generator: torch.Generator) -> torch.Tensor:
-        return drawn(lambda n: torch.randn((n, 1, 5, 5), generator=generator), size, generator)
+        return draw_samples(lambda n: torch.randn((n, 1, 5, 5), generator=generator), size, generator)
 
     whole = numbers(0, 8, torch.Generator().manual_seed(3))
-    parts = [numbers(first, size, share(3, first, 8)) for first, size in ((0, 3), (3, 3), (6, 2))]
+    parts = [numbers(first, size, shared_generator(3, first, 8)) for first, size in ((0, 3), (3, 3), (6, 2))]
     assert torch.equal(torch.cat(parts), whole)
 
 

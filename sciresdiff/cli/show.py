@@ -19,9 +19,9 @@ def models(json: o.Json = False) -> None:
 
     Example: sciresdiff models
     """
-    from sciresdiff.restoration.model import shipped
+    from sciresdiff.restoration.model import shipped_cards
 
-    _list(shipped(), json, empty="no model is shipped; --model physics needs none")
+    _list(shipped_cards(), json, empty="no model is shipped; --model physics needs none")
 
 
 def methods(json: o.Json = False) -> None:

@@ -161,7 +161,7 @@ def _scale_of(distil: str | None, prior: str | None) -> int:
     from sciresdiff.training.refiner import scale_of
 
     if distil:
-        return int(plugins.load("sciresdiff.lab.distillation.train:teacher_of")(distil).scale)
+        return int(plugins.load("sciresdiff.lab.distillation.train:load_teacher")(distil).scale)
     return scale_of(str(prior))
 
 

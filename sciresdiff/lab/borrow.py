@@ -19,7 +19,7 @@ APART = 0.01
 """Largest relative difference of a, at one ratio s / a, between two paths whose levels are taken to be the same."""
 
 
-def borrowed(trained: Method, asked: Method) -> Method:
+def borrow(trained: Method, asked: Method) -> Method:
     """The method ``asked`` on a network that was trained with the method ``trained``.
 
     Anchor, path, start, hooks and solver are those asked for; what the network sees stays as it was trained.
@@ -42,7 +42,7 @@ def _differences(trained: Method, asked: Method) -> Iterator[tuple[str, str, str
     for what, theirs, ours in (
         ("the prediction", trained.prediction, asked.prediction),
         ("the space", _space(trained), _space(asked)),
-        ("the weight", _told(trained.weight, trained.weight_params), _told(asked.weight, asked.weight_params)),
+        ("the weight", _describe(trained.weight, trained.weight_params), _describe(asked.weight, asked.weight_params)),
         ("the distillation", trained.distil or "none", asked.distil or "none"),
     ):
         if theirs != ours:
@@ -52,22 +52,22 @@ def _differences(trained: Method, asked: Method) -> Iterator[tuple[str, str, str
     one, two = trained.training_path(), asked.training_path()
     if trained.prediction == "edm" and one.sd != two.sd:
         yield "sd", f"{one.sd:g}", f"{two.sd:g}"
-    if not learned(one, two):
-        yield "the path", _told(trained.schedule, trained.params), _told(asked.schedule, asked.params)
+    if not covers(one, two):
+        yield "the path", _describe(trained.schedule, trained.params), _describe(asked.schedule, asked.params)
 
 
 def _space(method: Method) -> str:
     """The space and its numbers; both of pixels are one, as the network is told both on the coarse grid."""
-    return _told("pixel" if method.space == "pixel-unshuffle" else method.space, method.space_params)
+    return _describe("pixel" if method.space == "pixel-unshuffle" else method.space, method.space_params)
 
 
-def _told(name: str, numbers: object) -> str:
+def _describe(name: str, numbers: object) -> str:
     """A name and its numbers, as text."""
     found = sorted(dict(numbers).items())  # type: ignore[call-overload]
     return f"{name} ({', '.join(f'{k} = {v}' for k, v in found)})" if found else name
 
 
-def learned(one: Path, two: Path) -> bool:
+def covers(one: Path, two: Path) -> bool:
     """Whether every noisy level of the path ``two`` lies, within `APART`, among those of the path ``one``."""
     if min(two.a[1:].min(), two.s[1:].min()) <= 0:
         return False

@@ -13,7 +13,7 @@ FOLDER, FILE = "SCIRESDIFF_LPIPS", "alexnet-owt-7be5be79.pth"
 """Environment variable that names the folder with torchvision's AlexNet weights, and their file."""
 
 
-def loaded() -> Any:
+def load_network() -> Any:
     """AlexNet and LPIPS's weights for it (Zhang et al. 2018, version 0.1), frozen.
 
     Raises

@@ -20,7 +20,7 @@ from sciresdiff import plugins
 from sciresdiff.diffusion.method import Method
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.nets import MisfitError
-from sciresdiff.nets.half import halved
+from sciresdiff.nets.half import use_bfloat16
 from sciresdiff.plugins import Registry
 from sciresdiff.restoration.prior import Prior, PriorConfig
 from sciresdiff.restoration.refiner import Refiner, refiner_from_card
@@ -78,8 +78,8 @@ class Model:
         """
         if self.refiner is None or self.method is None:
             raise UsageError(f"--method {method.name}: the model {self.card.get('name')} has no refiner to run")
-        borrowed = plugins.load("sciresdiff.lab.borrow:borrowed")
-        return replace(self, method=borrowed(self.method, method), card=of_prior(self.card))
+        borrow = plugins.load("sciresdiff.lab.borrow:borrow")
+        return replace(self, method=borrow(self.method, method), card=prior_card(self.card))
 
     def to(self, device: torch.device) -> Model:
         """The networks on a device, ready to be used: in bfloat16 where that is fast and harmless, see `nets.half`."""
@@ -87,11 +87,11 @@ class Model:
             if part is not None:
                 part.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
                 part.eval().requires_grad_(False)
-                halved(part, device)
+                use_bfloat16(part, device)
         return self
 
 
-def of_prior(card: Mapping[str, Any]) -> dict[str, Any]:
+def prior_card(card: Mapping[str, Any]) -> dict[str, Any]:
     """A card without what was measured on a refiner's draws: TRUST, and all of the calibration but the prior's own."""
     kept = {key: value for key, value in card.items() if key not in ("calibration", "trust")}
     own = {key: value for key, value in card.get("calibration", {}).items() if key == "prior_err"}
@@ -121,7 +121,7 @@ def save(model: Model, path: Path) -> None:
     os.replace(beside, path)
 
 
-def located(name: str) -> Path:
+def locate(name: str) -> Path:
     """The file of a model: a path, a folder that holds one, or the name of a shipped model.
 
     Raises
@@ -139,7 +139,7 @@ def located(name: str) -> Path:
     shipped_file = Path(str(resources.files("sciresdiff"))) / "models" / f"{name}.safetensors"
     if shipped_file.is_file():
         return shipped_file
-    known = ", ".join([*(card["name"] for card in shipped()), "physics"])
+    known = ", ".join([*(card["name"] for card in shipped_cards()), "physics"])
     raise InputError(f"--model: no model or file {name!r}; shipped models are {known}")
 
 
@@ -185,7 +185,7 @@ def load(name: str) -> Model:
     ------
     InputError : missing, corrupt or foreign file.
     """
-    path = located(name)
+    path = locate(name)
     card = read_card(path)
     with safe_open(path, "pt") as file:
         weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
@@ -217,7 +217,7 @@ def fill(model: Model, weights: dict[str, Tensor]) -> None:
             module.load_state_dict({k[len(part) + 1 :]: v for k, v in weights.items() if k.startswith(part + ".")})
 
 
-def shipped() -> list[dict[str, Any]]:
+def shipped_cards() -> list[dict[str, Any]]:
     """The cards of the models that come with the package, by name."""
     folder = Path(str(resources.files("sciresdiff"))) / "models"
     return [read_card(path) for path in sorted(folder.glob("*.safetensors"))]
@@ -225,7 +225,7 @@ def shipped() -> list[dict[str, Any]]:
 
 def default_for(kind: str, scale: int) -> str | None:
     """The name of the shipped model for a kind of frame and a scale, if there is one."""
-    for card in shipped():
+    for card in shipped_cards():
         if card["kind"] == kind and card["prior"]["scale"] == scale:
             return str(card["name"])
     return None

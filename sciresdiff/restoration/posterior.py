@@ -16,15 +16,15 @@ import torch
 from torch import Tensor
 
 from sciresdiff.diffusion import noise as noise_field
-from sciresdiff.diffusion.method import sample
+from sciresdiff.diffusion.sampler import sample
 from sciresdiff.physics.consistency import Data, consistency_step, row_sum_bound
 from sciresdiff.restoration.fallback import PATIENCE
-from sciresdiff.restoration.hooks import Args, applied
+from sciresdiff.restoration.hooks import Args, apply_hooks
 from sciresdiff.restoration.model import Model
 from sciresdiff.restoration.ops import contrast, finer
 from sciresdiff.restoration.prior import Estimate, Run
-from sciresdiff.restoration.refiner import Refiner, Told, condition
-from sciresdiff.restoration.residual_space import framed, weighed
+from sciresdiff.restoration.refiner import CachedCondition, Refiner, condition
+from sciresdiff.restoration.residual_space import noise_scale, residual_space
 from sciresdiff.restoration.settings import Settings
 from sciresdiff.restoration.tiles import run_in_tiles
 
@@ -139,13 +139,13 @@ def draw_samples(
         return
     assert model.refiner is not None
     known = condition(data, best, features, model.refiner.config.conditions)
-    cached = model.refiner.beforehand(known, run_refiner(model.refiner, settings))
+    cached = model.refiner.cache_condition(known, run_refiner(model.refiner, settings))
     for draw in range(settings.samples):
         yield draw_sample(data, best, cached, model, settings, draw)
 
 
 def draw_sample(
-    data: Data, best: Estimate, known: Tensor | Told, model: Model, settings: Settings, draw: int
+    data: Data, best: Estimate, known: Tensor | CachedCondition, model: Model, settings: Settings, draw: int
 ) -> Tensor:
     """One sample of a model's refiner, held to the data.
 
@@ -164,7 +164,9 @@ def draw_sample(
     return x + extra * posterior_perturbation(data, best.w, settings.seed, draw) if extra else x
 
 
-def refine(data: Data, prior: Estimate, known: Tensor | Told, model: Model, settings: Settings, draw: int) -> Tensor:
+def refine(
+    data: Data, prior: Estimate, known: Tensor | CachedCondition, model: Model, settings: Settings, draw: int
+) -> Tensor:
     """An image that the refiner's method draws, (1, 1, s*h, s*w); noise units, **not yet held to the data**.
 
     The method runs in units of the prior's error, z = (x - mean) / scale (`residual_space`).
@@ -172,21 +174,21 @@ def refine(data: Data, prior: Estimate, known: Tensor | Told, model: Model, sett
     refiner, method = model.refiner, model.method
     assert refiner is not None and method is not None
     run = run_refiner(refiner, settings)
-    around, path = framed(method, data, prior), method.path(settings.steps)
+    around, path = residual_space(method, data, prior), method.path(settings.steps)
     if refiner.latent:
-        assert not isinstance(known, Told)
+        assert not isinstance(known, CachedCondition)
         noise = partial(gaussian, seed=settings.seed, draw=draw, data=data)
         return refiner.draw(method, around, known, lambda like, step: noise(like, step=step), run, settings.steps)
 
-    w = weighed(method, around, refiner.alpha, image=True)
+    w = noise_scale(method, around, refiner.alpha, image=True)
     around = replace(around, up=around.mean)  # the interpolated frame has served, and is large
-    realism = 0.0 if not method.has_knob else 1.0 if settings.realism is None else settings.realism
+    realism = 0.0 if not method.has_realism else 1.0 if settings.realism is None else settings.realism
 
     def denoise(x: Tensor, t: float) -> Tensor:
         p = path.at(t)
         _, z = refiner.estimate(around.state(x, p), p, around, known, run, realism)
         args = Args(data, prior, around, p, path.at(max(int(np.ceil(t)) - 1, 0)), method.hook_params)
-        return applied(method, around.image(z), args)
+        return apply_hooks(method, around.image(z), args)
 
     def unit(step: int) -> Tensor:
         return gaussian(prior.x, settings.seed, draw, step, data)

@@ -13,19 +13,20 @@ from torch import Tensor, nn
 
 from sciresdiff import plugins
 from sciresdiff.diffusion import method as methods
-from sciresdiff.diffusion.method import Method, train_pair
-from sciresdiff.diffusion.prediction import LOSSES
-from sciresdiff.diffusion.share import drawn
+from sciresdiff.diffusion.losses import LOSSES
+from sciresdiff.diffusion.method import Method
+from sciresdiff.diffusion.sampler import train_pair
+from sciresdiff.diffusion.share import draw_samples
 from sciresdiff.diffusion.weight import DYNAMIC
 from sciresdiff.errors import UsageError
-from sciresdiff.nets.half import in_hardware
+from sciresdiff.nets.half import has_fast_bfloat16
 from sciresdiff.restoration.fallback import FINAL_ITERATIONS
-from sciresdiff.restoration.hooks import hooked
-from sciresdiff.restoration.model import Model, has_card, load, located, of_prior, read_card, save
+from sciresdiff.restoration.hooks import apply_training_hooks
+from sciresdiff.restoration.model import Model, has_card, load, locate, prior_card, read_card, save
 from sciresdiff.restoration.ops import finer
 from sciresdiff.restoration.prior import Estimate, Prior
 from sciresdiff.restoration.refiner import Refiner, RefinerConfig, condition, refiner_for
-from sciresdiff.restoration.residual_space import framed, weighed
+from sciresdiff.restoration.residual_space import noise_scale, residual_space
 from sciresdiff.restoration.restore import PRIOR_ITERATIONS
 from sciresdiff.training.calibrate import calibrated_card
 from sciresdiff.training.data import Ahead, Batch, Pairs
@@ -61,24 +62,26 @@ def loss(
     """
     level: Tensor | float = 1.0
     if method.augment:
-        batch, level = plugins.load("sciresdiff.lab.cascade.augment:augmented")(batch, method.augment, generator)
+        batch, level = plugins.load("sciresdiff.lab.cascade.augment:augment")(batch, method.augment, generator)
     best, path = anchored(prior, batch, bf16), method.training_path()
-    around = framed(method, batch.data, best)
+    space = residual_space(method, batch.data, best)
     known = condition(batch.data, best, batch.kernel, refiner.config.conditions, level)
-    truth = around.truth(batch.truth)
+    truth = space.truth(batch.truth)
     valid = finer(batch.data.valid, prior.config.scale)
     if refiner.latent:
-        value = refiner.loss(method, around, known, truth, valid, generator, quick(bf16))
+        value = refiner.loss(method, space, known, truth, valid, generator, quick(bf16))
         return value, {"left": float(truth.square().mean())}
     size, device = batch.truth.shape[0], batch.truth.device
-    t = drawn(lambda n: torch.randint(1, path.T + 1, (n,), generator=generator, device=device), size, generator)
-    eps = drawn(lambda n: torch.randn((n, *truth.shape[1:]), generator=generator, device=device), size, generator)
-    w = weighed(method, around, refiner.alpha, image=False)
-    x, target, weight = train_pair(method, truth, around.mu, w, t, eps)
+    t = draw_samples(lambda n: torch.randint(1, path.T + 1, (n,), generator=generator, device=device), size, generator)
+    eps = draw_samples(
+        lambda n: torch.randn((n, *truth.shape[1:]), generator=generator, device=device), size, generator
+    )
+    w = noise_scale(method, space, refiner.alpha, image=False)
+    x, target, weight = train_pair(method, truth, space.mu, w, t, eps)
     p = path.at(t, truth)
-    answer, z = refiner.estimate(x, p, around, known, quick(bf16))
+    answer, z = refiner.estimate(x, p, space, known, quick(bf16))
     if "consistency" in method.hooks:
-        error, weight = around.truth(hooked(batch.data, around.image(z), best.w, p, method)) - truth, 1.0
+        error, weight = space.truth(apply_training_hooks(method, batch.data, space.image(z), best.w, p)) - truth, 1.0
     else:
         error = answer - target
     value = (LOSSES[method.loss](error.clamp(-20, 20)) * weight * valid).mean()
@@ -105,7 +108,7 @@ def scale_of(name: str) -> int:
     ------
     InputError : missing, unreadable, or of no known architecture.
     """
-    path = located(name)
+    path = locate(name)
     if has_card(path):
         return int(read_card(path)["prior"]["scale"])
     return int(plugins.load("sciresdiff.lab.published.load_prior:network_of")(path)[1])
@@ -120,7 +123,7 @@ def base_model(options: TrainOptions, say: Say) -> Model:
     UsageError : of another scale than asked for.
     """
     assert options.prior is not None
-    path = located(options.prior)
+    path = locate(options.prior)
     scale = scale_of(options.prior)
     if scale != options.scale:
         raise UsageError(f"--scale {options.scale}: the prior {options.prior} has scale {scale}; give that one")
@@ -137,7 +140,7 @@ def card_of(card: Mapping[str, Any], name: str, told: Mapping[str, Any]) -> dict
     ----------
     told : how the refiner came to be.
     """
-    kept = of_prior(card)
+    kept = prior_card(card)
     return {**kept, "name": name, "trained": {**kept.get("trained", {}), "refiner": dict(told)}}
 
 
@@ -175,7 +178,7 @@ def train(options: TrainOptions, say: Say, world: World = ALONE) -> Path:
     output = Path(options.output)
     run = begun(refiner, options, loop, device, world)
     pairs = Pairs(recipe, options.seed + 1, real_images(options.data, recipe.patch * recipe.scale))
-    bf16 = loop.bf16 and in_hardware(device)
+    bf16 = loop.bf16 and has_fast_bfloat16(device)
 
     def refiner_loss(module: nn.Module, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         assert isinstance(module, Refiner)

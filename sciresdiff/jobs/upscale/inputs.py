@@ -161,7 +161,7 @@ def check_realism(realism: float | None, model: Model | None, name: str) -> Note
         return Notes()
     if not 0 <= realism <= 1:
         raise UsageError(f"--realism: {realism:g} is given, but 0 (a mean) to 1 (a likely image) is needed")
-    if model is None or model.method is None or not model.method.has_knob:
+    if model is None or model.method is None or not model.method.has_realism:
         raise UsageError(f"--realism: the model {name} has no such knob; only a student that was taught with one has")
     if realism == 1:
         return Notes()

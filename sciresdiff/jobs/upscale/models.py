@@ -26,7 +26,7 @@ def load_cached(name: str) -> Model:
     """A model by name or path, read once for all files of a batch; **it is shared: nobody may change it**."""
     from sciresdiff.restoration import model as models
 
-    path = models.located(name)
+    path = models.locate(name)
     facts = path.stat()
     return _load(name, path, facts.st_size, facts.st_mtime_ns)
 
@@ -83,7 +83,10 @@ def choose_one(frame: Frame, options: UpscaleOptions) -> tuple[int, str, Chosen,
         scale = scale or 2
         name = models.default_for(frame.kind, scale)
         if name is None:
-            has = ", ".join(f"{c['name']} (x{c['prior']['scale']}, {c['kind']})" for c in models.shipped()) or "none"
+            has = (
+                ", ".join(f"{c['name']} (x{c['prior']['scale']}, {c['kind']})" for c in models.shipped_cards())
+                or "none"
+            )
             raise UsageError(
                 f"--scale {scale}: no shipped model for {frame.kind} at x{scale} ({has}); try --model physics"
             )

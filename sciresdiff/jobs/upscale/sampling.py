@@ -39,9 +39,9 @@ def count_steps(method: Method, steps: int | None) -> int:
 
 def warn_codec(model: Model | None, options: UpscaleOptions) -> Notes:
     """Warn that a decoder does not conserve flux, and say what does."""
-    from sciresdiff.restoration.residual_space import CODED
+    from sciresdiff.restoration.refiner import REFINERS
 
-    if model is None or model.method is None or model.method.space not in CODED or not options.refine:
+    if model is None or model.method is None or model.method.space not in REFINERS or not options.refine:
         return Notes()
     several = options.samples > 1
     mean = {

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sciresdiff.lab.backbones.attention import HEAD, WINDOW, Feedforward, LevelNorm, WindowAttention, attend, heads_for
-from sciresdiff.lab.backbones.branch import padded
+from sciresdiff.lab.backbones.branch import pad_to_multiple
 from sciresdiff.lab.backbones.modulation import Code
-from sciresdiff.nets.resnet import zeroed
+from sciresdiff.nets.resnet import zero_init
 
 TOKENS = 64
 """Entries of the dictionary; the published light network has as many."""
@@ -23,7 +23,7 @@ HALO = 32
 """Pixels that are read around a tile; every one of them may change every output."""
 
 
-def by_category(category: Tensor) -> Tensor:
+def category_order(category: Tensor) -> Tensor:
     """The order that puts pixels of one category side by side, those of equal category in the order of the image.
 
     Stable, because the order of equal ones would otherwise be the machine's choice, and so would the groups.
@@ -39,7 +39,7 @@ def by_category(category: Tensor) -> Tensor:
     return torch.sort(category, dim=1, stable=True).indices
 
 
-def in_categories(qkv: Tensor, category: Tensor, heads: int) -> Tensor:
+def attend_in_categories(qkv: Tensor, category: Tensor, heads: int) -> Tensor:
     """Attention within groups of `GROUP` pixels that follow each other once the pixels are sorted by category.
 
     Parameters
@@ -50,7 +50,7 @@ def in_categories(qkv: Tensor, category: Tensor, heads: int) -> Tensor:
     -------
     (B, pixels, C), in the order of the image.
     """
-    order = by_category(category)[..., None]
+    order = category_order(category)[..., None]
     groups = qkv.gather(1, order.expand(qkv.shape)).unflatten(1, (-1, GROUP)).flatten(0, 1)
     q, k, v = groups.chunk(3, dim=-1)
     out = attend(q, k, v, heads).unflatten(0, (len(qkv), -1)).flatten(1, 2)
@@ -80,7 +80,7 @@ class DictionaryAttention(nn.Module):
         return likeness.softmax(dim=-1) @ self.v(dictionary), likeness
 
 
-def refined(dictionary: Tensor, likeness: Tensor, x: Tensor, share: Tensor) -> Tensor:
+def refine_tokens(dictionary: Tensor, likeness: Tensor, x: Tensor, share: Tensor) -> Tensor:
     """(1 - share) D + share softmax(norm(A^T)) X: tokens become more like the pixels that ask them.
 
     Parameters
@@ -113,7 +113,7 @@ class ATDLayer(nn.Module):
         v = self.norms[0](x, code)
         answer, likeness = self.ask(v.flatten(1, 2), dictionary)
         qkv = self.qkv(v)
-        category = self.proj(in_categories(qkv.flatten(1, 2), likeness.argmax(dim=-1), self.heads))
+        category = self.proj(attend_in_categories(qkv.flatten(1, 2), likeness.argmax(dim=-1), self.heads))
         x = x + (answer + category).view_as(x) + self.window(qkv)
         return x + self.feed(self.norms[1](x, code)), likeness
 
@@ -133,7 +133,7 @@ class ATDGroup(nn.Module):
         """(B, width, h, w) and the code of the level, to the same."""
         dictionary = self.dictionary.expand(len(x), -1, -1)
         v, likeness = self.first(x.permute(0, 2, 3, 1), dictionary, code)
-        dictionary = refined(dictionary, likeness, v.flatten(1, 2), self.share.sigmoid())
+        dictionary = refine_tokens(dictionary, likeness, v.flatten(1, 2), self.share.sigmoid())
         v, _ = self.second(v, dictionary, code)
         return self.conv(v.permute(0, 3, 1, 2)).add_(x)
 
@@ -159,12 +159,12 @@ class ATD(nn.Module):
         self.body = nn.ModuleList([ATDGroup(width) for _ in range(depth)])
         self.norm = nn.LayerNorm(width)
         self.join = nn.Conv2d(width, width, 3, padding=1)
-        self.tail = zeroed(nn.Conv2d(width, outputs, 3, padding=1))
+        self.tail = zero_init(nn.Conv2d(width, outputs, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, h, w) to (B, outputs, h, w); the last three channels are constant maps."""
         h, w = x.shape[-2:]
-        x = padded(x, self.multiple_of)
+        x = pad_to_multiple(x, self.multiple_of)
         code = self.code(x)
         first = v = self.head(x)
         for group in self.body:

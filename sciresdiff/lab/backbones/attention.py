@@ -65,38 +65,38 @@ def heads_for(width: int) -> int:
     return next(n for n in range(max(width // HEAD, 1), 0, -1) if width % n == 0)
 
 
-def windows(x: Tensor, window: int) -> Tensor:
+def split_windows(x: Tensor, window: int) -> Tensor:
     """(B, h, w, C) -> (B * windows, window^2, C)."""
     b, h, w, c = x.shape
     x = x.view(b, h // window, window, w // window, window, c).transpose(2, 3)
     return x.reshape(-1, window**2, c)
 
 
-def unwindowed(x: Tensor, window: int, h: int, w: int) -> Tensor:
-    """The inverse of `windows`."""
+def merge_windows(x: Tensor, window: int, h: int, w: int) -> Tensor:
+    """The inverse of `split_windows`."""
     x = x.view(-1, h // window, w // window, window, window, x.shape[-1]).transpose(2, 3)
     return x.reshape(-1, h, w, x.shape[-1])
 
 
-def cut(x: Tensor, window: int, shift: int) -> Tensor:
+def split_shifted(x: Tensor, window: int, shift: int) -> Tensor:
     """(B, h, w, C) to (B windows, window^2, C); shifted windows go beyond the map, and have zeros there."""
     if shift:
         x = F.pad(x, (0, 0, shift, window - shift, shift, window - shift))
-    return windows(x, window)
+    return split_windows(x, window)
 
 
-def put(x: Tensor, window: int, shift: int, h: int, w: int) -> Tensor:
-    """The inverse of `cut`."""
+def merge_shifted(x: Tensor, window: int, shift: int, h: int, w: int) -> Tensor:
+    """The inverse of `split_shifted`."""
     if not shift:
-        return unwindowed(x, window, h, w)
-    return unwindowed(x, window, h + window, w + window)[:, shift : shift + h, shift : shift + w]
+        return merge_windows(x, window, h, w)
+    return merge_windows(x, window, h + window, w + window)[:, shift : shift + h, shift : shift + w]
 
 
-def absent(h: int, w: int, window: int, shift: int, device: torch.device) -> Tensor | None:
+def beyond_map(h: int, w: int, window: int, shift: int, device: torch.device) -> Tensor | None:
     """The places of every window that lie beyond the map, bool (windows, window^2); None where there are none."""
     if not shift:
         return None
-    return cut(torch.ones(1, h, w, 1, device=device), window, shift).squeeze(-1) == 0
+    return split_shifted(torch.ones(1, h, w, 1, device=device), window, shift).squeeze(-1) == 0
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
@@ -111,7 +111,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | None = No
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
 
 
-def masked(bias: Tensor, gone: Tensor | None, count: int) -> Tensor:
+def mask_bias(bias: Tensor, gone: Tensor | None, count: int) -> Tensor:
     """A bias (heads, places, keys) with -inf for the keys that are gone, for ``count`` windows.
 
     Parameters
@@ -201,7 +201,7 @@ class WindowAttention(nn.Module):
     def forward(self, qkv: Tensor) -> Tensor:
         """(B, h, w, 3 width) to (B, h, w, width); h and w are multiples of the window."""
         h, w = qkv.shape[1:3]
-        q, k, v = cut(qkv, self.window, self.shift).chunk(3, dim=-1)
-        gone = absent(h, w, self.window, self.shift, qkv.device)
-        out = attend(q, k, v, self.heads, masked(self.bias(), gone, len(q)))
-        return self.proj(put(out, self.window, self.shift, h, w))
+        q, k, v = split_shifted(qkv, self.window, self.shift).chunk(3, dim=-1)
+        gone = beyond_map(h, w, self.window, self.shift, qkv.device)
+        out = attend(q, k, v, self.heads, mask_bias(self.bias(), gone, len(q)))
+        return self.proj(merge_shifted(out, self.window, self.shift, h, w))

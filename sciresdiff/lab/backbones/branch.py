@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sciresdiff.lab.backbones.modulation import FiLM
-from sciresdiff.nets.resnet import zeroed
+from sciresdiff.nets.resnet import zero_init
 
 
-def padded(x: Tensor, multiple_of: int) -> Tensor:
+def pad_to_multiple(x: Tensor, multiple_of: int) -> Tensor:
     """An image whose last row and column are repeated until its sides are multiples; constant maps stay constant."""
     h, w = x.shape[-2:]
     return F.pad(x, (0, -w % multiple_of, 0, -h % multiple_of), mode="replicate")
@@ -26,7 +26,7 @@ class ModulatedBlock(nn.Module):
         super().__init__()
         self.first = nn.Conv2d(width, width, 3, padding=1)
         self.film = FiLM(width)
-        self.second = zeroed(nn.Conv2d(width, width, 3, padding=1))
+        self.second = zero_init(nn.Conv2d(width, width, 3, padding=1))
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
         """(B, width, h, w) and the code of the level, to the same."""
@@ -54,7 +54,7 @@ class Guide(nn.Module):
         """Channels to be guided, and channels of the maps that guide."""
         super().__init__()
         self.first = nn.Conv2d(bands, width, 1)
-        self.second = zeroed(nn.Conv2d(width, 2 * width, 1))
+        self.second = zero_init(nn.Conv2d(width, 2 * width, 1))
 
     def forward(self, v: Tensor, bands: Tensor) -> Tensor:
         """(B, width, h, w) and (B, bands, h, w) to (B, width, h, w)."""

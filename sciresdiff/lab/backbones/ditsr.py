@@ -17,15 +17,15 @@ from sciresdiff.lab.backbones.attention import (
     up,
     within,
 )
-from sciresdiff.lab.backbones.branch import padded
+from sciresdiff.lab.backbones.branch import pad_to_multiple
 from sciresdiff.lab.backbones.modulation import CODE, Code
-from sciresdiff.nets.resnet import zeroed
+from sciresdiff.nets.resnet import zero_init
 
 GROWTH = 4
 """Channels inside the feedforward, in widths."""
 
 
-def filtered(v: Tensor, gains: Tensor) -> Tensor:
+def filter_windows(v: Tensor, gains: Tensor) -> Tensor:
     """Re IFFT2(S FFT2(v)) in windows of p x p, the same S for all windows and channels.
 
     The real part is that of a gain (S(k) + S(-k)) / 2; S = 1 is the identity.  In float32 at least, because half
@@ -42,17 +42,17 @@ def filtered(v: Tensor, gains: Tensor) -> Tensor:
 
 
 class AdaFM(nn.Module):
-    """`filtered`, with p^2 gains from the code of the level; the identity at the start."""
+    """`filter_windows`, with p^2 gains from the code of the level; the identity at the start."""
 
     def __init__(self, window: int = WINDOW) -> None:
         """Side of the windows."""
         super().__init__()
         self.window = window
-        self.linear = zeroed(nn.Linear(CODE, window**2))
+        self.linear = zero_init(nn.Linear(CODE, window**2))
 
     def forward(self, v: Tensor, code: Tensor) -> Tensor:
         """(B, h, w, C) and a code (B, CODE) to (B, h, w, C)."""
-        return filtered(v, 1 + self.linear(code).unflatten(1, (self.window, self.window)))
+        return filter_windows(v, 1 + self.linear(code).unflatten(1, (self.window, self.window)))
 
 
 class DiTBlock(nn.Module):
@@ -113,14 +113,14 @@ class DiTSR(nn.Module):
         self.up = nn.Conv2d(width, 4 * width, 1)
         self.join = nn.Conv2d(2 * width, width, 1)
         self.right = DiTRow(width, side)
-        self.tail = zeroed(nn.Conv2d(width, outputs, 3, padding=1))
+        self.tail = zero_init(nn.Conv2d(width, outputs, 3, padding=1))
         middle = [down(2), *self.middle.steps, up(2)]
         self.receptive_px = reach([looks(1), *self.left.steps, *middle, *self.right.steps, looks(1)], self.multiple_of)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, h, w) to (B, outputs, h, w); the last three channels are constant maps."""
         h, w = x.shape[-2:]
-        x = padded(x, self.multiple_of)
+        x = pad_to_multiple(x, self.multiple_of)
         code = self.code(x)
         fine = self.left(self.head(x), code)
         coarse = self.middle(self.down(fine), code)

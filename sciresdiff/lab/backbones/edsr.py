@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sciresdiff.nets.resnet import zeroed
+from sciresdiff.nets.resnet import zero_init
 
 RES_SCALE = 0.1
 """What a block adds is multiplied by this (section 3.1 of the paper), so that deep networks train stably."""
@@ -41,7 +41,7 @@ class EDSR(nn.Module):
         self.head = nn.Conv2d(inputs, width, 3, padding=1)
         self.body = nn.Sequential(*[ScaledBlock(width) for _ in range(depth)])
         self.join = nn.Conv2d(width, width, 3, padding=1)
-        self.tail = zeroed(nn.Conv2d(width, outputs, 3, padding=1))
+        self.tail = zero_init(nn.Conv2d(width, outputs, 3, padding=1))
         self.receptive_px = 2 * depth + 3
 
     def forward(self, x: Tensor) -> Tensor:

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sciresdiff.lab.backbones.branch import Branch, padded
+from sciresdiff.lab.backbones.branch import Branch, pad_to_multiple
 from sciresdiff.lab.backbones.modulation import NUMBERS, Code
-from sciresdiff.nets.resnet import zeroed
+from sciresdiff.nets.resnet import zero_init
 
 
 def high_pass(x: Tensor) -> Tensor:
@@ -58,13 +58,13 @@ class Freq(nn.Module):
         self.code = Code()
         self.head = nn.Conv2d(inputs, width, 3, padding=1)
         self.body = Branch(width, max(depth // 2, 1), 3, (seen, 3 * seen))
-        self.tail = zeroed(nn.Conv2d(width, outputs, 3, padding=1))
+        self.tail = zero_init(nn.Conv2d(width, outputs, 3, padding=1))
         self.receptive_px = self.body.receptive_px + 2
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, h, w) to (B, outputs, h, w); the last three channels are constant maps."""
         h, w = x.shape[-2:]
-        x = padded(x, self.multiple_of)
+        x = pad_to_multiple(x, self.multiple_of)
         maps = x[:, :-NUMBERS]
         y = self.body(F.relu(self.head(x)), self.code(x), (high_pass(maps), haar(maps)))
         return self.tail(y)[..., :h, :w]

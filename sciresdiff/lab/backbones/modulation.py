@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sciresdiff.nets.resnet import zeroed
+from sciresdiff.nets.resnet import zero_init
 
 NUMBERS = 3
 """Constant channels at the end of every input."""
@@ -40,7 +40,7 @@ class FiLM(nn.Module):
     def __init__(self, width: int, length: int = CODE) -> None:
         """Channels to be modulated, and the length of the code."""
         super().__init__()
-        self.linear = zeroed(nn.Linear(length, 2 * width))
+        self.linear = zero_init(nn.Linear(length, 2 * width))
 
     def numbers(self, code: Tensor) -> tuple[Tensor, Tensor]:
         """(B, length) to scale and shift, (B, width) each: for features that are no maps, such as tokens."""

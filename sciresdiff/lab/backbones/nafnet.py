@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sciresdiff.lab.backbones.branch import padded
+from sciresdiff.lab.backbones.branch import pad_to_multiple
 from sciresdiff.lab.backbones.modulation import Code, FiLM
-from sciresdiff.nets.resnet import zeroed
+from sciresdiff.nets.resnet import zero_init
 
 REACH = 2
 """Radius of the attention's window, in pixels of the coarsest level."""
@@ -118,7 +118,7 @@ class NAFNet(nn.Module):
         self.middle = Row(widths[-1], depth, REACH)
         self.up = nn.ModuleList([nn.Conv2d(2 * c, 4 * c, 1, bias=False) for c in widths[:-1]])
         self.right = nn.ModuleList([Row(c, side) for c in widths[:-1]])
-        self.tail = zeroed(nn.Conv2d(width, outputs, 3, padding=1))
+        self.tail = zero_init(nn.Conv2d(width, outputs, 3, padding=1))
         reach = self.middle.receptive_px
         for _ in self.down:  # r cells of the coarser level reach 2 r + 1 pixels of the finer one
             reach = 2 * reach + 1 + 2 * side
@@ -127,7 +127,7 @@ class NAFNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, h, w) to (B, outputs, h, w); the last three channels are constant maps."""
         h, w = x.shape[-2:]
-        x = padded(x, self.multiple_of)
+        x = pad_to_multiple(x, self.multiple_of)
         code = self.code(x)
         x = self.head(x)
         skips = []

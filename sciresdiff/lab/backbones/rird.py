@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sciresdiff.nets.resnet import zeroed
+from sciresdiff.nets.resnet import zero_init
 
 CONVOLUTIONS = 3
 """Of a narrow dense block."""
@@ -26,7 +26,7 @@ class NarrowBlock(nn.Module):
         super().__init__()
         steps = range(CONVOLUTIONS)
         self.convs = nn.ModuleList([nn.Conv2d(width + k * growth, growth, 3, padding=1) for k in steps])
-        self.fuse = zeroed(nn.Conv2d(width + CONVOLUTIONS * growth, width, 1))
+        self.fuse = zero_init(nn.Conv2d(width + CONVOLUTIONS * growth, width, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, width, h, w) to the same."""
@@ -43,7 +43,7 @@ class Group(nn.Module):
         """Channels, and the growth of the blocks."""
         super().__init__()
         self.blocks = nn.Sequential(*[NarrowBlock(width, growth) for _ in range(BLOCKS)])
-        self.mix = zeroed(nn.Conv2d(width, width, 1))
+        self.mix = zero_init(nn.Conv2d(width, width, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, width, h, w) to the same."""
@@ -67,7 +67,7 @@ class RIRD(nn.Module):
         self.head = nn.Conv2d(inputs, width, 3, padding=1)
         self.body = nn.Sequential(*[Group(width, growth) for _ in range(depth)])
         self.join = nn.Conv2d(width, width, 3, padding=1)
-        self.tail = zeroed(nn.Conv2d(width, outputs, 3, padding=1))
+        self.tail = zero_init(nn.Conv2d(width, outputs, 3, padding=1))
         self.receptive_px = CONVOLUTIONS * BLOCKS * depth + 3
 
     def forward(self, x: Tensor) -> Tensor:

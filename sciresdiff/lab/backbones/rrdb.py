@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sciresdiff.nets.resnet import zeroed
+from sciresdiff.nets.resnet import zero_init
 
 RES_SCALE = 0.2
 """What a dense block, and three of them together, add is multiplied by this (section 3.1 of the paper)."""
@@ -72,7 +72,7 @@ class RRDB(nn.Module):
         self.head = nn.Conv2d(inputs, width, 3, padding=1)
         self.body = nn.Sequential(*[ResidualInResidual(width, growth) for _ in range(depth)])
         self.join = nn.Conv2d(width, width, 3, padding=1)
-        self.tail = zeroed(nn.Conv2d(width, outputs, 3, padding=1))
+        self.tail = zero_init(nn.Conv2d(width, outputs, 3, padding=1))
         self.receptive_px = 3 * CONVOLUTIONS * depth + 3
 
     def forward(self, x: Tensor) -> Tensor:

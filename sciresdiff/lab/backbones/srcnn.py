@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from sciresdiff.nets.resnet import zeroed
+from sciresdiff.nets.resnet import zero_init
 
 
 class SRCNN(nn.Module):
@@ -24,7 +24,7 @@ class SRCNN(nn.Module):
         half = max(width // 2, 1)
         self.head = nn.Conv2d(inputs, width, 9, padding=4)
         self.middle = nn.Conv2d(width, half, 1)
-        self.tail = zeroed(nn.Conv2d(half, outputs, 5, padding=2))
+        self.tail = zero_init(nn.Conv2d(half, outputs, 5, padding=2))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, h, w) to (B, outputs, h, w)."""

@@ -15,9 +15,9 @@ from sciresdiff.lab.backbones.attention import (
     reach,
     within,
 )
-from sciresdiff.lab.backbones.branch import padded
+from sciresdiff.lab.backbones.branch import pad_to_multiple
 from sciresdiff.lab.backbones.modulation import Code
-from sciresdiff.nets.resnet import zeroed
+from sciresdiff.nets.resnet import zero_init
 
 GROWTH = 2
 """Channels inside the feedforward, in widths."""
@@ -77,14 +77,14 @@ class SwinIR(nn.Module):
         self.body = nn.ModuleList([SwinGroup(width) for _ in range(depth)])
         self.norm = nn.LayerNorm(width)
         self.join = nn.Conv2d(width, width, 3, padding=1)
-        self.tail = zeroed(nn.Conv2d(width, outputs, 3, padding=1))
+        self.tail = zero_init(nn.Conv2d(width, outputs, 3, padding=1))
         group: list[Step] = [*(within(WINDOW, shift) for shift in SHIFTS), looks(1)]
         self.receptive_px = reach([looks(1), *group * depth, looks(1), looks(1)], WINDOW)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, h, w) to (B, outputs, h, w); the last three channels are constant maps."""
         h, w = x.shape[-2:]
-        x = padded(x, self.multiple_of)
+        x = pad_to_multiple(x, self.multiple_of)
         code = self.code(x)
         first = v = self.head(x)
         for group in self.body:

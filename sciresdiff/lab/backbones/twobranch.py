@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sciresdiff.lab.backbones.branch import Branch, padded
+from sciresdiff.lab.backbones.branch import Branch, pad_to_multiple
 from sciresdiff.lab.backbones.modulation import Code, FiLM
-from sciresdiff.nets.resnet import zeroed
+from sciresdiff.nets.resnet import zero_init
 
 
 class TwoBranch(nn.Module):
@@ -36,13 +36,13 @@ class TwoBranch(nn.Module):
         self.structure = Branch(width, blocks, 2)
         self.gate = nn.Conv2d(2 * width, width, 1)
         self.film = FiLM(width)
-        self.tail = zeroed(nn.Conv2d(width, outputs, 3, padding=1))
+        self.tail = zero_init(nn.Conv2d(width, outputs, 3, padding=1))
         self.receptive_px = 2 * (self.structure.receptive_px + 1) + 1 + 1  # of the half grid, and the tail
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, h, w) to (B, outputs, h, w); the last three channels are constant maps."""
         h, w = x.shape[-2:]
-        x = padded(x, self.multiple_of)
+        x = pad_to_multiple(x, self.multiple_of)
         code = self.code(x)
         texture = self.texture(self.fine(x).relu_(), code)
         structure = self.structure(self.coarse(F.avg_pool2d(x, 2)).relu_(), code)

@@ -10,19 +10,19 @@ from sciresdiff.lab.backbones.attention import (
     WINDOW,
     LevelNorm,
     RelativeBias,
-    absent,
     attend,
-    cut,
+    beyond_map,
     heads_for,
     looks,
-    masked,
-    put,
+    mask_bias,
+    merge_shifted,
     reach,
+    split_shifted,
     within,
 )
-from sciresdiff.lab.backbones.branch import padded
+from sciresdiff.lab.backbones.branch import pad_to_multiple
 from sciresdiff.lab.backbones.modulation import Code
-from sciresdiff.nets.resnet import zeroed
+from sciresdiff.nets.resnet import zero_init
 
 GROWTH = 2
 """Channels inside the feedforward, in widths."""
@@ -41,19 +41,19 @@ class JointAttention(nn.Module):
         self.shift, self.heads = shift, heads_for(width)
         self.bias = RelativeBias(WINDOW, self.heads)
         self.qkv = nn.Linear(width, 3 * width)
-        self.extra = zeroed(nn.Linear(width, 3 * width))
+        self.extra = zero_init(nn.Linear(width, 3 * width))
 
     def forward(self, state: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """(B, h, w, width) twice, to what each stream is told; h and w are multiples of the window."""
         h, w = state.shape[1:3]
         streams = (self.qkv(state), self.qkv(condition) + self.extra(condition))
-        both = torch.cat([cut(qkv, WINDOW, self.shift) for qkv in streams], dim=1)
-        gone = absent(h, w, WINDOW, self.shift, state.device)
+        both = torch.cat([split_shifted(qkv, WINDOW, self.shift) for qkv in streams], dim=1)
+        gone = beyond_map(h, w, WINDOW, self.shift, state.device)
         gone = None if gone is None else gone.repeat(1, 2)
-        bias = masked(self.bias().repeat(1, 2, 2), gone, len(both))
+        bias = mask_bias(self.bias().repeat(1, 2, 2), gone, len(both))
         q, k, v = both.chunk(3, dim=-1)
         told = attend(q, k, v, self.heads, bias).chunk(2, dim=1)
-        first, second = (put(part, WINDOW, self.shift, h, w) for part in told)
+        first, second = (merge_shifted(part, WINDOW, self.shift, h, w) for part in told)
         return first, second
 
 
@@ -72,9 +72,9 @@ class TwoStreamBlock(nn.Module):
         self.attention = JointAttention(width, shift)
         self.proj = nn.Linear(width, width)
         self.spread = nn.ModuleList([nn.Linear(width, hidden) for _ in range(2)])
-        self.inject = zeroed(nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden))
+        self.inject = zero_init(nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden))
         self.back = nn.Linear(hidden, width)
-        self.kept = None if last else nn.ModuleList([zeroed(nn.Linear(width, width)), nn.Linear(hidden, width)])
+        self.kept = None if last else nn.ModuleList([zero_init(nn.Linear(width, width)), nn.Linear(hidden, width)])
 
     def forward(self, state: Tensor, condition: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
         """(B, h, w, width) twice and the code of the level, to both streams."""
@@ -110,7 +110,7 @@ class TwoStream(nn.Module):
         self.condition = nn.Conv2d(inputs - outputs, width, 3, padding=1)
         shifts = [WINDOW // 2 * (k % 2) for k in range(depth)]
         self.body = nn.ModuleList([TwoStreamBlock(width, s, k == depth - 1) for k, s in enumerate(shifts)])
-        self.tail = zeroed(nn.Conv2d(width, outputs, 3, padding=1))
+        self.tail = zero_init(nn.Conv2d(width, outputs, 3, padding=1))
         steps = [step for shift in shifts for step in (within(WINDOW, shift), looks(1))]
         steps.pop()  # what the last block injects has not been through its attention
         self.receptive_px = reach([looks(1), *steps, looks(1)], WINDOW)
@@ -118,7 +118,7 @@ class TwoStream(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, h, w) to (B, outputs, h, w); the last three channels are constant maps."""
         h, w = x.shape[-2:]
-        x = padded(x, self.multiple_of)
+        x = pad_to_multiple(x, self.multiple_of)
         code = self.code(x)
         state = self.state(x[:, : self.outputs]).permute(0, 2, 3, 1)
         condition = self.condition(x[:, self.outputs :]).permute(0, 2, 3, 1)

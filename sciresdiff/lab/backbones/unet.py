@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sciresdiff.nets.resnet import Block, zeroed
+from sciresdiff.nets.resnet import Block, zero_init
 
 
 class UNet(nn.Module):
@@ -27,7 +27,7 @@ class UNet(nn.Module):
         self.up = nn.ModuleList([nn.Conv2d(b + a, a, 3, padding=1) for a, b in zip(widths, widths[1:], strict=False)])
         self.left = nn.ModuleList([nn.Sequential(*[Block(c) for _ in range(depth)]) for c in widths])
         self.right = nn.ModuleList([nn.Sequential(*[Block(c) for _ in range(depth)]) for c in widths[:-1]])
-        self.tail = zeroed(nn.Conv2d(width, outputs, 3, padding=1))
+        self.tail = zero_init(nn.Conv2d(width, outputs, 3, padding=1))
         self.receptive_px = 2 * depth
         for _ in self.down:  # r cells of the coarser level reach 2 r + 1 pixels of the finer one
             self.receptive_px = 2 * self.receptive_px + 1 + 4 * depth + 1

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sciresdiff.lab.backbones.attention import Feedforward, attend, heads_for, positions
-from sciresdiff.lab.backbones.branch import padded
+from sciresdiff.lab.backbones.branch import pad_to_multiple
 from sciresdiff.lab.backbones.modulation import CODE, Code
-from sciresdiff.nets.resnet import zeroed
+from sciresdiff.nets.resnet import zero_init
 
 PATCH = 4
 """Side of a patch in pixels: 4096 tokens for 256 x 256 pixels."""
@@ -68,21 +68,21 @@ class UViT(nn.Module):
         self.right = nn.ModuleList([Block(inside, skip=True) for _ in range(side)])
         self.norm = nn.LayerNorm(inside)
         self.pixels = nn.Linear(inside, PATCH**2 * width)
-        self.tail = zeroed(nn.Conv2d(width, outputs, 3, padding=1))
+        self.tail = zero_init(nn.Conv2d(width, outputs, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, h, w) to (B, outputs, h, w); the last three channels are constant maps."""
         h, w = x.shape[-2:]
-        x = padded(x, self.multiple_of)
+        x = pad_to_multiple(x, self.multiple_of)
         level = self.level(self.code(x))
         x = self.head(x)
         patches = self.patches(x)
         places = positions(patches.shape[2], patches.shape[3], patches.shape[1]).to(patches)
-        tokens = self.transformed(torch.cat([level[:, None], patches.flatten(2).mT + places], dim=1))[:, 1:]
+        tokens = self.transform(torch.cat([level[:, None], patches.flatten(2).mT + places], dim=1))[:, 1:]
         back = self.pixels(self.norm(tokens)).mT.unflatten(2, patches.shape[-2:])
         return self.tail(x + F.pixel_shuffle(back, PATCH))[..., :h, :w]
 
-    def transformed(self, tokens: Tensor) -> Tensor:
+    def transform(self, tokens: Tensor) -> Tensor:
         """(B, tokens, 4 width) to the same."""
         skips = []
         for block in self.left:

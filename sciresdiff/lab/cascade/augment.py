@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sciresdiff.diffusion.share import drawn
+from sciresdiff.diffusion.share import draw_samples
 from sciresdiff.training.data import Batch
 
 
-def augmented(batch: Batch, numbers: Mapping[str, Any], generator: torch.Generator) -> tuple[Batch, Tensor | float]:
+def augment(batch: Batch, numbers: Mapping[str, Any], generator: torch.Generator) -> tuple[Batch, Tensor | float]:
     """A batch with noise of drawn levels, and the levels, (B,); as it is, and 1, where ``numbers`` is empty.
 
     Parameters
@@ -30,7 +30,9 @@ def augmented(batch: Batch, numbers: Mapping[str, Any], generator: torch.Generat
         return batch, 1.0
     low, high = numbers["sigma"]
     size, device = len(batch.truth), batch.truth.device
-    level = low + (high - low) * drawn(lambda n: torch.rand(n, generator=generator, device=device), size, generator)
+    level = low + (high - low) * draw_samples(
+        lambda n: torch.rand(n, generator=generator, device=device), size, generator
+    )
     more = (1 / level - 1).view(-1, 1, 1, 1)
     y = batch.data.y + more * batch.data.operator.apply(batch.truth) * batch.data.valid
     return replace(batch, data=replace(batch.data, y=y), truth=(1 + more) * batch.truth), level

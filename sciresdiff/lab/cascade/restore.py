@@ -57,7 +57,7 @@ STAGE_TWO, WHOLE = 2, 3
 """What tells the noise of the second model, and of the last step, from the first model's."""
 
 
-def level_of(model: Model) -> float:
+def augmentation_level(model: Model) -> float:
     """The noise that a model wants on an earlier one's image, in units of that one's ERR; the most if it was not asked.
 
     A model that was trained on frames alone trusts details too much that an earlier model may have got wrong.
@@ -66,19 +66,19 @@ def level_of(model: Model) -> float:
     return float(told.get("use", LARGEST_USE))
 
 
-def error_of(first: Restored) -> Tensor:
+def smooth_error(first: Restored) -> Tensor:
     """The first model's ERR, (1, 1, Y, X): its mean square over 3 x 3 pixels, as few draws scatter by themselves."""
     return box(torch.from_numpy(first.err.astype(np.float64))[None, None].square(), 1).sqrt()
 
 
-def passed_on(
+def coarse_draw(
     first: Restored, error: Tensor, level: float, seed: int, draw: int, data: Data | None = None
 ) -> tuple[Tensor, Tensor]:
     """What the second model is given for a draw, and its variance; (1, 1, Y, X), in the frame's unit.
 
     Parameters
     ----------
-    first : with its draws. error : `error_of`. level : sigma, above 0 and below 1 / sqrt(2).
+    first : with its draws. error : `smooth_error`. level : sigma, above 0 and below 1 / sqrt(2).
     data : the frame, which says where in its plane it lies; None: at the origin.
     """
     assert first.draws is not None
@@ -87,7 +87,7 @@ def passed_on(
     return mean + (1 - 2 * level**2) ** 0.5 * (one - mean) + level * error * noise, (level * error).square()
 
 
-def chained(
+def chain_draws(
     data: Data, first: Restored, second: Second, fine: Callable[[Array], Tensor], w: Tensor, level: float, seed: int
 ) -> Iterator[Tensor]:
     """Draws of the whole, in noise units, each held to the frame.
@@ -97,10 +97,10 @@ def chained(
     data : the frame, with the operator of both scales. fine : a fine image in the frame's unit -> noise units.
     w : (1, 1, s*h, s*w), what the first stage may be wrong by, per fine pixel.
     """
-    error = error_of(first)
+    error = smooth_error(first)
     assert first.draws is not None
     for draw in range(len(first.draws)):
-        x = fine(second(*passed_on(first, error, level, key_of(seed, STAGE_TWO), draw, data), draw))
+        x = fine(second(*coarse_draw(first, error, level, key_of(seed, STAGE_TWO), draw, data), draw))
         yield perturbed_consistency(data, x, w, key_of(seed, WHOLE), draw)
 
 
@@ -126,7 +126,7 @@ def second_stage(model: Model, first: Observation, psf: PSF | None, settings: Se
     first : what the first model restored from; says where the image between the stages lies in its plane.
     psf : what the first model left to undo, on the output grid.
     """
-    settings, level = replace(settings, seed=key_of(settings.seed, STAGE_TWO)), level_of(model)
+    settings, level = replace(settings, seed=key_of(settings.seed, STAGE_TWO)), augmentation_level(model)
     features = torch.from_numpy(psf_features(psf, model.scale))[None].to(device)
     exposure, scale = first.exposure, first.scale
     statistics = tuple(middle_statistics(one, first.units) for one in exposure.statistics)
@@ -187,7 +187,7 @@ def cascade(
     stage = replace(observation, exposures=[exposure], grid=exposure.grid.finer(one.scale))
     first = restore(stage, one, replace(settings, keep_draws=True), device,
                     lambda done, _, label: progress(done, total, f"{label}, first model"))  # fmt: skip
-    error = error_of(first)
+    error = smooth_error(first)
     second = second_stage(two, stage, rest, settings, device)
     share = two.scale**2 if observation.quantity == "sum" else 1
     w = units.noise_units(finer(error, two.scale)[0, 0].numpy() / share, data.y, spread=True)
@@ -199,7 +199,7 @@ def cascade(
     x = consistency_step(data, guess, w.square(), FINAL_ITERATIONS, PATIENCE)
     best = starting_estimate(data, Estimate(x, w, guess), settings)
     gate = finer(torch.from_numpy(first.gate)[None, None], two.scale).to(data.y)
-    draws = chained(data, first, second, fine, w, level_of(two), settings.seed)
+    draws = chain_draws(data, first, second, fine, w, augmentation_level(two), settings.seed)
     half = total // 2
     return posterior_summary(observation, data, best, gate, draws, None, settings,
                              lambda done, _, label: progress(half + done, total, f"{label}, second model"))  # fmt: skip

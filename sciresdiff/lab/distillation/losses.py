@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sciresdiff.diffusion.path import Level, Path
-from sciresdiff.diffusion.share import drawn
+from sciresdiff.diffusion.path import NoiseLevel, Path
+from sciresdiff.diffusion.share import draw_samples
 
 INDICES = 1000
 """Length of the path that the published numbers of LCM are meant for."""
@@ -43,12 +43,12 @@ class Lesson:
     def noise(self, generator: torch.Generator) -> Tensor:
         """Unit noise of the images' shape."""
         (size, *shape), x = self.truth.shape, self.truth
-        return drawn(
+        return draw_samples(
             lambda n: torch.randn((n, *shape), generator=generator, device=x.device, dtype=x.dtype), size, generator
         )
 
 
-def jump(p: Level, q: Level, x: Tensor, x_hat: Tensor, mu: Tensor) -> Tensor:
+def ddim_step(p: NoiseLevel, q: NoiseLevel, x: Tensor, x_hat: Tensor, mu: Tensor) -> Tensor:
     """The deterministic step (DDIM) from level p to q, x_r = a_r x^ + b_r mu + (s_r / s_t) (x_t - a_t x^ - b_t mu).
 
     From a level without noise none is carried.
@@ -58,15 +58,15 @@ def jump(p: Level, q: Level, x: Tensor, x_hat: Tensor, mu: Tensor) -> Tensor:
     return q.a * x_hat + q.b * mu + c * (x - p.a * x_hat - p.b * mu)
 
 
-def landings(path: Path, teach: Guess, x_T: Tensor, mu: Tensor) -> list[Tensor]:
+def teacher_states(path: Path, teach: Guess, x_T: Tensor, mu: Tensor) -> list[Tensor]:
     """Every state of the teacher's deterministic way, from x_T (first) to x_0 (last)."""
     states = [x_T]
     for t in range(path.T, 0, -1):
-        states.append(jump(path.at(t), path.at(t - 1), states[-1], teach(states[-1], t, 0.0), mu))
+        states.append(ddim_step(path.at(t), path.at(t - 1), states[-1], teach(states[-1], t, 0.0), mu))
     return states
 
 
-def shot(path: Path, x_T: Tensor, x_r: Tensor, r: int, mu: Tensor) -> Tensor:
+def one_step_target(path: Path, x_T: Tensor, x_r: Tensor, r: int, mu: Tensor) -> Tensor:
     """The estimate of x_0 that leads from x_T to x_r in one deterministic step.
 
     X(r) = (x_r - b_r mu - c (x_T - b_T mu)) / (a_r - c a_T), c = s_r / s_T.  For r = T - 1 it is the teacher's first
@@ -96,11 +96,11 @@ def one_step(
     """
     path, p = lesson.path, lesson.path.at(lesson.path.T)
     x_T = (p.a + p.b) * lesson.mu + p.s * (lesson.w * lesson.noise(generator))
-    draw = drawn(lambda n: torch.rand(n, generator=generator, device=x_T.device), len(x_T), generator)
+    draw = draw_samples(lambda n: torch.rand(n, generator=generator, device=x_T.device), len(x_T), generator)
     end = 1.0 if numbers.get("knob") else 0.0
     with torch.no_grad():
-        states = landings(path, lesson.teach, x_T, lesson.mu)
-        target, realism = picked(path, states, numbers.get("knob", 0.0), draw, lesson.mu)
+        states = teacher_states(path, lesson.teach, x_T, lesson.mu)
+        target, realism = pick_targets(path, states, numbers.get("knob", 0.0), draw, lesson.mu)
     parts = {"match": distance(lesson.guess(x_T, path.T, realism) - target).mean()}
     if numbers.get("inverse"):
         parts["inverse"] = numbers["inverse"] * distance(lesson.back(states[-1]) - x_T).mean()
@@ -111,7 +111,7 @@ def one_step(
     return parts
 
 
-def picked(path: Path, states: list[Tensor], share: float, draw: Tensor, mu: Tensor) -> tuple[Tensor, Any]:
+def pick_targets(path: Path, states: list[Tensor], share: float, draw: Tensor, mu: Tensor) -> tuple[Tensor, Any]:
     """The estimate that every pair is taught and its realism, (B, 1, 1, 1); without a knob the end, and 0.
 
     Parameters
@@ -122,7 +122,7 @@ def picked(path: Path, states: list[Tensor], share: float, draw: Tensor, mu: Ten
     if not share:
         return states[-1], 0.0
     r = torch.where(draw < share, (draw / share * T).long().clamp(0, T - 1), 0)
-    shots = torch.stack([shot(path, states[0], states[T - k], k, mu) for k in range(T)])
+    shots = torch.stack([one_step_target(path, states[0], states[T - k], k, mu) for k in range(T)])
     realism = 1 - r / max(T - 1, 1)
     return shots[r, torch.arange(len(r), device=r.device)], realism.view(-1, 1, 1, 1).to(states[0])
 
@@ -147,17 +147,17 @@ def consistency(
     numbers : ``skip``, indices out of 1000 between t and r; at least one of the path's own.
     """
     path, size, device = lesson.path, len(lesson.truth), lesson.truth.device
-    t = drawn(lambda n: torch.randint(1, path.T + 1, (n,), generator=generator, device=device), size, generator)
+    t = draw_samples(lambda n: torch.randint(1, path.T + 1, (n,), generator=generator, device=device), size, generator)
     r = (t - max(1, round(numbers["skip"] * path.T / INDICES))).clamp_min(0)
     p, q = path.at(t, lesson.truth), path.at(r, lesson.truth)
     x = p.a * lesson.truth + p.b * lesson.mu + p.s * (lesson.w * lesson.noise(generator))
     with torch.no_grad():
-        y = jump(p, q, x, lesson.teach(x, t, 0.0), lesson.mu)
-        there = torch.where(r.view(-1, 1, 1, 1) > 0, image(lesson.aim, y, r.clamp_min(1), path.T), y)
-    return {"match": distance(image(lesson.guess, x, t, path.T) - there).mean()}
+        y = ddim_step(p, q, x, lesson.teach(x, t, 0.0), lesson.mu)
+        there = torch.where(r.view(-1, 1, 1, 1) > 0, consistency_image(lesson.aim, y, r.clamp_min(1), path.T), y)
+    return {"match": distance(consistency_image(lesson.guess, x, t, path.T) - there).mean()}
 
 
-def image(guess: Guess, x: Tensor, t: Tensor, T: int) -> Tensor:
+def consistency_image(guess: Guess, x: Tensor, t: Tensor, T: int) -> Tensor:
     """c_skip x + c_out x^."""
     c_skip, c_out = skip_out(t.view(-1, 1, 1, 1).to(x), T)
     return c_skip * x + c_out * guess(x, t, 0.0)

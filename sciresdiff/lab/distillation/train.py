@@ -18,18 +18,17 @@ from torch import Tensor, nn
 
 from sciresdiff.diffusion import method as methods
 from sciresdiff.diffusion.losses import LOSSES, charbonnier
-from sciresdiff.diffusion.method import Method
-from sciresdiff.diffusion.method_check import check_together
+from sciresdiff.diffusion.method import Method, check_together
 from sciresdiff.diffusion.prediction import PREDICTIONS
 from sciresdiff.diffusion.weight import DYNAMIC
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.lab.distillation.losses import KINDS, Distance, Guess, Lesson
-from sciresdiff.nets.half import in_hardware
-from sciresdiff.restoration.hooks import hooked
+from sciresdiff.nets.half import has_fast_bfloat16
+from sciresdiff.restoration.hooks import apply_training_hooks
 from sciresdiff.restoration.model import Model, load, save
 from sciresdiff.restoration.ops import finer
-from sciresdiff.restoration.refiner import Refiner, condition, knobbed, levels_of
-from sciresdiff.restoration.residual_space import CODED, framed
+from sciresdiff.restoration.refiner import REFINERS, Refiner, condition, level_features, with_realism
+from sciresdiff.restoration.residual_space import residual_space
 from sciresdiff.training.calibrate import calibrated_card
 from sciresdiff.training.data import Ahead, Batch, Pairs
 from sciresdiff.training.loop import Say, State, fit, quick
@@ -45,7 +44,7 @@ CUT = 20.0
 """Errors beyond so many scales weigh no more, as in the training of a refiner."""
 
 
-def student_of(asked: Method, teacher: Method) -> Method:
+def student_method(asked: Method, teacher: Method) -> Method:
     """The student's method: where the teacher's way runs, and how the file that was asked for solves and teaches.
 
     Raises
@@ -62,7 +61,7 @@ def student_of(asked: Method, teacher: Method) -> Method:
         f"is a student itself ({teacher.name}); give its teacher": bool(teacher.distil),
         f"moves its noise on the way ([weight] {teacher.weight}); give one that does not": teacher.weight in DYNAMIC,
         "starts part of the way (sdedit); give one that starts at its end": teacher.start == "sdedit",
-        f"runs in a code of the image (space {teacher.space}); give one that does not": teacher.space in CODED,
+        f"runs in a code of the image (space {teacher.space}); give one that does not": teacher.space in REFINERS,
         "begins without noise, so that nothing is there to agree; take --method sinsr": asked.distil == "consistency"
         and not teacher.training_path().s[-1] > 0,
     }
@@ -76,39 +75,39 @@ def student_of(asked: Method, teacher: Method) -> Method:
     return student
 
 
-def lesson_of(
+def make_lesson(
     student: Refiner, aim: Refiner, teacher: Model, method: Method, batch: Batch, bf16: bool
 ) -> tuple[Lesson, Distance]:
     """A batch as a lesson, and how errors on it count: none where the data are masked."""
     assert teacher.refiner is not None and teacher.method is not None
     best, whole = anchored(teacher.prior, batch, bf16), method.training_path()
     path = method.path(min(whole.T, TEACHER_STEPS)) if method.distil == "one-step" else whole
-    around = framed(method, batch.data, best)
+    space = residual_space(method, batch.data, best)
     known = condition(batch.data, best, batch.kernel, student.config.conditions)
     estimate, run = PREDICTIONS[method.prediction].estimate, quick(bf16)
 
     def asked(refiner: Refiner) -> Guess:
         def guess(x: Tensor, t: Any, realism: Any) -> Tensor:
             p = path.at(t) if isinstance(t, int) else path.at(t, x)
-            answer = refiner(x - p.b * around.mu, knobbed(levels_of(p, x), realism), known, run)
-            z = estimate(p, x, answer, around.mu, around.w)
+            answer = refiner(x - p.b * space.mu, with_realism(level_features(p, x), realism), known, run)
+            z = estimate(p, x, answer, space.mu, space.w)
             if "consistency" not in method.hooks:
                 return z  # type: ignore[no-any-return]
-            return around.truth(hooked(batch.data, around.image(z), best.w, p, method))
+            return space.truth(apply_training_hooks(method, batch.data, space.image(z), best.w, p))
 
         return guess
 
     def back(x: Tensor) -> Tensor:
         p, end = path.at(0), path.at(path.T)
-        return end.b * around.mu + student(x - p.b * around.mu, levels_of(p, x), known, run)
+        return end.b * space.mu + student(x - p.b * space.mu, level_features(p, x), known, run)
 
     valid = finer(batch.data.valid, teacher.scale)
     if method.distil == "consistency":
         count = lambda e: charbonnier(e, width=method.distil_params["huber"])  # noqa: E731
     else:
         count = LOSSES[method.loss]
-    truth = around.truth(batch.truth)
-    taught = Lesson(path, asked(teacher.refiner), asked(student), asked(aim), back, truth, around.mu, around.w)
+    truth = space.truth(batch.truth)
+    taught = Lesson(path, asked(teacher.refiner), asked(student), asked(aim), back, truth, space.mu, space.w)
     return taught, lambda error: count(error.clamp(-CUT, CUT)) * valid
 
 
@@ -122,12 +121,12 @@ def loss(
     bf16: bool,
 ) -> tuple[Tensor, dict[str, float]]:
     """What the student still gets wrong on a batch, and its parts."""
-    lesson, distance = lesson_of(student, aim, teacher, method, batch, bf16)
+    lesson, distance = make_lesson(student, aim, teacher, method, batch, bf16)
     parts = KINDS[method.distil](lesson, generator, method.distil_params, distance)
     return torch.stack(list(parts.values())).sum(), {k: float(v.detach()) for k, v in parts.items()}
 
 
-def teacher_of(name: str) -> Model:
+def load_teacher(name: str) -> Model:
     """A model to learn from.
 
     Raises
@@ -143,21 +142,21 @@ def teacher_of(name: str) -> Model:
     return teacher
 
 
-def called(options: TrainOptions) -> tuple[Model, Method]:
+def teacher_and_student(options: TrainOptions) -> tuple[Model, Method]:
     """The teacher and the student's method.
 
     Raises
     ------
-    UsageError, InputError : as in `teacher_of` and `student_of`; no teacher, or a network that is not the teacher's.
+    UsageError, InputError : as in `load_teacher` and `student_method`; no teacher, or another network than its.
     """
     if options.distil is None:
         raise UsageError(f"--method: {options.method} needs a teacher; give --distil with a model of train-refiner")
-    teacher = teacher_of(options.distil)
+    teacher = load_teacher(options.distil)
     assert teacher.refiner is not None and teacher.method is not None
     own = teacher.refiner.config.backbone
     if options.backbone not in (None, own):
         raise UsageError(f"--backbone: {options.backbone} is given, but a student has its teacher's, {own}; leave it")
-    return teacher, student_of(methods.load(options.method), teacher.method)
+    return teacher, student_method(methods.load(options.method), teacher.method)
 
 
 def train(options: TrainOptions, say: Say, world: World = ALONE) -> File:
@@ -176,13 +175,13 @@ def train(options: TrainOptions, say: Say, world: World = ALONE) -> File:
 
     Raises
     ------
-    UsageError, InputError : as in `called`.
+    UsageError, InputError : as in `teacher_and_student`.
     """
     device = world.device(options.device)
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
-    teacher, method = called(options)
+    teacher, method = teacher_and_student(options)
     teacher.to(device)
     assert teacher.refiner is not None and teacher.method is not None
     options = replace(options, kind=str(teacher.card["kind"]), scale=teacher.scale)
@@ -190,7 +189,7 @@ def train(options: TrainOptions, say: Say, world: World = ALONE) -> File:
     output = File(options.output)
     run = begun(deepcopy(teacher.refiner).train().requires_grad_(True), options, loop, device, world)
     pairs = Pairs(recipe, options.seed + 1, real_images(options.data, recipe.patch * recipe.scale))
-    bf16 = loop.bf16 and in_hardware(device)
+    bf16 = loop.bf16 and has_fast_bfloat16(device)
 
     def lesson_loss(module: nn.Module, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         assert isinstance(module, Refiner) and isinstance(run.average, Refiner)

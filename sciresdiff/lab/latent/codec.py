@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sciresdiff.nets.resnet import Block, zeroed
+from sciresdiff.nets.resnet import Block, zero_init
 
 LEAST = 1e-3
 """Smallest spread that a channel of the code is divided by."""
@@ -45,7 +45,7 @@ class Mapping(nn.Module):
             self.linear.weight.copy_(linear[:, :, None, None])
         self.head = nn.Conv2d(inputs, width, 3, padding=1)
         self.body = nn.Sequential(*[Block(width) for _ in range(depth)])
-        self.tail = zeroed(nn.Conv2d(width, outputs, 3, padding=1))
+        self.tail = zero_init(nn.Conv2d(width, outputs, 3, padding=1))
         self.receptive_px = 2 * depth + 2
 
     def forward(self, x: Tensor) -> Tensor:

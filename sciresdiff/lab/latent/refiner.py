@@ -15,16 +15,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sciresdiff.diffusion.losses import LOSSES
-from sciresdiff.diffusion.method import Method, sample, train_pair
+from sciresdiff.diffusion.method import Method
 from sciresdiff.diffusion.prediction import PREDICTIONS
-from sciresdiff.diffusion.share import drawn
+from sciresdiff.diffusion.sampler import sample, train_pair
+from sciresdiff.diffusion.share import draw_samples
 from sciresdiff.errors import UsageError
 from sciresdiff.lab.latent.codec import Codec
 from sciresdiff.lab.latent.vector import By, Drawer, Encoder, Guess
 from sciresdiff.nets import BACKBONES
 from sciresdiff.restoration.prior import Run, at_once
-from sciresdiff.restoration.refiner import LEVELS, Noise, Refiner, RefinerConfig, Told, known_channels, levels_of
-from sciresdiff.restoration.residual_space import Around
+from sciresdiff.restoration.refiner import (
+    LEVELS,
+    CachedCondition,
+    Noise,
+    Refiner,
+    RefinerConfig,
+    known_channels,
+    level_features,
+)
+from sciresdiff.restoration.residual_space import ResidualSpace
 
 CUT = 20.0
 """Errors beyond so many units weigh no more in training."""
@@ -46,7 +55,7 @@ class CodeRefiner(Refiner):
     config: CodeConfig
     latent = True
 
-    def beforehand(self, known: Tensor, run: Run | None = None) -> Tensor:
+    def cache_condition(self, known: Tensor, run: Run | None = None) -> Tensor:
         """`condition` as it is."""
         return known
 
@@ -125,9 +134,9 @@ class LatentRefiner(CodeRefiner):
         way = Way(self.codec.decode, self.fold, s := self.config.scale)
         return F.pixel_shuffle(run(way, [F.pixel_unshuffle(code, self.fold)]).float(), s)
 
-    def forward(self, u: Tensor, levels: Tensor, known: Tensor | Told, run: Run | None = None) -> Tensor:
+    def forward(self, u: Tensor, levels: Tensor, known: Tensor | CachedCondition, run: Run | None = None) -> Tensor:
         """What the method's prediction asks for; u is a code without its anchor."""
-        assert not isinstance(known, Told)
+        assert not isinstance(known, CachedCondition)
         signal, noise, size = (v[:, :, None, None] for v in levels.split(1, dim=1))
         state = F.pixel_unshuffle(u, self.fold) / (signal + noise).clamp_min(1e-3)
         parts = [state, known, levels[:, :, None, None].expand(-1, -1, *known.shape[-2:])]
@@ -136,22 +145,24 @@ class LatentRefiner(CodeRefiner):
             out = torch.addcmul(out, 1 - size, state)
         return F.pixel_shuffle(out, self.fold)
 
-    def draw(self, method: Method, around: Around, known: Tensor, noise: Noise, run: Run, steps: int | None) -> Tensor:
+    def draw(
+        self, method: Method, space: ResidualSpace, known: Tensor, noise: Noise, run: Run, steps: int | None
+    ) -> Tensor:
         """The code's own noise has the scale 1; the method's weight is of images and not used."""
-        mu, path = self.encode(around.mu, run), method.path(steps)
+        mu, path = self.encode(space.mu, run), method.path(steps)
         w, asked = torch.ones_like(mu), PREDICTIONS[method.prediction]
 
         def denoise(x: Tensor, t: Any) -> Tensor:
             p = path.at(t)
-            return asked.estimate(p, x, self(x - p.b * mu, levels_of(p, x), known, run), mu, w)
+            return asked.estimate(p, x, self(x - p.b * mu, level_features(p, x), known, run), mu, w)
 
         code = sample(method, denoise, mu, w, lambda t: noise(mu, t), steps)
-        return around.image(self.decode(code, run))
+        return space.image(self.decode(code, run))
 
     def loss(
         self,
         method: Method,
-        around: Around,
+        space: ResidualSpace,
         known: Tensor,
         truth: Tensor,
         valid: Tensor,
@@ -160,14 +171,14 @@ class LatentRefiner(CodeRefiner):
     ) -> Tensor:
         """Of the prediction, at random steps of the path."""
         with torch.no_grad():
-            x0, mu = self.encode(truth, run), self.encode(around.mu, run)
+            x0, mu = self.encode(truth, run), self.encode(space.mu, run)
         w, path = torch.ones_like(x0), method.training_path()
         size, device = len(x0), x0.device
-        t = drawn(lambda n: torch.randint(1, path.T + 1, (n,), generator=gen, device=device), size, gen)
-        eps = drawn(lambda n: torch.randn((n, *x0.shape[1:]), generator=gen, device=device), size, gen)
+        t = draw_samples(lambda n: torch.randint(1, path.T + 1, (n,), generator=gen, device=device), size, gen)
+        eps = draw_samples(lambda n: torch.randn((n, *x0.shape[1:]), generator=gen, device=device), size, gen)
         x, target, weight = train_pair(method, x0, mu, w, t, eps)
         p = path.at(t, x0)
-        answer = self(x - p.b * mu, levels_of(p, x), known, run)
+        answer = self(x - p.b * mu, level_features(p, x), known, run)
         error = (answer - target).clamp(-CUT, CUT) * F.avg_pool2d(valid, self.codec.factor)
         return (LOSSES[method.loss](error) * weight).mean()
 
@@ -203,29 +214,31 @@ class VectorRefiner(CodeRefiner):
         """(B, length) of a whole frame."""
         return encoder.vector(run(encoder, parts).float())
 
-    def guessed(self, method: Method, seen: Tensor, noise: Callable[[int], Tensor], steps: int | None) -> Tensor:
+    def run_chain(self, method: Method, seen: Tensor, noise: Callable[[int], Tensor], steps: int | None) -> Tensor:
         """The end of the chain, (B, length), from the data's vector."""
         path = method.path(steps)
 
         def denoise(x: Tensor, t: Any) -> Tensor:
-            return self.guess(x, seen, levels_of(path.at(t), x))
+            return self.guess(x, seen, level_features(path.at(t), x))
 
         return sample(method, denoise, torch.zeros_like(seen), torch.ones_like(seen), noise, steps)
 
-    def drawn(self, known: Tensor, vector: Tensor, run: Run) -> Tensor:
+    def draw_by_vector(self, known: Tensor, vector: Tensor, run: Run) -> Tensor:
         """z by a vector, (B, 1, s*h, s*w)."""
         return F.pixel_shuffle(run(By(self.net, vector), [known]).float(), self.config.scale)
 
-    def draw(self, method: Method, around: Around, known: Tensor, noise: Noise, run: Run, steps: int | None) -> Tensor:
+    def draw(
+        self, method: Method, space: ResidualSpace, known: Tensor, noise: Noise, run: Run, steps: int | None
+    ) -> Tensor:
         """Draws differ by the vector that the chain starts from."""
         seen = self.vector(self.sees, [known], run)
-        vector = self.guessed(method, seen, lambda t: noise(seen[:, None, None], t)[:, 0, 0], steps)
-        return around.image(self.drawn(known, vector, run))
+        vector = self.run_chain(method, seen, lambda t: noise(seen[:, None, None], t)[:, 0, 0], steps)
+        return space.image(self.draw_by_vector(known, vector, run))
 
     def loss(
         self,
         method: Method,
-        around: Around,
+        space: ResidualSpace,
         known: Tensor,
         truth: Tensor,
         valid: Tensor,
@@ -240,14 +253,14 @@ class VectorRefiner(CodeRefiner):
         path = method.training_path()
         size, length = true.shape
         end = path.at(path.T)
-        eps = drawn(lambda n: torch.randn((n, length), generator=gen, device=true.device), size, gen)
+        eps = draw_samples(lambda n: torch.randn((n, length), generator=gen, device=true.device), size, gen)
 
         def noise(t: int) -> Tensor:  # at the start: s_T noise(T) is a_T v + s_T eps
             return eps + (end.a / end.s) * true.detach() if t == path.T else torch.zeros_like(eps)
 
         seen = self.vector(self.sees, [known], run)
-        guess = self.guessed(method, seen, noise, path.T)
+        guess = self.run_chain(method, seen, noise, path.T)
         count = LOSSES[method.loss]
-        images = [self.drawn(known, v, run) for v in (true, guess)]
+        images = [self.draw_by_vector(known, v, run) for v in (true, guess)]
         fits = [(count((image - truth).clamp(-CUT, CUT)) * valid).mean() for image in images]
         return fits[0] + fits[1] + (guess - true.detach()).abs().mean()

@@ -14,7 +14,7 @@ from sciresdiff.diffusion.method import Method
 from sciresdiff.lab.latent.codec import Codec
 from sciresdiff.lab.latent.refiner import LatentRefiner
 from sciresdiff.restoration.prior import Prior
-from sciresdiff.restoration.residual_space import framed
+from sciresdiff.restoration.residual_space import residual_space
 from sciresdiff.training.data import DataRecipe, Pairs
 from sciresdiff.training.loop import LoopOptions, Say
 from sciresdiff.training.refiner import anchored
@@ -26,7 +26,7 @@ WARMUP = 10
 """Batches over which the rate rises."""
 
 
-def trained(
+def fit_codec(
     codec: Codec, images: Callable[[int], Tensor], batches: int | None, minutes: float | None, say: Say
 ) -> float:
     """Train a codec in place for what comes back to be near what went in, and freeze it with codes of unit spread.
@@ -70,7 +70,7 @@ def train_codec(
 
     def images(n: int) -> Tensor:
         batch = pairs.batch(n * loop.batch, loop.batch, device)
-        return framed(method, batch.data, anchored(prior, batch, False)).truth(batch.truth)
+        return residual_space(method, batch.data, anchored(prior, batch, False)).truth(batch.truth)
 
     batches = max(loop.images // SHARE // loop.batch, 1) if loop.images else None
-    trained(refiner.codec, images, batches, (loop.minutes or 20.0) / SHARE, say)
+    fit_codec(refiner.codec, images, batches, (loop.minutes or 20.0) / SHARE, say)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sciresdiff.lab.backbones.modulation import FiLM
-from sciresdiff.nets.resnet import Block, zeroed
+from sciresdiff.nets.resnet import Block, zero_init
 
 LENGTH = 256
 """Numbers of the vector: 4 x 64 in the paper."""
@@ -73,7 +73,7 @@ class Drawer(nn.Module):
         self.head = nn.Conv2d(inputs, width, 3, padding=1)
         self.body = nn.ModuleList([Block(width) for _ in range(depth)])
         self.by = nn.ModuleList([FiLM(width, length) for _ in range(depth)])
-        self.tail = zeroed(nn.Conv2d(width, outputs, 3, padding=1))
+        self.tail = zero_init(nn.Conv2d(width, outputs, 3, padding=1))
         self.receptive_px = 2 * depth + 2
 
     def forward(self, x: Tensor, vector: Tensor) -> Tensor:

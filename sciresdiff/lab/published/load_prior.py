@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from sciresdiff.errors import InputError, UsageError
-from sciresdiff.lab.published.networks import ARCHITECTURES, MisfitError, Recognised, built, recognised
+from sciresdiff.lab.published.networks import ARCHITECTURES, MisfitError, Recognised, build_network, recognise
 from sciresdiff.lab.published.prior import STRETCHES, PublishedConfig, PublishedPrior
 from sciresdiff.restoration.model import Model
 from sciresdiff.training.data import DataRecipe, Pairs
@@ -68,8 +68,8 @@ def network_of(path: Path) -> tuple[Recognised, int, nn.Module]:
     InputError : of no known architecture, or it leaves the size of an image as it is.
     """
     try:
-        found = recognised(contents(path))
-        net = built(found.name, found.sizes, found.weights)
+        found = recognise(contents(path))
+        net = build_network(found.name, found.sizes, found.weights)
     except MisfitError as error:
         raise InputError(f"--prior: {path} {error}") from None
     scale = int(net.scale)  # type: ignore[arg-type]
@@ -98,7 +98,7 @@ def settings_of(recipe: str | None) -> dict[str, Any]:
     return {"stretch": stretch, "halo": halo, "settings": numbers}
 
 
-def likeliest(ratio: NDArray[Any]) -> float:
+def most_likely_factor(ratio: NDArray[Any]) -> float:
     """The f that makes mean(log f + min(r^2 / f^2, CUT) / 2) smallest: the scale of errors r, outliers cut.
 
     Parameters
@@ -112,7 +112,9 @@ def likeliest(ratio: NDArray[Any]) -> float:
 
 
 @torch.no_grad()
-def measured(prior: PublishedPrior, recipe: DataRecipe, seed: int, count: int = PAIRS) -> tuple[float, float, float]:
+def measure_error(
+    prior: PublishedPrior, recipe: DataRecipe, seed: int, count: int = PAIRS
+) -> tuple[float, float, float]:
     """The scale of the error of a network's guess in units of the local contrast, on simulated pairs.
 
     Returns
@@ -126,7 +128,7 @@ def measured(prior: PublishedPrior, recipe: DataRecipe, seed: int, count: int = 
     for batch in batches:
         estimate = prior(batch.data, batch.kernel)[-1]
         ratios.append(((estimate.guess - batch.truth).abs() / estimate.w).numpy())
-    prior.config = replace(prior.config, factor=round(likeliest(np.concatenate(ratios)), 4))
+    prior.config = replace(prior.config, factor=round(most_likely_factor(np.concatenate(ratios)), 4))
     found = [(b.data, prior(b.data, b.kernel)[-1]) for b in batches]
     before, after = (float(np.mean([float(d.chi2(v).mean()) for d, v in pick])) for pick in (
         [(d, e.guess) for d, e in found], [(d, e.x) for d, e in found]
@@ -134,7 +136,7 @@ def measured(prior: PublishedPrior, recipe: DataRecipe, seed: int, count: int = 
     return prior.config.factor, before, after
 
 
-def taken_over(path: Path, recipe: DataRecipe, settings: Mapping[str, Any], seed: int, say: Say) -> Model:
+def take_over(path: Path, recipe: DataRecipe, settings: Mapping[str, Any], seed: int, say: Say) -> Model:
     """A model whose prior is the network in a file, with the scale of its error measured on simulated frames.
 
     Parameters
@@ -149,7 +151,7 @@ def taken_over(path: Path, recipe: DataRecipe, settings: Mapping[str, Any], seed
     title = ARCHITECTURES[found.name].title if found.name in ARCHITECTURES else found.name
     sizes = {k: found.sizes[k] for k in ("width", "depth") if k in found.sizes}
     prior = PublishedPrior(PublishedConfig(scale, found.name, **sizes, sizes=found.sizes, **settings), found.weights)
-    factor, before, after = measured(prior, replace(recipe, scale=scale), seed)
+    factor, before, after = measure_error(prior, replace(recipe, scale=scale), seed)
     if not np.isfinite(before) or factor >= WIDEST:
         raise InputError(
             f"--prior: {path} answers simulated frames with images far from them; is it an x{scale} network?"
@@ -192,6 +194,6 @@ def prior_model(path: Path, options: TrainOptions, say: Say) -> Model:
 
     Raises
     ------
-    InputError, UsageError : as in `taken_over` and `settings_of`.
+    InputError, UsageError : as in `take_over` and `settings_of`.
     """
-    return taken_over(path, recipe_of(options)[0], settings_of(options.recipe), options.seed + 31_717, say)
+    return take_over(path, recipe_of(options)[0], settings_of(options.recipe), options.seed + 31_717, say)

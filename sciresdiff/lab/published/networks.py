@@ -56,7 +56,7 @@ class Recognised:
     weights: dict[str, Tensor]
 
 
-def unwrapped(content: Any) -> dict[str, Tensor]:
+def unwrap(content: Any) -> dict[str, Tensor]:
     """The weights inside what a file held: without wrapper, and without what training code puts before the names.
 
     Raises
@@ -83,26 +83,26 @@ def shapes_of(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(v.shape) for name, v in weights.items()}
 
 
-def recognised(content: Any) -> Recognised:
+def recognise(content: Any) -> Recognised:
     """The architecture, its sizes, and the weights under its names.
 
     Raises
     ------
     MisfitError : no network known here or to spandrel has these names and shapes.
     """
-    weights = unwrapped(content)
+    weights = unwrap(content)
     for name, architecture in ARCHITECTURES.items():
         new = architecture.names(shapes_of(weights))
         mapped = {new[k]: v for k, v in weights.items() if k in new}
         sizes = architecture.sizes(shapes_of(mapped))
         if sizes is not None:
-            check(architecture, sizes, shapes_of(mapped))
+            check_fit(architecture, sizes, shapes_of(mapped))
             return Recognised(name, dict(sizes), {k: v.float().contiguous() for k, v in mapped.items()})
     by_library(weights)
     return Recognised(LIBRARY, {}, {k: v.contiguous() for k, v in weights.items()})
 
 
-def check(architecture: Architecture, sizes: Mapping[str, Any], found: Shapes) -> None:
+def check_fit(architecture: Architecture, sizes: Mapping[str, Any], found: Shapes) -> None:
     """Compare names and shapes with those of the network that they were taken for.
 
     Raises
@@ -120,17 +120,17 @@ def check(architecture: Architecture, sizes: Mapping[str, Any], found: Shapes) -
         ("unexpected", [k for k in found if k not in wanted]),
         ("of another shape", other),
     ]
-    wrong = [f"{len(names)} {what}: {shortened(names)}" for what, names in parts if names]
+    wrong = [f"{len(names)} {what}: {first_names(names)}" for what, names in parts if names]
     if wrong:
         raise MisfitError(f"looks like {architecture.title} but does not fit; {'; '.join(wrong)}")
 
 
-def shortened(names: list[str], most: int = 3) -> str:
+def first_names(names: list[str], most: int = 3) -> str:
     """The first few of a list, as words."""
     return ", ".join(names[:most]) + (" ..." if len(names) > most else "")
 
 
-def built(name: str, sizes: Mapping[str, Any], weights: Mapping[str, Tensor] | None = None) -> nn.Module:
+def build_network(name: str, sizes: Mapping[str, Any], weights: Mapping[str, Tensor] | None = None) -> nn.Module:
     """A published network, filled where weights are given; spandrel's need them to be built.
 
     Raises
@@ -171,7 +171,7 @@ def by_library(weights: Mapping[str, Tensor]) -> nn.Module:
     ------
     MisfitError : spandrel is not installed, does not know the names either, or knows no network from image to image.
     """
-    names = shortened(list(weights))
+    names = first_names(list(weights))
     try:
         library = importlib.import_module(LIBRARY)
     except ImportError:

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sciresdiff.lab.published.networks import LIBRARY, built
+from sciresdiff.lab.published.networks import LIBRARY, build_network
 from sciresdiff.physics.consistency import Data
 from sciresdiff.physics.stretch import Stretch, fit_stretch
 from sciresdiff.restoration.ops import contrast
@@ -131,7 +131,7 @@ class PublishedPrior(Prior):
         """Rebuild the network; ``weights`` under its own names (spandrel's networks cannot be built without)."""
         nn.Module.__init__(self)
         self.config = config
-        self.stages = nn.ModuleList([Planes(built(config.backbone, config.sizes, weights), config.halo)])
+        self.stages = nn.ModuleList([Planes(build_network(config.backbone, config.sizes, weights), config.halo)])
         self.requires_grad_(False).eval()
 
     @classmethod

@@ -109,10 +109,10 @@ def new_names(names: Shapes) -> dict[str, str]:
         (r"HRconv\.", "conv_hr."),
         *((rf"model\.{n}\.(?=weight|bias)", f"{name}.") for n, name in tops.items()),
     ]
-    return {name: renamed(name, rules) for name in names}
+    return {name: rename(name, rules) for name in names}
 
 
-def renamed(name: str, rules: list[tuple[str, str]]) -> str:
+def rename(name: str, rules: list[tuple[str, str]]) -> str:
     """A name with the first rule that matches its start applied."""
     for pattern, into in rules:
         if re.match(pattern, name):

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sciresdiff.lab.backbones.attention import Feedforward, relative_index, unwindowed, windows
+from sciresdiff.lab.backbones.attention import Feedforward, merge_windows, relative_index, split_windows
 from sciresdiff.lab.published.edsr import mean_colour, upsampler, upsampler_reach, upsampler_scale
 from sciresdiff.lab.published.rrdb import SLOPE, Shapes, conv, count
 
@@ -36,7 +36,7 @@ def shift_mask(h: int, w: int, window: int) -> Tensor:
         return (at >= length - window).long() + (at >= length - window // 2).long()
 
     label = (3 * region(h)[:, None] + region(w)[None, :])[None, :, :, None].float()
-    flat = windows(label, window).squeeze(-1)
+    flat = split_windows(label, window).squeeze(-1)
     return torch.where(flat[:, :, None] == flat[:, None, :], 0.0, -100.0)
 
 
@@ -78,8 +78,8 @@ class Layer(nn.Module):
         y = self.norm1(x)
         if s:
             y = y.roll((-s, -s), (1, 2))
-        y = self.attn(windows(y, self.window), shift_mask(h, w, self.window) if s else None)
-        y = unwindowed(y, self.window, h, w)
+        y = self.attn(split_windows(y, self.window), shift_mask(h, w, self.window) if s else None)
+        y = merge_windows(y, self.window, h, w)
         x = x + (y.roll((s, s), (1, 2)) if s else y)
         return x + self.mlp(self.norm2(x))
 
@@ -179,7 +179,7 @@ class SwinIRNet(nn.Module):
             self.conv_hr = conv(INSIDE, INSIDE)
         self.conv_last = conv(INSIDE, self.channels)
 
-    def enlarged(self, x: Tensor) -> Tensor:
+    def enlarge(self, x: Tensor) -> Tensor:
         """Features to the fine image."""
         if self.kind == "pixelshuffledirect":
             return self.upsample(x)
@@ -196,7 +196,7 @@ class SwinIRNet(nn.Module):
         mean = mean_colour(self.channels).to(x)
         x = self.conv_first(x - mean)
         y = self.norm(self.layers(self.patch_embed(x.permute(0, 2, 3, 1))))
-        return self.enlarged(self.conv_after_body(y.permute(0, 3, 1, 2)) + x) + mean
+        return self.enlarge(self.conv_after_body(y.permute(0, 3, 1, 2)) + x) + mean
 
 
 def swinir_sizes(names: Shapes) -> dict[str, object] | None:
