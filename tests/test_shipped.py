@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from sciresdiff.checks import baselines
+from sciresdiff.checks.baselines import bicubic
+from sciresdiff.physics.operators import Operator
 from sciresdiff.restoration import model as models
 from sciresdiff.restoration.restore import Settings, restore
 from sciresdiff.training.calibrate import Known, frames
@@ -48,7 +49,7 @@ def test_better_than_bicubic_with_honest_errors_and_draws(name):
         nothing = np.zeros(known.y.shape, dtype=bool)
         settings = Settings(samples=4, keep_draws=True)
         done = restore(known.y, known.variance, nothing, known.kernel, model.scale, "sum", model, settings)
-        plain = baselines.bicubic(known.y, model.scale, "sum")
+        plain = bicubic(known.y, Operator(known.y.shape, model.scale))
         gains.append(10 * np.log10(((plain - known.truth) ** 2).mean() / ((done.mean - known.truth) ** 2).mean()))
         inside.append((np.abs(done.mean - known.truth) < done.err).mean())
         chi2.append(known.chi2(done.draws, model.scale))

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sciresdiff.checks.trust import claims, contrast, spread_noise
+from sciresdiff.checks.trust import claims, contrast, noise_per_fine_pixel
 from sciresdiff.frame import Quantity
 
 Plane = NDArray[Any]
@@ -62,7 +62,7 @@ def score(seen: Seen) -> Plane:
     usable = ~seen.bad & np.isfinite(seen.variance)
     fine = usable.repeat(seen.scale, 0).repeat(seen.scale, 1) & np.isfinite(seen.mean) & np.isfinite(seen.err)
     c = np.abs(contrast(whole(seen.mean), seen.scale))
-    claimed = fine & claims(c, spread_noise(np.where(usable, seen.variance, 0), seen.scale, seen.quantity))
+    claimed = fine & claims(c, noise_per_fine_pixel(np.where(usable, seen.variance, 0), seen))
     c[~claimed] = 1
     worst = np.maximum(seen.err / c, (1 - seen.support) / 2)
     np.maximum(worst, seen.gate, out=worst)

@@ -224,7 +224,7 @@ def checked(job: Job, block: Block, window: Frame, variance: Array, done: Restor
     import torch
 
     from sciresdiff.checks.evidence import Evidence
-    from sciresdiff.checks.quick import sums_of
+    from sciresdiff.checks.sums import data_sums
     from sciresdiff.physics.operators import Operator
 
     told, low = job.resolved, window.pixels[0].astype(np.float64)
@@ -241,4 +241,4 @@ def checked(job: Job, block: Block, window: Frame, variance: Array, done: Restor
         kind=told.frame.kind,
         quantity=told.quantity,
     )
-    return sums_of(evidence)
+    return data_sums(evidence)
