@@ -1,7 +1,4 @@
-"""Background and noise of a plane, after SExtractor.
-
-photutils, not sep: see `detection` for the comparison.
-"""
+"""Background and noise of a plane, after SExtractor (photutils; see `detection` for why not sep)."""
 
 from __future__ import annotations
 

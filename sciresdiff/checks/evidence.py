@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property, wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from sciresdiff.checks.arrays import Array, Mask, blocks, fill_with_median
 from sciresdiff.frame import Kind, Quantity
+from sciresdiff.region import Region
 
 if TYPE_CHECKING:
     from sciresdiff.physics.operators import Operator
@@ -67,7 +68,7 @@ class Evidence:
     quantity: Quantity = "sum"
     target_fwhm_px: float | None = None
     """FWHM of the PSF that ``high`` is meant to have, fine px; None where it is not known."""
-    core: tuple[slice, slice] | None = None
+    core: Region | None = None
     """Part that is judged of a window of a larger plane, fine px, whole coarse ones; the rest is its surroundings."""
     span: float | None = None
     """Range of the truth over that larger plane; None where this is all of it."""
@@ -100,7 +101,7 @@ class Evidence:
     @property
     def mpix(self) -> float:
         """Millions of judged fine pixels, masked ones included."""
-        return (self.high if self.core is None else self.high[self.core]).size / 1e6
+        return (self.high if self.core is None else self.high[self.core.slices]).size / 1e6
 
     @cached_property
     def valid_high(self) -> Mask:
@@ -140,8 +141,8 @@ class Evidence:
         if good is None:
             return None
         if self.core is not None:
-            here = (slice(side.start // self.scale, side.stop // self.scale) for side in self.core)
-            good = good & _inside(tuple(here), good.shape)
+            coarse = Region(*(end // self.scale for end in astuple(self.core)))
+            good = good & _inside(coarse, good.shape)
         if self.operator is None or self.valid_high.all():
             return good & blocks(self.valid_high, self.scale).all((2, 3))
         bad = ~self.valid_high
@@ -220,7 +221,7 @@ def evidence_cache(make: Callable[[Evidence], T]) -> Callable[[Evidence], T]:
     return value
 
 
-def _inside(core: tuple[slice, ...], shape: tuple[int, ...]) -> Mask:
+def _inside(core: Region, shape: tuple[int, ...]) -> Mask:
     inside = np.zeros(shape, bool)
-    inside[core] = True
+    inside[core.slices] = True
     return inside
