@@ -93,7 +93,7 @@ def gaussian(shape: tuple[int, ...], x: float, y: float, sigma: float = STAR) ->
 def unit_flux(evidence: Evidence) -> float:
     """Flux of a star that stands out of the data's typical noise by one sigma, by its matched filter."""
     assert evidence.variance is not None
-    seen = evidence.degraded(gaussian(evidence.high.shape, *(n / 2 for n in evidence.high.shape[::-1])))
+    seen = evidence.degrade(gaussian(evidence.high.shape, *(n / 2 for n in evidence.high.shape[::-1])))
     return float(np.sqrt(np.median(evidence.variance) / (seen**2).sum()))
 
 

@@ -75,9 +75,12 @@ def noise(data: Path, out: Path, given: argparse.Namespace) -> None:
 
     Threshold 5 sigma: of the noisier of the two images, of each image's own scatter, and of the ERR plane.
     """
-    from sciresdiff.checks import baselines, sources
+    from sciresdiff.checks.background import background_noise
+    from sciresdiff.checks.baselines import bicubic
+    from sciresdiff.checks.detection import detect
     from sciresdiff.observation.observation import Observation
     from sciresdiff.physics import psf
+    from sciresdiff.physics.operators import Operator
     from sciresdiff.restoration import model as models
     from sciresdiff.restoration.restore import restore
     from sciresdiff.restoration.settings import Settings
@@ -90,12 +93,12 @@ def noise(data: Path, out: Path, given: argparse.Namespace) -> None:
             y = np.random.default_rng(seed).normal(size=(64, 64)).astype("f4")
             settings = Settings(samples=8, seed=seed)
             done = restore(Observation.of_arrays(y, np.ones_like(y), model.scale, kernel), model, settings)
-            plain = baselines.bicubic(y, model.scale, "sum")
-            level = max(sources.noise_of(done.mean), sources.noise_of(plain))
-            found["ours"] += len(sources.detect(done.mean, level))
-            found["bicubic"] += len(sources.detect(plain, level))
-            found["ours_own_scatter"] += len(sources.detect(done.mean))
-            found["ours_over_err"] += len(sources.detect(done.mean / done.err, 1.0))
+            plain = bicubic(y, Operator(y.shape, model.scale))
+            level = max(background_noise(done.mean), background_noise(plain))
+            found["ours"] += len(detect(done.mean, level))
+            found["bicubic"] += len(detect(plain, level))
+            found["ours_own_scatter"] += len(detect(done.mean))
+            found["ours_over_err"] += len(detect(done.mean / done.err, 1.0))
         say(
             f"100 noise-only frames {name}",
             **found,

@@ -12,8 +12,8 @@ from astropy.io import fits
 from scipy.ndimage import gaussian_filter
 
 from sciresdiff import checks
-from sciresdiff.checks import quick
 from sciresdiff.checks.evidence import Evidence
+from sciresdiff.checks.self_check import SELF_CHECKS
 from sciresdiff.errors import InputError
 from sciresdiff.frame import Frame
 from sciresdiff.io import open_files
@@ -275,7 +275,7 @@ def test_the_checks_of_blocks_are_those_of_their_image(tmp_path: Path, small: No
     operator = Operator(pixels.shape, SCALE, exposure.psf, dtype=torch.float64)
     noise = variance.astype("f8") * exposure.noise.correlation**2
     evidence = Evidence(image["SCI"].astype("f8"), SCALE, pixels.astype("f8"), noise, operator=operator)
-    for one, two in zip(checks.check(evidence, names=quick.QUICK), record["checks"][0], strict=True):
+    for one, two in zip(checks.check(evidence, names=SELF_CHECKS), record["checks"][0], strict=True):
         # what is bright is said of every block by itself; all else adds up, but for seams that A sees from one side
         room = 0.2 if two["name"] in ("chi2_sky", "chi2_sources") else 1e-3
         assert two["value"] == pytest.approx(one.value, rel=room), two["name"]

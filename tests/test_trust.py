@@ -18,6 +18,7 @@ from sciresdiff.errors import UsageError
 from sciresdiff.jobs.upscale import job as upscale
 from sciresdiff.jobs.upscale import models as chosen
 from sciresdiff.observation.observation import Observation
+from sciresdiff.physics.operators import Operator
 from sciresdiff.restoration import model as models
 from sciresdiff.restoration import trust
 from sciresdiff.restoration.prior import Prior, PriorConfig
@@ -62,9 +63,10 @@ def test_contrast_and_noise_do_not_depend_on_unit_or_quantity() -> None:
     image = np.random.default_rng(1).normal(size=(40, 40))
     assert np.allclose(judge.contrast(3 * image + 50, 2), 3 * judge.contrast(image, 2), atol=1e-12)  # float64 rounding
     variance = np.full((20, 20), 4.0)
-    assert judge.spread_noise(variance, 2, "sum").max() == 0.5
-    assert judge.spread_noise(variance, 2, "mean").shape == (40, 40)
-    assert judge.spread_noise(variance, 2, "mean").max() == 2
+    total, mean = (Operator((20, 20), 2, quantity=quantity) for quantity in ("sum", "mean"))
+    assert judge.noise_per_fine_pixel(variance, total).max() == 0.5
+    assert judge.noise_per_fine_pixel(variance, mean).shape == (40, 40)
+    assert judge.noise_per_fine_pixel(variance, mean).max() == 2
 
 
 def test_the_score_is_infinite_where_nothing_is_claimed_or_masked() -> None:

@@ -119,7 +119,7 @@ def _check(name: str, line: Any) -> str:
 
 def _pooling(names: tuple[str, ...]) -> str:
     """How the results of a check are pooled over the pieces of a large frame."""
-    from sciresdiff.checks.pool import POOLS
+    from sciresdiff.checks.pooling import POOLS
 
     ways: dict[str, list[str]] = {}
     for name in names:

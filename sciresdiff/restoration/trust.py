@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sciresdiff.checks.trust import claims, contrast, spread_noise
+from sciresdiff.checks.trust import claims, contrast, noise_per_fine_pixel
 from sciresdiff.observation.observation import Observation
 from sciresdiff.restoration.restored import Restored
 
@@ -50,7 +50,7 @@ def score(restored: Restored, observation: Observation) -> Plane:
     usable = ~exposure.mask & np.isfinite(exposure.variance)
     fine = usable.repeat(scale, 0).repeat(scale, 1) & np.isfinite(restored.mean) & np.isfinite(restored.err)
     c = np.abs(contrast(whole(restored.mean), scale))
-    claimed = fine & claims(c, spread_noise(np.where(usable, exposure.variance, 0), scale, observation.quantity))
+    claimed = fine & claims(c, noise_per_fine_pixel(np.where(usable, exposure.variance, 0), observation))
     c[~claimed] = 1
     worst = np.maximum(restored.err / c, (1 - restored.support) / 2)
     np.maximum(worst, restored.gate, out=worst)

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from sciresdiff import checks, io
-from sciresdiff.checks import pool
-from sciresdiff.checks.check import absent, lacks
-from sciresdiff.checks.evidence import Array, Evidence, Range, Result
+from sciresdiff.checks import pooling
+from sciresdiff.checks.arrays import Array
+from sciresdiff.checks.check import missing_inputs
+from sciresdiff.checks.evidence import Evidence
+from sciresdiff.checks.result import Range, Result, not_computed
 from sciresdiff.errors import UsageError
 from sciresdiff.frame import Quantity
 from sciresdiff.io.jsonable import plain
@@ -168,7 +170,7 @@ def judged_whole(
         evidence = evidence_of(given, i) if i else first
         where = f", plane {i}" if count > 1 else ""
         if not evidence.good_high.any():
-            found += _placed([absent(name, "every pixel is masked") for name in checks.CHECKS], where)
+            found += _placed([not_computed(name, "every pixel is masked") for name in checks.CHECKS], where)
             continue
         rivals = _rivals(evidence, methods, own, said)
         found += _placed(_beside_bicubic(checks.check(evidence, own), rivals, own), where)
@@ -181,7 +183,7 @@ def judged_whole(
 def judged_in_pieces(
     given: Given, methods: list[str], own: Mapping[str, Range], said: list[str], progress: Progress
 ) -> Judged:
-    """The same of planes that are too large for one piece; what the pieces say is pooled, see `checks.pool`."""
+    """The same of planes that are too large for one piece; what the pieces say is pooled, see `checks.pooling`."""
     found: list[Result] = []
     others: dict[str, list[Result]] = {}
     count, many, kind = given.high.frame.planes, len(given.tiles), kind_of(given)
@@ -192,10 +194,10 @@ def judged_in_pieces(
         pieces, rivals, worst = _pieces(given, i, methods, own, said, progress)
         shown = shown if i else worst
         if not pieces:
-            found += _placed([absent(name, "every pixel is masked") for name in checks.CHECKS], where)
+            found += _placed([not_computed(name, "every pixel is masked") for name in checks.CHECKS], where)
             continue
-        beside = {name: pool.pooled(parts, checks.RESULTS, own, kind) for name, parts in rivals.items()}
-        found += _placed(_beside_bicubic(pool.pooled(pieces, checks.RESULTS, own, kind), beside, own), where)
+        beside = {name: pooling.pool_pieces(parts, checks.RESULTS, own, kind) for name, parts in rivals.items()}
+        found += _placed(_beside_bicubic(pooling.pool_pieces(pieces, checks.RESULTS, own, kind), beside, own), where)
         for name, results in beside.items():
             others.setdefault(name, []).extend(_placed([r for r in results if r.value is not None], where))
     tile = given.tiles[shown]
@@ -206,10 +208,10 @@ def judged_in_pieces(
 
 def _pieces(
     given: Given, plane: int, methods: list[str], own: Mapping[str, Range], said: list[str], progress: Progress
-) -> tuple[list[pool.Piece], dict[str, list[pool.Piece]], int]:
+) -> tuple[list[pooling.Piece], dict[str, list[pooling.Piece]], int]:
     """What every piece of a plane says, of the image and of the baselines, and which is farthest from data or truth."""
-    found: list[pool.Piece] = []
-    rivals: dict[str, list[pool.Piece]] = {}
+    found: list[pooling.Piece] = []
+    rivals: dict[str, list[pooling.Piece]] = {}
     many, span, worst = len(given.tiles), span_of(given, plane), (-1.0, 0)
     for k, tile in enumerate(given.tiles):
         progress(plane * many + k, given.high.frame.planes * many, "evaluate")
@@ -217,13 +219,15 @@ def _pieces(
         if not evidence.good_high.any():
             continue
         where = named(tile, given.scale)
-        names = [name for name, line in checks.CHECKS.items() if name not in pool.SUMMED or lacks(line, evidence)]
-        found.append(pool.Piece(checks.check(evidence, own, names), pool.sums_of(evidence), where))
-        worst = max(worst, (pool.off(found[-1].sums), -k))
+        names = [
+            name for name, line in checks.CHECKS.items() if name not in pooling.SUMMED or missing_inputs(line, evidence)
+        ]
+        found.append(pooling.Piece(checks.check(evidence, own, names), pooling.piece_sums(evidence), where))
+        worst = max(worst, (pooling.misfit(found[-1].sums), -k))
         for name, image in _images(evidence, methods, said):
-            other = evidence.other(image)
-            results = checks.check_rival(other, own, pool.SUMMED)
-            rivals.setdefault(name, []).append(pool.Piece(results, pool.sums_of(other), where))
+            other = evidence.with_image(image)
+            results = checks.check_rival(other, own, pooling.SUMMED)
+            rivals.setdefault(name, []).append(pooling.Piece(results, pooling.piece_sums(other), where))
     progress((plane + 1) * many, given.high.frame.planes * many, "evaluate")
     return found, rivals, -worst[1]
 
@@ -233,7 +237,7 @@ def _rivals(
 ) -> dict[str, list[Result]]:
     """The baselines' results on one plane."""
     images = _images(evidence, methods, said)
-    return {name: checks.check_rival(evidence.other(image), own) for name, image in images}
+    return {name: checks.check_rival(evidence.with_image(image), own) for name, image in images}
 
 
 def _images(evidence: Evidence, methods: list[str], said: list[str]) -> Iterator[tuple[str, Array]]:
@@ -264,7 +268,7 @@ def _beside_bicubic(
     if "psnr" in own:
         return results
     return [
-        checks.judged(replace(r, limit=(least[r.region], None)), own) if r.name == "psnr" and r.region in least else r
+        checks.judge(replace(r, limit=(least[r.region], None)), own) if r.name == "psnr" and r.region in least else r
         for r in results
     ]
 

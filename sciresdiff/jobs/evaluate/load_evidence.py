@@ -459,7 +459,7 @@ def evidence_of(given: Given, plane: int, tile: Tile | None = None, span: float 
         kind=kind_of(given),
         quantity=given.quantity,
         target_fwhm_px=given.target_fwhm,
-        core=None if len(given.tiles) == 1 else tile.inside(s),
+        core=None if len(given.tiles) == 1 else tile.core.within(tile.window).scaled(s),
         span=span,
     )
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sciresdiff import plugins
 from sciresdiff.checks.evidence import Evidence
-from sciresdiff.checks.quick import sums_of
+from sciresdiff.checks.sums import data_sums
 from sciresdiff.frame import Frame
 from sciresdiff.io.sink import IMAGE
 from sciresdiff.io.source import PLANES
@@ -205,4 +205,4 @@ def sum_checks(job: Job, block: Block, window: Observation, restored: Restored) 
         kind=job.inputs.frame.kind,
         quantity=window.quantity,
     )
-    return sums_of(evidence)
+    return data_sums(evidence)

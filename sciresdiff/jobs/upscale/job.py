@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from sciresdiff import __version__, io
-from sciresdiff.checks.quick import results_of
+from sciresdiff.checks.self_check import self_check
 from sciresdiff.errors import UsageError
 from sciresdiff.io import open_files
 from sciresdiff.io.files import remove
@@ -307,7 +307,7 @@ def recorded(task: Task, cards: Mapping[str, Any], sums: Sums) -> dict[str, Any]
     inputs, job = task.inputs, task.job
     planes = [pooled(parts) for parts in task.by_plane(sums)]
     kind = inputs.frame.kind
-    checks = [results_of([s.get("checks", {}) for s in parts], kind) for parts in task.by_plane(sums)]
+    checks = [self_check([s.get("checks", {}) for s in parts], kind) for parts in task.by_plane(sums)]
     return {
         "schema": 1,
         "input": job.path,
