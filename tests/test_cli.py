@@ -33,7 +33,7 @@ def srd() -> Run:
 
 @dataclass(frozen=True)
 class StandInOptions:
-    """What the stand-in job is told."""
+    """What the stand-in job takes."""
 
     scale: int
     gain: float | None = None

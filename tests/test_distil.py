@@ -17,7 +17,6 @@ from astropy.io import fits
 from torch import Tensor
 from typer.testing import CliRunner
 
-from sciresdiff.cli import train
 from sciresdiff.cli.app import app
 from sciresdiff.diffusion import method as methods
 from sciresdiff.diffusion.losses import charbonnier, mse
@@ -26,6 +25,7 @@ from sciresdiff.diffusion.schedule import SCHEDULES
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.jobs.upscale import job as upscale
 from sciresdiff.nets import BACKBONES
+from sciresdiff.options import Option
 from sciresdiff.restoration import model as models
 from sciresdiff.restoration.refiner import knobbed, levels_of
 from sciresdiff.training import distil
@@ -421,7 +421,8 @@ def test_a_student_is_planned_and_taught_from_the_command_line(folder: File) -> 
 
 
 def test_help_names_the_networks_of_the_registry() -> None:
-    assert train._names("nets", "BACKBONES") == list(BACKBONES)
+    help_text = Option.of(TrainOptions, "backbone").help
+    assert help_text.startswith(f"The network: {', '.join(BACKBONES)}.")
 
 
 @pytest.mark.parametrize("name", ["ssim", "flux", "gaussian-nll", "lpips"])

@@ -12,8 +12,8 @@ import sciresdiff
 
 PACKAGE = Path(sciresdiff.__file__).parent
 FLOORS = (
-    ("errors", "malloc", "notes", "region"),
-    ("frame",),
+    ("errors", "lazy", "malloc", "notes", "region"),
+    ("frame", "options"),
     ("io", "normalize"),
     ("physics", "nets"),
     ("diffusion", "tiling", "degradation", "scenes"),

@@ -23,6 +23,7 @@ from sciresdiff.io.source import Source
 from sciresdiff.jobs.evaluate import job as evaluate
 from sciresdiff.jobs.evaluate import load_evidence as gather
 from sciresdiff.jobs.evaluate import pieces
+from sciresdiff.jobs.evaluate.options import EvaluateOptions
 
 Array = NDArray[np.float64]
 KERNEL = "gaussian:sigma=1.2px"
@@ -129,7 +130,7 @@ def test_sources_are_counted_once(whole: dict[str, Any], parts: dict[str, Any], 
 
 @contextmanager
 def gathered(files: Path) -> Iterator[gather.Given]:
-    told = gather.Told(None, KERNEL, None, None, None)
+    told = EvaluateOptions(kernel=KERNEL)
     with gather.gather(files / "high.fits", files / "low.fits", files / "truth.fits", told, []) as given:
         yield given
 

@@ -30,9 +30,10 @@ from sciresdiff.training.augment import augmented
 from sciresdiff.training.calibrate import calibrated_card
 from sciresdiff.training.data import Ahead, Batch, DataRecipe, Pairs
 from sciresdiff.training.loop import LoopOptions, Say, State, fit, quick
-from sciresdiff.training.options import TrainOptions, recipe_of
+from sciresdiff.training.options import TrainOptions
 from sciresdiff.training.prior import begun, provenance, real_images, state_file
 from sciresdiff.training.published import base_model
+from sciresdiff.training.recipe import recipe_of
 from sciresdiff.training.trust import trusted_card
 from sciresdiff.training.world import ALONE, World
 
@@ -144,8 +145,8 @@ def train(options: TrainOptions, say: Say, world: World = ALONE) -> Path:
         torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     base = base_model(options, say).to(device)
-    method = methods.load(options.method)
-    options = replace(options, kind=str(base.card["kind"]))
+    method = methods.load(options.method_name)
+    options = replace(options, kind=base.card["kind"])
     recipe, loop = recipe_of(options)
     backbone = method.network(options.backbone or "")
     refiner = made(method, config_of(method, base.scale, backbone, options.preset))
@@ -166,7 +167,10 @@ def train(options: TrainOptions, say: Say, world: World = ALONE) -> Path:
         card = card_of(base.card, output.stem, provenance(recipe, options, state))
         save(Model(base.prior, average, method, card), output)
 
-    say(f"refiner of {sum(p.numel() for p in refiner.parameters()) / 1e6:.2f} M parameters, method {options.method}")
+    say(
+        f"refiner of {sum(p.numel() for p in refiner.parameters()) / 1e6:.2f} M parameters,"
+        f" method {options.method_name}"
+    )
     fit(
         run,
         Ahead(lambda n: pairs.batch(n + run.share[0], run.share[1], device)),

@@ -21,6 +21,7 @@ from sciresdiff.frame import Frame, Kind, Quantity
 from sciresdiff.io.files import split_spec
 from sciresdiff.io.source import Source, in_memory
 from sciresdiff.jobs.evaluate import register as registration
+from sciresdiff.jobs.evaluate.options import EvaluateOptions
 from sciresdiff.jobs.evaluate.pieces import WHOLE, named, pieces, windows
 from sciresdiff.jobs.evaluate.rerun import Again, again_of
 from sciresdiff.jobs.upscale.inputs import kernel_of, stated_psf
@@ -68,22 +69,9 @@ class Given:
     """Of a truth by another instrument: zero points, PSFs and shift."""
 
 
-@dataclass(frozen=True)
-class Told:
-    """What the user says of blur, noise and unit, and whether probes are wanted."""
-
-    psf: str | None
-    kernel: str | None
-    target_fwhm: float | None
-    variance: str | None
-    quantity: Quantity | None
-    probe: bool = False
-    device: str = "auto"
-
-
 @contextmanager
 def gather(
-    high: str | Path, low: str | Path | None, truth: str | Path | None, told: Told, said: list[str]
+    high: str | Path, low: str | Path | None, truth: str | Path | None, told: EvaluateOptions, said: list[str]
 ) -> Iterator[Given]:
     """Open the files, and settle scale, quantity, noise, blur and pieces.
 
@@ -249,7 +237,7 @@ def sidecar(high: str | Path, low: str | Path | None) -> dict[str, Any]:
     return note if same and isinstance(note.get("options"), dict) else {}
 
 
-def _options(note: Mapping[str, Any], told: Told) -> UpscaleOptions:
+def _options(note: Mapping[str, Any], told: EvaluateOptions) -> UpscaleOptions:
     """The options of the restoration as far as they speak of the data; what is told now wins."""
     noted = note.get("options", {})
     names = ("gain", "read_noise", "offset", "variance", "mask", "axes", "target_fwhm", "psf", "kernel")
@@ -273,7 +261,9 @@ def _scale(high: str | Path, image: Frame, low: str | Path | None, data: Frame) 
     return H // h
 
 
-def _quantity(told: Told, note: Mapping[str, Any], data: Frame | None, image: Frame, said: list[str]) -> Quantity:
+def _quantity(
+    told: EvaluateOptions, note: Mapping[str, Any], data: Frame | None, image: Frame, said: list[str]
+) -> Quantity:
     """``sum`` or ``mean``: option, note, the frames' units, else by kind."""
     known = told.quantity or note.get("quantity") or (data.quantity if data else None) or image.quantity
     return image.quantity_or_usual(known, said)
@@ -296,7 +286,12 @@ def _cropped(truth: Frame, name: str | Path, image: Frame, high: str | Path, sca
 
 
 def _variance(
-    data: Frame, samples: Samples, options: UpscaleOptions, note: Mapping[str, Any], told: Told, said: list[str]
+    data: Frame,
+    samples: Samples,
+    options: UpscaleOptions,
+    note: Mapping[str, Any],
+    told: EvaluateOptions,
+    said: list[str],
 ) -> Variance | None:
     """The data's variance: as the restoration took it where there is a note, else the plane as it is, else measured."""
     if not note and data.variance is not None and (options.variance or options.gain is None):

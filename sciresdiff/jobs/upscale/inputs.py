@@ -18,7 +18,7 @@ from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.jobs.upscale.sampling import check_steps, warn_codec
 from sciresdiff.normalize import background
 from sciresdiff.observation.noise import Noise, doubted, noise_of
-from sciresdiff.observation.options import pixel_size_of
+from sciresdiff.observation.pixel_size import parse_pixel_size
 from sciresdiff.observation.sample import Samples, refuse_empty, refuse_saturation, samples_of
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def resolve(path: str | Path, options: UpscaleOptions) -> Resolved:
 def reading(options: UpscaleOptions) -> dict[str, Any]:
     """What `io.opened` is told."""
     names = ("variance", "mask", "axes", "quantity")
-    return {**{name: getattr(options, name) for name in names}, "pixel_size": pixel_size_of(options.pixel_size)}
+    return {**{name: getattr(options, name) for name in names}, "pixel_size": parse_pixel_size(options.pixel_size)}
 
 
 def settled(path: str | Path, source: Source, options: UpscaleOptions) -> Resolved:
