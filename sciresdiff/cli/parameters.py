@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field
 from pathlib import Path
 from types import UnionType
@@ -37,17 +37,12 @@ def command(*without: str) -> Callable[[Callable[..., None]], Callable[..., None
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         kinds: dict[str, type[Any]] = get_type_hints(function)
         del kinds["return"]
-        found: dict[str, tuple[Option, inspect.Parameter]] = {}
-        for kind in kinds.values():
-            hints = get_type_hints(kind)
-            for field, option in options_of(kind):
-                if field.name not in without:
-                    found.setdefault(field.name, (option, _parameter(field, option, hints[field.name])))
-        parameters = [parameter for _, parameter in sorted(found.values(), key=_place)]
+        parameters = [parameter for name, parameter in _parameters(kinds.values()).items() if name not in without]
 
         def run(**values: Any) -> None:
             function(**{name: fill(kind, values) for name, kind in kinds.items()})
 
+        # Typer looks at names, annotations and signature only.
         run.__name__, run.__module__, run.__doc__ = function.__name__, function.__module__, function.__doc__
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -62,10 +57,22 @@ def fill(kind: type[Options], values: Mapping[str, Any]) -> Options:
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
 
 
-def _place(item: tuple[Option, inspect.Parameter]) -> tuple[bool, int, bool]:
-    """Arguments first, then panel by panel, what is required at the top."""
-    option, parameter = item
-    return not option.argument, PANELS.index(option.panel), parameter.default is not inspect.Parameter.empty
+def _parameters(kinds: Iterable[type[Any]]) -> dict[str, inspect.Parameter]:
+    """The parameters of several dataclasses by name, in the order of the help.
+
+    Arguments come first, then panel by panel what is required before what is not.
+    """
+    found: dict[str, tuple[Field[Any], Option, Any]] = {}
+    for kind in kinds:
+        hints = get_type_hints(kind)
+        for field, option in options_of(kind):
+            found.setdefault(field.name, (field, option, hints[field.name]))
+
+    def order(one: tuple[Field[Any], Option, Any]) -> tuple[bool, int, bool]:
+        field, option, _ = one
+        return not option.argument, PANELS.index(option.panel), field.default is not MISSING
+
+    return {one[0].name: _parameter(*one) for one in sorted(found.values(), key=order)}
 
 
 def _parameter(field: Field[Any], option: Option, hint: Any) -> inspect.Parameter:
@@ -82,11 +89,11 @@ def _parameter(field: Field[Any], option: Option, hint: Any) -> inspect.Paramete
             is_eager=is_config,
             callback=_read_config if is_config else _check(option),
         )
-    default = {MISSING: inspect.Parameter.empty, (): None}.get(field.default, field.default)
+    default = None if field.default == () else field.default
     return inspect.Parameter(
         field.name,
         inspect.Parameter.KEYWORD_ONLY,
-        default=default,
+        default=inspect.Parameter.empty if default is MISSING else default,
         annotation=Annotated[_parsed(hint), given],  # type: ignore[valid-type]
     )
 
