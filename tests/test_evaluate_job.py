@@ -18,6 +18,7 @@ from sciresdiff.io.jsonable import dumps
 from sciresdiff.jobs.evaluate import job as evaluate
 from sciresdiff.jobs.evaluate import load_evidence as gather
 from sciresdiff.jobs.evaluate import rerun as again
+from sciresdiff.jobs.evaluate.options import EvaluateOptions
 from sciresdiff.observation.exposure import Exposure
 from sciresdiff.report import record as records
 
@@ -304,7 +305,7 @@ def test_draws_and_trust_are_read_beside_the_image(tmp_path: Path, suffix: str, 
             tifffile.imwrite(
                 tmp_path / f"{name}.tif", stack.squeeze(), metadata={"axes": axes}, photometric="minisblack"
             )
-    told = gather.Told(None, None, None, None, None)
+    told = EvaluateOptions()
     with gather.gather(tmp_path / f"h.{suffix}", None, None, told) as (given, _):
         for i in range(planes):
             evidence = gather.evidence_of(given, i)
@@ -342,7 +343,7 @@ def test_probes_restore_again_as_the_sidecar_says(restored_files: Path) -> None:
 
 def test_the_same_data_give_the_same_image_again(restored_files: Path) -> None:
     high, low = restored_files / "low_x2.fits", restored_files / "low.fits"
-    told = gather.Told(None, None, None, None, None, probe=True)
+    told = EvaluateOptions(probe=True)
     with gather.gather(high, low, None, told) as (given, _):
         evidence = gather.evidence_of(given, 0)
     assert evidence.again is not None and evidence.low is not None and evidence.err is not None

@@ -13,8 +13,8 @@ import sciresdiff
 
 PACKAGE = Path(sciresdiff.__file__).parent
 FLOORS = (
-    ("errors", "malloc", "notes", "plugins", "region"),
-    ("frame",),
+    ("errors", "lazy", "malloc", "notes", "plugins", "region"),
+    ("frame", "options"),
     ("io",),
     ("physics", "nets"),
     ("diffusion", "tiling", "degradation", "scenes"),

@@ -24,6 +24,7 @@ from sciresdiff.io.source import Source
 from sciresdiff.jobs.evaluate import job as evaluate
 from sciresdiff.jobs.evaluate import load_evidence as gather
 from sciresdiff.jobs.evaluate import pieces
+from sciresdiff.jobs.evaluate.options import EvaluateOptions
 from sciresdiff.observation.observation import Observation
 from sciresdiff.region import Region
 
@@ -132,7 +133,7 @@ def test_sources_are_counted_once(whole: dict[str, Any], parts: dict[str, Any], 
 
 @contextmanager
 def gathered(files: Path) -> Iterator[gather.Given]:
-    told = gather.Told(None, KERNEL, None, None, None)
+    told = EvaluateOptions(kernel=KERNEL)
     with gather.gather(files / "high.fits", files / "low.fits", files / "truth.fits", told) as (given, _):
         yield given
 

@@ -15,7 +15,8 @@ from sciresdiff.observation.exposure import Exposure
 from sciresdiff.observation.grid import Grid
 from sciresdiff.observation.noise import resolve_noise, with_psf_error
 from sciresdiff.observation.observation import Observation
-from sciresdiff.observation.options import Stated, pixel_size_of
+from sciresdiff.observation.options import Stated
+from sciresdiff.observation.pixel_size import parse_pixel_size
 from sciresdiff.observation.psf import resolve_psf
 from sciresdiff.observation.sample import Samples, mask_saturated, refuse_empty, refuse_saturation
 from sciresdiff.region import Region
@@ -24,7 +25,7 @@ from sciresdiff.region import Region
 def reading_options(stated: Stated) -> dict[str, Any]:
     """The keywords of `sciresdiff.io.opened` that follow from what is stated."""
     names = ("variance", "mask", "axes", "quantity")
-    return {**{name: getattr(stated, name) for name in names}, "pixel_size": pixel_size_of(stated.pixel_size)}
+    return {**{name: getattr(stated, name) for name in names}, "pixel_size": parse_pixel_size(stated.pixel_size)}
 
 
 def read_window(path: str, stated: Stated, plane: int, region: Region) -> Frame:

@@ -22,7 +22,8 @@ from sciresdiff.restoration.prior import Estimate, Prior, PriorConfig
 from sciresdiff.training.data import Ahead, Batch, DataRecipe, Pairs
 from sciresdiff.training.folders import UserData
 from sciresdiff.training.loop import LoopOptions, Run, Say, State, fit, quick
-from sciresdiff.training.options import TERMS, TrainOptions, losses_of, recipe_of
+from sciresdiff.training.options import TrainOptions
+from sciresdiff.training.recipe import TERMS, losses_of, recipe_of
 from sciresdiff.training.world import ALONE, World
 
 

@@ -24,7 +24,7 @@ from sciresdiff.frame import Frame
 from sciresdiff.io import Source
 from sciresdiff.jobs import blocks
 from sciresdiff.jobs.blocks import Block
-from sciresdiff.jobs.degrade.plan import Plan, degraded
+from sciresdiff.jobs.degrade.steps import Plan, degraded
 from sciresdiff.region import Region
 from sciresdiff.tiling import Tile
 

@@ -22,7 +22,8 @@ from sciresdiff.io.source import Source, empty
 from sciresdiff.jobs.blocks import Block
 from sciresdiff.jobs.degrade import pairs
 from sciresdiff.jobs.degrade.block import Done, Job, blocks_of, measured, small, windowed, work
-from sciresdiff.jobs.degrade.plan import DegradeOptions, Plan, plan_of
+from sciresdiff.jobs.degrade.options import DegradeOptions
+from sciresdiff.jobs.degrade.steps import Plan, plan_of
 from sciresdiff.physics.detector import Detector
 from sciresdiff.region import Region
 from sciresdiff.run import engines, journal

@@ -21,6 +21,7 @@ from sciresdiff.frame import Frame, Kind, Quantity
 from sciresdiff.io.files import split_spec
 from sciresdiff.io.source import Source, in_memory
 from sciresdiff.jobs.evaluate import register as registration
+from sciresdiff.jobs.evaluate.options import EvaluateOptions
 from sciresdiff.jobs.evaluate.pieces import WHOLE, named, pieces, windows
 from sciresdiff.jobs.evaluate.rerun import Rerun, make_rerun
 from sciresdiff.jobs.upscale.block import upsample_nearest
@@ -82,22 +83,9 @@ class Given:
         return None if self.observation is None else self.observation.exposure.image
 
 
-@dataclass(frozen=True)
-class Told:
-    """What the user says of blur, noise and unit, and whether probes are wanted."""
-
-    psf: str | None
-    kernel: str | None
-    target_fwhm: float | None
-    variance: str | None
-    quantity: Quantity | None
-    probe: bool = False
-    device: str = "auto"
-
-
 @contextmanager
 def gather(
-    high: str | Path, low: str | Path | None, truth: str | Path | None, told: Told
+    high: str | Path, low: str | Path | None, truth: str | Path | None, told: EvaluateOptions
 ) -> Iterator[tuple[Given, Notes]]:
     """Open the files, and resolve scale, quantity, noise, PSF and pieces.
 
@@ -158,7 +146,13 @@ def gather(
 
 
 def with_data(
-    given: Given, low: str | Path, data: Source, stated: Stated, scale: int, record: Mapping[str, Any], told: Told
+    given: Given,
+    low: str | Path,
+    data: Source,
+    stated: Stated,
+    scale: int,
+    record: Mapping[str, Any],
+    told: EvaluateOptions,
 ) -> tuple[Given, Notes]:
     """The files with the observation that the data are, as the restoration took it where its record says so.
 
@@ -300,7 +294,7 @@ def read_sidecar(high: str | Path, low: str | Path | None) -> dict[str, Any]:
     return note if same and isinstance(note.get("options"), dict) else {}
 
 
-def merge_stated(record: Mapping[str, Any], told: Told) -> Stated:
+def merge_stated(record: Mapping[str, Any], told: EvaluateOptions) -> Stated:
     """What was stated when the image was restored, as far as it speaks of the data; what is told now wins."""
     before = record.get("options", {})
     names = ("gain", "read_noise", "offset", "variance", "mask", "axes", "target_fwhm", "psf", "kernel")
@@ -352,7 +346,7 @@ def crop_truth(truth: Frame, name: str | Path, image: Frame, high: str | Path, s
 
 
 def resolve_data_noise(
-    data: Frame, samples: Samples, stated: Stated, record: Mapping[str, Any], told: Told
+    data: Frame, samples: Samples, stated: Stated, record: Mapping[str, Any], told: EvaluateOptions
 ) -> tuple[Noise | None, Notes]:
     """The data's noise: as the restoration took it where there is a record, else the plane as it is, else measured.
 

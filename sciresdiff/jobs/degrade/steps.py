@@ -15,40 +15,10 @@ from sciresdiff.degradation.chain import Step
 from sciresdiff.degradation.degrade import instrument_chain
 from sciresdiff.errors import UsageError
 from sciresdiff.frame import Frame, Quantity
+from sciresdiff.jobs.degrade.options import DegradeOptions
 from sciresdiff.observation.noise import read_detector_map
 from sciresdiff.physics import psf
 from sciresdiff.physics.detector import Detector
-
-
-@dataclass(frozen=True)
-class DegradeOptions:
-    """The options of ``degrade``; noise is per coarse pixel."""
-
-    scale: int
-    """Fine pixels per coarse pixel and axis."""
-    kernel: str | None = None
-    """SPEC of the blur, ``px`` being fine pixels; none without it, or what the recipe draws."""
-    quantity: Quantity | None = None
-    gain: float | str | None = None
-    """Electrons per unit of the file, a number or a map of the coarse grid; switches photon noise on."""
-    read_noise: float | str | None = None
-    """Electrons, a number or a map."""
-    sky: float = 0.0
-    """Electrons that the sky adds to the noise; their mean is taken off again."""
-    dark: float = 0.0
-    """Electrons of dark current, likewise."""
-    full_well: float | None = None
-    """Electrons."""
-    bits: int | None = None
-    recipe: str | None = None
-    """A name of `recipe.RECIPES`, or a TOML file; options given win over it."""
-    pairs: str | None = None
-    """HDF5 training set that the patches of this frame are added to."""
-    patch: int = 256
-    """Side of a patch, fine px."""
-    axes: str | None = None
-    seed: int = 0
-    overwrite: bool = False
 
 
 @dataclass(frozen=True)
