@@ -25,6 +25,7 @@ FLOORS = (
     ("training",),
     ("lab",),
     ("jobs",),
+    ("api",),
     ("cli",),
 )
 """Rooms, the lowest first; `__init__` and `__main__` stand outside."""
