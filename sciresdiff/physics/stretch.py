@@ -29,9 +29,13 @@ class Family:
     """One kind of stretch: how it is fitted, applied and undone."""
 
     fit: Callable[..., dict[str, float]]
+    """(pixels, mask, variance, **settings) -> parameters."""
     forward: Callable[[Any, Parameters], Any]
+    """(data units, parameters) -> stretched units."""
     inverse: Callable[[Any, Parameters], Any]
+    """(stretched units, parameters) -> data units."""
     scale: Callable[[Parameters], float]
+    """Data units per stretched unit, at the sky."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +43,16 @@ class Stretch:
     """A fitted stretch. Works on numpy arrays (in float64) and on torch tensors (in their own type)."""
 
     name: str
+    """A key of `STRETCHES`."""
     parameters: Mapping[str, float] = field(default_factory=dict)
+    """What was fitted: ``sky``, ``sigma`` ... in data units."""
 
     def forward(self, x: Any) -> Any:
-        """Data units -> stretched units."""
+        """Data units -> stretched units, any shape."""
         return STRETCHES[self.name].forward(_float64_or_tensor(x), self.parameters)
 
     def inverse(self, u: Any) -> Any:
-        """Stretched units -> data units."""
+        """Stretched units -> data units, any shape."""
         return STRETCHES[self.name].inverse(_float64_or_tensor(u), self.parameters)
 
     @property
@@ -131,11 +137,13 @@ def _fit_identity(pixels: Any, mask: Any, variance: Any) -> dict[str, float]:
 
 
 def _fit_noise(pixels: Any, mask: Any, variance: Any) -> dict[str, float]:
+    """Units of the sky's noise, 0 at the sky."""
     sky, sigma = _sky_and_noise(pixels, mask, variance)
     return {"sky": sky, "sigma": sigma}
 
 
 def _fit_asinh(pixels: Any, mask: Any, variance: Any, softening: float = 3.0) -> dict[str, float]:
+    """Linear below ``softening`` sigma of the sky, logarithmic above (Lupton, Gunn & Szalay 1999)."""
     if not softening > 0:
         raise UsageError(f"softening {softening}: has to be above 0, in units of the noise; 3 is the default")
     return {**_fit_noise(pixels, mask, variance), "softening": float(softening)}
