@@ -91,7 +91,7 @@ class Detector:
 
         Parameters
         ----------
-        rate : (...) array
+        rate : (Y, X) array, or any shape
             Electrons that the image alone gives on average. A negative expectation, as in a frame whose sky is
             subtracted, passes without photon noise, so that the mean is kept.
         rng : numpy.random.Generator
@@ -134,7 +134,14 @@ class Detector:
         return np.where(active, drawn, electrons)
 
     def sample(self, rate: NDArray[Any], rng: np.random.Generator) -> Array:
-        """The pixels of `expose`, ADU, for ``rate`` (...) in electrons."""
+        """The pixels of `expose`, ADU.
+
+        Parameters
+        ----------
+        rate : (Y, X) array, or any shape
+            Electrons that the image alone gives on average.
+        rng : numpy.random.Generator
+        """
         return self.expose(rate, rng).pixels
 
     def variance(self, pixels: NDArray[Any]) -> Array:
@@ -146,7 +153,7 @@ class Detector:
 
         Parameters
         ----------
-        pixels : (...) array
+        pixels : (Y, X) array, or any shape
             Their values or expectations, ADU, pedestal still in them.
         """
         adu = np.asarray(pixels, np.float64)

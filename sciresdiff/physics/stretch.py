@@ -126,6 +126,7 @@ def _sky_and_noise(
     sky, sigma = estimate_sky(pixels, mask)
     if variance is None:
         return sky, sigma or 1.0
+    # the variance of sky pixels alone: photon noise of sources is not the noise of the sky
     good = np.isfinite(variance) & (variance > 0) & (np.abs(pixels - sky) <= 3 * sigma)
     if mask is not None:
         good &= ~mask
@@ -189,6 +190,7 @@ def _sinh(u: Any, p: Parameters) -> Any:
 def _anscombe(x: Any, p: Parameters) -> Any:
     """2 sqrt(e + 3/8 + read^2) (Starck, Murtagh & Bijaoui 1998), continued by its tangent below e = -read^2."""
     v = p["gain"] * (x - p["offset"]) + 0.375 + p["read_noise"] ** 2
+    # 2 sqrt(v) has slope 0.375^-1/2 at v = 0.375: the tangent keeps the map invertible where a root has no value
     return 2 * v.clip(0.375, None) ** 0.5 + (v.clip(None, 0.375) - 0.375) / 0.375**0.5
 
 

@@ -87,7 +87,7 @@ def _kind(label: str, structure: Structure) -> Callable[[Rng, int], Scene]:
     return draw
 
 
-def mixed(rng: Rng, size: int) -> Scene:
+def mixed_structures(rng: Rng, size: int) -> Scene:
     """Two or three structures in one frame, each with a weight of its own."""
     total = empty_canvas(size)
     for name in rng.choice(list(STRUCTURES), int(rng.integers(2, 4)), replace=False):
@@ -287,7 +287,7 @@ STRUCTURES: dict[str, Structure] = {
 }
 """Name -> structure."""
 
-CELLS = {name: _kind(name, structure) for name, structure in STRUCTURES.items()} | {"mixed": mixed}
+CELLS = {name: _kind(name, structure) for name, structure in STRUCTURES.items()} | {"mixed": mixed_structures}
 """Name -> kind of scene."""
 
 CELL_SHARES = {

@@ -72,7 +72,13 @@ def streamlines(heading: Array, x: Array, y: Array, length: float, size: int) ->
 
 
 def bezier_curves(a: Array, b: Array, c: Array) -> Curves:
-    """Quadratic curves from `a` to `c` pulled towards `b`, each (n, 2), as arrays (n, steps)."""
+    """Quadratic Bezier curves (1 - t)^2 a + 2 t (1 - t) b + t^2 c.
+
+    Parameters
+    ----------
+    a, b, c : (n, 2) array
+        Starts, the points that the curves are pulled towards, and ends, as x, y in pixels.
+    """
     steps = 2 + int(np.hypot(*(np.abs(b - a) + np.abs(c - b)).max(0)) / SPACING)
     t = np.linspace(0, 1, steps)[:, None, None]
     curve = (1 - t) ** 2 * a + 2 * t * (1 - t) * b + t**2 * c
@@ -80,7 +86,16 @@ def bezier_curves(a: Array, b: Array, c: Array) -> Curves:
 
 
 def brightness_along(rng: Rng, shape: tuple[int, ...], roughness: float) -> Array:
-    """Brightness along curves (n, steps): log-normal, changing over about 15 pixels."""
+    """Brightness along curves: log-normal, changing over about 15 pixels.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    shape : (n, steps)
+        Of the curves.
+    roughness : float
+        Standard deviation of the logarithm.
+    """
     coarse = rng.standard_normal((shape[0], shape[1] // 40 + 4))
     where = np.linspace(1, coarse.shape[1] - 2, shape[1])
     i, t = where.astype(int), where % 1
@@ -154,7 +169,20 @@ def web_outline(rng: Rng, size: int) -> tuple[Array, Array]:
 
 
 def polygon_mask(size: int, x: Array, y: Array) -> Array:
-    """Inside of a closed curve (even-odd rule), 0 or 1 with edges a few pixels soft."""
+    """Inside of a closed curve (even-odd rule), 0 or 1 with edges a few pixels soft.
+
+    Parameters
+    ----------
+    size : int
+        Of the frame, pixels.
+    x, y : (n,) array
+        Corners in pixels of the frame; the last is joined to the first.
+
+    Returns
+    -------
+    (m, m) float32 array
+        Over the padded frame.
+    """
     n, coarse = padded_side(size), 4
     line = np.arange(-MARGIN + coarse / 2, size + MARGIN, coarse)
     x2, y2 = np.roll(x, -1), np.roll(y, -1)
@@ -218,7 +246,17 @@ def cell_walls(rng: Rng, size: int, cell: float, order: float) -> tuple[Curves, 
 
 
 def bend_curves(rng: Rng, size: int, curves: Curves, amount: float, scale: float) -> Curves:
-    """Curves displaced by a smooth random field."""
+    """Curves displaced by a smooth random field.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    size : int
+        Of the frame, pixels.
+    curves : Curves
+    amount, scale : float
+        Standard deviation of the displacement and its longest wavelength, pixels.
+    """
     dx, dy = (np.float32(amount) * random_field(rng, padded_side(size), 4.0, longest=scale, shortest=4) for _ in "xy")
     smooth = [_interpolate(field, *curves) for field in (dx, dy)]
     return curves[0] + smooth[0], curves[1] + smooth[1]

@@ -57,7 +57,17 @@ def bleed(rng: Rng, frame: Array, well: float) -> Array:
 
 
 def add_hits(rng: Rng, frame: Array, n: int, brightest: float) -> None:
-    """Add ``n`` cosmic-ray hits in place: tracks one pixel wide, most of them short, 10 to ``brightest`` per pixel."""
+    """Add cosmic-ray hits in place: tracks one pixel wide, most of them short.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    frame : (rows, columns) array
+    n : int
+        Hits.
+    brightest : float
+        Per pixel, above 10, which is the faintest.
+    """
     for _ in range(n):
         length = max(1, int(rng.exponential(4.0)))
         x, y = rng.uniform(0, frame.shape[0], 2)

@@ -112,6 +112,7 @@ def add_points(canvas: Array, x: Array, y: Array, flux: Array, smooth: bool = Tr
     k = len(wx)
     inside = (np.asarray(flux) > 0) & (ix >= 0) & (iy >= 0) & (ix + k <= n) & (iy + k <= n)
     ix, iy, wx, wy = ix[inside], iy[inside], wx[:, inside], wy[:, inside] * np.asarray(flux)[inside]
+    # bincount adds up points that share a sub-pixel, which indexing would not
     step = np.arange(k)
     index = (iy + step[:, None])[:, None] * n + (ix + step[:, None])[None]
     canvas += np.bincount(index.ravel(), (wy[:, None] * wx[None]).ravel(), n * n).reshape(n, n).astype(np.float32)
@@ -131,6 +132,7 @@ def render(canvas: Array, psf: ScenePSF) -> Array:
     n, k = canvas.shape[0], psf.kernel.shape[0]
     padded = np.zeros_like(canvas)
     padded[:k, :k] = psf.kernel
+    # centre of the kernel to the origin, where an FFT has it
     kernel = np.roll(padded, (-(k // 2), -(k // 2)), (0, 1))
     image = fft.irfft2(fft.rfft2(canvas) * fft.rfft2(kernel), s=canvas.shape)
     blocks = np.maximum(image, 0).reshape(n // OVER, OVER, n // OVER, OVER)
@@ -158,6 +160,7 @@ def random_field(rng: Rng, n: int, slope: float, longest: float = np.inf, shorte
     m = fft.next_fast_len(n, real=True)
     ky, kx = np.fft.fftfreq(m).astype(np.float32)[:, None], np.fft.rfftfreq(m).astype(np.float32)[None, :]
     k2 = kx * kx + ky * ky + np.float32(max(1 / m, 1 / longest) ** 2)
+    # the amplitude is the root of the power k^-slope, and k2 is k squared
     amplitude = k2 ** np.float32(-slope / 4) * np.exp(-0.5 * k2 * np.float32(shortest) ** 2)
     amplitude[0, 0] = 0
     noise = rng.standard_normal((2, m, m // 2 + 1), np.float32)
@@ -167,20 +170,38 @@ def random_field(rng: Rng, n: int, slope: float, longest: float = np.inf, shorte
 
 
 def blur(field: Array, sigma: float) -> Array:
-    """Periodic Gaussian blur (``sigma`` in pixels) by FFT, which costs the same for any width; never negative."""
+    """Periodic Gaussian blur of a field (Y, X) by FFT, which costs the same for any width; never negative.
+
+    ``sigma`` is in pixels.
+    """
     fy, fx = np.fft.fftfreq(field.shape[0])[:, None], np.fft.rfftfreq(field.shape[1])[None, :]
     gain = np.exp(-2 * (np.pi * sigma) ** 2 * (fy * fy + fx * fx)).astype(np.float32)
     return np.maximum(fft.irfft2(fft.rfft2(field) * gain, s=field.shape), 0)
 
 
 def warp(field: Array, dy: Array, dx: Array) -> Array:
-    """Field (Y, X) read at positions displaced by the fields ``dy`` and ``dx`` (pixels), periodic, linear."""
+    """A field read at displaced positions, periodic, with linear interpolation; **flux is not kept**.
+
+    Parameters
+    ----------
+    field : (Y, X) array
+    dy, dx : (Y, X) array
+        Displacements in pixels.
+    """
     y, x = np.indices(field.shape, dtype=np.float32)
     return ndimage.map_coordinates(field, [y + dy, x + dx], order=1, mode="grid-wrap").astype(np.float32)
 
 
 def values_at(field: Array, x: Array, y: Array) -> Array:
-    """Values (n,) of a field of the padded frame at frame coordinates (nearest pixel, clamped)."""
+    """Values of a field at positions: those of the nearest pixel, clamped at the border.
+
+    Parameters
+    ----------
+    field : (n, n) array
+        Over the padded frame.
+    x, y : (...) array
+        Pixels of the frame.
+    """
     n = field.shape[0]
     iy, ix = (np.clip(np.rint(v + MARGIN).astype(int), 0, n - 1) for v in (y, x))
     return field[iy, ix]

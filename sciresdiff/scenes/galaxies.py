@@ -26,18 +26,45 @@ def ellipse(size: int, cx: float, cy: float, ratio: float, angle: float) -> tupl
 
 
 def sersic(r: Array, re: float, n: float) -> Array:
-    """Sersic's profile exp(-b_n ((r / re)^(1/n) - 1)), 1 at the half-light radius `re`; b_n of Ciotti & Bertin 1999."""
+    """Sersic's profile exp(-b_n ((r / re)^(1/n) - 1)), 1 at the half-light radius.
+
+    b_n = 2 n - 1/3 + 0.009876 / n (Ciotti & Bertin 1999), so that half of the light lies within ``re``.
+
+    Parameters
+    ----------
+    r : (Y, X) array
+        Radius in pixels.
+    re : float
+        Half-light radius, pixels.
+    n : float
+        Index: 0.5 a Gaussian, 1 a disc, 4 a giant elliptical.
+    """
     b = 2 * n - 1 / 3 + 0.009876 / n
     return np.exp(np.float32(-b) * ((r / np.float32(re)) ** np.float32(1 / n) - 1))
 
 
 def soft_radius(u: Array, v: Array, by: float = 0.35) -> Array:
-    """Radius that does not reach 0, so that a cusp is not a pixel's accident."""
+    """Radius sqrt(u^2 + v^2 + by^2) of coordinates (Y, X) in pixels.
+
+    It does not reach 0, so that the peak of a cusp does not depend on where in its pixel the centre lies.
+    """
     return np.sqrt(u * u + v * v + np.float32(by) ** 2)
 
 
 def faint_galaxies(rng: Rng, canvas: Array, size: int, n: int, brightest: float | None = None) -> None:
-    """Draw many small galaxies, 1 to 6 pixels in half-light radius, onto a canvas in place."""
+    """Draw many small galaxies, 1 to 6 pixels in half-light radius, onto a canvas in place.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    canvas : (m, m) array
+    size : int
+        Of the frame, pixels.
+    n : int
+        Galaxies; those that reach over the border of the canvas are left out.
+    brightest : float, optional
+        Largest peak; random from 5 to 2000 where it is not given.
+    """
     x, y = uniform_positions(rng, size, n)
     top = brightest or log_uniform(rng, 5, 2000)
     values = top * rng.random(n) ** rng.uniform(1.5, 4)

@@ -129,6 +129,7 @@ def pupil_psf(
     rough = zonal[0] + 0.5 * zonal[1]
     for shift in (0.9, 0.97, 1.03, 1.1):  # wavelengths of the band
         u, v = x * shift, y * shift
+        # a path difference in waves is a phase that grows as 1 / wavelength
         wave = np.exp(np.complex64(2j * np.pi / shift) * (phase(u, v) + rough))
         field = np.fft.fft2(_aperture(u, v, obstruction, spider, turn, 2 * OVER * width_px / n) * wave)
         total += np.abs(field).astype(np.float32) ** 2
@@ -154,6 +155,7 @@ def _zernikes(rng: Rng, waves: float) -> Callable[[Array, Array], Array]:
     c *= waves / np.sqrt((c**2).sum())
 
     def phase(u: Array, v: Array) -> Array:
+        # Noll 1976, table I: sqrt(3), sqrt(6), sqrt(8) and sqrt(5) make each term of rms 1 over the pupil
         r2 = u * u + v * v
         low = c[0] * 1.73 * (2 * r2 - 1) + c[1] * 2.45 * (u * u - v * v) + c[2] * 4.9 * u * v
         coma = 2.83 * (3 * r2 - 2) * (c[3] * u + c[4] * v)

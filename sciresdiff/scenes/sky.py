@@ -85,7 +85,19 @@ def star_peaks(rng: Rng, n: int, brightest: float) -> Array:
 
 
 def companions(rng: Rng, x: Array, y: Array, peaks: Array) -> tuple[Array, Array, Array]:
-    """Give a random share of the stars a neighbour at 0.7 to 4 pixels."""
+    """Give a random share of the stars a fainter neighbour at 0.7 to 4 pixels.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    x, y, peaks : (n,) array
+        Stars.
+
+    Returns
+    -------
+    x, y, peaks : (n + m,) array
+        Stars and neighbours.
+    """
     pick = np.flatnonzero(rng.random(len(x)) < rng.uniform(0, 0.35))
     far, angle = rng.uniform(0.7, 4.0, len(pick)), rng.uniform(0, 2 * np.pi, len(pick))
     ratio = log_uniforms(rng, 0.02, 1.0, len(pick))
@@ -97,7 +109,24 @@ def companions(rng: Rng, x: Array, y: Array, peaks: Array) -> tuple[Array, Array
 
 
 def draw_stars(rng: Rng, canvas: Array, psf: ScenePSF, x: Array, y: Array, brightest: float) -> Array:
-    """Draw stars with random peaks at the given positions, some of them double; returns the peaks."""
+    """Draw stars with random peaks at the given positions, some of them double, onto a canvas in place.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    canvas : (m, m) array
+    psf : ScenePSF
+        Turns a peak into a flux.
+    x, y : (n,) array
+        Pixels of the frame.
+    brightest : float
+        Largest peak possible.
+
+    Returns
+    -------
+    (k,) array
+        Peaks, those of neighbours too.
+    """
     x, y, peaks = companions(rng, x, y, star_peaks(rng, len(x), brightest))
     add_points(canvas, x, y, peaks / psf.peak)
     return peaks
@@ -117,7 +146,7 @@ def gradient(rng: Rng, size: int, amplitude: float) -> Array:
     return (amplitude * field / (field.max() + 1e-9)).astype(np.float32)
 
 
-def empty(rng: Rng, size: int) -> Scene:
+def empty_field(rng: Rng, size: int) -> Scene:
     """Sky with at most a few faint things on it."""
     canvas, psf = empty_canvas(size), telescope_psf(rng)
     x, y = uniform_positions(rng, size, int(rng.integers(0, 4)))
@@ -127,7 +156,7 @@ def empty(rng: Rng, size: int) -> Scene:
     return _render_scene(rng, canvas, psf, "empty")
 
 
-def sparse(rng: Rng, size: int) -> Scene:
+def sparse_field(rng: Rng, size: int) -> Scene:
     """A field with few stars, and faint galaxies between them half of the time."""
     canvas, psf = empty_canvas(size), telescope_psf(rng)
     x, y = uniform_positions(rng, size, _count(rng, size, 4, 120))
@@ -137,7 +166,7 @@ def sparse(rng: Rng, size: int) -> Scene:
     return _render_scene(rng, canvas, psf, "sparse", peaks)
 
 
-def crowded(rng: Rng, size: int) -> Scene:
+def crowded_field(rng: Rng, size: int) -> Scene:
     """A field in the Milky Way or a nearby galaxy: hundreds to thousands of stars, patchy where dust is in front."""
     canvas, psf = empty_canvas(size), telescope_psf(rng)
     x, y = uniform_positions(rng, size, _count(rng, size, 150, 8000))
@@ -310,9 +339,9 @@ def nebula(rng: Rng, size: int) -> Scene:
 
 
 SKY = {
-    "empty": empty,
-    "sparse": sparse,
-    "crowded": crowded,
+    "empty": empty_field,
+    "sparse": sparse_field,
+    "crowded": crowded_field,
     "globular": globular,
     "survey": survey,
     "galaxy": galaxy,
