@@ -14,8 +14,9 @@ from sciresdiff.degradation.grids import block_any, crop_kernel
 from sciresdiff.errors import InputError
 from sciresdiff.frame import Quantity
 from sciresdiff.physics.operators import separable_terms
+from sciresdiff.physics.psf.field import PSF
 from sciresdiff.physics.sky import MAD_TO_SIGMA, estimate_sky
-from sciresdiff.restoration.prior import kernel_features
+from sciresdiff.restoration.ops import psf_features
 
 Array = NDArray[np.float32]
 
@@ -51,7 +52,7 @@ class Given:
 
     @cached_property
     def terms(self) -> NDArray[np.float64]:
-        """The kernel's separable terms, (RANK, 2, K)."""
+        """The kernel's separable_terms terms, (RANK, 2, K)."""
         terms = separable_terms(self.kernel, max_rank=RANK)
         return np.pad(terms, ((0, RANK - len(terms)), (0, 0), (0, 0)))
 
@@ -162,7 +163,7 @@ def patch(pair: Given, side: int, rng: np.random.Generator) -> dict[str, NDArray
     }  # fmt: skip
     kernel = np.rot90(pair.kernel, turns)[::-1] if flip else np.rot90(pair.kernel, turns)
     terms = turned_terms(within(pair.terms, (side * scale - 1) // 2), turns, flip).astype(np.float32)
-    return {**turned, "terms": terms, "kernel": kernel_features(kernel, scale)}
+    return {**turned, "terms": terms, "kernel": psf_features(PSF.constant(kernel), scale)}
 
 
 def _inside(start: tuple[int, int], shape: tuple[int, int], side: int, rim: int) -> Array:

@@ -24,7 +24,7 @@ from sciresdiff.frame import Frame
 from sciresdiff.io import Source
 from sciresdiff.jobs import blocks
 from sciresdiff.jobs.blocks import Block
-from sciresdiff.jobs.degrade.plan import Plan, degraded
+from sciresdiff.jobs.degrade.steps import Plan, degraded
 from sciresdiff.region import Region
 from sciresdiff.tiling import Tile
 
@@ -207,8 +207,7 @@ def _about(y: int, x: int, side: int, halo: int, shape: tuple[int, int]) -> Tile
 
 def windowed(source: Source, scale: int, block: Block) -> Frame:
     """The fine pixels that a block is made of."""
-    fine = block.tile.window.scaled(scale)
-    return source.window(block.plane, fine.y0, fine.y1, fine.x0, fine.x1)
+    return source.window(block.plane, block.tile.window.scaled(scale))
 
 
 def work(job: Job, block: Block, window: Frame) -> Done:

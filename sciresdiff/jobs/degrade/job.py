@@ -22,8 +22,10 @@ from sciresdiff.io.source import Source, empty
 from sciresdiff.jobs.blocks import Block
 from sciresdiff.jobs.degrade import pairs
 from sciresdiff.jobs.degrade.block import Done, Job, blocks_of, measured, small, windowed, work
-from sciresdiff.jobs.degrade.plan import DegradeOptions, Plan, plan_of
+from sciresdiff.jobs.degrade.options import DegradeOptions
+from sciresdiff.jobs.degrade.steps import Plan, plan_of
 from sciresdiff.physics.detector import Detector
+from sciresdiff.region import Region
 from sciresdiff.run import engines, journal
 from sciresdiff.run.batch import Progress, no_progress
 from sciresdiff.run.identity import known_by, machine, unchanged
@@ -107,7 +109,7 @@ def run(
             return _paired(source, options, quantity, key, said)  # before the image, so that a refusal leaves none
 
         record = _write(task, finish)
-        said = [*source.frame.said, *said, *record.pop("resumed")]
+        said = [*source.frame.notes, *said, *record.pop("resumed")]
     return {"schema": 1, "input": str(path), "output": str(output), **record, "said": said}
 
 
@@ -149,7 +151,7 @@ def plan(path: str | Path, options: DegradeOptions) -> dict[str, Any]:
     unknown = settled.recipe.unknown if settled.recipe else ""
     more = {"unknown": f"noise and blur, because of {unknown}"} if unknown else {}
     shape = [frame.planes, *(n // options.scale for n in frame.pixels.shape[1:])]
-    said = [*frame.said, *said]
+    said = [*frame.notes, *said]
     return {**told, "quantity": quantity, "shape": shape, "blocks": count, "steps": steps, **more, "said": said}
 
 
@@ -168,7 +170,7 @@ def _key(source: Source) -> int:
     rows, key = max(STRIP // w, 1), 0
     for plane in range(planes):
         for y in range(0, h, rows):
-            values = source.window(plane, y, min(y + rows, h), 0, w).pixels
+            values = source.window(plane, Region(y, min(y + rows, h), 0, w)).pixels
             key = zlib.crc32(np.ascontiguousarray(values).tobytes(), key)
     return key
 
@@ -188,8 +190,8 @@ def _refuse(options: DegradeOptions) -> None:
 
 
 def _quantity(frame: Frame, options: DegradeOptions) -> tuple[Quantity, list[str]]:
-    said: list[str] = []
-    return frame.quantity_or_usual(options.quantity, said), said
+    quantity, notes = frame.quantity_or_usual(options.quantity)
+    return quantity, list(notes)
 
 
 def _trimming(frame: Frame, scale: int) -> list[str]:
