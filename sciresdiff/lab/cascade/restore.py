@@ -69,7 +69,12 @@ def augmentation_level(model: Model) -> float:
 
 
 def smooth_error(first: Restored) -> Tensor:
-    """The first model's ERR, (1, 1, Y, X): its mean square over 3 x 3 pixels, as few draws scatter by themselves."""
+    """The first model's ERR: its mean square over 3 x 3 pixels, as few draws scatter by themselves.
+
+    Returns
+    -------
+    (1, 1, Y, X), in the frame's unit.
+    """
     return box(torch.from_numpy(first.err.astype(np.float64))[None, None].square(), 1).sqrt()
 
 
@@ -169,7 +174,10 @@ def cascade(
 
     Parameters
     ----------
-    pixels, variance, mask, kernel, quantity : as for `restore.restore`; the kernel is that of both scales together.
+    pixels, variance, mask : (h, w), as for `restore.restore`, in the frame's own unit.
+    kernel : blur between the wanted image and this one, of both scales together, on the fine grid; None for none.
+    quantity : ``sum`` or ``mean``. models : the first, and the one that goes on with its draws.
+    settings : how draws are made. device : where networks run. progress : is told what is done.
     part : where a window lies in a plane that is larger.
 
     Returns
