@@ -126,7 +126,7 @@ def watched(parts: Parts) -> Iterator[None]:
         mock.patch.object(tiling, "run", around("networks", tiling.run)),
         mock.patch.object(Operator, "apply", around("operator", Operator.apply)),
         mock.patch.object(Operator, "adjoint", around("operator", Operator.adjoint)),
-        mock.patch.object(Operator, "there_and_back", around("operator", Operator.there_and_back)),
+        mock.patch.object(Operator, "apply_weighted_gram", around("operator", Operator.apply_weighted_gram)),
         mock.patch.object(restore, "gaussian", around("noise", restore.gaussian)),
         mock.patch.object(F, "conv2d", parts.convolved(F.conv2d)),
     ):

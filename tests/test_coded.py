@@ -10,13 +10,16 @@ import torch.nn.functional as F
 from sciresdiff.diffusion import method as methods
 from sciresdiff.errors import UsageError
 from sciresdiff.lab.latent.refiner import LatentRefiner, VectorRefiner
+from sciresdiff.observation.observation import Observation
 from sciresdiff.physics.consistency import Data
 from sciresdiff.physics.operators import Operator
 from sciresdiff.restoration.model import Model, load, save
+from sciresdiff.restoration.posterior import gaussian
 from sciresdiff.restoration.prior import Estimate, Prior, PriorConfig, at_once
 from sciresdiff.restoration.refiner import REFINERS, Refiner, RefinerConfig, condition, refiner_for, refiner_from_card
 from sciresdiff.restoration.residual_space import residual_space
-from sciresdiff.restoration.restore import Settings, gaussian, restore
+from sciresdiff.restoration.restore import restore
+from sciresdiff.restoration.settings import Settings
 from sciresdiff.training import refiner as training
 from sciresdiff.training.options import TrainOptions
 
@@ -212,7 +215,7 @@ def test_trains_and_restores_reproducibly(trained, name, kind):
 
     def restored(tile, seed=0):
         settings = Settings(samples=2, steps=4, tile=tile, seed=seed, keep_draws=True)
-        return restore(pixels, variance, pixels > 1e9, None, 2, "sum", model, settings)
+        return restore(Observation.of_arrays(pixels, variance, 2), model, settings)
 
     first, again, tiled, other = restored(0), restored(0), restored(8), restored(0, seed=1)
     assert np.array_equal(first.draws, again.draws)

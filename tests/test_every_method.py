@@ -9,11 +9,14 @@ import torch
 
 from sciresdiff.diffusion import method as methods
 from sciresdiff.errors import UsageError
+from sciresdiff.observation.observation import Observation
 from sciresdiff.restoration import model as models
 from sciresdiff.restoration.model import Model
 from sciresdiff.restoration.prior import Prior, PriorConfig
 from sciresdiff.restoration.refiner import refiner_for
-from sciresdiff.restoration.restore import Restored, Settings, restore
+from sciresdiff.restoration.restore import restore
+from sciresdiff.restoration.restored import Restored
+from sciresdiff.restoration.settings import Settings
 from sciresdiff.training import refiner as training
 from sciresdiff.training.data import Batch, DataRecipe, Pairs
 
@@ -57,7 +60,7 @@ def drawn(model: Model, **settings: object) -> Restored:
     assert method is not None
     steps = min(STEPS, method.steps or method.training_path().T)
     told = Settings(**{"samples": 2, "steps": steps, "keep_draws": True, "tile": 0, **settings})  # type: ignore[arg-type]
-    return restore(FRAME, VARIANCE, FRAME != FRAME, None, SCALE, "sum", model, told)
+    return restore(Observation.of_arrays(FRAME, VARIANCE, SCALE), model, told)
 
 
 @pytest.mark.parametrize("name", methods.names())
@@ -99,7 +102,7 @@ def test_a_start_next_to_the_image_is_the_priors() -> None:
     # sdedit with t0 -> 0 enters the path where s is next to nothing: the estimate is the prior's own
     model, _ = trained("sdedit")
     assert model.method is not None
-    best = restore(FRAME, VARIANCE, FRAME != FRAME, None, SCALE, "sum", model, Settings(refine=False))
+    best = restore(Observation.of_arrays(FRAME, VARIANCE, SCALE), model, Settings(refine=False))
     off = []
     for t0 in (1e-9, 0.1, 0.5):  # 1, 10 and 50 of 100 steps; the first level has s = 0.04
         near = replace(model, method=replace(model.method, start_params={"t0": t0}))

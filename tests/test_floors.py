@@ -13,14 +13,14 @@ import sciresdiff
 
 PACKAGE = Path(sciresdiff.__file__).parent
 FLOORS = (
-    ("errors", "malloc", "notes", "plugins", "region"),
-    ("frame",),
-    ("io", "normalize"),
+    ("errors", "lazy", "malloc", "notes", "plugins", "region"),
+    ("frame", "options"),
+    ("io",),
     ("physics", "nets"),
     ("diffusion", "tiling", "degradation", "scenes"),
+    ("observation",),
     ("checks",),
     ("restoration",),
-    ("observation",),
     ("report", "run"),
     ("training",),
     ("lab",),

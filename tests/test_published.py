@@ -19,10 +19,12 @@ from sciresdiff.lab.published import load_prior as importing
 from sciresdiff.lab.published import networks as nets
 from sciresdiff.lab.published.networks import MisfitError, build_network, recognise
 from sciresdiff.lab.published.prior import Planes, PublishedConfig, PublishedPrior, Unit, asinh, linear
+from sciresdiff.observation.observation import Observation
 from sciresdiff.physics.consistency import Data
 from sciresdiff.physics.operators import Operator
 from sciresdiff.restoration.model import Model, load, save
-from sciresdiff.restoration.restore import Settings, restore
+from sciresdiff.restoration.restore import restore
+from sciresdiff.restoration.settings import Settings
 from sciresdiff.training import refiner as refiner_training
 from sciresdiff.training.data import DataRecipe
 from sciresdiff.training.options import TrainOptions
@@ -542,11 +544,8 @@ def test_deep_networks_do_not_claim_that_tiles_agree():
 def test_upscale_says_that_tiles_of_a_deep_network_differ():
     shallow = Model(prior_of(rrdb_weights(1, unshuffle=2)))
     deep = Model(prior_of(rrdb_weights(1, unshuffle=2), halo=3))
-    said = []
-    warn_networks(shallow, said)
-    assert said == []
-    warn_networks(deep, said)
-    assert said[0].startswith("WARNING tiles: rrdb sees beyond a tile")
+    assert not warn_networks(shallow)
+    assert warn_networks(deep).lines[0].startswith("WARNING tiles: rrdb sees beyond a tile")
 
 
 def test_factor_is_the_scale_of_the_errors():
@@ -581,7 +580,7 @@ def test_refiner_trains_on_a_published_network(recipe, tmp_path, monkeypatch, su
     data = frame()
     pixels, variance = data.y[0, 0].numpy(), data.noise[0, 0].numpy()
     outputs = [
-        restore(pixels, variance, pixels > 1e9, gaussian(1.0), 2, "sum", model, Settings(samples=2, steps=2, tile=t))
+        restore(Observation.of_arrays(pixels, variance, 2, gaussian(1.0)), model, Settings(samples=2, steps=2, tile=t))
         for t in (0, 0, 16)
     ]
     assert np.array_equal(outputs[0].mean, outputs[1].mean) and np.isfinite(outputs[0].mean).all()

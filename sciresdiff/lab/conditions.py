@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sciresdiff.physics.consistency import Data
-from sciresdiff.restoration.prior import Estimate, box, contrast, maps
+from sciresdiff.restoration.ops import box, contrast, maps
+from sciresdiff.restoration.prior import Estimate
 from sciresdiff.restoration.refiner import Condition
 
 
@@ -42,8 +43,8 @@ def signal_to_noise(data: Data, prior: Estimate, level: Tensor) -> list[Tensor]:
     Two constant maps, each (B, 1, h, w).
     """
     snr = ((data.y * data.valid).clamp_min(0) / data.noise.sqrt()).flatten(1)
-    if data.level is not None:  # a part of a plane is told the plane's, so that parts agree
-        snr = snr.new_tensor(np.maximum(data.level.y, 0) / np.sqrt(data.level.noise))[None]
+    if data.statistics is not None:  # a part of a plane is told the plane's, so that parts agree
+        snr = snr.new_tensor(np.maximum(data.statistics.y, 0) / np.sqrt(data.statistics.noise))[None]
     numbers = torch.stack([snr.median(dim=1).values, snr.amax(dim=1)], dim=1)
     return maps(torch.log1p(numbers) / 4, data.y)
 

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sciresdiff.physics.consistency import consistent
+from sciresdiff.physics.consistency import consistency_step
 from sciresdiff.restoration.hooks import Args
-from sciresdiff.restoration.prior import finer
+from sciresdiff.restoration.ops import finer
 
 PROJECTED = 30
 """Chebyshev iterations of a projection through a kernel."""
@@ -43,7 +43,7 @@ def project(x: Tensor, args: Args) -> Tensor:
     noise = torch.full_like(data.noise, 1e-12) if pure else STIFFNESS * data.noise
     steps = 1 if pure else PROJECTED
     for _ in range(2 if pure else 1):  # the second round takes up what float32 left of the first
-        x = consistent(replace(data, noise=noise), x, torch.ones_like(x), steps)
+        x = consistency_step(replace(data, noise=noise), x, torch.ones_like(x), steps)
     return x
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sciresdiff.diffusion.method import Method
 from sciresdiff.diffusion.path import NoiseLevel
-from sciresdiff.physics.consistency import Data, consistent
+from sciresdiff.physics.consistency import Data, consistency_step
 from sciresdiff.plugins import Registry
 from sciresdiff.restoration.prior import Estimate
 from sciresdiff.restoration.residual_space import ResidualSpace
@@ -65,7 +65,7 @@ def hold_to_data(data: Data, x: Tensor, scale: Tensor, p: NoiseLevel) -> Tensor:
     -------
     (B, 1, s*h, s*w)
     """
-    return consistent(data, x, scale.square() * (p.s**2 / (p.a**2 + p.s**2)), ITERATIONS)
+    return consistency_step(data, x, scale.square() * (p.s**2 / (p.a**2 + p.s**2)), ITERATIONS)
 
 
 def apply_training_hooks(method: Method, data: Data, x: Tensor, scale: Tensor, p: NoiseLevel) -> Tensor:

@@ -21,7 +21,8 @@ from sciresdiff.diffusion.prediction import PREDICTIONS
 from sciresdiff.nets import BACKBONES
 from sciresdiff.physics.consistency import Data
 from sciresdiff.plugins import Registry
-from sciresdiff.restoration.prior import Estimate, Run, at_once, contrast, finer, maps, stacked, unshuffled
+from sciresdiff.restoration.ops import contrast, finer, maps, stacked, unshuffled
+from sciresdiff.restoration.prior import Estimate, Run, at_once
 from sciresdiff.restoration.residual_space import ResidualSpace
 
 Noise = Callable[[Tensor, int], Tensor]

@@ -15,12 +15,15 @@ from sciresdiff.errors import UsageError
 from sciresdiff.nets import BACKBONES
 from sciresdiff.nets.half import has_fast_bfloat16
 from sciresdiff.physics.consistency import Data, richardson_lucy
+from sciresdiff.physics.richardson_lucy import pedestal
 from sciresdiff.restoration.model import PRESETS, Model, save
-from sciresdiff.restoration.prior import Estimate, Prior, PriorConfig, contrast, finer, pedestal
+from sciresdiff.restoration.ops import contrast, finer
+from sciresdiff.restoration.prior import Estimate, Prior, PriorConfig
 from sciresdiff.training.data import Ahead, Batch, DataRecipe, Pairs
 from sciresdiff.training.folders import UserData
 from sciresdiff.training.loop import LoopOptions, Run, Say, State, fit, quick
-from sciresdiff.training.options import TERMS, TrainOptions, losses_of, recipe_of
+from sciresdiff.training.options import TrainOptions
+from sciresdiff.training.recipe import TERMS, losses_of, recipe_of
 from sciresdiff.training.world import ALONE, World
 
 

@@ -20,17 +20,20 @@ from sciresdiff.diffusion.share import draw_samples
 from sciresdiff.diffusion.weight import DYNAMIC
 from sciresdiff.errors import UsageError
 from sciresdiff.nets.half import has_fast_bfloat16
+from sciresdiff.restoration.fallback import FINAL_ITERATIONS
 from sciresdiff.restoration.hooks import apply_training_hooks
 from sciresdiff.restoration.model import Model, has_card, load, locate, prior_card, read_card, save
-from sciresdiff.restoration.prior import Estimate, Prior, finer
+from sciresdiff.restoration.ops import finer
+from sciresdiff.restoration.prior import Estimate, Prior
 from sciresdiff.restoration.refiner import Refiner, RefinerConfig, condition, refiner_for
 from sciresdiff.restoration.residual_space import noise_scale, residual_space
-from sciresdiff.restoration.restore import FINAL_ITERATIONS, PRIOR_ITERATIONS
+from sciresdiff.restoration.restore import PRIOR_ITERATIONS
 from sciresdiff.training.calibrate import calibrated_card
 from sciresdiff.training.data import Ahead, Batch, Pairs
 from sciresdiff.training.loop import Say, State, fit, quick
-from sciresdiff.training.options import TrainOptions, recipe_of
+from sciresdiff.training.options import TrainOptions
 from sciresdiff.training.prior import begun, provenance, real_images, state_file
+from sciresdiff.training.recipe import recipe_of
 from sciresdiff.training.trust import trusted_card
 from sciresdiff.training.world import ALONE, World
 
@@ -164,8 +167,8 @@ def train(options: TrainOptions, say: Say, world: World = ALONE) -> Path:
         torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     base = base_model(options, say).to(device)
-    method = methods.load(options.method)
-    options = replace(options, kind=str(base.card["kind"]))
+    method = methods.load(options.method_name)
+    options = replace(options, kind=base.card["kind"])
     recipe, loop = recipe_of(options)
     backbone = method.network(options.backbone or "")
     refiner = refiner_for(method, config_of(method, base.scale, backbone, options.preset))
@@ -187,7 +190,10 @@ def train(options: TrainOptions, say: Say, world: World = ALONE) -> Path:
         card = card_of(base.card, output.stem, provenance(recipe, options, state))
         save(Model(base.prior, average, method, card), output)
 
-    say(f"refiner of {sum(p.numel() for p in refiner.parameters()) / 1e6:.2f} M parameters, method {options.method}")
+    say(
+        f"refiner of {sum(p.numel() for p in refiner.parameters()) / 1e6:.2f} M parameters,"
+        f" method {options.method_name}"
+    )
     fit(
         run,
         Ahead(lambda n: pairs.batch(n + run.share[0], run.share[1], device)),

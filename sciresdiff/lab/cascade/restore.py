@@ -25,30 +25,28 @@ from torch import Tensor
 from sciresdiff.diffusion.method_file import LARGEST_USE
 from sciresdiff.diffusion.noise import key_of
 from sciresdiff.errors import UsageError
-from sciresdiff.frame import Quantity
-from sciresdiff.physics.consistency import Data, consistent
-from sciresdiff.physics.psf.split import split
+from sciresdiff.observation.observation import Observation
+from sciresdiff.observation.units import NoiseUnits
+from sciresdiff.physics.consistency import Data, consistency_step
+from sciresdiff.physics.psf.field import PSF
+from sciresdiff.physics.psf.split import split_kernel
+from sciresdiff.physics.statistics import PlaneStatistics
+from sciresdiff.restoration.fallback import FINAL_ITERATIONS, PATIENCE
 from sciresdiff.restoration.model import Model
-from sciresdiff.restoration.prior import Estimate, box, finer, kernel_features
+from sciresdiff.restoration.ops import box, finer, psf_features
+from sciresdiff.restoration.posterior import draw_sample, gaussian, has_refiner, perturbed_consistency
+from sciresdiff.restoration.prior import Estimate
 from sciresdiff.restoration.refiner import condition
 from sciresdiff.restoration.restore import (
-    FINAL_ITERATIONS,
-    PATIENCE,
-    Part,
     Progress,
-    Restored,
-    Settings,
-    Units,
-    begun,
-    drawn,
-    gaussian,
-    modelled,
-    prepared,
-    refines,
-    refreshed,
+    estimate,
+    posterior_summary,
+    refuse_exact,
     restore,
-    summed_up,
+    starting_estimate,
 )
+from sciresdiff.restoration.restored import Restored
+from sciresdiff.restoration.settings import Settings
 
 Array = NDArray[np.float32]
 Second = Callable[[Tensor, Tensor, int | None], Array]
@@ -108,77 +106,70 @@ def chain_draws(
     assert first.draws is not None
     for draw in range(len(first.draws)):
         x = fine(second(*coarse_draw(first, error, level, key_of(seed, STAGE_TWO), draw, data), draw))
-        yield refreshed(data, x, w, key_of(seed, WHOLE), draw)
+        yield perturbed_consistency(data, x, w, key_of(seed, WHOLE), draw)
 
 
-def between_stages(part: Part, units: Units, scale: int) -> Part:
-    """Where the image between the stages lies in its plane, and what that plane is like: the frame, pixel by pixel.
+def middle_statistics(statistics: PlaneStatistics, units: NoiseUnits) -> PlaneStatistics:
+    """What the plane of the image between the stages is like: the frame's plane, pixel by pixel.
 
     All of it is told by the frame's plane, so that parts agree; nothing is read off the part.
 
     Parameters
     ----------
-    units : of the first model's image, from which a frame's sky and noise are brought to it. scale : the first model's.
+    statistics : of the frame's plane.
+    units : of the first model's image, from which a frame's sky and noise are brought to it.
     """
-    sky, sigma = units.sky / units.per_fine, units.sigma * scale / units.per_fine
-    level = replace(part.level, sky=sky, sigma=sigma, y=part.level.y / np.float32(scale))
-    core = tuple(slice(scale * s.start, scale * s.stop) for s in part.core)
-    return Part(level, (scale * part.origin[0], scale * part.origin[1]), core)  # type: ignore[arg-type]
+    sky, sigma = units.sky / units.per_fine, units.sigma * units.scale / units.per_fine
+    return replace(statistics, sky=sky, sigma=sigma, y=statistics.y / np.float32(units.scale))
 
 
-def second_stage(
-    model: Model,
-    kernel: NDArray[np.float64] | None,
-    quantity: Quantity,
-    settings: Settings,
-    device: torch.device,
-    part: Part | None = None,
-) -> Second:
+def second_stage(model: Model, first: Observation, psf: PSF | None, settings: Settings, device: torch.device) -> Second:
     """The second model as a function of the image between the stages.
 
     Parameters
     ----------
-    kernel : what the second model is to undo, on the fine grid. part : where the image lies, see `between_stages`.
+    first : what the first model restored from; says where the image between the stages lies in its plane.
+    psf : what the first model left to undo, on the output grid.
     """
     settings, level = replace(settings, seed=key_of(settings.seed, STAGE_TWO)), augmentation_level(model)
-    features = torch.from_numpy(kernel_features(kernel, model.scale))[None].to(device)
+    features = torch.from_numpy(psf_features(psf, model.scale))[None].to(device)
+    exposure, scale = first.exposure, first.scale
+    statistics = tuple(middle_statistics(one, first.units) for one in exposure.statistics)
+    region, core = (None if r is None else r.scaled(scale) for r in (exposure.region, first.core))
+
+    def observe(y: Tensor, variance: Tensor) -> Observation:
+        pixels, noise = (v[0, 0].cpu().numpy().astype(np.float32) for v in (y, variance))
+        made = Observation.of_arrays(pixels, noise, model.scale, psf, quantity=first.quantity)
+        return replace(made, exposures=[replace(made.exposure, statistics=statistics, region=region)], core=core)
 
     def second(y: Tensor, variance: Tensor, draw: int | None) -> Array:
-        pixels, noise = (v[0, 0].cpu().numpy().astype(np.float32) for v in (y, variance))
-        clear = np.zeros(pixels.shape, dtype=bool)
-        data, units = prepared(pixels, noise, clear, kernel, model.scale, quantity, device, part)
-        best, _ = modelled(data, features, model, settings)
+        between = observe(y, variance)
+        data, units = between.data(device), between.units
+        best, _ = estimate(data, features, model, settings)
         if draw is None:
             return units.image(best.x)
         assert model.refiner is not None
         known = condition(data, best, features, model.refiner.config.conditions, level)
-        return units.image(drawn(data, best, known, model, settings, draw))
+        return units.image(draw_sample(data, best, known, model, settings, draw))
 
     return second
 
 
 @torch.inference_mode()
 def cascade(
-    pixels: NDArray[np.float32],
-    variance: NDArray[np.float32],
-    mask: NDArray[np.bool_],
-    kernel: NDArray[np.float64] | None,
-    quantity: Quantity,
+    observation: Observation,
     models: tuple[Model, Model],
     settings: Settings,
     device: torch.device | str = "cpu",
     progress: Progress = lambda done, total, label: None,
-    part: Part | None = None,
 ) -> Restored:
     """Restore one plane by two models in a row; the scale is the product of theirs.
 
     Parameters
     ----------
-    pixels, variance, mask : (h, w), as for `restore.restore`, in the frame's own unit.
-    kernel : blur between the wanted image and this one, of both scales together, on the fine grid; None for none.
-    quantity : ``sum`` or ``mean``. models : the first, and the one that goes on with its draws.
-    settings : how draws are made. device : where networks run. progress : is told what is done.
-    part : where a window lies in a plane that is larger.
+    observation : as for `restore`; its PSF is that of both scales together, the same all over the field.
+    models : the first one, and the one that goes on with its draws. settings : how draws are made.
+    device : where networks run. progress : is told what is done.
 
     Returns
     -------
@@ -191,31 +182,30 @@ def cascade(
     UsageError : a model without a refiner, or mode ``exact`` with a kernel.
     """
     one, two = models
-    if not (refines(one, settings) and refines(two, settings)):
+    if not (has_refiner(one, settings) and has_refiner(two, settings)):
         raise UsageError("--then: a cascade passes draws on; both need a refiner, and --no-refine is not allowed")
-    if settings.consistency == "exact" and kernel is not None:
-        raise UsageError("--consistency exact: with a kernel it amplifies the noise by 1e3 and more; use noise")
+    refuse_exact(observation, settings)
     device, total = torch.device(device), 2 * (1 + settings.samples)
-    data, units = prepared(pixels, variance, mask, kernel, one.scale * two.scale, quantity, device, part)
-    coarse, rest = split(kernel, two.scale)
-    stage = replace(settings, keep_draws=True)
-    first = restore(pixels, variance, mask, coarse, one.scale, quantity, one, stage, device,
-                    lambda done, _, label: progress(done, total, f"{label}, first model"), part)  # fmt: skip
+    data, units, whole = observation.data(device), observation.units, observation.exposure.psf
+    kernels = split_kernel(None if whole is None else whole.mean, two.scale)
+    coarse, rest = (None if kernel is None else PSF.constant(kernel) for kernel in kernels)
+    exposure = replace(observation.exposure, psf=coarse)
+    stage = replace(observation, exposures=[exposure], grid=exposure.grid.finer(one.scale))
+    first = restore(stage, one, replace(settings, keep_draws=True), device,
+                    lambda done, _, label: progress(done, total, f"{label}, first model"))  # fmt: skip
     error = smooth_error(first)
-    units_one = replace(units, per_fine=one.scale**2 if quantity == "sum" else 1, scale=one.scale)
-    between = between_stages(part, units_one, one.scale) if part else None
-    second = second_stage(two, rest, quantity, settings, device, between)
-    share = two.scale**2 if quantity == "sum" else 1
+    second = second_stage(two, stage, rest, settings, device)
+    share = two.scale**2 if observation.quantity == "sum" else 1
     w = units.noise_units(finer(error, two.scale)[0, 0].numpy() / share, data.y, spread=True)
 
     def fine(image: Array) -> Tensor:
         return units.noise_units(image, data.y)
 
     guess = fine(second(torch.from_numpy(first.mean)[None, None], error.square(), None))
-    x = consistent(data, guess, w.square(), FINAL_ITERATIONS, PATIENCE)
-    best = begun(data, Estimate(x, w, guess), settings)
+    x = consistency_step(data, guess, w.square(), FINAL_ITERATIONS, PATIENCE)
+    best = starting_estimate(data, Estimate(x, w, guess), settings)
     gate = finer(torch.from_numpy(first.gate)[None, None], two.scale).to(data.y)
     draws = chain_draws(data, first, second, fine, w, augmentation_level(two), settings.seed)
     half = total // 2
-    return summed_up(data, units, best, gate, draws, None, settings,
-                     lambda done, _, label: progress(half + done, total, f"{label}, second model"), part)  # fmt: skip
+    return posterior_summary(observation, data, best, gate, draws, None, settings,
+                             lambda done, _, label: progress(half + done, total, f"{label}, second model"))  # fmt: skip

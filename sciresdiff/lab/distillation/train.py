@@ -26,14 +26,15 @@ from sciresdiff.lab.distillation.losses import KINDS, Distance, Guess, Lesson
 from sciresdiff.nets.half import has_fast_bfloat16
 from sciresdiff.restoration.hooks import apply_training_hooks
 from sciresdiff.restoration.model import Model, load, save
-from sciresdiff.restoration.prior import finer
+from sciresdiff.restoration.ops import finer
 from sciresdiff.restoration.refiner import REFINERS, Refiner, condition, level_features, with_realism
 from sciresdiff.restoration.residual_space import residual_space
 from sciresdiff.training.calibrate import calibrated_card
 from sciresdiff.training.data import Ahead, Batch, Pairs
 from sciresdiff.training.loop import Say, State, fit, quick
-from sciresdiff.training.options import TrainOptions, recipe_of
+from sciresdiff.training.options import TrainOptions
 from sciresdiff.training.prior import begun, provenance, real_images
+from sciresdiff.training.recipe import recipe_of
 from sciresdiff.training.refiner import anchored, card_of
 from sciresdiff.training.trust import trusted_card
 from sciresdiff.training.world import ALONE, World
@@ -150,13 +151,15 @@ def teacher_and_student(options: TrainOptions) -> tuple[Model, Method]:
     UsageError, InputError : as in `load_teacher` and `student_method`; no teacher, or another network than its.
     """
     if options.distil is None:
-        raise UsageError(f"--method: {options.method} needs a teacher; give --distil with a model of train-refiner")
+        raise UsageError(
+            f"--method: {options.method_name} needs a teacher; give --distil with a model of train-refiner"
+        )
     teacher = load_teacher(options.distil)
     assert teacher.refiner is not None and teacher.method is not None
     own = teacher.refiner.config.backbone
     if options.backbone not in (None, own):
         raise UsageError(f"--backbone: {options.backbone} is given, but a student has its teacher's, {own}; leave it")
-    return teacher, student_method(methods.load(options.method), teacher.method)
+    return teacher, student_method(methods.load(options.method_name), teacher.method)
 
 
 def train(options: TrainOptions, say: Say, world: World = ALONE) -> File:
@@ -184,7 +187,7 @@ def train(options: TrainOptions, say: Say, world: World = ALONE) -> File:
     teacher, method = teacher_and_student(options)
     teacher.to(device)
     assert teacher.refiner is not None and teacher.method is not None
-    options = replace(options, kind=str(teacher.card["kind"]), scale=teacher.scale)
+    options = replace(options, kind=teacher.card["kind"], scale=teacher.scale)
     recipe, loop = recipe_of(options)
     output = File(options.output)
     run = begun(deepcopy(teacher.refiner).train().requires_grad_(True), options, loop, device, world)

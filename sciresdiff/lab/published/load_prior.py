@@ -24,7 +24,8 @@ from sciresdiff.lab.published.prior import STRETCHES, PublishedConfig, Published
 from sciresdiff.restoration.model import Model
 from sciresdiff.training.data import DataRecipe, Pairs
 from sciresdiff.training.loop import Say
-from sciresdiff.training.options import TrainOptions, recipe_of
+from sciresdiff.training.options import TrainOptions
+from sciresdiff.training.recipe import recipe_of
 
 PAIRS = 32
 """Simulated pairs on which the scale of the error is measured."""

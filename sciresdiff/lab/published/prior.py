@@ -21,9 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sciresdiff.lab.published.networks import LIBRARY, build_network
-from sciresdiff.normalize import Stretch, fit
 from sciresdiff.physics.consistency import Data
-from sciresdiff.restoration.prior import Estimate, Prior, PriorConfig, Run, bounded_below, contrast
+from sciresdiff.physics.stretch import Stretch, fit_stretch
+from sciresdiff.restoration.ops import contrast
+from sciresdiff.restoration.prior import Estimate, Prior, PriorConfig, Run, bounded_below
 
 HALO = 64
 """Coarse pixels that tiles overlap at most: beyond it what these networks still see is negligible, but not nothing."""
@@ -42,7 +43,7 @@ class PublishedConfig(PriorConfig):
     stretch: str = "linear"
     """``linear`` or ``asinh``, a name of STRETCHES."""
     settings: Mapping[str, float] = field(default_factory=dict)
-    """Of the stretch, as `normalize.fit` takes them."""
+    """Of the stretch, as `fit_stretch` takes them."""
     factor: float = 1.0
     """The scale of the error of the guess, in units of the local contrast."""
     halo: int | None = None
@@ -77,7 +78,7 @@ class Unit:
 def linear(y: Any, bad: Any, noise: Any, **settings: float) -> Unit:
     """From the 3rd to the 99.8th percentile of the plane (Weigert et al. 2018); brighter pixels lie above 1."""
     del noise
-    return Unit(fit("percentile", y, bad, None, **settings))
+    return Unit(fit_stretch("percentile", y, bad, None, **settings))
 
 
 def asinh(y: Any, bad: Any, noise: Any, **settings: float) -> Unit:
@@ -85,7 +86,7 @@ def asinh(y: Any, bad: Any, noise: Any, **settings: float) -> Unit:
 
     For frames with bright stars.  Answers beyond [-0.5, 1.5] are cut: the inverse grows exponentially.
     """
-    stretch = fit("asinh", y, bad, noise, **settings)
+    stretch = fit_stretch("asinh", y, bad, noise, **settings)
     values = stretch.forward(y[~bad])
     low = float(values.min())
     return Unit(stretch, low, float(values.max()) - low or 1.0, widest=1.5)
@@ -173,8 +174,8 @@ class PublishedPrior(Prior):
         y : (B, 1, h, w), filled, noise units. data : valid pixels, noise, and perhaps the plane's statistics.
         """
         make, settings = STRETCHES[self.config.stretch], self.config.settings
-        if data.level is not None:
-            known = data.level.y[None], np.zeros((1, data.level.y.size), bool), data.level.noise[None]
+        if data.statistics is not None:
+            known = data.statistics.y[None], np.zeros((1, data.statistics.y.size), bool), data.statistics.noise[None]
             return [make(*known, **settings)] * len(y)
         planes, bad, noise = (np.asarray(v.cpu()) for v in (y, data.valid <= 0, data.noise))
         return [make(*each, **settings) for each in zip(planes, bad, noise, strict=True)]

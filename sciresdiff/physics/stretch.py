@@ -16,13 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sciresdiff.errors import InputError, UsageError
+from sciresdiff.errors import UsageError
+from sciresdiff.physics.photon_transfer import gain_from_variance
+from sciresdiff.physics.sky import estimate_sky, sorted_sample
 
 Values = NDArray[np.float64]
 Parameters = Mapping[str, float]
-
-SAMPLE = 400_000  # pixels that a background is measured on; its error is then below 0.01 sigma
-MAD_TO_SIGMA = 1.482602218505602  # of a Gaussian
 
 
 @dataclass(frozen=True)
@@ -44,11 +43,11 @@ class Stretch:
 
     def forward(self, x: Any) -> Any:
         """Data units -> stretched units."""
-        return STRETCHES[self.name].forward(_wide(x), self.parameters)
+        return STRETCHES[self.name].forward(_float64_or_tensor(x), self.parameters)
 
     def inverse(self, u: Any) -> Any:
         """Stretched units -> data units."""
-        return STRETCHES[self.name].inverse(_wide(u), self.parameters)
+        return STRETCHES[self.name].inverse(_float64_or_tensor(u), self.parameters)
 
     @property
     def scale(self) -> float:
@@ -69,10 +68,10 @@ class Stretch:
             Where the name is not in ``STRETCHES``.
         """
         parameters = {key: float(value) for key, value in stored.items() if key != "name"}
-        return cls(_known(str(stored.get("name"))), parameters)
+        return cls(_known_name(str(stored.get("name"))), parameters)
 
 
-def fit(
+def fit_stretch(
     name: str,
     pixels: NDArray[Any],
     mask: NDArray[np.bool_] | None = None,
@@ -98,7 +97,7 @@ def fit(
     -------
     Stretch
         For ``noise``, ``asinh`` and ``percentile`` and a > 0 the stretched pixels are those of the frame itself after
-        ``fit(a y + b, a^2 variance)``.
+        ``fit_stretch(a y + b, a^2 variance)``.
 
     Raises
     ------
@@ -107,105 +106,18 @@ def fit(
     InputError
         No valid pixel.
     """
-    family = STRETCHES[_known(name)]
+    family = STRETCHES[_known_name(name)]
     try:
         return Stretch(name, family.fit(pixels, mask, variance, **settings))
     except TypeError as error:
-        raise UsageError(f"stretch {name}: {sorted(settings)} given; {_allowed(family)} can be set") from error
+        raise UsageError(f"stretch {name}: {sorted(settings)} given; {_settings_of(family)} can be set") from error
 
 
-def background(pixels: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> tuple[float, float]:
-    """Level and scatter of the sky, robust against sources, crowding and padded borders.
-
-    A clipped median; where the clipped pixels are still skewed (a crowded field, a full microscope image) the mode
-    takes its place, and the scatter is that of the pixels below it. Equivariant: ``a y + b`` gives ``a sky + b`` and
-    ``|a| sigma`` for a > 0.
-
-    Parameters
-    ----------
-    pixels, mask : arrays
-        Values, and True where a pixel says nothing.
-
-    Returns
-    -------
-    sky, sigma : float
-        In data units; sigma is 0 where all pixels are equal.
-
-    Raises
-    ------
-    InputError
-        No valid pixel.
-    """
-    values = _without_padding(_sample(pixels, mask))
-    if values[0] == values[-1]:
-        return float(values[0]), 0.0
-    sky, sigma, kept = _clip(values)
-    if sigma == 0:
-        return sky, _scatter_of_counts(values)
-    if (kept.mean() - sky) > 0.1 * sigma:
-        sky = _mode(kept)
-        below = sky - kept[kept < sky]
-        sigma = MAD_TO_SIGMA * float(np.median(below)) if len(below) else sigma
-    return sky, sigma
-
-
-def _sample(pixels: NDArray[Any], mask: NDArray[np.bool_] | None) -> Values:
-    good = np.isfinite(pixels) if mask is None else np.isfinite(pixels) & ~np.asarray(mask, bool)
-    values = np.asarray(pixels)[good]
-    if not values.size:
-        raise InputError("no valid pixel: all are NaN or masked")
-    step = 1 + values.size // SAMPLE
-    return np.sort(values[::step].astype(np.float64))
-
-
-def _without_padding(values: Values) -> Values:
-    """Drop a value that fills a border: far commoner than any other, and not where the rest has its sky."""
-    level, counts = np.unique(values, return_counts=True)
-    order = np.argsort(counts)
-    filler = level[order[-1]]
-    if counts[order[-1]] < 0.05 * values.size or len(level) < 3:
-        return values
-    rest = values[values != filler]
-    sky, sigma, _ = _clip(rest)
-    continuous = counts[order[-2]] < 0.02 * rest.size
-    straddles = 0.1 < np.mean(rest < filler) < 0.9
-    return rest if abs(sky - filler) > 5 * sigma > 0 or (continuous and straddles) else values
-
-
-def _clip(values: Values, limit: float = 3.0, rounds: int = 20) -> tuple[float, float, Values]:
-    """Median and scatter of sorted values, those beyond ``limit`` scatters left out until none is."""
-    for _ in range(rounds):
-        sky = float(np.median(values))
-        sigma = MAD_TO_SIGMA * float(np.median(np.abs(values - sky)))
-        low, high = np.searchsorted(values, [sky - limit * sigma, sky + limit * sigma])
-        if sigma == 0 or high - low == values.size:
-            break
-        values = values[low:high]
-    return sky, sigma, values
-
-
-def _mode(values: Values, fraction: float = 0.5, least: float = 0.1) -> float:
-    """Median of the densest part of sorted values: the shortest half, again and again, down to a tenth of them."""
-    stop = max(least * values.size, 10)
-    while values.size > stop:
-        n = int(np.ceil(fraction * values.size))
-        start = int(np.argmin(values[n - 1 :] - values[: values.size - n + 1]))
-        values = values[start : start + n]
-    return float(np.median(values))
-
-
-def _scatter_of_counts(values: Values) -> float:
-    """Scatter of values more than half of which are equal, as in photon counting: standard deviation, clipped."""
-    for _ in range(3):
-        values = values[np.abs(values - np.median(values)) <= 5 * values.std()]
-    return float(values.std())
-
-
-def _noise_scale(
+def _sky_and_noise(
     pixels: NDArray[Any], mask: NDArray[np.bool_] | None, variance: NDArray[Any] | None
 ) -> tuple[float, float]:
     """Sky, and the noise there: from the variance where there is one, else the scatter; 1 where that is 0."""
-    sky, sigma = background(pixels, mask)
+    sky, sigma = estimate_sky(pixels, mask)
     if variance is None:
         return sky, sigma or 1.0
     good = np.isfinite(variance) & (variance > 0) & (np.abs(pixels - sky) <= 3 * sigma)
@@ -219,7 +131,7 @@ def _fit_identity(pixels: Any, mask: Any, variance: Any) -> dict[str, float]:
 
 
 def _fit_noise(pixels: Any, mask: Any, variance: Any) -> dict[str, float]:
-    sky, sigma = _noise_scale(pixels, mask, variance)
+    sky, sigma = _sky_and_noise(pixels, mask, variance)
     return {"sky": sky, "sigma": sigma}
 
 
@@ -233,7 +145,7 @@ def _fit_percentile(pixels: Any, mask: Any, variance: Any, pmin: float = 3.0, pm
     """Percentiles as in CARE (Weigert et al. 2018)."""
     if not 0 <= pmin < pmax <= 100:
         raise UsageError(f"pmin {pmin}, pmax {pmax}: 0 <= pmin < pmax <= 100; 3 and 99.8 are the defaults")
-    low, high = np.percentile(_sample(pixels, mask), [pmin, pmax])
+    low, high = np.percentile(sorted_sample(pixels, mask), [pmin, pmax])
     return {"low": float(low), "width": float(high - low) or 1.0}
 
 
@@ -247,26 +159,13 @@ def _fit_anscombe(
 ) -> dict[str, float]:
     """Gain (e-/unit) and read noise (e-) as given, else by the line variance = (x - offset)/gain + (read/gain)^2."""
     if gain is None and variance is not None:
-        gain, line_read = _photon_transfer(pixels, mask, variance, offset)
+        gain, line_read = gain_from_variance(pixels, mask, variance, offset)
         read_noise = line_read if read_noise is None else read_noise
     gain, read_noise = 1.0 if gain is None else gain, 0.0 if read_noise is None else read_noise
     if not (gain > 0 and read_noise >= 0):
         raise UsageError(f"gain {gain}, read noise {read_noise}: a gain above 0 e-/unit and a noise of 0 e- or more")
-    sky = background(pixels, mask)[0]
+    sky = estimate_sky(pixels, mask)[0]
     return {"gain": float(gain), "read_noise": float(read_noise), "offset": float(offset), "sky": sky}
-
-
-def _photon_transfer(pixels: Any, mask: Any, variance: Any, offset: float) -> tuple[float, float]:
-    good = np.isfinite(pixels) & np.isfinite(variance) & (variance > 0)
-    if mask is not None:
-        good &= ~mask
-    x, var = np.asarray(pixels, np.float64)[good] - offset, np.asarray(variance, np.float64)[good]
-    if x.size < 2 or np.ptp(x) == 0:
-        raise UsageError("anscombe: the variance does not tell a gain on a constant frame; give gain and read_noise")
-    slope, level = np.polyfit(x, var, 1)
-    if slope <= 0:
-        raise UsageError("anscombe: the variance does not grow with the signal; give gain and read_noise")
-    return 1 / slope, float(np.sqrt(max(level, 0.0)) / slope)
 
 
 def _asinh(z: Any, p: Parameters) -> Any:
@@ -285,7 +184,7 @@ def _anscombe(x: Any, p: Parameters) -> Any:
     return 2 * v.clip(0.375, None) ** 0.5 + (v.clip(None, 0.375) - 0.375) / 0.375**0.5
 
 
-def _anscombe_back(u: Any, p: Parameters) -> Any:
+def _inverse_anscombe(u: Any, p: Parameters) -> Any:
     """The algebraic inverse: exact, **not** the unbiased one of a mean over noise."""
     corner = 2 * 0.375**0.5
     v = (u.clip(corner, None) / 2) ** 2 + (u.clip(None, corner) - corner) * 0.375**0.5
@@ -297,18 +196,18 @@ def _anscombe_scale(p: Parameters) -> float:
     return max(v, 0.375) ** 0.5 / p["gain"]
 
 
-def _wide(x: Any) -> Any:
+def _float64_or_tensor(x: Any) -> Any:
     """Numpy in float64; a torch tensor as it is."""
     return x if hasattr(x, "detach") else np.asarray(x, np.float64)
 
 
-def _known(name: str) -> str:
+def _known_name(name: str) -> str:
     if name not in STRETCHES:
         raise UsageError(f"stretch {name!r}: not known; one of {', '.join(STRETCHES)}")
     return name
 
 
-def _allowed(family: Family) -> str:
+def _settings_of(family: Family) -> str:
     code = family.fit.__code__
     return ", ".join(code.co_varnames[3 : code.co_argcount]) or "nothing"
 
@@ -328,6 +227,6 @@ STRETCHES: dict[str, Family] = {
         lambda u, p: u * p["width"] + p["low"],
         lambda p: p["width"],
     ),
-    "anscombe": Family(_fit_anscombe, _anscombe, _anscombe_back, _anscombe_scale),
+    "anscombe": Family(_fit_anscombe, _anscombe, _inverse_anscombe, _anscombe_scale),
 }
 """Name -> family."""

@@ -12,43 +12,13 @@ from numpy.typing import NDArray
 from sciresdiff.degradation import chain, eightbit
 from sciresdiff.degradation import recipe as recipes
 from sciresdiff.degradation.chain import Step
-from sciresdiff.degradation.degrade import measurement
+from sciresdiff.degradation.degrade import instrument_chain
 from sciresdiff.errors import UsageError
 from sciresdiff.frame import Frame, Quantity
-from sciresdiff.observation.noise import detector_map
+from sciresdiff.jobs.degrade.options import DegradeOptions
+from sciresdiff.observation.noise import read_detector_map
 from sciresdiff.physics import psf
 from sciresdiff.physics.detector import Detector
-
-
-@dataclass(frozen=True)
-class DegradeOptions:
-    """The options of ``degrade``; noise is per coarse pixel."""
-
-    scale: int
-    """Fine pixels per coarse pixel and axis."""
-    kernel: str | None = None
-    """SPEC of the blur, ``px`` being fine pixels; none without it, or what the recipe draws."""
-    quantity: Quantity | None = None
-    gain: float | str | None = None
-    """Electrons per unit of the file, a number or a map of the coarse grid; switches photon noise on."""
-    read_noise: float | str | None = None
-    """Electrons, a number or a map."""
-    sky: float = 0.0
-    """Electrons that the sky adds to the noise; their mean is taken off again."""
-    dark: float = 0.0
-    """Electrons of dark current, likewise."""
-    full_well: float | None = None
-    """Electrons."""
-    bits: int | None = None
-    recipe: str | None = None
-    """A name of `recipe.RECIPES`, or a TOML file; options given win over it."""
-    pairs: str | None = None
-    """HDF5 training set that the patches of this frame are added to."""
-    patch: int = 256
-    """Side of a patch, fine px."""
-    axes: str | None = None
-    seed: int = 0
-    overwrite: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,7 +36,7 @@ class Plan:
     @property
     def spec(self) -> str:
         """The blurs in words, the first first."""
-        return ", then ".join(chain.blurs(self.steps)) or "none"
+        return ", then ".join(chain.blur_names(self.steps)) or "none"
 
 
 def plan_of(frame: Frame, options: DegradeOptions, quantity: Quantity, rng: np.random.Generator) -> Plan:
@@ -81,7 +51,7 @@ def plan_of(frame: Frame, options: DegradeOptions, quantity: Quantity, rng: np.r
     if options.recipe is None:
         kernel, spec = _kernel(frame, options.kernel or "none")
         detector = Detector(**{"photons": "gain" in given, **given}) if given else None
-        return Plan(options.scale, quantity, measurement(kernel, detector, spec))
+        return Plan(options.scale, quantity, instrument_chain(kernel, detector, spec))
     loaded = recipes.load(options.recipe)
     steps = list(recipes.draw(loaded, rng, options.scale).steps)
     if options.kernel:
@@ -97,7 +67,7 @@ def _replace_blur(steps: list[Step], frame: Frame, loaded: recipes.Recipe, spec:
     if not places or not loaded.physical:
         raise UsageError(f"--kernel: recipe {loaded.name} has a blur of its own; leave one of the two out")
     kernel, told = _kernel(frame, spec)
-    steps[places[-1]] = measurement(kernel, None, told)[0]
+    steps[places[-1]] = instrument_chain(kernel, None, told)[0]
 
 
 def _replace_detector(steps: list[Step], loaded: recipes.Recipe, given: dict[str, Any]) -> None:
@@ -126,7 +96,7 @@ def _given(frame: Frame, options: DegradeOptions) -> dict[str, Any]:
     for name in ("gain", "read_noise"):
         told = getattr(options, name)
         if told is not None:
-            given[name] = detector_map(name, told, coarse) if isinstance(told, str) else float(told)
+            given[name] = read_detector_map(name, told, coarse) if isinstance(told, str) else float(told)
     for name in ("sky", "dark", "full_well", "bits"):
         if getattr(options, name):
             given[name] = getattr(options, name)
@@ -139,7 +109,7 @@ def degraded(
     rng: np.random.Generator | None,
     planes: dict[str, NDArray[Any] | None],
     together: tuple[int, ...] | None = None,
-) -> chain.Low:
+) -> chain.DegradedPlane:
     """A plane of the fine image, carried through a plan.
 
     Parameters
@@ -149,7 +119,7 @@ def degraded(
     together : seed of what the planes of a colour image share.
     """
     percentiles = plan.recipe.percentiles if plan.recipe else eightbit.PERCENTILES
-    return chain.run(
+    return chain.run_chain(
         high,
         plan.steps,
         scale=plan.scale,
@@ -157,6 +127,6 @@ def degraded(
         rng=rng,
         percentiles=percentiles,
         levels=plan.levels,
-        together=together,
+        shared_seed=together,
         **planes,  # type: ignore[arg-type]
     )

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sciresdiff.cli import voice
-from sciresdiff.cli.voice import Ticker, Voice
+from sciresdiff.cli import console
+from sciresdiff.cli.console import Console, ProgressLines
 from sciresdiff.io.jsonable import plain
 
 
@@ -24,7 +24,7 @@ class Record:
 
 
 def test_records_are_plain_json_without_nan(capsys: pytest.CaptureFixture[str]) -> None:
-    Voice(json=True).record(Record(Path("a.fits"), np.array([[1, 2]], "i4"), float("inf")))
+    Console(json=True).record(Record(Path("a.fits"), np.array([[1, 2]], "i4"), float("inf")))
     said = capsys.readouterr()
     assert json.loads(said.out) == {"path": "a.fits", "array": [[1, 2]], "number": None}
     assert said.err == ""
@@ -43,8 +43,8 @@ def test_progress_off_a_terminal_is_one_line_at_intervals(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [0.0]
-    monkeypatch.setattr(voice.time, "monotonic", lambda: clock[0])
-    tick = Ticker(last=0.0)
+    monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
+    tick = ProgressLines(last=0.0)
     for second in range(35):
         clock[0] = float(second)
         tick(second, 35, "draws")
@@ -53,7 +53,7 @@ def test_progress_off_a_terminal_is_one_line_at_intervals(
 
 def test_lines_keep_brackets_colons_and_length(capsys: pytest.CaptureFixture[str]) -> None:
     line = "psf: [EXT] of a.fits :star: " + "x" * 300
-    Voice().say(line)
-    Voice(quiet=True).say("not this")
-    Voice(quiet=True).complain("two\nlines")
+    Console().info(line)
+    Console(quiet=True).info("not this")
+    Console(quiet=True).error("two\nlines")
     assert capsys.readouterr().err == f"{line}\nsciresdiff: two lines\n"

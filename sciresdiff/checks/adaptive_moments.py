@@ -1,4 +1,8 @@
-"""Adaptive moments: size and shape of sources, weighted by the Gaussian that fits them best."""
+"""Adaptive moments: size and shape of sources, weighted by the Gaussian that fits them best.
+
+Hirata and Seljak 2003 and Bernstein and Jarvis 2002, for all sources at once; `galsim.hsm` measures one stamp at a time
+and is compared with in the tests.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sciresdiff.checks.evidence import Array, Mask
+from sciresdiff.checks.arrays import Array, Mask
 
 STEPS = 200
 """Most iterations; half a dozen do for a star."""
@@ -59,7 +63,13 @@ class Moments:
 
 
 def stamps(plane: NDArray[Any], xy: NDArray[Any], half: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Squares of 2 half + 1 px about the pixels nearest to positions that lie at least ``half`` px inside the plane.
+    """Cut squares about positions out of a plane.
+
+    Parameters
+    ----------
+    plane : (Y, X).
+    xy : (n, 2) as x, y, at least ``half`` px inside the plane; the middle is the nearest pixel.
+    half : half side, px; a square has 2 half + 1.
 
     Returns
     -------
@@ -72,7 +82,7 @@ def stamps(plane: NDArray[Any], xy: NDArray[Any], half: int) -> tuple[NDArray[An
 
 
 def adaptive_moments(plane: Array, xy: Array, half: int = 15) -> Moments:
-    """Moments weighted by the elliptical Gaussian that has the same centre and the same moments.
+    """Measure moments weighted by the elliptical Gaussian that has the same centre and the same moments.
 
     Centre c and moments M solve  sum(w I (r - c)) = 0  and  M = 2 sum(w I (r - c)(r - c)^T) / sum(w I)  with
     w = exp(-(r - c)^T M^-1 (r - c) / 2): Bernstein and Jarvis 2002, AJ 123, 583, section 3.1; Hirata and Seljak 2003,
@@ -96,16 +106,16 @@ def adaptive_moments(plane: Array, xy: Array, half: int = 15) -> Moments:
             break
         new, change = _step(image[here], state[here])
         state[here] = new
-        good[here] = np.isfinite(new).all(1) & _sane(new, start[here], half)
+        good[here] = np.isfinite(new).all(1) & _is_valid(new, start[here], half)
         moving[here] = ~(change < CLOSE)
     good &= ~moving
     rho4 = np.full(len(xy), np.nan)
-    rho4[good] = _fourth(image[good], state[good])
+    rho4[good] = _fourth_moment(image[good], state[good])
     state[~good] = np.nan
     return Moments(middle + state[:, :2], state[:, 2], state[:, 3], state[:, 4], rho4, good)
 
 
-def _sane(state: Array, start: Array, half: int) -> Mask:
+def _is_valid(state: Array, start: Array, half: int) -> Mask:
     """Whether a source has stayed in place and its weight fits the stamp."""
     with np.errstate(invalid="ignore"):
         near = (np.abs(state[:, :2] - start) < DRIFT).all(1)
@@ -114,8 +124,8 @@ def _sane(state: Array, start: Array, half: int) -> Mask:
         return np.asarray(near & (size > NARROWEST) & (size < WIDEST * half))
 
 
-def _weighted(image: Array, state: Array) -> tuple[Array, Array, Array, Array]:
-    """w I, dx, dy and the squared radius in units of the ellipse, (n, k, k) each."""
+def _weight_light(image: Array, state: Array) -> tuple[Array, Array, Array, Array]:
+    """w I, dx, dy and rho^2 = (r - c)^T M^-1 (r - c), (n, k, k) each."""
     half = image.shape[1] // 2
     span = np.arange(-half, half + 1.0)
     dx = span[None, None, :] - state[:, 0, None, None]
@@ -126,19 +136,20 @@ def _weighted(image: Array, state: Array) -> tuple[Array, Array, Array, Array]:
 
 
 def _step(image: Array, state: Array) -> tuple[Array, Array]:
-    """Next centre and moments, and how far they are from the last, relative to the size.
+    """Next centre and moments (n, 5), and how far they are from the last, relative to the size, (n,).
 
     With C the weighted moments the next M is (C^-1 - M^-1)^-1, the source's own if it is Gaussian: the fixed point is
-    M = 2 C. Where that is no ellipse, or more than twice as large or as small, M = 2 C is the step.
+    M = 2 C. Where that is no ellipse, or more than twice as large or as small (det M by 16), M = 2 C is the
+    step.
     """
-    light, dx, dy, _ = _weighted(image, state)
+    light, dx, dy, _ = _weight_light(image, state)
     with np.errstate(all="ignore"):  # what is no source ends as NaN, and is left out
         total = light.sum((1, 2))
         mx, my = (np.asarray((light * d).sum((1, 2)) / total) for d in (dx, dy))
         c = [(light * p).sum((1, 2)) / total for p in (dx * dx, dy * dy, dx * dy)]
         twice = np.stack([2 * c[0], 2 * c[1], 2 * c[2]], 1)
-        own = _unweighted(np.stack(c, 1), state[:, 2:])
-        area, before = _area(own), _area(state[:, 2:])
+        own = _remove_weight(np.stack(c, 1), state[:, 2:])
+        area, before = _determinant(own), _determinant(state[:, 2:])
         fair = (own[:, 0] > 0) & (area > before / 16) & (area < before * 16)
         moments = np.where(fair[:, None], own, twice)
         moments[~(total > 0)] = np.nan
@@ -151,22 +162,22 @@ def _step(image: Array, state: Array) -> tuple[Array, Array]:
     return new, change
 
 
-def _area(m: Array) -> Array:
+def _determinant(m: Array) -> Array:
     """det M of (n, 3) moments xx, yy, xy."""
     return np.asarray(m[:, 0] * m[:, 1] - m[:, 2] ** 2)
 
 
 def _inverse(m: Array) -> Array:
     """M^-1, (n, 3)."""
-    return np.asarray(np.stack([m[:, 1], m[:, 0], -m[:, 2]], 1) / _area(m)[:, None])
+    return np.asarray(np.stack([m[:, 1], m[:, 0], -m[:, 2]], 1) / _determinant(m)[:, None])
 
 
-def _unweighted(c: Array, m: Array) -> Array:
-    """(C^-1 - M^-1)^-1, (n, 3)."""
+def _remove_weight(c: Array, m: Array) -> Array:
+    """(C^-1 - M^-1)^-1, (n, 3): the moments without their weight, exact for a Gaussian."""
     return _inverse(_inverse(c) - _inverse(m))
 
 
-def _fourth(image: Array, state: Array) -> Array:
+def _fourth_moment(image: Array, state: Array) -> Array:
     """sum(w I rho^4) / sum(w I), (n,)."""
-    light, _, _, rho2 = _weighted(image, state)
+    light, _, _, rho2 = _weight_light(image, state)
     return np.asarray((light * rho2**2).sum((1, 2)) / light.sum((1, 2)))

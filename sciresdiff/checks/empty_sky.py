@@ -1,48 +1,52 @@
-"""Where there is nothing: detections in the negative image, and apertures on empty sky."""
+"""Tests on empty sky: detections in the negative image, and the scatter of empty apertures."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sciresdiff.checks.adaptive_moments import stamps
+from sciresdiff.checks.arrays import Array, pixels_per_value, upsample_nearest
 from sciresdiff.checks.check import Check, UnmeasuredError
-from sciresdiff.checks.detection import APERTURE_PX, Sources, detect_below
-from sciresdiff.checks.evidence import Array, Evidence, Range, Result
-from sciresdiff.checks.moments import stamps
+from sciresdiff.checks.detection import APERTURE_PX, Sources, detect_again
+from sciresdiff.checks.evidence import Evidence
+from sciresdiff.checks.foreground import foreground_mask
+from sciresdiff.checks.result import Range, Result
+from sciresdiff.checks.scatter import count_margin, mad_std
+from sciresdiff.checks.source_lists import bicubic_sources, detection_noise, image_sources, truth_sources
 
 MOST = 3000
-"""Apertures that are placed."""
+"""Apertures that are placed at most."""
 FEWEST = 30
-"""Fewest that a scatter is given for."""
+"""Fewest apertures that a scatter is given for."""
 LOWEST, HIGHEST = 0.5, 2.0
-"""Scatter over what the draws predict that is accepted: errors of fluxes wrong by a factor of two."""
+"""Accepted scatter over what the draws predict: errors of fluxes wrong by a factor of two."""
 FLAT = 1.3
 """Scatter of the data on the sky, in sigmas of their noise, up to which the sky counts as empty."""
 SHIFT = 0.2
-"""Mean difference from the data that is accepted, sigmas of one aperture in the data."""
+"""Accepted mean difference from the data, sigmas of one aperture in the data."""
 
 
 @dataclass(frozen=True, eq=False)
-class Empty:
-    """Circles of 4 px on empty sky."""
+class EmptyApertures:
+    """Sums over circles of 4 px on empty sky."""
 
     xy: NDArray[np.int64]
     """(n, 2), centres, px."""
     sums: Array
-    """(n,), of the image above its background, unit of the image."""
+    """(n,), sums of the image above its background, unit of the image."""
     data: Array
-    """(n,), of the data above the same background, spread over the fine grid."""
-    off: Array | None
-    """(n,), of the image as the data would show it, less the data; None where the blur is not known."""
+    """(n,), sums of the data above the same background, divided among their fine pixels."""
+    offset: Array | None
+    """(n,), sums of A x less those of the data; None where the blur is not known."""
     sigma: float
-    """Standard deviation that the noise of the data gives such a circle."""
+    """Standard deviation of such a sum by the noise of the data."""
     predicted: float | None
-    """What the draws predict; None without them."""
+    """Standard deviation by the draws; None without them."""
     quadrature: float | None
-    """What ERR would give were pixels independent; None without it."""
+    """Standard deviation by ERR, were pixels independent; None without it."""
 
 
 def negative_per_mpix(evidence: Evidence) -> Result:
@@ -57,43 +61,41 @@ def negative_per_mpix(evidence: Evidence) -> Result:
         raise UnmeasuredError("dark structure is real in a microscope image")
     if not evidence.good_high.any():
         raise UnmeasuredError("every pixel is masked")
-    count, bright = _dark(evidence, evidence.detected), len(evidence.detected.inner)
+    count, bright = _count_dark(evidence, image_sources(evidence)), len(image_sources(evidence).inner)
     limit: Range | None = None
     mpix = evidence.mpix
     meaning = f"{count} dark and {bright} bright detections at the same threshold"
     if evidence.low is not None:
-        noise = f"{evidence.noise:.9g}"
-        plain = int(evidence.once(f"holes_{noise}", lambda: _dark(evidence, evidence.detected_bicubic)))
-        real = 0 if evidence.truth is None else int(evidence.once("holes", lambda: _dark(evidence, evidence.reference)))
-        limit = (None, (max(plain, real) + 2 * float(np.sqrt(max(plain, real) + 1))) / mpix)
+        name = f"dark_bicubic_{detection_noise(evidence):.9g}"
+        plain, real = evidence.share(name, lambda: _count_dark(evidence, bicubic_sources(evidence))), 0
+        if evidence.truth is not None:
+            real = evidence.share("dark_truth", lambda: _count_dark(evidence, truth_sources(evidence)))
+        limit = (None, count_margin(max(plain, real)) / mpix)
         meaning += f"; {plain} dark in the bicubic image" + ("" if evidence.truth is None else f", {real} in the truth")
     return Result("negative_per_mpix", count / mpix, "1/Mpix", "sources", limit, meaning=meaning, weight=mpix)
 
 
-def _dark(evidence: Evidence, found: Sources) -> int:
-    """Detections on the negative of an image."""
-    return len(detect_below(found, evidence.noise, ~evidence.known, sign=-1).inner)
+def _count_dark(evidence: Evidence, found: Sources) -> int:
+    """Count detections on the negative of an image."""
+    return len(detect_again(found, detection_noise(evidence), ~evidence.valid_high, sign=-1).inner)
 
 
 def _circle() -> Array:
-    """Share of every pixel that lies in a circle of 4 px about the middle one."""
+    """(k, k), share of every pixel that lies in a circle of 4 px about the middle one."""
     from photutils.aperture import CircularAperture
 
     half = int(np.ceil(APERTURE_PX))
     return np.asarray(CircularAperture((half, half), APERTURE_PX).to_mask(method="exact").to_image((2 * half + 1,) * 2))
 
 
-def empty_places(evidence: Evidence) -> NDArray[np.int64]:
-    """Centres (n, 2) of circles that do not overlap, with no light, masked pixel or border on them; at most 3000."""
+def empty_positions(evidence: Evidence) -> NDArray[np.int64]:
+    """Find centres (n, 2) of at most 3000 circles that do not overlap and hold no light, masked pixel or border."""
     from scipy.ndimage import maximum_filter
 
     reach = int(np.ceil(APERTURE_PX)) + 1
-    taken = evidence.bright | ~evidence.good_high
-    if evidence.low is not None and evidence.variance is not None:
-        valid = np.isfinite(evidence.low) & np.isfinite(evidence.variance) & (evidence.variance > 0)
-        if evidence.mask_low is not None:
-            valid &= ~evidence.mask_low
-        taken = taken | ~_spread(valid, evidence.scale)
+    taken = foreground_mask(evidence) | ~evidence.good_high
+    if evidence.valid_low is not None and evidence.variance is not None:
+        taken = taken | ~upsample_nearest(evidence.valid_low, evidence.scale)
     taken = np.asarray(maximum_filter(taken, 2 * reach + 1))
     taken[:reach], taken[-reach:], taken[:, :reach], taken[:, -reach:] = (True,) * 4
     rows, columns = np.meshgrid(*(np.arange(reach, side, 2 * reach) for side in taken.shape), indexing="ij")
@@ -102,43 +104,43 @@ def empty_places(evidence: Evidence) -> NDArray[np.int64]:
     return np.asarray(found[:: max(1, -(-len(found) // MOST))])
 
 
-def empty_apertures(evidence: Evidence) -> Empty:
-    """Circles on empty sky, on the image and on the data; needs ``low`` and ``variance``.
+def empty_apertures(evidence: Evidence) -> EmptyApertures:
+    """Sum image and data over circles on empty sky; needs ``low`` and ``variance``.
 
     Raises
     ------
     UnmeasuredError : fewer than 30 places are empty.
     """
     assert evidence.low is not None and evidence.variance is not None
-    xy, circle, s = empty_places(evidence), _circle(), evidence.scale
+    xy, circle, s = empty_positions(evidence), _circle(), evidence.scale
     if len(xy) < FEWEST:
         raise UnmeasuredError(f"{len(xy)} empty places for an aperture, {FEWEST} are needed")
-    share = 1 / s**2 if evidence.quantity == "sum" else 1.0
+    share = 1 / pixels_per_value(evidence)
     sigma = aperture_noise(evidence, float(evidence.variance[xy[:, 1] // s, xy[:, 0] // s].mean()))
-    data = share * _sums(_spread(evidence.low, s), xy, circle)
-    again = evidence.redegraded
-    off = None if again is None else share * _sums(_spread(again, s), xy, circle) - data
-    sums, level = (_sums(plane, xy, circle) for plane in (evidence.detected.flat, evidence.detected.level))
-    return Empty(xy, sums, data - level, off, sigma, _drawn(evidence, xy, circle), _added(evidence, xy, circle))
+    data = share * _sums(upsample_nearest(evidence.low, s), xy, circle)
+    predicted = evidence.predicted_low
+    offset = None if predicted is None else share * _sums(upsample_nearest(predicted, s), xy, circle) - data
+    sums, level = (_sums(plane, xy, circle) for plane in (image_sources(evidence).flat, image_sources(evidence).level))
+    return EmptyApertures(
+        xy, sums, data - level, offset, sigma, _draw_scatter(evidence, xy, circle), _quadrature(evidence, xy, circle)
+    )
 
 
 def aperture_noise(evidence: Evidence, variance: float) -> float:
-    """Standard deviation of a sum over a circle of 4 px on the fine grid, from the variance of a coarse pixel."""
-    share = 1 / evidence.scale**2 if evidence.quantity == "sum" else 1.0
-    # area / scale^2 coarse pixels, each of which stands for scale^2 fine ones
-    return share * evidence.scale * float(np.sqrt(np.pi * variance)) * APERTURE_PX
+    """Standard deviation of a sum over a circle of 4 px on the fine grid, from the variance v of a coarse pixel.
 
-
-def _spread(coarse: NDArray[Any], scale: int) -> NDArray[Any]:
-    """Every coarse value on its fine pixels."""
-    return coarse.repeat(scale, 0).repeat(scale, 1)
+    scale sqrt(pi v) 4 px, over scale^2 for quantity ``sum``: the circle covers pi 4^2 / scale^2 coarse pixels, each of
+    which stands for scale^2 fine ones. **Coarse pixels on the edge of the circle are taken for whole ones.**
+    """
+    return evidence.scale * float(np.sqrt(np.pi * variance)) * APERTURE_PX / pixels_per_value(evidence)
 
 
 def _sums(plane: Array, xy: NDArray[np.int64], circle: Array) -> Array:
+    """Sums of a plane (Y, X) over circles: (n,)."""
     return np.asarray((stamps(plane, xy, len(circle) // 2)[0] * circle).sum((1, 2)))
 
 
-def _drawn(evidence: Evidence, xy: NDArray[np.int64], circle: Array) -> float | None:
+def _draw_scatter(evidence: Evidence, xy: NDArray[np.int64], circle: Array) -> float | None:
     """Standard deviation of the sums over the draws, times sqrt(1 + 1 / K) for the error of their mean."""
     draws = evidence.draws
     if draws is None or len(draws) < 2:
@@ -148,8 +150,8 @@ def _drawn(evidence: Evidence, xy: NDArray[np.int64], circle: Array) -> float | 
     return usual if usual > 0 else None
 
 
-def _added(evidence: Evidence, xy: NDArray[np.int64], circle: Array) -> float | None:
-    """The errors of the pixels, added in quadrature."""
+def _quadrature(evidence: Evidence, xy: NDArray[np.int64], circle: Array) -> float | None:
+    """ERR of the circles' pixels, added in quadrature; the median of the circles."""
     if evidence.err is None:
         return None
     return float(np.sqrt(np.median(_sums(evidence.err**2, xy, circle**2))))
@@ -166,21 +168,21 @@ def empty_aperture_sigma(evidence: Evidence) -> list[Result]:
     accepted within 0.2 and 3 standard errors. **Errors at sources are not seen, nor is what is larger than 64 px.**
     """
     found = empty_apertures(evidence)
-    results = [_scattered(evidence, found)]
-    if found.off is not None:
-        n = len(found.off)
+    results = [_scatter_result(evidence, found)]
+    if found.offset is not None:
+        n = len(found.offset)
         side = SHIFT + 3 / float(np.sqrt(n))
         meaning = f"image as the data would show it less data in {n} circles of {APERTURE_PX:g} px, in sigmas of one"
-        value = float(found.off.mean()) / found.sigma
+        value = float(found.offset.mean()) / found.sigma
         results.append(
             Result("empty_aperture_mean", value, "sigma", evidence.dark_name, (-side, side), meaning=meaning, weight=n)
         )
     return results
 
 
-def _scattered(evidence: Evidence, found: Empty) -> Result:
+def _scatter_result(evidence: Evidence, found: EmptyApertures) -> Result:
     """``empty_aperture_sigma``, or why there is none."""
-    own, scatter = _scatter(found.data) / found.sigma, _scatter(found.sums)
+    own, scatter = mad_std(found.data) / found.sigma, mad_std(found.sums)
     if not own < FLAT:
         why = f"not computed: the data scatter by {own:.3g} times their noise on the sky, which is not empty"
         return Result("empty_aperture_sigma", None, "", evidence.dark_name, meaning=why)
@@ -191,10 +193,6 @@ def _scattered(evidence: Evidence, found: Empty) -> Result:
     limit: Range | None = (LOWEST, HIGHEST) if found.predicted and evidence.kind == "astro" else None
     n = len(found.sums)
     return Result("empty_aperture_sigma", scatter / expected, "", evidence.dark_name, limit, meaning=said, weight=n)
-
-
-def _scatter(values: Array) -> float:
-    return float(1.4826 * np.median(np.abs(values - np.median(values))))
 
 
 CHECKS = {
