@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sciresdiff.lazy import on_first_use
+from sciresdiff.plugins import on_first_use
 
 __version__ = "0.1.0"
 
