@@ -231,7 +231,7 @@ def _told(
 
 def show(record: Mapping[str, Any], verbose: bool = False) -> None:
     """Print verdict and table of results on stdout; those not computed are counted, or told with their reasons."""
-    from sciresdiff.report.record import header, table, uncomputed
+    from sciresdiff.report.record import header, is_not_computed, table
 
     console = Console(highlight=False, emoji=False)
     if not console.is_terminal:
@@ -244,7 +244,7 @@ def show(record: Mapping[str, Any], verbose: bool = False) -> None:
         shown.add_row(*row, style="red" if "MISSED" in row else None)
     console.print(f"\n{record['high']}: {record['verdict']}", markup=False)
     console.print(shown)
-    absent = [result for result in record["results"] if uncomputed(result)]
+    absent = [result for result in record["results"] if is_not_computed(result)]
     if absent and not verbose:
         console.print(f"{len(absent)} more not computed; -v tells which, and why", markup=False)
     for result in absent if verbose else ():

@@ -28,7 +28,7 @@ from sciresdiff.jobs.upscale.job import finer
 from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.observation.noise import doubted, noise_of
 from sciresdiff.observation.sample import Samples, of_frame, samples_of
-from sciresdiff.report.images import means
+from sciresdiff.report.images import block_means
 from sciresdiff.report.overview import SIDE, Overview
 from sciresdiff.tiling import Tile
 
@@ -468,7 +468,6 @@ def overview(given: Given, shown: int) -> Overview:
     n = max(1, -(-max(h, w) // SIDE))
     rows = n * max(1, STRIP // (n * w))
     strips = (_window(given.high, 0, (slice(y, min(y + rows, h)), slice(0, w))) for y in range(0, h, rows))
-    thin = [means(np.where(strip.mask[0], np.nan, strip.pixels[0]), n) for strip in strips]
-    cores = [tile.core.scaled(given.scale) for tile in given.tiles]
-    places = tuple((core.y0, core.y1, core.x0, core.x1) for core in cores)
-    return Overview(np.concatenate(thin), n, (h, w), places, shown, named(given.tiles[shown], given.scale))
+    thin = [block_means(np.where(strip.mask[0], np.nan, strip.pixels[0]), n) for strip in strips]
+    cores = tuple(tile.core.scaled(given.scale) for tile in given.tiles)
+    return Overview(np.concatenate(thin), n, (h, w), cores, shown, named(given.tiles[shown], given.scale))
