@@ -24,6 +24,9 @@ from sciresdiff.io.source import Source
 from sciresdiff.jobs.evaluate import job as evaluate
 from sciresdiff.jobs.evaluate import load_evidence as gather
 from sciresdiff.jobs.evaluate import pieces
+from sciresdiff.jobs.evaluate.options import EvaluateOptions
+from sciresdiff.observation.observation import Observation
+from sciresdiff.region import Region
 
 Array = NDArray[np.float64]
 KERNEL = "gaussian:sigma=1.2px"
@@ -130,8 +133,8 @@ def test_sources_are_counted_once(whole: dict[str, Any], parts: dict[str, Any], 
 
 @contextmanager
 def gathered(files: Path) -> Iterator[gather.Given]:
-    told = gather.Told(None, KERNEL, None, None, None)
-    with gather.gather(files / "high.fits", files / "low.fits", files / "truth.fits", told, []) as given:
+    told = EvaluateOptions(kernel=KERNEL)
+    with gather.gather(files / "high.fits", files / "low.fits", files / "truth.fits", told) as (given, _):
         yield given
 
 
@@ -159,9 +162,9 @@ def test_no_window_is_larger_than_a_piece(files: Path, monkeypatch: pytest.Monke
     def watched(path: str | Path, **options: Any) -> Iterator[Source]:
         with straight(path, **options) as source:
 
-            def cut(plane: int, y0: int, y1: int, x0: int, x1: int) -> Any:
-                largest.append((y1 - y0) * (x1 - x0))
-                return source.window(plane, y0, y1, x0, x1)
+            def cut(plane: int, region: Region) -> Any:
+                largest.append(region.shape[0] * region.shape[1])
+                return source.window(plane, region)
 
             yield replace(source, cut=cut)
 
@@ -217,7 +220,9 @@ def test_what_no_piece_has_says_why() -> None:
 def test_pieces_cover_a_plane_once_and_begin_where_its_sky_is_measured(scale: int) -> None:
     shape = (9000 // scale, 5000 // scale)
     seen = np.zeros(shape, np.uint8)
-    for tile in pieces.pieces(shape, scale, np.ones((31, 31))):
+    nothing = np.broadcast_to(np.float32(0), shape)
+    data = Observation.of_arrays(nothing, nothing, scale, np.ones((31, 31)))
+    for tile in pieces.pieces(shape, data):
         seen[tile.core.slices] += 1
         assert scale * tile.core.y0 % 64 == 0 and scale * tile.window.y0 % 64 == 0
         assert tile.core.y0 == 0 or scale * (tile.core.y0 - tile.window.y0) >= 64 + 15

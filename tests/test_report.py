@@ -25,7 +25,7 @@ from sciresdiff import checks
 from sciresdiff.checks import Evidence, Result
 from sciresdiff.checks.baselines import bicubic_image
 from sciresdiff.cli.app import app
-from sciresdiff.cli.evaluate import unique
+from sciresdiff.cli.evaluate import make_unique
 from sciresdiff.report import charts, html, images, presentation, summary, svg, viewer
 from sciresdiff.report import record as records
 
@@ -350,7 +350,7 @@ def test_the_page_over_many_images(tmp_path: Path) -> None:
 
 
 def test_pages_do_not_take_each_others_names() -> None:
-    assert unique(["a", "b", "a", "index", "a"], {"index"}) == ["a", "b", "a-2", "index-2", "a-3"]
+    assert make_unique(["a", "b", "a", "index", "a"], {"index"}) == ["a", "b", "a-2", "index-2", "a-3"]
 
 
 def srd(*words: object) -> ClickResult:

@@ -159,7 +159,14 @@ def shared_norm(evidence: Evidence) -> Norm:
 
 
 def norm_of(plate: Plate, shared: Norm, evidence: Evidence) -> Norm:
-    """Choose the norm of a plate; ``shared`` is that of intensities."""
+    """Choose the norm of a plate: errors and differences have one of their own.
+
+    Parameters
+    ----------
+    plate : with an image.
+    shared : `shared_norm`, per fine pixel.
+    evidence : for the area of a coarse pixel.
+    """
     if plate.stretch == "share":
         return Norm(0.0, 1.0)
     if plate.stretch == "asinh":
@@ -281,7 +288,18 @@ def _square(place: tuple[int, int], evidence: Evidence, side: int) -> Region:
 
 
 def crop(plate: Plate, region: Region | None, evidence: Evidence) -> Array | None:
-    """Cut a region of the fine grid (None: all) out of a plate: (h, w); None where it has no value."""
+    """Cut a region out of a plate.
+
+    Parameters
+    ----------
+    plate : on the fine or the coarse grid.
+    region : fine px; None for all of it.
+    evidence : for the fine grid.
+
+    Returns
+    -------
+    (h, w) of the plate's own pixels; None where it has no value in them.
+    """
     if plate.image is None:
         return None
     image = np.asarray(plate.image, float)

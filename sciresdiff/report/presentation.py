@@ -145,7 +145,12 @@ def result_of(line: Line) -> Result:
 
 
 def sentence(record: Record, own: Mapping[str, Range], kind: Kind) -> str:
-    """Put the verdict into one sentence; parameters as for `missed_limits`."""
+    """Put the verdict into one sentence.
+
+    Parameters
+    ----------
+    record, own, kind : as for `missed_limits`.
+    """
     bad, mild = missed_limits(record, own, kind)
     judged = sum(line["passed"] is not None for line in record["results"])
     if not judged:
@@ -214,5 +219,11 @@ def key_figures(record: Record) -> list[Line]:
 
 
 def fails_image(line: Line, own: Mapping[str, Range], kind: Kind) -> bool:
-    """Tell whether a limit is missed that fails the image."""
+    """Tell whether a limit is missed that fails the image.
+
+    Parameters
+    ----------
+    line : of the record.
+    own, kind : as for `missed_limits`.
+    """
     return line["passed"] is False and is_failure(result_of(line), own, kind)

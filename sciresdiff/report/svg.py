@@ -80,7 +80,7 @@ class Axis:
     log: bool = False
 
     def place(self, values: ArrayLike) -> Points:
-        """Map values to the drawing, same shape; NaN for what has no logarithm."""
+        """Map values (n,) or a number to units of the drawing, same shape; NaN for what has no logarithm."""
         found = np.asarray(values, float)
         low, high = self.low, self.high
         if self.log:

@@ -125,7 +125,7 @@ CASES: dict[str, Case] = {
                         f"--images 8 {TRAIN}",
                         "upscale var.fits -o x2.fits --model prior.safetensors --scale 2"),
     # What there is, and what is refused
-    "lists": Case("", ("models --json", "methods --json", "methods", "models")),
+    "lists": Case("", ("models --json", "methods --json", "methods", "models", "models astro-x2 astro-x4 micro-x2")),
     "refused": Case("var.fits cube.fits", (
         "upscale nothing.fits -o a.fits --scale 2 --json",
         "upscale var.fits -o a.fits --scale 3",

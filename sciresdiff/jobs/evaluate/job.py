@@ -14,15 +14,14 @@ from sciresdiff.checks.check import missing_inputs
 from sciresdiff.checks.evidence import Evidence
 from sciresdiff.checks.result import Range, Result, not_computed
 from sciresdiff.errors import UsageError
-from sciresdiff.frame import Quantity
 from sciresdiff.io.jsonable import plain
-from sciresdiff.jobs.evaluate.load_evidence import Given, Told, evidence_of, gather, kind_of, overview, span_of
+from sciresdiff.jobs.evaluate.load_evidence import Given, evidence_of, gather, kind_of, overview, span_of
+from sciresdiff.jobs.evaluate.options import EvaluateOptions
 from sciresdiff.jobs.evaluate.pieces import named
 from sciresdiff.report import record as records
 from sciresdiff.report.overview import Overview
 from sciresdiff.run.batch import Progress, no_progress
 
-DEFAULT_BASELINES = ("bicubic", "lanczos", "richardson-lucy")
 REPORTS = (".html", ".htm", ".png")
 """Endings of a report's name."""
 BEST = "richardson-lucy-best"
@@ -34,18 +33,10 @@ def run(
     *,
     low: str | Path | None = None,
     truth: str | Path | None = None,
-    psf: str | None = None,
-    kernel: str | None = None,
-    target_fwhm: float | None = None,
-    variance: str | None = None,
-    quantity: Quantity | None = None,
-    baselines: Sequence[str] | str = DEFAULT_BASELINES,
-    probe: bool = False,
-    device: str = "auto",
-    limits: str | Path | None = None,
     report: str | Path | None = None,
-    overwrite: bool = False,
+    options: EvaluateOptions | None = None,
     progress: Progress = no_progress,
+    **settings: Any,
 ) -> dict[str, Any]:
     """Judge one restored file; planes of more than 4096 px a side in pieces, whose results are pooled.
 
@@ -55,13 +46,11 @@ def run(
         its sidecar ``{high}.json`` says of the blur and the noise where the options do not.
     low : the frame that it was made from.
     truth : the true image; up to one coarse pixel larger than ``high``, it is cropped at its far borders.
-    psf, kernel : SPEC, as for ``upscale``; without them what the low frame says. Where nobody says, the checks that
-        need the blur are left out.
-    variance : extension or file, of the low frame.
-    baselines : names out of `checks.baselines.BASELINES`, or one string with commas; they need ``low``.
-    probe : make the image again, as its sidecar says, of blank sky and of the data with sources put in; on ``device``.
-    limits : TOML file with other limits.
     report : HTML page to write, or PNG file to draw one picture into, by its ending.
+    options : what is known of the low frame, and which checks are run. Where nobody states a blur, the checks that
+        need it are left out; baselines need ``low``; probes make the image again, as its sidecar says.
+    progress : is called with (done, total, label).
+    **settings : fields of `EvaluateOptions`, in place of those of ``options``.
 
     Returns
     -------
@@ -75,11 +64,12 @@ def run(
         probes without a sidecar, or of an image that is judged in pieces.
     InputError : a file that cannot be read, or files that do not fit each other.
     """
-    methods = _methods(baselines)
-    own = checks.read_limits(limits, checks.RESULTS) if limits else {}
-    _refuse_report(report, overwrite)
-    said: list[str] = []
-    with gather(high, low, truth, Told(psf, kernel, target_fwhm, variance, quantity, probe, device), said) as given:
+    options = replace(options or EvaluateOptions(), **settings)
+    methods = _methods(options.baselines)
+    own = checks.read_limits(options.limits, checks.RESULTS) if options.limits else {}
+    _refuse_report(report, options.overwrite)
+    with gather(high, low, truth, options) as (given, notes):
+        said = list(notes)
         judge = judged_in_pieces if len(given.tiles) > 1 else judged_whole
         done = judge(given, methods, own, said, progress)
         files = {"high": high, "low": low, "truth": truth}
@@ -97,7 +87,7 @@ def run(
         }
         if report:
             view = overview(given, done.shown) if len(given.tiles) > 1 else None
-            _draw(record, done.first(), report, given.high.frame.unit, own, overwrite, view)
+            _draw(record, done.first(), report, given.high.frame.unit, own, options.overwrite, view)
     return record
 
 

@@ -18,7 +18,7 @@ from sciresdiff.checks.check import UnmeasuredError
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, PixelSize, Quantity
 from sciresdiff.io.jsonable import plain
-from sciresdiff.jobs.upscale.inputs import stated_psf
+from sciresdiff.observation.psf import psf_of_header
 
 LARGEST = 1024
 """Side of the middle of the overlap that is looked at, px of the finer grid."""
@@ -165,21 +165,21 @@ def _side(given: str | Path | Frame, plane: int, pixel: float | PixelSize | None
 def _psf(frame: Frame, plane: int, given: Any, name: str, said: list[str]) -> Array | None:
     """The PSF with the pixel in it: given, stated, or of the frame's stars; None where there is none."""
     from sciresdiff.physics import psf
-    from sciresdiff.physics import sky as measure
+    from sciresdiff.physics.psf.measure import psf_from_sources
 
     if isinstance(given, np.ndarray):
-        return psf.centred(given)
+        return psf.centre_psf(given)
     if given is not None:
         parsed = psf.parse(str(given))
         if parsed.shape != "file":
             return psf.render(parsed, frame.pixel_size, integrate=True)
         image = io.read_image(str(given))
-        return psf.centred(image if image.ndim < 3 else image[min(plane, len(image) - 1)])
-    if stated := stated_psf(frame):
+        return psf.centre_psf(image if image.ndim < 3 else image[min(plane, len(image) - 1)])
+    if stated := psf_of_header(frame):
         return psf.render(stated, frame.pixel_size, integrate="psf_known" not in frame.facts)
     variance = None if frame.variance is None else frame.variance[plane]
     try:
-        found, used, _ = measure.psf_from_sources(frame.pixels[plane], frame.mask[plane], variance, frame.kind)
+        found, used, _ = psf_from_sources(frame.pixels[plane], frame.mask[plane], variance, frame.kind)
     except InputError:
         said.append(f"{name}: no PSF is given or stated, and there are too few stars to measure one")
         return None
@@ -188,7 +188,9 @@ def _psf(frame: Frame, plane: int, given: Any, name: str, said: list[str]) -> Ar
 
 
 def _quantity(fine: _Side, coarse: _Side, told: Quantity | None, said: list[str]) -> Quantity:
-    return fine.frame.quantity_or_usual(told or fine.frame.quantity or coarse.frame.quantity, said)
+    quantity, notes = fine.frame.quantity_or_usual(told or fine.frame.quantity or coarse.frame.quantity)
+    said.extend(notes)
+    return quantity
 
 
 def _grid(fine: _Side, coarse: _Side, said: list[str]) -> _Grid:
