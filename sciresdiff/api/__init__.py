@@ -1,6 +1,6 @@
 """The front door in Python: arrays or files in, results out; no file is needed, and none is written unasked."""
 
-from sciresdiff.lazy import on_first_use
+from sciresdiff.plugins import on_first_use
 
 PUBLIC = {
     "Degraded": "sciresdiff.api.degrade:Degraded",
