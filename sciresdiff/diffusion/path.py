@@ -23,7 +23,7 @@ Carry = Literal["markov", "shift"]
 Grid = Literal["time", "lambda", "karras"]
 
 
-class Level(NamedTuple):
+class NoiseLevel(NamedTuple):
     """The numbers of a path at one index: floats, or tensors that broadcast over a batch."""
 
     a: Any
@@ -79,22 +79,25 @@ class Path:
         """Index of the noisiest state."""
         return len(self.a) - 1
 
-    def at(self, t: float | Tensor | NDArray[np.int_], like: Tensor | None = None) -> Level:
-        """The numbers at index t: floats, or with ``like`` (B, ...) and t (B,) tensors of shape (B, 1, ...).
+    def at(self, t: float | Tensor | NDArray[np.int_], like: Tensor | None = None) -> NoiseLevel:
+        """The numbers at index t: floats, or with ``like`` tensors of shape (B, 1, ...).
 
-        One t may be a fraction: between two indices of the whole path a, b and ln(s / a) are linear in it, and s where
-        that logarithm is not finite.
+        Parameters
+        ----------
+        t : one index, or (B,) indices with ``like``.  One may be a fraction: between two indices of the whole path
+            a, b and ln(s / a) are linear in it, and s where that logarithm is not finite.
+        like : a tensor (B, ...), whose dtype and device the numbers are to have.
         """
         if like is None:
             assert isinstance(t, int | float | np.integer)
             whole, t = (self, t) if t == int(t) else self._within(t)
             a, b, s = (float(v[int(t)]) for v in (whole.a, whole.b, whole.s)) if t == int(t) else whole._between(t)
-            return Level(a, b, s, math.sqrt(self.span * max(b, 0.0)), self.sd)
+            return NoiseLevel(a, b, s, math.sqrt(self.span * max(b, 0.0)), self.sd)
         index = np.asarray(t.cpu() if hasattr(t, "cpu") else t, dtype=np.int64).reshape(-1)
         shape = (-1, *[1] * (like.ndim - 1))
         columns = (self.a, self.b, self.s, np.sqrt(self.span * self.b.clip(0)))
         a_, b_, s_, sigma = (like.new_tensor(v[index]).view(shape) for v in columns)
-        return Level(a_, b_, s_, sigma, self.sd)
+        return NoiseLevel(a_, b_, s_, sigma, self.sd)
 
     def _within(self, t: float) -> tuple[Path, float]:
         """The whole path, and the index there."""
@@ -122,7 +125,17 @@ class Path:
 
 
 def marginal(path: Path, t: int | Tensor | NDArray[np.int_], x0: Tensor, mu: Tensor, w: Tensor, eps: Tensor) -> Tensor:
-    """x_t = a_t x_0 + b_t mu + s_t w eps; t is one index, or one for every image of the batch."""
+    """A state of the forward process: x_t = a_t x_0 + b_t mu + s_t w eps.
+
+    Parameters
+    ----------
+    t : one index, or (B,), one for every image of the batch.
+    x0, mu, w, eps : (B, C, Y, X), image, anchor, scale of the noise, unit noise.
+
+    Returns
+    -------
+    (B, C, Y, X)
+    """
     p = path.at(t) if isinstance(t, int) else path.at(t, x0)
     return p.a * x0 + p.b * mu + p.s * w * eps
 

@@ -30,7 +30,7 @@ from sciresdiff.run.shards import Shard
 Arrays = Iterable[tuple[str, int, int, int, NDArray[Any]]]
 """(name, plane, y0, x0, values), as a sink takes them."""
 Make = Callable[[Path | None], AbstractContextManager[Sink]]
-"""Place of the unfinished file -> `sciresdiff.io.writing`; with None nothing unfinished is left."""
+"""Place of the unfinished file -> `sciresdiff.io.open_sink`; with None nothing unfinished is left."""
 
 
 @dataclass

@@ -13,7 +13,8 @@ from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, Quantity
 from sciresdiff.io import Source
 from sciresdiff.io.hdf5.read import Pairs, read_pairs, write_pairs
-from sciresdiff.jobs.degrade.plan import DegradeOptions, degraded, plan_of
+from sciresdiff.jobs.degrade.options import DegradeOptions
+from sciresdiff.jobs.degrade.steps import degraded, plan_of
 from sciresdiff.region import Region
 
 Pair = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
