@@ -38,7 +38,13 @@ class PixelSize:
     unit: Literal["arcsec", "um"]
 
     def refine(self, scale: float) -> PixelSize:
-        """Pixel size of a grid whose pixels are ``scale`` times smaller on each side."""
+        """Return the pixel size of another grid.
+
+        Parameters
+        ----------
+        scale : float
+            New pixels per old pixel along each axis; below 1 for binning.
+        """
         return PixelSize(self.y / scale, self.x / scale, self.unit)
 
 

@@ -49,7 +49,17 @@ def region_reader(path: Path, array: Any, label: str, errors: tuple[type[Excepti
 
 
 def frame_reader(path: Path, read: ReadRegion, frame: Frame) -> ReadFrame:
-    """Return the function that reads regions as frames, with all but the values from ``frame``."""
+    """Return the function that reads regions as frames of one plane.
+
+    Parameters
+    ----------
+    path : Path
+        The file, for errors.
+    read : callable
+        Reads the values (h, w) of a region.
+    frame : Frame
+        Everything but the values.
+    """
 
     def window(plane: int, region: Region) -> Frame:
         pixels, bad = to_float32(path, read(plane, region)[None])
@@ -59,7 +69,19 @@ def frame_reader(path: Path, read: ReadRegion, frame: Frame) -> ReadFrame:
 
 
 def read_whole(read: ReadRegion, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Read an array of a shape (..., h, w) as it is."""
+    """Read all planes of an array.
+
+    Parameters
+    ----------
+    read : callable
+        Reads the values (h, w) of a region.
+    shape : tuple of int
+        (..., h, w).
+
+    Returns
+    -------
+    (..., h, w) float64 array
+    """
     planes = [read(i, Region.of_shape(shape)) for i in range(count_planes(shape))]
     return np.stack(planes).reshape(shape).astype(np.float64)
 
@@ -90,7 +112,18 @@ def plane_reader(read: ReadRegion, shape: tuple[int, ...], image: tuple[int, ...
 
 
 def add_planes(source: Source, variance: ReadRegion | None, mask: ReadRegion | None) -> Source:
-    """Return a source with a variance (NaN where it is unknown) and a mask (bad where it is not 0)."""
+    """Return a source with a variance and a mask.
+
+    Parameters
+    ----------
+    source : Source
+        The image.
+    variance : callable or None
+        Reads regions (1, h, w), NaN where the variance is unknown: those pixels are masked and get the median of the
+        others.
+    mask : callable or None
+        Reads regions (1, h, w), bad where they are not 0.
+    """
     if mask is not None:
 
         def hide(window: Frame, plane: int, region: Region) -> Frame:

@@ -11,7 +11,16 @@ from sciresdiff.errors import InputError
 
 
 def split_spec(path: str | Path) -> tuple[Path, str | None]:
-    """Split ``file.fits[SCI]`` into the file and the text in brackets; a file whose name has the brackets wins."""
+    """Split ``file.fits[SCI]`` into the file and the text in brackets.
+
+    A file whose own name has the brackets wins.
+
+    Returns
+    -------
+    path : Path
+    inside : str or None
+        None without brackets.
+    """
     text = str(path)
     match = re.fullmatch(r"(.+?)\[([^\[\]]+)\]", text)
     if match is None or Path(text).exists():

@@ -13,7 +13,11 @@ from sciresdiff.io.atomic import write_atomic
 
 
 def jsonable(value: Any) -> Any:
-    """Convert a value to JSON's own types; NaN and infinity become None."""
+    """Convert a value to JSON's own types.
+
+    Dataclasses and mappings become objects, sequences and arrays lists, **NaN and infinity None**; anything else its
+    text.
+    """
     if is_dataclass(value) and not isinstance(value, type):
         value = asdict(value)
     if isinstance(value, Mapping):

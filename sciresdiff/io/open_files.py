@@ -55,7 +55,7 @@ def use(path: str | Path, **options: Any) -> Iterator[OpenFile]:
     key = (str(path), repr(sorted(options.items())), stat and (stat.st_size, stat.st_mtime_ns, stat.st_ino))
     with _lock:
         if key not in _open:
-            _close_unused()
+            _close_unused()  # keeps the number of descriptors small
             with ExitStack() as stack:
                 source = stack.enter_context(io.open_source(path, **options))
                 _open[key] = OpenFile(source, stack.pop_all())

@@ -47,7 +47,7 @@ def provenance_writer(
             found["SRDKERN" if isinstance(kernel, str) else "KERNEL"] = _to_json(kernel)
         if "VAR" in planes:
             found["VAR"] = True
-        if frame.quantity and found:
+        if frame.quantity and found:  # alone it would be a record of nothing
             found["quantity"] = frame.quantity
         return {**found, "history": list(history)} if history else found
 
@@ -55,7 +55,15 @@ def provenance_writer(
 
 
 def apply_provenance(frame: Frame, provenance: Mapping[str, Any]) -> Frame:
-    """Return a frame with the kernel, scale, target PSF and quantity of a record of `provenance_writer`."""
+    """Return a frame with what a record says of it.
+
+    Parameters
+    ----------
+    frame : Frame
+        Its own quantity wins.
+    provenance : mapping
+        Record of `provenance_writer`: kernel and its scale, SRDSCALE, FWHM of the target PSF, quantity.
+    """
     if "SRDKSCAL" in provenance:
         kernel = provenance.get("KERNEL", provenance.get("SRDKERN", "none"))
         array = np.asarray(kernel, np.float64) if isinstance(kernel, list) else kernel

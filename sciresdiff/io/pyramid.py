@@ -21,7 +21,10 @@ SIDE = 512
 
 
 def level_shapes(h: int, w: int) -> list[tuple[int, int]]:
-    """Height and width of all levels of an image of h x w pixels, the image itself first."""
+    """Height and width of all levels, the image itself first.
+
+    ``level_shapes(2000, 700)`` is (2000, 700), (1000, 350), (500, 175).
+    """
     found = [(h, w)]
     while max(found[-1]) > SIDE:
         found.append(tuple(-(-n // 2) for n in found[-1]))  # type: ignore[arg-type]
@@ -44,6 +47,7 @@ def downsample(values: NDArray[Any]) -> NDArray[Any]:
         pixels.
     """
     h, w = values.shape
+    # an odd edge is padded with NaN, which the mean leaves out
     full = np.full((-(-h // 2) * 2, -(-w // 2) * 2), np.nan)
     full[:h, :w] = values
     blocks = full.reshape(full.shape[0] // 2, 2, full.shape[1] // 2, 2)
@@ -61,7 +65,15 @@ def iter_tiles(h: int, w: int) -> Iterator[Region]:
 
 
 def parent_region(tile: Region, h: int, w: int) -> Region:
-    """Region of the level before, of h x w pixels, that a tile is made of."""
+    """Region of the level before that a tile is made of.
+
+    Parameters
+    ----------
+    tile : Region
+        Of the smaller level.
+    h, w : int
+        Size of the level before; where it is odd, the last tile has one pixel fewer.
+    """
     return Region(2 * tile.y0, min(2 * tile.y1, h), 2 * tile.x0, min(2 * tile.x1, w))
 
 

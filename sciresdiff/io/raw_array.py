@@ -103,7 +103,7 @@ class RawArray:
         (slow, s0, s1), (fast, f0, f1) = (columns, rows) if self._transposed else (rows, columns)
         length = (f1 - f0 - 1) * fast + size
         start += s0 * slow + f0 * fast
-        if fast == size and length == slow and not self._transposed:
+        if fast == size and length == slow and not self._transposed:  # full rows: one run
             yield start, length * (s1 - s0), 1
         else:
             yield from ((start + k * slow, length, fast // size) for k in range(s1 - s0))
@@ -132,13 +132,14 @@ def reserve_space(fd: int, size: int) -> None:
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTSUP):
             raise
+    # where fallocate is not supported the file gets its size as a hole
     os.ftruncate(fd, max(size, os.fstat(fd).st_size))
 
 
 def _read_at(fd: int, n: int, start: int) -> bytes:
     parts = []
     while n > 0:
-        part = os.pread(fd, min(n, 2**30), start)
+        part = os.pread(fd, min(n, 2**30), start)  # no system takes more than 2 GB at a time
         if not part:
             raise OSError(errno.EIO, "the file ends before its pixels do")
         parts.append(part)

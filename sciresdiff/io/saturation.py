@@ -57,6 +57,7 @@ def mask_saturated(source: Source, maximum: tuple[float, int]) -> Source:
     if frame.dtype.kind not in "iu":
         return source
     top = float(np.iinfo(frame.dtype).max)
+    # 12-bit data in uint16 saturate at 4095; a lone pixel of that value may be chance
     camera = largest in [2.0**bits - 1 for bits in BIT_DEPTHS] and frame.dtype.itemsize > 1 and count > 1
     level = np.float32(largest if camera else top)
     full = count if largest == level else 0

@@ -65,7 +65,11 @@ class Sink:
 
 
 def file_shape(frame: Frame) -> tuple[int, ...]:
-    """Shape of the image in an output: the axes of the input with the output's Y and X, where the planes fit them."""
+    """Shape of the image in an output.
+
+    The axes of the input with the output's Y and X, where they hold as many planes as the output has; else (planes, Y,
+    X).
+    """
     lead = tuple(frame.shape[:-2])
     return (*lead, *frame.pixels.shape[1:]) if math.prod(lead) == frame.planes else frame.pixels.shape
 
@@ -94,6 +98,7 @@ def in_memory(
         arrays[name][plane][..., y0 : y0 + h, x0 : x0 + w] = values
 
     def finish(cards: Mapping[str, object]) -> dict[str, Any]:
+        # layers of a single plane have no axis for it, as in `Plane.file_shape`
         others = {name: array[0] if planes[name].layers and len(array) == 1 else array
                   for name, array in arrays.items() if name != IMAGE}  # fmt: skip
         return write(arrays[IMAGE], others, cards)

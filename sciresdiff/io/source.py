@@ -72,7 +72,15 @@ def _concatenate(planes: list[Frame], name: str) -> Array | None:
 
 
 def placeholder(shape: tuple[int, ...], dtype: Any) -> Array:
-    """Return an array of a shape that takes no memory: one number, NaN, 0 or False, broadcast."""
+    """Return an array that takes no memory: one number, broadcast.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Any.
+    dtype : dtype
+        The number is NaN for floats, else 0 or False.
+    """
     dtype = np.dtype(dtype)
     return np.broadcast_to(np.array(np.nan if dtype.kind == "f" else 0, dtype), shape)
 
@@ -85,7 +93,7 @@ def without_arrays(frame: Frame) -> Frame:
 
 
 def in_memory(frame: Frame) -> Source:
-    """Return a source that cuts its windows out of a frame in memory."""
+    """Return a source over a frame (planes, Y, X) in memory; its windows are views."""
 
     def cut(plane: int, region: Region) -> Frame:
         here = (slice(plane, plane + 1), *region.slices)
@@ -117,7 +125,15 @@ def overlay(source: Source, change: Change, frame: Frame) -> Source:
 
 
 def replace_frame(source: Source, frame: Frame) -> Source:
-    """Return a source with the same values whose notes, facts and PSF are those of ``frame``."""
+    """Return a source with the same values and other facts.
+
+    Parameters
+    ----------
+    source : Source
+        The image.
+    frame : Frame
+        Whose notes, facts, PSF, quantity and kernel the windows get.
+    """
     return overlay(source, lambda window, _plane, _region: window, frame)
 
 

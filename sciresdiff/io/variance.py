@@ -63,7 +63,14 @@ NO_VARIANCE = "variance: no pixel has one above 0; give another plane, or gain a
 
 
 def split_noise_kind(spec: str) -> tuple[str | None, str]:
-    """Split ``rms:FILE[EXT]`` into what the user calls the plane (a key of `STATED`, or None) and the rest."""
+    """Split ``rms:FILE[EXT]`` into what the user calls the plane and the rest.
+
+    Returns
+    -------
+    kind : str or None
+        A key of `STATED`; None where there is none, as in ``C:/x.fits``.
+    spec : str
+    """
     kind, colon, rest = spec.partition(":")
     return (kind, rest) if colon and kind in STATED and rest else (None, spec)
 

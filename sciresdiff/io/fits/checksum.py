@@ -58,6 +58,7 @@ def ones_complement_sum(pieces: Iterable[bytes], start: int = 0) -> int:
 
 
 def _fold(total: int) -> int:
+    # ones' complement: a carry out of the top is added at the bottom
     while total >> 32:
         total = (total & 0xFFFFFFFF) + (total >> 32)
     return total
@@ -68,8 +69,10 @@ def encode_checksum(total: int) -> str:
 
     ``total`` is the sum of the HDU with 16 zeros in their place; with the characters it becomes -0.
     """
+    # a byte of the complement goes into the same byte of four words, whose sum has it back
     words = [_encode_byte(((~total & 0xFFFFFFFF) >> shift) & 0xFF) for shift in (24, 16, 8, 0)]
     text = np.array(words, np.uint8).T.reshape(-1)
+    # the value begins in column 12 of its card, the last byte of a word, so it is rotated by one
     return bytes(np.roll(text, 1)).decode("ascii")
 
 
@@ -78,7 +81,7 @@ def _encode_byte(byte: int) -> NDArray[np.int64]:
     four = np.full(4, byte // 4 + _ZERO)
     four[0] += byte % 4
     while any(int(x) in _FORBIDDEN for x in four):
-        for i in (0, 2):
+        for i in (0, 2):  # one up and one down keeps the sum
             if {int(four[i]), int(four[i + 1])} & _FORBIDDEN:
                 four[i] += 1
                 four[i + 1] -= 1

@@ -90,7 +90,21 @@ def assemble_frame(hollow: Frame, parts: Components, plane: int, region: Region)
 
 
 def read_region(layer: ImageReader, plane: int, region: Region) -> Array:
-    """Read a region (1, h, w); a layer of one plane serves all planes of the image."""
+    """Read a region of a plane of flags or noise.
+
+    Parameters
+    ----------
+    layer : ImageReader
+        The plane; a single one serves all planes of the image.
+    plane : int
+        Number of the image's plane.
+    region : Region
+        Rows and columns.
+
+    Returns
+    -------
+    (1, h, w) array
+    """
     return layer.window(plane if layer.planes > 1 else 0, region)[None]
 
 
@@ -98,13 +112,28 @@ def _apply_flags(frame: Frame, flags: Flags, plane: int, region: Region) -> Fram
     found = read_region(flags.layer, plane, region)
     if not flags.bits:
         return frame.with_(mask=frame.mask | (np.nan_to_num(found, nan=1.0) != 0))
-    dq = found.astype(np.int64).astype(np.int32)
+    dq = found.astype(np.int64).astype(np.int32)  # unsigned flags above 2**31 keep their bits
     bad, saturated, _ = decode_flags(dq, flags.headers, flags.layer.header)
     return frame.with_(mask=frame.mask | bad | saturated, dq=dq, saturated=saturated)
 
 
 def read_variance(noise: Noise, plane: int, region: Region) -> Array:
-    """Read the variance (1, h, w) of a region, float64; NaN where it is unknown."""
+    """Read the variance of a region.
+
+    Parameters
+    ----------
+    noise : Noise
+        The noise plane.
+    plane : int
+        Number of the image's plane.
+    region : Region
+        Rows and columns.
+
+    Returns
+    -------
+    (1, h, w) float64 array
+        In unit**2; NaN where it is unknown.
+    """
     found = noise.turn(read_region(noise.layer, plane, region))
     return found if noise.factor == 1 else found * noise.factor
 

@@ -55,11 +55,11 @@ def compress_file(path: Path, place: Path, slots: tuple[HDUSlot, ...], rest_offs
     name = path.name.lower()
     if not name.endswith((".gz", ".fz")):
         return
-    small = place.with_name(f"{place.name}.pack")
+    small = place.with_name(f"{place.name}.pack")  # replaces the file only when it is complete
     try:
         with place.open("rb") as plain, small.open("wb+") as stream:
             if name.endswith(".gz"):
-                with gzip.GzipFile("", "wb", LEVEL, stream, mtime=0) as out:
+                with gzip.GzipFile("", "wb", LEVEL, stream, mtime=0) as out:  # no name, no time: same bytes
                     shutil.copyfileobj(plain, out, PIECE)
             else:
                 _compress_images(plain, stream, slots, rest_offset)
@@ -94,7 +94,7 @@ def _compress_image(fd: int, out: BinaryIO, slot: HDUSlot, header: fits.Header) 
     table = np.zeros((count, 2), ">i8" if kind == "Q" else ">i4")
     cards = _table_header(slot, header, table, kind)
     start = out.tell()
-    blocks = count_blocks(count_cards(cards) + 2)
+    blocks = count_blocks(count_cards(cards) + 2)  # CHECKSUM and DATASUM
     data = start + blocks * BLOCK
     out.seek(data + table.nbytes)
     heap = 0

@@ -48,7 +48,15 @@ class Extension:
 
 
 def other_extensions(chosen: ImageChoice, used: set[int]) -> tuple[Extension, ...]:
-    """Extensions to copy: those that are neither used nor planes that this program writes itself."""
+    """Find the extensions to copy.
+
+    Parameters
+    ----------
+    chosen : ImageChoice
+        The file and its image.
+    used : set of int
+        Numbers of the HDUs that are part of the restoration. Planes that this program writes itself are left out too.
+    """
     unused = [i for i, hdu in enumerate(chosen.hdus) if i not in used and (i > 0 or is_image(hdu))]
     return tuple(_extension(chosen, i) for i in unused if hdu_role(chosen.hdus[i]) not in OUR_PLANES)
 
@@ -91,7 +99,15 @@ def _extension_header(primary: fits.Header) -> bytes:
 
 
 def rescale_extension(extension: Extension, scale: float) -> Extension:
-    """Return the extension for a grid with ``scale`` new pixels per old one."""
+    """Return an extension for the new grid.
+
+    Parameters
+    ----------
+    extension : Extension
+        Returned as it is, unless it depends on the pixel grid.
+    scale : float
+        New pixels per old one.
+    """
     hdu = extension.rescalable
     if hdu is None:
         return extension

@@ -66,7 +66,13 @@ class ImageReader:
         return found.astype(found.dtype.newbyteorder("="), copy=False)
 
     def whole(self) -> Array:
-        """Read all values, in the file's shape."""
+        """Read all values, in the file's shape (..., Y, X).
+
+        Raises
+        ------
+        InputError
+            The file is damaged.
+        """
         found = [self.window(plane, Region.of_shape(self.shape)) for plane in range(self.planes)]
         return (found[0] if len(found) == 1 else np.stack(found)).reshape(self.shape)
 
@@ -93,6 +99,7 @@ def open_image(file: FitsFile, index: int) -> ImageReader:
     packed = isinstance(hdu, fits.CompImageHDU)
     cut = _compressed_reader(hdu, shape) if packed else _raw_reader(file.stream.fileno(), hdu, shape)
     reader = ImageReader(file.path, hdu_name(file.hdus, index), hdu.header.copy(), shape, np.dtype("f4"), cut)
+    # the type after scaling is that of any pixel
     kind = reader.window(0, Region(0, 1, 0, 1)).dtype
     if kind.kind not in "iuf":
         raise InputError(f"{file.path}: pixels of type {kind}; integers or floats are read")
@@ -103,7 +110,19 @@ def open_image(file: FitsFile, index: int) -> ImageReader:
 
 
 def in_memory(path: Path, name: str, data: Array, header: fits.Header | None = None) -> ImageReader:
-    """Return the reader of an image (..., Y, X) that is in memory."""
+    """Return the reader of an image that is in memory.
+
+    Parameters
+    ----------
+    path : Path
+        Its file, for errors.
+    name : str
+        Its name, for notes.
+    data : (..., Y, X) array
+        Values.
+    header : Header, optional
+        Empty without it.
+    """
     stack = data.reshape(-1, *data.shape[-2:])
     return ImageReader(path, name, header or fits.Header(), data.shape, data.dtype,
                  lambda plane, region: stack[(plane, *region.slices)])  # fmt: skip
@@ -161,7 +180,7 @@ def apply_scaling(raw: Array, zero: float, step: float, blank: int | None) -> Ar
     """
     bits = 8 * raw.itemsize
     if raw.dtype.kind == "f":
-        blank = None
+        blank = None  # BLANK is for integers only; floats have NaN
     if step == 1 and raw.dtype.kind != "f" and zero == (-128 if bits == 8 else 2 ** (bits - 1)):
         return flip_sign_bit(raw)
     if zero == 0 and step == 1 and blank is None:
@@ -178,7 +197,22 @@ def apply_scaling(raw: Array, zero: float, step: float, blank: int | None) -> Ar
 
 
 def flip_sign_bit(raw: Array) -> Array:
-    """Add or subtract half of an integer type's range: stored signed integers become unsigned ones, and back."""
+    """Add or subtract half of an integer type's range.
+
+    FITS has no unsigned integers (but bytes): they are stored as signed ones with BZERO = 2**(bits - 1), which flips
+    the
+    sign bit.
+
+    Parameters
+    ----------
+    raw : (..., h, w) integer array
+        Signed or unsigned.
+
+    Returns
+    -------
+    (..., h, w) array
+        The other type of the same size, native byte order.
+    """
     other = "i" if raw.dtype.kind == "u" else "u"
     words = raw.astype(f"u{raw.itemsize}") ^ np.array(1 << (8 * raw.itemsize - 1), f"u{raw.itemsize}")
     return words.view(f"{other}{raw.itemsize}")

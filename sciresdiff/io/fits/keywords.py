@@ -45,7 +45,10 @@ FWHM = ("PSF_FWHM", "FWHM", "SEEING")
 
 
 def read_unit(headers: Iterable[fits.Header]) -> str | None:
-    """BUNIT of the first header that has a meaningful one."""
+    """Read BUNIT from the first header that has a meaningful one.
+
+    Values such as ``unitless``, ``none`` and ``n/a`` mean that nobody filled it in.
+    """
     for header in headers:
         unit = str(card_value(header, "BUNIT", "") or "").strip()
         if unit and unit.lower() not in ("unitless", "none", "unknown", "na", "n/a"):
@@ -54,7 +57,14 @@ def read_unit(headers: Iterable[fits.Header]) -> str | None:
 
 
 def quantity_of_unit(unit: str | None) -> Quantity | None:
-    """``sum`` or ``mean`` by `SUM_UNITS` and `MEAN_UNITS`; None for any other unit."""
+    """Tell from a unit whether values of a block of pixels add up or average.
+
+    Returns
+    -------
+    {"sum", "mean"} or None
+        ``sum`` for counts and fluxes per pixel, also per second (``adu``, ``electron/s``, ``nJy/pixel``); ``mean`` for
+        surface brightness and temperatures (``MJy/sr``, ``Jy/beam``, ``K``); None for a unit in neither list.
+    """
     plain = (unit or "").strip().lower()
     if any(re.fullmatch(pattern, plain) for pattern in MEAN_UNITS):
         return "mean"
@@ -129,6 +139,7 @@ def _gain(headers: tuple[fits.Header, ...], unit: str | None, exposure: float | 
     else:
         several = _each_positive(headers, GAINS)
         gain = _first_positive(headers, GAIN) or (float(np.mean(several)) if several else None)
+    # electrons per (unit / s), times s, are electrons per value
     if gain is None or not is_rate(unit):
         return gain, Notes()
     if exposure is None:
@@ -138,6 +149,7 @@ def _gain(headers: tuple[fits.Header, ...], unit: str | None, exposure: float | 
 
 def _read_noise(headers: tuple[fits.Header, ...]) -> float | None:
     amplifiers = next((str(card_value(h, "CCDAMP")) for h in headers if card_value(h, "CCDAMP")), "ABCD")
+    # HST states a read noise for each amplifier, and which of them read the frame
     hubble = _each_positive(headers, [f"READNSE{a}" for a in amplifiers if a.isalpha()])
     several = hubble or _each_positive(headers, READ_NOISES)
     return _first_positive(headers, READ_NOISE) or (float(np.mean(several)) if several else None)
@@ -153,6 +165,7 @@ def _fwhm(
     side, notes = (size.x * size.y) ** 0.5 if size and size.unit == "arcsec" else None, Notes()
     if (major := beam["bmaj"]) and side:
         minor = major if beam["bmin"] is None else beam["bmin"]
+        # BMAJ and BMIN are in degrees; the width of the round beam of the same area
         return 3600 * (major * minor) ** 0.5 / side, notes
     for header in headers:
         for key in FWHM:

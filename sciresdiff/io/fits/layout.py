@@ -54,7 +54,7 @@ class HDUSlot:
 
     @property
     def stored_dtype(self) -> np.dtype[Any]:
-        """Type in the file: big-endian, and signed, except for bytes."""
+        """Type in the file: big-endian, and signed except for bytes (FITS standard 4.0, section 5.2)."""
         signed = f"i{self.dtype.itemsize}" if self.dtype.kind == "u" and self.dtype.itemsize > 1 else self.dtype
         return np.dtype(signed).newbyteorder(">")
 
@@ -73,7 +73,7 @@ def rescale_cards(header: fits.Header, scale: float, quantity: str | None) -> fi
     """
     new = wcs.rescale_header(header, scale, quantity=quantity)
     remaining = [card for card in new.cards if not STRUCTURE.fullmatch(card.keyword)]
-    while remaining and remaining[-1].is_blank:
+    while remaining and remaining[-1].is_blank:  # room that the input kept for cards of its own
         remaining.pop()
     return fits.Header(remaining)
 
@@ -116,7 +116,17 @@ def image_slot(
 
 
 def add_provenance(slot: HDUSlot, provenance: Mapping[str, object], history: Sequence[str]) -> fits.Header:
-    """Return the header with provenance and HISTORY cards; NaN is left out, since a card cannot hold it."""
+    """Return the header of an HDU with provenance and HISTORY cards.
+
+    Parameters
+    ----------
+    slot : HDUSlot
+        Unchanged if it has no provenance.
+    provenance : mapping
+        Card -> value. None and NaN, which a card cannot hold, are left out.
+    history : sequence of str
+        Characters outside ASCII become question marks.
+    """
     header = slot.header.copy()
     if not slot.provenance:
         return header
@@ -129,7 +139,17 @@ def add_provenance(slot: HDUSlot, provenance: Mapping[str, object], history: Seq
 
 
 def count_header_blocks(slot: HDUSlot, provenance: Mapping[str, object], history: Sequence[str], checksum: bool) -> int:
-    """Blocks that the header needs whatever the values of the provenance will be."""
+    """Count the blocks that a header needs whatever the values of the provenance will be.
+
+    Parameters
+    ----------
+    slot : HDUSlot
+        The HDU.
+    provenance, history
+        As in `add_provenance`.
+    checksum : bool
+        Whether CHECKSUM and DATASUM are added.
+    """
     count = count_cards(add_provenance(slot, {}, history)) + (2 if checksum else 0)
     if slot.provenance:
         count += sum(_card_room(key, value) for key, value in provenance.items())
@@ -144,7 +164,17 @@ def _card_room(key: str, value: object) -> int:
 
 
 def shorten(value: object, key: str, before: object) -> object:
-    """Cut a text to the cards that were reserved for it; other values are returned as they are."""
+    """Cut a text to the cards that were reserved for it.
+
+    Parameters
+    ----------
+    value : object
+        Value of the card; other types than text are returned as they are.
+    key : str
+        Keyword.
+    before : object
+        The value for which room was reserved.
+    """
     if not isinstance(value, str):
         return value
     while count_cards(fits.Header([(key, value)])) > _card_room(key, before):

@@ -75,7 +75,10 @@ class ImageChoice:
 
 @contextmanager
 def suppress_warnings() -> Iterator[None]:
-    """Ignore astropy's warnings about headers that it mends; a truncated file is an error."""
+    """Ignore astropy's warnings about headers that it mends.
+
+    A truncated file, of which astropy only warns, is an error.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.filterwarnings("error", message=".*truncated.*")
@@ -84,7 +87,13 @@ def suppress_warnings() -> Iterator[None]:
 
 @contextmanager
 def report_damage(path: Path) -> Iterator[None]:
-    """Turn any error in the block into an InputError: astropy raises many kinds on damaged files."""
+    """Turn any error in the block into an InputError: astropy raises many kinds on damaged files.
+
+    Raises
+    ------
+    InputError
+        In place of whatever was raised, except our own errors and a lack of memory.
+    """
     try:
         yield
     except (SciresdiffError, MemoryError):

@@ -42,7 +42,15 @@ class Plan:
         return self.rest_offset + sum(len(c.header) + c.length for c in self.rest)
 
     def header(self, slot: HDUSlot, cards: Mapping[str, object]) -> fits.Header:
-        """Header of an HDU with the values that are known."""
+        """Header of an HDU.
+
+        Parameters
+        ----------
+        slot : HDUSlot
+            The HDU.
+        cards : mapping
+            Values that are known only at the end; texts are cut to the room that was reserved.
+        """
         known = {key: layout.shorten(cards.get(key, value), key, value) for key, value in self.provenance.items()}
         return layout.add_provenance(slot, known, self.history)
 
@@ -69,6 +77,7 @@ def plan_output(
     header = frame.header if isinstance(frame.header, FitsHeader) else _new_header(frame)
     header = replace(header, quantity=frame.quantity or header.quantity)
     provenance = _with_kernel(frame, provenance, planes, scale)
+    # degrade stores its kernel; upscale's output has another PSF
     known = isinstance(frame.kernel, np.ndarray) and frame.kernel_scale and scale < 1 and "KERNEL" not in planes
     kernel = np.asarray(frame.kernel) if known else None
     if kernel is not None:
@@ -78,6 +87,7 @@ def plan_output(
     slots += [_plane(header, name, shape, kind, science, frame.unit) for name, (shape, kind) in planes.items()]
     room = [layout.count_header_blocks(slot, provenance, history, header.checksum) for slot in slots]
     slots = [replace(slot, header_blocks=blocks) for slot, blocks in zip(slots, room, strict=True)]
+    # an extension of the input that has the name of an output plane is replaced by it
     mine = {("SCI", header.version), *((name, header.version) for name in planes)}
     rest = tuple(rescale_extension(c, scale) for c in header.rest if (c.name, c.version) not in mine)
     return Plan(layout.assign_offsets(slots), rest, kernel, provenance, history, header.checksum)
@@ -129,6 +139,7 @@ def _plane(
     """A plane on the grid of SCI, with its WCS; a kernel as it is."""
     if name == "KERNEL":
         return layout.image_slot(name, header.version, shape, np.float64, fits.Header(), provenance=False)
+    # variances of faint images are below the smallest float32, so VAR keeps its type
     kind: Any = np.int32 if dtype.kind in "biu" else dtype if name == "VAR" else np.float32
     cards = wcs.wcs_cards(science.header)
     if stated := {"ERR": unit, "VAR": f"({unit})**2" if unit else None}.get(name):

@@ -75,7 +75,7 @@ def find_planes(
 
 
 def sample_frames(frame: Frame, parts: Components) -> Iterator[Frame]:
-    """Read the frame, or regions of a large one, to measure on."""
+    """Read what is measured on: the whole frame, or regions of a large one (`sampling.sample_regions`)."""
     return (assemble_frame(frame, parts, *place) for place in _regions(frame))
 
 

@@ -96,7 +96,13 @@ def source(
 
 
 def read_image(path: str | Path) -> NDArray[np.float64]:
-    """Read one image (..., Y, X) as it is, without planes and facts."""
+    """Read one image (..., Y, X) as it is, without planes and facts.
+
+    Raises
+    ------
+    InputError
+        Missing, truncated or foreign file, no image in it, no such extension.
+    """
     file, inside = split_spec(path)
     with open_fits(file) as here, suppress_warnings(), report_damage(file):
         index, _ = choose_image(file, here.hdus, inside)

@@ -83,7 +83,7 @@ def rescale_header(header: fits.Header, f: float, *, quantity: str | None = "sum
         as both remain whole numbers. **Cards that are true of the old pixels only are dropped**, and named in HISTORY.
     """
     new = header.copy()
-    for alternate in _ALTERNATES:
+    for alternate in _ALTERNATES:  # Greisen & Calabretta 2002 (Paper I), section 2.1.3
         _rescale_linear(new, alternate, f)
     _rescale_sip(new, f)
     _rescale_physical(new, f)
@@ -119,17 +119,24 @@ def rescale_groups(table: Any, f: float) -> Any:
 
 
 def wcs_cards(header: fits.Header) -> fits.Header:
-    """Cards of the WCS only."""
+    """Return the cards of the WCS only, for planes on the same grid."""
     return fits.Header([card for card in valid_cards(header) if _WCS.fullmatch(card.keyword)])
 
 
 def has_wcs(header: fits.Header) -> bool:
-    """Whether the first two axes are on the sky."""
+    """Whether the first two axes are on the sky: right ascension and declination, or longitude and latitude."""
     return all(_CELESTIAL.match(str(card_value(header, f"CTYPE{i}", ""))) for i in (1, 2))
 
 
 def pixel_size(header: fits.Header) -> PixelSize | None:
-    """Sides of a pixel in arcsec, from the WCS, else from a pixel-scale card; None where there is neither."""
+    """Measure the sides of a pixel.
+
+    Returns
+    -------
+    PixelSize or None
+        In arcsec: of the WCS (lengths of the columns of its matrix), else of a pixel-scale card (PIXSCALE, SECPIX ...);
+        None where there is neither.
+    """
     if has_wcs(header):
         matrix = _jacobian(header, "")
         x, y = 3600 * np.hypot(*matrix[:2, :2]) / _per_degree(header)
@@ -159,6 +166,7 @@ def _rescale_linear(header: fits.Header, alternate: str, f: float) -> None:
     if not axes:
         return
     for i in (1, 2):
+        # the edge of the first pixel, at 0.5, stays
         header[f"CRPIX{i}{alternate}"] = f * ((card_number(header, f"CRPIX{i}{alternate}") or 0.0) - 0.5) + 0.5
     if any(re.fullmatch(rf"CD\d_\d{alternate}", key) for key in header):
         _multiply(header, tuple(f"CD{i}_{j}{alternate}" for i in range(1, axes + 1) for j in (1, 2)), 1 / f)
@@ -168,6 +176,7 @@ def _rescale_linear(header: fits.Header, alternate: str, f: float) -> None:
         ]
         _multiply(header, tuple(stale), 1 / f)
     elif _couples(header, alternate, axes):
+        # CDELT scales world axes: one shared with an axis that keeps its pixels must not change, so PC does
         for i in range(1, axes + 1):
             for j in (1, 2):
                 header[f"PC{i}_{j}{alternate}"] = _pc(header, i, j, alternate) / f
@@ -207,6 +216,7 @@ def _per_degree(header: fits.Header) -> float:
 def _rescale_sip(header: fits.Header, f: float) -> None:
     for key in list(header):
         if match := _SIP.fullmatch(key):
+            # f(u, v) = sum A_pq u^p v^q in pixels (Shupe et al. 2005, eq. 2): u' = f u, and so is the result
             _multiply(header, (key,), f ** (1 - int(match[2]) - int(match[3])))
 
 
@@ -225,6 +235,7 @@ def _rescale_physical(header: fits.Header, f: float) -> None:
 def _rescale_sections(header: fits.Header, f: float) -> list[str]:
     """Rescale sections; return the keys of those that are no whole numbers on the new grid."""
     keys = list(dict.fromkeys(header))
+    # a section that has no whole numbers on the new grid is dropped, not rounded
     sections = {key: _section(str(card_value(header, key)), f) for key in keys if SECTIONS.fullmatch(key)}
     header.update({key: text for key, text in sections.items() if text})
     detector = [key for key in keys if DETECTOR_SECTIONS.fullmatch(key)]

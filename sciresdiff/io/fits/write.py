@@ -48,7 +48,10 @@ def write(
     overwrite: bool = False,
     dtype: str | np.dtype[Any] | None = None,
 ) -> dict[str, Any]:
-    """Write primary header, SCI, planes and the input's other extensions; see `sciresdiff.io.write`."""
+    """Write primary header, SCI, planes and the input's other extensions.
+
+    Parameters, returns and errors are those of `sciresdiff.io.write`.
+    """
     arrays = {name: np.asarray(plane) for name, plane in planes.items()}
     shapes = {name: (plane.shape, plane.dtype) for name, plane in arrays.items()}
     plan = plan_output(frame, shapes, provenance, history, scale, dtype)
@@ -117,7 +120,22 @@ class OutputFile:
         return lost
 
     def get(self, name: str, plane: int, region: Region) -> Array:
-        """Read back a region: (h, w), or (K, h, w) where the plane has more layers than the image has planes."""
+        """Read back a region of a plane, in the type of its values.
+
+        Parameters
+        ----------
+        name : str
+            EXTNAME.
+        plane : int
+            Number of the image plane.
+        region : Region
+            Rows and columns.
+
+        Returns
+        -------
+        array
+            (h, w), or (K, h, w) where the plane has K layers for each plane of the image.
+        """
         slot, image = self.slots[name], self.slots[IMAGE]
         k = count_planes(slot.shape) // count_planes(image.shape)
         found = np.stack([_raw_array(self.fd, slot).get(plane * k + i, region) for i in range(k)])

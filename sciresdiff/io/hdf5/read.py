@@ -156,6 +156,7 @@ def _dataset_name(path: Path, file: Any, name: str | None) -> str:
     """Name of the image's dataset: the one asked for, else ``image``, else the only one."""
     there: list[str] = []
     file.visititems(lambda key, item: there.append(key) if isinstance(item, h5py.Dataset) else None)
+    # without a name and without `image`, a single dataset can only be the image
     wanted = name or (IMAGE if IMAGE in there else there[0] if len(there) == 1 else None)
     if wanted is None or wanted.strip("/") not in there:
         raise InputError(
@@ -174,7 +175,13 @@ def _dataset(path: Path, file: Any, name: str) -> tuple[Any, ReadRegion]:
 
 
 def read_image(path: str | Path) -> NDArray[np.float64]:
-    """Read one dataset as it is, shape (..., h, w), without planes and facts."""
+    """Read one dataset as it is, shape (..., h, w), without planes and facts.
+
+    Raises
+    ------
+    InputError
+        Missing or foreign file, no such dataset, a damaged chunk.
+    """
     file_path, name = split_spec(path)
     with _open(file_path) as file:
         data, regions = _dataset(file_path, file, _dataset_name(file_path, file, name))

@@ -108,7 +108,24 @@ class OutputFile:
     flats: Mapping[str, RawArray]
 
     def put(self, name: str, plane: int, y0: int, x0: int, values: Array) -> int:
-        """Write values (h, w) into a plane; return the number that an integer type could not hold."""
+        """Write values into a plane.
+
+        Parameters
+        ----------
+        name : str
+            Of the plane, in capitals.
+        plane : int
+            Number of the (Y, X) plane in the dataset.
+        y0, x0 : int
+            First row and column.
+        values : (h, w) array
+            Pixels.
+
+        Returns
+        -------
+        int
+            Number of the image's values that an integer type could not hold.
+        """
         flat = self.flats[_dataset_name(name)]
         data, lost = cast_pixels(values, flat.dtype) if name == IMAGE else (values.astype(flat.dtype, copy=False), 0)
         flat.put(plane, y0, x0, data)
@@ -170,6 +187,7 @@ def _skeleton(plan: Plan, cards: Mapping[str, object]) -> tuple[SparseFile, dict
     """The file without its pixels, and their places; attributes come last and do not move them."""
     holes = SparseFile()
     with h5py.File(holes, "w") as file:
+        # contiguous, allocated at once and not filled: the offset is known and nothing is written there
         kind = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         kind.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
         kind.set_fill_time(h5py.h5d.FILL_TIME_NEVER)

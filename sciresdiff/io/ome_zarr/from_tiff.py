@@ -48,6 +48,7 @@ def _channel(channel: ET.Element) -> dict[str, Any]:
     OME has red, green, blue and opacity in one signed number, NGFF the first three in hexadecimal.
     """
     try:
+        # two's complement of 32 bits, opacity last
         colour = f"{(int(channel.get('Color', WHITE)) & 0xFFFFFFFF) >> 8:06X}"
     except ValueError:
         colour = "FFFFFF"

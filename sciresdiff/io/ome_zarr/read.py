@@ -112,7 +112,15 @@ def source(
 
 
 def read_image(path: str | Path) -> NDArray[np.float64]:
-    """Read one image or array as it is: (Y, X), or with every other axis in front."""
+    """Read one image or array as it is: (Y, X), or (..., Y, X) with every other axis in front.
+
+    Raises
+    ------
+    UsageError
+        The library zarr is not installed.
+    InputError
+        No such store, no such image in it, a damaged chunk.
+    """
     file, inside = split_spec(path)
     data, _, _ = _image(file, _open(file), inside, None)
     return read_whole(_regions(file, data), data.shape)
@@ -201,6 +209,7 @@ def _header(path: Path, node: Any, image: Mapping[str, Any], data: Any, axes: st
             scale, shift = scale * factor, shift * factor  # a later scale acts on the translation too
         elif step["type"] == "translation":
             shift = shift + np.asarray(step["translation"], float)
+    # metadata of other programs may be of any type
     own, omero = dict(node.attrs).get(NAMESPACE), _ngff(node).get("omero")
     return ZarrHeader(
         _check_axes(path, letters, data.shape),

@@ -47,7 +47,10 @@ def write(
     dtype: str | np.dtype[Any] | None = None,
     pyramid: bool = False,
 ) -> dict[str, Any]:
-    """Write the image and its planes; see `sciresdiff.io.write`."""
+    """Write the image and its planes.
+
+    Parameters, returns and errors are those of `sciresdiff.io.write`.
+    """
     arrays = {name: np.asarray(planes[name]) for name in planes if name != "KERNEL"}
     stacks = {name: array.reshape(-1, *array.shape[-2:]) for name, array in arrays.items()}
     kinds = {name: (len(stack), stack.dtype) for name, stack in stacks.items()}
@@ -70,7 +73,10 @@ def sink(
     pyramid: bool = False,
     part: Path | None = None,
 ) -> Iterator[Sink]:
-    """Open the same store to be written region by region; see `sciresdiff.io.open_sink`. **No room is reserved.**"""
+    """Open the same store to be written region by region; see `sciresdiff.io.open_sink`.
+
+    **No room is reserved**: the size of compressed chunks is not known, and a full disk is found while writing.
+    """
     kinds = {name: (max(1, p.layers) * frame.planes, np.dtype(p.dtype)) for name, p in planes.items()}
     plan = _plan(frame, kinds, provenance_writer(frame, planes, provenance, history, scale), scale, dtype, pyramid)
     with _open_store(Path(path), plan, overwrite, part) as (store, finish):
@@ -126,7 +132,24 @@ class Store:
     lock: int
 
     def put(self, name: str, plane: int, y0: int, x0: int, values: Array) -> int:
-        """Write values (h, w) into a plane; return the number that an integer type could not hold."""
+        """Write values into a plane.
+
+        Parameters
+        ----------
+        name : str
+            Of the plane, in capitals.
+        plane : int
+            Number of the (Y, X) plane.
+        y0, x0 : int
+            First row and column.
+        values : (h, w) array
+            Pixels.
+
+        Returns
+        -------
+        int
+            Number of the image's values that an integer type could not hold.
+        """
         image = self.images[name]
         data, lost = cast_pixels(values, image.dtype) if name == IMAGE else (values.astype(image.dtype), 0)
         h, w = data.shape
@@ -146,7 +169,7 @@ def _open_store(path: Path, plan: Plan, overwrite: bool, part: Path | None) -> I
     with atomic_folder(path, overwrite=overwrite, part=part) as (place, publish):
         group = zarr.open_group(str(place), mode="a", zarr_format=3)
         for image in plan.images.values():
-            if image.array not in group:
+            if image.array not in group:  # else an earlier run made it: resume
                 _create_array(zarr, group, image.array, image, image.shape)
         lock = os.open(place / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
 
@@ -171,6 +194,7 @@ def _create_array(zarr: Any, group: Any, name: str, image: Image, shape: tuple[i
         name,
         shape=shape,
         dtype=image.dtype,
+        # one plane per chunk, so that reading a plane reads nothing of others
         chunks=(*[1] * lead, *(min(SIDE, n) for n in shape[lead:])),
         compressors=zarr.codecs.ZstdCodec(level=3),
         fill_value=0,
@@ -210,6 +234,7 @@ def _ngff_metadata(image: Image, plan: Plan, levels: int) -> dict[str, Any]:
     for level in range(levels):
         grow = {a: 2.0**level if a in "yx" else 1.0 for a in image.axes}
         scale = [steps[a] * grow[a] for a in image.axes]
+        # the centre of a pixel of level n is that of its block of 2**n pixels
         shift = [shifts[a] + steps[a] * (grow[a] - 1) / 2 for a in image.axes]
         sets.append({"path": str(level), "coordinateTransformations": [
             {"type": "scale", "scale": scale}, {"type": "translation", "translation": shift}]})  # fmt: skip
@@ -240,6 +265,7 @@ def _grid(axes: str, header: ZarrHeader, plan: Plan) -> tuple[dict[str, float], 
             units[a] = units[a] if units.get(a) in MICROMETRES else "micrometer"
             old[a] = side * plan.scale / MICROMETRES[units[a]]
     steps = {a: old.get(a, 1.0) / (plan.scale if a in "yx" else 1.0) for a in axes}
+    # centre of the first new pixel: (new step - old step) / 2 from that of the old one
     shifts = {a: first.get(a, 0.0) + ((steps[a] - old.get(a, 1.0)) / 2 if a in "yx" else 0.0) for a in axes}
     return steps, shifts, units
 

@@ -63,7 +63,10 @@ def resolution_tags(header: TiffHeader, dtype: np.dtype[Any], scale: float) -> d
 
 
 def fits_imagej(header: TiffHeader, dtype: np.dtype[Any]) -> bool:
-    """Whether ImageJ's style can hold an image: order of axes, type, and size."""
+    """Whether ImageJ's style can hold an image.
+
+    Axes have to be in the order TZCYXS, the type has to be one of `IMAGEJ_TYPES`, and ImageJ does not read BigTIFF.
+    """
     ordered = [a for a in "TZCYXS" if a in header.axes] == list(header.axes)
     return ordered and dtype.name in IMAGEJ_TYPES and int(np.prod(header.shape)) * dtype.itemsize < BIG
 
@@ -79,6 +82,7 @@ def _resolution(header: TiffHeader, dtype: np.dtype[Any], scale: float) -> tuple
     if size is not None and header.style == "imagej" and fits_imagej(header, dtype):
         factor = MICROMETRES.get(clean_unit(str(header.imagej.get("unit", "")))) or 1.0
         return factor / size[1], factor / size[0], UNITS["NONE"]
+    # a stated resolution in inches or centimetres keeps its unit; any other size is written in centimetres
     if size is not None and not (header.stated and header.resolution and header.resolution[2] in (2, 3)):
         return 1e4 / size[1], 1e4 / size[0], UNITS["CENTIMETER"]
     if header.resolution is None:
@@ -103,12 +107,13 @@ def _json(header: TiffHeader, scale: float, provenance: Mapping[str, Any]) -> st
 def _imagej(header: TiffHeader, scale: float, provenance: Mapping[str, Any]) -> dict[int, Tag]:
     """Tags in ImageJ's style: unit and Z spacing as they were; display range only where values keep their size."""
     drop = {"ImageJ", "images", "channels", "slices", "frames", "hyperstack", "Properties", "axes", "SCIFIO"}
-    if header.quantity == "sum":
+    if header.quantity == "sum":  # values shrink with the pixels
         drop |= {"min", "max", "Ranges"}
     metadata = {key: x for key, x in header.imagej.items() if key not in drop}
     if _output_size(header, scale) and clean_unit(str(metadata.get("unit", ""))) not in MICROMETRES:
         metadata["unit"] = "um"
     lines = [x for x in str(metadata.pop("Info", "")).splitlines() if not x.startswith(f"{NAMESPACE}: ")]
+    # ImageJ shows Info as text, so the record is a line of it
     lines += [f"{NAMESPACE}: {json.dumps(provenance, sort_keys=True)}"] if provenance else []
     own = {key: metadata.pop(key) for key in IMAGEJ_OWN if key in metadata}
     own |= {"Info": "\n".join(lines)} if lines else {}

@@ -65,6 +65,7 @@ def pack_directories(directories: Sequence[Directory], start: int, big: bool) ->
     data : bytes
     """
     out, link, first = bytearray(), -1, 0
+    # SubIFDs lie before the page that points to them; each page links to the next
     for directory in directories:
         tags, places = dict(directory.tags), list[int]()
         for smaller in directory.smaller:
@@ -87,14 +88,14 @@ def _pack_directory(tags: Mapping[int, Tag], start: int, big: bool) -> bytes:
     inline, entry = (8, "<HHQ") if big else (4, "<HHI")
     head = 8 + 20 * len(tags) + 8 if big else 2 + 12 * len(tags) + 4
     body, table = bytearray(), bytearray(struct.pack("<Q" if big else "<H", len(tags)))
-    for code in sorted(tags):
+    for code in sorted(tags):  # TIFF 6.0, section 2: ascending order
         kind, count, data = _pack_tag(tags[code])
         table += struct.pack(entry, code, kind, count)
         if len(data) <= inline:
             table += data.ljust(inline, b"\0")
         else:
             table += struct.pack("<Q" if big else "<I", start + head + len(body))
-            body += data + b"\0" * (len(data) % 2)
+            body += data + b"\0" * (len(data) % 2)  # values begin at even bytes
     table += bytes(8 if big else 4)
     whole = bytes(table + body)
     return whole + b"\0" * (-len(whole) % 16)
@@ -114,11 +115,14 @@ def _pack_tag(tag: Tag) -> tuple[int, int, bytes]:
 
 
 def to_rational(x: float) -> tuple[int, int]:
-    """Closest fraction of two 32-bit numbers; (0, 1) where there is none."""
+    """Closest fraction of two unsigned 32-bit numbers.
+
+    (0, 1) where there is none: x outside 2**-32 to 2**32 - 1, or NaN.
+    """
     if not 2**-32 < x < 2**32 - 1:
         return 0, 1
     top = 2**32 - 1
     found = Fraction(x).limit_denominator(max(1, int(top / max(x, 1.0))))
-    if found == 0 or found.numerator > top:
+    if found == 0 or found.numerator > top:  # x below 1 / top, or rounding beyond it
         found = Fraction(1, int(min(top, round(1 / x))))
     return found.numerator, found.denominator

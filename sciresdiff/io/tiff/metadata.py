@@ -83,6 +83,7 @@ def read_pixel_size(
         factor = MICROMETRES.get(clean_unit(str(imagej.get("unit", ""))))
         return PixelSize(factor / y, factor / x, "um") if factor else None, Notes()
     per = {2: 25400.0, 3: 10000.0}.get(code)
+    # 1 pixel per unit, or a screen's resolution, is what programs write that know no size
     if per is None or x == 1 or (code == 2 and round(x) in SCREEN_DPI):
         screen = Notes(f"pixel size: {x:g} per inch is a screen's or printer's, not used")
         return None, screen if code == 2 else Notes()
@@ -93,7 +94,10 @@ def read_pixel_size(
 
 
 def clean_unit(unit: str) -> str:
-    """A unit of length in small ASCII letters; the micro sign may be escaped, Greek, or missing."""
+    r"""Write a unit of length in small ASCII letters.
+
+    The micro sign comes as Latin, Greek, or the six characters ``\u00B5``, which ImageJ writes.
+    """
     plain = unit.strip().lower().replace("\\u00b5", "u").replace("\\u03bc", "u").replace("µ", "u").replace("μ", "u")
     return plain.replace("\x00", "")
 
@@ -144,7 +148,10 @@ def read_optics(xml: str) -> dict[str, float]:
 
 
 def read_provenance(header: TiffHeader) -> dict[str, Any]:
-    """Read the record that this program wrote, in any of the three styles."""
+    """Read the record that this program wrote.
+
+    It is a MapAnnotation in OME-XML, a line of ``Info`` in ImageJ's metadata, or a key of the JSON description.
+    """
     if header.style == "ome":
         root = parse_xml(header.ome)
         found = [e for e in root.iter() if e.get("Namespace") == NAMESPACE] if root is not None else []

@@ -43,7 +43,7 @@ def adapt_ome(
     """
     root = ET.fromstring(header.ome)
     space = root.tag.rpartition("}")[0].lstrip("{") or OME_NAMESPACE
-    ET.register_namespace("", space)
+    ET.register_namespace("", space)  # else every element gets a prefix, which some readers do not expect
     _keep_first_image(root)
     _adapt_pixels(root, header, dtype, size, space)
     _annotate(root, provenance, space)
@@ -51,7 +51,10 @@ def adapt_ome(
 
 
 def new_ome(header: TiffHeader) -> str:
-    """OME-XML for an image whose file had none; with its description, Z spacing and time step."""
+    """Make OME-XML for an image whose file had none.
+
+    The description, and Z spacing and time step of an ImageJ file, are kept.
+    """
     n = dict(zip(header.axes, header.shape, strict=True))
     root = ET.Element(f"{{{OME_NAMESPACE}}}OME")
     image = ET.SubElement(root, f"{{{OME_NAMESPACE}}}Image", ID="Image:0", Name="Image0")
@@ -107,13 +110,14 @@ def _adapt_pixels(
     _adapt_axes(pixels, header)
     pixels.set("Type", OME_TYPES[dtype.name])
     pixels.set("BigEndian", "false")
-    pixels.attrib.pop("SignificantBits", None)
+    pixels.attrib.pop("SignificantBits", None)  # of the input's type
     for axis, side in zip("YX", size or (), strict=False):
         factor = MICROMETRES.get(clean_unit(pixels.get(f"PhysicalSize{axis}Unit", "um")), 0.0)
         if not factor:
             pixels.set(f"PhysicalSize{axis}Unit", "µm")
         pixels.set(f"PhysicalSize{axis}", repr(float(side / (factor or 1.0))))
     kinds = [e for e in pixels if e.tag.rpartition("}")[2] in ("TiffData", "BinData", "MetadataOnly")]
+    # the schema has a fixed order: Channel, then TiffData, then Plane
     place = list(pixels).index(kinds[0]) if kinds else len([e for e in pixels if e.tag.endswith("Channel")])
     for element in kinds:
         pixels.remove(element)

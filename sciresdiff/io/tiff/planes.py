@@ -88,6 +88,7 @@ def _plane_reader(frame: Frame, stack: ExitStack, file: Path, what: str, spec: s
     shape, get = _open_plane(stack, spec)
     if shape[1:] != frame.pixels.shape[1:] or shape[0] not in (1, frame.planes):
         raise InputError(f"{file}: {what} {spec} has shape {_squeeze(shape)}, the image {frame.shape}")
+    # a single plane serves all of the image's
     return lambda plane, region: get(plane % shape[0], region)[None].astype(np.float64)
 
 

@@ -72,7 +72,7 @@ def _write_directories(stream: BinaryIO, directories: list[Directory]) -> None:
     """Write the directories behind the tiles, then the file header: only now is known whether it is BigTIFF."""
     stream.write(bytes(-stream.tell() % 16))
     end = stream.tell()
-    big = end > BIG
+    big = end > BIG  # of the compressed size
     kind = "Q" if big else "I"
 
     def fit(found: Mapping[int, Tag]) -> dict[int, Tag]:

@@ -90,7 +90,13 @@ def source(
 
 
 def read_image(path: str | Path) -> NDArray[np.float64]:
-    """Read the first series as it is: (Y, X), or (..., Y, X) with every other axis in front."""
+    """Read the first series as it is: (Y, X), or (..., Y, X) with every other axis in front.
+
+    Raises
+    ------
+    InputError
+        Missing, truncated or foreign file, a damaged page.
+    """
     with ExitStack() as stack:
         pixels = open_first_series(stack, split_spec(path)[0])
         y, x = (pixels.shape[pixels.axes.index(a)] for a in "YX")
@@ -100,7 +106,20 @@ def read_image(path: str | Path) -> NDArray[np.float64]:
 
 
 def to_planes(data: Array, axes: str) -> Array:
-    """Rearrange an array with any order of axes to (planes, Y, X)."""
+    """Rearrange an array to planes.
+
+    Parameters
+    ----------
+    data : array
+        Axes in any order.
+    axes : str
+        A letter for each axis, Y and X among them.
+
+    Returns
+    -------
+    (planes, Y, X) array
+        The last of the other axes varies fastest.
+    """
     order = [i for i, a in enumerate(axes) if a not in "YX"] + [axes.index("Y"), axes.index("X")]
     moved = data.transpose(order)
     return moved.reshape(-1, *moved.shape[-2:])

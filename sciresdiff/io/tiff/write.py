@@ -45,7 +45,10 @@ def write(
     dtype: str | np.dtype[Any] | None = None,
     pyramid: bool = False,
 ) -> dict[str, Any]:
-    """Write the image, and ERR, SUPPORT, TRUST, VAR and DRAWS beside it; see `sciresdiff.io.write`."""
+    """Write the image, and ERR, SUPPORT, TRUST, VAR and DRAWS in files beside it; **GATE and DQ are not written**.
+
+    Parameters, returns and errors are those of `sciresdiff.io.write`.
+    """
     stacks = {name: np.asarray(planes[name]) for name in SIDECARS if name in planes}
     stacks = {name: array.reshape(-1, *array.shape[-2:]) for name, array in stacks.items()}
     layers = {name: len(stack) for name, stack in stacks.items()}
@@ -128,13 +131,36 @@ class OutputFile:
     array: RawArray
 
     def put(self, plane: int, y0: int, x0: int, values: Array) -> int:
-        """Write values (h, w) into a plane; return the number that an integer type could not hold."""
+        """Write values into a plane.
+
+        Parameters
+        ----------
+        plane : int
+            Number of the (Y, X) plane.
+        y0, x0 : int
+            First row and column.
+        values : (h, w) array
+            Pixels.
+
+        Returns
+        -------
+        int
+            Number of values that an integer type could not hold.
+        """
         data, lost = cast_pixels(values, self.plan.dtype)
         self.array.put(plane, y0, x0, data)
         return lost
 
     def complete(self, place: Path, record: Mapping[str, Any]) -> None:
-        """Write the directories behind the pixels, or the whole file again as a pyramid."""
+        """Write the directories behind the pixels, or the whole file again as a pyramid.
+
+        Parameters
+        ----------
+        place : Path
+            The unfinished file.
+        record : mapping
+            Provenance, in JSON's types.
+        """
         plan, fd = self.plan, self.array.fd
         first = description.description_tags(plan.header, plan.dtype, plan.scale, record)
         resolution = description.resolution_tags(plan.header, plan.dtype, plan.scale)
@@ -196,7 +222,7 @@ def _plan(
     wanted = np.dtype(dtype) if dtype is not None else frame.dtype
     plans = {IMAGE: OutputPlan(path, header, _writable_dtype(wanted.newbyteorder("="), header), scale, pyramid)}
     for name, count in layers.items():
-        beside = description.without_style(header)
+        beside = description.without_style(header)  # display ranges and channels are the image's
         if count != _count_planes(beside):
             beside = replace(beside, axes="TYX", shape=(count, *frame.pixels.shape[1:]), colour=False)
         other = path.with_name(f"{stem(path)}_{name.lower()}.tif")
