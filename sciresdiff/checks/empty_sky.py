@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sciresdiff.arrays import upsample_nearest
 from sciresdiff.checks.adaptive_moments import stamps
-from sciresdiff.checks.arrays import Array, pixels_per_value, upsample_nearest
+from sciresdiff.checks.arrays import Array, pixels_per_value
 from sciresdiff.checks.check import Check, UnmeasuredError
 from sciresdiff.checks.detection import APERTURE_PX, Sources, detect_again
 from sciresdiff.checks.evidence import Evidence

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sciresdiff import io
+from sciresdiff.arrays import upsample_nearest
 from sciresdiff.checks.evidence import Evidence
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, Kind, Quantity
@@ -24,7 +25,6 @@ from sciresdiff.jobs.evaluate import register as registration
 from sciresdiff.jobs.evaluate.options import EvaluateOptions
 from sciresdiff.jobs.evaluate.pieces import WHOLE, named, pieces, windows
 from sciresdiff.jobs.evaluate.rerun import Rerun, make_rerun
-from sciresdiff.jobs.upscale.block import upsample_nearest
 from sciresdiff.notes import Notes
 from sciresdiff.observation.exposure import Exposure
 from sciresdiff.observation.grid import Grid

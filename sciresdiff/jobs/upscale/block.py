@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sciresdiff import plugins
+from sciresdiff.arrays import upsample_nearest
 from sciresdiff.checks.evidence import Evidence
 from sciresdiff.checks.sums import data_sums
 from sciresdiff.frame import Frame
@@ -174,11 +175,6 @@ def planes_of(block: Block, window: Observation, restored: Restored) -> dict[str
         "GATE": restored.gate[fine],
         "DQ": quality(exposure.plane, inside, scale),
     }
-
-
-def upsample_nearest(plane: Array, scale: int) -> Array:
-    """Every pixel of (..., h, w) repeated over its area on the fine grid, (..., s*h, s*w)."""
-    return plane.repeat(scale, axis=-2).repeat(scale, axis=-1)
 
 
 def quality(frame: Frame, inside: tuple[slice, slice], scale: int) -> NDArray[np.int32]:
