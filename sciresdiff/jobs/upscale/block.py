@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sciresdiff import plugins
+from sciresdiff.arrays import upsample_nearest
 from sciresdiff.checks.evidence import Evidence
 from sciresdiff.checks.sums import data_sums
 from sciresdiff.frame import Frame
