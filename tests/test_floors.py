@@ -13,7 +13,7 @@ import sciresdiff
 
 PACKAGE = Path(sciresdiff.__file__).parent
 FLOORS = (
-    ("arrays", "errors", "malloc", "notes", "plugins", "region"),
+    ("errors", "malloc", "notes", "plugins", "region"),
     ("frame", "options"),
     ("io",),
     ("physics", "nets"),

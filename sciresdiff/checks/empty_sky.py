@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sciresdiff.arrays import upsample_nearest
 from sciresdiff.checks.adaptive_moments import stamps
 from sciresdiff.checks.arrays import Array, pixels_per_value
 from sciresdiff.checks.check import Check, UnmeasuredError

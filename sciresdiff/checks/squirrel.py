@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sciresdiff.arrays import upsample_nearest
 from sciresdiff.checks.arrays import Array, Mask, blocks, fill_with_median
 from sciresdiff.checks.check import Check, UnmeasuredError
 from sciresdiff.checks.evidence import Evidence

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sciresdiff.arrays import upsample_nearest
 from sciresdiff.checks.arrays import Mask, Sampling, fill_with_median, pixels_per_value
 from sciresdiff.checks.check import Check, UnmeasuredError
 from sciresdiff.checks.evidence import Evidence

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sciresdiff import io
-from sciresdiff.arrays import upsample_nearest
 from sciresdiff.checks.evidence import Evidence
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, Kind, Quantity

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sciresdiff import plugins
-from sciresdiff.arrays import upsample_nearest
 from sciresdiff.checks.evidence import Evidence
 from sciresdiff.checks.sums import data_sums
 from sciresdiff.frame import Frame
