@@ -76,11 +76,28 @@ def resolve_psf(
         return field_of(written), stated.target_fwhm, Notes(psf="file")
     if stated.psf is None and (spec := psf_of_header(frame)):
         return between(spec), target, Notes(f"psf: {spec}, from the file", psf="header")
-    first = samples(0)
-    variance = None if first.frame.variance is None else first.frame.variance[0]
-    whole, used, lines = psf_from_sources(first.pixels, first.mask, variance, frame.kind)
-    notes = Notes(*lines, f"psf: measured from {used} sources of {path}", psf="measured")
-    return between(whole), target, notes
+    whole, used, notes = measure_psf(samples(0).frame)
+    return between(whole), target, notes + Notes(f"psf: measured from {used} sources of {path}", psf="measured")
+
+
+def measure_psf(frame: Frame, plane: int = 0) -> tuple[PSFSpec, int, Notes]:
+    """The PSF that the point sources of one plane of a frame show; see `physics.psf.measure.psf_from_sources`.
+
+    Returns
+    -------
+    psf : PSFSpec
+        In px of the frame, not integrated over the pixel.
+    used : int
+        Sources.
+    notes : Notes
+
+    Raises
+    ------
+    InputError
+        A microscope image, or fewer than 5 sources.
+    """
+    variance = None if frame.variance is None else frame.variance[plane]
+    return psf_from_sources(frame.pixels[plane], frame.mask[plane], variance, frame.kind)
 
 
 def field_of(kernel: Kernel | None) -> PSF | None:
