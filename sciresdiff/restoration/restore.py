@@ -22,7 +22,7 @@ from sciresdiff.observation.observation import Observation
 from sciresdiff.physics.consistency import Data, close_flux, consistency_step, support
 from sciresdiff.restoration.fallback import FINAL_ITERATIONS, PATIENCE, blend, fallback_weight, physics_estimate
 from sciresdiff.restoration.model import Model
-from sciresdiff.restoration.ops import box, finer, psf_features
+from sciresdiff.restoration.ops import box_mean, psf_features, upsample_nearest
 from sciresdiff.restoration.posterior import Moments, calibrate, count_samples, draw_samples
 from sciresdiff.restoration.prior import Estimate
 from sciresdiff.restoration.restored import Restored
@@ -171,7 +171,7 @@ def posterior_summary(
     counted = restrict_to_core(data, observation)
     seen, total = total_flux(counted, x, units.sky / units.sigma)
     scale = data.operator.scale
-    flat = finer(box(F.avg_pool2d(w2, scale), FLAT_PX), scale)
+    flat = upsample_nearest(box_mean(F.avg_pool2d(w2, scale), FLAT_PX), scale)
     return Restored(
         units.image(x),
         units.spread(calibrate(spread, best.x, data, model, settings)),
