@@ -15,11 +15,12 @@ from sciresdiff.physics.consistency import Data
 from sciresdiff.physics.operators import Operator
 from sciresdiff.restoration.model import Model, load, save
 from sciresdiff.restoration.posterior import gaussian
-from sciresdiff.restoration.prior import Estimate, Prior, PriorConfig, run_at_once
+from sciresdiff.restoration.prior import Estimate, Prior, PriorConfig
 from sciresdiff.restoration.refiner import REFINERS, Refiner, RefinerConfig, condition, refiner_for, refiner_from_card
 from sciresdiff.restoration.residual_space import residual_space
 from sciresdiff.restoration.restore import restore
 from sciresdiff.restoration.settings import Settings
+from sciresdiff.tiling import run_at_once
 from sciresdiff.training import refiner as training
 from sciresdiff.training.options import TrainOptions
 

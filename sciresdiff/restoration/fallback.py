@@ -76,7 +76,13 @@ def fallback_weight(data: Data, model: Tensor, physics: Callable[[], Tensor]) ->
 
 
 def blend(model: Estimate, physics: Estimate, weight: Tensor) -> Estimate:
-    """The model's estimate, and the physics' by its weight (1, 1, s*h, s*w)."""
+    """The model's estimate, and the physics' by its weight.
+
+    Parameters
+    ----------
+    model, physics : estimates of one plane.
+    weight : (1, 1, s*h, s*w), 0..1; 1 gives the physics'.
+    """
     return Estimate(
         **{f.name: torch.lerp(getattr(model, f.name), getattr(physics, f.name), weight) for f in fields(model)}
     )

@@ -18,22 +18,33 @@ from sciresdiff.physics.psf.width import moments_of_square
 def local_contrast(x: Tensor, noise: Tensor, scale: int) -> tuple[Tensor, Tensor]:
     """The local background, and how strongly the image varies about it.
 
+    What a network sees is (x - background) / amplitude: the same whatever the brightness.
+
     Parameters
     ----------
-    x : (B, 1, s*h, s*w). noise : (B, 1, h, w), variance of the coarse pixels.
+    x : (B, 1, s*h, s*w), noise units.
+    noise : (B, 1, h, w), variance of the coarse pixels.
+    scale : s.
 
     Returns
     -------
     background and amplitude, both (B, 1, s*h, s*w): the mean over five coarse pixels, and the root mean square
     deviation from it over 3 x 3 fine pixels, never below the noise spread over the coarse pixel.
     """
+    # A plane of light is background wherever its slope is; without the floor empty sky would be divided by nothing.
     background = F.interpolate(box_mean(F.avg_pool2d(x, scale), 2), scale_factor=float(scale), mode="bilinear")
     floor = upsample_nearest(noise, scale) / scale**4
     return background, (box_mean((x - background).square(), 1) + floor).sqrt()
 
 
 def box_mean(v: Tensor, radius: int) -> Tensor:
-    """Mean over a square of 2 radius + 1 pixels, of those inside the image; one axis after the other."""
+    """Mean over a square of 2 radius + 1 pixels, of those inside the image; one axis after the other.
+
+    Parameters
+    ----------
+    v : (..., Y, X).
+    radius : 0 gives v.
+    """
     for axis in (-2, -1):
         size = v.shape[axis]
         total = v.clone()
@@ -47,7 +58,7 @@ def box_mean(v: Tensor, radius: int) -> Tensor:
 
 
 def upsample_nearest(coarse: Tensor, scale: int) -> Tensor:
-    """Every coarse pixel repeated over its fine pixels."""
+    """Every coarse pixel of (B, C, h, w) repeated over its fine pixels, (B, C, s*h, s*w)."""
     return F.interpolate(coarse, scale_factor=float(scale), mode="nearest")
 
 
@@ -63,6 +74,13 @@ def stack_channels(fine: Iterator[Tensor], coarse: list[Tensor], scale: int, cha
     """Fine images, unshuffled to the coarse grid, and coarse ones as the channels of one input (B, channels, h, w).
 
     Without gradients the fine images are made one by one, so that only one of them is in memory beside the result.
+
+    Parameters
+    ----------
+    fine : (B, 1, s*h, s*w) each; every one gives s^2 channels.
+    coarse : (B, 1, h, w) each.
+    scale : s.
+    channels : how many there are in all.
     """
     if torch.is_grad_enabled():
         return torch.cat([*(pixel_unshuffle(v, scale) for v in fine), *coarse], dim=1)
@@ -81,7 +99,10 @@ def constant_maps(numbers: Tensor, like: Tensor) -> list[Tensor]:
 
 
 def asinh(x: Tensor) -> Tensor:
-    """The inverse hyperbolic sine, without gradients in place; torch's own takes eight times as long."""
+    """asinh x = sign(x) log1p(|x| + x^2 / (1 + sqrt(1 + x^2))); without gradients in place.
+
+    torch's own takes eight times as long.  The form keeps small values exact, where log(x + sqrt(1 + x^2)) loses them.
+    """
     if torch.is_grad_enabled():
         return torch.asinh(x)
     for part in x.split(64, dim=-2):

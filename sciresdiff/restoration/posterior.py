@@ -22,11 +22,11 @@ from sciresdiff.restoration.fallback import PATIENCE
 from sciresdiff.restoration.hooks import Args, apply_hooks
 from sciresdiff.restoration.model import Model
 from sciresdiff.restoration.ops import local_contrast, upsample_nearest
-from sciresdiff.restoration.prior import Estimate, Run
+from sciresdiff.restoration.prior import Estimate
 from sciresdiff.restoration.refiner import CachedCondition, Refiner, condition
 from sciresdiff.restoration.residual_space import noise_scale, residual_space
 from sciresdiff.restoration.settings import Settings
-from sciresdiff.restoration.tiles import run_in_tiles
+from sciresdiff.tiling import Run, run_in_tiles
 
 PERTURBATION_ITERATIONS = 16
 """Chebyshev iterations of a draw from the linear-Gaussian posterior."""

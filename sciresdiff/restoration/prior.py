@@ -7,7 +7,7 @@ that it expects to leave.  That scale is the Sigma of the consistency step that 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -20,9 +20,7 @@ from sciresdiff.nets import BACKBONES
 from sciresdiff.physics.consistency import Data, consistency_step
 from sciresdiff.physics.richardson_lucy import pedestal, richardson_lucy
 from sciresdiff.restoration.ops import asinh, constant_maps, local_contrast, stack_channels, upsample_nearest
-
-Run = Callable[[nn.Module, Sequence[Tensor]], Tensor]
-"""How a network is evaluated on a frame whose channels come in parts: at once, or in tiles."""
+from sciresdiff.tiling import Run, run_at_once
 
 
 @dataclass(frozen=True)
@@ -60,12 +58,6 @@ class Estimate:
     """The network's estimate before the consistency step."""
 
 
-def run_at_once(net: nn.Module, parts: Sequence[Tensor]) -> Tensor:
-    """A network evaluated on the whole frame."""
-    out: Tensor = net(torch.cat(list(parts), dim=1))
-    return out
-
-
 def bound_below(data: Data, estimate: Estimate) -> Estimate:
     """An estimate that stays above the pedestal's floor, and whose scale leaves it little way below.
 
@@ -80,7 +72,12 @@ def bound_below(data: Data, estimate: Estimate) -> Estimate:
 
 
 def starting_estimates(data: Data, early: int, late: int) -> tuple[Tensor, Tensor]:
-    """A smooth and a sharp Richardson-Lucy estimate."""
+    """A smooth and a sharp Richardson-Lucy estimate, both (B, 1, s*h, s*w).
+
+    Parameters
+    ----------
+    early, late : accelerated iterations of the smooth and of the sharp one.
+    """
     smooth = sharp = data.y
     for k, x in enumerate(richardson_lucy(data, pedestal(data)), start=1):
         if k == early:
@@ -108,7 +105,14 @@ class Prior(nn.Module):
         return max(int(stage.receptive_px) for stage in self.stages)  # type: ignore[arg-type]
 
     def features(self, data: Data, estimate: Estimate, smooth: Tensor, kernel: Tensor) -> tuple[Tensor, Tensor]:
-        """What a stage sees, (B, 5 s^2 + 8, h, w), and the local contrast that scales its answer."""
+        """What a stage sees, (B, 5 s^2 + 8, h, w), and the local contrast that scales its answer.
+
+        Parameters
+        ----------
+        data, estimate : in noise units.
+        smooth : (B, 1, s*h, s*w), the smooth start: where the two estimates differ, detail is in doubt.
+        kernel : (B, 4), `ops.psf_features`.
+        """
         s, x = self.config.scale, estimate.x
         background, amplitude = local_contrast(x, data.noise, s)
         first = [(x - background) / amplitude]
@@ -132,7 +136,17 @@ class Prior(nn.Module):
         return stack_channels(fine(), [*coarse, *constant_maps(kernel, data.y)], s, 5 * s**2 + 8), amplitude
 
     def stage(self, k: int, data: Data, estimate: Estimate, smooth: Tensor, kernel: Tensor, run: Run) -> Estimate:
-        """The network of stage k: a bounded correction and the scale of the error that is left."""
+        """The network of stage k: a bounded correction and the scale of the error that is left.
+
+        x + b A tanh(c / b) with A the local contrast, b the bound and c the network's answer: no stage moves a pixel by
+        more than b times the contrast around it, whatever the network has learned.
+
+        Parameters
+        ----------
+        k : number of the stage, from 0.
+        data, estimate, smooth, kernel : as for `features`.
+        run : how the network is evaluated.
+        """
         features, amplitude = self.features(data, estimate, smooth, kernel)
         out = run(self.stages[k], [features]).float()
         del features  # the largest of all

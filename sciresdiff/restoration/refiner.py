@@ -22,8 +22,9 @@ from sciresdiff.nets import BACKBONES
 from sciresdiff.physics.consistency import Data
 from sciresdiff.plugins import Registry
 from sciresdiff.restoration.ops import constant_maps, local_contrast, pixel_unshuffle, stack_channels, upsample_nearest
-from sciresdiff.restoration.prior import Estimate, Run, run_at_once
+from sciresdiff.restoration.prior import Estimate
 from sciresdiff.restoration.residual_space import ResidualSpace
+from sciresdiff.tiling import Run, run_at_once
 
 Noise = Callable[[Tensor, int], Tensor]
 """(a tensor, index) -> unit noise of its shape, a pure function of the index."""

@@ -27,7 +27,7 @@ from sciresdiff.restoration.posterior import Moments, calibrate, count_samples, 
 from sciresdiff.restoration.prior import Estimate
 from sciresdiff.restoration.restored import Restored
 from sciresdiff.restoration.settings import Consistency, Settings
-from sciresdiff.restoration.tiles import run_in_tiles
+from sciresdiff.tiling import run_in_tiles
 
 Progress = Callable[[int, int, str], None]
 
@@ -110,7 +110,13 @@ def estimate(data: Data, features: Tensor, model: Model | None, settings: Settin
 
 
 def starting_estimate(data: Data, best: Estimate, settings: Settings) -> Estimate:
-    """The estimate that samples are drawn about, with the flux that the mode promises."""
+    """The estimate that samples are drawn about, with the flux that the mode promises.
+
+    Parameters
+    ----------
+    data, best : of one plane, noise units.
+    settings : ``consistency``; in mode ``noise`` the estimate is held to the data already.
+    """
     x = enforce_flux(
         data, best.x if settings.consistency == "noise" else best.guess, best.w.square(), settings.consistency
     )

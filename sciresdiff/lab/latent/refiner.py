@@ -23,7 +23,6 @@ from sciresdiff.errors import UsageError
 from sciresdiff.lab.latent.codec import Codec
 from sciresdiff.lab.latent.vector import By, Drawer, Encoder, Guess
 from sciresdiff.nets import BACKBONES
-from sciresdiff.restoration.prior import Run, run_at_once
 from sciresdiff.restoration.refiner import (
     LEVELS,
     CachedCondition,
@@ -34,6 +33,7 @@ from sciresdiff.restoration.refiner import (
     level_features,
 )
 from sciresdiff.restoration.residual_space import ResidualSpace
+from sciresdiff.tiling import Run, run_at_once
 
 CUT = 20.0
 """Errors beyond so many units weigh no more in training."""

@@ -24,7 +24,8 @@ from sciresdiff.lab.published.networks import LIBRARY, build_network
 from sciresdiff.physics.consistency import Data
 from sciresdiff.physics.stretch import Stretch, fit_stretch
 from sciresdiff.restoration.ops import local_contrast
-from sciresdiff.restoration.prior import Estimate, Prior, PriorConfig, Run, bound_below
+from sciresdiff.restoration.prior import Estimate, Prior, PriorConfig, bound_below
+from sciresdiff.tiling import Run
 
 HALO = 64
 """Coarse pixels that tiles overlap at most: beyond it what these networks still see is negligible, but not nothing."""
