@@ -98,6 +98,7 @@ def _pixels_with_err(evidence: Evidence) -> Mask:
 def _errors(evidence: Evidence) -> tuple[Array, Array, Array]:
     """ERR, |error| and |truth - background| / ERR of judged pixels with an ERR above 0; every n-th of very many."""
     assert evidence.err is not None and evidence.truth is not None
+    # where ERR is 0, signal to noise and the ratio RMSE / RMV have no value
     at = np.flatnonzero(_pixels_with_err(evidence) & (evidence.err > 0))
     at = at[:: max(1, -(-at.size // MOST_PX))]
     if at.size < DECILES * FEWEST_PX:
@@ -200,6 +201,7 @@ def spread_error_rank(evidence: Evidence) -> Result:
         raise UnmeasuredError("ERR is the same everywhere, there is nothing to rank")
     if not np.ptp(error) > 0:
         raise UnmeasuredError("the error is the same everywhere, there is nothing to rank")
+    # errors that are right in scale rank like this: a normal deviate is often small where ERR is large
     drawn = np.abs(np.random.default_rng(0).standard_normal(err.size)) * err
     expected = _correlation(ranks, _ranks(drawn))
     limit = (expected / 5, None) if expected > RANKED else (None, None)

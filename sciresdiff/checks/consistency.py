@@ -113,6 +113,7 @@ def _draw_results(evidence: Evidence, residual: Array, shifts: Array, region: st
     mean = squares_in(residual, part)
     if not mean.size:
         return []
+    # (y - A x_k) / sigma = (y - A x) / sigma - A (x_k - x) / sigma
     each = np.array([squares_in(residual - one, part).mean() for one in shifts])
     spread = float(np.mean([squares_in(np.where(np.isfinite(residual), one, np.nan), part).mean() for one in shifts]))
     worst = float(each[np.argmax(np.abs(each - 1))])

@@ -152,6 +152,7 @@ def smooth_by_kernel(flat: Array) -> Array:
 def _peaks(smooth: Array, labels: NDArray[np.int32]) -> Array:
     """(n, 2), brightest pixel of every label as x, y."""
     row, column = np.nonzero(labels)
+    # sorted by label and then by value, the last pixel of every label is its brightest
     order = np.lexsort((smooth[row, column], labels[row, column]))
     last = np.flatnonzero(np.diff(labels[row, column][order], append=-1))
     return np.stack([column[order][last], row[order][last]], 1).astype(float)

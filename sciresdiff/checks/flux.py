@@ -98,6 +98,7 @@ def block_flux_sums(evidence: Evidence) -> dict[str, float]:
     """
     if evidence.low is None or evidence.variance is None or evidence.good_low is None:
         raise UnmeasuredError("needs the frame that was restored and its noise (--low, --variance)")
+    # without blur every coarse pixel keeps its own light; with it only regions much larger than the kernel do
     pure = evidence.operator is None or evidence.operator.pure
     image = _rebin(evidence) if evidence.predicted_low is None or pure else evidence.predicted_low
     side = 1 if pure else min(REGION_PX, *evidence.low.shape)

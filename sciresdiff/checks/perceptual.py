@@ -69,7 +69,13 @@ class Windows:
     cxy: Array
 
     def similarity(self, gain: float, span: float) -> float:
-        """Mean SSIM of the truth and the image times a gain; ``span`` is the data range R."""
+        """Compute the mean SSIM of the truth and the image times a gain (Wang et al. 2004, equation 13).
+
+        Parameters
+        ----------
+        gain : a.
+        span : data range R; C1 = (0.01 R)^2 and C2 = (0.03 R)^2.
+        """
         c1, c2 = (0.01 * span) ** 2, (0.03 * span) ** 2
         my, vy, cxy = gain * self.my, gain**2 * self.vy, gain * self.cxy
         light = (2 * self.mx * my + c1) / (self.mx**2 + my**2 + c1)
@@ -137,6 +143,7 @@ def best_gain(windows: Windows, span: float) -> float:
     """Find the gain of largest similarity, between 0.1 and 10 times the ratio of the variations; ``span`` as there."""
     from scipy.optimize import minimize_scalar
 
+    # the mean over a million windows fixes the gain to far more digits than matter
     step = max(1, windows.mx.size // SAMPLE)
     some = Windows(*(part[::step] for part in (windows.mx, windows.my, windows.vx, windows.vy, windows.cxy)))
     theirs, ours = (float(np.mean(v + m**2)) for v, m in ((some.vx, some.mx), (some.vy, some.my)))
@@ -272,6 +279,7 @@ def frechet(one: Array, other: Array) -> float:
     """
     apart = one.mean(0) - other.mean(0)
     first, second = (np.atleast_2d(np.cov(f, rowvar=False)) for f in (one, other))
+    # S1^(1/2) from the eigenvalues of S1; those below 0 are rounding
     values, vectors = np.linalg.eigh(first)
     root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
     mixed = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ second @ root), 0)).sum()

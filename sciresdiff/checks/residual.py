@@ -108,7 +108,13 @@ def residual_lag1(evidence: Evidence) -> list[Result]:
 
 
 def widen_limit(kind: Kind, name: str, chance: float) -> Range:
-    """Move the table's limits of a result apart by what chance does to it, in the result's unit."""
+    """Move the table's limits of a result apart.
+
+    Parameters
+    ----------
+    kind, name : of the limits in the table.
+    chance : how far chance moves the result, in its unit.
+    """
     low, high = LIMITS[kind][name].low, LIMITS[kind][name].high
     return None if low is None else low - chance, None if high is None else high + chance
 
@@ -117,6 +123,7 @@ def find_blobs(residual: Array) -> list[Blob]:
     """Find regions of two or more touching pixels (corners count) beyond 4 sigma in a residual (h, w), large first."""
     from scipy import ndimage
 
+    # corners count as touching: a wrong core of a star is often a diagonal pair
     far = np.abs(np.nan_to_num(residual, nan=0.0, posinf=0.0, neginf=0.0)) > BLOB
     labels, count = ndimage.label(far, np.ones((3, 3)))
     if not count:

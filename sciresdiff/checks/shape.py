@@ -101,6 +101,7 @@ def bright_isolated(found: Sources, noise: float, good: Mask) -> Array:
     # room for the centre to move by a pixel
     inside = ((found.xy > HALF + 1) & (found.xy < np.array([w, h]) - HALF - 2)).all(1)
     which = np.flatnonzero((height > PEAK_SIGMAS * noise) & (near > APART_PX) & inside & found.in_core)
+    # twice as many as are wanted: some will have a masked pixel or a flat top
     which = which[np.argsort(-height[which], kind="stable")][: 2 * MOST]
     xy = found.xy[which]
     clean = stamps(good, xy, CLEAN_HALF)[0].all((1, 2))
@@ -134,6 +135,7 @@ def _core_fwhm(flat: Array, xy: Array, sigma: Array) -> Array:
     total = weight.sum((1, 2))
     with np.errstate(all="ignore"):  # a core without light has no width: NaN
         mean_r2, mean_log = (weight * r2).sum((1, 2)) / total, (weight * log).sum((1, 2)) / total
+        # weighted linear regression of log(value) on r^2
         away = r2 - mean_r2[:, None, None]
         slope = (weight * away * (log - mean_log[:, None, None])).sum((1, 2)) / (weight * away**2).sum((1, 2))
         return np.asarray(np.sqrt(np.where(slope < 0, -4 * np.log(2) / slope, np.nan)))
@@ -147,6 +149,7 @@ def select_stars(fwhm: Array) -> Mask:
     order = np.sort(fwhm[np.isfinite(fwhm)])
     if not order.size:
         return np.zeros(fwhm.shape, bool)
+    # widths in the window that begins at each of them
     count = np.searchsorted(order, CLUMP * order, "right") - np.arange(order.size)
     count = count[: 1 + max(1, order.size // NARROW)]
     low = order[int(np.argmax(count))]

@@ -78,6 +78,7 @@ def completeness_equal_spurious(evidence: Evidence) -> Result:
         return Result("completeness_equal_spurious", 0.0, "", "sources", meaning=why, weight=len(true))
     heights = _heights(deep.flat, deep.inner_peaks)
     order = np.argsort(-heights, kind="stable")
+    # from the highest peak down, how many false ones are in the list at every threshold
     false = np.cumsum(~cross_match(found[order], truth_sources(evidence).around)[0])
     kept = order[: int(np.searchsorted(false, allowed, "right"))]
     seen, _ = cross_match(true, found[kept])

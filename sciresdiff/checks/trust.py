@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sciresdiff.arrays import upsample_nearest
 from sciresdiff.checks.arrays import Mask, Sampling, fill_with_median, pixels_per_value
 from sciresdiff.checks.check import Check, UnmeasuredError
 from sciresdiff.checks.evidence import Evidence
 from sciresdiff.checks.result import Result
+from sciresdiff.observation.grid import upsample_nearest
 
 NEAR_PX = 5
 """Side of the square whose mean is the local background, coarse px."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
 
 from sciresdiff.errors import InputError
 from sciresdiff.frame import PixelSize
@@ -33,3 +36,8 @@ class Grid:
         if H % h or W % w or H // h != W // w:
             raise InputError(f"grid: {H} x {W} px are no whole multiple of {h} x {w} px; crop the image to one that is")
         return H // h
+
+
+def upsample_nearest(plane: NDArray[Any], scale: int) -> NDArray[Any]:
+    """Repeat every pixel of (..., h, w) over its area of the fine grid: (..., scale*h, scale*w). **The sum grows.**"""
+    return plane.repeat(scale, axis=-2).repeat(scale, axis=-1)

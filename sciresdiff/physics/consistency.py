@@ -146,7 +146,16 @@ def unconverged_weight(left: Tensor, noise: Tensor) -> Tensor:
 
 
 def apply_covariance(data: Data, w2: Tensor, q: Tensor) -> Tensor:
-    """(A Sigma A^T + N) q, (..., h, w), with w2 (..., s*h, s*w) the diagonal of Sigma; zero where masked if q is."""
+    """(A Sigma A^T + N) q.
+
+    Parameters
+    ----------
+    data : Data
+    w2 : (..., s*h, s*w) tensor
+        Diagonal of Sigma, >= 0.
+    q : (..., h, w) tensor
+        Zero where masked, and so is the result.
+    """
     return data.valid * data.operator.apply_weighted_gram(q, w2) + data.noise * q
 
 

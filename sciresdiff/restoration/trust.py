@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sciresdiff.arrays import upsample_nearest
 from sciresdiff.checks.trust import claims, contrast, noise_per_fine_pixel
+from sciresdiff.observation.grid import upsample_nearest
 from sciresdiff.observation.observation import Observation
 from sciresdiff.restoration.restored import Restored
 

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sciresdiff import io
-from sciresdiff.arrays import upsample_nearest
 from sciresdiff.checks.evidence import Evidence
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, Kind, Quantity
@@ -27,14 +26,14 @@ from sciresdiff.jobs.evaluate.register import register_truth
 from sciresdiff.jobs.evaluate.rerun import Rerun, make_rerun
 from sciresdiff.notes import Notes
 from sciresdiff.observation.exposure import Exposure
-from sciresdiff.observation.grid import Grid
+from sciresdiff.observation.grid import Grid, upsample_nearest
 from sciresdiff.observation.noise import Noise, resolve_noise, with_psf_error
 from sciresdiff.observation.observation import Observation
 from sciresdiff.observation.options import Stated
 from sciresdiff.observation.psf import psf_of_header, resolve_psf
 from sciresdiff.observation.sample import Samples, samples_of_frame, samples_of_source
 from sciresdiff.region import Region
-from sciresdiff.report.images import means
+from sciresdiff.report.images import block_means
 from sciresdiff.report.overview import SIDE, Overview
 from sciresdiff.tiling import Tile
 
@@ -455,7 +454,6 @@ def overview(given: Given, shown: int) -> Overview:
     n = max(1, -(-max(h, w) // SIDE))
     rows = n * max(1, STRIP // (n * w))
     strips = (_window(given.high, 0, (slice(y, min(y + rows, h)), slice(0, w))) for y in range(0, h, rows))
-    thin = [means(np.where(strip.mask[0], np.nan, strip.pixels[0]), n) for strip in strips]
-    cores = [tile.core.scaled(given.scale) for tile in given.tiles]
-    places = tuple((core.y0, core.y1, core.x0, core.x1) for core in cores)
-    return Overview(np.concatenate(thin), n, (h, w), places, shown, named(given.tiles[shown], given.scale))
+    thin = [block_means(np.where(strip.mask[0], np.nan, strip.pixels[0]), n) for strip in strips]
+    cores = tuple(tile.core.scaled(given.scale) for tile in given.tiles)
+    return Overview(np.concatenate(thin), n, (h, w), cores, shown, named(given.tiles[shown], given.scale))

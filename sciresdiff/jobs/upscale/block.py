@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sciresdiff import plugins
-from sciresdiff.arrays import upsample_nearest
 from sciresdiff.checks.evidence import Evidence
 from sciresdiff.checks.sums import data_sums
 from sciresdiff.frame import Frame
@@ -23,6 +22,7 @@ from sciresdiff.jobs.upscale.inputs import Inputs
 from sciresdiff.jobs.upscale.models import models_of
 from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.jobs.upscale.trust import Marker
+from sciresdiff.observation.grid import upsample_nearest
 from sciresdiff.observation.observation import Observation
 from sciresdiff.restoration.model import device_of
 from sciresdiff.restoration.restore import restore
