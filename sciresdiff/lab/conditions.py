@@ -32,7 +32,16 @@ def frequency_bands(data: Data, prior: Estimate, level: Tensor) -> list[Tensor]:
 
 
 def signal_to_noise(data: Data, prior: Estimate, level: Tensor) -> list[Tensor]:
-    """Logarithms of the median and of the highest signal to noise of the frame: two constant maps, (B, 1, h, w)."""
+    """Logarithms of the median and of the highest signal to noise of the frame.
+
+    Parameters
+    ----------
+    data : (B, 1, h, w) tensors in noise units. prior, level : not used.
+
+    Returns
+    -------
+    Two constant maps, each (B, 1, h, w).
+    """
     snr = ((data.y * data.valid).clamp_min(0) / data.noise.sqrt()).flatten(1)
     if data.statistics is not None:  # a part of a plane is told the plane's, so that parts agree
         snr = snr.new_tensor(np.maximum(data.statistics.y, 0) / np.sqrt(data.statistics.noise))[None]

@@ -22,7 +22,12 @@ STIFFNESS = 1e-2
 
 
 def clip(x: Tensor, args: Args) -> Tensor:
-    """At most ``clip_limit`` units of the method from its base.  **Takes flux off what is brighter.**"""
+    """At most ``clip_limit`` units of the method from its base.  **Takes flux off what is brighter.**
+
+    Parameters
+    ----------
+    x : (B, 1, s*h, s*w), noise units. args : with the method's space and ``clip_limit``.
+    """
     limit, space = float(args.numbers["clip_limit"]), args.space
     return space.image(((x - space.mean) / space.scale).clamp(-limit, limit))
 

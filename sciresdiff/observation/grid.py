@@ -38,6 +38,18 @@ class Grid:
         return H // h
 
 
-def upsample_nearest(plane: NDArray[Any], scale: int) -> NDArray[Any]:
-    """Repeat every pixel of (..., h, w) over its area of the fine grid: (..., scale*h, scale*w). **The sum grows.**"""
-    return plane.repeat(scale, axis=-2).repeat(scale, axis=-1)
+def upsample_nearest(coarse: NDArray[Any], scale: int) -> NDArray[Any]:
+    """Repeat every coarse pixel over its area of the fine grid.
+
+    **Sums are not conserved**: values that add up are to be divided by scale^2.
+
+    Parameters
+    ----------
+    coarse : (..., h, w) array of values, masks or flags.
+    scale : fine pixels per coarse pixel and axis.
+
+    Returns
+    -------
+    (..., scale * h, scale * w) array of the same type.
+    """
+    return coarse.repeat(scale, axis=-2).repeat(scale, axis=-1)

@@ -13,10 +13,10 @@ from torch import Tensor
 from sciresdiff.errors import InputError
 from sciresdiff.observation.exposure import Exposure
 from sciresdiff.observation.sample import Sample, Samples
-from sciresdiff.physics.consistency import Data, richardson_lucy
+from sciresdiff.physics.consistency import Data
 from sciresdiff.physics.operators import Operator
 from sciresdiff.physics.psf.field import PSF
-from sciresdiff.physics.richardson_lucy import MOST_ITERATIONS, pedestal
+from sciresdiff.physics.richardson_lucy import MOST_ITERATIONS, pedestal, richardson_lucy
 from sciresdiff.physics.sky import estimate_sky
 from sciresdiff.physics.statistics import PlaneStatistics
 

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sciresdiff.nets import BACKBONES
-from sciresdiff.physics.consistency import Data, consistency_step, richardson_lucy
-from sciresdiff.physics.richardson_lucy import pedestal
+from sciresdiff.physics.consistency import Data, consistency_step
+from sciresdiff.physics.richardson_lucy import pedestal, richardson_lucy
 from sciresdiff.restoration.ops import asinh_, contrast, finer, maps, stacked
 
 Run = Callable[[nn.Module, Sequence[Tensor]], Tensor]

@@ -14,8 +14,8 @@ from sciresdiff.diffusion.method_file import nearest
 from sciresdiff.errors import UsageError
 from sciresdiff.nets import BACKBONES
 from sciresdiff.nets.half import has_fast_bfloat16
-from sciresdiff.physics.consistency import Data, richardson_lucy
-from sciresdiff.physics.richardson_lucy import pedestal
+from sciresdiff.physics.consistency import Data
+from sciresdiff.physics.richardson_lucy import pedestal, richardson_lucy
 from sciresdiff.restoration.model import PRESETS, Model, save
 from sciresdiff.restoration.ops import contrast, finer
 from sciresdiff.restoration.prior import Estimate, Prior, PriorConfig

@@ -67,7 +67,12 @@ def augmentation_level(model: Model) -> float:
 
 
 def smooth_error(first: Restored) -> Tensor:
-    """The first model's ERR, (1, 1, Y, X): its mean square over 3 x 3 pixels, as few draws scatter by themselves."""
+    """The first model's ERR: its mean square over 3 x 3 pixels, as few draws scatter by themselves.
+
+    Returns
+    -------
+    (1, 1, Y, X), in the frame's unit.
+    """
     return box(torch.from_numpy(first.err.astype(np.float64))[None, None].square(), 1).sqrt()
 
 
@@ -163,7 +168,8 @@ def cascade(
     Parameters
     ----------
     observation : as for `restore`; its PSF is that of both scales together, the same all over the field.
-    models : the first one and the second one.
+    models : the first one, and the one that goes on with its draws. settings : how draws are made.
+    device : where networks run. progress : is told what is done.
 
     Returns
     -------

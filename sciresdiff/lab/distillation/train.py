@@ -87,7 +87,7 @@ def make_lesson(
     known = condition(batch.data, best, batch.kernel, student.config.conditions)
     estimate, run = PREDICTIONS[method.prediction].estimate, quick(bf16)
 
-    def asked(refiner: Refiner) -> Guess:
+    def guess_by(refiner: Refiner) -> Guess:
         def guess(x: Tensor, t: Any, realism: Any) -> Tensor:
             p = path.at(t) if isinstance(t, int) else path.at(t, x)
             answer = refiner(x - p.b * space.mu, with_realism(level_features(p, x), realism), known, run)
@@ -108,7 +108,7 @@ def make_lesson(
     else:
         count = LOSSES[method.loss]
     truth = space.truth(batch.truth)
-    taught = Lesson(path, asked(teacher.refiner), asked(student), asked(aim), back, truth, space.mu, space.w)
+    taught = Lesson(path, guess_by(teacher.refiner), guess_by(student), guess_by(aim), back, truth, space.mu, space.w)
     return taught, lambda error: count(error.clamp(-CUT, CUT)) * valid
 
 
