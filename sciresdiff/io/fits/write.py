@@ -216,7 +216,7 @@ def _reserve(path: Path, fd: int, size: int) -> None:
 
 
 def _complete(file: OutputFile, plan: Plan, cards: Mapping[str, object]) -> None:
-    """Write the copied extensions, and the headers with the values that are known now."""
+    """Write the copied extensions, and the headers with the final values."""
     at = plan.rest_offset
     for piece in iter_bytes(plan.rest):
         write_at(file.fd, piece, at)

@@ -69,7 +69,7 @@ def write_pyramid(
 
 
 def _write_directories(stream: BinaryIO, directories: list[Directory]) -> None:
-    """Write the directories behind the tiles, then the file header: only now is known whether it is BigTIFF."""
+    """Write the directories behind the tiles, then the file header, whose kind depends on their size."""
     stream.write(bytes(-stream.tell() % 16))
     end = stream.tell()
     big = end > BIG  # of the compressed size
