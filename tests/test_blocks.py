@@ -28,6 +28,7 @@ from sciresdiff.observation.noise import Noise
 from sciresdiff.physics import psf
 from sciresdiff.physics import sky as measure
 from sciresdiff.physics.operators import Operator
+from sciresdiff.run import executor
 
 
 @pytest.mark.parametrize("scale", [1, 2, 3, 4, 8])
@@ -170,7 +171,7 @@ def test_the_order_of_blocks_does_not_matter(tmp_path: Path, small: None, monkey
     def backwards(do, items, read, **more):  # type: ignore[no-untyped-def]
         return ((item, do(item, read(item))) for item in reversed(items))
 
-    monkeypatch.setattr(upscale, "engine", lambda name: backwards)
+    monkeypatch.setattr(executor, "get_engine", lambda name: backwards)
     restored(path, "b.fits", save_samples=True, samples=2)
     assert (tmp_path / "a.fits").read_bytes() == (tmp_path / "b.fits").read_bytes()
 
@@ -182,7 +183,7 @@ def test_a_job_is_sent_as_a_few_bytes_and_does_the_same(tmp_path: Path, small: N
     assert len(sent) < 2**21  # a level keeps 2^17 values and their noise
     job = pickle.loads(sent)
     for block in task.blocks[:2]:
-        one, two = (work.work(j, block, work.read(j, block)) for j in (task.job, job))
+        one, two = (work.restore_block(j, block, work.read(j, block)) for j in (task.job, job))
         assert pickle.loads(pickle.dumps(two)).sums == one.sums
         np.testing.assert_array_equal(one.arrays["SCI"], two.arrays["SCI"])
     open_files.close()
@@ -238,7 +239,7 @@ def test_an_input_that_changes_while_it_is_read_is_refused(
     pixels, variance = a_sky(side)
     path = written(tmp_path / "low.fits", pixels, variance)
     wanted, _ = restored(path, "wanted.fits", samples=0)
-    work = upscale.work
+    work = upscale.restore_block
 
     def changing(*given: object, **more: object) -> object:
         done = work(*given, **more)  # type: ignore[arg-type]
@@ -248,7 +249,7 @@ def test_an_input_that_changes_while_it_is_read_is_refused(
         return done
 
     with monkeypatch.context() as patch:
-        patch.setattr(upscale, "work", changing)
+        patch.setattr(upscale, "restore_block", changing)
         with pytest.raises(InputError, match=r"low\.fits: changed while it was read \(input\); give the same command"):
             restored(path, samples=0)
     assert not path.with_name("high.fits").exists()

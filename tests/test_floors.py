@@ -12,15 +12,15 @@ import sciresdiff
 
 PACKAGE = Path(sciresdiff.__file__).parent
 FLOORS = (
-    ("errors", "malloc", "notes", "region"),
-    ("frame",),
+    ("errors", "files", "malloc", "notes", "region"),
+    ("frame", "run"),
     ("io", "normalize"),
     ("physics", "nets"),
     ("diffusion", "tiling", "degradation", "scenes"),
     ("checks",),
     ("restoration",),
     ("observation",),
-    ("report", "run"),
+    ("report",),
     ("training",),
     ("jobs",),
     ("cli",),

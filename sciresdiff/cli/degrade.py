@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -66,7 +67,8 @@ def degrade(
     recursive: o.Recursive = False,
     overwrite: o.Overwrite = False,
     dry_run: o.DryRun = False,
-    shard: o.FileShard = None,
+    shard: o.Shard = None,
+    scheduler: o.Scheduler = None,
     seed: o.Seed = 0,
     threads: o.Threads = None,
     quiet: o.Quiet = False,
@@ -94,6 +96,7 @@ def degrade(
         o.pick(o.Shared, values),
         options,
         scale_of=lambda path: scale,
-        work=lambda path, target, progress, shard: job.run(path, target, options, progress),
+        work=lambda path, target, progress, shard: job.run(path, target, options, progress, shard, scheduler),
         plan=lambda path: job.plan(path, options),
+        remote=partial(job.run, options=options),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,10 +13,12 @@ from rich.console import Console
 from rich.table import Table
 
 from sciresdiff.cli import options as o
-from sciresdiff.cli.run import failed, finish, set_threads
+from sciresdiff.cli.run import finish, report_failure, set_threads
 from sciresdiff.cli.voice import Voice
 from sciresdiff.errors import CheckFailed, UsageError
-from sciresdiff.run import batch
+from sciresdiff.jobs.inputs import check_target, find_inputs
+from sciresdiff.run import batch, workers
+from sciresdiff.run.shards import parse_shard
 
 WIDE = 160
 """Columns of a table that goes into a file or a pipe."""
@@ -90,6 +93,8 @@ def evaluate(
     recursive: o.Recursive = False,
     overwrite: o.Overwrite = False,
     dry_run: o.DryRun = False,
+    shard: o.Shard = None,
+    scheduler: o.Scheduler = None,
     device: o.Device = "auto",
     threads: o.Threads = None,
     quiet: o.Quiet = False,
@@ -108,34 +113,48 @@ def evaluate(
     from sciresdiff.jobs import evaluate as job
 
     voice = Voice(quiet, verbose, json)
-    tasks = [batch.Task(item.path) for item in batch.find_inputs(inputs, recursive, sys.stdin if "-" in inputs else ())]
+    tasks = [batch.Task(item.path) for item in find_inputs(inputs, recursive, sys.stdin if "-" in inputs else ())]
     pages, index = _pages(report, tasks)
+    share, several = parse_shard(shard), len(tasks) > 1
     given = {
         task.source: {"low": one, "truth": true, "report": picture}
         for task, one, true, picture in zip(tasks, *_partners(job.pairs, tasks, low, truth), pages, strict=True)
     }
+    if share and several:  # every shard writes the pages of its own images, and none over all
+        tasks, index = list(share.share(tasks)), None
+        given = {task.source: given[task.source] for task in tasks}
     if dry_run:
         for path, files in given.items():
             voice.record({"high": path, **files}) if json else print(f"{path}: {_plan(files)}")
         return
     for option, target in (("--csv", csv), ("--csv-long", csv_long), ("--report", index)):
         if target:
-            batch.check_target(Path(target), overwrite, option)
+            check_target(Path(target), overwrite, option)
     set_threads(threads)
     records: list[Mapping[str, Any]] = []
     shared = {"psf": psf, "kernel": kernel, "target_fwhm": target_fwhm, "variance": variance, "quantity": quantity}
     rules = {"baselines": baselines, "probe": probe, "limits": limits, "overwrite": overwrite, "device": device}
+    work = partial(_evaluate_one, {path: {**files, **shared, **rules} for path, files in given.items()})
     with voice.progress() as progress:
-        code = batch.run(
-            tasks,
-            lambda task: job.run(task.source, **given[task.source], **shared, **rules, progress=progress),  # type: ignore[arg-type]
-            _told(voice, records, strict, verbose),
-            failed(voice, len(tasks)),
-        )
+        does = partial(work, progress=progress, shard=None if several else share, scheduler=scheduler)
+        each: batch.Each = batch.run_in_turn
+        if scheduler and several:
+            does, each = work, workers.distribute(scheduler, threads, progress)
+        tell = _told(voice, records, strict, verbose)
+        code = batch.run(tasks, does, tell, report_failure(voice, len(tasks)), each=each)
+    order = [str(task.source) for task in tasks]
+    records.sort(key=lambda record: order.index(record["high"]))  # workers end in any order
     _write_tables(records, csv, csv_long, overwrite)
     if index:
         _write_index(records, {str(path): files["report"] for path, files in given.items()}, index, overwrite)
     finish(code)
+
+
+def _evaluate_one(given: Mapping[Path, Mapping[str, Any]], task: batch.Task, **run: Any) -> Mapping[str, Any]:
+    """The record of one image; it pickles."""
+    from sciresdiff.jobs import evaluate as job
+
+    return job.run(task.source, **given[task.source], **run)
 
 
 def _write_tables(records: list[Mapping[str, Any]], csv: str | None, csv_long: str | None, overwrite: bool) -> None:
@@ -169,7 +188,7 @@ def _partners(
     highs = [task.source for task in tasks]
 
     def of(option: str, specs: list[str] | None) -> list[Path | None]:
-        return pairs(highs, [item.path for item in batch.find_inputs(specs)] if specs else [], option)
+        return pairs(highs, [item.path for item in find_inputs(specs)] if specs else [], option)
 
     return of("--low", low), of("--truth", truth)
 
@@ -213,9 +232,12 @@ def _told(
     """How a record is told; returns the code that it deserves."""
 
     def tell(task: batch.Task, record: Mapping[str, Any]) -> int:
-        records.append(record)
         for line in record.get("said", ()):
             voice.say(f"{task.source.name}: {line}")
+        if record.get("status") == "waiting":  # another shard has the record
+            voice.record(record) if voice.json else None
+            return 0
+        records.append(record)
         if voice.json:
             voice.record(record)
         else:

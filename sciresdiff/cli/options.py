@@ -12,7 +12,7 @@ import typer
 
 from sciresdiff.cli.voice import Voice
 from sciresdiff.errors import UsageError
-from sciresdiff.run.engines import engine
+from sciresdiff.run.engines import get_engine
 
 INPUT, PHYSICS, NOISE = "Input", "Blur and units", "Noise and bad pixels"
 MODEL, SAMPLING, TRAINING, CHECKS = "Model", "Sampling", "Training", "Checks"
@@ -86,7 +86,7 @@ def threads_allowed(ctx: typer.Context, param: typer.CallbackParam, value: int |
 def scheduler_allowed(ctx: typer.Context, param: typer.CallbackParam, value: str | None) -> str | None:
     """A check that ``--scheduler`` is an address, or ``local``."""
     if value is not None:
-        engine(value)
+        get_engine(value)
     return value
 
 
@@ -295,14 +295,6 @@ Shard = Annotated[
         metavar="I/N",
         rich_help_panel=RUN,
         help="Do the I-th of N shares: of the files, or of the blocks of a single frame, into one output.",
-    ),
-]
-FileShard = Annotated[
-    str | None,
-    typer.Option(
-        metavar="I/N",
-        rich_help_panel=RUN,
-        help="Do the I-th of N shares of the files; a single one is not shared.",
     ),
 ]
 Scheduler = Annotated[

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from sciresdiff.cli import options as o
-from sciresdiff.cli.run import failed, finish, lines
+from sciresdiff.cli.run import finish, format_record, report_failure
 from sciresdiff.cli.voice import Voice
 from sciresdiff.run import batch
 
@@ -52,7 +52,7 @@ def info(
     def tell(task: batch.Task, record: Mapping[str, Any]) -> None:
         _show(voice, record, gap="\n" if task is not tasks[0] else "")
 
-    finish(batch.run(tasks, lambda task: info.describe(task.source), tell, failed(voice, len(tasks))))
+    finish(batch.run(tasks, lambda task: info.describe(task.source), tell, report_failure(voice, len(tasks))))
 
 
 def _fields(value: Any) -> dict[str, Any]:
@@ -75,4 +75,4 @@ def _show(voice: Voice, record: Mapping[str, Any], gap: str) -> None:
     if voice.json:
         voice.record(record)
     else:
-        print(gap + "\n".join(lines(record)))
+        print(gap + "\n".join(format_record(record)))

@@ -10,10 +10,10 @@ from typing import Annotated, Any
 import typer
 
 from sciresdiff.cli import options as o
-from sciresdiff.cli.run import lines
+from sciresdiff.cli.run import format_record
 from sciresdiff.cli.voice import Voice
 from sciresdiff.errors import UsageError
-from sciresdiff.run import batch
+from sciresdiff.jobs.inputs import find_inputs
 
 
 def _names(package: str, registry: str) -> list[str]:
@@ -177,7 +177,7 @@ def _data(specs: list[str]) -> tuple[str, ...]:
     """Files in the order named; folders of pairs or of pictures stay whole."""
     from sciresdiff.training.folders import is_ours
 
-    named = [[spec] if is_ours(Path(spec)) else [str(i.path) for i in batch.find_inputs([spec])] for spec in specs]
+    named = [[spec] if is_ours(Path(spec)) else [str(i.path) for i in find_inputs([spec])] for spec in specs]
     return tuple(dict.fromkeys(path for paths in named for path in paths))
 
 
@@ -191,7 +191,7 @@ def _train(values: dict[str, Any], kind: type[Any], train: Callable[..., Any]) -
     voice = Voice(values["quiet"] or not here.first, values["verbose"], values["json"] and here.first)
     if values["dry_run"]:
         if here.first:
-            voice.record(options) if voice.json else print("\n".join(lines(options)))
+            voice.record(options) if voice.json else print("\n".join(format_record(options)))
         return
     with joined(here):
         if here.first:

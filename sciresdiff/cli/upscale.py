@@ -211,6 +211,5 @@ def upscale(
         scale_of,
         work=lambda path, target, progress, shard: job.run(path, target, options, progress, shard, scheduler),
         plan=lambda path: job.plan(path, options),
-        blocks=True,
-        far=partial(job.run, options=options),
+        remote=partial(job.run, options=options),
     )

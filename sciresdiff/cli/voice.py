@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from sciresdiff.run.batch import Progress
+    from sciresdiff.run.progress import Progress
 
 INTERVAL_S = 10.0
 """Time between two lines of progress where there is no terminal."""

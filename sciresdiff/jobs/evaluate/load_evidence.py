@@ -21,7 +21,7 @@ from sciresdiff.frame import Frame, Kind, Quantity
 from sciresdiff.io.files import split_spec
 from sciresdiff.io.source import Source, in_memory
 from sciresdiff.jobs.evaluate import register as registration
-from sciresdiff.jobs.evaluate.pieces import WHOLE, named, pieces, windows
+from sciresdiff.jobs.evaluate.pieces import WHOLE, describe_place, plan_pieces, windows
 from sciresdiff.jobs.evaluate.rerun import Again, again_of
 from sciresdiff.jobs.upscale.inputs import kernel_of, stated_psf
 from sciresdiff.jobs.upscale.job import finer
@@ -114,7 +114,7 @@ def gather(
         if data is not None and low is not None and samples is not None:
             kernel, known = _kernel(low, data.frame, samples, options, scale, bool(note), said)
         size = image.frame.pixels.shape[1:] if data is None else data.frame.pixels.shape[1:]
-        tiles = pieces((size[0], size[1]), scale, kernel)
+        tiles = plan_pieces((size[0], size[1]), scale, kernel)
         if told.probe and len(tiles) > 1:
             raise UsageError(
                 f"--probe: {high} is judged in {len(tiles)} pieces, and a frame is restored anew as a whole; cut it "
@@ -471,4 +471,4 @@ def overview(given: Given, shown: int) -> Overview:
     thin = [means(np.where(strip.mask[0], np.nan, strip.pixels[0]), n) for strip in strips]
     cores = [tile.core.scaled(given.scale) for tile in given.tiles]
     places = tuple((core.y0, core.y1, core.x0, core.x1) for core in cores)
-    return Overview(np.concatenate(thin), n, (h, w), places, shown, named(given.tiles[shown], given.scale))
+    return Overview(np.concatenate(thin), n, (h, w), places, shown, describe_place(given.tiles[shown], given.scale))

@@ -18,7 +18,7 @@ from sciresdiff.jobs.upscale.block import read, restored
 from sciresdiff.jobs.upscale.inputs import Resolved
 from sciresdiff.jobs.upscale.job import Task, task_of
 from sciresdiff.jobs.upscale.options import UpscaleOptions
-from sciresdiff.run.batch import no_progress
+from sciresdiff.run.progress import no_progress
 
 Again = Callable[[int, NDArray[np.float64]], NDArray[np.float64]]
 """(plane, data (h, w)) -> image (Y, X)."""

@@ -21,8 +21,8 @@ from sciresdiff.jobs.upscale.models import models_of
 from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.jobs.upscale.trust import Marker
 from sciresdiff.observation.sample import saturated
-from sciresdiff.run.batch import Progress, no_progress
-from sciresdiff.run.memory import sparing
+from sciresdiff.run.memory import retry_with_smaller_tiles
+from sciresdiff.run.progress import Progress, no_progress
 
 if TYPE_CHECKING:
     from sciresdiff.physics.statistics import Level
@@ -62,7 +62,7 @@ class Done:
         return [(name, self.block.plane, y, x, values) for name, values in self.arrays.items()], sums
 
 
-def bare(resolved: Resolved) -> Resolved:
+def without_arrays(resolved: Resolved) -> Resolved:
     """What is settled of a file without models, header and arrays, to be sent to where the work is done."""
     nothing = np.empty((resolved.frame.planes, 0, 0), np.float32)
     frame = resolved.frame.with_(
@@ -87,7 +87,7 @@ def digest(window: Frame) -> str:
     return found.hexdigest()
 
 
-def work(job: Job, block: Block, window: Frame, progress: Progress = no_progress) -> Done:
+def restore_block(job: Job, block: Block, window: Frame, progress: Progress = no_progress) -> Done:
     """One block, restored; a function of its arguments and the model's file alone.
 
     A block without a valid pixel in its core comes out as it came in, with NaN for ERR and DRAWS, if there are others.
@@ -142,7 +142,9 @@ def restored(job: Job, block: Block, window: Frame, variance: Array, said: list[
         return restore(*seen, told.scale, told.quantity, model, settings, device, progress, part_of(job, block))
 
     exact = all(getattr(net, "tile_exact", True) for net in networks(model, then))
-    return sparing(attempt, settings_of(job.options), max(window.pixels.shape), said.append, exact)
+    done, notes = retry_with_smaller_tiles(attempt, settings_of(job.options), max(window.pixels.shape), exact)
+    said.extend(notes)
+    return done
 
 
 def networks(*models: Any) -> list[Any]:
