@@ -26,6 +26,8 @@ import quality_frames
 from sciresdiff.errors import SciresdiffError
 from sciresdiff.jobs.evaluate import job as evaluate
 from sciresdiff.jobs.upscale import job as upscale
+from sciresdiff.observation.observation import Observation
+from sciresdiff.restoration.settings import Settings
 
 HERE = Path(__file__).parent
 PLAN: dict[str, Any] = tomllib.loads((HERE / "bench_methods.toml").read_text())
@@ -62,7 +64,7 @@ def train(row: Row, budget: Row, data: Path | None, out: Path) -> Path:
     if row["what"] == "backbone":
         return prior.train(options, say)
     if row["row"] in PLAN["teachers"]:
-        from sciresdiff.training import distil
+        from sciresdiff.lab.distillation import train as distil
 
         return distil.train(options, say)
     return refiner.train(options, say)
@@ -153,8 +155,8 @@ def size(path: Path, refine: bool, steps: int | None) -> Row:
     for net in nets:
         net.register_forward_hook(lambda *_: calls.append(1))
     flat = np.ones((16, 16), np.float32)
-    settings = restore.Settings(samples=1, refine=refine, steps=steps)
-    restore.restore(flat, flat, flat < 0, None, ours.scale, "sum", ours, settings)
+    settings = Settings(samples=1, refine=refine, steps=steps)
+    restore.restore(Observation.of_arrays(flat, flat, ours.scale), ours, settings)
     return {
         "parameters": sum(p.numel() for p in part.parameters()),
         "evaluations": len(calls),

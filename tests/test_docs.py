@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from sciresdiff import __version__
 from sciresdiff.cli import reference
 from sciresdiff.cli.app import COMMANDS, app
-from sciresdiff.restoration.model import shipped
+from sciresdiff.restoration.model import shipped_cards
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PAGES = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md"), *REPOSITORY.glob("sample_data/*.md")])
@@ -74,7 +74,7 @@ def test_the_readme_shows_every_command() -> None:
 
 
 def test_the_readmes_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not shipped():
+    if not shipped_cards():
         pytest.skip("the default models are not in this checkout")
     (tmp_path / "sample_data").symlink_to(REPOSITORY / "sample_data")
     monkeypatch.chdir(tmp_path)

@@ -15,6 +15,7 @@ import pytest
 
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.io.sink import Sink
+from sciresdiff.region import Region
 from sciresdiff.run import dask, executor, locks, signals
 from sciresdiff.run.journal import Journal
 from sciresdiff.run.shards import Shard
@@ -72,8 +73,8 @@ class Output:
             os.pwrite(descriptor, row.tobytes(), 64 * y0)
             return 0
 
-        def get(name: str, plane: int, y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
-            return np.frombuffer(os.pread(descriptor, 64, 64 * y0))
+        def get(name: str, plane: int, region: Region) -> np.ndarray:
+            return np.frombuffer(os.pread(descriptor, 64, 64 * region.y0))
 
         try:
             yield Sink(put, lambda cards: {"file": str(os.replace(place, self.target))}, get)

@@ -17,6 +17,7 @@ import pytest
 from sciresdiff.errors import UsageError
 from sciresdiff.io.sink import Sink
 from sciresdiff.jobs.identity import identify
+from sciresdiff.region import Region
 from sciresdiff.run import journal, locks, signals
 from sciresdiff.run.checksums import checksums
 from sciresdiff.run.engines import get_engine, run_serially, write_behind
@@ -47,8 +48,8 @@ def raw_sink(target: Path, part: Path | None, room: int = 1 << 30) -> Iterator[S
         os.pwrite(descriptor, array.tobytes(), y0 // SIDE * size)
         return 1
 
-    def get(name: str, plane: int, y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
-        return np.frombuffer(os.pread(descriptor, size, y0 // SIDE * size), np.float32)
+    def get(name: str, plane: int, region: Region) -> np.ndarray:
+        return np.frombuffer(os.pread(descriptor, size, region.y0 // SIDE * size), np.float32)
 
     def finish(cards: Mapping[str, object]) -> dict[str, Any]:
         os.replace(place, target)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from sciresdiff.region import Region
 from sciresdiff.run.sink import Sink
 
 FORMAT = 1
@@ -27,6 +28,11 @@ class Window:
     y1: int
     x0: int
     x1: int
+
+    @property
+    def region(self) -> Region:
+        """The same rows and columns."""
+        return Region(self.y0, self.y1, self.x0, self.x1)
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,7 @@ def checksum(sink: Sink | None, windows: Iterable[Window], sums: Mapping[str, An
     digest = blake2b(json.dumps(sums, sort_keys=True).encode(), digest_size=16)
     for w in windows:
         assert sink is not None and sink.get is not None
-        digest.update(np.ascontiguousarray(sink.get(w.name, w.plane, w.y0, w.y1, w.x0, w.x1)).data)
+        digest.update(np.ascontiguousarray(sink.get(w.name, w.plane, w.region)).data)
     return digest.hexdigest()
 
 

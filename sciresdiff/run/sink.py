@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from sciresdiff.region import Region
+
 Arrays = Iterable[tuple[str, int, int, int, NDArray[Any]]]
 """(name, plane, y0, x0, values) of every array that a piece writes: values (..., h, w)."""
 
@@ -19,8 +21,8 @@ class Sink(Protocol):
         """(name, plane, y0, x0, values) -> how many values the output's type could not hold; None: not yet known."""
 
     @property
-    def get(self) -> Callable[[str, int, int, int, int, int], NDArray[Any]] | None:
-        """(name, plane, y0, y1, x0, x1) -> what is stored there; None where the output is written in one go."""
+    def get(self) -> Callable[[str, int, Region], NDArray[Any]] | None:
+        """(name, plane, region) -> what is stored there; None where the output is written in one go."""
 
     @property
     def sync(self) -> Callable[[], None]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 import sciresdiff
 from sciresdiff import io
-from sciresdiff.degradation import degrade as physics
+from sciresdiff.degradation.chain import DegradedPlane
 from sciresdiff.errors import UsageError
 from sciresdiff.frame import Frame, Quantity
 from sciresdiff.io import open_files
@@ -32,10 +32,12 @@ from sciresdiff.jobs.degrade.block import (
     plan_blocks,
     read_blocks,
 )
-from sciresdiff.jobs.degrade.plan import DegradeOptions, Plan, make_plan
+from sciresdiff.jobs.degrade.options import DegradeOptions
+from sciresdiff.jobs.degrade.steps import Plan, make_plan
 from sciresdiff.jobs.identity import describe_machine, identify_with_models
 from sciresdiff.notes import Notes
 from sciresdiff.physics.detector import Detector
+from sciresdiff.region import Region
 from sciresdiff.run import executor
 from sciresdiff.run.executor import Sums
 from sciresdiff.run.journal import Journal
@@ -197,11 +199,11 @@ def plan(path: str | Path, options: DegradeOptions) -> dict[str, Any]:
         drawn = make_plan(frame, options, quantity, np.random.default_rng([options.seed, key]))
         count = len(plan_blocks(frame, drawn))
     given = {name: value for name, value in vars(options).items() if value is not None}
-    steps = [describe_step(step.told()) for step in drawn.steps]
+    steps = [describe_step(step.record()) for step in drawn.steps]
     unknown = drawn.recipe.unknown if drawn.recipe else ""
     more = {"unknown": f"noise and blur, because of {unknown}"} if unknown else {}
     shape = [frame.planes, *(n // options.scale for n in frame.pixels.shape[1:])]
-    said = [*frame.said, *notes]
+    said = [*frame.notes, *notes]
     return {**given, "quantity": quantity, "shape": shape, "blocks": count, "steps": steps, **more, "said": said}
 
 
@@ -234,7 +236,7 @@ def hash_values(source: Source) -> int:
     rows, key = max(STRIP // w, 1), 0
     for plane in range(planes):
         for y in range(0, h, rows):
-            values = source.window(plane, y, min(y + rows, h), 0, w).pixels
+            values = source.window(plane, Region(y, min(y + rows, h), 0, w)).pixels
             key = zlib.crc32(np.ascontiguousarray(values).tobytes(), key)
     return key
 
@@ -263,8 +265,7 @@ def refuse_options(options: DegradeOptions) -> None:
 
 def resolve_quantity(frame: Frame, options: DegradeOptions) -> tuple[Quantity, Notes]:
     """Whether pixels add up or average: stated, else by the file, else assumed by the kind of image."""
-    said: list[str] = []
-    return frame.quantity_or_usual(options.quantity, said), Notes(*said)
+    return frame.quantity_or_usual(options.quantity)
 
 
 def _describe_trimming(frame: Frame, scale: int) -> Notes:
@@ -284,7 +285,7 @@ class DegradedFile:
     """The first piece, which has in common with the others whether noise and kernel are known."""
 
     @property
-    def low(self) -> physics.Low:
+    def low(self) -> DegradedPlane:
         """The first block."""
         return self.first[0].low
 
@@ -301,7 +302,7 @@ class DegradedFile:
             for item in fields(camera):
                 value = getattr(camera, item.name)
                 found[item.name] = "map" if isinstance(value, np.ndarray) else value
-        found["steps"] = [step.told() for step in self.task.plan.steps]
+        found["steps"] = [step.record() for step in self.task.plan.steps]
         return {key: x for key, x in found.items() if x is not None}
 
     @property
@@ -398,7 +399,7 @@ class DegradedFile:
             "version": sciresdiff.__version__,
             **wrote,
             **({"pairs": more} if more else {}),
-            "said": [*task.source.frame.said, *notes, *journal.notes],
+            "said": [*task.source.frame.notes, *notes, *journal.notes],
         }
 
 
@@ -415,14 +416,14 @@ def add_pairs(task: Task) -> dict[str, Any]:
     return pairs.add(task.source, task.options, task.plan.quantity, task.key)
 
 
-def describe_result(task: Task, first: physics.Low, sums: Mapping[str, int]) -> Notes:
+def describe_result(task: Task, first: DegradedPlane, sums: Mapping[str, int]) -> Notes:
     """What the user has to know of the coarse image.
 
     Parameters
     ----------
     task : Task
         The frame.
-    first : Low
+    first : DegradedPlane
         Its first block.
     sums : mapping
         Numbers of ``masked`` and ``saturated`` pixels.

@@ -13,7 +13,9 @@ from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, Quantity
 from sciresdiff.io import Source
 from sciresdiff.io.hdf5.read import Pairs, read_pairs, write_pairs
-from sciresdiff.jobs.degrade.plan import DegradeOptions, degrade_plane, make_plan
+from sciresdiff.jobs.degrade.options import DegradeOptions
+from sciresdiff.jobs.degrade.steps import degrade_plane, make_plan
+from sciresdiff.region import Region
 
 Pair = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
 """(h, w) low, (Y, X) high, (h, w) variance (0: no noise was added; NaN: unknown), (k, k) kernel (NaN: unknown)."""
@@ -105,7 +107,7 @@ def _make_pairs(source: Source, options: DegradeOptions, quantity: Quantity, key
     planes, h, w = source.frame.pixels.shape
     for plane in range(planes):
         for y in range(0, h - side + 1, side):
-            row = source.window(plane, y, y + side, 0, w)
+            row = source.window(plane, Region(y, y + side, 0, w))
             for x in range(0, w - side + 1, side):
                 number += 1
                 window = np.s_[:, :, x : x + side]

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from sciresdiff import __version__, checks, io
-from sciresdiff.checks import pool
-from sciresdiff.checks.check import absent
-from sciresdiff.checks.evidence import Evidence, Range, Result
+from sciresdiff.checks import pooling
+from sciresdiff.checks.evidence import Evidence
+from sciresdiff.checks.result import Range, Result, not_computed
 from sciresdiff.errors import UsageError
-from sciresdiff.frame import Quantity
 from sciresdiff.io.files import split_spec
 from sciresdiff.io.jsonable import plain
 from sciresdiff.io.sink import Sink
@@ -31,9 +30,10 @@ from sciresdiff.jobs.evaluate.judge import (
     parse_results,
     read_piece,
 )
-from sciresdiff.jobs.evaluate.load_evidence import PLANES, Given, Told, evidence_of, kind_of, overview, span_of
+from sciresdiff.jobs.evaluate.load_evidence import PLANES, Given, evidence_of, kind_of, overview, span_of
+from sciresdiff.jobs.evaluate.options import EvaluateOptions
 from sciresdiff.jobs.evaluate.pieces import describe_place
-from sciresdiff.jobs.identity import describe_machine, describe_value, find_companions
+from sciresdiff.jobs.identity import NO_BYTES, describe_machine, describe_value, find_companions
 from sciresdiff.notes import Notes
 from sciresdiff.report import record as records
 from sciresdiff.report.overview import Overview
@@ -44,9 +44,10 @@ from sciresdiff.run.progress import Progress, no_progress
 from sciresdiff.run.shards import Shard
 from sciresdiff.run.sink import Arrays
 
-DEFAULT_BASELINES = ("bicubic", "lanczos", "richardson-lucy")
 REPORTS = (".html", ".htm", ".png")
 """Endings of a report's name."""
+SAID_ELSEWHERE = (*NO_BYTES, "baselines", "limits")
+"""Options that do not change a record, or whose content is part of the identity by itself."""
 
 
 def run(
@@ -54,20 +55,12 @@ def run(
     *,
     low: str | Path | None = None,
     truth: str | Path | None = None,
-    psf: str | None = None,
-    kernel: str | None = None,
-    target_fwhm: float | None = None,
-    variance: str | None = None,
-    quantity: Quantity | None = None,
-    baselines: Sequence[str] | str = DEFAULT_BASELINES,
-    probe: bool = False,
-    device: str = "auto",
-    limits: str | Path | None = None,
     report: str | Path | None = None,
-    overwrite: bool = False,
+    options: EvaluateOptions | None = None,
     progress: Progress = no_progress,
     shard: Shard | None = None,
     scheduler: str | None = None,
+    **settings: Any,
 ) -> dict[str, Any]:
     """Evaluate one restored image; planes of more than 4096 px a side in pieces, whose results are pooled.
 
@@ -83,33 +76,19 @@ def run(
         The frame that it was made from.
     truth : str or Path, optional
         The true image; up to one coarse pixel larger than ``high``, it is cropped at its far borders.
-    psf, kernel : str, optional
-        SPEC, as for ``upscale``; without them what the low frame says. Where neither says, the checks that need the
-        blur are left out.
-    target_fwhm : float, optional
-        FWHM of the PSF that the image is meant to have, fine px.
-    variance : str, optional
-        Extension or file, of the low frame.
-    quantity : "sum" or "mean", optional
-        Whether pixels add up or average; by the files otherwise.
-    baselines : sequence of str, or str
-        Names out of `checks.baselines.BASELINES`, or one string with commas; they need ``low``.
-    probe : bool
-        Whether to restore blank sky, and the data with injected sources, as the sidecar says.
-    device : str
-        Where probes are restored.
-    limits : str or Path, optional
-        TOML file with other limits.
     report : str or Path, optional
         HTML page to write, or PNG file to draw one picture into, by its ending.
-    overwrite : bool
-        Whether a report that exists is replaced.
+    options : EvaluateOptions, optional
+        What is stated of the low frame, and which checks are run. Where nothing states a blur, the checks that need it
+        are left out; baselines need ``low``; probes restore other data as the sidecar says.
     progress : Progress
         Told how many planes or pieces are done.
     shard : Shard, optional
         The share of the planes and pieces that this run does.
     scheduler : str, optional
         What evaluates them if not this process: a name that `sciresdiff.run.engines.get_engine` takes.
+    **settings
+        Fields of `EvaluateOptions`, in place of those of ``options``.
 
     Returns
     -------
@@ -127,18 +106,18 @@ def run(
     InputError
         A file that cannot be read, or files that do not fit each other.
     """
-    methods = _parse_baselines(baselines)
-    own = checks.read_limits(limits, checks.RESULTS) if limits else {}
-    _refuse_report(report, overwrite)
+    options = replace(options or EvaluateOptions(), **settings)
+    methods = _parse_baselines(options.baselines)
+    own = checks.read_limits(options.limits, checks.RESULTS) if options.limits else {}
+    _refuse_report(report, options.overwrite)
     names = [None if name is None else str(name) for name in (high, low, truth)]
-    stated = Told(psf, kernel, target_fwhm, variance, quantity, probe, device)
-    request = Request(str(high), names[1], names[2], stated, tuple(methods), own, uuid.uuid4().hex)
+    request = Request(str(high), names[1], names[2], options, tuple(methods), own, uuid.uuid4().hex)
     with open_request(request) as (given, notes):
         planes, tiles = range(given.high.frame.planes), given.tiles
         spans = tuple(span_of(given, plane) for plane in planes) if len(tiles) > 1 else ()
         request = replace(request, tiles=tiles, spans=spans)
         pieces = [Piece(plane, tile) for plane in planes for tile in tiles]
-        make_output = partial(Evaluation, request, given, notes, pieces, report, overwrite)
+        make_output = partial(Evaluation, request, given, notes, pieces, report)
         record = executor.execute(make_job(request, pieces, make_output), progress, shard, scheduler)
     return {"high": str(high), **record}
 
@@ -168,7 +147,7 @@ def make_job(request: Request, pieces: Sequence[Piece], make_output: Any) -> exe
         identity=identify_request(request) if several else {},
         identify=partial(identify_request, request) if several else dict,
         plan={"pieces": str(len(pieces))},
-        machine=describe_machine(request.stated.device) if several else {},
+        machine=describe_machine(request.options.device) if several else {},
         overwrite=True,  # the journal of another evaluation is of no use to anybody
         label="evaluate",
     )
@@ -182,8 +161,9 @@ def identify_request(request: Request) -> dict[str, str]:
         if path is not None:
             known[name] = describe_value(path)
             known |= {f"{name} ({kind})": describe_value(str(f)) for kind, f in _find_planes(path).items()}
-    stated = {field.name: getattr(request.stated, field.name) for field in fields(Told)}
-    return known | {f"--{name}": describe_value(x) for name, x in stated.items() if name != "device" and x is not None}
+    options = {f.name: getattr(request.options, f.name) for f in fields(EvaluateOptions)}
+    stated = {name: value for name, value in options.items() if name not in SAID_ELSEWHERE and value is not None}
+    return known | {f"--{name.replace('_', '-')}": describe_value(value) for name, value in stated.items()}
 
 
 def _find_planes(path: str) -> dict[str, Path]:
@@ -204,7 +184,6 @@ class Evaluation:
     """What was assumed when the files were opened."""
     pieces: Sequence[Piece]
     report: str | Path | None
-    overwrite: bool
     only: Judgement | None
     """The only judgement; None where there are several."""
 
@@ -244,7 +223,13 @@ class Evaluation:
         if self.report:
             view = overview(given, shown) if request.in_pieces else None
             _draw(
-                record, self.evidence(shown), self.report, given.high.frame.unit, request.limits, self.overwrite, view
+                record,
+                self.evidence(shown),
+                self.report,
+                given.high.frame.unit,
+                request.limits,
+                request.options.overwrite,
+                view,
             )
         return record
 
@@ -279,7 +264,7 @@ def collect_planes(
     for piece, one in zip(pieces, sums, strict=True):
         where = f", plane {piece.plane}" if len(pieces) > 1 else ""
         if not one["judged"]:
-            found += _place([absent(name, "every pixel is masked") for name in checks.CHECKS], where)
+            found += _place([not_computed(name, "every pixel is masked") for name in checks.CHECKS], where)
             continue
         found += _place(parse_results(one["results"]), where)
         for name, rival in one["rivals"].items():
@@ -290,7 +275,7 @@ def collect_planes(
 def pool_pieces(
     request: Request, given: Given, pieces: Sequence[Piece], sums: Sequence[Sums]
 ) -> tuple[list[Result], dict[str, list[Result]]]:
-    """The results of planes that were judged in pieces, pooled (`checks.pool`): of the image, and of every baseline.
+    """The results of planes that were judged in pieces, pooled (`checks.pooling`): of the image, and of every baseline.
 
     Parameters
     ----------
@@ -306,15 +291,15 @@ def pool_pieces(
         where = f", plane {plane}" if count > 1 else ""
         mine = [one for piece, one in zip(pieces, sums, strict=True) if piece.plane == plane and one["judged"]]
         if not mine:
-            found += _place([absent(name, "every pixel is masked") for name in checks.CHECKS], where)
+            found += _place([not_computed(name, "every pixel is masked") for name in checks.CHECKS], where)
             continue
-        rivals: dict[str, list[pool.Piece]] = {}
+        rivals: dict[str, list[pooling.Piece]] = {}
         for one in mine:
             for name, rival in one["rivals"].items():
                 rivals.setdefault(name, []).append(parse_part(rival, one["place"]))
         parts = [parse_part(one, one["place"]) for one in mine]
-        beside = {name: pool.pooled(theirs, checks.RESULTS, limits, kind) for name, theirs in rivals.items()}
-        results = limit_by_bicubic(pool.pooled(parts, checks.RESULTS, limits, kind), beside, limits)
+        beside = {name: pooling.pool_pieces(theirs, checks.RESULTS, limits, kind) for name, theirs in rivals.items()}
+        results = limit_by_bicubic(pooling.pool_pieces(parts, checks.RESULTS, limits, kind), beside, limits)
         found += _place(results, where)
         for name, theirs in beside.items():
             others.setdefault(name, []).extend(_place([r for r in theirs if r.value is not None], where))
@@ -324,7 +309,7 @@ def pool_pieces(
 def find_worst(pieces: Sequence[Piece], sums: Sequence[Sums]) -> int:
     """The piece of the first plane that is farthest from the data, else from the truth; the first of equals."""
     first = [one for piece, one in zip(pieces, sums, strict=True) if piece.plane == 0]
-    distances = [pool.off(one["sums"]) if one.get("sums") else -1.0 for one in first]
+    distances = [pooling.misfit(one["sums"]) if one.get("sums") else -1.0 for one in first]
     return max(range(len(first)), key=lambda number: (distances[number], -number))
 
 

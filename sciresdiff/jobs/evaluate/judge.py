@@ -12,11 +12,14 @@ from typing import Any
 import numpy as np
 
 from sciresdiff import checks
-from sciresdiff.checks import pool
-from sciresdiff.checks.check import lacks
-from sciresdiff.checks.evidence import Array, Evidence, Range, Result
+from sciresdiff.checks import pooling
+from sciresdiff.checks.arrays import Array
+from sciresdiff.checks.check import missing_inputs
+from sciresdiff.checks.evidence import Evidence
+from sciresdiff.checks.result import Range, Result
 from sciresdiff.io.files import split_spec
-from sciresdiff.jobs.evaluate.load_evidence import Given, Told, evidence_of, gather
+from sciresdiff.jobs.evaluate.load_evidence import Given, evidence_of, gather
+from sciresdiff.jobs.evaluate.options import EvaluateOptions
 from sciresdiff.jobs.evaluate.pieces import describe_place
 from sciresdiff.notes import Notes
 from sciresdiff.tiling import Tile
@@ -32,8 +35,8 @@ class Request:
     high: str
     low: str | None
     truth: str | None
-    stated: Told
-    """What the user says of blur, noise and unit."""
+    options: EvaluateOptions
+    """What the user states, and which checks are run."""
     methods: tuple[str, ...]
     """The baselines."""
     limits: Mapping[str, Range]
@@ -102,10 +105,9 @@ def _find_opened(request: Request) -> _Opened:
     with _lock:
         if request.run not in _open:
             _close_unused()
-            said: list[str] = []
             with ExitStack() as stack:
-                given = stack.enter_context(gather(request.high, request.low, request.truth, request.stated, said))
-                _open[request.run] = _Opened(given, Notes(*said), stack.pop_all())
+                gathered = gather(request.high, request.low, request.truth, request.options)
+                _open[request.run] = _Opened(*stack.enter_context(gathered), stack.pop_all())
         return _open[request.run]
 
 
@@ -149,7 +151,7 @@ def _judge_plane(request: Request, evidence: Evidence) -> dict[str, Any]:
     """All checks on a whole plane."""
     notes, rivals = Notes(), dict[str, list[Result]]()
     for name, image, more in run_baselines(evidence, request.methods):
-        rivals[name] = checks.check_rival(evidence.other(image), request.limits)
+        rivals[name] = checks.check_rival(evidence.with_image(image), request.limits)
         notes += more
     results = limit_by_bicubic(checks.check(evidence, request.limits), rivals, request.limits)
     return {
@@ -163,13 +165,15 @@ def _judge_plane(request: Request, evidence: Evidence) -> dict[str, Any]:
 def _judge_part(request: Request, evidence: Evidence, place: str) -> dict[str, Any]:
     """The checks on a piece of a plane, and the sums that the pieces add up to the others."""
     notes, rivals = Notes(), dict[str, Any]()
-    names = [name for name, line in checks.CHECKS.items() if name not in pool.SUMMED or lacks(line, evidence)]
+    names = [
+        name for name, line in checks.CHECKS.items() if name not in pooling.SUMMED or missing_inputs(line, evidence)
+    ]
     results = checks.check(evidence, request.limits, names)
-    sums = pool.sums_of(evidence)
+    sums = pooling.piece_sums(evidence)
     for name, image, more in run_baselines(evidence, request.methods):
-        other = evidence.other(image)
-        found = checks.check_rival(other, request.limits, pool.SUMMED)
-        rivals[name] = {"results": _to_json(found), "sums": _to_json(pool.sums_of(other))}
+        other = evidence.with_image(image)
+        found = checks.check_rival(other, request.limits, pooling.SUMMED)
+        rivals[name] = {"results": _to_json(found), "sums": _to_json(pooling.piece_sums(other))}
         notes += more
     return {
         "judged": True,
@@ -222,9 +226,7 @@ def limit_by_bicubic(
     if "psnr" in limits:
         return results
     return [
-        checks.judged(replace(r, limit=(least[r.region], None)), limits)
-        if r.name == "psnr" and r.region in least
-        else r
+        checks.judge(replace(r, limit=(least[r.region], None)), limits) if r.name == "psnr" and r.region in least else r
         for r in results
     ]
 
@@ -234,9 +236,9 @@ def parse_results(found: Sequence[Mapping[str, Any]]) -> list[Result]:
     return [Result(**{**one, "limit": one["limit"] if one["limit"] is None else tuple(one["limit"])}) for one in found]
 
 
-def parse_part(found: Mapping[str, Any], place: str) -> pool.Piece:
+def parse_part(found: Mapping[str, Any], place: str) -> pooling.Piece:
     """What a piece says, out of a journal."""
-    return pool.Piece(parse_results(found["results"]), found["sums"], place)
+    return pooling.Piece(parse_results(found["results"]), found["sums"], place)
 
 
 def _to_json(value: Any) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from sciresdiff import __version__, io
-from sciresdiff.checks.quick import results_of
+from sciresdiff.checks.self_check import self_check
 from sciresdiff.errors import UsageError
 from sciresdiff.files import remove
 from sciresdiff.io import open_files
@@ -24,21 +24,14 @@ from sciresdiff.jobs import blocks as plans
 from sciresdiff.jobs.blocks import Block
 from sciresdiff.jobs.identity import describe_machine, identify_with_models
 from sciresdiff.jobs.upscale import trust
-from sciresdiff.jobs.upscale.block import (
-    Done,
-    Job,
-    digest,
-    draws_used,
-    finer,
-    read,
-    restore_block,
-    without_arrays,
-)
+from sciresdiff.jobs.upscale.block import Done, Job, count_draws, digest, read_block, restore_block, upsample_nearest
 from sciresdiff.jobs.upscale.header import figures, history, pooled, provenance
-from sciresdiff.jobs.upscale.inputs import Resolved, reading, resolve, settled
+from sciresdiff.jobs.upscale.inputs import Inputs, resolve_inputs, resolve_source
 from sciresdiff.jobs.upscale.options import UpscaleOptions
-from sciresdiff.jobs.upscale.statistics import levels_of
-from sciresdiff.observation.sample import samples_of
+from sciresdiff.notes import Notes
+from sciresdiff.observation.resolve import reading_options
+from sciresdiff.observation.sample import Samples, samples_of_source
+from sciresdiff.observation.statistics import measure_statistics
 from sciresdiff.report.record import as_data
 from sciresdiff.run import executor
 from sciresdiff.run.checksums import checksums
@@ -49,7 +42,7 @@ from sciresdiff.run.progress import Progress, no_progress
 from sciresdiff.run.shards import Shard
 from sciresdiff.run.sink import Arrays
 
-__all__ = ["UpscaleOptions", "finer", "plan", "resolve", "run"]
+__all__ = ["UpscaleOptions", "plan", "resolve_inputs", "run", "upsample_nearest"]
 
 ROOM = "-" * 130
 """Stands in a header for a text that is known only at the end."""
@@ -60,7 +53,7 @@ class Task:
     """A file that is being restored."""
 
     target: Path
-    resolved: Resolved
+    inputs: Inputs
     job: Job
     blocks: list[Block]
     identity: Mapping[str, str]
@@ -68,13 +61,13 @@ class Task:
 
     def by_plane(self, sums: Sequence[Sums]) -> list[list[Sums]]:
         """The sums of the blocks of every plane."""
-        planes = range(self.resolved.frame.planes)
+        planes = range(self.inputs.frame.planes)
         return [[sums[b.number] for b in plans.of_plane(self.blocks, plane)] for plane in planes]
 
     def verdict(self, sums: Sequence[Sums]) -> trust.Verdict:
         """What TRUST promises of every plane."""
         by_plane = self.by_plane(sums)
-        counted = [trust.added([s["trust"] for s in parts if "trust" in s]) for parts in by_plane]
+        counted = [trust.add_sums([s["trust"] for s in parts if "trust" in s]) for parts in by_plane]
         chi2 = [pooled(parts)["chi2"] for parts in by_plane]
         return trust.verdict(self.job.marker, counted, chi2, len(self.blocks) > 1)
 
@@ -86,27 +79,27 @@ class Task:
 
 def plan(path: str | Path, options: UpscaleOptions) -> dict[str, Any]:
     """What ``upscale`` would do with a file, as data; nothing is written."""
-    with open_files.held(path, **reading(options)) as held:
-        resolved = settled(path, held.source, options)
-        job = Job(str(path), options, without_arrays(resolved), (), trust.Marker(None))
-        blocks = blocks_of(resolved)
-        masked = sum(int(read(job, b).mask[0][b.tile.inside()].sum()) for b in blocks)
+    with open_files.held(path, **reading_options(options)) as held:
+        inputs = resolve_source(path, held.source, options)
+        job = Job(str(path), options, inputs.without_arrays(), trust.Marker(None))
+        blocks = blocks_of(inputs)
+        masked = sum(int(read_block(job, b).exposure.mask[b.tile.inside()].sum()) for b in blocks)
     open_files.close()
-    frame = resolved.frame
+    frame = inputs.frame
     return {
         "input": str(path),
         "kind": frame.kind,
         "planes": frame.planes,
         "shape": list(frame.pixels.shape[1:]),
         "blocks": len(blocks),
-        "scale": resolved.scale,
-        "model": resolved.name,
-        "quantity": resolved.quantity,
-        "kernel_px": list(resolved.kernel.shape) if resolved.kernel is not None else None,
-        "target_fwhm_px": resolved.target_fwhm,
+        "scale": inputs.scale,
+        "model": inputs.name,
+        "quantity": inputs.quantity,
+        "kernel_px": list(psf.mean.shape) if (psf := inputs.observation.exposure.psf) else None,
+        "target_fwhm_px": inputs.observation.target_fwhm,
         "masked": masked,
-        "sources": resolved.sources,
-        "said": list(resolved.said),
+        "sources": dict(inputs.notes.origins),
+        "said": list(inputs.notes),
         "options": {f.name: getattr(options, f.name) for f in fields(options)},
     }
 
@@ -148,7 +141,7 @@ def run(
     Raises
     ------
     UsageError, InputError
-        As `resolve`; an output that exists, or was begun by another job.
+        As `resolve_inputs`; an output that exists, or was begun by another job.
     """
     import torch
 
@@ -159,7 +152,7 @@ def run(
     if options.threads:
         torch.set_num_threads(options.threads)
     try:
-        with open_files.held(path, **reading(options)):
+        with open_files.held(path, **reading_options(options)):
             return run_blocks(task_of(path, target, options), progress, shard, scheduler)
     finally:
         open_files.close()
@@ -168,28 +161,35 @@ def run(
 def task_of(path: str | Path, target: Path, options: UpscaleOptions) -> Task:
     """What has to be done for a file; everything that is measured on the whole of it is measured here."""
     identity = identify_with_models(path, options)
-    with open_files.held(path, **reading(options)) as held:
-        resolved = settled(path, held.source, options)
-        blocks, samples = blocks_of(resolved), samples_of(held.source, options.saturation)
-        levels = [] if blocks[0].whole else levels_of(resolved, samples)
-        marker = trust.marker(options, resolved, samples)
-        job = Job(str(path), options, without_arrays(resolved), levels, marker)
-    if levels:
-        each = len(blocks) // resolved.frame.planes
-        line = f"blocks: every plane is restored in {each} parts, each read with {plans.HALO} px around it"
-        resolved = replace(resolved, said=(*resolved.said, line))
-    return Task(target, resolved, job, blocks, identity)
+    with open_files.held(path, **reading_options(options)) as held:
+        inputs = resolve_source(path, held.source, options)
+        blocks, samples = blocks_of(inputs), samples_of_source(held.source, options.saturation)
+        marker = trust.find_marker(options, inputs, samples)
+        if not blocks[0].whole:
+            inputs = with_statistics(inputs, samples, len(blocks))
+        job = Job(str(path), options, inputs.without_arrays(), marker)
+    return Task(target, inputs, job, blocks, identity)
 
 
-def blocks_of(resolved: Resolved) -> list[Block]:
+def with_statistics(inputs: Inputs, samples: Samples, count: int) -> Inputs:
+    """The inputs with the statistics of every plane as a whole, which each of its ``count`` blocks in all needs."""
+    observation = inputs.observation
+    statistics = measure_statistics(observation.exposure, observation.scale, samples, plans.CORE)
+    exposure = replace(observation.exposure, statistics=statistics)
+    each = count // inputs.frame.planes
+    line = f"blocks: every plane is restored in {each} parts, each read with {plans.HALO} px around it"
+    return replace(inputs, observation=replace(observation, exposures=[exposure]), notes=inputs.notes + Notes(line))
+
+
+def blocks_of(inputs: Inputs) -> list[Block]:
     """The blocks of a file; whole planes for a model that looks at all of a plane."""
-    shape = resolved.frame.pixels.shape
-    return plans.plan(shape, resolved.scale, needs_full_plane(resolved))  # type: ignore[arg-type]
+    shape = inputs.frame.pixels.shape
+    return plans.plan(shape, inputs.scale, needs_full_plane(inputs))  # type: ignore[arg-type]
 
 
-def needs_full_plane(resolved: Resolved) -> bool:
+def needs_full_plane(inputs: Inputs) -> bool:
     """Whether a model's draws depend on all of a plane: by a vector that describes it, or its Fourier transform."""
-    methods = [m.method for m in (resolved.model, resolved.then) if m and m.method]
+    methods = [m.method for m in (inputs.model, inputs.then) if m and m.method]
     return any(method.space == "vector" or "guide-frequency" in method.hooks for method in methods)
 
 
@@ -211,7 +211,7 @@ def run_blocks(task: Task, progress: Progress, shard: Shard | None, scheduler: s
             source=job.path,
             target=task.target,
             pieces=task.blocks,
-            read=partial(read, job),
+            read=partial(read_block, job),
             do=partial(restore_block, job),
             output=partial(RestoredFile, task),
             needs_first=len(task.blocks) == 1,  # whether TRUST promises anything depends on the whole plane
@@ -219,7 +219,7 @@ def run_blocks(task: Task, progress: Progress, shard: Shard | None, scheduler: s
             identify=partial(identify_with_models, job.path, options),
             plan={"measured": digest_measured(task)},
             machine=describe_machine(options.device),
-            digest=lambda number: digest(read(job, task.blocks[number])),
+            digest=lambda number: digest(read_block(job, task.blocks[number])),
             overwrite=options.overwrite,
             threads=options.threads,
             steps=1 + options.samples,
@@ -233,12 +233,13 @@ def run_blocks(task: Task, progress: Progress, shard: Shard | None, scheduler: s
 def digest_measured(task: Task) -> str:
     """Digest of what was measured on the whole file, on which every block depends."""
     job, found = task.job, blake2b(digest_size=16)
-    arrays = [job.resolved.kernel, *(a for level in job.levels for a in (level.y, level.noise))]
-    for array in arrays:
-        found.update(b"none" if array is None else np.ascontiguousarray(array).data)
-    known = [(level.sky, level.sigma, level.iterations) for level in job.levels]
-    noise = job.resolved.noise
-    words = [repr(one) for one in (known, noise.sky, noise.correlation, noise.doubt, noise.levels, len(task.blocks))]
+    exposure = job.inputs.observation.exposure
+    found.update(exposure.psf.digest.encode() if exposure.psf else b"none")
+    for array in (a for one in exposure.statistics for a in (one.y, one.noise)):
+        found.update(np.ascontiguousarray(array).data)
+    known, noise = [(one.sky, one.sigma, one.iterations) for one in exposure.statistics], exposure.noise
+    numbers = known, noise.sky_variance, noise.correlation, noise.psf_error, noise.sky, len(task.blocks)
+    words = [repr(one) for one in numbers]
     found.update("|".join(words).encode())
     return found.hexdigest()
 
@@ -261,19 +262,19 @@ class RestoredFile:
     def cards(self) -> dict[str, Any]:
         """The header cards; where there are several blocks, some hold the place of a value that follows."""
         task = self.task
-        cards = provenance(task.job.options, task.resolved, draws_used(task.job))
+        cards = provenance(task.job.options, task.inputs, count_draws(task.job))
         if self.only is not None:
             return {**cards, **task.outcome([self.only.sums])}
         return {**cards, "SRDCHI2": 0.0, "SRDFLUX": 0.0, "SRDTRUST": ROOM}
 
     def open(self, part: Path | None) -> AbstractContextManager[Sink]:
         """Open the output with its planes."""
-        resolved, job = self.task.resolved, self.task.job
-        frame, s, options = resolved.frame, resolved.scale, job.options
+        inputs, job = self.task.inputs, self.task.job
+        frame, s, options = inputs.frame, inputs.scale, job.options
         planes = {"ERR": Plane(), "SUPPORT": Plane(), "GATE": Plane(), "DQ": Plane(np.int32)}
         if self.has_trust:
             planes["TRUST"] = Plane(np.uint8)
-        if options.save_samples and (draws := draws_used(job)):
+        if options.save_samples and (draws := count_draws(job)):
             planes["DRAWS"] = Plane(np.float32, draws)
         n, h, w = frame.pixels.shape
         high = frame.with_(
@@ -282,7 +283,7 @@ class RestoredFile:
             variance=None,
             dq=None,
             saturated=None,
-            quantity=resolved.quantity,
+            quantity=inputs.quantity,
             kernel=None,
             kernel_scale=None,
         )
@@ -291,7 +292,7 @@ class RestoredFile:
             high,
             planes=planes,
             provenance=self.cards,
-            history=history(options, resolved),
+            history=history(options, inputs),
             scale=s,
             overwrite=options.overwrite,
             dtype=options.dtype,
@@ -303,7 +304,7 @@ class RestoredFile:
         """The planes of a block, and what it adds to the record."""
         if not self.has_trust:
             done = replace(done, arrays={name: a for name, a in done.arrays.items() if name != "TRUST"})
-        return done.parts(self.task.resolved.scale)
+        return done.parts(self.task.inputs.scale)
 
     def finish(self, journal: Journal, sums: Sequence[Sums]) -> dict[str, Any]:
         """Give the output its name, and write its record beside it."""
@@ -316,7 +317,7 @@ class RestoredFile:
         try:
             clipped = max(wrote["clipped"], sum(one["clipped"] for one in sums))
             notes = dict.fromkeys(line for one in sums for line in one["said"])
-            lines = [*task.resolved.said, *journal.notes, *notes, *verdict.said, *describe_clipping(clipped)]
+            lines = [*task.inputs.notes, *journal.notes, *notes, *verdict.notes, *describe_clipping(clipped)]
             record = {**make_record(task, known, sums), **wrote, "clipped": clipped, "said": lines}
             record["checksums"] = checksums(wrote["files"])
             write_json(task.target.with_name(task.target.name + ".json"), record)
@@ -331,7 +332,7 @@ class RestoredFile:
 def clear_trust(task: Task, journal: Journal, planes: Sequence[int]) -> None:
     """Set TRUST to 0 in the planes of which nothing is promised."""
     assert journal.sink is not None
-    s, blocks = task.resolved.scale, [block for block in task.blocks if block.plane in planes]
+    s, blocks = task.inputs.scale, [block for block in task.blocks if block.plane in planes]
     for fine, plane in ((block.tile.core.scaled(s), block.plane) for block in blocks):
         journal.sink.put("TRUST", plane, fine.y0, fine.x0, np.zeros(fine.shape, np.uint8))
     journal.update_checksums(block.number for block in blocks)
@@ -349,19 +350,19 @@ def make_record(task: Task, cards: Mapping[str, Any], sums: Sequence[Sums]) -> d
     sums : sequence of mapping
         What its blocks add, in their order.
     """
-    resolved, job = task.resolved, task.job
+    inputs, job = task.inputs, task.job
     planes = [pooled(parts) for parts in task.by_plane(sums)]
-    kind = resolved.frame.kind
-    checks = [results_of([s.get("checks", {}) for s in parts], kind) for parts in task.by_plane(sums)]
+    kind = inputs.frame.kind
+    checks = [self_check([s.get("checks", {}) for s in parts], kind) for parts in task.by_plane(sums)]
     return {
         "schema": 1,
         "input": job.path,
         "output": str(task.target),
-        "scale": resolved.scale,
-        "model": resolved.name,
-        "quantity": resolved.quantity,
-        "target_fwhm_px": resolved.target_fwhm,
-        "sources": resolved.sources,
+        "scale": inputs.scale,
+        "model": inputs.name,
+        "quantity": inputs.quantity,
+        "target_fwhm_px": inputs.observation.target_fwhm,
+        "sources": dict(inputs.notes.origins),
         "blocks": len(task.blocks),
         "chi2": [p["chi2"] for p in planes],
         "flux_ratio": [p["flux_ratio"] for p in planes],
