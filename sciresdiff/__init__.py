@@ -8,7 +8,11 @@ __version__ = "0.1.0"
 
 PUBLIC = {
     "restore": "sciresdiff.api.restore:restore",
+    "degrade": "sciresdiff.api.degrade:degrade",
+    "evaluate": "sciresdiff.api.evaluate:evaluate",
     "Restored": "sciresdiff.api.restore:Restored",
+    "Degraded": "sciresdiff.api.degrade:Degraded",
+    "Evaluation": "sciresdiff.api.evaluate:Evaluation",
     "Exposure": "sciresdiff.observation.exposure:Exposure",
     "Observation": "sciresdiff.observation.observation:Observation",
     "PSF": "sciresdiff.physics.psf.field:PSF",
@@ -18,8 +22,6 @@ PUBLIC = {
     "PixelSize": "sciresdiff.frame:PixelSize",
     "read": "sciresdiff.io:read",
     "write": "sciresdiff.io:write",
-    "degrade": "sciresdiff.jobs.degrade.job:run",
-    "evaluate": "sciresdiff.jobs.evaluate.job:run",
 }
 """Public name -> where it is defined; imported when it is first used."""
 

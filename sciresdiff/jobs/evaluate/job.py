@@ -107,9 +107,9 @@ def run(
         A file that cannot be read, or files that do not fit each other.
     """
     options = replace(options or EvaluateOptions(), **settings)
-    methods = _parse_baselines(options.baselines)
+    methods = parse_baselines(options.baselines)
     own = checks.read_limits(options.limits, checks.RESULTS) if options.limits else {}
-    _refuse_report(report, options.overwrite)
+    refuse_report(report, options.overwrite)
     names = [None if name is None else str(name) for name in (high, low, truth)]
     request = Request(str(high), names[1], names[2], options, tuple(methods), own, uuid.uuid4().hex)
     with open_request(request) as (given, notes):
@@ -197,6 +197,18 @@ class Evaluation:
 
     def finish(self, journal: Journal, sums: Sequence[Sums]) -> dict[str, Any]:
         """Pool the pieces, write the report, and return the record."""
+        return self.make_record(sums, journal.notes)
+
+    def make_record(self, sums: Sequence[Sums], run_notes: Notes) -> dict[str, Any]:
+        """Pool what every piece shows, write the report, and return the record.
+
+        Parameters
+        ----------
+        sums : sequence of mapping
+            Of every piece.
+        run_notes : Notes
+            On how the run went.
+        """
         request, given = self.request, self.given
         found, others = (pool_pieces if request.in_pieces else collect_planes)(request, given, self.pieces, sums)
         cut, shown, said = {}, find_worst(self.pieces, sums), list[str]()
@@ -217,7 +229,7 @@ class Evaluation:
             "verdict": checks.verdict(found, request.limits, kind_of(given)),
             "results": records.as_data(found),
             "baselines": {name: records.as_data(results) for name, results in others.items()},
-            "said": list(dict.fromkeys([*self.notes, *said, *journal.notes])),
+            "said": list(dict.fromkeys([*self.notes, *said, *run_notes])),
             **({"registration": plain(given.registered)} if given.registered else {}),
         }
         if self.report:
@@ -352,7 +364,7 @@ def _draw(
         write_page(record, first, report, unit, own, overwrite, view)
 
 
-def _parse_baselines(baselines: Sequence[str] | str) -> list[str]:
+def parse_baselines(baselines: Sequence[str] | str) -> list[str]:
     """The names of baselines, each once; UsageError for one that is unknown."""
     from sciresdiff.checks.baselines import BASELINES
 
@@ -364,7 +376,7 @@ def _parse_baselines(baselines: Sequence[str] | str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _refuse_report(report: str | Path | None, overwrite: bool) -> None:
+def refuse_report(report: str | Path | None, overwrite: bool) -> None:
     """Refuse a report of an unknown ending, or that exists."""
     if report is None:
         return
