@@ -7,12 +7,12 @@ from sciresdiff.plugins import on_first_use
 __version__ = "0.1.0"
 
 PUBLIC = {
-    "restore": "sciresdiff.api.restore:restore",
-    "degrade": "sciresdiff.api.degrade:degrade",
-    "evaluate": "sciresdiff.api.evaluate:evaluate",
-    "Restored": "sciresdiff.api.restore:Restored",
-    "Degraded": "sciresdiff.api.degrade:Degraded",
-    "Evaluation": "sciresdiff.api.evaluate:Evaluation",
+    "restore": "sciresdiff.api.restored:restore",
+    "degrade": "sciresdiff.api.degraded:degrade",
+    "evaluate": "sciresdiff.api.evaluation:evaluate",
+    "Restored": "sciresdiff.api.restored:Restored",
+    "Degraded": "sciresdiff.api.degraded:Degraded",
+    "Evaluation": "sciresdiff.api.evaluation:Evaluation",
     "Exposure": "sciresdiff.observation.exposure:Exposure",
     "Observation": "sciresdiff.observation.observation:Observation",
     "PSF": "sciresdiff.physics.psf.field:PSF",

@@ -128,7 +128,7 @@ def test_every_field_is_an_option_with_help_and_a_known_panel(kind: type[Any]) -
 
 
 def test_public_names_are_found_when_they_are_used() -> None:
-    from sciresdiff.api import restore
+    from sciresdiff.api.restored import restore
 
     assert sciresdiff.restore is restore
     assert set(sciresdiff.PUBLIC) <= set(dir(sciresdiff))

@@ -13,7 +13,7 @@ import numpy as np
 
 from sciresdiff import checks
 from sciresdiff.api.image import Array, Image, make_options, open_image, warn_of
-from sciresdiff.api.restore import Restored
+from sciresdiff.api.restored import Restored
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Kind
 from sciresdiff.io.source import Source, in_memory
