@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sciresdiff.errors import ResourceError, SciresdiffError, UsageError
-from sciresdiff.io.files import first_line, remove
+from sciresdiff.files import remove
+from sciresdiff.io.files import first_line
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

@@ -21,7 +21,7 @@ The first lines are NOIRLab's and WISE's; the others are what pipelines and user
 """
 
 
-def find_companions(path: Path) -> dict[str, tuple[Path, str]]:
+def find_noise_and_flags(path: Path) -> dict[str, tuple[Path, str]]:
     """Find the noise and flags of a FITS image in files beside it, by the names in `TRIPLETS`.
 
     Returns

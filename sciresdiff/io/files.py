@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from pathlib import Path
 
 from sciresdiff.errors import InputError
@@ -51,11 +50,3 @@ def first_line(error: BaseException) -> str:
     """First line of an exception's text, at most 160 characters."""
     text = str(error).strip().splitlines() or [type(error).__name__]
     return text[0][:160]
-
-
-def remove(path: Path) -> None:
-    """Delete a file, or a folder with everything in it; a path that does not exist is no error."""
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)

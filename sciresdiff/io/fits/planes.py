@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sciresdiff.errors import InputError
 from sciresdiff.frame import Frame
 from sciresdiff.io import read_image, sampling
-from sciresdiff.io.companions import find_companions
+from sciresdiff.io.companions import find_noise_and_flags
 from sciresdiff.io.files import split_spec
 from sciresdiff.io.fits.components import Components, Flags, Noise, assemble_frame, read_region, read_variance
 from sciresdiff.io.fits.dq import DQ_PLANES, decode_flags
@@ -127,7 +127,7 @@ def _own_flags(chosen: ImageChoice, stack: ExitStack) -> tuple[tuple[ImageReader
     """Data-quality plane of the file, else of the file beside it; whether every value is bad; HDUs used."""
     for i in _group_extensions(chosen, DQ_PLANES):
         return (open_image(chosen.file, i), False), {i}
-    if other := find_companions(chosen.path).get("flags"):
+    if other := find_noise_and_flags(chosen.path).get("flags"):
         return (_from_file(chosen, other[0], None, stack), False), set()
     return None, set()
 
@@ -176,7 +176,7 @@ def _find_noise(
             frame = frame.with_notes(_misfit(plane))
             continue
         return *_calibrate_noise(frame, parts, Noise(plane, NOISE_PLANES[role], role)), {i}
-    if other := find_companions(chosen.path).get("noise"):
+    if other := find_noise_and_flags(chosen.path).get("noise"):
         return *_companion_noise(frame, parts, _from_file(chosen, other[0], None, stack), other[1].upper()), set()
     return frame, parts, set()
 
