@@ -15,9 +15,16 @@ from sciresdiff.checks.evidence import Evidence
 from sciresdiff.checks.result import Range, Result, not_computed
 from sciresdiff.errors import UsageError
 from sciresdiff.io.jsonable import plain
-from sciresdiff.jobs.evaluate.load_evidence import Given, evidence_of, gather, kind_of, overview, span_of
+from sciresdiff.jobs.evaluate.load_evidence import (
+    EvidenceFiles,
+    evidence_of,
+    kind_of,
+    open_evidence,
+    overview,
+    span_of,
+)
 from sciresdiff.jobs.evaluate.options import EvaluateOptions
-from sciresdiff.jobs.evaluate.pieces import named
+from sciresdiff.jobs.evaluate.pieces import describe_place
 from sciresdiff.report import record as records
 from sciresdiff.report.overview import Overview
 from sciresdiff.run.batch import Progress, no_progress
@@ -68,7 +75,7 @@ def run(
     methods = _methods(options.baselines)
     own = checks.read_limits(options.limits, checks.RESULTS) if options.limits else {}
     _refuse_report(report, options.overwrite)
-    with gather(high, low, truth, options) as (given, notes):
+    with open_evidence(high, low, truth, options) as (given, notes):
         said = list(notes)
         judge = judged_in_pieces if len(given.tiles) > 1 else judged_whole
         done = judge(given, methods, own, said, progress)
@@ -83,7 +90,7 @@ def run(
             "results": records.as_data(done.found),
             "baselines": {name: records.as_data(results) for name, results in done.others.items()},
             "said": list(dict.fromkeys(said)),
-            **({"registration": plain(given.registered)} if given.registered else {}),
+            **({"registration": plain(given.registration)} if given.registration else {}),
         }
         if report:
             view = overview(given, done.shown) if len(given.tiles) > 1 else None
@@ -147,7 +154,7 @@ class Judged:
 
 
 def judged_whole(
-    given: Given, methods: list[str], own: Mapping[str, Range], said: list[str], progress: Progress
+    given: EvidenceFiles, methods: list[str], own: Mapping[str, Range], said: list[str], progress: Progress
 ) -> Judged:
     """Results of the image and of every baseline, all planes."""
     found: list[Result] = []
@@ -170,7 +177,7 @@ def judged_whole(
 
 
 def judged_in_pieces(
-    given: Given, methods: list[str], own: Mapping[str, Range], said: list[str], progress: Progress
+    given: EvidenceFiles, methods: list[str], own: Mapping[str, Range], said: list[str], progress: Progress
 ) -> Judged:
     """The same of planes that are too large for one piece; what the pieces say is pooled, see `checks.pooling`."""
     found: list[Result] = []
@@ -191,12 +198,12 @@ def judged_in_pieces(
             others.setdefault(name, []).extend(_placed([r for r in results if r.value is not None], where))
     tile = given.tiles[shown]
     size = list(given.high.frame.pixels.shape[1:])
-    told = {"pieces": {"count": many, "shape": size, "shown": named(tile, given.scale)}}
+    told = {"pieces": {"count": many, "shape": size, "shown": describe_place(tile, given.scale)}}
     return Judged(found, others, lambda: evidence_of(given, 0, tile, span_of(given, 0)), shown, told)
 
 
 def _pieces(
-    given: Given, plane: int, methods: list[str], own: Mapping[str, Range], said: list[str], progress: Progress
+    given: EvidenceFiles, plane: int, methods: list[str], own: Mapping[str, Range], said: list[str], progress: Progress
 ) -> tuple[list[pooling.Piece], dict[str, list[pooling.Piece]], int]:
     """What every piece of a plane says, of the image and of the baselines, and which is farthest from data or truth."""
     found: list[pooling.Piece] = []
@@ -207,7 +214,7 @@ def _pieces(
         evidence = evidence_of(given, plane, tile, span)
         if not evidence.good_high.any():
             continue
-        where = named(tile, given.scale)
+        where = describe_place(tile, given.scale)
         names = [
             name for name, line in checks.CHECKS.items() if name not in pooling.SUMMED or missing_inputs(line, evidence)
         ]
