@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from sciresdiff.checks.arrays import Array, Mask, Sampling, fill_with_median, pixels_per_value
+from sciresdiff.checks.arrays import Array, Sampling, fill_with_median, pixels_per_value
 from sciresdiff.checks.background import background_noise
 from sciresdiff.checks.evidence import Evidence
 from sciresdiff.errors import UsageError
@@ -261,16 +261,11 @@ def _response(evidence: Evidence, shape: tuple[int, ...]) -> NDArray[np.complex1
 
 def _noise_power(evidence: Evidence, y: Array) -> float:
     """Noise variance of a coarse pixel: the median of those stated, else as measured on the data (h, w)."""
-    if evidence.variance is not None:
-        good = evidence.variance[_unmasked(evidence) & (evidence.variance > 0)]
+    if evidence.variance is not None and evidence.unmasked_low is not None:
+        good = evidence.variance[evidence.unmasked_low & (evidence.variance > 0)]
         if good.size:
             return float(np.median(good))
     return background_noise(y) ** 2
-
-
-def _unmasked(evidence: Evidence) -> Mask:
-    assert evidence.unmasked_low is not None
-    return evidence.unmasked_low
 
 
 def _wiener_periodic(y: Array, response: NDArray[np.complex128], scale: int, noise: float) -> Array:

@@ -201,12 +201,12 @@ def _scatter_result(evidence: Evidence, found: EmptyApertures) -> Result:
 CHECKS = {
     "negative_per_mpix": Check(
         negative_per_mpix,
-        "Dark sources in a million pixels: noise and ripples are as often dark as bright, light never is.",
-        "Everything, where a method keeps images positive: then there are none, whatever was invented.",
+        "Dark detections per million pixels: noise and ripples are as often dark as bright, light never is.",
+        "Everything, where a method keeps images positive: it has none, whatever it invents.",
     ),
     "empty_aperture_sigma": Check(
         empty_aperture_sigma,
-        "Whether the flux measured on empty sky is right on average, and scatters as much as is claimed.",
+        "Whether the flux measured on empty sky is unbiased, and scatters as much as is claimed.",
         "Errors at sources, and structure of the sky that is larger than 64 px.",
         ("low", "variance"),
         ("empty_aperture_sigma", "empty_aperture_mean"),

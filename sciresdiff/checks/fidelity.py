@@ -180,8 +180,8 @@ def results_of_moments(region: str, m: Mapping[str, float]) -> list[Result]:
 CHECKS = {
     "psnr": Check(
         psnr,
-        "How far the image is from the truth against the truth's range; 3 dB more are half the squared error.",
-        "One bright, badly restored star outweighs all the sky.",
+        "Squared error against the truth, relative to the truth's range, in dB; 3 dB more are half of it.",
+        "Faint structure: one bright star restored badly outweighs all the sky.",
         ("truth",),
     ),
     "ssim": Check(
@@ -199,7 +199,7 @@ CHECKS = {
     ),
     "nrmse": Check(
         nrmse,
-        "The error as a share of the truth's own variation; 0 is best, 1 is what a flat image has.",
+        "RMS error over the truth's standard deviation; 0 is best, a flat image has 1.",
         "Everything but the brightest sources.",
         ("truth",),
     ),

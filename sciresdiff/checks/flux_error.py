@@ -150,8 +150,8 @@ def flux_error_star(evidence: Evidence) -> list[Result]:
 CHECKS = {
     "flux_error_star": Check(
         flux_error_star,
-        "By how much the flux of a source is off on average, in the image's unit, as the STAR benchmark counts it.",
-        "Faint sources: the brightest decide the mean; and its unit is the image's, not the benchmark's.",
+        "Mean absolute flux error of the sources, in the image's unit, as in the STAR benchmark.",
+        "Faint sources: the brightest dominate the mean; and its unit is the image's, not the benchmark's.",
         ("truth",),
         ("flux_error_star", "flux_error_rel"),
     ),

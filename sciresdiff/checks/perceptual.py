@@ -140,7 +140,13 @@ def windows_of(truth: Array, image: Array, good: Mask, uniform: bool) -> Windows
 
 
 def best_gain(windows: Windows, span: float) -> float:
-    """Find the gain of largest similarity, between 0.1 and 10 times the ratio of the variations; ``span`` as there."""
+    """Find the gain of largest similarity, between 0.1 and 10 times the ratio of the variations.
+
+    Parameters
+    ----------
+    windows : statistics of truth and image.
+    span : data range of the truth.
+    """
     from scipy.optimize import minimize_scalar
 
     # the mean over a million windows fixes the gain to far more digits than matter
@@ -287,7 +293,12 @@ def frechet(one: Array, other: Array) -> float:
 
 
 def split_patches(plane: NDArray[np.float32], good: Mask) -> NDArray[np.uint8]:
-    """Cut a plane (Y, X) of 0..1 into patches of bytes without masked pixels, (n, 64, 64); incomplete ones are lost."""
+    """Cut a plane (Y, X) of 0..1 into patches of bytes, those without a masked pixel.
+
+    Returns
+    -------
+    (n, 64, 64), side by side; incomplete patches at the far borders are left out.
+    """
     rows, columns = (side // PATCH for side in plane.shape)
 
     def split(whole: NDArray[Any]) -> NDArray[Any]:
@@ -321,20 +332,20 @@ def fid(evidence: Evidence) -> Result:
 CHECKS = {
     "microssim": Check(
         microssim,
-        "How alike image and truth look in small windows, once background and gain are taken out; 1 is identical.",
+        "How alike image and truth look in small windows, after background and gain are removed; 1 is identical.",
         "A wrong background or photometric scale.",
         ("truth",),
     ),
     "lpips": Check(
         lpips,
-        "How different image and truth look to a network that has learnt from photographs; 0 is identical.",
+        "How different image and truth look to a network trained on photographs; 0 is identical.",
         "Flux, faint structure, and inventions that look right.",
         ("truth",),
     ),
     "fid": Check(
         fid,
-        "How far the patches of the image are from the truth's as a population, to a network trained on photographs.",
-        "Where anything is: an image of another field may have the same distance.",
+        "Distance of the image's patches from the truth's as populations, to a network trained on photographs.",
+        "Positions: an image of another field may have the same distance.",
         ("truth",),
         rivals=False,
     ),

@@ -113,7 +113,10 @@ def piece_sums(evidence: Evidence) -> dict[str, dict[str, float]]:
 
 
 def misfit(sums: Sums) -> float:
-    """How far a piece is from the data, chi2, else from the truth, mean square error; 0 where neither is known."""
+    """How far a piece is from the data, chi2, else from the truth, mean square error; 0 where neither is known.
+
+    A report shows the piece with the largest.
+    """
     if (chi2 := sums.get("chi2")) and chi2["pixels"]:
         return chi2["squares"] / chi2["pixels"]
     pair = sums.get(f"{MOMENTS}all")

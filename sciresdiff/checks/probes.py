@@ -129,7 +129,10 @@ def measure_sky(evidence: Evidence) -> Sky:
 
 
 def blank_field(evidence: Evidence) -> Array:
-    """Simulate data (h, w) of the frame's sky and its noise, without any source."""
+    """Simulate data (h, w) of the frame's sky and its noise, without any source.
+
+    Gaussian, white, and the same for every call (`BLANK_SEED`).
+    """
     sky = measure_sky(evidence)
     return sky.level + np.random.default_rng(BLANK_SEED).standard_normal(sky.level.shape) * np.sqrt(sky.variance)
 
@@ -335,15 +338,15 @@ def _bias(ratio: Array, region: str, judged: bool) -> list[Result]:
 CHECKS = {
     "blank_spurious_per_mpix": Check(
         blank_spurious_per_mpix,
-        "Sources that the method makes of pure noise like this frame's, in a million pixels, beside bicubic's.",
-        "What it invents around real sources, and what correlated noise or cosmic rays make it do.",
+        "Detections per million pixels in the image made of noise like this frame's, compared with bicubic.",
+        "Inventions around real sources, or made of correlated noise and cosmic rays.",
         ("low", "variance", "again"),
         rivals=False,
     ),
     "injection_completeness": Check(
         injection_completeness,
-        "Point sources put into the data at empty places: the share that the image shows, their flux and their place.",
-        "Crowded places; a wrong kernel, which is wrong here in the same way.",
+        "Point sources injected into the data at empty positions: fraction detected, their flux and position.",
+        "Crowded regions; and a wrong kernel, which is wrong here in the same way.",
         ("low", "variance", "operator", "again"),
         names=("injection_completeness", "injection_bias_mag", "injection_offset_px"),
         rivals=False,

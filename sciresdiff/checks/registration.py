@@ -103,7 +103,10 @@ def resample_psf(psf: Array, jacobian: NDArray[np.float64]) -> Array:
 
 
 def negative_wings(psf: Array) -> float:
-    """Measure by how much the light within some radius exceeds that of the whole PSF (K, L), as a share; 0 is sound."""
+    """Measure by how much the light of a PSF (K, L) within some radius exceeds that of all of it, as a share.
+
+    0 for wings that are nowhere negative on average; more where a subtracted background was too high.
+    """
     y, x = np.ogrid[: psf.shape[0], : psf.shape[1]]
     away = np.hypot(y - psf.shape[0] // 2, x - psf.shape[1] // 2)
     within = np.cumsum(psf.ravel()[np.argsort(away, axis=None, kind="stable")])

@@ -200,13 +200,13 @@ def _bicubic_words(evidence: Evidence) -> str:
 CHECKS = {
     "frc_resolution_px": Check(
         frc_resolution_px,
-        "The finest period, in pixels of the image, down to which it agrees with the truth.",
-        "Strength: an image may agree and be too faint. Bright sources decide; and the truth's own noise ends it, too.",
+        "Finest period, in pixels of the image, down to which it agrees with the truth.",
+        "Amplitude: an image may agree and be too faint. Bright sources dominate, and the truth's noise limits it.",
         ("truth",),
     ),
     "decorrelation_px": Check(
         decorrelation_px,
-        "The finest period, in pixels, at which the image shows structure.",
-        "Whether that structure is real: what a network invents counts.",
+        "Finest period, in pixels, at which the image has structure.",
+        "Whether that structure is real: invented structure counts.",
     ),
 }

@@ -278,21 +278,21 @@ def size_bias(evidence: Evidence) -> Result:
 CHECKS = {
     "fwhm_px": Check(
         fwhm_px,
-        "How wide the image shows a point, and how much that varies over the frame.",
-        "Wings of the point spread function; and it takes sources for stars if all are equally wide.",
+        "Width of the stars, and how much it varies over the frame.",
+        "Wings of the PSF; and sources of equal width that are no stars are taken for stars.",
         names=("fwhm_px", "fwhm_scatter_px"),
     ),
     "ellipticity_bias": Check(
         ellipticity_bias,
-        "Whether sources came out rounder or longer than they are, or all stretched in one direction.",
-        "Faint sources; and the blur of the image itself makes things rounder.",
+        "Whether sources are rounder or more elongated than in the truth, or all stretched in one direction.",
+        "Faint sources; and the blur of the image itself makes sources rounder.",
         ("truth",),
         ("ellipticity_bias", "ellipticity_offset"),
     ),
     "size_bias": Check(
         size_bias,
-        "By which share sources came out too large (above 0) or too small.",
-        "Which kind of source it is; the blur of the image is in it.",
+        "Relative error of the sources' size; above 0 they are too large.",
+        "Differences between kinds of sources; and the blur of the image itself is included.",
         ("truth",),
     ),
 }

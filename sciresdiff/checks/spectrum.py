@@ -286,8 +286,8 @@ def _half(curves: Spectra) -> Result:
 CHECKS = {
     "power_ratio_high": Check(
         power_ratio_high,
-        "Fine structure over the truth's: below 1 too smooth, above 1 invented; and the finest period that they share.",
-        "Whether structure is in its place (the power); strength (the coherence); a noisy truth has power of its own.",
+        "Power of fine structure over the truth's, above 1 invented; and the finest period that both share.",
+        "Positions of structure (the power); its amplitude (the coherence); and a noisy truth has power of its own.",
         ("truth",),
         ("power_ratio_high", "coherence_half_px"),
     ),

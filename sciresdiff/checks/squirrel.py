@@ -278,8 +278,8 @@ def _name_outliers(places: list[tuple[float, float, float]]) -> str:
 CHECKS = {
     "rse": Check(
         rse,
-        "How far the image, made coarse again, is from the data: rms, correlation, and the places where it is far off.",
-        "The first two: small inventions. All: what the blur hides, and a wrong photometric scale.",
+        "Difference of the image, degraded again, from the data: rms, correlation, and the places with the largest.",
+        "The first two: small inventions. All: what the blur removes, and a wrong photometric scale.",
         ("low",),
         ("rse", "rsp", "squirrel_outliers"),
     ),

@@ -27,7 +27,12 @@ REACH = 6.0
 
 
 def draw_charts(evidence: Evidence) -> dict[str, list[Markup]]:
-    """Draw the charts under their headings; those that cannot be measured on this evidence are left out."""
+    """Draw the charts of an image.
+
+    Returns
+    -------
+    Heading of the report -> charts as HTML; those that cannot be measured on this evidence are left out.
+    """
     found: dict[str, list[Markup]] = {}
     for name, (heading, make) in CHARTS.items():
         try:
@@ -43,7 +48,10 @@ def draw_charts(evidence: Evidence) -> dict[str, list[Markup]]:
 
 
 def residual_histogram(evidence: Evidence) -> Chart | None:
-    """Histogram of the residuals, beside the normal law of noise."""
+    """Histogram of the residuals (y - A x) / sigma, beside the normal law of noise.
+
+    On a logarithmic scale down to half a pixel per bin, so that wings show; beyond 6 sigma they are counted in words.
+    """
     found = residual_map(evidence)
     values = np.empty(0) if found is None else found[np.isfinite(found)]
     if not values.size:
@@ -85,7 +93,11 @@ def _nyquist(evidence: Evidence) -> tuple[Guide, ...]:
 
 
 def spectral(evidence: Evidence) -> list[Chart]:
-    """Power spectra of image, truth and baselines, and their coherence with the truth."""
+    """Power spectra of image, truth and baselines, and their coherence with the truth.
+
+    A vertical line marks the Nyquist frequency of the data, 0.5 / scale cycles per output pixel: power beyond it was
+    supplied by the method.
+    """
     found = [(name, spectra(one), colour) for name, (one, colour) in _images(evidence).items()]
     series = [Series(name, curve.frequency[1:], curve.image[1:], "line", colour) for name, curve, colour in found]
     true = found[0][1].truth
@@ -105,7 +117,10 @@ def spectral(evidence: Evidence) -> list[Chart]:
 
 
 def ring_correlation(evidence: Evidence) -> Chart | None:
-    """Fourier ring correlation with the truth, with its thresholds."""
+    """Fourier ring correlation with the truth, with its thresholds 1/7 and half a bit; None without a truth.
+
+    Resolution is where the curve first falls below a threshold (`frc_resolution_px`).
+    """
     if evidence.truth is None:
         return None
     found = {name: (frc_curve(one), colour) for name, (one, colour) in _images(evidence).items()}
@@ -119,7 +134,10 @@ def ring_correlation(evidence: Evidence) -> Chart | None:
 
 
 def flux_bias(evidence: Evidence) -> Chart | None:
-    """Flux errors of the sources against their true magnitude: single sources, and medians by magnitude."""
+    """Flux errors of the sources against their true magnitude: single sources, and medians by magnitude.
+
+    In magnitudes, above 0 too faint; the axis covers 98 % of the errors. None without a truth.
+    """
     if evidence.truth is None:
         return None
     found = [(name, flux_by_magnitude(one), colour) for name, (one, colour) in _images(evidence).items()]
@@ -141,7 +159,10 @@ def _medians(name: str, bins: Sequence[Bin], colour: int) -> Series:
 
 
 def claimed_errors(evidence: Evidence) -> Chart | None:
-    """Actual errors against claimed errors."""
+    """Actual errors (RMSE) against claimed errors (RMV), in bins of ERR; None without ERR or truth.
+
+    The calibration curve of Levi et al. 2022 (Sensors 22, 5540): on the diagonal where errors are calibrated.
+    """
     if evidence.err is None or evidence.truth is None:
         return None
     curve = calibration_curve(evidence)
@@ -154,7 +175,11 @@ def claimed_errors(evidence: Evidence) -> Chart | None:
 
 
 def coverage(evidence: Evidence) -> Chart | None:
-    """Share of the pixels within their error, by signal to noise."""
+    """Coverage by signal to noise: the share of pixels whose truth is within 1 and 1.645 ERR; None without either.
+
+    Calibrated normal errors have 0.68 and 0.90 everywhere; ERR that is right on average may be too large on sky and too
+    small on sources.
+    """
     if evidence.err is None or evidence.truth is None:
         return None
     curve = coverage_curve(evidence)

@@ -135,7 +135,12 @@ def difference(evidence: Evidence, shown: Array, unit: str) -> Plate:
 
 
 def error_map(evidence: Evidence) -> Array | None:
-    """SQUIRREL's map of excess (above 0) and lack of light, smoothed, in sigmas; NaN where nothing is judged."""
+    """Compute SQUIRREL's map of excess (above 0) and lack of light, smoothed, in sigmas (`squirrel.error_map`).
+
+    Returns
+    -------
+    (h, w), or (Y, X) without an operator; NaN where nothing is judged, None where it cannot be computed.
+    """
     if evidence.low is None:
         return None
     try:
@@ -146,7 +151,11 @@ def error_map(evidence: Evidence) -> Array | None:
 
 
 def shared_norm(evidence: Evidence) -> Norm:
-    """Make the norm of input, output, truth and baselines, per fine pixel: linear below 3 sigma of the sky."""
+    """Make the norm of input, output, truth and baselines, per fine pixel.
+
+    From the 0.5th to the 99.95th percentile of the truth (else the image), so that one hot pixel does not darken all
+    others; linear below 3 sigma of the sky, which is the scatter below the median.
+    """
     reference = evidence.truth if evidence.truth is not None else evidence.high
     values = reference[evidence.good_high & np.isfinite(reference)]
     if not values.size:

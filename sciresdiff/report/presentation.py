@@ -66,7 +66,10 @@ class Group:
 
 
 def computed_results(record: Record) -> list[Line]:
-    """List the results that were computed; a perfect image's infinite PSNR is one, though JSON has no number for it."""
+    """List the results that were computed.
+
+    A perfect image's infinite PSNR is one of them, though JSON has no number for it.
+    """
     return [line for line in record["results"] if not is_not_computed(line)]
 
 

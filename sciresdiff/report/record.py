@@ -55,7 +55,10 @@ def table(record: Record) -> list[tuple[str, ...]]:
 
 
 def is_not_computed(result: Mapping[str, Any]) -> bool:
-    """Tell whether a result could not be measured; an infinite one, which JSON cannot hold, was."""
+    """Tell whether a result could not be measured.
+
+    JSON has no infinity, so that a value of None alone does not say so; the meaning does.
+    """
     return result["value"] is None and str(result["meaning"]).startswith("not computed")
 
 
@@ -65,7 +68,10 @@ def values_by_place(results: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str
 
 
 def format_value(value: float | None) -> str:
-    """Format a value: four digits, six decimals next to 1 (ratios), a dash for None."""
+    """Format a value: four digits, six decimals next to 1, a dash for None.
+
+    Flux ratios are within 1e-3 of 1 or wrong: four digits would hide which.
+    """
     if value is None:
         return "-"
     return f"{value:.6f}" if 0 < abs(value - 1) < 0.01 else f"{value:.4g}"

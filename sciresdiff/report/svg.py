@@ -90,7 +90,7 @@ class Axis:
 
     @property
     def ticks(self) -> list[float]:
-        """Round values within the range."""
+        """Round values within the range, about five; decades where it is logarithmic and long."""
         return _log_ticks(self.low, self.high) if self.log else _even_ticks(self.low, self.high)
 
 

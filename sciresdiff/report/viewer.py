@@ -116,7 +116,15 @@ class SourceClass:
 
 
 def pictures(evidence: Evidence, unit: str) -> Markup:
-    """Make the section with every set of panels, and the buttons for zoom, close-ups and sources."""
+    """Make the section of the pictures: every set of panels, and the buttons for zoom, close-ups and sources.
+
+    Without scripts all sets are shown and the buttons are not.
+
+    Parameters
+    ----------
+    evidence : one plane.
+    unit : of the pixels' values.
+    """
     found = [plate for plate in plates(evidence, unit) if plate.image is not None and np.isfinite(plate.image).any()]
     shared = shared_norm(evidence)
     norms = {plate.title: norm_of(plate, shared, evidence) for plate in found}
@@ -134,7 +142,10 @@ def pictures(evidence: Evidence, unit: str) -> Markup:
 
 
 def icon(evidence: Evidence) -> str:
-    """Encode the judged image, small, as a ``data:`` address; empty where nothing in it is judged."""
+    """Encode the judged image, small, as a ``data:`` address; empty where nothing in it is judged.
+
+    It is the page's icon, and `summary` reads it from there for the table of images.
+    """
     if not evidence.good_high.any():
         return ""
     small, _ = shrink(np.where(evidence.good_high, evidence.high, np.nan), ICON_PX)
@@ -230,7 +241,13 @@ def _circles(xy: Array, region: Region) -> str:
 
 
 def sources(evidence: Evidence) -> dict[str, Array]:
-    """Sort the sources into `CLASSES`: positions (n, 2) as x, y in fine px; empty where they cannot be told apart."""
+    """Sort the sources into `CLASSES`.
+
+    Returns
+    -------
+    Class -> positions (n, 2) as x, y in fine px; empty where true and false ones cannot be told apart: no truth and no
+    data with noise and blur, or a microscope image with few spots.
+    """
     try:
         found = classify_sources(evidence)
     except UnmeasuredError:
