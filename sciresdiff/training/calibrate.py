@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from sciresdiff.restoration.model import Model
-from sciresdiff.restoration.ops import contrast
+from sciresdiff.restoration.ops import local_contrast
 from sciresdiff.restoration.restore import restore
 from sciresdiff.restoration.restored import Restored
 from sciresdiff.restoration.settings import Settings
@@ -73,7 +73,7 @@ def pulls(model: Model, frame: SimulatedFrame, settings: Settings) -> tuple[NDAr
     restored = restore(frame.observation, model, settings)
     data, units = frame.observation.data(), frame.observation.units
     x = torch.from_numpy((restored.mean - units.sky / units.per_fine) / units.sigma)[None, None].float()
-    _, amplitude = contrast(x, data.noise, model.scale)
+    _, amplitude = local_contrast(x, data.noise, model.scale)
     noise = data.noise.sqrt().repeat_interleave(model.scale, -1).repeat_interleave(model.scale, -2)
     snr = torch.log(amplitude * model.scale**2 / noise).squeeze().numpy()
     return np.abs(restored.mean - frame.truth) / np.maximum(restored.err, 1e-12), snr, restored

@@ -14,10 +14,10 @@ from sciresdiff.diffusion.method_file import nearest
 from sciresdiff.errors import UsageError
 from sciresdiff.nets import BACKBONES
 from sciresdiff.nets.half import has_fast_bfloat16
-from sciresdiff.physics.consistency import Data, richardson_lucy
-from sciresdiff.physics.richardson_lucy import pedestal
+from sciresdiff.physics.consistency import Data
+from sciresdiff.physics.richardson_lucy import pedestal, richardson_lucy
 from sciresdiff.restoration.model import PRESETS, Model, save
-from sciresdiff.restoration.ops import contrast, finer
+from sciresdiff.restoration.ops import local_contrast, upsample_nearest
 from sciresdiff.restoration.prior import Estimate, Prior, PriorConfig
 from sciresdiff.training.batch import Batch
 from sciresdiff.training.data import Pairs, Prefetch
@@ -166,8 +166,8 @@ def local_scale(truth: Tensor, data: Data) -> Tensor:
     data : its observation.
     """
     scale = data.operator.scale
-    _, amplitude = contrast(truth, data.noise, scale)
-    noise = finer(data.noise, scale) / scale**4
+    _, amplitude = local_contrast(truth, data.noise, scale)
+    noise = upsample_nearest(data.noise, scale) / scale**4
     return (noise + (0.1 * amplitude).square()).sqrt()
 
 
