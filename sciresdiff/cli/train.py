@@ -83,8 +83,8 @@ def find_data(specs: Sequence[str]) -> tuple[str, ...]:
 
 def _train(options: TrainOptions, run: RunOptions, train: Callable[..., Any]) -> None:
     """Train, alone or with the other processes of a launcher, and report where the model is."""
+    from sciresdiff.training.prepare import state_file
     from sciresdiff.training.process_group import ProcessGroup, connect
-    from sciresdiff.training.setup import state_file
 
     group = ProcessGroup.from_environment()
     options = replace(options, data=find_data(options.data))

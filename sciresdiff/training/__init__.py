@@ -3,7 +3,7 @@
 `prior` and `refiner` are the trainings; each reads from top to bottom: setup, data, resume, loop, calibration.
 
 options, recipe     what is asked for, on the command line and in a TOML file
-setup               device, seeds and state file, the same for every training
+prepare             device, seeds and state file, the same for every training
 data                pairs by number, of `simulate`, `folders` (the user's data) and `degradation`; see `pair`, `batch`
 loop                batch, loss, step, moving average, report; it knows no physics
 process_group       several processes that train one model

@@ -55,7 +55,10 @@ class Pairs:
         return 0.5 if self.recipe.real_share is None else self.recipe.real_share
 
     def draw(self, number: int) -> Pair:
-        """Make pair ``number``."""
+        """Make pair ``number``: simulated, or, with the chance ``real_share``, of the user's data.
+
+        Of these, given pairs are cut; images are degraded by the recipe's ``degradation``, or serve as scenes.
+        """
         recipe, rng = self.recipe, np.random.default_rng([self.seed, 2, number])
         count = len(self.real) + len(self.files)
         if not count or rng.random() >= self.real_share:

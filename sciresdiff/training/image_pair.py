@@ -57,7 +57,10 @@ class ImagePair:
 
     @cached_property
     def reach(self) -> int:
-        """Coarse pixels from a border within which more than BEYOND of the light may come from outside."""
+        """Coarse pixels from a border within which more than BEYOND of the light may come from outside.
+
+        The least r with sum |k| beyond r <= BEYOND sum |k|, r the larger of |y| and |x|, rounded up to coarse px.
+        """
         size = np.abs(self.kernel)
         y, x = (np.abs(np.arange(n) - n // 2) for n in size.shape)
         radius = np.maximum(y[:, None], x[None, :])

@@ -134,5 +134,5 @@ def srgb_to_linear(code: NDArray[Any]) -> NDArray[Any]:
 
 
 def srgb_slope(code: NDArray[Any]) -> NDArray[Any]:
-    """Derivative d(light) / d(code) of `srgb_to_linear`, of the same shape."""
+    """Derivative d(light) / d(code) of `srgb_to_linear`, of the shape of ``code``, as (planes, Y, X)."""
     return np.where(code <= 0.04045, 1 / 12.92, 2.4 / 1.055 * ((np.maximum(code, 0.04045) + 0.055) / 1.055) ** 1.4)

@@ -46,7 +46,17 @@ def crop_terms(terms: NDArray[np.float64], radius: int) -> NDArray[np.float64]:
 def rotate_terms(terms: NDArray[np.float64], turns: int, flip: bool) -> NDArray[np.float64]:
     """Terms (rank, 2, K) of a kernel that was turned by `numpy.rot90` ``turns`` times, then mirrored in y if ``flip``.
 
-    A quarter turn takes u[y] v[x] to v[-y] u[x].
+    A quarter turn takes u[y] v[x] to v[-y] u[x], a mirror in y to u[-y] v[x].
+
+    Parameters
+    ----------
+    terms : (rank, 2, K).
+    turns : quarter turns, counter-clockwise as `numpy.rot90` has them.
+    flip : whether the turned kernel is mirrored.
+
+    Returns
+    -------
+    (rank, 2, K)
     """
     for _ in range(turns % 4):
         terms = np.stack([terms[:, 1, ::-1], terms[:, 0]], axis=1)

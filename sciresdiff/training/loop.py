@@ -210,7 +210,15 @@ class Run:
         return {**figures, "norm": float(norm)}
 
     def plan(self) -> int:
-        """How many samples the budget buys, fixed once so that a resumed run has the same schedule; 0: unknown yet."""
+        """How many samples the budget buys.
+
+        A budget in minutes is turned into samples once, after TIMED_BATCHES batches, so that a resumed run has the
+        same schedule.
+
+        Returns
+        -------
+        A multiple of the batch, or the budget in samples; 0: not known yet.
+        """
         if self.options.images or self.state.planned:
             return self.options.images or self.state.planned
         if self.state.seen < TIMED_BATCHES * self.options.batch:

@@ -24,9 +24,9 @@ from sciresdiff.training.data import Pairs, Prefetch
 from sciresdiff.training.folders import UserData
 from sciresdiff.training.loop import Say, State, mixed_precision, training_loop
 from sciresdiff.training.options import TrainOptions
+from sciresdiff.training.prepare import VALIDATION, count_millions, provenance, resume, set_up
 from sciresdiff.training.process_group import SINGLE, ProcessGroup
 from sciresdiff.training.recipe import TERMS, DataRecipe, read_losses, read_recipe
-from sciresdiff.training.setup import VALIDATION, count_millions, provenance, resume, set_up
 
 
 def train(options: TrainOptions, say: Say, group: ProcessGroup = SINGLE) -> Path:
@@ -231,7 +231,13 @@ class Validation:
         return torch.stack(scores).amax(0)
 
     def __call__(self, prior: nn.Module) -> dict[str, float]:
-        """Gain over that baseline: of the last and the first stage in dB, and the share of pairs that lose 0.1 dB."""
+        """Gain over that baseline.
+
+        Returns
+        -------
+        ``gain_db``, ``gain_first_db`` : of the last and of the first stage, dB, mean over the pairs; ``worse_share`` :
+        share of the pairs that lose more than 0.1 dB.
+        """
         with torch.no_grad():
             gains = [[psnr(e.x, b.truth) for e in prior(b.data, b.kernel)] for b in self.batches]
         stages = [torch.cat(stage) - self.baseline for stage in zip(*gains, strict=True)]

@@ -127,7 +127,13 @@ class ProcessGroup:
         return torch.stack(rows)
 
     def weighted_mean(self, figures: Mapping[str, float], weight: float) -> dict[str, float]:
-        """The figures of all processes, each weighted by the share of the batch that they come from."""
+        """The figures of the whole batch, from those that every process has of its share.
+
+        Parameters
+        ----------
+        figures : name -> mean over this process's samples; the names are the same in all processes.
+        weight : share of the batch's samples that this process has; the weights of all add up to 1.
+        """
         if self.alone:
             return dict(figures)
         row = [weight * value for value in figures.values()]
@@ -155,7 +161,7 @@ class ProcessGroup:
         return box[0]
 
     def all_reduce(self, tensors: Iterable[Tensor]) -> None:
-        """Replace each tensor by its sum over all processes, in one message.
+        """Replace each tensor, of any shape, as (out, in, 3, 3), by its sum over all processes, in one message.
 
         Raises
         ------

@@ -34,9 +34,7 @@ from sciresdiff.training.data import Pairs, Prefetch
 from sciresdiff.training.folders import UserData
 from sciresdiff.training.loop import LoopOptions, Say, State, mixed_precision, training_loop
 from sciresdiff.training.options import TrainOptions
-from sciresdiff.training.process_group import SINGLE, ProcessGroup
-from sciresdiff.training.recipe import DataRecipe, read_recipe
-from sciresdiff.training.setup import (
+from sciresdiff.training.prepare import (
     CALIBRATION,
     TRUST,
     VALIDATION,
@@ -45,7 +43,9 @@ from sciresdiff.training.setup import (
     resume,
     set_up,
     state_file,
-)  # fmt: skip
+)
+from sciresdiff.training.process_group import SINGLE, ProcessGroup
+from sciresdiff.training.recipe import DataRecipe, read_recipe
 from sciresdiff.training.trust import calibrate_trust
 
 WIDTHS = {"tiny": {"width": 16, "depth": 1}, "small": {"width": 32, "depth": 3}, "base": {"width": 48, "depth": 4}}

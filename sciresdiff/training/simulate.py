@@ -43,7 +43,10 @@ class ScenePool:
         return self.cache[number]
 
     def draw(self, pair: int, rng: np.random.Generator) -> NDArray[np.float32]:
-        """One of the scenes that are in the pool when pair number ``pair`` is drawn, (scene_px, scene_px)."""
+        """One of the scenes that are in the pool when pair number ``pair`` is drawn, (scene_px, scene_px).
+
+        The pool moves on by one scene every ``reuse`` pairs, a function of the number alone.
+        """
         newest = self.recipe.pool + pair // self.recipe.reuse
         return self[newest - int(rng.integers(self.recipe.pool))]
 
@@ -81,7 +84,15 @@ def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
 
 
 def draw_kernel(rng: np.random.Generator, recipe: DataRecipe) -> NDArray[np.float64]:
-    """Draw a PSF on the fine grid, (K, K), odd, sum 1, cut at five times the widest sigma of the recipe."""
+    """Draw a PSF on the fine grid: its shape by the recipe's list, its width log-uniform.
+
+    Half of the widths come from the narrower range ``focus``.  Moffat and Airy profiles get the FWHM of the Gaussian of
+    that sigma.
+
+    Returns
+    -------
+    (K, K), K odd, sum 1, cut at five times the widest sigma of the recipe; (1, 1) without blur.
+    """
     low, high = recipe.focus if rng.random() < 0.5 else recipe.sigma
     sigma = log_uniform(rng, low, high) * recipe.scale
     shape = recipe.shapes[rng.integers(len(recipe.shapes))]
@@ -107,19 +118,36 @@ def widest_radius(recipe: DataRecipe) -> int:
 
 
 def draw_pedestal(recipe: DataRecipe, rng: np.random.Generator) -> float:
-    """Draw what is left of a background under the scene, per fine pixel, in noise units; seldom below 0."""
+    """Draw what is left of a background under the scene, per fine pixel, in noise units.
+
+    A share of -5 to 100 % of the drawn largest background: sky is at times subtracted too well.
+    """
     return log_uniform(rng, *recipe.pedestal) * rng.uniform(-0.05, 1) / recipe.scale**2
 
 
 def crop(image: NDArray[np.float32], side: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Cut a random square (side, side) out of (H, W), turned and mirrored at random."""
+    """Cut a random square out of an image, turned and mirrored at random.
+
+    Parameters
+    ----------
+    image : (H, W).
+    side : of the square, px, at most H and W.
+    rng : draws place, turn and mirror.
+
+    Returns
+    -------
+    (side, side), a view of the image.
+    """
     y, x = (int(rng.integers(n - side + 1)) for n in image.shape)
     patch = np.rot90(image[y : y + side, x : x + side], int(rng.integers(4)))
     return patch[::-1] if rng.random() < 0.5 else patch
 
 
 def draw_valid(shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Draw a mask (h, w), 1 where valid: usually everywhere, sometimes with single bad pixels or a bad column."""
+    """Draw a mask (h, w), 1 where valid.
+
+    A quarter of the masks have single bad pixels, 0.1 to 3 % of all; one in twenty has a bad column.
+    """
     valid = np.ones(shape, dtype=np.float32)
     if rng.random() < 0.25:
         valid[rng.random(shape) < log_uniform(rng, 1e-3, 3e-2)] = 0

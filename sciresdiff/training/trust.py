@@ -202,7 +202,12 @@ def _range(values: list[float]) -> list[float]:
 
 
 def chi2_ranges(frames: list[FrameCounts]) -> list[list[float]]:
-    """The range of chi2 among frames of each brightness; where these are fewer than ten, among all of them."""
+    """The range of chi2 among frames of each brightness; where these are fewer than ten, among all of them.
+
+    Returns
+    -------
+    Of every bin of SNR_EDGES the CHI2_QUANTILES: bright frames have another chi2 than faint ones.
+    """
     every = np.array([[c.facts["snr"], c.facts["chi2"]] for c in frames])
     bins = np.searchsorted(SNR_EDGES, every[:, 0])
     parts = [every[bins == b, 1] for b in range(len(SNR_EDGES) + 1)]

@@ -34,10 +34,10 @@ from sciresdiff.training.data import Pairs, Prefetch
 from sciresdiff.training.folders import UserData
 from sciresdiff.training.loop import Say, State, mixed_precision, training_loop
 from sciresdiff.training.options import TrainOptions
+from sciresdiff.training.prepare import VALIDATION, count_millions, provenance, resume, set_up
 from sciresdiff.training.process_group import SINGLE, ProcessGroup
 from sciresdiff.training.recipe import read_recipe
 from sciresdiff.training.refiner import calibrate, model_card, prior_estimate
-from sciresdiff.training.setup import VALIDATION, count_millions, provenance, resume, set_up
 
 TEACHER_STEPS = 15
 """Most steps of the teacher's way to an image; a longer path is walked on so many of its indices."""

@@ -25,8 +25,8 @@ from sciresdiff.restoration.model import Model
 from sciresdiff.training.data import Pairs
 from sciresdiff.training.loop import Say
 from sciresdiff.training.options import TrainOptions
+from sciresdiff.training.prepare import count_millions
 from sciresdiff.training.recipe import DataRecipe, read_recipe
-from sciresdiff.training.setup import count_millions
 
 PAIRS = 32
 """Simulated pairs on which the scale of the error is measured."""

@@ -58,7 +58,14 @@ def resume(
 
 
 def provenance(data: DataRecipe, options: TrainOptions, state: State) -> dict[str, Any]:
-    """How a model came to be, for its card."""
+    """How a model came to be, for its card.
+
+    Parameters
+    ----------
+    data : what it was trained on.
+    options : the user's files, of which the names alone are stored, and the seed.
+    state : samples and minutes.
+    """
     return {
         "data": data.to_dict(),
         "real_frames": [Path(p).name for p in options.data],
