@@ -3,10 +3,9 @@
 All of them hold the same weights.  Each works on its samples of a batch, and the gradients of the parts are added up;
 what a run does depends on its batches alone and not on how many processes share them.
 
-`torch.nn.parallel.DistributedDataParallel` would replace `ProcessGroup.all_reduce` alone, by more lines: the losses
-call more of a module than its ``forward``, shares of a batch may differ in size (it takes the plain mean), and a
-failure inside ``backward`` would no longer tell a lost process from a lack of memory.  Launchers other than torchrun,
-shares, devices and what a run broadcasts would stay.
+`torch.nn.parallel.DistributedDataParallel` in place of `ProcessGroup.all_reduce` gives the same losses, but in more
+lines: it wants the loss as the ``forward`` of a module, takes the plain mean where shares of a batch differ in size, and
+fails inside ``backward``, where a lost process cannot be told from a lack of memory.  All else here would stay.
 """
 
 from __future__ import annotations
