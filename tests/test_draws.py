@@ -13,7 +13,7 @@ from sciresdiff.diffusion.sampler import sample
 from sciresdiff.errors import UsageError
 from sciresdiff.jobs.upscale import job as upscale
 from sciresdiff.jobs.upscale.options import UpscaleOptions
-from sciresdiff.jobs.upscale.sampling import check_steps, steps_taken, warn_codec
+from sciresdiff.jobs.upscale.sampling import check_steps, count_steps, warn_codec
 from sciresdiff.restoration import model as models
 from sciresdiff.restoration.model import Model
 from sciresdiff.restoration.prior import Prior, PriorConfig
@@ -44,7 +44,7 @@ def test_the_steps_that_are_told_are_the_estimates_of_a_solver_of_one_each(name:
 
     steps = min(6, method.steps or method.training_path().T)
     sample(method, denoise, zero, zero + 1, lambda t: zero + 1, steps, prior=zero)
-    assert len(asked) == steps_taken(method, steps)
+    assert len(asked) == count_steps(method, steps)
 
 
 def test_steps_that_make_no_sense_are_refused_before_anything_is_computed() -> None:
