@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sciresdiff.physics.consistency import Data
-from sciresdiff.restoration.ops import box, contrast, maps
+from sciresdiff.restoration.ops import box_mean, constant_maps, local_contrast
 from sciresdiff.restoration.prior import Estimate
 from sciresdiff.restoration.refiner import Condition
 
@@ -26,8 +26,8 @@ def frequency_bands(data: Data, prior: Estimate, level: Tensor) -> list[Tensor]:
     """
     s = data.operator.scale
     up = F.interpolate(data.y * data.valid, scale_factor=float(s), mode="bicubic") / s**2
-    _, amplitude = contrast(prior.x, data.noise, s)
-    bands = [F.pixel_unshuffle(torch.asinh((v - box(v, 1)) / amplitude), s) for v in (prior.x, up)]
+    _, amplitude = local_contrast(prior.x, data.noise, s)
+    bands = [F.pixel_unshuffle(torch.asinh((v - box_mean(v, 1)) / amplitude), s) for v in (prior.x, up)]
     return [band for v in bands for band in v.split(1, dim=1)]
 
 
@@ -46,7 +46,7 @@ def signal_to_noise(data: Data, prior: Estimate, level: Tensor) -> list[Tensor]:
     if data.statistics is not None:  # a part of a plane is told the plane's, so that parts agree
         snr = snr.new_tensor(np.maximum(data.statistics.y, 0) / np.sqrt(data.statistics.noise))[None]
     numbers = torch.stack([snr.median(dim=1).values, snr.amax(dim=1)], dim=1)
-    return maps(torch.log1p(numbers) / 4, data.y)
+    return constant_maps(torch.log1p(numbers) / 4, data.y)
 
 
 def augmentation_level(data: Data, prior: Estimate, level: Tensor) -> list[Tensor]:
@@ -56,7 +56,7 @@ def augmentation_level(data: Data, prior: Estimate, level: Tensor) -> list[Tenso
     ----------
     level : (B,) or one number, above 0 up to 1.
     """
-    return maps(level.log().reshape(-1, 1).expand(len(data.y), 1), data.y)
+    return constant_maps(level.log().reshape(-1, 1).expand(len(data.y), 1), data.y)
 
 
 FREQUENCY = Condition(frequency_bands, lambda scale: 2 * scale**2)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sciresdiff.physics.consistency import consistency_step
 from sciresdiff.restoration.hooks import Args
-from sciresdiff.restoration.ops import finer
+from sciresdiff.restoration.ops import upsample_nearest
 
 PROJECTED = 30
 """Chebyshev iterations of a projection through a kernel."""
@@ -58,7 +58,7 @@ def project_noise(x: Tensor, args: Args) -> Tensor:
     data, q, s = args.data, args.q, args.data.operator.scale
     spread = q.s * F.avg_pool2d((args.space.scale * args.space.w).square(), s).sqrt()
     share = (spread * s / (max(q.a, 1e-12) * data.noise.sqrt())).clamp_max(1.0)
-    return x + finer(share, s) * (project(x, args) - x)
+    return x + upsample_nearest(share, s) * (project(x, args) - x)
 
 
 def sobel(image: Tensor) -> Tensor:

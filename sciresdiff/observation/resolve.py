@@ -33,7 +33,16 @@ def reading_options(stated: Stated) -> dict[str, Any]:
 
 
 def read_window(path: str, stated: Stated, plane: int, region: Region) -> Frame:
-    """A window of a file, with what is stated of it; saturated pixels masked."""
+    """A window of a file, with what is stated of it; saturated pixels masked.
+
+    A function of its arguments, so that an observation of a file pickles and any process reads the same.
+
+    Parameters
+    ----------
+    path : of the file.
+    stated : which planes are its noise and mask, and from which value a pixel is saturated.
+    plane, region : what is read.
+    """
     return mask_saturated(open_files.window(path, plane, region, **reading_options(stated)), stated.saturation)
 
 

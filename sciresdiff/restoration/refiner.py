@@ -21,9 +21,10 @@ from sciresdiff.diffusion.prediction import PREDICTIONS
 from sciresdiff.nets import BACKBONES
 from sciresdiff.physics.consistency import Data
 from sciresdiff.plugins import Registry
-from sciresdiff.restoration.ops import contrast, finer, maps, stacked, unshuffled
-from sciresdiff.restoration.prior import Estimate, Run, at_once
+from sciresdiff.restoration.ops import constant_maps, local_contrast, pixel_unshuffle, stack_channels, upsample_nearest
+from sciresdiff.restoration.prior import Estimate
 from sciresdiff.restoration.residual_space import ResidualSpace
+from sciresdiff.tiling import Run, run_at_once
 
 Noise = Callable[[Tensor, int], Tensor]
 """(a tensor, index) -> unit noise of its shape, a pure function of the index."""
@@ -93,11 +94,11 @@ def condition(
     level : noise on the coarse image over its maker's error, above 0 up to 1, one or (B,); 1 for a frame as it came.
     """
     s, root = data.operator.scale, data.noise.sqrt()
-    background, amplitude = contrast(prior.x, data.noise, s)
+    background, amplitude = local_contrast(prior.x, data.noise, s)
 
     def fine() -> Iterator[Tensor]:
         yield (prior.x - background) / amplitude
-        yield torch.log(amplitude * s**2 / finer(root, s)) / 3
+        yield torch.log(amplitude * s**2 / upsample_nearest(root, s)) / 3
         yield torch.log(prior.w / amplitude)
 
     # asinh and logarithms: linear for faint structure, and bright stars stay within what a network can learn
@@ -105,7 +106,7 @@ def condition(
     coarse = [torch.asinh(data.y * data.valid) / 4, torch.asinh(r) / 2, data.valid]
     told = torch.as_tensor(level, dtype=data.y.dtype, device=data.y.device)
     more = [v for name in conditions for v in CONDITIONS[name].maps(data, prior, told)]
-    return stacked(fine(), [*coarse, *maps(kernel, data.y), *more], s, known_channels(s, conditions))
+    return stack_channels(fine(), [*coarse, *constant_maps(kernel, data.y), *more], s, known_channels(s, conditions))
 
 
 def level_features(p: NoiseLevel, like: Tensor) -> Tensor:
@@ -208,7 +209,7 @@ class Refiner(nn.Module):
             return known
         net: Any = self.net
         net = partial(net.partial_head, first=self.config.scale**2)
-        return CachedCondition((run or at_once)(net, [known]), known.shape[1])
+        return CachedCondition((run or run_at_once)(net, [known]), known.shape[1])
 
     def forward(self, u: Tensor, levels: Tensor, known: Tensor | CachedCondition, run: Run | None = None) -> Tensor:
         """What the method's prediction asks for.
@@ -226,15 +227,15 @@ class Refiner(nn.Module):
         """
         s = self.config.scale
         signal, noise, size = (v[:, :, None, None] for v in levels.split(1, dim=1))
-        state = unshuffled(u, s) / (signal + noise).clamp_min(1e-3)  # of order one at every level
+        state = pixel_unshuffle(u, s) / (signal + noise).clamp_min(1e-3)  # of order one at every level
         level = levels[:, :, None, None].expand(-1, -1, *state.shape[-2:])
         level = level.contiguous(memory_format=torch.channels_last)  # as convolutions want it
         net: Any = self.net
         if isinstance(known, CachedCondition):
             net = partial(net.forward_from_head, first=s**2, count=known.channels)
-            out = (run or at_once)(net, [state, level, known.head]).float()
+            out = (run or run_at_once)(net, [state, level, known.head]).float()
         else:
-            out = (run or at_once)(net, [state, known, level]).float()
+            out = (run or run_at_once)(net, [state, known, level]).float()
         if self.config.prediction == "x0":  # with little noise left the state itself is the better answer
             out = torch.addcmul(out, 1 - size, state)
         elif self.config.prediction in GAUSSIAN:  # what is known of the answer where z_0 is of unit variance

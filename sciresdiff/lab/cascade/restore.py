@@ -33,7 +33,7 @@ from sciresdiff.physics.psf.split import split_kernel
 from sciresdiff.physics.statistics import PlaneStatistics
 from sciresdiff.restoration.fallback import FINAL_ITERATIONS, PATIENCE
 from sciresdiff.restoration.model import Model
-from sciresdiff.restoration.ops import box, finer, psf_features
+from sciresdiff.restoration.ops import box_mean, psf_features, upsample_nearest
 from sciresdiff.restoration.posterior import draw_sample, gaussian, has_refiner, perturbed_consistency
 from sciresdiff.restoration.prior import Estimate
 from sciresdiff.restoration.refiner import condition
@@ -73,7 +73,7 @@ def smooth_error(first: Restored) -> Tensor:
     -------
     (1, 1, Y, X), in the frame's unit.
     """
-    return box(torch.from_numpy(first.err.astype(np.float64))[None, None].square(), 1).sqrt()
+    return box_mean(torch.from_numpy(first.err.astype(np.float64))[None, None].square(), 1).sqrt()
 
 
 def coarse_draw(
@@ -196,7 +196,7 @@ def cascade(
     error = smooth_error(first)
     second = second_stage(two, stage, rest, settings, device)
     share = two.scale**2 if observation.quantity == "sum" else 1
-    w = units.noise_units(finer(error, two.scale)[0, 0].numpy() / share, data.y, spread=True)
+    w = units.noise_units(upsample_nearest(error, two.scale)[0, 0].numpy() / share, data.y, spread=True)
 
     def fine(image: Array) -> Tensor:
         return units.noise_units(image, data.y)
@@ -204,7 +204,7 @@ def cascade(
     guess = fine(second(torch.from_numpy(first.mean)[None, None], error.square(), None))
     x = consistency_step(data, guess, w.square(), FINAL_ITERATIONS, PATIENCE)
     best = starting_estimate(data, Estimate(x, w, guess), settings)
-    gate = finer(torch.from_numpy(first.gate)[None, None], two.scale).to(data.y)
+    gate = upsample_nearest(torch.from_numpy(first.gate)[None, None], two.scale).to(data.y)
     draws = chain_draws(data, first, second, fine, w, augmentation_level(two), settings.seed)
     half = total // 2
     return posterior_summary(observation, data, best, gate, draws, None, settings,

@@ -26,7 +26,7 @@ from sciresdiff.lab.distillation.losses import KINDS, Distance, Guess, Lesson
 from sciresdiff.nets.half import has_fast_bfloat16
 from sciresdiff.restoration.hooks import apply_training_hooks
 from sciresdiff.restoration.model import Model, load, save
-from sciresdiff.restoration.ops import finer
+from sciresdiff.restoration.ops import upsample_nearest
 from sciresdiff.restoration.refiner import REFINERS, Refiner, condition, level_features, with_realism
 from sciresdiff.restoration.residual_space import residual_space
 from sciresdiff.training.calibrate import calibrated_card
@@ -102,7 +102,7 @@ def make_lesson(
         p, end = path.at(0), path.at(path.T)
         return end.b * space.mu + student(x - p.b * space.mu, level_features(p, x), known, run)
 
-    valid = finer(batch.data.valid, teacher.scale)
+    valid = upsample_nearest(batch.data.valid, teacher.scale)
     if method.distil == "consistency":
         count = lambda e: charbonnier(e, width=method.distil_params["huber"])  # noqa: E731
     else:

@@ -23,7 +23,6 @@ from sciresdiff.errors import UsageError
 from sciresdiff.lab.latent.codec import Codec
 from sciresdiff.lab.latent.vector import By, Drawer, Encoder, Guess
 from sciresdiff.nets import BACKBONES
-from sciresdiff.restoration.prior import Run, at_once
 from sciresdiff.restoration.refiner import (
     LEVELS,
     CachedCondition,
@@ -34,6 +33,7 @@ from sciresdiff.restoration.refiner import (
     level_features,
 )
 from sciresdiff.restoration.residual_space import ResidualSpace
+from sciresdiff.tiling import Run, run_at_once
 
 CUT = 20.0
 """Errors beyond so many units weigh no more in training."""
@@ -169,7 +169,7 @@ class LatentRefiner(CodeRefiner):
         signal, noise, size = (v[:, :, None, None] for v in levels.split(1, dim=1))
         state = F.pixel_unshuffle(u, self.fold) / (signal + noise).clamp_min(1e-3)
         parts = [state, known, levels[:, :, None, None].expand(-1, -1, *known.shape[-2:])]
-        out = (run or at_once)(self.net, parts).float()
+        out = (run or run_at_once)(self.net, parts).float()
         if self.config.prediction == "x0":
             out = torch.addcmul(out, 1 - size, state)
         return F.pixel_shuffle(out, self.fold)

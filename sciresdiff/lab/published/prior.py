@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from sciresdiff.lab.published.networks import LIBRARY, build_network
 from sciresdiff.physics.consistency import Data
 from sciresdiff.physics.stretch import Stretch, fit_stretch
-from sciresdiff.restoration.ops import contrast
-from sciresdiff.restoration.prior import Estimate, Prior, PriorConfig, Run, bounded_below
+from sciresdiff.restoration.ops import local_contrast
+from sciresdiff.restoration.prior import Estimate, Prior, PriorConfig, bound_below
+from sciresdiff.tiling import Run
 
 HALO = 64
 """Coarse pixels that tiles overlap at most: beyond it what these networks still see is negligible, but not nothing."""
@@ -162,9 +163,9 @@ class PublishedPrior(Prior):
         u = torch.cat([unit.forward(plane) for unit, plane in zip(units, y.split(1), strict=True)])
         v = F.pixel_shuffle(run(self.stages[k], [u]).float(), s)
         guess = torch.cat([unit.inverse(plane) for unit, plane in zip(units, v.split(1), strict=True)]) / s**2
-        seen, drawn = (contrast(x, data.noise, s)[1] for x in (smooth, guess))
+        seen, drawn = (local_contrast(x, data.noise, s)[1] for x in (smooth, guess))
         amplitude = torch.maximum(seen, drawn)  # a source that the network wipes out leaves room to come back
-        return bounded_below(data, Estimate(guess, self.config.factor * amplitude, guess))
+        return bound_below(data, Estimate(guess, self.config.factor * amplitude, guess))
 
     def units(self, y: Tensor, data: Data) -> list[Unit]:
         """The map to [0, 1] of every image of a batch, measured on its valid pixels, or on the plane around it.
