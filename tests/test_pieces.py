@@ -227,4 +227,4 @@ def test_pieces_cover_a_plane_once_and_begin_where_its_sky_is_measured(scale: in
         assert scale * tile.core.y0 % 64 == 0 and scale * tile.window.y0 % 64 == 0
         assert tile.core.y0 == 0 or scale * (tile.core.y0 - tile.window.y0) >= 64 + 15
     assert (seen == 1).all()
-    assert len(pieces.pieces((4096 // scale, 4096 // scale), scale, None)) == 1
+    assert len(pieces.pieces((4096 // scale, 4096 // scale), data)) == 1
