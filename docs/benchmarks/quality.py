@@ -1,13 +1,13 @@
-"""``make quality DATA=...``: the figures of docs/benchmarks.md, measured through the public commands.
+"""``make quality DATA=...``: the figures of docs/reference/benchmarks.md, measured through the public commands.
 
-    python docs/quality.py DATA [--only frames,pairs,noise,calibration,flux,tiles] [--frames LIST.toml] [--seeds N]
+    python docs/benchmarks/quality.py DATA [--only frames,pairs,noise,calibration,flux,tiles] [--frames LIST.toml] [--seeds N]
                                 [--print] [--out FOLDER]
 
 DATA is a folder with real frames; the simulated parts need none.
 
-frames   ``make bench-quality``: every frame and method of docs/quality.toml, or of the list that is given; where DATA
+frames   ``make bench-quality``: every frame and method of docs/benchmarks/quality.toml, or of the list that is given; where DATA
          has none of its frames and no list is given, every FITS and TIFF file in DATA. FOLDER gets a JSON line for
-         every frame, noise and method, and the table, which for the fixed list also goes into docs/benchmarks.md
+         every frame, noise and method, and the table, which for the fixed list also goes into docs/reference/benchmarks.md
          (--print: only onto the screen).
 pairs    real pairs of two instruments: ratio of zero points, PSFs, shift.
 
@@ -28,7 +28,7 @@ import quality_frames
 from sciresdiff import io
 from sciresdiff.errors import SciresdiffError
 
-PAGE = Path(__file__).with_name("benchmarks.md")
+PAGE = Path(__file__).parents[1] / "reference" / "benchmarks.md"
 
 GALAXIES = ("G265911", "G265940", "G266033", "G266035", "G266662")
 
@@ -207,9 +207,9 @@ def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("data", type=Path, help="folder of real frames")
     parser.add_argument("--only", default=",".join(PARTS), help="parts, with commas between them")
-    parser.add_argument("--frames", type=Path, help="list of frames, degradations and methods, like docs/quality.toml")
+    parser.add_argument("--frames", type=Path, help="list of frames, degradations and methods, like docs/benchmarks/quality.toml")
     parser.add_argument("--seeds", type=int, help="realisations of the noise; the list's by default")
-    parser.add_argument("--print", action="store_true", help="leave docs/benchmarks.md as it is")
+    parser.add_argument("--print", action="store_true", help="leave docs/reference/benchmarks.md as it is")
     parser.add_argument("--out", type=Path, default=Path("scratch/quality"), help="folder for JSON lines and table")
     given = parser.parse_args(words)
     if unknown := [part for part in given.only.split(",") if part not in PARTS]:

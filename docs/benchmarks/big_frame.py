@@ -1,6 +1,6 @@
 """A simulated frame of any size, written window by window: crowded stars and galaxies, a scene that repeats.
 
-    python docs/big_frame.py sky.fits --size 20000
+    python docs/benchmarks/big_frame.py sky.fits --size 20000
     sciresdiff upscale sky.fits -o big.fits --model physics --no-refine --gain 1 --read-noise 5 --psf gaussian:fwhm=3px
 
 The scene is 1024 px wide and goes on from one of its sides to the other, so that it has no seams; the noise does not

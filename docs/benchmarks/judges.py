@@ -1,11 +1,11 @@
 """``make judges``: which check catches which planted defect, at which strength, and how often a good image is accused.
 
-    python docs/judges.py [--only defects,alarms,trust] [--frames N] [--clean N] [--print]
+    python docs/benchmarks/judges.py [--only defects,alarms,trust] [--frames N] [--clean N] [--print]
 
 Clean frames are simulated scenes, measured with noise and restored by the shipped models.  Nine defects are planted
 into them at strengths that are fixed below, together with the one at which each must be caught; the registry's checks
 are run with the default limits, with and without the truth.  A check has caught a defect when it misses a limit that it
-kept before.  The tables go into docs/judges.md.
+kept before.  The tables go into docs/explanation/judges.md.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sciresdiff import checks
 from sciresdiff.checks.evidence import Evidence
 from sciresdiff.frame import Kind
 
-PAGE = Path(__file__).with_name("judges.md")
+PAGE = Path(__file__).parents[1] / "explanation" / "judges.md"
 Missed = dict[str, set[str]]
 """With and without truth -> checks whose limit was missed, by name and region."""
 

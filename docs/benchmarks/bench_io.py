@@ -1,6 +1,6 @@
 """Files written and read window by window: MB/s and peak memory, each in a process of its own.
 
-    python docs/bench_io.py [--size 10000] [--ends fits tif h5] [--folder FOLDER]
+    python docs/benchmarks/bench_io.py [--size 10000] [--ends fits tif h5] [--folder FOLDER]
 
 The cache of the system is warm when a file is read.
 """

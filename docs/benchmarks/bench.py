@@ -1,6 +1,6 @@
 """``make bench``: seconds per output megapixel, peak memory, and where the time goes, beside Richardson-Lucy and peers.
 
-    python docs/bench.py [--model astro-x4] [--side 512] [--threads 2] [--clock wall] [--json FILE]
+    python docs/benchmarks/bench.py [--model astro-x4] [--side 512] [--threads 2] [--clock wall] [--json FILE]
 
 Everything is timed in one run on one simulated star field, because absolute figures drift from machine to machine, and
 every method in a process of its own.  Peers are networks alone, as published for x4, with random weights.

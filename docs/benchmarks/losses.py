@@ -1,6 +1,6 @@
 """Which losses bias flux: the answer that each asks for under a skewed posterior, and a small prior trained with each.
 
-    python docs/losses.py [--pairs 8000] [--passes 3] [--losses mse,l1]
+    python docs/benchmarks/losses.py [--pairs 8000] [--passes 3] [--losses mse,l1]
 
 Prints one Markdown table.  Every prior begins with the same weights and sees the same star fields in the same order, on
 one thread; the recipe's ``scale`` term is part of each.  Sources are picked by the data alone, as a catalogue is made:

@@ -1,6 +1,6 @@
 """Many small files in one batch: what each costs beside its restoration.
 
-    python docs/bench_files.py [--count 1000] [--side 32] [--end fits]
+    python docs/benchmarks/bench_files.py [--count 1000] [--side 32] [--end fits]
 
 Restored with the physics alone, in one process, from folder to folder with a manifest. The first file, which loads
 libraries, does not count.

@@ -1,10 +1,10 @@
 """``make bench-methods``: every diffusion method and every backbone, trained alike and scored alike, in one table.
 
-    python docs/bench_methods.py [DATA] [--minutes 10 | --pairs N] [--rows NAME,NAME] [--out FOLDER] [--print]
+    python docs/benchmarks/bench_methods.py [DATA] [--minutes 10 | --pairs N] [--rows NAME,NAME] [--out FOLDER] [--print]
 
 Each row is trained by the repository's own training for the same minutes, or on the same number of pairs (which another
 load of the machine does not change), on the same scenes, and scored by
-``evaluate`` on the same held-out frames (docs/bench_methods.toml).  A row that is done is not done again, a training
+``evaluate`` on the same held-out frames (docs/benchmarks/bench_methods.toml).  A row that is done is not done again, a training
 that was interrupted goes on: FOLDER keeps models, states and a JSON line a row.  DATA is a folder with real frames.
 """
 
@@ -29,7 +29,7 @@ from sciresdiff.jobs.upscale import job as upscale
 
 HERE = Path(__file__).parent
 PLAN: dict[str, Any] = tomllib.loads((HERE / "bench_methods.toml").read_text())
-PAGE = HERE / "methods.md"
+PAGE = HERE.parent / "reference" / "methods.md"
 BEGIN, END = "<!-- bench-methods: begin -->", "<!-- bench-methods: end -->"
 Row = dict[str, Any]
 
@@ -56,7 +56,7 @@ def train(row: Row, budget: Row, data: Path | None, out: Path) -> Path:
     real = [str(data / name) for name in PLAN["real"]] if data else []
     options = prior.TrainOptions(
         str(path), data=tuple(name for name in real if Path(name).is_file()), scale=PLAN["scale"],
-        recipe=str(HERE.parent / PLAN["recipe"]), preset=PLAN["preset"], calibrate=False,
+        recipe=str(HERE.parents[1] / PLAN["recipe"]), preset=PLAN["preset"], calibrate=False,
         **_chosen(row, out), **budget,
     )  # fmt: skip
     if row["what"] == "backbone":
@@ -103,7 +103,7 @@ def truths(folder: Path) -> Iterator[tuple[quality_frames.Case, Path]]:
             (folder / told["name"]).mkdir()
             quality_frames._written(pixels, folder / told["name"], "astro")
             told["file"] = f"{told['name']}/truth.fits"
-        root = folder if (folder / told["file"]).exists() else HERE.parent
+        root = folder if (folder / told["file"]).exists() else HERE.parents[1]
         yield quality_frames.Case(**told, scale=PLAN["scale"], quantity="sum"), root
 
 
@@ -281,7 +281,7 @@ def main() -> None:
     parser.add_argument("--rows", default="", help="some of them, with commas between")
     parser.add_argument("--out", type=Path, default=Path("runs/methods"))
     parser.add_argument("--table", action="store_true", help="only the table, of what is done")
-    parser.add_argument("--print", action="store_true", help="leave docs/methods.md as it is")
+    parser.add_argument("--print", action="store_true", help="leave docs/reference/methods.md as it is")
     given = parser.parse_args()
     if not given.table:
         budget = {"images": given.pairs} if given.pairs else {"minutes": given.minutes}

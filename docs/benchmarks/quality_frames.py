@@ -58,7 +58,7 @@ class Plan:
     names: Mapping[str, str] = field(default_factory=dict)
     seeds: int = 1
     fixed: bool = False
-    """Whether it is the fixed list, whose table goes into docs/benchmarks.md."""
+    """Whether it is the fixed list, whose table goes into docs/reference/benchmarks.md."""
 
 
 def plan(data: Path, chosen: Path | None) -> Plan:
@@ -242,18 +242,19 @@ def _cell(values: list[float], digits: int) -> str:
     return f"{mean} ± {np.std(values, ddof=1) / math.sqrt(len(values)):.{digits}f}"
 
 
-def put(text: str, page: Path) -> None:
+def put(text: str, page: Path, marks: tuple[str, str] = (BEGIN, END)) -> None:
     """Write the table between the marks of a page.
 
     Raises
     ------
     UsageError : the page has no marks.
     """
+    begin, end = marks
     whole = page.read_text()
-    if BEGIN not in whole or END not in whole:
-        raise UsageError(f"{page}: the marks {BEGIN} and {END} are missing; add them where the table belongs")
-    before, after = whole.split(BEGIN)[0], whole.split(END)[1]
-    page.write_text(f"{before}{BEGIN}\n{text}{END}{after}")
+    if begin not in whole or end not in whole:
+        raise UsageError(f"{page}: the marks {begin} and {end} are missing; add them where the table belongs")
+    before, after = whole.split(begin)[0], whole.split(end)[1]
+    page.write_text(f"{before}{begin}\n{text}{end}{after}")
 
 
 def benchmark(data: Path, chosen: Plan, seeds: int, out: Path) -> str:
