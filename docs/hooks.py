@@ -11,9 +11,13 @@ from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 API_MARK = "<!-- public API -->"
 """Stands in reference/api.md where the objects of ``sciresdiff.PUBLIC`` are listed."""
+
+HIDDEN = {"index.md": ["navigation"], "reference/benchmarks.md": ["toc"], "reference/methods.md": ["toc"]}
+"""Page -> columns that are left out, to make room for wide tables. Here, because GitHub prints front matter."""
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -26,8 +30,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put the public objects in place of the mark, and lead links to notebooks and CONTRIBUTING.md to their pages."""
+def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
+    """Hide columns, list the public objects, and lead links to notebooks and CONTRIBUTING.md to their pages."""
+    page.meta.setdefault("hide", HIDDEN.get(page.file.src_uri, []))
     markdown = markdown.replace("../CONTRIBUTING.md)", "contributing.md)").replace(".ipynb)", ".md)")
     return markdown.replace(API_MARK, api_page()) if API_MARK in markdown else markdown
 

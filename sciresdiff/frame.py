@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sciresdiff.errors import InputError
+from sciresdiff.notes import Notes
 
 Quantity = Literal["sum", "mean"]
 Kind = Literal["astro", "micro"]
@@ -68,7 +69,7 @@ class Frame:
     """Type that the file's array has on disk (after BZERO/BSCALE)."""
     header: Any = None
     """What the writer needs to carry the file's metadata over; opaque to everyone but its format."""
-    said: tuple[str, ...] = ()
+    notes: Notes = field(default_factory=Notes)
     """Assumptions made while reading, one line each, for the user."""
 
     def __post_init__(self) -> None:
@@ -83,22 +84,24 @@ class Frame:
         """How many YX planes there are."""
         return self.pixels.shape[0]
 
-    def quantity_or_usual(self, stated: Quantity | None, said: list[str]) -> Quantity:
-        """What is stated, else what the file says, else (said aloud) sum for a sky and mean for a camera."""
+    def quantity_or_usual(self, stated: Quantity | None = None) -> tuple[Quantity, Notes]:
+        """The quantity and a note where it was assumed: ``stated``, else the file's, else by the frame's kind.
+
+        Without either it is ``sum`` for astronomy (counts) and ``mean`` for microscopy (camera intensity).
+        """
         if known := stated or self.quantity:
-            return known
+            return known, Notes()
         usual: Quantity = "sum" if self.kind == "astro" else "mean"
         does = "add up" if usual == "sum" else "average"
-        said.append(f"quantity: assumed {usual} (pixels {does}); --quantity states it")
-        return usual
+        return usual, Notes(f"quantity: assumed {usual} (pixels {does}); --quantity states it")
 
     def with_(self, **changes: Any) -> Frame:
         """A copy with some fields changed."""
         return replace(self, **changes)
 
-    def say(self, *lines: str) -> Frame:
+    def with_notes(self, notes: Notes) -> Frame:
         """A copy with more assumptions noted."""
-        return replace(self, said=self.said + lines)
+        return replace(self, notes=self.notes + notes)
 
     def __iter__(self) -> Iterator[Frame]:
         """The planes, one by one, as frames of one plane each."""

@@ -12,8 +12,8 @@ from astropy.io import fits
 from scipy.ndimage import gaussian_filter
 
 from sciresdiff import checks
-from sciresdiff.checks import quick
 from sciresdiff.checks.evidence import Evidence
+from sciresdiff.checks.self_check import SELF_CHECKS
 from sciresdiff.errors import InputError
 from sciresdiff.frame import Frame
 from sciresdiff.io import open_files
@@ -21,13 +21,13 @@ from sciresdiff.io.source import in_memory
 from sciresdiff.jobs import blocks
 from sciresdiff.jobs.upscale import block as work
 from sciresdiff.jobs.upscale import job as upscale
-from sciresdiff.jobs.upscale import statistics as levels
 from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.observation import sample
 from sciresdiff.observation.noise import Noise
 from sciresdiff.physics import psf
-from sciresdiff.physics import sky as measure
 from sciresdiff.physics.operators import Operator
+from sciresdiff.physics.sky import sky_noise
+from sciresdiff.region import Region
 
 
 @pytest.mark.parametrize("scale", [1, 2, 3, 4, 8])
@@ -65,7 +65,6 @@ KERNEL = "gaussian:sigma=1.1px"
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cores of 128 coarse px, so that small frames have many blocks; windows of a sample that fit them."""
     monkeypatch.setattr(blocks, "CORE", 256)
-    monkeypatch.setattr(levels, "CORE", 256)
 
 
 def a_sky(side: tuple[int, int] = (SIDE, SIDE), seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -136,7 +135,6 @@ def test_blocks_are_nearly_the_frame_in_one_piece(tmp_path: Path, monkeypatch: p
     whole, record = restored(path, samples=2)
     assert record["blocks"] == 1
     monkeypatch.setattr(blocks, "CORE", 256)
-    monkeypatch.setattr(levels, "CORE", 256)
     parts, _ = restored(path, samples=2)
     sigma = np.sqrt(fits.getdata(path, "VAR")).repeat(SCALE, 0).repeat(SCALE, 1) / SCALE**2
     off = (parts["SCI"] - whole["SCI"]) / sigma
@@ -158,7 +156,6 @@ def test_the_flux_of_every_cell_is_kept_across_seams(tmp_path: Path, monkeypatch
 
     whole = lost(restored(path, samples=0)[0]["SCI"]).max()
     monkeypatch.setattr(blocks, "CORE", 256)
-    monkeypatch.setattr(levels, "CORE", 256)
     # three rounds leave what bright stars at a cell's border leak, with seams and without
     assert lost(restored(path, samples=0)[0]["SCI"]).max() < 1.2 * whole < 1e-3
 
@@ -182,7 +179,7 @@ def test_a_job_is_sent_as_a_few_bytes_and_does_the_same(tmp_path: Path, small: N
     assert len(sent) < 2**21  # a level keeps 2^17 values and their noise
     job = pickle.loads(sent)
     for block in task.blocks[:2]:
-        one, two = (work.work(j, block, work.read(j, block)) for j in (task.job, job))
+        one, two = (work.restore_block(j, block, work.read_block(j, block)) for j in (task.job, job))
         assert pickle.loads(pickle.dumps(two)).sums == one.sums
         np.testing.assert_array_equal(one.arrays["SCI"], two.arrays["SCI"])
     open_files.close()
@@ -238,17 +235,17 @@ def test_an_input_that_changes_while_it_is_read_is_refused(
     pixels, variance = a_sky(side)
     path = written(tmp_path / "low.fits", pixels, variance)
     wanted, _ = restored(path, "wanted.fits", samples=0)
-    work = upscale.work
+    restore_block = upscale.restore_block
 
     def changing(*given: object, **more: object) -> object:
-        done = work(*given, **more)  # type: ignore[arg-type]
+        done = restore_block(*given, **more)  # type: ignore[arg-type]
         pixels[-1, -1] += 1
         path.unlink()
         written(path, pixels, variance)
         return done
 
     with monkeypatch.context() as patch:
-        patch.setattr(upscale, "work", changing)
+        patch.setattr(upscale, "restore_block", changing)
         with pytest.raises(InputError, match=r"low\.fits: changed while it was read \(input\); give the same command"):
             restored(path, samples=0)
     assert not path.with_name("high.fits").exists()
@@ -274,11 +271,11 @@ def test_the_checks_of_blocks_are_those_of_their_image(tmp_path: Path, small: No
     pixels, variance = a_sky((208, 224))
     path = written(tmp_path / "low.fits", pixels, variance)
     image, record = restored(path, checks=True, samples=0, kernel=kernel)
-    resolved = upscale.resolve(path, options(kernel=kernel))
-    operator = Operator(pixels.shape, SCALE, resolved.kernel, dtype=torch.float64)
-    noise = variance.astype("f8") * resolved.noise.correlation**2
+    exposure = upscale.resolve_inputs(path, options(kernel=kernel)).observation.exposure
+    operator = Operator(pixels.shape, SCALE, exposure.psf, dtype=torch.float64)
+    noise = variance.astype("f8") * exposure.noise.correlation**2
     evidence = Evidence(image["SCI"].astype("f8"), SCALE, pixels.astype("f8"), noise, operator=operator)
-    for one, two in zip(checks.check(evidence, names=quick.QUICK), record["checks"][0], strict=True):
+    for one, two in zip(checks.check(evidence, names=SELF_CHECKS), record["checks"][0], strict=True):
         # what is bright is said of every block by itself; all else adds up, but for seams that A sees from one side
         room = 0.2 if two["name"] in ("chi2_sky", "chi2_sources") else 1e-3
         assert two["value"] == pytest.approx(one.value, rel=room), two["name"]
@@ -289,21 +286,22 @@ def test_the_checks_of_blocks_are_those_of_their_image(tmp_path: Path, small: No
 def test_a_large_plane_is_measured_on_windows_that_tell_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     pixels, variance = a_sky((512, 640))
     frame = Frame(pixels[None], np.zeros((1, *pixels.shape), bool), "astro", variance=variance[None].astype("f8"))
-    whole = sample.samples_of(in_memory(frame))(0)
-    assert whole.whole and not whole.said
+    whole = sample.samples_of_source(in_memory(frame))(0)
+    assert whole.whole and not whole.notes
     monkeypatch.setattr(sample, "WHOLE", 2**16)
     monkeypatch.setattr(sample, "SIDE", 64)
-    parts = sample.samples_of(in_memory(frame))(0)
+    parts = sample.samples_of_source(in_memory(frame))(0)
     assert parts.frame.pixels.shape == (1, 256, 256)
-    assert len(parts.windows) == 16 and "16 windows of 64 x 64 px" in parts.said[0]
+    assert len(parts.windows) == 16 and "16 windows of 64 x 64 px" in parts.notes.lines[0]
     for w in parts.windows:
         np.testing.assert_array_equal(parts.pixels[w.at], pixels[w.region.slices])
     assert parts.mask[58:70, 30].all() and not parts.mask[30, 30] and not parts.mask[0, 0]
     noise = Noise(correlation=2.0)
     np.testing.assert_array_equal(
-        noise.over(parts, 0)[parts.windows[5].at], 4 * variance.astype("f8")[parts.windows[5].region.slices]
+        noise.variance_of_sample(parts, 0)[parts.windows[5].at],
+        4 * variance.astype("f8")[parts.windows[5].region.slices],
     )
-    one, two = (measure.sky_noise(s.pixels, s.mask) for s in (whole, parts))
+    one, two = (sky_noise(s.pixels, s.mask) for s in (whole, parts))
     assert two == pytest.approx(one, rel=0.1)  # a fifth of the pixels, crowded
 
 
@@ -312,7 +310,7 @@ def test_a_mostly_empty_plane_is_measured_where_it_is_not(monkeypatch: pytest.Mo
     monkeypatch.setattr(sample, "SIDE", 64)
     pixels = np.full((1, 640, 640), np.nan, np.float32)
     pixels[0, 70:140, 300:520] = 1.0
-    found = sample.samples_of(in_memory(Frame(pixels, ~np.isfinite(pixels), "astro")))(0)
+    found = sample.samples_of_source(in_memory(Frame(pixels, ~np.isfinite(pixels), "astro")))(0)
     # three grid windows lie in the strip, but for their upper rows
     assert np.isfinite(found.pixels).sum() > 0.5 * np.isfinite(pixels).sum()
 
@@ -323,9 +321,9 @@ def test_a_file_stays_open_while_anyone_reads_it(tmp_path: Path) -> None:
         with open_files.held(paths[1]):
             pass
         assert len(open_files._open) == 2
-        open_files.window(paths[2], (0, 0, 8, 0, 8))  # opening it closes what nobody uses
+        open_files.window(paths[2], 0, Region(0, 8, 0, 8))  # opening it closes what nobody uses
         assert len(open_files._open) == 2
-        assert first.source.window(0, 0, 8, 0, 8).pixels.shape == (1, 8, 8)
+        assert first.source.window(0, Region(0, 8, 0, 8)).pixels.shape == (1, 8, 8)
         with open_files.held(paths[0]) as again:
             assert again is first
     open_files.close()

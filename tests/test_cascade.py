@@ -12,16 +12,20 @@ import torch
 
 from sciresdiff.diffusion import method as methods
 from sciresdiff.errors import UsageError
+from sciresdiff.lab.cascade.augment import augment
+from sciresdiff.lab.cascade.restore import cascade, chain_draws, coarse_draw, smooth_error
+from sciresdiff.observation.observation import Observation
 from sciresdiff.physics import psf
 from sciresdiff.physics.operators import Operator
-from sciresdiff.physics.psf.split import split
-from sciresdiff.physics.statistics import Level
-from sciresdiff.restoration.cascade import cascade, chained, error_of, passed_on
+from sciresdiff.physics.psf.split import split_kernel
+from sciresdiff.physics.statistics import PlaneStatistics
+from sciresdiff.region import Region
 from sciresdiff.restoration.model import Model
 from sciresdiff.restoration.prior import Prior, PriorConfig
 from sciresdiff.restoration.refiner import Refiner, RefinerConfig, condition
-from sciresdiff.restoration.restore import Part, Restored, Settings, prepared
-from sciresdiff.training.augment import augmented
+from sciresdiff.restoration.restored import Restored
+from sciresdiff.restoration.settings import Settings
+from sciresdiff.tiling import Tile
 from sciresdiff.training.data import DataRecipe, Pairs
 
 CLEAR = np.zeros((20, 24), dtype=bool)
@@ -79,7 +83,7 @@ def run(models, kernel=None, quantity="sum", **settings):
     if quantity == "mean":
         low, variance = low / 16, variance / 256
     told = Settings(**{"samples": 2, "keep_draws": True, **settings})
-    return low, cascade(low, variance, CLEAR, kernel, quantity, models, told)
+    return low, cascade(Observation.of_arrays(low, variance, 4, kernel, quantity=quantity), models, told)
 
 
 def restored(mean: np.ndarray, draws: np.ndarray, err: float) -> Restored:
@@ -107,16 +111,16 @@ def test_exact_mode_conserves_every_pixel(models):
 def test_a_part_of_a_plane_is_what_it_is_in_the_whole(models):
     kernel, truth = rendered("gaussian:sigma=1.2px"), scene(shape=(480, 80))
     low = (seen(truth, 4, kernel) + np.random.default_rng(1).normal(size=(120, 20)) * 3).astype("f4")
-    variance, clear = np.full_like(low, 9), np.zeros(low.shape, dtype=bool)
-    data, units = prepared(low, variance, clear, kernel, 4, "sum", torch.device("cpu"))
-    level = Level(units.sky, units.sigma, data.y.numpy().ravel(), data.noise.numpy().ravel(), 10)
+    observation = Observation.of_arrays(low, np.full_like(low, 9), 4, kernel)
+    data, units = observation.data(), observation.units
+    statistics = PlaneStatistics(units.sky, units.sigma, data.y.numpy().ravel(), data.noise.numpy().ravel(), 10)
+    plane = replace(observation, exposures=[replace(observation.exposure, statistics=(statistics,))])
 
-    def run(first: int, last: int, core: slice) -> Restored:
-        part, told = Part(level, (first, 0), (core, slice(0, 20))), Settings(samples=2, keep_draws=True)
-        rows = (v[first:last] for v in (low, variance, clear))
-        return cascade(*rows, kernel, "sum", models, told, part=part)
+    def run(core: Region, window: Region) -> Restored:
+        return cascade(plane.window(0, Tile(core, window)), models, Settings(samples=2, keep_draws=True))
 
-    whole, window = run(0, 120, slice(0, 120)), run(32, 120, slice(64, 88))
+    everything = Region(0, 120, 0, 20)
+    whole, window = run(everything, everything), run(Region(96, 120, 0, 20), Region(32, 120, 0, 20))
     inside, same = window.draws[:, 4 * 64 :], whole.draws[:, 4 * 96 :]
     assert np.abs(inside - same).max() < 0.01 * np.median(whole.err)  # what 64 coarse pixels around it cut off
     assert window.total < whole.total and whole.flux_ratio == pytest.approx(1, abs=1e-5)  # closed in three rounds
@@ -137,12 +141,13 @@ def test_the_first_draws_do_not_depend_on_how_many_follow(models):
 
 def test_perfect_stages_return_the_truth():
     low, variance, truth = frame(rendered("gaussian:sigma=3px"))
-    kernel, rest = rendered("gaussian:sigma=3px"), split(rendered("gaussian:sigma=3px"), 2)[1]
+    kernel, rest = rendered("gaussian:sigma=3px"), split_kernel(rendered("gaussian:sigma=3px"), 2)[1]
     low = seen(truth, 4, kernel).astype("f4")
-    data, units = prepared(low, variance, CLEAR, kernel, 4, "sum", torch.device("cpu"))
+    observation = Observation.of_arrays(low, variance, 4, kernel)
+    data, units = observation.data(), observation.units
     middle = seen(truth, 2, rest)
     first = restored(middle, np.stack([middle] * 2), 1e-3)
-    found = chained(
+    found = chain_draws(
         data,
         first,
         lambda y, variance, draw: truth.astype("f4"),
@@ -157,7 +162,8 @@ def test_perfect_stages_return_the_truth():
 
 def test_draw_k_of_the_first_stage_goes_into_draw_k_of_the_second(models):
     low, variance, truth = frame()
-    data, units = prepared(low, variance, CLEAR, None, 4, "sum", torch.device("cpu"))
+    observation = Observation.of_arrays(low, variance, 4)
+    data, units = observation.data(), observation.units
     middle = seen(truth, 2, None)
     first = restored(middle, np.stack([middle + 100 * k for k in range(3)]), 1e-3)
     asked: list[tuple[float, int | None]] = []
@@ -167,7 +173,7 @@ def test_draw_k_of_the_first_stage_goes_into_draw_k_of_the_second(models):
         return truth.astype("f4")
 
     level = 0.5
-    list(chained(data, first, second, lambda v: units.noise_units(v, data.y), torch.zeros(1, 1, 80, 96), level, 0))
+    list(chain_draws(data, first, second, lambda v: units.noise_units(v, data.y), torch.zeros(1, 1, 80, 96), level, 0))
     assert [draw for _, draw in asked] == [0, 1, 2]
     expected = [(1 - 2 * level**2) ** 0.5 * 100 * k for k in range(3)]
     np.testing.assert_allclose([v for v, _ in asked], expected, atol=1e-3)  # the noise added is 5e-4
@@ -178,8 +184,8 @@ def test_what_is_passed_on_and_its_stated_noise_have_the_first_stages_error(leve
     rng = np.random.default_rng(0)
     mean, error, shape = rng.normal(size=(1, 400, 500)), 3.0, (400, 500)
     first = restored(mean[0], mean + error * rng.normal(size=(1, *shape)), error)
-    assert error_of(first).numpy() == pytest.approx(error)
-    y, stated = passed_on(first, error_of(first), level, seed=0, draw=0)
+    assert smooth_error(first).numpy() == pytest.approx(error)
+    y, stated = coarse_draw(first, smooth_error(first), level, seed=0, draw=0)
     np.testing.assert_allclose(stated.numpy(), (level * error) ** 2, rtol=1e-6)  # ERR is float32
     spread = float((y[0, 0] - torch.from_numpy(mean[0])).var()) + (level * error) ** 2
     assert spread == pytest.approx(error**2, rel=0.02)  # 2e5 pixels: 0.3 %, six times over
@@ -189,14 +195,14 @@ def test_draws_that_are_passed_on_come_in_antithetic_pairs():
     rng = np.random.default_rng(0)
     off = rng.normal(size=(30, 40))
     first = restored(np.zeros((30, 40)), np.stack([off, -off]), 2.0)
-    one, two = (passed_on(first, error_of(first), 0.5, seed=3, draw=k)[0] for k in (0, 1))
+    one, two = (coarse_draw(first, smooth_error(first), 0.5, seed=3, draw=k)[0] for k in (0, 1))
     torch.testing.assert_close(one, -two, rtol=0, atol=1e-6)  # float32 draws
 
 
 @pytest.mark.parametrize("spec", ["sigma=0.8px", "sigma=2px", "sigma=2.2px", "sigma=3px,ratio=0.7,theta=30deg"])
 def test_both_stages_operators_in_a_row_are_the_whole_one(spec):
     kernel, image = rendered("gaussian:" + spec), scene(shape=(160, 160))
-    first, second = split(kernel, 2)
+    first, second = split_kernel(kernel, 2)
     whole, row = seen(image, 4, kernel), seen(seen(image, 2, second), 2, first)
     assert np.abs(whole - row).max() < 1e-3 * np.ptp(whole)  # the cut at the middle grid's Nyquist frequency
     if first is not None:
@@ -204,7 +210,7 @@ def test_both_stages_operators_in_a_row_are_the_whole_one(spec):
 
 
 def test_pixel_integration_splits_into_itself():
-    assert split(None, 2) == (None, None)
+    assert split_kernel(None, 2) == (None, None)
 
 
 def test_models_without_a_refiner_cannot_be_chained(models):
@@ -212,15 +218,16 @@ def test_models_without_a_refiner_cannot_be_chained(models):
     low, variance, _ = frame()
     for pair, told in (((one, replace(two, refiner=None)), Settings()), ((one, two), Settings(refine=False))):
         with pytest.raises(UsageError, match="--then: .* need a refiner"):
-            cascade(low, variance, CLEAR, None, "sum", pair, told)
+            cascade(Observation.of_arrays(low, variance, 4), pair, told)
     with pytest.raises(UsageError, match="--consistency exact"):
-        cascade(low, variance, CLEAR, rendered("gaussian:sigma=1px"), "sum", models, Settings(consistency="exact"))
+        observation = Observation.of_arrays(low, variance, 4, rendered("gaussian:sigma=1px"))
+        cascade(observation, models, Settings(consistency="exact"))
 
 
 def test_augmentation_has_the_drawn_noise_and_tells_its_level():
     recipe = DataRecipe(scale=2, patch=16, scene_px=96, pool=4)
     batch = Pairs(recipe, 0).batch(0, 6)
-    louder, level = augmented(batch, CDM.augment, torch.Generator().manual_seed(0))
+    louder, level = augment(batch, CDM.augment, torch.Generator().manual_seed(0))
     low, high = CDM.augment["sigma"]
     assert (
         level.shape == (6,) and float(level.min()) >= low and float(level.max()) <= high and level.unique().numel() == 6
@@ -238,16 +245,16 @@ def test_augmentation_has_the_drawn_noise_and_tells_its_level():
 
 def test_a_method_without_augmentation_is_trained_on_pairs_as_they_are():
     batch = Pairs(DataRecipe(scale=2, patch=16, scene_px=96, pool=4), 0).batch(0, 2)
-    same, level = augmented(batch, {}, torch.Generator())
+    same, level = augment(batch, {}, torch.Generator())
     assert same is batch and level == 1
 
 
 def test_the_told_level_reaches_the_second_model(models, monkeypatch):
-    import sciresdiff.restoration.cascade as room
+    import sciresdiff.lab.cascade.restore as room
 
     asked = []
     monkeypatch.setattr(room, "condition", lambda *args: asked.append(args[-1]) or condition(*args))
     low, variance, _ = frame()
     second = model(2, "cdm", std=1e-3)
-    cascade(low, variance, CLEAR, None, "sum", (models[0], second), Settings(samples=2, steps=3))
+    cascade(Observation.of_arrays(low, variance, 4), (models[0], second), Settings(samples=2, steps=3))
     assert asked == [CDM.augment["use"]] * 2

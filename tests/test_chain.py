@@ -24,8 +24,8 @@ def rng(*seed: int) -> np.random.Generator:
     return np.random.default_rng(seed or 0)
 
 
-def linear(high: np.ndarray, steps: list[Step], scale: int, quantity: str = "sum") -> chain.Low:
-    return chain.run(high, steps, scale=scale, quantity=quantity, rng=None)  # type: ignore[arg-type]
+def linear(high: np.ndarray, steps: list[Step], scale: int, quantity: str = "sum") -> chain.DegradedPlane:
+    return chain.run_chain(high, steps, scale=scale, quantity=quantity, rng=None)  # type: ignore[arg-type]
 
 
 def star(side: int, scale: int, y: float, x: float, sigma: float) -> np.ndarray:
@@ -67,7 +67,7 @@ def test_families_are_their_formulae() -> None:
 
 
 def test_an_airy_pattern_has_its_first_dark_ring_at_the_radius() -> None:
-    kernel = kernels.kernel_of({"kernel": str(kernels.airy_of(20.0))})
+    kernel = kernels.kernel_from_numbers({"kernel": str(kernels.airy_from_first_ring(20.0))})
     assert kernel is not None
     line = kernel[len(kernel) // 2, len(kernel) // 2 :]
     assert line[20] < 1e-4 * line[0] and line[20] < min(line[18], line[22])  # of the peak
@@ -83,7 +83,7 @@ def test_an_antialiased_reduction_is_a_kernel_and_the_pixel(name: str, scale: in
     kernel = resize.antialias_kernel(name, scale)
     assert kernel is not None and kernel.shape[0] % 2 == 1
     measured = Operator((12, 10), scale, kernel, "mean", torch.float64).apply(torch.from_numpy(x)).numpy()
-    np.testing.assert_allclose(measured, resize.resized(x, (12, 10), name, True), atol=1e-13)  # float64 rounding
+    np.testing.assert_allclose(measured, resize.resize_image(x, (12, 10), name, True), atol=1e-13)  # float64 rounding
     torch_way = torch.nn.functional.interpolate(torch.from_numpy(x)[None, None], (12, 10), mode=name, antialias=True)
     inner = np.s_[2:-2, 2:-2]  # torch cuts the filter at the border, here it reflects
     np.testing.assert_allclose(measured[inner], torch_way[0, 0].numpy()[inner], atol=1e-13)
@@ -96,13 +96,13 @@ def test_resizing_is_torchs_for_a_given_size(name: str, shape: tuple[int, int]) 
     x = rng().random((40, 36))
     torch_way = torch.nn.functional.interpolate(torch.from_numpy(x)[None, None], shape, mode=name)[0, 0].numpy()
     inner = np.s_[4:-4, 2:-2]  # borders reflect here
-    np.testing.assert_allclose(resize.resized(x, shape, name)[inner], torch_way[inner], atol=1e-13)
+    np.testing.assert_allclose(resize.resize_image(x, shape, name)[inner], torch_way[inner], atol=1e-13)
 
 
 @pytest.mark.parametrize("shape", [(7, 9), (13, 80), (40, 36)])
 def test_area_keeps_the_flux_at_every_ratio(shape: tuple[int, int]) -> None:
     x = rng().random((40, 36))
-    assert resize.resized(x, shape, "area").mean() == pytest.approx(x.mean(), rel=1e-13)
+    assert resize.resize_image(x, shape, "area").mean() == pytest.approx(x.mean(), rel=1e-13)
 
 
 def test_a_dilated_kernel_before_the_sum_is_the_kernel_after_it() -> None:
@@ -111,7 +111,7 @@ def test_a_dilated_kernel_before_the_sum_is_the_kernel_after_it() -> None:
     after = Operator((16, 12), 1, kernel, "sum", torch.float64).apply(
         Operator((16, 12), 3, None, "sum", torch.float64).apply(torch.from_numpy(x))
     )
-    wide = grids.dilated(kernel, 3)
+    wide = grids.dilate_kernel(kernel, 3)
     before = Operator((16, 12), 3, wide, "sum", torch.float64).apply(torch.from_numpy(x))
     np.testing.assert_allclose(before.numpy(), after.numpy(), rtol=1e-12)
 
@@ -178,7 +178,7 @@ def test_the_mean_of_many_noises_is_the_linear_part() -> None:
     high = star(24, 2, 11.5, 12.0, 3.0) * 50 + 3
     for name in ("first-order", "star"):
         steps = list(recipe.draw(recipe.load(name), rng(3), 2).steps)
-        lows = [chain.run(high, steps, scale=2, quantity="sum", rng=rng(7, i)) for i in range(120)]
+        lows = [chain.run_chain(high, steps, scale=2, quantity="sum", rng=rng(7, i)) for i in range(120)]
         mean, clean = np.mean([low.pixels for low in lows], 0), linear(high, steps, 2).pixels
         variance = lows[0].variance
         assert variance is not None
@@ -194,23 +194,23 @@ def test_the_mean_of_many_noises_is_the_linear_part() -> None:
 def test_poisson_noise_has_its_moments_and_grey_planes_share_it() -> None:
     light = np.full((300, 300), 0.3)
     numbers = {"strength": 2.0, "electrons": 64.0}
-    noise, variance = eightbit.photons(light, numbers, rng(), None)
+    noise, variance = eightbit.poisson_noise(light, numbers, rng(), None)
     assert variance[0, 0] == pytest.approx(4 * 0.3 / 64)
     assert noise.mean() == pytest.approx(0, abs=5 * np.sqrt(variance[0, 0]) / 300)  # 5 standard errors
     assert noise.var() == pytest.approx(variance[0, 0], rel=5 * np.sqrt(2) / 300)
     grey = {**numbers, "grey": True, "place": 1}
-    planes = [eightbit.photons(light * f, grey, rng(i), (1, 2))[0] for i, f in enumerate((1.0, 0.8))]
+    planes = [eightbit.poisson_noise(light * f, grey, rng(i), (1, 2))[0] for i, f in enumerate((1.0, 0.8))]
     assert np.corrcoef(planes[0].ravel(), planes[1].ravel())[0, 1] > 0.9
-    apart = [eightbit.photons(light, numbers, rng(i), (1, 2))[0] for i in (0, 1)]
+    apart = [eightbit.poisson_noise(light, numbers, rng(i), (1, 2))[0] for i in (0, 1)]
     assert abs(np.corrcoef(apart[0].ravel(), apart[1].ravel())[0, 1]) < 0.02  # 6 standard errors
-    assert eightbit.occurring(np.arange(100) / 255) == 128
+    assert eightbit.count_levels(np.arange(100) / 255) == 128
 
 
 def test_jpeg_rounds_to_its_levels_and_cuts_what_lies_beyond() -> None:
     high = np.tile(np.linspace(100.0, 300.0, 64), (64, 1))
     high[10, 10] = 1e4
     steps = [Step("jpeg", {"quality": 100}), Step("resize", {"filter": "area"})]
-    low = chain.run(high, steps, scale=2, quantity="mean", rng=rng(), percentiles=(0, 99.9))
+    low = chain.run_chain(high, steps, scale=2, quantity="mean", rng=rng(), percentiles=(0, 99.9))
     assert low.saturated[5, 5] and low.mask[5, 5] and low.saturated.sum() == 1
     clean = high.copy()
     clean[10, 10] = 300
@@ -223,9 +223,9 @@ def test_noise_that_is_blurred_twice_has_no_stated_variance() -> None:
     blur, noise = Step("blur", {"kernel": "gaussian:sigma=1px"}), Step("gaussian", {"sigma": 5.0})
     down = Step("resize", {"filter": "area"})
     high = rng().random((40, 40))
-    one = chain.run(high, [noise, blur, down], scale=2, quantity="sum", rng=rng())
+    one = chain.run_chain(high, [noise, blur, down], scale=2, quantity="sum", rng=rng())
     assert one.variance is not None and one.unknown == {}
-    two = chain.run(high, [noise, blur, down, blur], scale=2, quantity="sum", rng=rng())
+    two = chain.run_chain(high, [noise, blur, down, blur], scale=2, quantity="sum", rng=rng())
     assert two.variance is None and "correlated" in two.unknown["variance"]
     assert two.kernel is not None  # blurs stay blurs
 
@@ -233,7 +233,7 @@ def test_noise_that_is_blurred_twice_has_no_stated_variance() -> None:
 @pytest.mark.parametrize("high", [np.zeros((16, 16)), np.full((16, 16), -7.0), np.pad([[np.nan]], 8)[:16, :16]])
 @pytest.mark.parametrize("name", recipe.RECIPES)
 def test_flat_and_holed_images_pass(name: str, high: np.ndarray) -> None:
-    low = chain.run(high, recipe.draw(recipe.load(name), rng(1), 2).steps, scale=2, quantity="sum", rng=rng())
+    low = chain.run_chain(high, recipe.draw(recipe.load(name), rng(1), 2).steps, scale=2, quantity="sum", rng=rng())
     assert low.pixels.shape == (8, 8) and np.isnan(low.pixels).sum() == np.isnan(high).sum()
 
 
@@ -242,7 +242,7 @@ def test_flat_and_holed_images_pass(name: str, high: np.ndarray) -> None:
 
 def test_real_esrgan_draws_with_its_published_probabilities() -> None:
     loaded, count = recipe.load("real-esrgan"), 4000
-    draws = [recipe.draw(loaded, rng(1, i), 4).told() for i in range(count)]
+    draws = [recipe.draw(loaded, rng(1, i), 4).record() for i in range(count)]
     first = [d[0] for d in draws]
     share = lambda name: sum(s["kernel"] == name for s in first) / count  # noqa: E731
     published = {"iso": 0.45, "aniso": 0.25, "generalised-iso": 0.12, "generalised-aniso": 0.03, "plateau-iso": 0.12,

@@ -33,7 +33,7 @@ def srd() -> Run:
 
 @dataclass(frozen=True)
 class StandInOptions:
-    """What the stand-in job is told."""
+    """What the stand-in job takes."""
 
     scale: int
     gain: float | None = None
@@ -150,6 +150,7 @@ def test_threads_sleep_soon_unless_told_otherwise(given: dict[str, str], found: 
     [
         ("sciresdiff.jobs.degrade", "DegradeOptions", "degrade"),
         ("sciresdiff.jobs.upscale", "UpscaleOptions", "upscale"),
+        ("sciresdiff.jobs.evaluate", "EvaluateOptions", "evaluate"),
         ("sciresdiff.training.options", "TrainOptions", "train-prior train-refiner"),
     ],
 )
@@ -385,6 +386,47 @@ def test_a_reader_that_goes_away_is_no_fault() -> None:
         assert process.wait(timeout=20) == 0
         assert process.stderr is not None
         assert process.stderr.read() == b""
+
+
+def test_models_are_listed_one_to_a_line_of_a_terminal(srd: Run) -> None:
+    cards = [json.loads(line) for line in srd("models", "--json").stdout.splitlines()]
+    if not cards:
+        pytest.skip("the default models are not in this checkout")
+    lines = [line.rstrip() for line in srd("models").stdout.splitlines()]
+    assert [line.split()[0] for line in lines] == ["name", *(card["name"] for card in cards)]
+    assert max(map(len, lines)) <= 80
+
+
+def test_evaluate_does_its_share_of_the_images(srd: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from sciresdiff.jobs import evaluate
+
+    def run(high: Path, low: Path, **more: Any) -> dict[str, Any]:
+        return {"high": str(high), "low": low.name, "verdict": "pass", "results": [], "baselines": {}}
+
+    monkeypatch.setattr(evaluate, "run", run)
+    files(tmp_path / "low", a="", b="", c="")
+    files(tmp_path / "high", a_x2="", b_x2="", c_x2="")
+    words = ["evaluate", tmp_path / "high", "--low", tmp_path / "low", "--json", "-q"]
+
+    def done(*more: str) -> list[tuple[str, str]]:
+        records = [json.loads(line) for line in srd(*words, *more).stdout.splitlines()]
+        return [(Path(record["high"]).name, record["low"]) for record in records]
+
+    whole = done()
+    assert whole == [(f"{name}_x2.fits", f"{name}.fits") for name in "abc"]
+    shares = [done("--shard", f"{number}/2") for number in (1, 2)]
+    assert sorted(shares[0] + shares[1]) == whole
+    assert [len(share) for share in shares] == [2, 1]
+
+
+def test_a_model_is_shown_in_detail_on_request(srd: Run) -> None:
+    cards = [json.loads(line) for line in srd("models", "--json").stdout.splitlines()]
+    for card in cards:
+        assert json.loads(srd("models", card["name"], "--json").stdout) == card
+        shown = srd("models", card["name"]).stdout.splitlines()
+        assert f"name: {card['name']}" in shown
+        assert "calibration:" in shown
+    assert srd("models", "nothing").exit_code == 3
 
 
 # Signals

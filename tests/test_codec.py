@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from sciresdiff import tiling
-from sciresdiff.nets.codec import Codec, cosines
-from sciresdiff.training.codec import trained
+from sciresdiff.lab.latent.codec import Codec, cosines
+from sciresdiff.lab.latent.train_codec import fit_codec
 from sciresdiff.training.data import DataRecipe, Pairs
 
 RECIPE = DataRecipe(kind="micro", scale=2, patch=16, scene_px=96, pool=8, grain_share=0.0)
@@ -66,7 +66,7 @@ def test_tiles_agree(way):
 def test_a_little_training_beats_bicubic(channels):
     codec, x = Codec(2, channels, width=16, depth=1), patches(9)(0)
     untrained = float((codec(x) - x).detach().square().mean())
-    lost = trained(codec, patches(0), 80, None, lambda line: None)
+    lost = fit_codec(codec, patches(0), 80, None, lambda line: None)
     mine = float((codec(x) - x).square().mean())
     small = F.interpolate(x, scale_factor=0.5, mode="bicubic", antialias=True)
     bicubic = float((F.interpolate(small, scale_factor=2.0, mode="bicubic") - x).square().mean())

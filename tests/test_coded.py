@@ -9,14 +9,17 @@ import torch.nn.functional as F
 
 from sciresdiff.diffusion import method as methods
 from sciresdiff.errors import UsageError
+from sciresdiff.lab.latent.refiner import LatentRefiner, VectorRefiner
+from sciresdiff.observation.observation import Observation
 from sciresdiff.physics.consistency import Data
 from sciresdiff.physics.operators import Operator
-from sciresdiff.restoration.coded import Latent, Vector, coded, made, rebuilt
 from sciresdiff.restoration.model import Model, load, save
+from sciresdiff.restoration.posterior import gaussian
 from sciresdiff.restoration.prior import Estimate, Prior, PriorConfig, at_once
-from sciresdiff.restoration.refiner import Refiner, RefinerConfig, condition
-from sciresdiff.restoration.residual_space import framed
-from sciresdiff.restoration.restore import Settings, gaussian, restore
+from sciresdiff.restoration.refiner import REFINERS, Refiner, RefinerConfig, condition, refiner_for, refiner_from_card
+from sciresdiff.restoration.residual_space import residual_space
+from sciresdiff.restoration.restore import restore
+from sciresdiff.restoration.settings import Settings
 from sciresdiff.training import refiner as training
 from sciresdiff.training.options import TrainOptions
 
@@ -53,20 +56,21 @@ def scene(scale=2, side=12):
 def refiner_of(name, scale=2, **changes):
     method = methods.load(name)
     method = replace(method, **changes)
-    return method, coded(method, RefinerConfig(scale, **SMALL, prediction=method.prediction)).requires_grad_(False)
+    config = RefinerConfig(scale, **SMALL, prediction=method.prediction)
+    return method, REFINERS[method.space].for_method(method, config).requires_grad_(False)
 
 
 def settings_of(method, data, prior):
-    around = framed(method, data, prior)
-    return around, condition(data, prior, torch.zeros(1, 4))
+    space = residual_space(method, data, prior)
+    return space, condition(data, prior, torch.zeros(1, 4))
 
 
 @pytest.mark.parametrize("name", ["ldm", "diffir"])
 def test_an_untrained_refiner_draws_finite_images(name):
     method, refiner = refiner_of(name)
     data, _, prior = scene()
-    around, known = settings_of(method, data, prior)
-    x = refiner.draw(method, around, known, noise, at_once, 4)
+    space, known = settings_of(method, data, prior)
+    x = refiner.draw(method, space, known, noise, at_once, 4)
     assert x.shape == prior.x.shape and torch.isfinite(x).all()
     if name == "diffir":  # its network starts as zero
         assert torch.equal(x, prior.x)
@@ -76,15 +80,15 @@ def test_a_perfect_denoiser_of_the_code_returns_the_truth():
     whole = {"factor": 2, "channels": 4}  # as many numbers as pixels, untrained: nothing is lost on the way
     method, refiner = refiner_of("ldm", space_params=whole)
     data, truth, prior = scene()
-    around, known = settings_of(method, data, prior)
-    code = refiner.encode(around.truth(truth), at_once)
+    space, known = settings_of(method, data, prior)
+    code = refiner.encode(space.truth(truth), at_once)
 
     def perfect(u, levels, known, run):
         a, s, _ = (v.view(-1, 1, 1, 1) for v in levels.split(1, dim=1))
         return (u - a * code) / s  # the noise that is in the state; the anchor's part is off, b = 0
 
     refiner.forward = perfect
-    x = refiner.draw(method, around, known, noise, at_once, 10)
+    x = refiner.draw(method, space, known, noise, at_once, 10)
     torch.testing.assert_close(x, truth, rtol=0, atol=2e-3)  # float32; the first estimate divides by a = 0.07
 
 
@@ -132,7 +136,7 @@ def test_the_chain_of_the_vector_starts_at_the_true_vector_and_has_no_noise_on_t
 
     refiner.guess.forward = perfect
     eps = torch.randn(true.shape)
-    out = refiner.guessed(method, seen, lambda t: eps + end.a / end.s * true if t == path.T else 100 * eps, None)
+    out = refiner.run_chain(method, seen, lambda t: eps + end.a / end.s * true if t == path.T else 100 * eps, None)
     assert torch.equal(out, true) and len(states) == 4  # T = 4 in the paper
     torch.testing.assert_close(states[0], end.a * true + end.s * eps)
     beta = np.linspace(0.1**0.5, 0.99**0.5, 4) ** 2  # as published
@@ -166,8 +170,11 @@ def test_model_files_keep_them(name, tmp_path):
 
 
 def test_other_methods_and_old_cards_make_the_usual_refiner():
-    assert type(made(methods.load("sciresdiff"), RefinerConfig(2, **SMALL))) is Refiner
-    assert type(rebuilt({"scale": 2, "backbone": "resnet", "width": 8, "depth": 1, "prediction": "x0"})) is Refiner
+    assert type(refiner_for(methods.load("sciresdiff"), RefinerConfig(2, **SMALL))) is Refiner
+    assert (
+        type(refiner_from_card({"scale": 2, "backbone": "resnet", "width": 8, "depth": 1, "prediction": "x0"}))
+        is Refiner
+    )
 
 
 @pytest.fixture
@@ -198,7 +205,7 @@ def trained(tmp_path, monkeypatch):
     return train
 
 
-@pytest.mark.parametrize(("name", "kind"), [("ldm", Latent), ("diffir", Vector)])
+@pytest.mark.parametrize(("name", "kind"), [("ldm", LatentRefiner), ("diffir", VectorRefiner)])
 def test_trains_and_restores_reproducibly(trained, name, kind):
     model, said = trained(name)
     assert isinstance(model.refiner, kind)
@@ -208,7 +215,7 @@ def test_trains_and_restores_reproducibly(trained, name, kind):
 
     def restored(tile, seed=0):
         settings = Settings(samples=2, steps=4, tile=tile, seed=seed, keep_draws=True)
-        return restore(pixels, variance, pixels > 1e9, None, 2, "sum", model, settings)
+        return restore(Observation.of_arrays(pixels, variance, 2), model, settings)
 
     first, again, tiled, other = restored(0), restored(0), restored(8), restored(0, seed=1)
     assert np.array_equal(first.draws, again.draws)
@@ -233,12 +240,12 @@ def test_training_lowers_the_loss(name):
     parameters = [p.requires_grad_(True) for n, p in refiner.named_parameters() if not n.startswith("codec")]
     optimizer = torch.optim.Adam(parameters, lr=3e-3)
     data, truth, prior = scene()
-    around, known = settings_of(method, data, prior)
+    space, known = settings_of(method, data, prior)
     valid = F.interpolate(data.valid, scale_factor=2.0)
     losses = []
     for n in range(60):
         generator = torch.Generator().manual_seed(n % 4)
-        value = refiner.loss(method, around, known, around.truth(truth), valid, generator, at_once)
+        value = refiner.loss(method, space, known, space.truth(truth), valid, generator, at_once)
         optimizer.zero_grad()
         value.backward()
         optimizer.step()

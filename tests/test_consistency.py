@@ -7,12 +7,12 @@ import torch
 from sciresdiff.physics.consistency import (
     Data,
     close_flux,
-    consistent,
-    pressing,
+    consistency_step,
     richardson_lucy,
-    row_sums,
-    solve,
+    row_sum_bound,
+    solve_covariance,
     support,
+    unconverged_weight,
 )
 from sciresdiff.physics.operators import Operator
 
@@ -56,7 +56,7 @@ def test_equals_dense_algebra(name, quantity):
     data, x = scene(kernel=KERNELS[name], quantity=quantity)
     w2 = (0.3 * x + 0.05).square()
     start = torch.full_like(x, float(x.mean()))
-    got = consistent(data, start, w2, 4000).numpy().ravel()  # run to convergence
+    got = consistency_step(data, start, w2, 4000).numpy().ravel()  # run to convergence
     keep = data.valid.numpy().ravel() > 0
     a = dense(data.operator)[keep]
     sigma = np.diag(w2.numpy().ravel())
@@ -72,7 +72,7 @@ def test_preconditioned_spectrum_lies_in_zero_to_one(name, quantity):
     w2 = x.square()
     a = dense(data.operator)
     b = a @ np.diag(w2.numpy().ravel()) @ a.T + np.diag(data.noise.numpy().ravel())
-    m = row_sums(data.operator, w2, data.noise).numpy().ravel()
+    m = row_sum_bound(data.operator, w2, data.noise).numpy().ravel()
     values = np.linalg.eigvals(b / m[:, None]).real
     assert values.min() > 0
     assert values.max() <= 1 + 1e-6  # row sums bound the spectral radius; the kernel's SVD is cut at 1e-5
@@ -82,7 +82,7 @@ def test_masked_pixels_do_not_matter():
     data, x = scene(kernel=gaussian(1.0))
     poisoned = Data(torch.where(data.valid > 0, data.y, 1e12), data.noise, data.valid, data.operator)
     w2 = x.square()
-    assert torch.equal(consistent(data, x, w2), consistent(poisoned, x, w2))
+    assert torch.equal(consistency_step(data, x, w2), consistency_step(poisoned, x, w2))
 
 
 def test_is_local():
@@ -90,7 +90,8 @@ def test_is_local():
     moved = data.y.clone()
     moved[..., 20, 5] += 1e6
     w2 = x.square()
-    change = consistent(Data(moved, data.noise, data.valid, data.operator), x, w2, 6) - consistent(data, x, w2, 6)
+    changed = Data(moved, data.noise, data.valid, data.operator)
+    change = consistency_step(changed, x, w2, 6) - consistency_step(data, x, w2, 6)
     radius = 7 * 2 * 5  # iterations + 1, there and back, kernel radius
     assert float(change[..., 2 * 5 + radius :].abs().max()) == 0
 
@@ -98,7 +99,7 @@ def test_is_local():
 def test_pure_integration_without_noise_is_exact():
     data, x = scene()
     exact = Data(data.y, torch.full_like(data.noise, 1e-12), data.valid, data.operator)
-    held = consistent(exact, torch.zeros_like(x), torch.ones_like(x))
+    held = consistency_step(exact, torch.zeros_like(x), torch.ones_like(x))
     assert float((exact.residual(held).abs() / data.y.abs()).max()) < 1e-9  # N is 1e-12 of the signal's variance
 
 
@@ -139,7 +140,7 @@ def test_support_is_high_where_the_data_decide():
 def test_solve_is_exact_for_pure_integration():
     data, x = scene()
     r, w2 = data.residual(x), x.square()
-    q = solve(data, w2, r, 1)
+    q = solve_covariance(data, w2, r, 1)
     back = data.operator.apply(w2 * data.operator.adjoint(q)) + data.noise * q
     torch.testing.assert_close(back * data.valid, r, rtol=1e-10, atol=1e-10)  # diagonal: rounding alone
 
@@ -152,22 +153,24 @@ def test_patience_goes_on_where_a_core_is_off_by_more_than_its_noise():
         data.operator.apply(bright) + 0.3 * data.noise.sqrt(), data.noise, torch.ones_like(data.y), data.operator
     )
     w2 = (0.3 * bright).square()
-    quick, patient, full = (consistent(data, 0.8 * bright, w2, *n) for n in ((12,), (12, 300), (4000,)))
+    quick, patient, full = (consistency_step(data, 0.8 * bright, w2, *n) for n in ((12,), (12, 300), (4000,)))
 
     def off(v):
         return float((data.operator.apply(v - full).abs() / data.noise.sqrt()).max())
 
     assert off(quick) > 1 and off(patient) < 0.2 * off(quick)  # 25 times the iterations, a fifth of what was left
     flat = torch.full_like(w2, 0.01)
-    settled = consistent(data, bright, flat, 12)
-    torch.testing.assert_close(consistent(data, bright, flat, 12, 300), settled, rtol=0, atol=0)  # nothing is left
+    settled = consistency_step(data, bright, flat, 12)
+    torch.testing.assert_close(
+        consistency_step(data, bright, flat, 12, 300), settled, rtol=0, atol=0
+    )  # nothing is left
 
 
 def test_patience_is_local():
     left, noise = torch.zeros(1, 1, 80, 90), torch.full((1, 1, 80, 90), 4.0)
     left[..., 30, 40], left[..., 70, 80] = -2.0, 1.7  # noise is 2: one pixel is off by all of it, one by 0.85
-    weight = pressing(left, noise)
+    weight = unconverged_weight(left, noise)
     assert float(weight[..., 14:47, 24:57].min()) == 1
     assert float(weight[..., 60, 70]) == pytest.approx(0.4, abs=1e-6)  # float32 rounding
     assert int((weight > 0).sum()) == 33 * 33 + (80 - 54) * (90 - 64)
-    assert not pressing(0.3 * left, noise).any()
+    assert not unconverged_weight(0.3 * left, noise).any()

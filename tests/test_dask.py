@@ -16,7 +16,6 @@ from astropy.io import fits
 from sciresdiff.cli.app import app
 from sciresdiff.errors import InputError, ResourceError, UsageError
 from sciresdiff.jobs import blocks
-from sciresdiff.jobs.upscale import statistics as levels
 from sciresdiff.run import dask, journal, signals
 from sciresdiff.run.engines import engine
 
@@ -163,7 +162,6 @@ def test_blocks_of_one_frame_are_the_serial_ones_though_a_worker_is_killed(
     frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(blocks, "CORE", 32)  # in this process, which makes the plan
-    monkeypatch.setattr(levels, "CORE", 32)
     serial, spread, shards = (tmp_path / f"{name}.fits" for name in ("serial", "spread", "shards"))
     low, physics = frames / "frame0.fits", ("--model", "physics")
     assert upscale(low, serial, *physics) == 0

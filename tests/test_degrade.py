@@ -7,8 +7,8 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from sciresdiff import io
+from sciresdiff.degradation import chain, grids, recipe
 from sciresdiff.degradation import degrade as physics
-from sciresdiff.degradation import recipe
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, PixelSize
 from sciresdiff.io.hdf5.read import read_pairs
@@ -28,7 +28,7 @@ def judge(high: np.ndarray, scale: int, sigma: float) -> np.ndarray:
     return blurred.reshape(h // scale, scale, w // scale, scale).sum((1, 3))
 
 
-def made(high: np.ndarray, scale: int = 4, sigma: float = 2.4, **more: object) -> physics.Low:
+def made(high: np.ndarray, scale: int = 4, sigma: float = 2.4, **more: object) -> chain.DegradedPlane:
     kernel = psf.render(f"gaussian:sigma={sigma}px", None, integrate=False)
     told = {"quantity": "sum", "detector": None, "rng": rng(), **more}
     return physics.degrade(high, scale=scale, kernel=kernel, **told)  # type: ignore[arg-type]
@@ -63,10 +63,10 @@ def test_inherited_variance_is_that_of_many_frames() -> None:
     stated = made(np.zeros((48, 48)), variance=np.ones((48, 48))).variance
     inner = np.s_[3:-3, 3:-3]
     assert frames.var(0)[inner].mean() == pytest.approx(stated[inner].mean(), rel=0.05)  # 10^4 correlated numbers
-    alone = physics.inherited(rng().random((8, 8)), 2, None, "mean")
+    alone = grids.propagate_variance(rng().random((8, 8)), 2, None, "mean")
     assert alone.shape == (4, 4)
-    np.testing.assert_allclose(physics.inherited(np.ones((8, 8)), 2, None, "sum"), 4)
-    np.testing.assert_allclose(physics.inherited(np.ones((8, 8)), 2, None, "mean"), 0.25)
+    np.testing.assert_allclose(grids.propagate_variance(np.ones((8, 8)), 2, None, "sum"), 4)
+    np.testing.assert_allclose(grids.propagate_variance(np.ones((8, 8)), 2, None, "mean"), 0.25)
 
 
 def test_nan_masks_its_coarse_pixel_and_no_other() -> None:
@@ -84,7 +84,7 @@ def test_nan_masks_its_coarse_pixel_and_no_other() -> None:
 def test_flags_are_joined_by_or() -> None:
     bits = np.zeros((4, 4), np.int32)
     bits[0, 0], bits[1, 1], bits[3, 3] = 1, 4, 8
-    assert physics.or_of(bits, 2).tolist() == [[5, 0], [0, 8]]
+    assert grids.block_or(bits, 2).tolist() == [[5, 0], [0, 8]]
 
 
 def test_saturation_is_flagged_and_masked() -> None:
@@ -112,8 +112,8 @@ def test_recipes_draw_the_same_from_the_same_seed_and_stay_in_range(name: str) -
     loaded = recipe.load(name)
     draws = [recipe.draw(loaded, np.random.default_rng([0, 5, i]), 4) for i in range(40)]
     again = [recipe.draw(loaded, np.random.default_rng([0, 5, i]), 4) for i in range(40)]
-    assert [d.told() for d in draws] == [d.told() for d in again]
-    assert len({str(d.told()) for d in draws}) == 40
+    assert [d.record() for d in draws] == [d.record() for d in again]
+    assert len({str(d.record()) for d in draws}) == 40
     low, high, _ = loaded.stages[-1].tables["blur"]["numbers"]["fwhm"]
     blurs = [psf.parse([s for s in d.steps if s.name == "blur"][-1].numbers["kernel"]) for d in draws]
     widths = [blur.params["fwhm"][0] / 4 for blur in blurs if blur.params]
@@ -273,8 +273,8 @@ def test_a_real_frame_keeps_its_flags(sample_data: Path, tmp_path: Path) -> None
     run(sample_data / "47tuc.fits", tmp_path / "low.fits", DegradeOptions(4, kernel="gaussian:sigma=2.4px", gain=10.0))
     low = io.read(tmp_path / "low.fits")
     assert high.dq is not None and low.dq is not None
-    assert (low.dq[0] & physics.or_of(high.dq[0], 4) == physics.or_of(high.dq[0], 4)).all()
-    assert (low.mask[0] >= physics.any_of(high.mask[0], 4)).all()
+    assert (low.dq[0] & grids.block_or(high.dq[0], 4) == grids.block_or(high.dq[0], 4)).all()
+    assert (low.mask[0] >= grids.block_any(high.mask[0], 4)).all()
     clean = judge(high.pixels[0].astype(float), 4, 2.4)
     assert float(np.median((low.pixels[0] - clean) ** 2 / low.variance[0])) == pytest.approx(
         0.455, abs=0.06

@@ -22,6 +22,7 @@ from sciresdiff.io.source import Source
 from sciresdiff.jobs import blocks
 from sciresdiff.jobs.degrade import block as degrade_blocks
 from sciresdiff.jobs.degrade.job import DegradeOptions, run
+from sciresdiff.region import Region
 
 KERNEL = "gaussian:sigma=1.5px"
 
@@ -128,9 +129,9 @@ def test_no_array_of_the_whole_frame_is_made(fine: Path, tmp_path: Path, monkeyp
     def watched(path: str | Path, **options: Any) -> Iterator[Source]:
         with straight(path, **options) as source:
 
-            def cut(plane: int, y0: int, y1: int, x0: int, x1: int) -> Any:
-                most.append((y1 - y0) * (x1 - x0))
-                return source.window(plane, y0, y1, x0, x1)
+            def cut(plane: int, region: Region) -> Any:
+                most.append(region.shape[0] * region.shape[1])
+                return source.window(plane, region)
 
             yield Source(source.frame, cut)
 

@@ -14,11 +14,12 @@ from torch import Tensor
 from sciresdiff.diffusion.losses import LOSSES
 from sciresdiff.diffusion.path import Path, marginal, subset
 from sciresdiff.diffusion.prediction import PREDICTIONS, c_in
+from sciresdiff.diffusion.sampler import Task, added_noise, posterior_carry, step
 from sciresdiff.diffusion.schedule import SCHEDULES
 from sciresdiff.diffusion.solvers import SOLVERS
-from sciresdiff.diffusion.step import Task, added_noise, carry, posterior_carry, step
 from sciresdiff.diffusion.weight import WEIGHTS
 from sciresdiff.errors import UsageError
+from sciresdiff.lab.solvers import carry
 
 Array = NDArray[np.float64]
 ROUNDING = 1e-12  # float64 formulae of a dozen operations on numbers of order 1

@@ -17,7 +17,6 @@ from astropy.io import fits
 from torch import Tensor
 from typer.testing import CliRunner
 
-from sciresdiff.cli import train
 from sciresdiff.cli.app import app
 from sciresdiff.diffusion import method as methods
 from sciresdiff.diffusion.losses import charbonnier, mse
@@ -25,14 +24,15 @@ from sciresdiff.diffusion.path import Path
 from sciresdiff.diffusion.schedule import SCHEDULES
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.jobs.upscale import job as upscale
+from sciresdiff.lab.distillation import losses as teaching
+from sciresdiff.lab.distillation import train as distil
+from sciresdiff.lab.distillation.losses import Lesson
 from sciresdiff.nets import BACKBONES
+from sciresdiff.options import Option
 from sciresdiff.restoration import model as models
-from sciresdiff.restoration.refiner import knobbed, levels_of
-from sciresdiff.training import distil
-from sciresdiff.training import lesson as teaching
+from sciresdiff.restoration.refiner import level_features, with_realism
 from sciresdiff.training import prior as prior_training
 from sciresdiff.training import refiner as refiner_training
-from sciresdiff.training.lesson import Lesson
 from sciresdiff.training.loop import Run
 from sciresdiff.training.options import TrainOptions
 
@@ -97,22 +97,23 @@ def test_a_shot_lands_where_the_teacher_lands(name: str) -> None:
     path, mu = PATHS[name], torch.full((3, 1, 2, 2), 0.4, dtype=torch.float64)
     x_T = torch.randn(3, 1, 2, 2, dtype=torch.float64)
     teach = lambda x, t, realism: torch.tanh(x) + 0.1 * t  # noqa: E731
-    states = teaching.landings(path, teach, x_T, mu)
+    states = teaching.teacher_states(path, teach, x_T, mu)
     p = path.at(path.T)
     for r in range(path.T):
-        estimate = teaching.shot(path, x_T, states[path.T - r], r, mu)
-        landed = teaching.jump(p, path.at(r), x_T, estimate, mu)
+        estimate = teaching.one_step_target(path, x_T, states[path.T - r], r, mu)
+        landed = teaching.ddim_step(p, path.at(r), x_T, estimate, mu)
         assert torch.allclose(landed, states[path.T - r], rtol=0, atol=1e-12)  # rounding
-    first = teaching.shot(path, x_T, states[1], path.T - 1, mu)
+    first = teaching.one_step_target(path, x_T, states[1], path.T - 1, mu)
     assert torch.allclose(first, teach(x_T, path.T, 0), rtol=0, atol=1e-11)  # a difference of neighbours is small
-    assert torch.allclose(teaching.shot(path, x_T, states[-1], 0, mu), states[-1], rtol=0, atol=1e-12)  # rounding
+    end = teaching.one_step_target(path, x_T, states[-1], 0, mu)
+    assert torch.allclose(end, states[-1], rtol=0, atol=1e-12)  # rounding
 
 
 @pytest.mark.parametrize("name", PATHS)
 def test_landings_of_the_linear_teacher_are_a_product(name: str) -> None:
     path = PATHS[name]
     one = torch.ones(1, 1, 1, 1, dtype=torch.float64)
-    states = teaching.landings(path, lambda x, t, realism: gain(path, t) * x, one, 0 * one)
+    states = teaching.teacher_states(path, lambda x, t, realism: gain(path, t) * x, one, 0 * one)
     for r in range(path.T + 1):
         assert float(states[path.T - r]) == pytest.approx(kept(path, path.T, r), abs=1e-14)  # rounding
 
@@ -176,21 +177,21 @@ def test_skip_and_out_are_the_published_ones() -> None:
 def test_a_state_without_noise_carries_none() -> None:
     path = SCHEDULES["bridge"](T=6)
     x, mu = torch.full((1, 1, 1, 1), 2.0), torch.full((1, 1, 1, 1), 2.0)
-    moved = teaching.jump(path.at(6), path.at(3), x, 0 * x, mu)
+    moved = teaching.ddim_step(path.at(6), path.at(3), x, 0 * x, mu)
     assert float(moved) == pytest.approx(2 * float(path.b[3]))
     both = torch.cat([x, x])
     p, q = (path.at(torch.tensor(t), both) for t in ((6, 3), (3, 1)))
-    assert bool(torch.isfinite(teaching.jump(p, q, both, 0 * both, torch.cat([mu, mu]))).all())
+    assert bool(torch.isfinite(teaching.ddim_step(p, q, both, 0 * both, torch.cat([mu, mu]))).all())
 
 
 def test_the_knob_is_one_more_number_of_the_level() -> None:
-    levels = levels_of(PATHS["resshift"].at(5), torch.zeros(2, 1, 4, 4))
-    assert torch.equal(knobbed(levels, 0.0), levels)
-    half, one = (knobbed(levels, r) for r in (0.5, 1.0))
+    levels = level_features(PATHS["resshift"].at(5), torch.zeros(2, 1, 4, 4))
+    assert torch.equal(with_realism(levels, 0.0), levels)
+    half, one = (with_realism(levels, r) for r in (0.5, 1.0))
     assert torch.allclose(half[:, :2].sum(1), levels[:, :2].sum(1))
     assert torch.equal(half[:, 2], levels[:, 2])
     assert float(one[0, 1]) == 0
-    each = knobbed(levels, torch.tensor([0.0, 1.0]).view(-1, 1, 1, 1))
+    each = with_realism(levels, torch.tensor([0.0, 1.0]).view(-1, 1, 1, 1))
     assert torch.equal(each, torch.stack([levels[0], one[1]]))
 
 
@@ -370,7 +371,7 @@ def test_what_cannot_be_taught_says_why(
 )
 def test_teachers_that_cannot_teach_are_refused(teacher: str, asked: str, said: str) -> None:
     with pytest.raises(UsageError, match=f"^--distil: the teacher {said}"):
-        distil.student_of(methods.load(asked), BRIDGE if teacher == "bridge" else methods.load(teacher))
+        distil.student_method(methods.load(asked), BRIDGE if teacher == "bridge" else methods.load(teacher))
 
 
 @pytest.mark.parametrize(
@@ -421,7 +422,8 @@ def test_a_student_is_planned_and_taught_from_the_command_line(folder: File) -> 
 
 
 def test_help_names_the_networks_of_the_registry() -> None:
-    assert train._names("nets", "BACKBONES") == list(BACKBONES)
+    help_text = Option.of(TrainOptions, "backbone").help
+    assert help_text.startswith(f"The network: {', '.join(BACKBONES)}.")
 
 
 @pytest.mark.parametrize("name", ["ssim", "flux", "gaussian-nll", "lpips"])
@@ -434,4 +436,4 @@ def test_a_share_outside_zero_and_one_is_refused() -> None:
     asked = methods.load("sinsr")
     asked = replace(asked, distil_params={**asked.distil_params, "knob": 1.5})
     with pytest.raises(UsageError, match=r"--method: sinsr has \[distil\] knob = 1.5; allowed is a share from 0 to 1"):
-        distil.student_of(asked, methods.load("resshift"))
+        distil.student_method(asked, methods.load("resshift"))

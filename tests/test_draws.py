@@ -14,16 +14,16 @@ from sciresdiff.jobs.upscale import job as upscale
 from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.jobs.upscale.sampling import check_steps, steps_taken, warn_codec
 from sciresdiff.restoration import model as models
-from sciresdiff.restoration.coded import made
 from sciresdiff.restoration.model import Model
 from sciresdiff.restoration.prior import Prior, PriorConfig
+from sciresdiff.restoration.refiner import refiner_for
 from sciresdiff.training.refiner import config_of
 
 
 def model_of(name: str) -> Model:
     torch.manual_seed(0)
     method = methods.load(name)
-    refiner = made(method, config_of(method, 2, method.network(), "tiny"))
+    refiner = refiner_for(method, config_of(method, 2, method.network(), "tiny"))
     prior = Prior(PriorConfig(2, width=8, depth=1, stages=1))
     card = {"name": "m", "kind": "astro", "scale": 2, "target_fwhm_px": 2.0}
     return Model(prior, refiner, method, card).to(torch.device("cpu"))

@@ -14,8 +14,9 @@ from scipy.integrate import solve_ivp
 
 from sciresdiff.diffusion.method import Method, load, names
 from sciresdiff.diffusion.path import Path, subset
+from sciresdiff.diffusion.sampler import added_noise, posterior_carry, step
 from sciresdiff.diffusion.schedule import SCHEDULES
-from sciresdiff.diffusion.step import added_noise, carry, posterior_carry, step
+from sciresdiff.lab.solvers import carry
 
 Array = NDArray[np.float64]
 Numbers = tuple[float, float, float]

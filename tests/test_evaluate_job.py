@@ -18,6 +18,8 @@ from sciresdiff.io.jsonable import dumps
 from sciresdiff.jobs.evaluate import job as evaluate
 from sciresdiff.jobs.evaluate import load_evidence as gather
 from sciresdiff.jobs.evaluate import rerun as again
+from sciresdiff.jobs.evaluate.options import EvaluateOptions
+from sciresdiff.observation.exposure import Exposure
 from sciresdiff.report import record as records
 
 Array = NDArray[np.float64]
@@ -303,8 +305,8 @@ def test_draws_and_trust_are_read_beside_the_image(tmp_path: Path, suffix: str, 
             tifffile.imwrite(
                 tmp_path / f"{name}.tif", stack.squeeze(), metadata={"axes": axes}, photometric="minisblack"
             )
-    told = gather.Told(None, None, None, None, None)
-    with gather.gather(tmp_path / f"h.{suffix}", None, None, told, []) as given:
+    told = EvaluateOptions()
+    with gather.gather(tmp_path / f"h.{suffix}", None, None, told) as (given, _):
         for i in range(planes):
             evidence = gather.evidence_of(given, i)
             assert evidence.draws is not None and np.array_equal(evidence.draws, draws[i])
@@ -341,8 +343,8 @@ def test_probes_restore_again_as_the_sidecar_says(restored_files: Path) -> None:
 
 def test_the_same_data_give_the_same_image_again(restored_files: Path) -> None:
     high, low = restored_files / "low_x2.fits", restored_files / "low.fits"
-    told = gather.Told(None, None, None, None, None, probe=True)
-    with gather.gather(high, low, None, told, []) as given:
+    told = EvaluateOptions(probe=True)
+    with gather.gather(high, low, None, told) as (given, _):
         evidence = gather.evidence_of(given, 0)
     assert evidence.again is not None and evidence.low is not None and evidence.err is not None
     same = evidence.again(evidence.low)
@@ -366,8 +368,9 @@ def test_the_variance_follows_the_light_that_was_put_in() -> None:
     variance = 16 + 0.1 * low
     data = low.copy()
     data[40, 40] += 1000
-    found = again.followed(low, variance, np.zeros(low.shape, bool), data)
+    found = again.variance_of_other(Exposure.of_arrays(low, variance), data)
     assert found[40, 40] - variance[40, 40] == pytest.approx(100, rel=0.05)  # slope 0.1, found on noisy pixels
     assert np.array_equal(np.delete(found, 40 * 80 + 40), np.delete(variance, 40 * 80 + 40))
     flat = np.full(low.shape, 16.0)
-    assert again.followed(low, flat, np.zeros(low.shape, bool), data) is flat  # no slope, nothing to follow
+    exposure = Exposure.of_arrays(low, flat)
+    assert np.array_equal(again.variance_of_other(exposure, data), flat)  # no slope, nothing to follow

@@ -9,11 +9,14 @@ import torch
 
 from sciresdiff.diffusion import method as methods
 from sciresdiff.errors import UsageError
+from sciresdiff.observation.observation import Observation
 from sciresdiff.restoration import model as models
-from sciresdiff.restoration.coded import made
 from sciresdiff.restoration.model import Model
 from sciresdiff.restoration.prior import Prior, PriorConfig
-from sciresdiff.restoration.restore import Restored, Settings, restore
+from sciresdiff.restoration.refiner import refiner_for
+from sciresdiff.restoration.restore import restore
+from sciresdiff.restoration.restored import Restored
+from sciresdiff.restoration.settings import Settings
 from sciresdiff.training import refiner as training
 from sciresdiff.training.data import Batch, DataRecipe, Pairs
 
@@ -41,7 +44,7 @@ def trained(name: str) -> tuple[Model, tuple[float, ...]]:
     """A model after two steps of training, and its losses."""
     torch.manual_seed(2)
     method = methods.load(name)
-    refiner = made(method, training.config_of(method, SCALE, method.network(), "tiny"))
+    refiner = refiner_for(method, training.config_of(method, SCALE, method.network(), "tiny"))
     optimizer, losses = torch.optim.Adam([p for p in refiner.parameters() if p.requires_grad], 1e-3), []
     for n in range(2):
         optimizer.zero_grad()
@@ -57,7 +60,7 @@ def drawn(model: Model, **settings: object) -> Restored:
     assert method is not None
     steps = min(STEPS, method.steps or method.training_path().T)
     told = Settings(**{"samples": 2, "steps": steps, "keep_draws": True, "tile": 0, **settings})  # type: ignore[arg-type]
-    return restore(FRAME, VARIANCE, FRAME != FRAME, None, SCALE, "sum", model, told)
+    return restore(Observation.of_arrays(FRAME, VARIANCE, SCALE), model, told)
 
 
 @pytest.mark.parametrize("name", methods.names())
@@ -66,7 +69,7 @@ def test_two_steps_of_training_are_finite_and_teach_every_part(name: str) -> Non
     assert model.refiner is not None
     assert np.isfinite(losses).all()
     assert all(bool(torch.isfinite(p).all()) for p in model.refiner.parameters())
-    fresh = made(model.method, model.refiner.config)  # type: ignore[arg-type]
+    fresh = refiner_for(model.method, model.refiner.config)  # type: ignore[arg-type]
     shapes = {k: v.shape for k, v in fresh.state_dict().items()}
     assert shapes == {k: v.shape for k, v in model.refiner.state_dict().items()}
 
@@ -99,7 +102,7 @@ def test_a_start_next_to_the_image_is_the_priors() -> None:
     # sdedit with t0 -> 0 enters the path where s is next to nothing: the estimate is the prior's own
     model, _ = trained("sdedit")
     assert model.method is not None
-    best = restore(FRAME, VARIANCE, FRAME != FRAME, None, SCALE, "sum", model, Settings(refine=False))
+    best = restore(Observation.of_arrays(FRAME, VARIANCE, SCALE), model, Settings(refine=False))
     off = []
     for t0 in (1e-9, 0.1, 0.5):  # 1, 10 and 50 of 100 steps; the first level has s = 0.04
         near = replace(model, method=replace(model.method, start_params={"t0": t0}))

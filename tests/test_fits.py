@@ -51,7 +51,7 @@ def test_plain_primary_big_endian(tmp_path):
     assert frame.pixels.dtype.isnative
     np.testing.assert_array_equal(frame.pixels[0], IMAGE)
     assert frame.quantity is None
-    assert any("no BUNIT" in line for line in frame.said)
+    assert any("no BUNIT" in line for line in frame.notes.lines)
 
 
 def test_scaled_integers(tmp_path):
@@ -90,7 +90,7 @@ def test_error_plane_is_squared(tmp_path):
     frame = io.read(path)
     np.testing.assert_array_equal(frame.variance, 9.0)
     assert frame.quantity == "sum"
-    assert "noise: plane ERR" in frame.said
+    assert "noise: plane ERR" in frame.notes.lines
 
 
 def test_weight_zero_is_masked(tmp_path):
@@ -106,14 +106,14 @@ def test_exposure_weights_are_brought_to_the_noise(tmp_path):
     big = np.random.default_rng(1).normal(0, 200, (80, 90)).astype("f4")
     frame = io.read(save(tmp_path / "a.fits", sci(big), sci(np.full(big.shape, 500.0, "f4"), "WHT")))
     assert np.median(frame.variance) ** 0.5 == pytest.approx(200, rel=0.05)  # a MAD of 7000 differences: 1.5 %
-    assert any("no inverse variance" in line for line in frame.said)
+    assert any("no inverse variance" in line for line in frame.notes.lines)
 
 
 def test_planes_of_another_version_are_not_ours(tmp_path):
     path = save(tmp_path / "a.fits", sci(), sci(IMAGE + 50, ver=2), sci(np.full_like(IMAGE, 2.0), "ERR", ver=2))
     frame = io.read(path)
     assert frame.variance is None
-    assert "2 images in the file: read SCI; another with FILE[EXT]" in frame.said
+    assert "2 images in the file: read SCI; another with FILE[EXT]" in frame.notes.lines
     second = io.read(f"{path}[SCI,2]")
     np.testing.assert_array_equal(second.pixels[0], IMAGE + 50)
     np.testing.assert_array_equal(second.variance, 4.0)

@@ -20,6 +20,7 @@ from sciresdiff.io import flat, planes
 from sciresdiff.io.fits.checksum import encoded, sum32
 from sciresdiff.io.fits.layer import scaled
 from sciresdiff.io.source import PLANES, hollow
+from sciresdiff.region import Region
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.normal(100, 5, (60, 50)).astype("f4")
@@ -105,7 +106,9 @@ def test_windows_of_a_file_that_is_not_held(tmp_path, streamed, kind):
             assert (getattr(source.frame, name) is None) == (getattr(whole, name) is None)
         last = whole.planes - 1
         for y0, y1, x0, x1 in ((0, 60, 0, 50), (3, 31, 7, 44), (59, 60, 49, 50), (0, 7, 3, 9), (6, 8, 0, 50)):
-            same(source.window(last, y0, y1, x0, x1), whole, slice(last, last + 1), slice(y0, y1), slice(x0, x1))
+            same(
+                source.window(last, Region(y0, y1, x0, x1)), whole, slice(last, last + 1), slice(y0, y1), slice(x0, x1)
+            )
 
 
 @pytest.mark.parametrize("kind", FILES)
@@ -133,7 +136,9 @@ def test_gzip_is_unpacked_once_and_leaves_nothing(tmp_path, streamed, monkeypatc
     space.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(space))
     with io.opened(packed) as source:
-        same(source.window(0, 5, 20, 3, 9), io.read(tmp_path / "a.fits"), slice(None), slice(5, 20), slice(3, 9))
+        same(
+            source.window(0, Region(5, 20, 3, 9)), io.read(tmp_path / "a.fits"), slice(None), slice(5, 20), slice(3, 9)
+        )
     assert not list(space.iterdir())
 
 
@@ -175,9 +180,9 @@ def test_a_damaged_tile_is_found_where_it_is(tmp_path, streamed, kind):
     raw[heap + at : heap + at + length] = b"\xff" * int(length)
     path.write_bytes(raw)
     with io.opened(path) as source:
-        source.window(0, 0, 5, 0, 50)
+        source.window(0, Region(0, 5, 0, 50))
         with pytest.raises(InputError, match=r"extension \S+, rows 0 to 59 cannot be read"):
-            source.window(0, 0, 60, 0, 50)
+            source.window(0, Region(0, 60, 0, 50))
 
 
 COUNTS = {"NAXIS   =                    2": "9999999999", "NAXIS1  =                   50": "-50",
@@ -197,7 +202,7 @@ def test_counts_that_are_none(tmp_path, card):
 def test_nothing_but_nan_is_refused_when_all_is_read(tmp_path, streamed):
     fits.PrimaryHDU(np.full((40, 40), np.nan, "f4")).writeto(tmp_path / "a.fits")
     with io.opened(tmp_path / "a.fits") as source:
-        assert source.window(0, 0, 5, 0, 5).mask.all()
+        assert source.window(0, Region(0, 5, 0, 5)).mask.all()
         with pytest.raises(InputError, match=r"a.fits: all pixels are NaN"):
             source.whole()
 
@@ -219,7 +224,7 @@ def test_little_memory(tmp_path):
     tracemalloc.start()
     try:
         with io.opened(tmp_path / "a.fits") as source:
-            source.window(0, 1000, 1100, 0, 1000)
+            source.window(0, Region(1000, 1100, 0, 1000))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -272,8 +277,8 @@ def by_windows(path, frame, part=None, stop=None, cards=CARDS, told=TOLD):
             sink.put("DQ", 0, y, x, frame.dq[0][here])
             sink.put("DRAWS", 0, y, x, draws[(slice(None), *here)])
         sink.sync()
-        np.testing.assert_array_equal(sink.get("SCI", 0, 5, 25, 10, 40), frame.pixels[0, 5:25, 10:40])
-        np.testing.assert_array_equal(sink.get("DRAWS", 0, 5, 25, 10, 40), draws[:, 5:25, 10:40])
+        np.testing.assert_array_equal(sink.get("SCI", 0, Region(5, 25, 10, 40)), frame.pixels[0, 5:25, 10:40])
+        np.testing.assert_array_equal(sink.get("DRAWS", 0, Region(5, 25, 10, 40)), draws[:, 5:25, 10:40])
         assert not path.exists() or path.stat().st_size == 0
         return sink.finish(told)
 
@@ -315,7 +320,7 @@ def test_an_unfinished_file_of_another_kind_is_begun_anew(tmp_path):
     size = part.stat().st_size
     with io.writing(tmp_path / "x.fits", hollow(frame), planes={"ERR": io.Plane()}, part=part) as sink:
         assert part.stat().st_size < size
-        assert not sink.get("SCI", 0, 0, 60, 0, 50).any()
+        assert not sink.get("SCI", 0, Region(0, 60, 0, 50)).any()
 
 
 def test_a_text_that_is_longer_than_its_room_is_cut(tmp_path):
@@ -357,7 +362,7 @@ def test_types(tmp_path, dtype):
     assert report["clipped"] == 0
     with io.writing(tmp_path / "y.fits", hollow(frame), dtype=dtype) as sink:
         assert sink.put("SCI", 0, 0, 0, frame.pixels[0] * -1) == (3000 if dtype.startswith("u") else 0)
-        assert sink.get("SCI", 0, 0, 60, 0, 50).dtype == dtype
+        assert sink.get("SCI", 0, Region(0, 60, 0, 50)).dtype == dtype
         sink.finish({})
 
 
@@ -415,5 +420,5 @@ def test_real_frames_by_windows(shared_data, streamed):
         with io.opened(shared_data / "astro" / name) as source:
             h, w = source.frame.pixels.shape[1:]
             y, x = h // 3, w // 5
-            part = source.window(0, y, y + 60, x, x + 50)
+            part = source.window(0, Region(y, y + 60, x, x + 50))
             same(part, source.whole(), slice(0, 1), slice(y, y + 60), slice(x, x + 50))

@@ -10,7 +10,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from sciresdiff import io
-from sciresdiff.cli.train import _data
+from sciresdiff.cli.train import find_data
 from sciresdiff.degradation import resize
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame
@@ -62,7 +62,7 @@ def codes(image: np.ndarray, top: int = 255) -> np.ndarray:
 
 
 def reduced(image: np.ndarray, scale: int = 2) -> np.ndarray:
-    return resize.resized(image, (image.shape[0] // scale, image.shape[1] // scale), "bicubic", True)
+    return resize.resize_image(image, (image.shape[0] // scale, image.shape[1] // scale), "bicubic", True)
 
 
 def checked(batch: Batch) -> Batch:
@@ -228,7 +228,7 @@ def made(root: Path, layout: str, count: int = 3, colours: int = 3) -> Path:
 def test_layouts_of_pairs(layout: str, tmp_path: Path) -> None:
     folder = made(tmp_path / "data", layout)
     assert layouts.is_paired(folder)
-    assert _data([str(folder)]) == (str(folder),)
+    assert find_data([str(folder)]) == (str(folder),)
     pairs = pairs_of(folder, kernel="bicubic", light="linear")
     batch = checked(pairs.batch(0, 12))
     chi2 = batch.data.chi2(batch.truth)
@@ -336,7 +336,7 @@ def test_frames_go_through_a_recipe_on_the_fly(sample_data: Path) -> None:
 def test_a_folder_of_pictures_is_scenes(tmp_path: Path) -> None:
     for i in range(3):
         png(tmp_path / "pictures" / f"{i}.png", codes(np.stack([scene(64, i)] * 3, -1)))
-    assert _data([str(tmp_path / "pictures")]) == (str(tmp_path / "pictures"),)
+    assert find_data([str(tmp_path / "pictures")]) == (str(tmp_path / "pictures"),)
     pairs = pairs_of(tmp_path / "pictures")
     batch = checked(pairs.batch(0, 16))
     assert len(pairs.shelf) == 3

@@ -13,7 +13,7 @@ def net(monkeypatch):
     net = BACKBONES["resnet"](11, 8, 16, 3)
     for parameter in net.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
-    monkeypatch.setattr(half, "in_hardware", lambda device: True)
+    monkeypatch.setattr(half, "has_fast_bfloat16", lambda device: True)
     return net.eval()
 
 
@@ -21,7 +21,7 @@ def test_branches_round_and_sums_do_not(net):
     x = torch.randn(1, 11, 24, 20)
     with torch.no_grad():
         wanted = net(x)
-        half.halved(net, torch.device("cpu"))
+        half.use_bfloat16(net, torch.device("cpu"))
         got = net(x)
     assert got.dtype == torch.float32
     error = float((got - wanted).std() / wanted.std())
@@ -31,13 +31,13 @@ def test_branches_round_and_sums_do_not(net):
 def test_gradients_are_those_of_float32(net):
     x = torch.randn(1, 11, 12, 12)
     wanted = net(x)
-    half.halved(net, torch.device("cpu"))
+    half.use_bfloat16(net, torch.device("cpu"))
     assert torch.equal(net(x), wanted)
 
 
 def test_without_hardware_nothing_changes(net, monkeypatch):
-    monkeypatch.setattr(half, "in_hardware", lambda device: False)
-    half.halved(net, torch.device("cpu"))
+    monkeypatch.setattr(half, "has_fast_bfloat16", lambda device: False)
+    half.use_bfloat16(net, torch.device("cpu"))
     assert not any(getattr(part, "half_branch", False) for part in net.modules())
 
 
@@ -53,6 +53,6 @@ def test_channels_may_be_told_beforehand():
     for parameter in net.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     x = torch.randn(1, 11, 9, 7)
-    known = net.begun(x[:, 4:8], 4)
-    got = net.finished(torch.cat([x[:, :4], x[:, 8:], known], dim=1), 4, 4)
+    known = net.partial_head(x[:, 4:8], 4)
+    got = net.forward_from_head(torch.cat([x[:, :4], x[:, 8:], known], dim=1), 4, 4)
     torch.testing.assert_close(got, net(x), rtol=1e-5, atol=1e-5)  # one sum in two parts, float32 rounding

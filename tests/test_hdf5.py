@@ -9,6 +9,7 @@ from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, PixelSize
 from sciresdiff.io.hdf5 import read as hdf5
 from sciresdiff.io.source import hollow
+from sciresdiff.region import Region
 
 RNG = np.random.default_rng(0)
 LOW, HIGH = RNG.normal(size=(3, 8, 10)).astype("f4"), RNG.normal(size=(3, 32, 40)).astype("f4")
@@ -93,7 +94,7 @@ def test_windows_of_chunks_are_parts_of_the_whole(tmp_path):
     np.testing.assert_array_equal(whole.mask[2], (var <= 0) | np.eye(40, 50, dtype=bool))
     with io.opened(tmp_path / "a.h5") as source:
         assert source.frame.pixels.strides == (0, 0, 0)
-        part = source.window(4, 3, 20, 10, 31)
+        part = source.window(4, Region(3, 20, 10, 31))
     for name in ("pixels", "mask", "variance"):
         np.testing.assert_array_equal(getattr(part, name)[0], getattr(whole, name)[4, 3:20, 10:31])
 
@@ -106,9 +107,9 @@ def test_a_damaged_chunk_is_named(tmp_path):
     raw[start : start + size] = b"\xff" * size
     (tmp_path / "a.h5").write_bytes(raw)
     with io.opened(tmp_path / "a.h5") as source:
-        np.testing.assert_array_equal(source.window(0, 0, 32, 0, 40).pixels[0], HIGH[0])
+        np.testing.assert_array_equal(source.window(0, Region(0, 32, 0, 40)).pixels[0], HIGH[0])
         with pytest.raises(InputError, match="dataset 'image' cannot be read at plane 1, rows 0 to 31"):
-            source.window(1, 0, 32, 0, 40)
+            source.window(1, Region(0, 32, 0, 40))
 
 
 @pytest.mark.parametrize("planes", [1, 3])
@@ -125,7 +126,7 @@ def test_an_unfinished_file_is_gone_on_with(tmp_path, planes):
                 sink.put("DRAWS", k, start, 0, draws[k, :, start : start + 16])
                 sink.put("DQ", k, start, 0, np.full((16, 40), k))
             if start:
-                np.testing.assert_array_equal(sink.get("DRAWS", planes - 1, 0, 32, 0, 40), draws[-1])
+                np.testing.assert_array_equal(sink.get("DRAWS", planes - 1, Region(0, 32, 0, 40)), draws[-1])
                 sink.finish({"SRDFLUX": 1.25, "SRDCHI2": 1.0})
     assert [p.name for p in tmp_path.iterdir()] == ["a.h5"]
     levels = np.broadcast_to(np.arange(planes, dtype="i4")[:, None, None], frame.pixels.shape)

@@ -9,12 +9,13 @@ from scipy import ndimage
 
 from sciresdiff.diffusion import method as methods
 from sciresdiff.diffusion.method_file import HOOKS as NAMES
-from sciresdiff.diffusion.path import Level
+from sciresdiff.diffusion.path import NoiseLevel
+from sciresdiff.lab.hooks import atrous_low_band, sobel
 from sciresdiff.physics.consistency import Data
 from sciresdiff.physics.operators import Operator
-from sciresdiff.restoration.hooks import HOOKS, Args, applied, hooked, smoothed, sobel
+from sciresdiff.restoration.hooks import HOOKS, Args, apply_hooks, apply_training_hooks
 from sciresdiff.restoration.prior import Estimate
-from sciresdiff.restoration.residual_space import framed
+from sciresdiff.restoration.residual_space import residual_space
 
 SCALE, SHAPE = 2, (7, 9)
 KERNEL = np.outer([1, 4, 6, 4, 1], [1, 3, 5, 3, 1]) / (16 * 13)
@@ -33,9 +34,9 @@ def args(kernel=None, p=(0.6, 0.4, 0.5), q=(0.9, 0.1, 0.2), seed=0, **numbers):
         5 + 3 * draw(*SHAPE), 0.5 + draw(*SHAPE).square(), valid, Operator(SHAPE, SCALE, kernel, "sum", torch.float64)
     )
     prior = Estimate(1 + draw(*fine), 0.3 + draw(*fine).abs(), draw(*fine))
-    p, q = (Level(a, b, s, 1.0, 1.0) for a, b, s in (p, q))
+    p, q = (NoiseLevel(a, b, s, 1.0, 1.0) for a, b, s in (p, q))
     usual = {key: value for table in NAMES.values() for key, value in table.items()}
-    return Args(data, prior, framed(METHOD, data, prior), p, q, {**usual, **numbers})
+    return Args(data, prior, residual_space(METHOD, data, prior), p, q, {**usual, **numbers})
 
 
 def image(given, seed=9):
@@ -71,7 +72,7 @@ def test_consistency_is_the_best_linear_estimate():
     flat = x.flatten().numpy()
     expected = flat + sigma @ a.T @ np.linalg.solve(a @ sigma @ a.T + np.diag(n), y - a @ flat)
     np.testing.assert_allclose(HOOKS["consistency"](x, given).flatten(), expected, **ROUNDING)
-    assert torch.equal(hooked(given.data, x, given.prior.w, p, METHOD), HOOKS["consistency"](x, given))
+    assert torch.equal(apply_training_hooks(METHOD, given.data, x, given.prior.w, p), HOOKS["consistency"](x, given))
 
 
 def test_projection_meets_the_data_and_leaves_the_null_space_alone():
@@ -116,7 +117,7 @@ def test_the_noisy_projection_takes_the_share_that_the_next_state_can_hide():
     # with w = 1 everywhere: lambda = min(1, s_r d / (a_r sigma_y)), d = scale (DDNM+, equation 17)
     given = args(q=(0.8, 0.2, 0.3))
     flat = torch.ones_like(given.prior.x)
-    given = replace(given, around=replace(given.around, scale=flat, w=flat))
+    given = replace(given, space=replace(given.space, scale=flat, w=flat))
     x = image(given)
     a, y, n = dense(given.data)
     share = np.minimum(1, 0.3 * SCALE / (0.8 * np.sqrt(n)))
@@ -135,7 +136,7 @@ def test_the_noisy_projection_leaves_the_last_estimate_alone():
 def test_clipping_cuts_at_the_limit_and_nothing_else():
     given = args(clip_limit=0.7)
     x = image(given)
-    z, cut = (v.sub(given.around.mean) / given.around.scale for v in (x, HOOKS["clip"](x, given)))
+    z, cut = (v.sub(given.space.mean) / given.space.scale for v in (x, HOOKS["clip"](x, given)))
     np.testing.assert_allclose(cut, z.clamp(-0.7, 0.7), **ROUNDING)
     assert float(z.abs().max()) > 0.7  # the test has something to cut
     np.testing.assert_allclose(HOOKS["clip"](x, args(clip_limit=1e6)), x, **ROUNDING)
@@ -184,28 +185,28 @@ def test_the_low_band_is_that_of_the_a_trous_transform(levels):
         line[[0, 2**k, -1]] = 0.25, 0.5, 0.25
         for axis in (0, 1):
             expected = ndimage.correlate1d(expected, line, axis, mode="nearest")
-    np.testing.assert_allclose(smoothed(x, levels)[0, 0], expected, **ROUNDING)
+    np.testing.assert_allclose(atrous_low_band(x, levels)[0, 0], expected, **ROUNDING)
 
 
 def test_the_low_band_becomes_the_priors_and_the_rest_is_kept():
     given = args(low_levels=2)
     x, g = image(given), given.prior.x
     out = HOOKS["low-frequency"](x, given)
-    np.testing.assert_allclose(out - smoothed(g, 2), x - smoothed(x, 2), **ROUNDING)
+    np.testing.assert_allclose(out - atrous_low_band(g, 2), x - atrous_low_band(x, 2), **ROUNDING)
     assert torch.equal(HOOKS["low-frequency"](g, given), g)
 
 
 def test_low_bands_of_frames_below_the_reach_of_the_filter_are_finite():
     x = torch.randn(1, 1, 2, 3, dtype=torch.float64)
-    assert bool(torch.isfinite(smoothed(x, 5)).all())
-    np.testing.assert_allclose(smoothed(0 * x + 4, 5), 4, **ROUNDING)
+    assert bool(torch.isfinite(atrous_low_band(x, 5)).all())
+    np.testing.assert_allclose(atrous_low_band(0 * x + 4, 5), 4, **ROUNDING)
 
 
 def test_hooks_are_applied_in_the_order_of_the_file():
     given = args(clip_limit=0.5)
     x = image(given)
-    both = [applied(replace(METHOD, hooks=names), x, given) for names in (("project", "clip"), ("clip", "project"))]
+    both = [apply_hooks(replace(METHOD, hooks=names), x, given) for names in (("project", "clip"), ("clip", "project"))]
     assert torch.equal(both[0], HOOKS["clip"](HOOKS["project"](x, given), given))
     assert torch.equal(both[1], HOOKS["project"](HOOKS["clip"](x, given), given))
     assert not torch.equal(*both)
-    assert torch.equal(applied(replace(METHOD, hooks=()), x, given), x)
+    assert torch.equal(apply_hooks(replace(METHOD, hooks=()), x, given), x)

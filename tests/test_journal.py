@@ -16,6 +16,7 @@ import pytest
 
 from sciresdiff.errors import UsageError
 from sciresdiff.io.sink import Sink
+from sciresdiff.region import Region
 from sciresdiff.run import journal, locks, signals
 from sciresdiff.run.engines import behind, engine, serial
 from sciresdiff.run.entries import read
@@ -45,8 +46,8 @@ def raw_sink(target: Path, part: Path | None, room: int = 1 << 30) -> Iterator[S
         os.pwrite(descriptor, array.tobytes(), y0 // SIDE * size)
         return 1
 
-    def get(name: str, plane: int, y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
-        return np.frombuffer(os.pread(descriptor, size, y0 // SIDE * size), np.float32)
+    def get(name: str, plane: int, region: Region) -> np.ndarray:
+        return np.frombuffer(os.pread(descriptor, size, region.y0 // SIDE * size), np.float32)
 
     def finish(cards: Mapping[str, object]) -> dict[str, Any]:
         os.replace(place, target)

@@ -74,6 +74,6 @@ def test_a_planted_star_has_the_significance_that_is_stated(judges: ModuleType, 
     assert clean.variance is not None
     defects = sys.modules["judges_defects"]
     star = 10 * defects.unit_flux(clean) * defects.gaussian(clean.high.shape, SIDE, SIDE)
-    seen = clean.degraded(star)
+    seen = clean.degrade(star)
     significance = float(np.sqrt((seen**2).sum() / np.median(clean.variance)))
     assert significance == pytest.approx(10, rel=1e-6)  # the same sums; the matched filter of white noise

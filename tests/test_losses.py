@@ -12,9 +12,10 @@ import torch
 from scipy import stats
 from torch import nn
 
-from sciresdiff.diffusion import losses, lpips_network
+from sciresdiff.diffusion import losses
 from sciresdiff.diffusion.losses import LOSSES, PIXELWISE, Context
 from sciresdiff.errors import UsageError
+from sciresdiff.lab import lpips_network
 from sciresdiff.restoration.prior import Prior, PriorConfig
 from sciresdiff.training import prior as training
 from sciresdiff.training.data import DataRecipe, Pairs

@@ -12,11 +12,12 @@ import pytest
 import torch
 from astropy.io import fits
 
-import sciresdiff.restoration.restore
 from sciresdiff.errors import ResourceError
+from sciresdiff.jobs.upscale import block
 from sciresdiff.jobs.upscale import job as upscale
 from sciresdiff.jobs.upscale.options import UpscaleOptions
-from sciresdiff.restoration.model import shipped
+from sciresdiff.restoration.model import shipped_cards
+from sciresdiff.restoration.settings import Settings as RestoreSettings
 from sciresdiff.run import memory
 
 
@@ -87,7 +88,7 @@ def test_other_problems_pass() -> None:
 
 
 def test_an_image_is_the_same_with_less_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not shipped():
+    if not shipped_cards():
         pytest.skip("the default models are not in this checkout")
     pixels = (100 + np.random.default_rng(0).normal(0, 3, (72, 40))).astype("f4")
     pixels[30:34, 20:24] += 400
@@ -95,15 +96,15 @@ def test_an_image_is_the_same_with_less_at_once(tmp_path: Path, monkeypatch: pyt
     fits.HDUList([fits.PrimaryHDU(pixels), fits.ImageHDU(np.full_like(pixels, 9), name="VAR")]).writeto(low)
     options = UpscaleOptions(model="astro-x2", psf="gaussian:fwhm=2.5px", variance="VAR", samples=2, checks=False)
     upscale.run(low, tmp_path / "easy.fits", options)
-    real = sciresdiff.restoration.restore.restore
+    real = block.restore
 
     def small(*given: Any, **more: Any) -> Any:
-        settings = next(one for one in given if isinstance(one, sciresdiff.restoration.restore.Settings))
+        settings = next(one for one in given if isinstance(one, RestoreSettings))
         if settings.tile > 40:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
         return real(*given, **more)
 
-    monkeypatch.setattr(sciresdiff.restoration.restore, "restore", small)
+    monkeypatch.setattr(block, "restore", small)
     said = upscale.run(low, tmp_path / "hard.fits", options)["said"]
     assert [line for line in said if "memory" in line] == ["WARNING memory ran out; going on with --tile 36"]
     easy, hard, err = (

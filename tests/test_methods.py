@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from sciresdiff.diffusion import method as methods
-from sciresdiff.diffusion.method import Method, load, names, sample, train_pair
+from sciresdiff.diffusion.method import Method, load, names
 from sciresdiff.diffusion.path import marginal
 from sciresdiff.diffusion.prediction import PREDICTIONS
+from sciresdiff.diffusion.sampler import sample, train_pair
 from sciresdiff.diffusion.schedule import SCHEDULES
 from sciresdiff.diffusion.solvers import NEEDS_DISTIL, SOLVERS
 from sciresdiff.errors import UsageError
@@ -209,11 +210,11 @@ def test_steps() -> None:
 
 def test_anchor_and_weight_of_a_method() -> None:
     prior, scale, up = torch.tensor([3.0]), torch.tensor([2.0]), torch.tensor([2.9])
-    assert torch.equal(load("sciresdiff").weigh(prior, scale, up), scale)
-    assert torch.equal(load("sciresdiff").anchored(prior, up), prior)
+    assert torch.equal(load("sciresdiff").noise_scale(prior, scale, up), scale)
+    assert torch.equal(load("sciresdiff").anchor_image(prior, up), prior)
     upsr = load("upsr")
-    assert float(upsr.weigh(prior, scale, up)) == pytest.approx(0.7, rel=1e-5)  # 0.4 + 0.6 * 0.05 / 0.1, float32
-    assert torch.equal(upsr.anchored(prior, up), up)
+    assert float(upsr.noise_scale(prior, scale, up)) == pytest.approx(0.7, rel=1e-5)  # 0.4 + 0.6 * 0.05 / 0.1, float32
+    assert torch.equal(upsr.anchor_image(prior, up), up)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)

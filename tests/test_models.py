@@ -15,8 +15,8 @@ from sciresdiff.errors import UsageError
 from sciresdiff.jobs.upscale import job as upscale
 from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.restoration import model as models
-from sciresdiff.restoration.coded import made
 from sciresdiff.restoration.model import Model
+from sciresdiff.restoration.refiner import refiner_for
 from sciresdiff.training import prior as prior_training
 from sciresdiff.training import refiner as refiner_training
 from sciresdiff.training.options import TrainOptions
@@ -38,9 +38,9 @@ def saved(folder: Path, name: str) -> str:
     """The file of an untrained refiner of a method on the shipped prior."""
     torch.manual_seed(0)
     prior, method = models.load("astro-x2"), methods.load(name)
-    refiner = made(method, config_of(method, 2, method.network(), "tiny"))
+    refiner = refiner_for(method, config_of(method, 2, method.network(), "tiny"))
     path = folder / f"{name}.safetensors"
-    models.save(Model(prior.prior, refiner, method, {**models.of_prior(prior.card), "name": name}), path)
+    models.save(Model(prior.prior, refiner, method, {**models.prior_card(prior.card), "name": name}), path)
     return str(path)
 
 

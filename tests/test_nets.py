@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from sciresdiff import tiling
+from sciresdiff.lab.backbones.branch import pad_to_multiple
+from sciresdiff.lab.backbones.freq import haar, high_pass
+from sciresdiff.lab.backbones.modulation import Code, FiLM
+from sciresdiff.lab.backbones.nafnet import ChannelNorm, LocalAttention
 from sciresdiff.nets import BACKBONES
-from sciresdiff.nets.branch import padded
-from sciresdiff.nets.freq import haar, high_pass
-from sciresdiff.nets.modulation import Code, FiLM
-from sciresdiff.nets.nafnet import ChannelNorm, LocalAttention
 from sciresdiff.physics.consistency import Data
 from sciresdiff.physics.operators import Operator
 from sciresdiff.restoration.prior import Prior, PriorConfig, starts
@@ -250,5 +250,5 @@ def test_local_attention_averages_inside_the_image():
 
 
 def test_padding_repeats_the_edge():
-    x = padded(torch.arange(6.0).view(1, 1, 2, 3), 4)
+    x = pad_to_multiple(torch.arange(6.0).view(1, 1, 2, 3), 4)
     assert x[0, 0].tolist() == [[0, 1, 2, 2], [3, 4, 5, 5], [3, 4, 5, 5], [3, 4, 5, 5]]

@@ -10,27 +10,34 @@ import torch
 from numpy.typing import NDArray
 
 from sciresdiff import tiling
-from sciresdiff.nets import BACKBONES
-from sciresdiff.nets.atd import GROUP, TOKENS, DictionaryAttention, by_category, in_categories, refined
-from sciresdiff.nets.attention import (
+from sciresdiff.lab.backbones.atd import (
+    GROUP,
+    TOKENS,
+    DictionaryAttention,
+    attend_in_categories,
+    category_order,
+    refine_tokens,
+)
+from sciresdiff.lab.backbones.attention import (
     RelativeBias,
     WindowAttention,
-    absent,
     attend,
-    cut,
+    beyond_map,
     down,
     heads_for,
     looks,
+    merge_shifted,
     positions,
-    put,
     reach,
+    split_shifted,
     up,
     within,
 )
-from sciresdiff.nets.ditsr import AdaFM, filtered
-from sciresdiff.nets.modulation import CODE
-from sciresdiff.nets.twostream import JointAttention, TwoStreamBlock
-from sciresdiff.nets.uvit import PATCH
+from sciresdiff.lab.backbones.ditsr import AdaFM, filter_windows
+from sciresdiff.lab.backbones.modulation import CODE
+from sciresdiff.lab.backbones.twostream import JointAttention, TwoStreamBlock
+from sciresdiff.lab.backbones.uvit import PATCH
+from sciresdiff.nets import BACKBONES
 from sciresdiff.restoration.refiner import LEVELS, Refiner, RefinerConfig, known_channels
 
 INPUTS, OUTPUTS, WIDTH = 9, 2, 16
@@ -226,12 +233,12 @@ def test_window_attention_is_that_of_windows_on_the_grid_of_the_frame(shift):
 def test_windows_are_cut_and_put_back():
     x = torch.randn(2, 16, 24, 3)
     for shift in (0, 3, 4):
-        assert torch.equal(put(cut(x, 8, shift), 8, shift, 16, 24), x)
+        assert torch.equal(merge_shifted(split_shifted(x, 8, shift), 8, shift, 16, 24), x)
 
 
 def test_only_places_beyond_the_map_are_absent():
-    assert absent(16, 24, 8, 0, torch.device("cpu")) is None
-    gone = absent(16, 24, 8, 4, torch.device("cpu"))
+    assert beyond_map(16, 24, 8, 0, torch.device("cpu")) is None
+    gone = beyond_map(16, 24, 8, 4, torch.device("cpu"))
     assert gone is not None and gone.shape == (3 * 4, 64)
     assert int((~gone).sum()) == 16 * 24
     assert not gone.all(dim=1).any()  # a window without a single key would have no softmax
@@ -256,7 +263,7 @@ def test_positions_are_the_formula_and_all_different():
 def test_adafm_is_the_transform_of_every_window(p):
     v = torch.randn(2, 3 * p, 2 * p, 3, dtype=torch.float64)
     gains = torch.randn(2, p, p, dtype=torch.float64)
-    out, image = filtered(v, gains).numpy(), v.numpy()
+    out, image = filter_windows(v, gains).numpy(), v.numpy()
     for n, i, j, c in itertools.product(range(2), range(3), range(2), range(3)):
         at = (n, slice(i * p, (i + 1) * p), slice(j * p, (j + 1) * p), c)
         expected = np.fft.ifft2(gains[n].numpy() * np.fft.fft2(image[at])).real
@@ -269,12 +276,12 @@ def test_adafm_by_the_definition_of_the_transform():
     dft = np.exp(-2j * np.pi * np.outer(n, n) / p)
     v, gains = torch.randn(p, p, dtype=torch.float64), torch.randn(p, p, dtype=torch.float64)
     expected = (dft.conj() @ (gains.numpy() * (dft @ v.numpy() @ dft)) @ dft.conj()).real / p**2
-    close(filtered(v[None, :, :, None], gains[None])[0, :, :, 0], expected)
+    close(filter_windows(v[None, :, :, None], gains[None])[0, :, :, 0], expected)
 
 
 def test_adafm_of_ones_is_the_identity_as_it_is_at_the_start():
     v = torch.randn(2, 16, 8, 5, dtype=torch.float64)
-    close(filtered(v, torch.ones(2, 8, 8, dtype=torch.float64)), v.numpy())
+    close(filter_windows(v, torch.ones(2, 8, 8, dtype=torch.float64)), v.numpy())
     close(AdaFM().double()(v, torch.randn(2, CODE, dtype=torch.float64)), v.numpy())
 
 
@@ -282,28 +289,28 @@ def test_adafm_of_the_lowest_frequency_is_the_mean_of_the_window():
     v, gains = torch.randn(1, 8, 16, 2, dtype=torch.float64), torch.zeros(1, 8, 8, dtype=torch.float64)
     gains[:, 0, 0] = 1
     means = v.unflatten(2, (2, 8)).mean(dim=(1, 3))[:, None, :, None].expand(-1, 8, -1, 8, -1).flatten(2, 3)
-    close(filtered(v, gains), means.numpy())
+    close(filter_windows(v, gains), means.numpy())
 
 
 def test_adafm_transforms_half_precision_in_float32():
     v, gains = torch.randn(1, 8, 8, 2).bfloat16(), torch.rand(1, 8, 8)
-    out = filtered(v, gains)
+    out = filter_windows(v, gains)
     assert out.dtype == torch.bfloat16
-    assert torch.equal(out, filtered(v.float(), gains).bfloat16())
+    assert torch.equal(out, filter_windows(v.float(), gains).bfloat16())
 
 
 def test_sorting_by_category_is_stable():
     category = torch.randint(0, 5, (3, 4096))  # ties everywhere
-    order = by_category(category)
+    order = category_order(category)
     for ours, numbers in zip(order, category, strict=True):
         assert ours.tolist() == sorted(range(4096), key=lambda place: int(numbers[place]))  # Python's sort is stable
-    assert torch.equal(by_category(torch.zeros(1, 700, dtype=torch.long)), torch.arange(700)[None])
+    assert torch.equal(category_order(torch.zeros(1, 700, dtype=torch.long)), torch.arange(700)[None])
 
 
 def test_attention_in_categories_by_hand():
     n, c, heads = 3 * GROUP, 8, 2
     qkv, category = torch.randn(1, n, 3 * c, dtype=torch.float64), torch.randint(0, 4, (1, n))
-    out = in_categories(qkv, category, heads)[0]
+    out = attend_in_categories(qkv, category, heads)[0]
     numbers, pixels = category[0].tolist(), qkv[0].numpy()
     line = [place for wanted in range(4) for place in range(n) if numbers[place] == wanted]
     for start in range(0, n, GROUP):
@@ -313,9 +320,9 @@ def test_attention_in_categories_by_hand():
 
 def test_what_a_category_is_called_changes_nothing():
     qkv, category = torch.randn(1, 4 * GROUP, 24), torch.randint(0, 6, (1, 4 * GROUP))
-    once = in_categories(qkv, category, 1)
-    assert torch.equal(once, in_categories(qkv, category, 1))
-    assert torch.equal(once, in_categories(qkv, 10 * category + 3, 1))
+    once = attend_in_categories(qkv, category, 1)
+    assert torch.equal(once, attend_in_categories(qkv, category, 1))
+    assert torch.equal(once, attend_in_categories(qkv, 10 * category + 3, 1))
 
 
 def test_pixels_of_equal_value_have_equal_groups_in_every_run():
@@ -345,7 +352,7 @@ def test_a_dictionary_is_refined_by_the_pixels_that_ask_it():
     a = likeness[0].numpy()
     weights = softmax(((a - a.mean(0)) / np.sqrt(a.var(0) + 1e-5)).T)
     expected = (1 - share.numpy()) * tokens[0].numpy() + share.numpy() * (weights @ x[0].numpy())
-    close(refined(tokens, likeness, x, share)[0], expected)
+    close(refine_tokens(tokens, likeness, x, share)[0], expected)
 
 
 @pytest.mark.parametrize("name", WHOLE)

@@ -115,7 +115,7 @@ def test_key_depends_on_place_size_and_sign() -> None:
 def test_tensor_hash_is_the_integer_hash() -> None:
     """The published finaliser: SplitMix64 seeded with 0 starts with this value."""
     assert mix(0) == 0xE220A8397B1DCDAF
-    hashed = noise._hashed(key_of(5), -2, 6, "cpu").tolist()
+    hashed = noise._hash_range(key_of(5), -2, 6, "cpu").tolist()
     mask = (1 << 64) - 1
     assert [v & mask for v in hashed] == [mix(key_of(5) ^ (i & mask)) for i in range(-2, 4)]
 

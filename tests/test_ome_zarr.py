@@ -16,6 +16,7 @@ from sciresdiff import io
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, PixelSize
 from sciresdiff.io.source import hollow
+from sciresdiff.region import Region
 
 RNG = np.random.default_rng(11)
 STACK = RNG.integers(0, 4000, (3, 2, 70, 83)).astype("u2")
@@ -61,7 +62,7 @@ def test_stores_of_others_are_read_by_windows(tmp_path: Path, zarr: Any, version
     assert frame.pixel_size == PixelSize(0.2, 0.1, "um")
     with io.opened(tmp_path / "a.ome.zarr") as source:
         assert source.frame.pixels.strides == (0, 0, 0)
-        np.testing.assert_array_equal(source.window(3, 5, 40, 30, 83).pixels[0], STACK[1, 1, 5:40, 30:83])
+        np.testing.assert_array_equal(source.window(3, Region(5, 40, 30, 83)).pixels[0], STACK[1, 1, 5:40, 30:83])
 
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
@@ -109,7 +110,7 @@ def test_windows_give_the_bytes_of_the_whole(tmp_path: Path, zarr: Any) -> None:
                 sink.put("DRAWS", plane, y, 0, draws[plane, :, y:end])
             if end == 70:
                 assert sink.get is not None
-                np.testing.assert_array_equal(sink.get("DRAWS", 4, 1, 50, 2, 9), draws[4, :, 1:50, 2:9])
+                np.testing.assert_array_equal(sink.get("DRAWS", 4, Region(1, 50, 2, 9)), draws[4, :, 1:50, 2:9])
                 assert sink.finish({"SRDFLUX": 0.25})["files"] == [str(tmp_path / "b.zarr")]
     one, other = ({p.relative_to(root): p.read_bytes() for p in root.rglob("*") if p.is_file()}
                   for root in (tmp_path / "a.zarr", tmp_path / "b.zarr"))  # fmt: skip
@@ -195,7 +196,7 @@ def test_bare_arrays_and_series(tmp_path: Path, zarr: Any) -> None:
     zarr.open_group(str(tmp_path / "b.zarr"), mode="a", zarr_format=2)
     frame = io.read(tmp_path / "b.zarr")
     assert frame.planes == 6
-    assert any("several images" in line for line in frame.said)
+    assert any("several images" in line for line in frame.notes.lines)
 
 
 def test_bad_stores_are_refused_in_one_line(tmp_path: Path, zarr: Any) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import convolve, gaussian_filter
 
 from sciresdiff.errors import InputError
-from sciresdiff.physics.operators import Operator, separable
+from sciresdiff.physics.operators import Operator, separable_terms
 
 
 def gaussian(sigma: float) -> np.ndarray:
@@ -79,7 +79,7 @@ def test_mean_conserves_a_constant():
 def test_batch_equals_one_by_one():
     rng = np.random.default_rng(2)
     kernels = [lopsided(rng), lopsided(rng), gaussian(0.7)]
-    terms = [separable(k) for k in kernels]
+    terms = [separable_terms(k) for k in kernels]
     rank, side = max(len(t) for t in terms), max(t.shape[-1] for t in terms)
     padded = np.stack([np.pad(t, ((0, rank - len(t)), (0, 0), 2 * ((side - t.shape[-1]) // 2,))) for t in terms])
     x = torch.from_numpy(rng.normal(size=(3, 1, 24, 32)))
@@ -92,7 +92,7 @@ def test_batch_equals_one_by_one():
 def test_separable_keeps_the_sum_when_it_is_cut():
     kernel = np.random.default_rng(3).random((15, 15))
     kernel /= kernel.sum()
-    terms = separable(kernel, max_rank=2)
+    terms = separable_terms(kernel, max_rank=2)
     assert (terms[:, 0].sum(-1) * terms[:, 1].sum(-1)).sum() == pytest.approx(1, abs=1e-12)
 
 
@@ -105,7 +105,7 @@ def test_refuses_even_and_oversized_kernels():
 
 @pytest.mark.parametrize("shape", [(9, 12), (70, 33)])
 @pytest.mark.parametrize("rank", [1, 3])
-def test_there_and_back_is_the_adjoint_the_weight_and_the_operator(shape, rank):
+def test_the_weighted_gram_is_the_adjoint_the_weight_and_the_operator(shape, rank):
     rng = np.random.default_rng(3)
     kernel = gaussian(1.0) if rank == 1 else lopsided(rng)
     op = Operator(shape, 3, kernel, dtype=torch.float64)
@@ -114,7 +114,7 @@ def test_there_and_back_is_the_adjoint_the_weight_and_the_operator(shape, rank):
     y = torch.from_numpy(rng.normal(size=(1, 1, *shape)))
     wanted = op.apply(w2 * op.adjoint(y))
     with torch.no_grad():
-        got = op.there_and_back(y, w2)
+        got = op.apply_weighted_gram(y, w2)
     torch.testing.assert_close(got, wanted, rtol=0, atol=1e-13)  # the same products, summed in another order
 
 
@@ -122,6 +122,8 @@ def test_there_and_back_is_the_adjoint_the_weight_and_the_operator(shape, rank):
 def test_strips_in_one_batched_product_are_the_strips_one_by_one(shape):
     rng = np.random.default_rng(4)
     (rows, _), *_ = Operator(shape, 2, gaussian(1.0), dtype=torch.float64).terms
-    for strips in (rows.forward, rows.backward):
-        x = torch.from_numpy(rng.normal(size=(2, 1, strips.shape[1], 5)))
-        torch.testing.assert_close(strips.together(x), strips.of(x), rtol=0, atol=1e-13)  # summed in another order
+    for matrix in (rows.matrix, rows.transpose):
+        x = torch.from_numpy(rng.normal(size=(2, 1, matrix.shape[1], 5)))
+        torch.testing.assert_close(
+            matrix.multiply_batched(x), matrix.multiply(x), rtol=0, atol=1e-13
+        )  # summed in another order

@@ -209,9 +209,9 @@ def test_lpips_is_zero_for_the_truth_and_the_mean_over_tiles(brought: Path, monk
 
 def test_tiles_cover_a_plane_once() -> None:
     seen = np.zeros((1300, 513), int)
-    for at in perceptual.tiles(*seen.shape):
-        seen[at] += 1
-        assert max(seen[at].shape) <= perceptual.TILE
+    for tile in perceptual.split_tiles(*seen.shape):
+        seen[tile.slices] += 1
+        assert max(tile.shape) <= perceptual.TILE
     assert (seen == 1).all()
 
 

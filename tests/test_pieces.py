@@ -16,13 +16,17 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from sciresdiff import checks, io
-from sciresdiff.checks import pool
-from sciresdiff.checks.evidence import Result
+from sciresdiff.checks import pooling
+from sciresdiff.checks.result import Result
+from sciresdiff.checks.source_lists import truth_sources
 from sciresdiff.errors import UsageError
 from sciresdiff.io.source import Source
 from sciresdiff.jobs.evaluate import job as evaluate
 from sciresdiff.jobs.evaluate import load_evidence as gather
 from sciresdiff.jobs.evaluate import pieces
+from sciresdiff.jobs.evaluate.options import EvaluateOptions
+from sciresdiff.observation.observation import Observation
+from sciresdiff.region import Region
 
 Array = NDArray[np.float64]
 KERNEL = "gaussian:sigma=1.2px"
@@ -122,15 +126,15 @@ def test_sources_are_counted_once(whole: dict[str, Any], parts: dict[str, Any], 
     said = {r["name"]: r["meaning"] for r in parts["results"]}
     assert "mean of the pieces by sources" in said["completeness"] and "in 4 of 4" in said["completeness"]
     with in_pieces(), gathered(files) as given:
-        found = [gather.evidence_of(given, 0, tile).reference.inner for tile in given.tiles]
+        found = [truth_sources(gather.evidence_of(given, 0, tile)).inner for tile in given.tiles]
     with gathered(files) as given:
-        assert sum(map(len, found)) == len(gather.evidence_of(given, 0).reference.inner)
+        assert sum(map(len, found)) == len(truth_sources(gather.evidence_of(given, 0)).inner)
 
 
 @contextmanager
 def gathered(files: Path) -> Iterator[gather.Given]:
-    told = gather.Told(None, KERNEL, None, None, None)
-    with gather.gather(files / "high.fits", files / "low.fits", files / "truth.fits", told, []) as given:
+    told = EvaluateOptions(kernel=KERNEL)
+    with gather.gather(files / "high.fits", files / "low.fits", files / "truth.fits", told) as (given, _):
         yield given
 
 
@@ -158,9 +162,9 @@ def test_no_window_is_larger_than_a_piece(files: Path, monkeypatch: pytest.Monke
     def watched(path: str | Path, **options: Any) -> Iterator[Source]:
         with straight(path, **options) as source:
 
-            def cut(plane: int, y0: int, y1: int, x0: int, x1: int) -> Any:
-                largest.append((y1 - y0) * (x1 - x0))
-                return source.window(plane, y0, y1, x0, x1)
+            def cut(plane: int, region: Region) -> Any:
+                largest.append(region.shape[0] * region.shape[1])
+                return source.window(plane, region)
 
             yield replace(source, cut=cut)
 
@@ -180,16 +184,16 @@ def test_what_needs_the_frame_as_a_whole_is_refused(files: Path) -> None:
 
 def test_every_result_has_a_way_to_be_pooled() -> None:
     probes = {name for name in checks.RESULTS if name.startswith(("blank_", "injection_"))}
-    assert set(pool.POOLS) == set(checks.RESULTS) - probes
+    assert set(pooling.POOLS) == set(checks.RESULTS) - probes
 
 
-def piece(name: str, value: float | None, weight: float, limit: Any = None, place: str = "y 0, x 0") -> pool.Piece:
-    return pool.Piece([Result(name, value, "", "all", limit, weight=weight)], {}, place)
+def piece(name: str, value: float | None, weight: float, limit: Any = None, place: str = "y 0, x 0") -> pooling.Piece:
+    return pooling.Piece([Result(name, value, "", "all", limit, weight=weight)], {}, place)
 
 
 def test_values_are_pooled_as_the_table_says() -> None:
     def of(name: str, *found: tuple[float, float, Any]) -> Result:
-        return pool.pooled([piece(name, *one) for one in found], [name], {}, "astro")[0]
+        return pooling.pool_pieces([piece(name, *one) for one in found], [name], {}, "astro")[0]
 
     mean = of("coverage_68", (0.6, 100, None), (0.9, 300, None))
     assert mean.value == pytest.approx(0.825) and "0.6 (y 0, x 0) to 0.9" in mean.meaning
@@ -204,19 +208,21 @@ def test_values_are_pooled_as_the_table_says() -> None:
 
 
 def test_what_no_piece_has_says_why() -> None:
-    none = pool.Piece([checks.Result("fid", 3.0, "", "all")], {}, "y 0, x 0")
-    (result,) = pool.pooled([none], ["fid"], {}, "astro")
+    none = pooling.Piece([checks.Result("fid", 3.0, "", "all")], {}, "y 0, x 0")
+    (result,) = pooling.pool_pieces([none], ["fid"], {}, "astro")
     assert result.value is None and "judged in pieces" in result.meaning
-    missing = pool.Piece([Result("ence", None, "", "all", meaning="not computed: needs a truth")], {}, "y 0, x 0")
-    assert pool.pooled([missing, missing], ["ence"], {}, "astro")[0].meaning == "not computed: needs a truth"
-    assert pool.pooled([missing, piece("ence", 0.5, 10)], ["ence"], {}, "astro")[0].value == 0.5
+    missing = pooling.Piece([Result("ence", None, "", "all", meaning="not computed: needs a truth")], {}, "y 0, x 0")
+    assert pooling.pool_pieces([missing, missing], ["ence"], {}, "astro")[0].meaning == "not computed: needs a truth"
+    assert pooling.pool_pieces([missing, piece("ence", 0.5, 10)], ["ence"], {}, "astro")[0].value == 0.5
 
 
 @pytest.mark.parametrize("scale", [1, 2, 3, 4])
 def test_pieces_cover_a_plane_once_and_begin_where_its_sky_is_measured(scale: int) -> None:
     shape = (9000 // scale, 5000 // scale)
     seen = np.zeros(shape, np.uint8)
-    for tile in pieces.pieces(shape, scale, np.ones((31, 31))):
+    nothing = np.broadcast_to(np.float32(0), shape)
+    data = Observation.of_arrays(nothing, nothing, scale, np.ones((31, 31)))
+    for tile in pieces.pieces(shape, data):
         seen[tile.core.slices] += 1
         assert scale * tile.core.y0 % 64 == 0 and scale * tile.window.y0 % 64 == 0
         assert tile.core.y0 == 0 or scale * (tile.core.y0 - tile.window.y0) >= 64 + 15

@@ -67,7 +67,7 @@ def test_a_triplet_by_its_names(tmp_path, word):
     frame = io.read(path)
     np.testing.assert_allclose(frame.variance, 25, rtol=1e-6)  # float32
     assert frame.mask.sum() == 1
-    said = " ".join(frame.said)
+    said = " ".join(frame.notes)
     assert f"x_{word}.fits" in said
     assert "x_mask.fits" in said
 
@@ -77,7 +77,7 @@ def test_a_file_beside_that_does_not_fit_is_named_and_left(tmp_path):
     save(tmp_path / "x.weight.fits", image(IMAGE[:5]))
     frame = io.read(path)
     assert frame.variance is None
-    assert "x.weight.fits: shape (5, 40) does not fit the image; not used" in frame.said
+    assert "x.weight.fits: shape (5, 40) does not fit the image; not used" in frame.notes.lines
 
 
 def test_exposure_times_beside_the_image_are_scaled(tmp_path):
@@ -85,7 +85,7 @@ def test_exposure_times_beside_the_image_are_scaled(tmp_path):
     save(tmp_path / "x_wht.fits", image(np.full_like(IMAGE, 900.0)))
     frame = io.read(path)
     assert np.median(frame.variance) ** 0.5 == pytest.approx(5, rel=0.15)  # a MAD of 1170 differences: 4 %
-    assert any("no inverse variance" in line for line in frame.said)
+    assert any("no inverse variance" in line for line in frame.notes.lines)
 
 
 @pytest.mark.parametrize("kind", STATED)
@@ -155,10 +155,10 @@ def test_an_output_depends_on_the_files_beside_its_input(tmp_path):
 )
 def test_patches_are_bounded_and_inside(shape):
     found = patches(shape)
-    assert sum((y1 - y0) * (x1 - x0) for _, y0, y1, x0, x1 in found) <= planes.MOST
+    assert sum(region.shape[0] * region.shape[1] for _, region in found) <= planes.MOST
     assert len(set(found)) == len(found)
-    for plane, y0, y1, x0, x1 in found:
+    for plane, region in found:
         assert 0 <= plane < shape[0]
-        assert 0 <= y0 < y1 <= shape[1]
-        assert 0 <= x0 < x1 <= shape[2]
-    assert {plane for plane, *_ in found} >= {0, shape[0] - 1}
+        assert 0 <= region.y0 < region.y1 <= shape[1]
+        assert 0 <= region.x0 < region.x1 <= shape[2]
+    assert {plane for plane, _ in found} >= {0, shape[0] - 1}

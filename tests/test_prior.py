@@ -7,17 +7,10 @@ import torch.nn.functional as F
 
 from sciresdiff.physics.consistency import Data
 from sciresdiff.physics.operators import Operator
-from sciresdiff.restoration.prior import (
-    Prior,
-    PriorConfig,
-    asinh_,
-    box,
-    contrast,
-    kernel_features,
-    pedestal,
-    starts,
-    unshuffled,
-)
+from sciresdiff.physics.psf.field import PSF
+from sciresdiff.physics.richardson_lucy import pedestal
+from sciresdiff.restoration.ops import asinh_, box, contrast, psf_features, unshuffled
+from sciresdiff.restoration.prior import Prior, PriorConfig, starts
 
 
 def gaussian(sigma: float) -> np.ndarray:
@@ -87,14 +80,14 @@ def test_pedestal_makes_all_but_outliers_positive(stars):
 
 
 @pytest.mark.parametrize("sigma", [0.8, 2.0, 5.0])
-def test_kernel_features_grow_with_the_kernel(sigma):
-    narrow, wide = kernel_features(gaussian(sigma), 4), kernel_features(gaussian(1.3 * sigma), 4)
+def test_psf_features_grow_with_the_kernel(sigma):
+    narrow, wide = (psf_features(PSF.constant(k), 4) for k in (gaussian(sigma), gaussian(1.3 * sigma)))
     assert (wide[[0, 1, 3]] > narrow[[0, 1, 3]]).all()
 
 
-def test_kernel_features_do_not_depend_on_padding():
+def test_psf_features_do_not_depend_on_padding():
     kernel = gaussian(1.5)
-    np.testing.assert_allclose(kernel_features(np.pad(kernel, 6), 4), kernel_features(kernel, 4), atol=1e-6)
+    np.testing.assert_allclose(*(psf_features(PSF.constant(k), 4) for k in (np.pad(kernel, 6), kernel)), atol=1e-6)
 
 
 @pytest.mark.parametrize("radius", [1, 2, 8])

@@ -13,9 +13,10 @@ from scipy.ndimage import gaussian_filter
 
 from sciresdiff import checks
 from sciresdiff.checks import probes
-from sciresdiff.checks.baselines import bicubic, wiener
+from sciresdiff.checks.baselines import bicubic, bicubic_image, wiener
 from sciresdiff.checks.check import UnmeasuredError
-from sciresdiff.checks.evidence import Evidence, Result
+from sciresdiff.checks.evidence import Evidence
+from sciresdiff.checks.result import Result
 from sciresdiff.physics import psf
 from sciresdiff.physics.operators import Operator
 
@@ -96,7 +97,7 @@ def test_an_honest_method_makes_nothing_of_noise(evidence: Evidence) -> None:
 def test_a_method_that_invents_stars_fails_on_blank_sky(evidence: Evidence) -> None:
     rng = np.random.default_rng(9)
     xy = rng.uniform(30, 200, (8, 2))
-    fakes = probes.points(evidence.high.shape, xy, np.full(8, 2000.0), 2.0)
+    fakes = probes.draw_gaussians(evidence.high.shape, xy, np.full(8, 2000.0), 2.0)
     (found,) = judged(spoilt(evidence, lambda image: image + fakes), "blank_spurious_per_mpix").values()
     assert found.passed is False
     assert (found.value or 0) * evidence.high.size / 1e6 >= 7  # two of the eight may touch
@@ -130,9 +131,9 @@ def test_faults_in_the_recovery_are_caught(evidence: Evidence) -> None:
 
 
 def test_sources_have_the_signal_to_noise_that_they_are_said_to_have(evidence: Evidence) -> None:
-    sky, snr = probes.sky_of(evidence), 20.0
-    flux = probes._flux_of(snr, evidence, sky, 2.0, GAIN)
-    a = evidence.degraded(probes.points(evidence.high.shape, np.array([[90.0, 77.3]]), np.ones(1), 2.0))
+    sky, snr = probes.measure_sky(evidence), 20.0
+    flux = probes._flux_at(snr, evidence, sky, 2.0, GAIN)
+    a = evidence.degrade(probes.draw_gaussians(evidence.high.shape, np.array([[90.0, 77.3]]), np.ones(1), 2.0))
     v = np.median(sky.variance) + GAIN * flux * a
     assert flux * np.sqrt((a**2 / v).sum()) == pytest.approx(snr, rel=0.02)  # the place in its coarse pixel
 
@@ -140,18 +141,18 @@ def test_sources_have_the_signal_to_noise_that_they_are_said_to_have(evidence: E
 def test_places_are_empty_apart_and_inside(evidence: Evidence) -> None:
     mask = np.zeros(evidence.high.shape, bool)
     mask[:, :100] = True
-    xy = probes.places(replace(evidence, mask_high=mask), np.random.default_rng(0))
+    xy = probes.empty_positions(replace(evidence, mask_high=mask), np.random.default_rng(0))
     assert len(xy) > 10
     apart = np.hypot(*(xy[:, None] - xy[None]).T)[~np.eye(len(xy), dtype=bool)]
     assert apart.min() > probes.CELL_PX / 2 - 1  # half a cell, less the half pixels that they are moved by
     assert xy[:, 0].min() > 107  # 8 px from the mask
     column, row = np.rint(xy.T).astype(int)
-    near = gaussian_filter(evidence.bicubic, 2)[row, column]
+    near = gaussian_filter(bicubic_image(evidence), 2)[row, column]
     assert near.max() < SKY / SCALE**2 + 3 * READ / SCALE**2
 
 
 def test_points_keep_their_flux_and_place() -> None:
-    image = probes.points((60, 80), np.array([[40.3, 20.7], [1.0, 58.0]]), np.array([100.0, 7.0]), 2.0)
+    image = probes.draw_gaussians((60, 80), np.array([[40.3, 20.7], [1.0, 58.0]]), np.array([100.0, 7.0]), 2.0)
     assert image.sum() == pytest.approx(107, abs=1e-9)  # also at the border, where the stamp is cut and normalised
     yy, xx = np.indices(image.shape)
     star = np.where((yy < 40), image, 0)
@@ -179,7 +180,7 @@ def test_a_frame_without_room_is_not_tried(evidence: Evidence) -> None:
     (found,) = judged(full, "injection_completeness").values()
     assert found.value is None and "empty places" in found.meaning
     with pytest.raises(UnmeasuredError):
-        probes.injected(full)
+        probes.inject_sources(full)
 
 
 @pytest.mark.parametrize("name", probes.CHECKS)
@@ -188,7 +189,7 @@ def test_what_cannot_be_probed_says_why(evidence: Evidence, name: str) -> None:
     for one, words in ((hidden, "not computed"), (replace(evidence, again=None), "--probe")):
         (found,) = judged(one, name).values()
         assert found.value is None and found.passed is None and words in found.meaning
-    alone = evidence.other(evidence.high)
+    alone = evidence.with_image(evidence.high)
     assert all(r.value is None for r in judged(alone, name).values())
 
 
@@ -198,7 +199,7 @@ def test_a_constant_frame_makes_no_sources(evidence: Evidence) -> None:
         low=np.full(LOW, SKY),
         high=np.full(evidence.high.shape, SKY / SCALE**2),
         variance=np.full(LOW, READ**2),
-        again=lambda low: bicubic(low, SCALE),
+        again=lambda low: bicubic(low, evidence),
         shared={},
     )
     (found,) = judged(flat, "blank_spurious_per_mpix").values()

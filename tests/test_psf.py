@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kernel_moments import kernel_moments
 from scipy.ndimage import gaussian_filter
 from scipy.signal import fftconvolve
 
@@ -70,10 +71,10 @@ def test_integration_equals_fine_sampling() -> None:
 
 
 def test_orientation_and_ellipticity() -> None:
-    along_x = psf.moments(psf.render("gaussian:fwhm=6px,ratio=0.5,theta=0", None, integrate=False))
+    along_x = kernel_moments(psf.render("gaussian:fwhm=6px,ratio=0.5,theta=0", None, integrate=False))
     assert along_x.e1 == pytest.approx((1 - 0.25) / (1 + 0.25), abs=1e-4)  # sampled, cut at 5 sigma
     assert along_x.fwhm == pytest.approx(6, rel=1e-3)
-    up_right = psf.moments(psf.render("gaussian:fwhm=6px,ratio=0.5,theta=45deg", None, integrate=False))
+    up_right = kernel_moments(psf.render("gaussian:fwhm=6px,ratio=0.5,theta=45deg", None, integrate=False))
     assert up_right.e2 > 0.5 and abs(up_right.e1) < 1e-6
 
 
@@ -91,7 +92,7 @@ def test_diffraction_by_telescope_and_microscope() -> None:
 
 def test_unequal_pixels_draw_an_ellipse() -> None:
     kernel = psf.render("gaussian:fwhm=0.1arcsec", PixelSize(0.02, 0.04, "arcsec"), integrate=False)
-    found = psf.moments(kernel)
+    found = kernel_moments(kernel)
     assert found.e1 == pytest.approx((0.25 - 1) / (0.25 + 1), abs=1e-2)  # sigma of 1.06 px along x is coarse
     assert kernel.shape[0] > kernel.shape[1]
 
@@ -160,7 +161,7 @@ def test_a_spec_comes_back_from_its_text(fwhm: float, ratio: float, theta: float
 def test_target_and_kernel_make_the_psf(spec: str, error: float, scale: int, target: float) -> None:
     kernel = psf.kernel_from_psf(spec, pixel=None, scale=scale, target_fwhm_px_fine=target)
     whole = psf.render(spec, None, integrate=True, oversample_of=scale)
-    made, wanted = shared(fftconvolve(kernel, psf.target_of(target)), whole)
+    made, wanted = shared(fftconvolve(kernel, psf.target_psf(target)), whole)
     assert np.abs(made - wanted).max() < error * wanted.max()
     assert kernel.sum() == pytest.approx(1, abs=1e-12)  # flux is kept
 
@@ -168,7 +169,7 @@ def test_target_and_kernel_make_the_psf(spec: str, error: float, scale: int, tar
 def test_closed_form_and_division_agree() -> None:
     spec = "gaussian:fwhm=2.5px,ratio=0.8,theta=20deg"
     closed = psf.kernel_from_psf(spec, pixel=None, scale=4)
-    divided = difference_kernel(psf.render(spec, None, integrate=True, oversample_of=4), psf.target_of(2.0))
+    divided = difference_kernel(psf.render(spec, None, integrate=True, oversample_of=4), psf.target_psf(2.0))
     a, b = shared(closed, divided)
     assert np.abs(a - b).max() < 1e-3 * a.max()  # PSF cut at 5 sigma, divided by a response of down to 1e-3
 
@@ -178,12 +179,12 @@ def test_an_effective_psf_is_not_integrated_again(scale: int) -> None:
     spec = "moffat:fwhm=3.2px,beta=3,ratio=0.85,theta=20deg"
     low = psf.render(spec, None, integrate=True)
     kernel = psf.kernel_from_psf(low, pixel=None, scale=scale)
-    seen = box_sum(fftconvolve(kernel, psf.target_of(2.0)), scale)
+    seen = box_sum(fftconvolve(kernel, psf.target_psf(2.0)), scale)
     made, wanted = shared(seen, box_sum(psf.render(spec, None, integrate=True, oversample_of=scale), scale))
     # stars in every place within a coarse pixel; the PSF's wings are tapered, frequencies below 1e-3 left out
     assert np.abs(made - wanted).max() < 5e-3 * wanted.max()
     optical = psf.kernel_from_psf(spec, pixel=None, scale=scale)
-    a, b = psf.moments(kernel), psf.moments(optical)
+    a, b = kernel_moments(kernel), kernel_moments(optical)
     assert a.fwhm == pytest.approx(b.fwhm, rel=0.01)  # integrating twice would widen it by 4 % and more
     assert (a.e1, a.e2) == (pytest.approx(b.e1, abs=0.01), pytest.approx(b.e2, abs=0.01))
 
@@ -205,9 +206,9 @@ def test_a_psf_narrower_than_the_target_is_refused() -> None:
 def test_an_image_is_centred_and_its_sky_removed(dy: float, dx: float, sky: float, even: bool) -> None:
     line = np.arange(40.0 if even else 41.0) - 20
     star = 7 * np.exp(-0.5 * ((line[:, None] - dy) ** 2 + (line[None, :] - dx) ** 2) / 2.0**2)
-    kernel = psf.centred(star + sky)
+    kernel = psf.centre_psf(star + sky)
     assert all(n % 2 for n in kernel.shape)
-    found = psf.moments(kernel)
+    found = kernel_moments(kernel)
     assert abs(found.y) < 5e-3 and abs(found.x) < 5e-3  # the centroid is that of the pixels above a thousandth
     assert found.fwhm == pytest.approx(2 * 2.3548, rel=2e-3)
     assert kernel.sum() == pytest.approx(1, abs=1e-12)  # float64 rounding
@@ -217,7 +218,7 @@ def test_negative_lobes_are_kept() -> None:
     line = np.arange(-15.0, 16.0)
     r2 = line[:, None] ** 2 + line[None, :] ** 2
     lobed = np.exp(-r2 / 8) - 0.2 * np.exp(-r2 / 32)
-    kernel = psf.centred(lobed)
+    kernel = psf.centre_psf(lobed)
     assert kernel.min() / kernel.max() == pytest.approx(lobed.min() / lobed.max(), rel=1e-2)
 
 
@@ -227,7 +228,7 @@ def test_negative_lobes_are_kept() -> None:
 )
 def test_images_that_are_no_psf(image: np.ndarray, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        psf.centred(image)
+        psf.centre_psf(image)
 
 
 def test_a_file_is_a_kernel_as_it_is_and_a_psf_centred(tmp_path: Path) -> None:

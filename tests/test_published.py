@@ -15,14 +15,16 @@ from safetensors.torch import save_file
 from sciresdiff import tiling
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.jobs.upscale.inputs import warn_networks
-from sciresdiff.nets import published as nets
-from sciresdiff.nets.published import MisfitError, built, recognised
+from sciresdiff.lab.published import load_prior as importing
+from sciresdiff.lab.published import networks as nets
+from sciresdiff.lab.published.networks import MisfitError, build_network, recognise
+from sciresdiff.lab.published.prior import Planes, PublishedConfig, PublishedPrior, Unit, asinh, linear
+from sciresdiff.observation.observation import Observation
 from sciresdiff.physics.consistency import Data
 from sciresdiff.physics.operators import Operator
 from sciresdiff.restoration.model import Model, load, save
-from sciresdiff.restoration.published import Planes, Published, PublishedConfig, Unit, asinh, linear
-from sciresdiff.restoration.restore import Settings, restore
-from sciresdiff.training import published as importing
+from sciresdiff.restoration.restore import restore
+from sciresdiff.restoration.settings import Settings
 from sciresdiff.training import refiner as refiner_training
 from sciresdiff.training.data import DataRecipe
 from sciresdiff.training.options import TrainOptions
@@ -118,8 +120,8 @@ def middle(name):
 
 
 def net_of(content):
-    found = recognised(content)
-    return built(found.name, found.sizes, found.weights).eval().requires_grad_(False)
+    found = recognise(content)
+    return build_network(found.name, found.sizes, found.weights).eval().requires_grad_(False)
 
 
 @pytest.mark.parametrize("unshuffle, scale", [(1, 4), (2, 2), (4, 1)])
@@ -357,19 +359,19 @@ def test_a_misfit_says_which_keys_and_shapes(change, words):
     w = rrdb_weights()
     change(w)
     with pytest.raises(MisfitError, match="looks like ESRGAN .* does not fit; " + words):
-        recognised(w)
+        recognise(w)
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}, {}, torch.zeros(2)])
 def test_what_holds_no_tensors_by_name_is_said(content):
     with pytest.raises(MisfitError, match="no tensors by name"):
-        recognised(content)
+        recognise(content)
 
 
 def test_unknown_architecture_names_the_library(monkeypatch):
     monkeypatch.setitem(sys.modules, "spandrel", None)
     with pytest.raises(MisfitError, match=r"begins with odd\.weight; 'pip install spandrel'"):
-        recognised({"odd.weight": torch.zeros(2)})
+        recognise({"odd.weight": torch.zeros(2)})
 
 
 class Standing(torch.nn.Module):
@@ -404,15 +406,15 @@ def odd_weights():
 
 
 def test_library_takes_what_is_not_known_here(spandrel, tmp_path, monkeypatch):
-    found = recognised(odd_weights())
-    prior = Published(PublishedConfig(2, found.name), found.weights)
+    found = recognise(odd_weights())
+    prior = PublishedPrior(PublishedConfig(2, found.name), found.weights)
     assert prior.stages[0].multiple_of == 4 and not prior.stages[0].tile_exact
     save(Model(prior, card=CARD), tmp_path / "m.safetensors")
     again = load(str(tmp_path / "m.safetensors")).prior
     x = torch.rand(1, 1, 8, 8)
     assert torch.equal(again.stages[0](x), prior.stages[0](x))
     with pytest.raises(MisfitError, match=r"known here or to spandrel \(unsupported\)"):
-        recognised({"even.weight": torch.zeros(2)})
+        recognise({"even.weight": torch.zeros(2)})
     monkeypatch.setitem(sys.modules, "spandrel", None)
     with pytest.raises(InputError, match="--model: .*pip install spandrel"):
         load(str(tmp_path / "m.safetensors"))
@@ -430,10 +432,10 @@ def test_files_that_are_not_weights(tmp_path):
     (tmp_path / "bad.safetensors").write_bytes(b"\xff" * 40)
     for name in ("code.pth", "zip.pth"):
         with pytest.raises(InputError, match="--prior: .*more than tensors"):
-            importing.scale_of(str(tmp_path / name))
+            refiner_training.scale_of(str(tmp_path / name))
     for name in ("text.pth", "empty.pth", "bad.safetensors"):
         with pytest.raises(InputError, match=f"{name}"):
-            importing.scale_of(str(tmp_path / name))
+            refiner_training.scale_of(str(tmp_path / name))
 
 
 # --- as a prior
@@ -471,8 +473,8 @@ def frame(side=24):
 
 
 def prior_of(w, **changes):
-    found = recognised(w)
-    return Published(PublishedConfig(net_of(w).scale, found.name, sizes=found.sizes, **changes), found.weights)
+    found = recognise(w)
+    return PublishedPrior(PublishedConfig(net_of(w).scale, found.name, sizes=found.sizes, **changes), found.weights)
 
 
 @pytest.mark.parametrize("make, limit", [(linear, 1e-5), (asinh, 1e-4)])
@@ -542,17 +544,15 @@ def test_deep_networks_do_not_claim_that_tiles_agree():
 def test_upscale_says_that_tiles_of_a_deep_network_differ():
     shallow = Model(prior_of(rrdb_weights(1, unshuffle=2)))
     deep = Model(prior_of(rrdb_weights(1, unshuffle=2), halo=3))
-    said = []
-    warn_networks(shallow, said)
-    assert said == []
-    warn_networks(deep, said)
-    assert said[0].startswith("WARNING tiles: rrdb sees beyond a tile")
+    assert not warn_networks(shallow)
+    assert warn_networks(deep).lines[0].startswith("WARNING tiles: rrdb sees beyond a tile")
 
 
 def test_factor_is_the_scale_of_the_errors():
     errors = 3 * np.random.default_rng(0).standard_normal(100_000)
     errors[:50] = 1e6  # cut
-    assert abs(importing.likeliest(np.abs(errors)) / 3 - 1) < 0.07  # the grid's step, and what the outliers leave
+    factor = importing.most_likely_factor(np.abs(errors))
+    assert abs(factor / 3 - 1) < 0.07  # the grid's step, and what the outliers leave
 
 
 @pytest.fixture
@@ -580,7 +580,7 @@ def test_refiner_trains_on_a_published_network(recipe, tmp_path, monkeypatch, su
     data = frame()
     pixels, variance = data.y[0, 0].numpy(), data.noise[0, 0].numpy()
     outputs = [
-        restore(pixels, variance, pixels > 1e9, gaussian(1.0), 2, "sum", model, Settings(samples=2, steps=2, tile=t))
+        restore(Observation.of_arrays(pixels, variance, 2, gaussian(1.0)), model, Settings(samples=2, steps=2, tile=t))
         for t in (0, 0, 16)
     ]
     assert np.array_equal(outputs[0].mean, outputs[1].mean) and np.isfinite(outputs[0].mean).all()
@@ -592,10 +592,10 @@ def test_another_scale_is_refused_in_one_line(recipe, tmp_path):
     torch.save(dict(rrdb_weights()), tmp_path / "x4.pth")
     options = TrainOptions(str(tmp_path / "m.safetensors"), prior=str(tmp_path / "x4.pth"), scale=2, recipe=recipe)
     with pytest.raises(UsageError, match=r"--scale 2: the prior .*x4\.pth has scale 4"):
-        importing.base_model(options, lambda line: None)
+        refiner_training.base_model(options, lambda line: None)
     torch.save(dict(rrdb_weights(unshuffle=4)), tmp_path / "x1.pth")
     with pytest.raises(InputError, match=r"x1\.pth holds a network of scale x1"):
-        importing.scale_of(str(tmp_path / "x1.pth"))
+        refiner_training.scale_of(str(tmp_path / "x1.pth"))
 
 
 @pytest.mark.parametrize("line", ['stretch = "log"', "halo = -1", 'pmin = "a"'])
@@ -620,7 +620,7 @@ def frame_like(side):
 
 
 def test_recipe_of_import_is_the_networks_scale():
-    found = importing.measured(
+    found = importing.measure_error(
         prior_of(rrdb_weights(unshuffle=2)), DataRecipe(scale=2, patch=12, scene_px=64, pool=2), 0, 4
     )
     assert all(np.isfinite(found))

@@ -196,7 +196,7 @@ def test_frames_of_different_skies_are_refused(tmp_path: Path) -> None:
 def test_a_psf_with_negative_wings_is_called_in_question(tmp_path: Path) -> None:
     y, x = np.indices((25, 25)) - 12
     core, wide = (np.exp(-(y**2 + x**2) / (2 * s**2)) / (2 * np.pi * s**2) for s in (1.5, 4.0))
-    assert pure.hollow(core) == 0
+    assert pure.negative_wings(core) == 0
     found = register(*pair(tmp_path), psf_high=core - 0.1 * wide, psf_low=PSFS["psf_low"])
     assert any("wings are negative" in line for line in found.said)
 

@@ -23,8 +23,9 @@ from typer.testing import Result as ClickResult
 
 from sciresdiff import checks
 from sciresdiff.checks import Evidence, Result
+from sciresdiff.checks.baselines import bicubic_image
 from sciresdiff.cli.app import app
-from sciresdiff.cli.evaluate import unique
+from sciresdiff.cli.evaluate import make_unique
 from sciresdiff.report import charts, html, images, reading, summary, svg, viewer
 from sciresdiff.report import record as records
 
@@ -81,7 +82,7 @@ def evidence_of(shape: tuple[int, int] = (160, 200), kind: Any = "astro", **more
     rng = np.random.default_rng(5)
     operator = Operator((shape[0] // s, shape[1] // s), s, gaussian(2.8, integrate=False), "sum", dtype=torch.float64)
     plain = Evidence(truth, s, operator=operator)
-    clean = plain.degraded(truth)
+    clean = plain.degrade(truth)
     variance = 0.1 * clean + 9
     high = truth + 0.7 * rng.normal(size=shape)
     mask = np.zeros(shape, bool)
@@ -99,7 +100,7 @@ def record_of(evidence: Evidence, name: str = "dir/a_x2.fits") -> dict[str, Any]
     found = checks.check(evidence)
     rivals = {}
     if evidence.low is not None:
-        plain = checks.check_rival(evidence.other(evidence.bicubic), {})
+        plain = checks.check_rival(evidence.with_image(bicubic_image(evidence)), {})
         rivals = {name: plain for name in ("bicubic", "lanczos", "wiener", "richardson-lucy", "richardson-lucy-best")}
     return {
         "schema": 1, "high": name, "low": "a.fits", "truth": None if evidence.truth is None else "t.fits", "scale": 2,
@@ -259,7 +260,7 @@ def test_close_ups_hold_what_they_are_about() -> None:
     evidence = evidence_of((400, 600))
     high = evidence.high.copy()
     high[301:304, 501:504] += 4e3
-    found = images.close_ups(evidence.other(high), 100)
+    found = images.close_ups(evidence.with_image(high), 100)
     for top, bottom, left, right in found.values():
         assert 0 <= top < bottom <= 400 and 0 <= left < right <= 600 and not (top % 2 or left % 2)
     top, bottom, left, right = found["worst residual"]
@@ -271,7 +272,7 @@ def test_sources_are_drawn_by_class() -> None:
     evidence = evidence_of()
     high = evidence.high.copy()
     high[30:34, 46:50] += 60  # invented: between the stars of the grid
-    marks = viewer.sources(evidence.other(high))
+    marks = viewer.sources(evidence.with_image(high))
     assert len(marks["matched"]) > 30 and len(marks["spurious"]) >= 1
     assert np.abs(marks["spurious"] - (47.5, 31.5)).sum(1).min() < 1.5  # px; where it was put
     unknown = viewer.sources(evidence_of(truth=None))
@@ -346,7 +347,7 @@ def test_the_page_over_many_images(tmp_path: Path) -> None:
 
 
 def test_pages_do_not_take_each_others_names() -> None:
-    assert unique(["a", "b", "a", "index", "a"], {"index"}) == ["a", "b", "a-2", "index-2", "a-3"]
+    assert make_unique(["a", "b", "a", "index", "a"], {"index"}) == ["a", "b", "a-2", "index-2", "a-3"]
 
 
 def srd(*words: object) -> ClickResult:

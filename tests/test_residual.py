@@ -14,8 +14,9 @@ from scipy.ndimage import gaussian_filter, shift
 from sciresdiff import checks
 from sciresdiff.checks import consistency, residual
 from sciresdiff.checks.baselines import richardson_lucy
-from sciresdiff.checks.check import UnmeasuredError, measured
-from sciresdiff.checks.evidence import Evidence, Result
+from sciresdiff.checks.check import UnmeasuredError, run_check
+from sciresdiff.checks.evidence import Evidence
+from sciresdiff.checks.result import Result
 from sciresdiff.physics import psf
 from sciresdiff.physics.operators import Operator
 
@@ -51,7 +52,7 @@ def test_the_map_is_the_formula_and_says_nothing_where_nothing_is_judged(evidenc
     mask[5:9, 7] = True
     found = residual.residual_map(replace(evidence, mask_low=mask))
     assert found is not None and evidence.low is not None
-    expected = (evidence.low - evidence.degraded(evidence.high)) / 4
+    expected = (evidence.low - evidence.degrade(evidence.high)) / 4
     assert np.isnan(found[mask]).all()
     assert np.allclose(found[~mask], expected[~mask], atol=1e-12)  # the same float64 sums
     assert residual.residual_map(Evidence(evidence.high, SCALE)) is None
@@ -81,7 +82,7 @@ def _ripples(evidence: Evidence) -> Array:
 @pytest.mark.parametrize("fault", FAULTS)
 def test_each_fault_is_caught(evidence: Evidence, fault: str) -> None:
     make, caught = FAULTS[fault]
-    spoilt = evidence.other(make(evidence))
+    spoilt = evidence.with_image(make(evidence))
     missed = {name for name in residual.CHECKS for r in judged(spoilt, name).values() if r.passed is False}
     assert caught <= missed
 
@@ -112,7 +113,7 @@ def test_blobs_are_what_scikit_image_labels() -> None:
 
     noise = gaussian_filter(np.random.default_rng(4).normal(size=(200, 150)), 1.2) * 12
     regions = [r for r in regionprops(label(np.abs(noise) > 4, connectivity=2)) if r.area >= 2]
-    found = residual.blobs_of(noise)
+    found = residual.find_blobs(noise)
     assert len(found) == len(regions) > 20
     largest = max(regions, key=lambda r: r.area)
     assert found[0].pixels == largest.area
@@ -134,7 +135,7 @@ def test_a_blob_is_told_with_its_place_and_a_single_pixel_is_none(evidence: Evid
 @pytest.mark.parametrize("freedom", [5, 9, 30])
 def test_the_shape_is_that_of_scipy_and_does_not_grow_with_n(freedom: int) -> None:
     values = stats.t.rvs(freedom, size=40_000, random_state=1)
-    skew, kurtosis = residual.shape(values)
+    skew, kurtosis = residual.skew_and_kurtosis(values)
     assert skew == pytest.approx(stats.skew(values), abs=1e-9)  # the same moments
     assert kurtosis == pytest.approx(stats.kurtosis(values), abs=1e-9)  # likewise
     effect = skew**2 / 6 + kurtosis**2 / 24
@@ -144,7 +145,7 @@ def test_the_shape_is_that_of_scipy_and_does_not_grow_with_n(freedom: int) -> No
 def test_tails_on_the_sky_are_seen(evidence: Evidence) -> None:
     assert evidence.low is not None
     noise = stats.t.rvs(3, size=LOW, random_state=2) * 4 / np.sqrt(3)
-    heavy = replace(evidence, low=evidence.degraded(evidence.high) + noise)
+    heavy = replace(evidence, low=evidence.degrade(evidence.high) + noise)
     found = judged(heavy, "residual_normality")[evidence.dark_name]
     assert found.passed is False and "excess kurtosis +" in found.meaning
 
@@ -156,7 +157,7 @@ def test_nothing_is_claimed_of_nothing(evidence: Evidence, name: str) -> None:
                     operator=Operator((4, 4), 2, dtype=torch.float64))  # fmt: skip
     nothing = replace(evidence, low=np.full(LOW, np.nan))
     for one in (hidden, nothing, *([] if name == "residual_blobs" else [tiny])):
-        for result in measured(name, checks.CHECKS[name], one):
+        for result in run_check(name, checks.CHECKS[name], one):
             assert result.value is None and result.meaning.startswith("not computed: ")
 
 
@@ -164,7 +165,7 @@ def test_constant_images_pass_nothing_that_is_not_noise() -> None:
     exact = Evidence(np.ones((64, 64)), 2, low=np.full((32, 32), 4.0), variance=np.ones((32, 32)),
                      operator=Operator((32, 32), 2, dtype=torch.float64))  # fmt: skip
     for name in ("residual_lag1", "residual_normality"):
-        assert all(r.value is None for r in measured(name, checks.CHECKS[name], exact))
+        assert all(r.value is None for r in run_check(name, checks.CHECKS[name], exact))
 
 
 def test_masked_pixels_do_not_change_what_is_left(evidence: Evidence) -> None:
@@ -193,7 +194,7 @@ def posterior() -> Evidence:
 
     def draw() -> Array:
         e, n = rng.normal(size=truth.shape) * np.sqrt(w2), rng.normal(size=base.low.shape) * np.sqrt(n2)
-        return e + estimate(base.low - base.degraded(e) - n)
+        return e + estimate(base.low - base.degrade(e) - n)
 
     return replace(base, high=estimate(base.low), draws=np.stack([draw() for _ in range(8)]))
 

@@ -14,6 +14,7 @@ from sciresdiff import checks, io
 from sciresdiff.checks import resolution
 from sciresdiff.checks.baselines import bicubic
 from sciresdiff.checks.evidence import Evidence
+from sciresdiff.physics.operators import Operator
 
 Array = NDArray[np.float64]
 
@@ -144,11 +145,11 @@ def test_decorrelation_finds_the_cut_off(cut: float, shape: tuple[int, int]) -> 
 
 def test_decorrelation_counts_what_was_invented_and_says_what_bicubic_has() -> None:
     low = limited(noise(128, 128), 0.4)
-    smooth = bicubic(low, 2, "mean")
+    smooth = bicubic(low, Operator(low.shape, 2, quantity="mean"))
     invented = smooth + 0.3 * limited(noise(256, 256, seed=1), 0.4)
     evidence = Evidence(invented, 2, low=low, quantity="mean")
     ours = found(evidence, "decorrelation_px")["all"]
-    theirs = found(evidence.other(smooth), "decorrelation_px")["all"]
+    theirs = found(evidence.with_image(smooth), "decorrelation_px")["all"]
     assert ours.value == pytest.approx(2.5, rel=0.05)  # the cut-off of what was added
     assert theirs.value == pytest.approx(5, rel=0.05)  # the cut-off of the data, in fine px
     assert f"bicubic image has {theirs.value:.3g} px" in ours.meaning

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from sciresdiff.jobs.upscale.inputs import photon_slope, resolve
+from sciresdiff.frame import Frame
+from sciresdiff.jobs.upscale.inputs import photon_slope, resolve_inputs
 from sciresdiff.jobs.upscale.options import UpscaleOptions
+from sciresdiff.observation.sample import samples_of_frame
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ def with_variance(path: Path, slope: float) -> str:
 def test_the_slope_of_the_noise_is_found(frame: Path, slope: float) -> None:
     pixels = fits.getdata(frame).astype("f4")
     variance = fits.getdata(with_variance(frame, slope)).astype(float)
-    found = photon_slope(pixels, variance, np.zeros(pixels.shape, bool))
+    found = photon_slope(samples_of_frame(Frame(pixels[None], np.zeros((1, 64, 64), bool), "astro"))(0), variance)
     # the median variance is not quite that of the sky, where the light reaches far
     assert found == pytest.approx(slope, rel=0.25)
 
@@ -41,10 +43,10 @@ def test_the_slope_of_the_noise_is_found(frame: Path, slope: float) -> None:
 @pytest.mark.parametrize(("slope", "warned"), [(0.1, False), (20.0, True), (0.0, True)])
 def test_noise_outside_the_training_is_said(frame: Path, slope: float, warned: bool) -> None:
     options = UpscaleOptions(scale=2, kernel="gaussian:sigma=1.2px", variance=with_variance(frame, slope))
-    assert any(line.startswith("WARNING noise: ") for line in resolve(frame, options).said) == warned
+    assert any(line.startswith("WARNING noise: ") for line in resolve_inputs(frame, options).notes) == warned
 
 
 @pytest.mark.parametrize(("sigma", "warned"), [(1.2, False), (5.0, True), (0.3, True)])
 def test_a_kernel_outside_the_training_is_said(frame: Path, sigma: float, warned: bool) -> None:
     options = UpscaleOptions(scale=2, kernel=f"gaussian:sigma={sigma}px", variance=with_variance(frame, 0.1))
-    assert any(line.startswith("WARNING kernel: ") for line in resolve(frame, options).said) == warned
+    assert any(line.startswith("WARNING kernel: ") for line in resolve_inputs(frame, options).notes) == warned

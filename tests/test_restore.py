@@ -8,10 +8,14 @@ import torch
 
 from sciresdiff.diffusion import method as methods
 from sciresdiff.errors import InputError, UsageError
+from sciresdiff.observation.observation import Observation
+from sciresdiff.restoration.fallback import fallback_weight
 from sciresdiff.restoration.model import Model
+from sciresdiff.restoration.posterior import posterior_perturbation
 from sciresdiff.restoration.prior import Prior, PriorConfig
 from sciresdiff.restoration.refiner import Refiner, RefinerConfig
-from sciresdiff.restoration.restore import Settings, deviation, gate_of, prepared, restore
+from sciresdiff.restoration.restore import restore
+from sciresdiff.restoration.settings import Settings
 
 SCALE = 2
 
@@ -61,8 +65,8 @@ def model():
 
 
 def run(low, variance, model=None, mask=None, kernel=KERNEL, quantity="sum", **settings):
-    mask = clear(low) if mask is None else mask
-    return restore(low, variance, mask, kernel, SCALE, quantity, model, Settings(**{"samples": 2, **settings}))
+    observation = Observation.of_arrays(low, variance, SCALE, kernel, mask, quantity)
+    return restore(observation, model, Settings(**{"samples": 2, **settings}))
 
 
 @pytest.mark.parametrize("consistency", ["noise", "exact"])
@@ -147,13 +151,13 @@ def test_no_noise_means_no_answer():
 
 def test_gate_opens_only_where_the_model_fails_and_the_physics_does_not():
     low, variance, truth = stars()
-    data, _ = prepared(low, variance, clear(low), KERNEL, SCALE, "sum", torch.device("cpu"))
-    _, units = prepared(low, variance, clear(low), KERNEL, SCALE, "sum", torch.device("cpu"))
+    observation = Observation.of_arrays(low, variance, SCALE, KERNEL)
+    data, units = observation.data(), observation.units
     right = torch.from_numpy((truth - units.sky / SCALE**2) / units.sigma).float()[None, None]
     wrong = right.clone()
     wrong[..., 20:24, 30:34] += 50
-    assert gate_of(data, right, lambda: pytest.fail("the physics is not needed")) is None
-    gate = gate_of(data, wrong, lambda: right)
+    assert fallback_weight(data, right, lambda: pytest.fail("the physics is not needed")) is None
+    gate = fallback_weight(data, wrong, lambda: right)
     assert gate is not None
     gate = gate[0, 0]
     assert float(gate[22, 32]) > 0.9
@@ -162,9 +166,9 @@ def test_gate_opens_only_where_the_model_fails_and_the_physics_does_not():
 
 def test_linear_gaussian_draws_have_the_posterior_covariance():
     low, variance, _ = stars((8, 8))
-    data, _ = prepared(low, variance, clear(low), None, SCALE, "sum", torch.device("cpu"))
+    data = Observation.of_arrays(low, variance, SCALE).data()
     w = torch.full((1, 1, 16, 16), 0.7)
-    draws = torch.cat([deviation(data, w, 0, k) for k in range(0, 6000, 2)])
+    draws = torch.cat([posterior_perturbation(data, w, 0, k) for k in range(0, 6000, 2)])
     got = draws.var(0)[0]
     m = (SCALE**2 * 0.49 + data.noise[0, 0]).repeat_interleave(SCALE, 0).repeat_interleave(SCALE, 1)
     want = 0.49 - 0.49**2 / m  # Sigma - Sigma A^T (A Sigma A^T + N)^-1 A Sigma for pure pixel integration

@@ -9,10 +9,12 @@ import pytest
 from numpy.typing import NDArray
 
 from sciresdiff import checks
-from sciresdiff.checks import matching, shape
+from sciresdiff.checks import psf_matching, shape
+from sciresdiff.checks.adaptive_moments import adaptive_moments
 from sciresdiff.checks.check import UnmeasuredError
-from sciresdiff.checks.evidence import Evidence, Result
-from sciresdiff.checks.moments import adaptive_moments
+from sciresdiff.checks.evidence import Evidence
+from sciresdiff.checks.result import Result
+from sciresdiff.checks.source_lists import image_sources
 
 Array = NDArray[np.float64]
 SIDE = 300
@@ -115,34 +117,34 @@ def test_fwhm_of_a_gaussian_agrees_with_photutils() -> None:
     from photutils.psf import fit_fwhm
 
     image = field(1.7, noise=0.0) - 10
-    xy = shape.bright_isolated(Evidence(image, 1).detected, 0.3, np.ones(image.shape, bool))
+    xy = shape.bright_isolated(image_sources(Evidence(image, 1)), 0.3, np.ones(image.shape, bool))
     theirs = np.median(fit_fwhm(image, xypos=xy, fit_shape=9))
     pixel = 1 / 12  # theirs is integrated over the pixel, ours has the pixel in it
-    ours = np.median(shape.shapes(image, xy).fwhm)
+    ours = np.median(shape.measure_shapes(image, xy).fwhm)
     expected = np.sqrt(theirs**2 + shape.FWHM_PER_SIGMA**2 * pixel)
     assert ours == pytest.approx(expected, rel=2e-3)  # the pixel's box is no Gaussian
 
 
 def test_stars_are_told_from_wider_sources_and_galaxies_are_not_taken_for_stars() -> None:
     mixed = np.where(np.arange(42) % 2, 1.3, np.random.default_rng(3).uniform(1.7, 3.5, 42))
-    found = shape.widths(Evidence(field(mixed), 1))
+    found = shape.star_widths(Evidence(field(mixed), 1))
     assert found.image == pytest.approx(1.3 * shape.FWHM_PER_SIGMA, rel=0.01)  # as above
-    assert len(found.xy) < 0.6 * found.measured
+    assert len(found.xy) < 0.6 * found.candidates
     with pytest.raises(UnmeasuredError, match="equally wide|equal width"):
-        shape.widths(Evidence(field(np.random.default_rng(4).uniform(1.3, 4, 42)), 1))
+        shape.star_widths(Evidence(field(np.random.default_rng(4).uniform(1.3, 4, 42)), 1))
 
 
 def test_saturated_masked_and_near_sources_are_left_out() -> None:
     image = field(1.3)
-    every = len(shape.places(Evidence(image, 1)))
+    every = len(shape.shape_positions(Evidence(image, 1)))
     assert every == 42
     cut = np.minimum(image, 400.0)
-    assert 5 < len(shape.places(Evidence(cut, 1))) < every  # those above have flat tops
+    assert 5 < len(shape.shape_positions(Evidence(cut, 1))) < every  # those above have flat tops
     mask = np.zeros(image.shape, bool)
     mask[25, 25] = True
-    assert len(shape.places(Evidence(image, 1, mask_high=mask))) == every - 1
+    assert len(shape.shape_positions(Evidence(image, 1, mask_high=mask))) == every - 1
     pair = image + 300 * ellipse(image.shape, 25 + 9, 25, (1.7, 1.7, 0))
-    assert len(shape.places(Evidence(pair, 1))) == every - 1
+    assert len(shape.shape_positions(Evidence(pair, 1))) == every - 1
 
 
 def test_shape_checks_find_blur_rounding_and_a_tilted_psf() -> None:
@@ -153,14 +155,14 @@ def test_shape_checks_find_blur_rounding_and_a_tilted_psf() -> None:
     same = Evidence(truth, 1, truth=truth)
     for name in ("ellipticity_bias", "size_bias"):
         assert all(r.value == 0 and r.passed for r in checks.check(same, names=[name]))
-    blurry = same.other(matching.blurred(truth, 0.8))
+    blurry = same.with_image(psf_matching.gaussian_blur(truth, 0.8))
     expected = np.sqrt(1 + 0.8**2 / 1.6**2) - 1
     assert named(shape.size_bias(blurry), "size_bias") == pytest.approx(expected, abs=0.02)  # (det M)^(1/4) of ellipses
-    rounder = same.other(field(1.6, 0.7 * e))
+    rounder = same.with_image(field(1.6, 0.7 * e))
     results = checks.check(rounder, names=["ellipticity_bias"])
     assert named(results, "ellipticity_bias") == pytest.approx(-0.3 * float(np.median(length)), abs=0.01)  # noise
     assert [r.passed for r in results] == [False, True]  # shorter all around is no direction
-    tilted = same.other(field(1.6, e + np.array([0.05, -0.03])))
+    tilted = same.with_image(field(1.6, e + np.array([0.05, -0.03])))
     offset = named(shape.ellipticity_bias(tilted), "ellipticity_offset")
     assert offset == pytest.approx(np.hypot(0.05, 0.03), abs=0.005)  # noise
 
@@ -181,20 +183,20 @@ def test_shape_checks_say_why_they_are_silent() -> None:
             assert words in result.meaning or result.name == "fwhm_px"
             assert result.meaning.startswith("not computed: ")
     with pytest.raises(UnmeasuredError, match="microscope"):
-        shape.widths(Evidence(one, 1, kind="micro"))
+        shape.star_widths(Evidence(one, 1, kind="micro"))
 
 
 def test_matching_gives_stars_the_same_share_in_the_aperture() -> None:
     truth = field(1.3)
     same = Evidence(truth, 1, truth=truth)
-    assert "alike" in matching.matched_images(same)[2]
-    image = matching.blurred(truth, 1.8)
-    flat, true, said = matching.matched_images(same.other(image))
+    assert "alike" in psf_matching.match_psfs(same)[2]
+    image = psf_matching.gaussian_blur(truth, 1.8)
+    flat, true, said = psf_matching.match_psfs(same.with_image(image))
     assert said.startswith("the truth blurred to the image's PSF: FWHM 5.2")
-    xy = shape.places(same)
-    shares = [matching.share(matching.star(plane, xy)) for plane in (flat, true)]
+    xy = shape.shape_positions(same)
+    shares = [psf_matching.aperture_share(psf_matching.median_star(plane, xy)) for plane in (flat, true)]
     assert shares[0] == pytest.approx(shares[1], abs=0.002)  # bisection on the median star, sampled
-    assert "the image blurred to the truth's PSF" in matching.matched_images(Evidence(truth, 1, truth=image))[2]
+    assert "the image blurred to the truth's PSF" in psf_matching.match_psfs(Evidence(truth, 1, truth=image))[2]
 
 
 def test_real_stars_have_the_width_of_their_telescope(shared_data: object) -> None:
@@ -203,6 +205,6 @@ def test_real_stars_have_the_width_of_their_telescope(shared_data: object) -> No
     path = f"{shared_data}/astro/hst_47tuc/j8bt06nyq_flt.fits"
     image = fits.getdata(path, 1).astype(float)[256:768, 256:768]
     mask = fits.getdata(path, "DQ")[256:768, 256:768] != 0
-    found = shape.widths(Evidence(image, 1, mask_high=mask))
+    found = shape.star_widths(Evidence(image, 1, mask_high=mask))
     assert 1.9 < found.image < 2.5  # ACS/HRC at 606 nm: 0.050 to 0.06 arcsec, 0.025 arcsec a pixel
     assert found.scatter < 0.1 * found.image and len(found.xy) > 50

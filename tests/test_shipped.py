@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from sciresdiff.checks import baselines
+from sciresdiff.checks.baselines import bicubic
 from sciresdiff.restoration import model as models
-from sciresdiff.restoration.restore import Settings, restore
+from sciresdiff.restoration.restore import restore
+from sciresdiff.restoration.settings import Settings
 from sciresdiff.training.calibrate import Known, frames
 from sciresdiff.training.data import DataRecipe
 
@@ -26,12 +27,12 @@ def simulated(model: models.Model) -> list[Known]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_card_says_what_a_user_needs(name):
-    card = next(card for card in models.shipped() if card["name"] == name)
+    card = next(card for card in models.shipped_cards() if card["name"] == name)
     assert card["prior"]["scale"] == int(name[-1])
     assert card["kind"] == name[:5]
     assert {"target_fwhm_px", "range", "trained", "calibration", "method", "refiner"} <= set(card)
     assert {"data", "samples", "minutes", "seed"} <= set(card["trained"]["refiner"])
-    assert models.located(name).stat().st_size < 10e6  # the bar: at most 10 MB a model
+    assert models.locate(name).stat().st_size < 10e6  # the bar: at most 10 MB a model
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -45,13 +46,11 @@ def test_better_than_bicubic_with_honest_errors_and_draws(name):
     model = models.load(name)
     gains, inside, chi2 = [], [], []
     for known in simulated(model):
-        nothing = np.zeros(known.y.shape, dtype=bool)
-        settings = Settings(samples=4, keep_draws=True)
-        done = restore(known.y, known.variance, nothing, known.kernel, model.scale, "sum", model, settings)
-        plain = baselines.bicubic(known.y, model.scale, "sum")
+        done = restore(known.observation, model, Settings(samples=4, keep_draws=True))
+        plain = bicubic(known.observation.exposure.pixels, known.observation.operator())
         gains.append(10 * np.log10(((plain - known.truth) ** 2).mean() / ((done.mean - known.truth) ** 2).mean()))
         inside.append((np.abs(done.mean - known.truth) < done.err).mean())
-        chi2.append(known.chi2(done.draws, model.scale))
+        chi2.append(known.chi2(done.draws))
     assert np.mean(gains) > 3  # measured: 8 and more; a model that learned nothing has less
     assert 0.5 < np.mean(inside) < 0.85  # 0.68 on many frames; these are six
     assert 0.85 < np.median(chi2) < 1.15  # the median: frames of 1e5 sigma have more, see docs/reference/benchmarks.md
@@ -59,6 +58,6 @@ def test_better_than_bicubic_with_honest_errors_and_draws(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_weights_hold_no_code(name):
-    path = Path(models.located(name))
+    path = Path(models.locate(name))
     assert path.suffix == ".safetensors"
     assert all(isinstance(v, torch.Tensor) for v in models.tensors(models.load(name)).values())

@@ -11,12 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sciresdiff.diffusion.method import Method, load, sample
+from sciresdiff.diffusion.method import Method, load
 from sciresdiff.diffusion.path import Path, marginal, subset
+from sciresdiff.diffusion.sampler import Task, added_noise, sample
 from sciresdiff.diffusion.schedule import SCHEDULES
 from sciresdiff.diffusion.solvers import SOLVERS
-from sciresdiff.diffusion.step import Task, added_noise, carry
 from sciresdiff.errors import UsageError
+from sciresdiff.lab.solvers import carry
 
 Array = NDArray[np.float64]
 ROUNDING = 1e-12  # float64 formulae of a dozen operations on numbers of order 1

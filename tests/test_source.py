@@ -12,6 +12,7 @@ from sciresdiff.errors import UsageError
 from sciresdiff.frame import Frame
 from sciresdiff.io import files
 from sciresdiff.io.source import PLANES, hollow
+from sciresdiff.region import Region
 
 ENDS = ("fits", "fits.gz", "tif", "ome.tif", "h5")
 
@@ -38,7 +39,7 @@ def test_windows_are_parts_of_the_whole(tmp_path: Path, end: str) -> None:
     with io.opened(path) as source:
         assert source.frame.pixels.shape == whole.pixels.shape
         assert source.frame.pixels.strides == (0, 0, 0), "the source holds no values"
-        part = source.window(1, 5, 17, 3, 30)
+        part = source.window(1, Region(5, 17, 3, 30))
         same(source.whole(), whole)
     same(part, whole.with_(**{n: v[1:2, 5:17, 3:30] for n in PLANES if (v := getattr(whole, n)) is not None}))
 

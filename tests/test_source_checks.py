@@ -10,11 +10,14 @@ import torch
 from numpy.typing import NDArray
 
 from sciresdiff import checks
-from sciresdiff.checks import empty, flux, flux_error, forced, sources
+from sciresdiff.checks import empty_sky, flux, flux_error, forced, sources
+from sciresdiff.checks.background import background
 from sciresdiff.checks.check import UnmeasuredError
-from sciresdiff.checks.detection import background, detect, detect_below
-from sciresdiff.checks.evidence import Evidence, Result
-from sciresdiff.checks.matching import blurred
+from sciresdiff.checks.detection import detect, detect_again
+from sciresdiff.checks.evidence import Evidence
+from sciresdiff.checks.psf_matching import gaussian_blur
+from sciresdiff.checks.result import Result
+from sciresdiff.checks.source_lists import truth_sources
 from sciresdiff.physics import psf
 from sciresdiff.physics.operators import Operator
 
@@ -60,7 +63,7 @@ def number(result: Result) -> float:
 
 
 def test_flux_by_magnitude_is_that_of_every_bin(evidence: Evidence) -> None:
-    dim = evidence.other((evidence.high - SKY) * 0.8 + SKY)
+    dim = evidence.with_image((evidence.high - SKY) * 0.8 + SKY)
     found = flux.flux_by_magnitude(dim)
     assert found.magnitude.min() == 0 and len(found.delta) == len(found.xy) == 70
     assert sum(one.count for one in found.bins) == len(found.magnitude)
@@ -75,18 +78,18 @@ def test_flux_by_magnitude_is_that_of_every_bin(evidence: Evidence) -> None:
 
 
 def test_a_blur_that_keeps_the_light_is_no_flux_bias_and_is_said(evidence: Evidence) -> None:
-    wide = evidence.other(blurred(evidence.high, 2.5))
+    wide = evidence.with_image(gaussian_blur(evidence.high, 2.5))
     found = flux.flux_by_magnitude(wide)
     assert "the truth blurred" in found.matching and "3.06 px in the truth" in found.matching
     assert abs(np.median(found.delta)) < 0.005  # bisection on the sampled median star
-    lossy = evidence.other(blurred((evidence.high - SKY) * 0.9 + SKY, 2.5))
+    lossy = evidence.with_image(gaussian_blur((evidence.high - SKY) * 0.9 + SKY, 2.5))
     assert np.median(flux.flux_by_magnitude(lossy).delta) == pytest.approx(-2.5 * np.log10(0.9), abs=0.01)  # likewise
-    few = evidence.other(blurred(evidence.high, 2.5))
+    few = evidence.with_image(gaussian_blur(evidence.high, 2.5))
     assert of(checks.check(few, names=["source_flux_bias_mag"]), "source_flux_bias_mag", "bright").passed
 
 
 def test_the_limit_of_the_bias_leaves_room_for_chance(evidence: Evidence) -> None:
-    noisy = evidence.other(evidence.high + np.random.default_rng(0).normal(size=evidence.high.shape) * 30)
+    noisy = evidence.with_image(evidence.high + np.random.default_rng(0).normal(size=evidence.high.shape) * 30)
     bright = of(flux.source_flux_bias_mag(noisy), "source_flux_bias_mag", "bright")
     assert bright.limit is not None and bright.limit[1] is not None and bright.limit[1] > 0.015
     lone = evidence.truth[:150, :120] if evidence.truth is not None else evidence.high
@@ -95,7 +98,7 @@ def test_the_limit_of_the_bias_leaves_room_for_chance(evidence: Evidence) -> Non
 
 
 def test_flux_error_star_is_the_formula(evidence: Evidence) -> None:
-    image = evidence.other((evidence.high - SKY) * 1.1 + SKY)
+    image = evidence.with_image((evidence.high - SKY) * 1.1 + SKY)
     found = flux_error.flux_error_star(image)
     assert evidence.truth is not None
     bad = np.zeros(evidence.truth.shape, bool)
@@ -113,7 +116,7 @@ def test_flux_error_star_is_the_formula(evidence: Evidence) -> None:
 def test_flux_error_star_agrees_with_sep(evidence: Evidence) -> None:
     sep = pytest.importorskip("sep", reason="the oracle of the STAR benchmark's flux error is sep; pip install sep")
     truth = evidence.high
-    for image in (blurred(truth, 0.8), truth * 1.1 + 3):
+    for image in (gaussian_blur(truth, 0.8), truth * 1.1 + 3):
         level, their_level = sep.Background(truth), sep.Background(image)
         found = sep.extract(truth - level.back(), 1.5, err=level.rms(), clean=False)
         places = [found[name] for name in ("x", "y", "a", "b", "theta")]
@@ -121,7 +124,7 @@ def test_flux_error_star_agrees_with_sep(evidence: Evidence) -> None:
             sep.sum_ellipse(plane - back.back(), *places, 2.5)[0]
             for plane, back in ((truth, level), (image, their_level))
         ]
-        results = flux_error.flux_error_star(evidence.other(image))
+        results = flux_error.flux_error_star(evidence.with_image(image))
         expected = np.abs(theirs[1] - theirs[0])
         # of 500 sources a few per cent are noise that only one of the two takes for a source
         assert number(results[0]) == pytest.approx(expected.mean(), rel=0.06)
@@ -133,11 +136,11 @@ def test_completeness_at_equal_density_does_not_reward_more_of_everything(eviden
     assert checks.check(evidence, names=names)[0].value == 1
     rng = np.random.default_rng(7)
     spots = sum((star(*rng.uniform(25, 215, 2), 2500) for _ in range(60)), np.zeros(evidence.high.shape))
-    crowd = checks.check(evidence.other(evidence.high + spots), names=names)[0]
-    assert number(sources.completeness(evidence.other(evidence.high + spots))) > 0.95
+    crowd = checks.check(evidence.with_image(evidence.high + spots), names=names)[0]
+    assert number(sources.completeness(evidence.with_image(evidence.high + spots))) > 0.95
     assert number(crowd) < 0.85  # what is fainter than the spots is beyond the threshold that lets three of them in
     # not the image's own noise: a flat sky finds no more than a grainy one
-    calm = evidence.other(np.where(evidence.high < SKY + 4, SKY, evidence.high))
+    calm = evidence.with_image(np.where(evidence.high < SKY + 4, SKY, evidence.high))
     assert checks.check(calm, names=names)[0].value == 1
 
 
@@ -145,9 +148,9 @@ def test_detection_below_is_detection_again(evidence: Evidence) -> None:
     mask = np.zeros(evidence.high.shape, bool)
     mask[:, :60] = True
     found = detect(evidence.high, noise=2.0, mask=mask)
-    again = detect_below(found, 2.0, mask)
+    again = detect_again(found, 2.0, mask)
     assert np.array_equal(found.xy, again.xy) and np.array_equal(found.peaks, again.peaks)
-    assert len(detect_below(found, 2.0, mask, sigmas=50)) < len(found)
+    assert len(detect_again(found, 2.0, mask, sigmas=50)) < len(found)
 
 
 def test_negative_image_shows_ripples_and_holes(evidence: Evidence) -> None:
@@ -155,26 +158,26 @@ def test_negative_image_shows_ripples_and_holes(evidence: Evidence) -> None:
     clean = checks.check(evidence, names=names)[0]
     assert clean.value == 0 and clean.passed
     holes = star(120, 150, 900) + star(60, 60, 900)
-    bad = checks.check(evidence.other(evidence.high - holes), names=names)[0]
+    bad = checks.check(evidence.with_image(evidence.high - holes), names=names)[0]
     assert number(bad) == pytest.approx(2 / evidence.high.size * 1e6)
-    sharp = evidence.high + 6 * (evidence.high - blurred(evidence.high, 2.0))
-    rings = checks.check(evidence.other(sharp), names=names)[0]
+    sharp = evidence.high + 6 * (evidence.high - gaussian_blur(evidence.high, 2.0))
+    rings = checks.check(evidence.with_image(sharp), names=names)[0]
     assert number(rings) * evidence.high.size / 1e6 > 20 and rings.passed is False
-    positive = evidence.other(np.maximum(sharp, SKY))
+    positive = evidence.with_image(np.maximum(sharp, SKY))
     assert checks.check(positive, names=names)[0].value == 0  # as the docstring warns
-    real = replace(evidence, truth=evidence.high - holes, shared={}).other(evidence.high - holes)
+    real = replace(evidence, truth=evidence.high - holes, shared={}).with_image(evidence.high - holes)
     assert checks.check(real, names=names)[0].passed  # dark in the truth, too
 
 
 def test_empty_apertures_scatter_as_the_draws_say(evidence: Evidence) -> None:
     rng, width = np.random.default_rng(11), 1.5
-    flat = blurred(np.full(evidence.high.shape, SKY), 0.0)
+    flat = gaussian_blur(np.full(evidence.high.shape, SKY), 0.0)
 
     def error() -> Array:
-        return blurred(rng.normal(size=flat.shape), 2.0) * width
+        return gaussian_blur(rng.normal(size=flat.shape), 2.0) * width
 
     bright = evidence.high - evidence.high + sum((star(x, 150, 3000) for x in (60, 120, 180)), flat)
-    low = evidence.degraded(bright) + rng.normal(size=(ROWS // SCALE, COLUMNS // SCALE)) * NOISE
+    low = evidence.degrade(bright) + rng.normal(size=(ROWS // SCALE, COLUMNS // SCALE)) * NOISE
     sky = replace(evidence, truth=None, low=low, shared={}, draws=np.stack([bright + error() for _ in range(16)]))
     good = replace(sky, high=bright + error())
     found = checks.check(replace(good, err=np.full(flat.shape, 0.2)), names=["empty_aperture_sigma"])
@@ -187,7 +190,7 @@ def test_empty_apertures_scatter_as_the_draws_say(evidence: Evidence) -> None:
     raised = replace(sky, high=bright + 1.0)
     mean = of(checks.check(raised, names=["empty_aperture_sigma"]), "empty_aperture_mean")
     assert number(mean) > 3 and mean.passed is False
-    without = of(empty.empty_aperture_sigma(replace(good, draws=None)), "empty_aperture_sigma")
+    without = of(empty_sky.empty_aperture_sigma(replace(good, draws=None)), "empty_aperture_sigma")
     assert without.limit is None and number(without) < 1
 
 
@@ -204,35 +207,35 @@ def test_empty_aperture_noise_is_that_of_white_data() -> None:
         low = np.random.default_rng(1).normal(size=(150, 130)) + 100
         image = np.kron(low, np.ones((2, 2))) / (4 if quantity == "sum" else 1)
         plain = Evidence(image, 2, low=low, variance=np.ones_like(low), quantity=quantity)  # type: ignore[arg-type]
-        found = of(empty.empty_aperture_sigma(plain), "empty_aperture_sigma")
+        found = of(empty_sky.empty_aperture_sigma(plain), "empty_aperture_sigma")
         assert number(found) == pytest.approx(1, abs=0.1)  # 500 circles; the sky is clipped where noise looks bright
 
 
 def test_overlay_says_what_became_of_every_source(evidence: Evidence) -> None:
-    image = evidence.other(evidence.high + star(45, 45, 3000))
-    seen = sources.overlay(image)
+    image = evidence.with_image(evidence.high + star(45, 45, 3000))
+    seen = sources.classify_sources(image)
     assert (len(seen.matched), len(seen.missed), len(seen.spurious)) == (70, 0, 1)
     assert np.allclose(seen.spurious[0], (45, 45), atol=0.1)  # px
     assert seen.snr is not None and len(seen.snr) == len(seen.found) == 71
-    blind = sources.overlay(replace(image, truth=None, shared={}))
+    blind = sources.classify_sources(replace(image, truth=None, shared={}))
     assert len(blind.missed) == 0 and len(blind.matched) + len(blind.spurious) == len(blind.found)
     assert np.allclose(blind.spurious[0], (45, 45), atol=0.1)  # px; the data have no star there
     with pytest.raises(UnmeasuredError, match="needs a truth"):
-        sources.overlay(Evidence(evidence.high, SCALE))
+        sources.classify_sources(Evidence(evidence.high, SCALE))
 
 
 def test_forced_photometry_measures_stars_in_the_data(evidence: Evidence) -> None:
-    found = forced.forced(evidence)
+    found = forced.forced_photometry(evidence)
     assert len(found.xy) == len(found.flux) == 70
     # a point of one fine pixel is what is fitted: a star of FWHM 3 px is broader than that
-    ratio = found.flux / evidence.reference.fluxes
+    ratio = found.flux / truth_sources(evidence).fluxes
     assert np.median(ratio) == pytest.approx(np.median(ratio[-20:]), rel=0.1)  # the same for bright and faint
     assert 0.4 < np.median(ratio) < 1
     assert np.all(found.snr >= 0.99 * found.flux / found.sigma)
-    nothing = forced.forced(evidence.other(np.full(evidence.high.shape, SKY)))
+    nothing = forced.forced_photometry(evidence.with_image(np.full(evidence.high.shape, SKY)))
     assert len(nothing.xy) == 0
     with pytest.raises(UnmeasuredError, match="data with their noise and blur"):
-        forced.forced(Evidence(evidence.high, SCALE))
+        forced.forced_photometry(Evidence(evidence.high, SCALE))
 
 
 def degenerate(words: str) -> Evidence:

@@ -152,7 +152,7 @@ def test_an_all_masked_plane_raises_without_a_truth_too() -> None:
 def test_on_a_real_field_smoothing_and_sharpening_are_told_apart(sample_data: Path) -> None:
     truth = np.asarray(io.read(sample_data / "47tuc.fits").pixels[0], np.float64)
     plain = Evidence(truth, 2, truth=truth)
-    smooth = found(plain.other(gaussian_filter(truth, 1)))
-    sharp = found(plain.other(2 * truth - gaussian_filter(truth, 1)))
+    smooth = found(plain.with_image(gaussian_filter(truth, 1)))
+    sharp = found(plain.with_image(2 * truth - gaussian_filter(truth, 1)))
     assert (smooth["power_ratio_high"].value or 9) < 0.5 < 1.5 < (sharp["power_ratio_high"].value or 0)
     assert smooth["power_ratio_high"].passed and sharp["power_ratio_high"].passed is False

@@ -14,6 +14,7 @@ from scipy.optimize import minimize_scalar
 
 from sciresdiff import checks, io
 from sciresdiff.checks import squirrel
+from sciresdiff.checks.baselines import bicubic_image
 from sciresdiff.checks.evidence import Evidence
 from sciresdiff.physics import psf
 from sciresdiff.physics.operators import Operator
@@ -71,7 +72,7 @@ def test_with_the_operator_the_truth_leaves_the_noise(evidence: Evidence) -> Non
 
 
 def test_gain_and_offset_are_taken_out(evidence: Evidence) -> None:
-    plain, scaled = (squirrel.error_map(e) for e in (evidence, evidence.other(3 * evidence.high + 40)))
+    plain, scaled = (squirrel.error_map(e) for e in (evidence, evidence.with_image(3 * evidence.high + 40)))
     assert scaled.gain == pytest.approx(plain.gain / 3, rel=1e-5)  # float32 planes
     assert scaled.offset == pytest.approx(plain.offset - 40 * plain.gain / 3, abs=1e-3)  # as above, times 40
     assert scaled.rms == pytest.approx(plain.rms, rel=1e-5)  # as above
@@ -88,10 +89,10 @@ def test_thirty_strong_inventions_hide_from_the_global_figures_and_not_from_the_
             (truth.high.shape[0] // SCALE, truth.high.shape[1] // SCALE), SCALE, wrong, "mean", dtype=torch.float64
         ))  # fmt: skip
     extra, places = spots(*truth.high.shape)
-    before, after = values(truth), values(truth.other(truth.high + 0.4 * extra))
+    before, after = values(truth), values(truth.with_image(truth.high + 0.4 * extra))
     assert after["rsp"] > 0.97  # nobody would look twice
     assert before["squirrel_outliers"] <= 3  # the blur is not quite right at the sharpest grains
-    named = squirrel.outliers(squirrel.error_map(truth.other(truth.high + 0.4 * extra)))
+    named = squirrel.outliers(squirrel.error_map(truth.with_image(truth.high + 0.4 * extra)))
     seen = [any(np.hypot(x - p, y - q) < 4 and s > 0 for s, x, y in named) for p, q in places]
     assert np.mean(seen) > 0.9  # 27 of 30
 
@@ -104,10 +105,10 @@ def test_the_lesson_rse_of_a_mismatched_pair_hardly_moves() -> None:
     haze = gaussian_filter(np.random.default_rng(6).normal(size=blurred.low.shape), 10)
     pair = replace(blurred, low=blurred.low + 20 * haze / haze.std(), operator=None, variance=None)
     extra, places = spots(peak=100.0)
-    before, after = values(pair), values(pair.other(truth + extra))
+    before, after = values(pair), values(pair.with_image(truth + extra))
     assert after["rse"] < 1.05 * before["rse"]  # 30 false spots of 40 % of the range
     assert before["rsp"] - after["rsp"] < 0.02
-    local = squirrel.error_map(pair.other(truth + extra)).sigmas
+    local = squirrel.error_map(pair.with_image(truth + extra)).sigmas
     at = np.round(places).astype(int)
     ranks = np.array([np.mean(local < local[y, x]) for x, y in at])
     assert ranks.mean() > 0.9  # the area under the curve: spots are above 9 of 10 pixels of the map
@@ -116,11 +117,13 @@ def test_the_lesson_rse_of_a_mismatched_pair_hardly_moves() -> None:
 def test_a_lost_grain_is_negative_and_named_in_fine_pixels(evidence: Evidence) -> None:
     yy, xx = np.indices(evidence.high.shape)
     hole = 150 * np.exp(-((xx - 101) ** 2 + (yy - 80) ** 2) / 4.5)
-    places = squirrel.outliers(squirrel.error_map(evidence.other(evidence.high - hole)))
+    places = squirrel.outliers(squirrel.error_map(evidence.with_image(evidence.high - hole)))
     assert len(places) == 1
     sigmas, x, y = places[0]
     assert sigmas < -6 and np.hypot(x - 101, y - 80) < 2  # a coarse pixel
-    named = next(r for r in checks.check(evidence.other(evidence.high - hole), names=["rse"]) if "outliers" in r.name)
+    named = next(
+        r for r in checks.check(evidence.with_image(evidence.high - hole), names=["rse"]) if "outliers" in r.name
+    )
     assert f"at ({x:.0f}, {y:.0f})" in named.meaning and named.passed is False
 
 
@@ -133,8 +136,8 @@ def test_the_blur_is_the_one_that_a_search_on_pixels_finds(sigma: float) -> None
 
     def left(s: float) -> float:
         blurred = gaussian_filter(truth, s, mode="reflect").ravel()
-        gain, offset = np.polyfit(blurred, evidence.bicubic.ravel(), 1)
-        return float(np.sqrt(np.mean((gain * blurred + offset - evidence.bicubic.ravel()) ** 2)))
+        gain, offset = np.polyfit(blurred, bicubic_image(evidence).ravel(), 1)
+        return float(np.sqrt(np.mean((gain * blurred + offset - bicubic_image(evidence).ravel()) ** 2)))
 
     best = minimize_scalar(left, bounds=(0.1, 6), method="bounded", options={"xatol": 1e-2})
     found = squirrel.error_map(evidence)
@@ -171,7 +174,7 @@ def test_an_exact_fit_has_no_outliers() -> None:
     exact = coarse(scene(), 0.0)
     assert values(exact)["squirrel_outliers"] == 0
     own = replace(exact, operator=None, variance=None)
-    found = values(own.other(own.bicubic))
+    found = values(own.with_image(bicubic_image(own)))
     assert found["rsp"] == pytest.approx(1, abs=1e-5)  # float32
     assert found["squirrel_outliers"] == 0
 
@@ -202,5 +205,5 @@ def test_on_a_real_field_a_planted_star_is_found(sample_data: Path) -> None:
     assert values(plain)["squirrel_outliers"] == 0
     yy, xx = np.indices(truth.shape)
     star = 200 * np.exp(-((xx - 150) ** 2 + (yy - 97) ** 2) / 3)
-    places = squirrel.outliers(squirrel.error_map(plain.other(truth + star)))
+    places = squirrel.outliers(squirrel.error_map(plain.with_image(truth + star)))
     assert [np.hypot(x - 150, y - 97) < 2 for _, x, y in places] == [True]

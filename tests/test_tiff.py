@@ -220,7 +220,7 @@ def test_units_that_are_no_length_of_a_specimen(tmp_path, unit):
     imagej(tmp_path / "a.tif", **({} if unit is None else {"unit": unit}))
     frame = io.read(tmp_path / "a.tif")
     assert frame.pixel_size is None
-    assert any("--pixel-size" in line for line in frame.said)
+    assert any("--pixel-size" in line for line in frame.notes.lines)
     io.write(tmp_path / "b.tif", finer(frame, 2), scale=2)
     with tifffile.TiffFile(tmp_path / "b.tif") as tif:
         assert tif.imagej_metadata.get("unit", "") == (unit or "")
@@ -274,7 +274,7 @@ def test_low_frame_gives_back_its_kernel_and_variance(tmp_path):
         assert (again.kernel_scale, again.quantity) == (2, "mean")
         np.testing.assert_array_equal(again.variance, 7.0)
         (tmp_path / report["files"][1]).unlink()
-        assert any("not beside the image any more" in line for line in io.read(tmp_path / f"low_{name}").said)
+        assert any("not beside the image any more" in line for line in io.read(tmp_path / f"low_{name}").notes)
 
 
 def test_restored_low_frame_has_no_kernel(tmp_path):

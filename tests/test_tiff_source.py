@@ -16,6 +16,7 @@ from sciresdiff.io.flat import Flat
 from sciresdiff.io.source import PLANES
 from sciresdiff.io.tiff.read import to_planes
 from sciresdiff.io.tiff.set import members
+from sciresdiff.region import Region
 
 RNG = np.random.default_rng(5)
 STACK = RNG.integers(0, 4000, (3, 2, 70, 83)).astype("u2")
@@ -66,10 +67,10 @@ def check_windows(path: Path, **options: Any) -> None:
     planes, h, w = whole.pixels.shape
     with io.opened(path, **options) as source:
         assert source.frame.pixels.strides == (0, 0, 0), "the source holds no values"
-        assert (source.frame.facts, source.frame.said) == (whole.facts, whole.said)
+        assert (source.frame.facts, source.frame.notes) == (whole.facts, whole.notes)
         for plane in {0, planes - 1}:
             for y0, y1, x0, x1 in ((0, h, 0, w), (h // 3, h // 3 + 1, 0, w), (h // 4, h - 2, w // 5, w - 3)):
-                part = source.window(plane, y0, y1, x0, x1)
+                part = source.window(plane, Region(y0, y1, x0, x1))
                 for name in PLANES:
                     array = getattr(whole, name)
                     assert (array is None) == (getattr(part, name) is None)
@@ -114,7 +115,7 @@ def test_saturation_is_a_matter_of_the_whole_image(tmp_path: Path) -> None:
     check_windows(tmp_path / "a.tif")
     frame = io.read(tmp_path / "a.tif")
     np.testing.assert_array_equal(frame.saturated, (data == 4095).reshape(-1, 70, 83))
-    assert f"saturation: {int((data == 4095).sum())} pixels at 4095, masked" in frame.said
+    assert f"saturation: {int((data == 4095).sum())} pixels at 4095, masked" in frame.notes.lines
 
 
 @pytest.mark.parametrize("kind", ["deflate", "LZW", "zstd"])
@@ -150,7 +151,7 @@ def test_planes_that_are_not_there_are_masked(tmp_path: Path, caplog: pytest.Log
     assert frame.mask[3].all()
     assert not frame.mask[:3].any()
     assert np.isnan(frame.pixels[3]).all()
-    assert "planes: 1 of 4 are named in the file and not there; masked" in frame.said
+    assert "planes: 1 of 4 are named in the file and not there; masked" in frame.notes.lines
 
 
 AXES = [((4, 5), "YX"), ((5, 4), "XY"), ((2, 4, 5, 3), "CYXT"), ((3, 4, 5), "SYX"), ((4, 5, 3), "YXS"),
@@ -184,7 +185,7 @@ def test_a_companion_is_its_files(tmp_path: Path, companion: Path) -> None:
     assert (frame.axes, frame.shape) == ("CZYX", (2, 3, 70, 83))
     np.testing.assert_array_equal(frame.pixels, STACK.swapaxes(0, 1).reshape(6, 70, 83))
     assert frame.pixel_size == PixelSize(0.2, 0.1, "um")
-    assert "2 files make up this image: read as one" in frame.said
+    assert "2 files make up this image: read as one" in frame.notes.lines
     np.testing.assert_array_equal(io.read(tmp_path / "a_1.ome.tif").pixels, frame.pixels)  # which points to the set
     io.write(tmp_path / "b.ome.tif", frame)
     with tifffile.TiffFile(tmp_path / "b.ome.tif") as tif:
@@ -199,7 +200,7 @@ def test_a_companion_is_its_files(tmp_path: Path, companion: Path) -> None:
 def test_what_is_missing_of_a_set_is_told(tmp_path: Path, companion: Path) -> None:
     (tmp_path / "a_1.ome.tif").unlink()
     frame = io.read(companion)
-    assert "planes: 3 of 6 are named in the file and not there; masked" in frame.said
+    assert "planes: 3 of 6 are named in the file and not there; masked" in frame.notes.lines
     assert frame.mask[3:].all()
     (tmp_path / "a_0.ome.tif").unlink()
     with pytest.raises(InputError, match="none of its 2 files is beside it, a_0.ome.tif for instance"):
@@ -227,7 +228,7 @@ def test_a_flat_array_gives_back_what_was_put(tmp_path: Path, shape: tuple[int, 
         for plane in range(len(planes)):
             for y, x in ((2, 0), (0, 0), (0, 3), (2, 3)):
                 flat.put(plane, y, x, planes[plane, y : y + 2, x : x + 3])
-        np.testing.assert_array_equal(flat.get(len(planes) - 1, 1, 3, 2, 5), planes[-1, 1:3, 2:5])
+        np.testing.assert_array_equal(flat.get(len(planes) - 1, Region(1, 3, 2, 5)), planes[-1, 1:3, 2:5])
     np.testing.assert_array_equal(np.frombuffer((tmp_path / "raw").read_bytes()[7:], ">i4").reshape(shape), data)
 
 

@@ -22,6 +22,7 @@ from sciresdiff.io.tiff import write as tiff_write
 from sciresdiff.io.tiff.ifd import ratio
 from sciresdiff.io.tiff.meta import TiffHeader
 from sciresdiff.io.tiff.read import to_planes
+from sciresdiff.region import Region
 
 RNG = np.random.default_rng(3)
 AXES = ("YX", "TYX", "ZCYX", "CZYX", "TZCYX", "YXS", "SYX", "TYXS", "TSYX", "YXT", "XY", "CYXT")
@@ -105,8 +106,8 @@ def test_windows_give_the_bytes_of_the_whole(tmp_path: Path, axes: str) -> None:
                 sink.put("GATE", plane, y, x, err[plane][here])
                 sink.put("DRAWS", plane, y, x, draws[plane][(slice(None), *here)])
         assert sink.get is not None
-        np.testing.assert_array_equal(sink.get("DRAWS", 0, 1, 5, 2, 9), draws[0, :, 1:5, 2:9])
-        assert sink.get("SCI", 0, 1, 5, 2, 9).dtype == np.uint16
+        np.testing.assert_array_equal(sink.get("DRAWS", 0, Region(1, 5, 2, 9)), draws[0, :, 1:5, 2:9])
+        assert sink.get("SCI", 0, Region(1, 5, 2, 9)).dtype == np.uint16
         report = sink.finish({"SRDFLUX": 0.25})
     assert [Path(f).name for f in report["files"]] == ["parts.tif", "parts_err.tif", "parts_draws.tif"]
     for end in ("", "_err", "_draws"):
@@ -125,7 +126,7 @@ def started(path: Path, frame: Frame, part: Path, *, stop: bool) -> None:
     kinds = {"ERR": io.Plane()}
     with io.writing(path, hollow(frame), planes=kinds, part=part, overwrite=False) as sink:
         assert sink.get is not None
-        done = np.array_equal(sink.get("ERR", 0, 0, 3, 0, 11), frame.pixels[0, :3])
+        done = np.array_equal(sink.get("ERR", 0, Region(0, 3, 0, 11)), frame.pixels[0, :3])
         if not done:
             sink.put("SCI", 0, 0, 0, frame.pixels[0, :3])
             sink.put("ERR", 0, 0, 0, frame.pixels[0, :3])

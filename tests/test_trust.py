@@ -17,10 +17,12 @@ from sciresdiff.checks.evidence import Evidence
 from sciresdiff.errors import UsageError
 from sciresdiff.jobs.upscale import job as upscale
 from sciresdiff.jobs.upscale import models as chosen
+from sciresdiff.observation.observation import Observation
+from sciresdiff.physics.operators import Operator
 from sciresdiff.restoration import model as models
 from sciresdiff.restoration import trust
 from sciresdiff.restoration.prior import Prior, PriorConfig
-from sciresdiff.restoration.trust import Seen
+from sciresdiff.restoration.restored import Restored
 from sciresdiff.training import trust as calibration
 from sciresdiff.training.calibrate import frames
 from sciresdiff.training.data import DataRecipe
@@ -29,15 +31,17 @@ SIDE, SCALE = 32, 2
 RECIPE = DataRecipe(scale=2, patch=32, scene_px=128, pool=4)
 
 
-def seen(**changes: object) -> Seen:
-    """A star on an empty sky: 32 x 32 coarse px of unit noise, seen without blur."""
+def star(**changes: object) -> tuple[Restored, Observation]:
+    """A star on an empty sky, restored: 32 x 32 coarse px of unit noise, seen without blur; ``changes`` of either."""
     yy, xx = np.indices((SIDE * SCALE,) * 2)
-    star = 100 * np.exp(-((xx - 30) ** 2 + (yy - 33) ** 2) / 4.0)
-    flat = np.ones_like(star)
-    low = star.reshape(SIDE, SCALE, SIDE, SCALE).sum((1, 3)) + np.random.default_rng(0).normal(size=(SIDE, SIDE))
-    nothing = np.zeros((SIDE, SIDE), bool)
-    made = Seen(star, 0.1 * flat, flat, 0 * flat, low, np.ones((SIDE, SIDE)), nothing, None, SCALE, "sum", 0.9)
-    return replace(made, **changes)  # type: ignore[arg-type]
+    image = 100 * np.exp(-((xx - 30) ** 2 + (yy - 33) ** 2) / 4.0)
+    flat = np.ones_like(image)
+    low = image.reshape(SIDE, SCALE, SIDE, SCALE).sum((1, 3)) + np.random.default_rng(0).normal(size=(SIDE, SIDE))
+    restored = Restored(image, 0.1 * flat, flat, 0 * flat, None, 0.9, 1.0, 8)
+    frame = {"pixels": low, "variance": np.ones((SIDE, SIDE)), "mask": None, "psf": None}
+    ours = {name: value for name, value in changes.items() if name not in frame}
+    observed = frame | {name: value for name, value in changes.items() if name in frame}
+    return replace(restored, **ours), Observation.of_arrays(**observed, scale=SCALE)  # type: ignore[arg-type]
 
 
 CARD = {
@@ -59,23 +63,24 @@ def test_contrast_and_noise_do_not_depend_on_unit_or_quantity() -> None:
     image = np.random.default_rng(1).normal(size=(40, 40))
     assert np.allclose(judge.contrast(3 * image + 50, 2), 3 * judge.contrast(image, 2), atol=1e-12)  # float64 rounding
     variance = np.full((20, 20), 4.0)
-    assert judge.spread_noise(variance, 2, "sum").max() == 0.5
-    assert judge.spread_noise(variance, 2, "mean").shape == (40, 40)
-    assert judge.spread_noise(variance, 2, "mean").max() == 2
+    total, mean = (Operator((20, 20), 2, quantity=quantity) for quantity in ("sum", "mean"))
+    assert judge.noise_per_fine_pixel(variance, total).max() == 0.5
+    assert judge.noise_per_fine_pixel(variance, mean).shape == (40, 40)
+    assert judge.noise_per_fine_pixel(variance, mean).max() == 2
 
 
 def test_the_score_is_infinite_where_nothing_is_claimed_or_masked() -> None:
-    scores = trust.score(seen())
+    scores = trust.score(*star())
     assert np.isfinite(scores[33, 30]) and scores[33, 30] < 0.01  # ERR is a thousandth of the star's peak
     assert np.isinf(scores[2, 2])  # empty sky
     masked = np.zeros((SIDE, SIDE), bool)
     masked[16, 15] = True
-    dirty = seen(bad=masked, variance=np.where(masked, np.nan, 1.0))
-    assert np.isinf(trust.score(dirty)[32:34, 30:32]).all()
-    assert not np.isnan(trust.score(dirty)).any()
-    assert np.isinf(trust.score(seen(gate=np.ones((64, 64))))).sum() == np.isinf(scores).sum()
-    assert trust.score(seen(gate=np.ones((64, 64))))[33, 30] == 1  # the physics alone is not what was calibrated
-    assert trust.score(seen(support=np.zeros((64, 64))))[33, 30] == 0.5
+    dirty = star(mask=masked, variance=np.where(masked, np.nan, 1.0))
+    assert np.isinf(trust.score(*dirty)[32:34, 30:32]).all()
+    assert not np.isnan(trust.score(*dirty)).any()
+    assert np.isinf(trust.score(*star(gate=np.ones((64, 64))))).sum() == np.isinf(scores).sum()
+    assert trust.score(*star(gate=np.ones((64, 64))))[33, 30] == 1  # the physics alone is not what was calibrated
+    assert trust.score(*star(support=np.zeros((64, 64))))[33, 30] == 0.5
 
 
 def test_few_pixels_are_none() -> None:
@@ -87,12 +92,12 @@ def test_few_pixels_are_none() -> None:
 
 
 def test_the_mask_is_one_or_zero_and_never_nan() -> None:
-    plane, why = trust.mask(CARD, seen())
+    plane, why = trust.mask(CARD, *star())
     assert why is None and plane is not None
     assert set(np.unique(plane)) == {0, 1} and plane.dtype == np.uint8
-    nan = seen().mean.copy()
+    nan = star()[0].mean.copy()
     nan[:4] = np.nan
-    plane, _ = trust.mask(CARD, seen(mean=nan))
+    plane, _ = trust.mask(CARD, *star(mean=nan))
     assert plane is not None and not plane[:4].any()
 
 
@@ -104,18 +109,18 @@ def test_the_mask_is_one_or_zero_and_never_nan() -> None:
         (CARD | {"threshold": None}, {}, "no threshold"),
         (CARD, {"chi2": 1.3}, "chi2"),
         (CARD, {"chi2": float("nan")}, "chi2"),
-        (CARD, {"kernel": np.outer(np.hanning(31), np.hanning(31))}, "kernel's width"),
+        (CARD, {"psf": np.outer(np.hanning(31), np.hanning(31))}, "kernel's width"),
         (CARD, {"variance": np.full((SIDE, SIDE), 0.25)}, "times the stated one"),
-        (CARD, {"low": np.zeros((SIDE, SIDE))}, "signal to noise"),
-        (CARD, {"low": np.full((SIDE, SIDE), np.nan)}, "nan"),
-        (CARD, {"bad": np.ones((SIDE, SIDE), bool)}, "nan"),
+        (CARD, {"pixels": np.zeros((SIDE, SIDE))}, "signal to noise"),
+        (CARD, {"pixels": np.full((SIDE, SIDE), np.nan)}, "nan"),
+        (CARD, {"mask": np.ones((SIDE, SIDE), bool)}, "nan"),
         (CARD | {"domain": {**CARD["domain"], "sharpness": 5.0}}, {}, "stated PSF"),  # type: ignore[dict-item]
     ],
 )  # fmt: skip
 def test_it_says_nothing_outside_its_domain(
     card: dict[str, object] | None, changes: dict[str, object], words: str
 ) -> None:
-    plane, why = trust.mask(card, seen(**changes))
+    plane, why = trust.mask(card, *star(**changes))
     assert plane is None and why is not None and words in why
 
 
@@ -156,16 +161,16 @@ def test_the_realised_risk_is_below_alpha_in_nine_repetitions_of_ten() -> None:
 
 
 def test_the_counts_are_those_of_the_mask_at_every_threshold() -> None:
-    one = seen(err=np.random.default_rng(2).uniform(0.1, 3, (64, 64)))
+    one, frame = star(err=np.random.default_rng(2).uniform(0.1, 3, (64, 64)))
     truth = one.mean + np.random.default_rng(4).normal(size=(64, 64)) * 2
-    found = calibration.counts(one, truth)
+    found = calibration.counts(one, frame, truth)
     bad = judge.wrong(one.mean, truth, judge.contrast(one.mean, SCALE))
     for at in (20, 40, 55):
-        kept = trust.kept(trust.score(one), calibration.THRESHOLDS[at])
+        kept = trust.kept(trust.score(one, frame), calibration.THRESHOLDS[at])
         assert found.risks[at] == pytest.approx(judge.risk(kept, bad), abs=1e-12)  # the same integers
         assert found.kept[at] >= kept.sum()
     assert np.all(np.diff(found.true) >= 0) and 0 < found.true[-1] <= 1
-    assert found.claimed == np.isfinite(trust.score(one)).sum()
+    assert found.claimed == np.isfinite(trust.score(one, frame)).sum()
 
 
 def test_every_calibration_frame_has_a_scene_of_its_own() -> None:
@@ -189,12 +194,12 @@ def test_a_card_says_all_that_the_mask_needs() -> None:
 
 
 def test_upscale_writes_the_plane_or_says_why_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    low = seen().low.astype(np.float32)
+    low = star()[1].exposure.pixels.astype(np.float32)
     hdus = [fits.PrimaryHDU(), fits.ImageHDU(low, name="SCI"), fits.ImageHDU(np.ones_like(low), name="VAR")]
     fits.HDUList(hdus).writeto(tmp_path / "low.fits")
     wide = CARD | {"domain": {**CARD["domain"], "chi2": [[0.0, 99.0]] * 4, "sharpness": 0.0}}  # type: ignore[dict-item]
     plain = models.load("astro-x2")
-    monkeypatch.setattr(chosen, "loaded", lambda name: plain.with_card(trust=wide))
+    monkeypatch.setattr(chosen, "load_cached", lambda name: plain.with_card(trust=wide))
     options = upscale.UpscaleOptions(model="astro-x2", kernel="none", quantity="sum")
     record = upscale.run(tmp_path / "low.fits", tmp_path / "a.fits", options)
     with fits.open(tmp_path / "a.fits") as found:
@@ -210,9 +215,10 @@ def test_upscale_writes_the_plane_or_says_why_not(tmp_path: Path, monkeypatch: p
 
 
 def evidence(**changes: object) -> Evidence:
-    """The star of `seen`, judged, all of it trusted where it is bright."""
-    one = seen()
-    made = Evidence(one.mean, SCALE, low=one.low, variance=one.variance, truth=one.mean, trust=1.0 * (one.mean > 5))
+    """The star of `star`, judged, all of it trusted where it is bright."""
+    one, frame = star()
+    low, variance = frame.exposure.pixels, frame.exposure.variance
+    made = Evidence(one.mean, SCALE, low=low, variance=variance, truth=one.mean, trust=1.0 * (one.mean > 5))
     return replace(made, **changes)  # type: ignore[arg-type]
 
 
@@ -225,7 +231,7 @@ def test_the_checks_measure_the_realised_risk_and_the_trusted_share() -> None:
     invented = evidence(truth=np.zeros((64, 64)))
     assert of(invented, "trust_risk").value == 1 and of(invented, "trust_risk").passed is False
     assert 0 < (of(evidence(), "trusted_share").value or 0) < 1  # the star's dark ring claims structure, too
-    masked = evidence(truth=np.zeros((64, 64)), mask_high=seen().mean > 5)
+    masked = evidence(truth=np.zeros((64, 64)), mask_high=star()[0].mean > 5)
     assert of(masked, "trust_risk").value is None and "no pixel is trusted" in of(masked, "trust_risk").meaning
     flat = evidence(high=np.full((64, 64), 3.0), trust=np.zeros((64, 64)))
     assert of(flat, "trusted_share").value is None

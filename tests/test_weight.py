@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from sciresdiff.diffusion.method import load, sample, train_pair
+from sciresdiff.diffusion.method import load
 from sciresdiff.diffusion.path import marginal
+from sciresdiff.diffusion.sampler import sample, train_pair
 from sciresdiff.diffusion.schedule import SCHEDULES
-from sciresdiff.diffusion.weight import WEIGHTS, due, edges, high_pass, staged
+from sciresdiff.diffusion.weight import WEIGHTS
+from sciresdiff.lab.weights import edges, high_pass, is_due, start_staged
 
 SIZE = 48
 
@@ -69,15 +71,15 @@ def test_the_edge_weighs_more_than_the_plain_and_the_floor_holds() -> None:
 
 def test_renewal_is_rare_while_noisy_and_frequent_at_the_end() -> None:
     path = SCHEDULES["resshift"](T=15)
-    assert [t for t in range(15, 0, -1) if due(path, t)] == [12, 10, 8, 6, 5, 4, 3, 2, 1]
+    assert [t for t in range(15, 0, -1) if is_due(path, t)] == [12, 10, 8, 6, 5, 4, 3, 2, 1]
 
 
 def test_the_map_follows_the_image_as_it_appears() -> None:
     """From a blank interpolated frame, the map of the end is that of the image which the estimates show."""
     image, blank = picture(), torch.zeros(1, 1, SIZE, SIZE, dtype=torch.float64)
     method = load("edge-frequency")
-    live = method.staged(torch.ones_like(image), blank)
-    assert live is not None and load("resshift").staged(image, image) is None
+    live = method.dynamic_scale(torch.ones_like(image), blank)
+    assert live is not None and load("resshift").dynamic_scale(image, image) is None
     path, w = method.path(), []
     weigh = live.following(path)
     for t in range(path.T, 0, -1):
@@ -92,7 +94,7 @@ def test_the_map_follows_the_image_as_it_appears() -> None:
 def test_smoothing_is_exponential() -> None:
     image, blank = picture(), torch.zeros(1, 1, SIZE, SIZE, dtype=torch.float64)
     path = SCHEDULES["resshift"](T=4)
-    first = staged(torch.ones_like(image), blank, smooth=0.75)
+    first = start_staged(torch.ones_like(image), blank, smooth=0.75)
     p = path.at(2)
     mixture = p.a / (p.a + p.s) * image
     torch.testing.assert_close(first.at(path, 2, image).edge, 0.25 * edges(mixture))
@@ -104,11 +106,11 @@ def test_alpha_learns_through_the_state_and_nothing_else_does() -> None:
     image = picture()
     alpha = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
     method = load("edge-frequency")
-    w = method.staged(torch.ones_like(image), 0.5 * image, alpha)
+    w = method.dynamic_scale(torch.ones_like(image), 0.5 * image, alpha)
     assert w is not None
     t = torch.tensor([4, 11])
     pair = [torch.cat([v, v]) for v in (image, 0.5 * image, keyed(1))]
-    both = method.staged(torch.ones_like(pair[0]), pair[1], alpha)
+    both = method.dynamic_scale(torch.ones_like(pair[0]), pair[1], alpha)
     x, target, _ = train_pair(method, pair[0], pair[1], both, t, pair[2])
     assert torch.equal(target, pair[0]) and x.shape == pair[0].shape
     x.square().sum().backward()
@@ -120,11 +122,11 @@ def test_alpha_learns_through_the_state_and_nothing_else_does() -> None:
 def test_a_draw_is_the_same_twice_and_ends_at_the_truth() -> None:
     image = picture()
     method = load("edge-frequency")
-    w = method.staged(torch.ones_like(image), 0.5 * image)
+    w = method.dynamic_scale(torch.ones_like(image), 0.5 * image)
     assert torch.equal(sample(method, lambda x, t: image, 0.5 * image, w, keyed), image)
     once, again = (sample(method, lambda x, t: torch.tanh(x), 0.5 * image, w, keyed) for _ in range(2))
     assert torch.equal(once, again)
-    first = torch.as_tensor(method.weigh(image, torch.ones_like(image), 0.5 * image))
+    first = torch.as_tensor(method.noise_scale(image, torch.ones_like(image), 0.5 * image))
     assert torch.equal(w.w, first)  # what a caller without the state machine gets is its first map
 
 
@@ -132,8 +134,8 @@ def test_units_of_the_image_do_not_matter() -> None:
     """A state in units of the prior's scale, with shift and stretch, has the same map as one in the image's units."""
     image, scale = picture(), 0.5 + torch.rand(1, 1, SIZE, SIZE, dtype=torch.float64)
     method = load("edge-frequency")
-    plain = method.staged(scale, image)
-    units = method.staged(torch.ones_like(scale), image, shift=image, stretch=scale)
+    plain = method.dynamic_scale(scale, image)
+    units = method.dynamic_scale(torch.ones_like(scale), image, shift=image, stretch=scale)
     z, path = keyed(3), method.path()
     given, expected = units.at(path, 5, z).w * scale, plain.at(path, 5, image + scale * z).w
     torch.testing.assert_close(given, expected, rtol=1e-9, atol=1e-9)  # a + b = 1 within rounding

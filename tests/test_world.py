@@ -19,10 +19,11 @@ import pytest
 import torch
 
 from sciresdiff.cli.app import main
-from sciresdiff.diffusion.share import drawn, share
+from sciresdiff.diffusion.share import draw_samples, shared_generator
 from sciresdiff.errors import UsageError
+from sciresdiff.lab.distillation import train as distil
 from sciresdiff.restoration import model as models
-from sciresdiff.training import distil, loop, prior, refiner, stopping
+from sciresdiff.training import loop, prior, refiner, stopping
 from sciresdiff.training.options import TrainOptions
 from sciresdiff.training.world import World, first_node, joined, meeting, world
 
@@ -40,7 +41,7 @@ interval = 0.0
 bf16 = false
 """
 
-PRELOADED = ("sciresdiff.cli.app", "sciresdiff.training.distil")
+PRELOADED = ("sciresdiff.cli.app", "sciresdiff.lab.distillation.train")
 
 
 def free_port() -> int:
@@ -208,10 +209,10 @@ def test_more_processes_than_samples_are_refused() -> None:
 
 def test_a_samples_random_numbers_do_not_depend_on_who_works_on_it() -> None:
     def numbers(first: int, size: int, generator: torch.Generator) -> torch.Tensor:
-        return drawn(lambda n: torch.randn((n, 1, 5, 5), generator=generator), size, generator)
+        return draw_samples(lambda n: torch.randn((n, 1, 5, 5), generator=generator), size, generator)
 
     whole = numbers(0, 8, torch.Generator().manual_seed(3))
-    parts = [numbers(first, size, share(3, first, 8)) for first, size in ((0, 3), (3, 3), (6, 2))]
+    parts = [numbers(first, size, shared_generator(3, first, 8)) for first, size in ((0, 3), (3, 3), (6, 2))]
     assert torch.equal(torch.cat(parts), whole)
 
 

@@ -18,13 +18,14 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from bench_parts import CLOCKS, PEERS, SIGMA_LOW_PX, Parts, peak, peer, scene, watched
 
+from sciresdiff.observation.observation import Observation
 from sciresdiff.physics import psf
 from sciresdiff.restoration import model as models
-from sciresdiff.restoration.restore import Settings, prepared, restore
+from sciresdiff.restoration.restore import restore
+from sciresdiff.restoration.settings import Settings
 
 PEER_SIDE = 128
 """Coarse px: their cost per pixel does not depend on it."""
@@ -68,16 +69,16 @@ def work_of(what: str, side: int, model_name: str) -> tuple[Callable[[], object]
         return lambda: answer(small), (4 * small) ** 2 / 1e6
     kernel = psf.render(psf.parse(f"gaussian:sigma={SIGMA_LOW_PX * scale}px"), None, integrate=False)
     pixels, variance = scene(side, scale, kernel)
-    mask = np.zeros(pixels.shape, bool)
+    observation = Observation.of_arrays(pixels, variance, scale, kernel)
 
     def ours() -> object:
         learned, samples, refine = OURS[what]
         settings = Settings(samples=samples, refine=refine)
-        return restore(pixels, variance, mask, kernel, scale, "sum", model if learned else None, settings)
+        return restore(observation, model if learned else None, settings)
 
     @torch.inference_mode()
     def richardson_lucy() -> object:
-        data, _ = prepared(pixels, variance, mask, kernel, scale, "sum", torch.device("cpu"))
+        data = observation.data()
         y = (data.y + 5).clamp_min(1e-3)
         x = data.operator.adjoint(y) / scale**2
         share = data.operator.adjoint(torch.ones_like(y))

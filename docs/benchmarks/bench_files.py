@@ -76,7 +76,7 @@ def main() -> None:
             "--manifest",
             f"{place}/all.jsonl",
         ]
-        with mock.patch.object(work, "restored", clock.around(work.restored)):
+        with mock.patch.object(work, "restore_window", clock.around(work.restore_window)):
             app(words, standalone_mode=False)
         done = sum(json.loads(line)["status"] == "done" for line in Path(place, "all.jsonl").read_text().splitlines())
         start = time.perf_counter()

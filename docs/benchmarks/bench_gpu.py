@@ -2,7 +2,7 @@
 
     python docs/benchmarks/bench_gpu.py [--size 10000] [--model astro-x4] [--samples 1] [--folder FOLDER]
 
-The frame is that of ``docs/benchmarks/big_frame.py`` and is restored from file to file, blocks, journal and checksums included.
+The frame is that of ``big_frame.py`` and is restored from file to file, blocks, journal and checksums included.
 Reading and writing overlap with the rest, so the shares may add up to more than the whole. ``--device cpu`` with a
 small ``--size`` tries the script where there is no GPU.
 """

@@ -22,6 +22,7 @@ from sciresdiff import io
 from sciresdiff.frame import Frame
 from sciresdiff.io.sink import IMAGE
 from sciresdiff.io.source import empty
+from sciresdiff.region import Region
 
 
 def wrote(path: Path, side: int) -> None:
@@ -39,7 +40,7 @@ def seen(path: Path, side: int) -> None:
     """All of it, by windows."""
     with io.opened(path) as source:
         for window in windows(side):
-            source.window(0, *window)
+            source.window(0, Region(*window))
 
 
 def main() -> None:

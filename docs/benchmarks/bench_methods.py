@@ -1,10 +1,11 @@
 """``make bench-methods``: every diffusion method and every backbone, trained alike and scored alike, in one table.
 
-    python docs/benchmarks/bench_methods.py [DATA] [--minutes 10 | --pairs N] [--rows NAME,NAME] [--out FOLDER] [--print]
+    python docs/benchmarks/bench_methods.py [DATA] [--minutes 10 | --pairs N] [--rows NAME,NAME] [--out FOLDER]
+                                           [--print]
 
 Each row is trained by the repository's own training for the same minutes, or on the same number of pairs (which another
 load of the machine does not change), on the same scenes, and scored by
-``evaluate`` on the same held-out frames (docs/benchmarks/bench_methods.toml).  A row that is done is not done again, a training
+``evaluate`` on the same held-out frames (bench_methods.toml).  A row that is done is not done again, a training
 that was interrupted goes on: FOLDER keeps models, states and a JSON line a row.  DATA is a folder with real frames.
 """
 
@@ -26,6 +27,8 @@ import quality_frames
 from sciresdiff.errors import SciresdiffError
 from sciresdiff.jobs.evaluate import job as evaluate
 from sciresdiff.jobs.upscale import job as upscale
+from sciresdiff.observation.observation import Observation
+from sciresdiff.restoration.settings import Settings
 
 HERE = Path(__file__).parent
 PLAN: dict[str, Any] = tomllib.loads((HERE / "bench_methods.toml").read_text())
@@ -62,7 +65,7 @@ def train(row: Row, budget: Row, data: Path | None, out: Path) -> Path:
     if row["what"] == "backbone":
         return prior.train(options, say)
     if row["row"] in PLAN["teachers"]:
-        from sciresdiff.training import distil
+        from sciresdiff.lab.distillation import train as distil
 
         return distil.train(options, say)
     return refiner.train(options, say)
@@ -153,8 +156,8 @@ def size(path: Path, refine: bool, steps: int | None) -> Row:
     for net in nets:
         net.register_forward_hook(lambda *_: calls.append(1))
     flat = np.ones((16, 16), np.float32)
-    settings = restore.Settings(samples=1, refine=refine, steps=steps)
-    restore.restore(flat, flat, flat < 0, None, ours.scale, "sum", ours, settings)
+    settings = Settings(samples=1, refine=refine, steps=steps)
+    restore.restore(Observation.of_arrays(flat, flat, ours.scale), ours, settings)
     return {
         "parameters": sum(p.numel() for p in part.parameters()),
         "evaluations": len(calls),

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
-from sciresdiff.nets.published import built
+from sciresdiff.lab.published.networks import build_network
 from sciresdiff.physics.operators import Operator
 
 SIGMA_LOW_PX = 0.6
@@ -126,7 +126,7 @@ def watched(parts: Parts) -> Iterator[None]:
         mock.patch.object(tiling, "run", around("networks", tiling.run)),
         mock.patch.object(Operator, "apply", around("operator", Operator.apply)),
         mock.patch.object(Operator, "adjoint", around("operator", Operator.adjoint)),
-        mock.patch.object(Operator, "there_and_back", around("operator", Operator.there_and_back)),
+        mock.patch.object(Operator, "apply_weighted_gram", around("operator", Operator.apply_weighted_gram)),
         mock.patch.object(restore, "gaussian", around("noise", restore.gaussian)),
         mock.patch.object(F, "conv2d", parts.convolved(F.conv2d)),
     ):
@@ -136,7 +136,7 @@ def watched(parts: Parts) -> Iterator[None]:
 def peer(name: str, half: bool) -> Callable[[int], Tensor]:
     """A published network with random weights: side of a coarse frame -> its answer."""
     torch.manual_seed(0)
-    net = built(*PEERS[name]).eval().to(memory_format=torch.channels_last)
+    net = build_network(*PEERS[name]).eval().to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def answer(side: int) -> Tensor:

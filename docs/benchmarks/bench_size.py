@@ -2,7 +2,7 @@
 
     python docs/benchmarks/bench_size.py [--sizes 2000 4000 8000] [--scale 2] [--folder FOLDER]
 
-Frames are those of ``docs/benchmarks/big_frame.py``. Each is restored with the physics alone by the command line, in a process of
+Frames are those of ``big_frame.py``. Each is restored with the physics alone by the command line, in a process of
 its own; the flux of what is written is added up, and the files are removed.
 """
 

@@ -45,10 +45,12 @@ def clean(kind: Kind, seed: int, setting: Setting | None = None, side: int = SID
     import torch
 
     from sciresdiff import scenes
+    from sciresdiff.observation.observation import Observation
     from sciresdiff.physics import psf
     from sciresdiff.physics.operators import Operator
     from sciresdiff.restoration import trust
-    from sciresdiff.restoration.restore import Settings, restore
+    from sciresdiff.restoration.restore import restore
+    from sciresdiff.restoration.settings import Settings
 
     model, setting = model_of(FIELDS[kind][0]), setting or Setting(FIELDS[kind][1])
     rng = np.random.default_rng([7, seed])
@@ -59,12 +61,9 @@ def clean(kind: Kind, seed: int, setting: Setting | None = None, side: int = SID
     expected = operator.apply(torch.from_numpy(truth)[None, None])[0, 0].numpy()
     variance = 1 + setting.slope * np.clip(expected - setting.level, 0, None)
     low = (expected + rng.normal(size=expected.shape) * np.sqrt(variance)).astype(np.float32)
-    nothing, settings = np.zeros(low.shape, bool), Settings(keep_draws=True, refine=refine)
-    done = restore(low, variance.astype(np.float32), nothing, kernel, SCALE, "sum", model, settings)
-    seen = trust.Seen(
-        done.mean, done.err, done.support, done.gate, low, variance, nothing, kernel, SCALE, "sum", done.chi2
-    )
-    mask, _ = trust.mask(model.card.get("trust"), seen)
+    observation = Observation.of_arrays(low, variance.astype(np.float32), SCALE, kernel)
+    done = restore(observation, model, Settings(keep_draws=True, refine=refine))
+    mask, _ = trust.mask(model.card.get("trust"), done, observation)
     draws = None if done.draws is None else done.draws.astype(float)
     return Evidence(
         done.mean.astype(float), SCALE, low=low.astype(float), variance=variance, truth=truth, operator=operator,
@@ -94,7 +93,7 @@ def gaussian(shape: tuple[int, ...], x: float, y: float, sigma: float = STAR) ->
 def unit_flux(evidence: Evidence) -> float:
     """Flux of a star that stands out of the data's typical noise by one sigma, by its matched filter."""
     assert evidence.variance is not None
-    seen = evidence.degraded(gaussian(evidence.high.shape, *(n / 2 for n in evidence.high.shape[::-1])))
+    seen = evidence.degrade(gaussian(evidence.high.shape, *(n / 2 for n in evidence.high.shape[::-1])))
     return float(np.sqrt(np.median(evidence.variance) / (seen**2).sum()))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -88,18 +88,17 @@ class Shifted:
 
 def restored(model: Any, known: Known, low: NDArray[Any], variance: NDArray[Any], card: dict[str, Any]) -> Shifted:
     """A frame, restored with what is stated of it."""
-    from sciresdiff.restoration.restore import Settings, restore
+    from sciresdiff.restoration.restore import restore
 
-    nothing = np.zeros(low.shape, bool)
-    done = restore(low, variance, nothing, known.kernel, model.scale, "sum", model, Settings())
-    seen = replace(calibration.seen_of(known, done, model.scale), low=low, variance=variance)
-    kept = trust.kept(trust.score(seen), float(card["threshold"]))
-    bad = wrong(seen.mean, known.truth, contrast(seen.mean, seen.scale))
+    observation = known.observation.with_pixels(low, variance)
+    done = restore(observation, model)
+    kept = trust.kept(trust.score(done, observation), float(card["threshold"]))
+    bad = wrong(done.mean, known.truth, contrast(done.mean, model.scale))
     limit = LIMITS[card["field"]]["chi2"]
     assert limit.low is not None and limit.high is not None
     room = 3 * np.sqrt(2 / low.size)
     fits = limit.low - room <= done.chi2 <= limit.high + room
-    return Shifted(int(kept.sum()), risk(kept, bad), trust.mask(card, seen)[0] is None, not fits)
+    return Shifted(int(kept.sum()), risk(kept, bad), trust.mask(card, done, observation)[0] is None, not fits)
 
 
 def shifts(name: str, card: dict[str, Any]) -> dict[str, list[Shifted]]:

@@ -23,11 +23,13 @@ from torch import Tensor
 
 from sciresdiff.diffusion.losses import LOSSES, Context
 from sciresdiff.physics import psf
-from sciresdiff.physics.consistency import Data, consistent
+from sciresdiff.physics.consistency import Data, consistency_step
 from sciresdiff.physics.operators import Operator
+from sciresdiff.physics.psf.field import PSF
+from sciresdiff.restoration.fallback import FINAL_ITERATIONS
 from sciresdiff.restoration.model import PRESETS
-from sciresdiff.restoration.prior import Estimate, Prior, PriorConfig, contrast, kernel_features, starts
-from sciresdiff.restoration.restore import FINAL_ITERATIONS
+from sciresdiff.restoration.ops import contrast, psf_features
+from sciresdiff.restoration.prior import Estimate, Prior, PriorConfig, starts
 from sciresdiff.training import prior as training
 from sciresdiff.training.data import Batch
 from sciresdiff.training.loop import LoopOptions, Run, quick
@@ -121,7 +123,7 @@ class Stars:
         operator = Operator((PATCH, PATCH), SCALE, self.kernel)
         clean = operator.apply(truth)
         noise = 1 + PHOTON * clean
-        features = torch.from_numpy(kernel_features(self.kernel, SCALE)).expand(size, -1)
+        features = torch.from_numpy(psf_features(PSF.constant(self.kernel), SCALE)).expand(size, -1)
         data = Data(clean + noise.sqrt() * normal, noise, torch.ones_like(clean), operator)
         return Batch(data, truth, features)
 
@@ -205,7 +207,7 @@ def cells(prior: Prior, frame: Frame, rival: Tensor) -> Iterator[str]:
     batch = frame.batch
     with torch.no_grad():
         guess = guessed(prior, frame)
-        held = consistent(batch.data, guess.guess, guess.w.square(), FINAL_ITERATIONS)
+        held = consistency_step(batch.data, guess.guess, guess.w.square(), FINAL_ITERATIONS)
     yield f"{float((training.decibel(guess.guess, batch.truth) - rival).mean()):+.2f}"
     for image in (guess.guess, held):
         for limits in CLASSES.values():

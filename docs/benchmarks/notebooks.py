@@ -1,6 +1,6 @@
 """Run the notebooks of the tutorials and store what their cells print and draw, without Jupyter.
 
-    python docs/benchmarks/notebooks.py [docs/tutorials/notebook-47tuc.ipynb ...]
+python docs/benchmarks/notebooks.py [docs/tutorials/notebook-47tuc.ipynb ...]
 """
 
 from __future__ import annotations

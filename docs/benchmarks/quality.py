@@ -1,14 +1,14 @@
 """``make quality DATA=...``: the figures of docs/reference/benchmarks.md, measured through the public commands.
 
-    python docs/benchmarks/quality.py DATA [--only frames,pairs,noise,calibration,flux,tiles] [--frames LIST.toml] [--seeds N]
-                                [--print] [--out FOLDER]
+    python docs/benchmarks/quality.py DATA [--only frames,pairs,noise,calibration,flux,tiles] [--frames LIST.toml]
+                                     [--seeds N] [--print] [--out FOLDER]
 
 DATA is a folder with real frames; the simulated parts need none.
 
-frames   ``make bench-quality``: every frame and method of docs/benchmarks/quality.toml, or of the list that is given; where DATA
+frames   ``make bench-quality``: every frame and method of quality.toml, or of the list that is given; where DATA
          has none of its frames and no list is given, every FITS and TIFF file in DATA. FOLDER gets a JSON line for
-         every frame, noise and method, and the table, which for the fixed list also goes into docs/reference/benchmarks.md
-         (--print: only onto the screen).
+         every frame, noise and method, and the table, which for the fixed list also goes into
+         docs/reference/benchmarks.md (--print: only onto the screen).
 pairs    real pairs of two instruments: ratio of zero points, PSFs, shift.
 
 The other parts print one line a figure, `name = value`.
@@ -75,10 +75,15 @@ def noise(data: Path, out: Path, given: argparse.Namespace) -> None:
 
     Threshold 5 sigma: of the noisier of the two images, of each image's own scatter, and of the ERR plane.
     """
-    from sciresdiff.checks import baselines, sources
+    from sciresdiff.checks.background import background_noise
+    from sciresdiff.checks.baselines import bicubic
+    from sciresdiff.checks.detection import detect
+    from sciresdiff.observation.observation import Observation
     from sciresdiff.physics import psf
+    from sciresdiff.physics.operators import Operator
     from sciresdiff.restoration import model as models
-    from sciresdiff.restoration.restore import Settings, restore
+    from sciresdiff.restoration.restore import restore
+    from sciresdiff.restoration.settings import Settings
 
     for name in ("astro-x2", "astro-x4"):
         model = models.load(name)
@@ -87,13 +92,13 @@ def noise(data: Path, out: Path, given: argparse.Namespace) -> None:
         for seed in range(100):
             y = np.random.default_rng(seed).normal(size=(64, 64)).astype("f4")
             settings = Settings(samples=8, seed=seed)
-            done = restore(y, np.ones_like(y), np.zeros(y.shape, bool), kernel, model.scale, "sum", model, settings)
-            plain = baselines.bicubic(y, model.scale, "sum")
-            level = max(sources.noise_of(done.mean), sources.noise_of(plain))
-            found["ours"] += len(sources.detect(done.mean, level))
-            found["bicubic"] += len(sources.detect(plain, level))
-            found["ours_own_scatter"] += len(sources.detect(done.mean))
-            found["ours_over_err"] += len(sources.detect(done.mean / done.err, 1.0))
+            done = restore(Observation.of_arrays(y, np.ones_like(y), model.scale, kernel), model, settings)
+            plain = bicubic(y, Operator(y.shape, model.scale))
+            level = max(background_noise(done.mean), background_noise(plain))
+            found["ours"] += len(detect(done.mean, level))
+            found["bicubic"] += len(detect(plain, level))
+            found["ours_own_scatter"] += len(detect(done.mean))
+            found["ours_over_err"] += len(detect(done.mean / done.err, 1.0))
         say(
             f"100 noise-only frames {name}",
             **found,
@@ -106,7 +111,8 @@ def calibration(data: Path, out: Path, given: argparse.Namespace) -> None:
     from dataclasses import replace
 
     from sciresdiff.restoration import model as models
-    from sciresdiff.restoration.restore import Settings, restore
+    from sciresdiff.restoration.restore import restore
+    from sciresdiff.restoration.settings import Settings
     from sciresdiff.training.calibrate import Known, frames, pulls
     from sciresdiff.training.data import DataRecipe
 
@@ -122,13 +128,10 @@ def calibration(data: Path, out: Path, given: argparse.Namespace) -> None:
         pull, snr, lost, chi2 = [], [], [], []
         for known in frames(recipe, 424_242, 40):
             p, s, done = pulls(model, known, Settings(samples=8, keep_draws=True))
-            nothing = np.zeros(known.y.shape, bool)
-            alone = restore(
-                known.y, known.variance, nothing, known.kernel, model.scale, "sum", model, Settings(refine=False)
-            )
+            alone = restore(known.observation, model, Settings(refine=False))
             pull.append(p.ravel()), snr.append(s.ravel())
             lost.append(decibel(known, alone.mean) - decibel(known, done.mean))
-            chi2.append(known.chi2(done.draws, model.scale))
+            chi2.append(known.chi2(done.draws))
         inside, bright = np.concatenate(pull) < 1, np.concatenate(snr) > 1.5
         say(
             f"calibration {name}",
@@ -144,23 +147,17 @@ def calibration(data: Path, out: Path, given: argparse.Namespace) -> None:
 
 def flux(data: Path, out: Path, given: argparse.Namespace) -> None:
     """Block flux in exact mode without a kernel, and the total flux in both modes."""
+    from sciresdiff.observation.observation import Observation
     from sciresdiff.restoration import model as models
-    from sciresdiff.restoration.restore import Settings, restore
+    from sciresdiff.restoration.restore import restore
+    from sciresdiff.restoration.settings import Settings
 
     y = np.asarray(io.read_image("sample_data/47tuc.fits[SCI]"), dtype="f4")
     variance = (25 + np.clip(y, 0, None)).astype("f4")
     for name in ("astro-x2", "astro-x4"):
         model = models.load(name)
-        done = restore(
-            y,
-            variance,
-            np.zeros(y.shape, bool),
-            None,
-            model.scale,
-            "sum",
-            model,
-            Settings(samples=2, consistency="exact"),
-        )
+        observation = Observation.of_arrays(y, variance, model.scale)
+        done = restore(observation, model, Settings(samples=2, consistency="exact"))
         s, h, w = model.scale, *y.shape
         blocks = done.mean.astype("f8").reshape(h, s, w, s)
         error = np.abs(blocks.sum((1, 3)) - y) / (np.abs(y) + np.abs(blocks).sum((1, 3)))
@@ -169,9 +166,11 @@ def flux(data: Path, out: Path, given: argparse.Namespace) -> None:
 
 def tiles(data: Path, out: Path, given: argparse.Namespace) -> None:
     """Largest difference between tilings, in units of the low pixel's sigma, and of the limit; bytes of two runs."""
+    from sciresdiff.observation.observation import Observation
     from sciresdiff.physics import psf
     from sciresdiff.restoration import model as models
-    from sciresdiff.restoration.restore import Settings, restore
+    from sciresdiff.restoration.restore import restore
+    from sciresdiff.restoration.settings import Settings
 
     y = np.asarray(io.read_image("sample_data/47tuc.fits[SCI]"), dtype="f4")
     variance = (25 + np.clip(y, 0, None)).astype("f4")
@@ -179,9 +178,8 @@ def tiles(data: Path, out: Path, given: argparse.Namespace) -> None:
     model = models.load("astro-x4")
 
     def run(tile: int) -> Any:
-        return restore(
-            y, variance, np.zeros(y.shape, bool), kernel, 4, "sum", model, Settings(samples=1, tile=tile)
-        ).mean
+        observation = Observation.of_arrays(y, variance, 4, kernel)
+        return restore(observation, model, Settings(samples=1, tile=tile)).mean
 
     whole = run(0)
     sigma = np.sqrt(variance).repeat(4, 0).repeat(4, 1)
@@ -207,7 +205,7 @@ def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("data", type=Path, help="folder of real frames")
     parser.add_argument("--only", default=",".join(PARTS), help="parts, with commas between them")
-    parser.add_argument("--frames", type=Path, help="list of frames, degradations and methods, like docs/benchmarks/quality.toml")
+    parser.add_argument("--frames", type=Path, help="list of frames, degradations and methods, like quality.toml")
     parser.add_argument("--seeds", type=int, help="realisations of the noise; the list's by default")
     parser.add_argument("--print", action="store_true", help="leave docs/reference/benchmarks.md as it is")
     parser.add_argument("--out", type=Path, default=Path("scratch/quality"), help="folder for JSON lines and table")

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from sciresdiff.checks.evidence import Array, Evidence, Mask, filled
+from sciresdiff.checks.arrays import Array, Mask, Sampling, fill_with_median, pixels_per_value
+from sciresdiff.checks.background import background_noise
+from sciresdiff.checks.evidence import Evidence
 from sciresdiff.errors import UsageError
-from sciresdiff.frame import Quantity
 
 ITERATIONS = 30
 """Richardson-Lucy iterations of the plain baseline."""
@@ -30,66 +31,94 @@ STOPS = (1, 2, 3, 5, 8, 12, 20, 30, 60)
 """Iterations among which the best stopping point is looked for."""
 
 
-def bicubic(y: NDArray[np.floating], scale: int, quantity: Quantity = "sum") -> Array:
-    """Cubic splines through the pixel centres, pixel-area registered, borders reflected.
+def bicubic(data: Array, sampling: Sampling) -> Array:
+    """Interpolate with cubic splines through the pixel centres, pixel-area registered, borders reflected.
+
+    **The flux of a block is conserved only on average.**
 
     Parameters
     ----------
-    y : (h, w), finite.
-    scale : fine pixels per pixel and axis.
-    quantity : for ``sum`` the values are divided by scale**2.
+    data : (h, w), finite.
+    sampling : an `Evidence` or ``Operator``; for quantity ``sum`` the values are divided by scale^2.
 
     Returns
     -------
-    (scale*h, scale*w). **The flux of a block is conserved only on average.**
+    (scale*h, scale*w), in the unit of a fine pixel.
     """
     from scipy.ndimage import zoom
 
-    fine = zoom(np.asarray(y, np.float64), scale, order=3, grid_mode=True, mode="reflect")
-    return np.asarray(fine / _share(scale, quantity))
+    fine = zoom(np.asarray(data, np.float64), sampling.scale, order=3, grid_mode=True, mode="reflect")
+    return np.asarray(fine / pixels_per_value(sampling))
 
 
-def lanczos(y: NDArray[np.floating], scale: int, quantity: Quantity = "sum", lobes: int = 3) -> Array:
-    """Windowed sinc, sinc(t) sinc(t / a) for ``|t| < a``, renormalised to sum 1; registration and borders as `bicubic`.
-
-    **Rings around sharp sources, below zero too.**
-    """
-    fine = _lanczos_axis(_lanczos_axis(np.asarray(y, np.float64), scale, lobes).T, scale, lobes).T
-    return np.asarray(fine / _share(scale, quantity))
+def bicubic_image(evidence: Evidence) -> Array:
+    """Make the `bicubic` image (Y, X) of the evidence's data, once for all images compared on them; needs ``low``."""
+    return evidence.share("bicubic", lambda: bicubic(_finite_data(evidence), evidence))
 
 
-def _lanczos_axis(y: Array, scale: int, lobes: int) -> Array:
-    """Finer along the first axis."""
-    padded = np.pad(y, [(lobes, lobes), (0, 0)], mode="symmetric")
-    out = np.empty((y.shape[0] * scale, y.shape[1]))
-    taps = np.arange(-lobes, lobes + 1)
-    for phase in range(scale):
-        t = taps - ((phase + 0.5) / scale - 0.5)
-        weights = np.where(np.abs(t) < lobes, np.sinc(t) * np.sinc(t / lobes), 0)
-        weights /= weights.sum()
-        out[phase::scale] = sum(
-            weight * padded[lobes + tap : lobes + tap + y.shape[0]] for tap, weight in zip(taps, weights, strict=True)
-        )
-    return out
+def lanczos(data: Array, sampling: Sampling, lobes: int = 3) -> Array:
+    """Interpolate with a windowed sinc, registration and borders as `bicubic`.
 
-
-def _share(scale: int, quantity: Quantity) -> int:
-    """Fine pixels that one coarse value is shared among."""
-    return scale**2 if quantity == "sum" else 1
-
-
-def richardson_lucy(evidence: Evidence, iterations: int = ITERATIONS, accelerated: bool = False) -> Array:
-    """Richardson-Lucy with the true kernel, from a flat start; needs ``low`` and ``operator``.
-
-    x <- x * A^T(m y / A x) / A^T m, with m = 0 on masked pixels (Richardson 1972, JOSA 62, 55; Lucy 1974, AJ 79, 745).
-    The data are lifted above zero first, and the image lowered again, so that sky-subtracted frames can be treated;
-    **the answer depends on that lift, and after many iterations it fits the noise.**
+    Weights are sinc(t) sinc(t / a) for ``|t| < a``, with a the number of lobes, renormalised to sum 1 (Duchon 1979, J.
+    Appl. Meteorol. 18, 1016). **Rings around sharp sources, below zero too; flux as for `bicubic`.**
 
     Parameters
     ----------
+    data : (h, w), finite.
+    sampling : an `Evidence` or ``Operator``; for quantity ``sum`` the values are divided by scale^2.
+    lobes : a, coarse px.
+
+    Returns
+    -------
+    (scale*h, scale*w), in the unit of a fine pixel.
+    """
+    scale = sampling.scale
+    fine = _lanczos_axis(_lanczos_axis(np.asarray(data, np.float64), scale, lobes).T, scale, lobes).T
+    return np.asarray(fine / pixels_per_value(sampling))
+
+
+def lanczos_image(evidence: Evidence) -> Array:
+    """Make the `lanczos` image (Y, X) of the evidence's data; needs ``low``."""
+    return lanczos(_finite_data(evidence), evidence)
+
+
+def _finite_data(evidence: Evidence) -> Array:
+    """The data with the median in the place of what is not finite."""
+    assert evidence.low is not None
+    return fill_with_median(evidence.low, np.isfinite(evidence.low))
+
+
+def _lanczos_axis(data: Array, scale: int, lobes: int) -> Array:
+    """Interpolate along the first axis: (h, w) to (scale*h, w)."""
+    padded = np.pad(data, [(lobes, lobes), (0, 0)], mode="symmetric")
+    fine = np.empty((data.shape[0] * scale, data.shape[1]))
+    taps = np.arange(-lobes, lobes + 1)
+    for phase in range(scale):
+        # the centre of fine pixel `phase` lies at (phase + 1/2) / scale - 1/2 of its coarse pixel
+        t = taps - ((phase + 0.5) / scale - 0.5)
+        weights = np.where(np.abs(t) < lobes, np.sinc(t) * np.sinc(t / lobes), 0)
+        weights /= weights.sum()
+        fine[phase::scale] = sum(
+            weight * padded[lobes + tap : lobes + tap + data.shape[0]]
+            for tap, weight in zip(taps, weights, strict=True)
+        )
+    return fine
+
+
+def richardson_lucy(evidence: Evidence, iterations: int = ITERATIONS, accelerated: bool = False) -> Array:
+    """Deconvolve by Richardson-Lucy with the true kernel, from a flat start; needs ``low`` and ``operator``.
+
+    x <- x * A^T(m y / A x) / A^T m, with m = 0 on masked pixels (Richardson 1972, JOSA 62, 55; Lucy 1974, AJ 79, 745).
+    The data are raised above zero first, and the image lowered again, so that sky-subtracted frames can be treated;
+    **the result depends on that offset, and after many iterations it fits the noise.**
+
+    Parameters
+    ----------
+    evidence : the data, their mask and the operator.
+    iterations : steps; 1 or more.
     accelerated : before every step x is extrapolated in its logarithm, x (x / x_before)^((k - 1) / (k + 2)), so that k
         steps do the work of about k^2 / 4 (after Biggs & Andrews 1997, Applied Optics 36, 1766, with the fixed
-        momentum of Nesterov 1983); where it is stopped matters all the more.
+        momentum of Nesterov 1983); the stopping point matters all the more.
 
     Returns
     -------
@@ -101,37 +130,36 @@ def richardson_lucy(evidence: Evidence, iterations: int = ITERATIONS, accelerate
 def richardson_lucy_at(
     evidence: Evidence, stops: Iterable[int], accelerated: bool = False
 ) -> Iterator[tuple[int, Array]]:
-    """The images of `richardson_lucy` at several stopping points, in rising order, at the cost of the last."""
+    """Yield the images (Y, X) of `richardson_lucy` at several stopping points, rising, at the cost of the last.
+
+    Parameters
+    ----------
+    evidence, accelerated : as in `richardson_lucy`.
+    stops : numbers of iterations.
+    """
     import torch
 
-    operator, y = evidence.operator, evidence.low
-    assert operator is not None and y is not None
-    valid = _valid(evidence)
+    operator, y, valid = evidence.operator, evidence.low, evidence.unmasked_low
+    assert operator is not None and y is not None and valid is not None
     unit = _unit(evidence)
-    lift = max(0.0, -float(y[valid].min())) + unit if valid.any() else unit
-    lifted = torch.from_numpy(np.clip(filled(y, valid) + lift, 1e-6 * unit, None))[None, None]
+    offset = max(0.0, -float(y[valid].min())) + unit if valid.any() else unit
+    raised = torch.from_numpy(np.clip(fill_with_median(y, valid) + offset, 1e-6 * unit, None))[None, None]
     weight = torch.from_numpy(valid.astype(float))[None, None]
-    share = _share(evidence.scale, evidence.quantity)
+    share = pixels_per_value(evidence)
     cover = operator.adjoint(weight).clamp_min(1e-12)
-    x = before = torch.full_like(cover, float(lifted.mean()) / share)
+    x = before = torch.full_like(cover, float(raised.mean()) / share)
     wanted = set(stops)
     for n in range(1, max(wanted) + 1):
         guess = x * (x / before).clamp(1e-2, 1e2).pow((n - 1) / (n + 2)) if accelerated else x
         before = x
-        ratio = weight * lifted / operator.apply(guess).clamp_min(1e-9 * unit)
+        ratio = weight * raised / operator.apply(guess).clamp_min(1e-9 * unit)
         x = (guess * operator.adjoint(ratio) / cover).clamp_min(1e-12 * unit)  # 0 / 0 in the next extrapolation
         if n in wanted:
-            yield n, x[0, 0].numpy() - lift / share
-
-
-def _valid(evidence: Evidence) -> Mask:
-    assert evidence.low is not None
-    finite = np.isfinite(evidence.low)
-    return finite if evidence.mask_low is None else finite & ~evidence.mask_low
+            yield n, x[0, 0].numpy() - offset / share
 
 
 def _unit(evidence: Evidence) -> float:
-    """What the data are lifted by above their lowest value: 1, or the noise where that is less."""
+    """What the data are raised to above zero at least: 1, or the noise where that is less."""
     if evidence.variance is None:
         return 1.0
     good = evidence.variance[np.isfinite(evidence.variance) & (evidence.variance > 0)]
@@ -141,9 +169,14 @@ def _unit(evidence: Evidence) -> float:
 def best_richardson_lucy(
     evidence: Evidence, iterations: Iterable[int] = STOPS, accelerated: bool = False
 ) -> tuple[int, Array]:
-    """Richardson-Lucy where it comes closest to the truth (least squared error): stopping point and image.
+    """Find where Richardson-Lucy comes closest to the truth (least squared error): stopping point and image (Y, X).
 
-    **Nobody who has no truth can stop there**; it is the most that the method has in it.
+    **Nobody who has no truth can stop there**; it is the best that the method can do.
+
+    Parameters
+    ----------
+    evidence, accelerated : as in `richardson_lucy`.
+    iterations : stopping points to choose among.
 
     Raises
     ------
@@ -159,7 +192,7 @@ def best_richardson_lucy(
 
 
 def wiener(evidence: Evidence) -> Array:
-    """The Wiener filter with the true kernel and noise, aliasing included; needs ``low`` and ``operator``.
+    """Restore by the Wiener filter with the true kernel and noise, aliasing included; needs ``low`` and ``operator``.
 
     The linear estimate of least expected squared error of a stationary image with power spectrum P (Wiener 1949; for
     restoration Andrews & Hunt 1977, Digital Image Restoration, section 7.2). A coarse frequency F holds the scale**2
@@ -178,27 +211,27 @@ def wiener(evidence: Evidence) -> Array:
     -------
     (Y, X).
     """
-    assert evidence.low is not None
-    valid = _valid(evidence)
-    y = filled(evidence.low, valid)
-    image = _wiener_once(evidence, y)
+    valid = evidence.unmasked_low
+    assert evidence.low is not None and valid is not None
+    y = fill_with_median(evidence.low, valid)
+    image = _wiener_step(evidence, y)
     for _ in range(0 if valid.all() else REFILLS):
-        image = _wiener_once(evidence, np.where(valid, evidence.low, evidence.degraded(image)))
+        image = _wiener_step(evidence, np.where(valid, evidence.low, evidence.degrade(image)))
     return image
 
 
-def _wiener_once(evidence: Evidence, y: Array) -> Array:
-    """`wiener` of data (h, w) without gaps: (Y, X)."""
+def _wiener_step(evidence: Evidence, y: Array) -> Array:
+    """Filter data (h, w) without gaps: (Y, X)."""
     s, sky = evidence.scale, float(np.median(y))
     margin = min(FADE_PX, *(side // 2 for side in y.shape))
-    faded = _faded(y - sky, margin)
-    image = _wiener_of(faded, _response(evidence, faded.shape), s, _noise_power(evidence, y))
+    periodic = _fade_borders(y - sky, margin)
+    image = _wiener_periodic(periodic, _response(evidence, periodic.shape), s, _noise_power(evidence, y))
     inner = tuple(slice(s * margin, s * (margin + side)) for side in y.shape)
-    return np.asarray(image[inner] + sky / _share(s, evidence.quantity))
+    return np.asarray(image[inner] + sky / pixels_per_value(evidence))
 
 
-def _faded(y: Array, margin: int) -> Array:
-    """With a reflected margin that falls to zero, so that the frame is periodic without a step."""
+def _fade_borders(y: Array, margin: int) -> Array:
+    """Add a reflected margin that falls to zero, so that the frame is periodic without a step."""
     ramp = np.sin(np.pi / 2 * (np.arange(margin) + 0.5) / max(margin, 1)) ** 2
     out = np.pad(y, margin, mode="symmetric")
     for axis in (0, 1):
@@ -217,53 +250,57 @@ def _response(evidence: Evidence, shape: tuple[int, ...]) -> NDArray[np.complex1
     room = np.zeros([s * side for side in shape])
     index = np.ix_(*((np.arange(k) - k // 2) % side for k, side in zip(kernel.shape, room.shape, strict=True)))
     np.add.at(room, index, kernel)
+    # the transform of a block sum along one axis: sum over j < s of exp(2 pi i f j)
     steps = [np.exp(2j * np.pi * np.outer(np.fft.fftfreq(side), np.arange(s))).sum(1) for side in room.shape]
     share = s**2 if evidence.quantity == "mean" else 1
     return np.asarray(fft.fft2(room) * np.outer(*steps) / share)
 
 
 def _noise_power(evidence: Evidence, y: Array) -> float:
-    """The noise of a coarse pixel, squared."""
+    """Noise variance of a coarse pixel: the median of those stated, else as measured on the data (h, w)."""
     if evidence.variance is not None:
-        good = evidence.variance[_valid(evidence) & (evidence.variance > 0)]
+        good = evidence.variance[_unmasked(evidence) & (evidence.variance > 0)]
         if good.size:
             return float(np.median(good))
-    from sciresdiff.checks.sources import noise_of
-
-    return noise_of(y) ** 2
+    return background_noise(y) ** 2
 
 
-def _wiener_of(y: Array, response: NDArray[np.complex128], scale: int, noise: float) -> Array:
-    """`wiener` of a periodic frame without its sky: (scale * h, scale * w)."""
+def _unmasked(evidence: Evidence) -> Mask:
+    assert evidence.unmasked_low is not None
+    return evidence.unmasked_low
+
+
+def _wiener_periodic(y: Array, response: NDArray[np.complex128], scale: int, noise: float) -> Array:
+    """Filter a periodic frame (h, w) without its sky: (scale*h, scale*w); equation of `wiener`."""
     from scipy import fft
 
-    seen = fft.fft2(y)
+    data = fft.fft2(y)
     f2 = np.add.outer(*(np.fft.fftfreq(side) ** 2 for side in response.shape))
-    f2 += min(1 / side for side in response.shape) ** 2
+    f2 += min(1 / side for side in response.shape) ** 2  # f0^2, one period a frame
     passed = np.abs(response) ** 2 / scale**2
-    noise = max(noise, 1e-12 * float(np.mean(np.abs(seen) ** 2)) / seen.size)
+    noise = max(noise, 1e-12 * float(np.mean(np.abs(data) ** 2)) / data.size)
     if not noise > 0:
         return np.zeros(response.shape)
-    a, p = _spectrum(np.abs(seen) ** 2 / seen.size, passed, f2, scale, noise)
+    a, p = _fit_spectrum(np.abs(data) ** 2 / data.size, passed, f2, scale, noise)
     power = a * f2 ** (-p / 2)
-    level = _folded(power * passed, scale) + noise
-    image = fft.ifft2(np.tile(seen / level, (scale, scale)) * power * np.conj(response)).real
+    level = _fold(power * passed, scale) + noise
+    image = fft.ifft2(np.tile(data / level, (scale, scale)) * power * np.conj(response)).real
     return np.asarray(image)
 
 
-def _folded(fine: Array, scale: int) -> Array:
-    """The sum over the fine frequencies that one coarse frequency cannot tell apart."""
+def _fold(fine: Array, scale: int) -> Array:
+    """Sum the fine frequencies that one coarse frequency cannot tell apart: (scale*h, scale*w) to (h, w)."""
     h, w = (side // scale for side in fine.shape)
     return np.asarray(fine.reshape(scale, h, scale, w).sum((0, 2)))
 
 
-def _spectrum(periodogram: Array, passed: Array, f2: Array, scale: int, noise: float) -> tuple[float, float]:
+def _fit_spectrum(periodogram: Array, passed: Array, f2: Array, scale: int, noise: float) -> tuple[float, float]:
     """Height and steepness (a, p) of the image's power spectrum a f2^(-p / 2), by Whittle's likelihood."""
     from scipy.optimize import minimize_scalar
 
     def height(p: float) -> tuple[float, float]:
-        unit = _folded(f2 ** (-p / 2) * passed, scale)
-        found = minimize_scalar(lambda t: _whittle(periodogram, np.exp(t) * unit + noise), _range(unit, noise))
+        unit = _fold(f2 ** (-p / 2) * passed, scale)
+        found = minimize_scalar(lambda t: _whittle(periodogram, np.exp(t) * unit + noise), _bracket(unit, noise))
         return float(found.fun), float(np.exp(found.x))
 
     steps = [height(p) + (p,) for p in STEEPNESS]
@@ -271,25 +308,20 @@ def _spectrum(periodogram: Array, passed: Array, f2: Array, scale: int, noise: f
     return a, p
 
 
-def _range(unit: Array, noise: float) -> tuple[float, float]:
-    """Two logarithms of the height to begin the search with: light as strong as the noise, and 1e4 times."""
+def _bracket(unit: Array, noise: float) -> tuple[float, float]:
+    """Two logarithms of the height to begin the search with: light as strong as the noise, and e^9 times."""
     start = float(np.log(max(noise, 1e-300) / unit.mean()))
     return start, start + 9.0
 
 
 def _whittle(periodogram: Array, spectrum: Array) -> float:
-    """-log likelihood of a periodogram, up to a constant."""
+    """-log likelihood of a periodogram (Whittle 1953), over its size and up to a constant."""
     return float(np.mean(np.log(spectrum) + periodogram / spectrum))
 
 
-def _lanczos_of(evidence: Evidence) -> Array:
-    assert evidence.low is not None
-    return lanczos(filled(evidence.low, np.isfinite(evidence.low)), evidence.scale, evidence.quantity)
-
-
 BASELINES: dict[str, Callable[[Evidence], Array]] = {
-    "bicubic": lambda evidence: evidence.bicubic,
-    "lanczos": _lanczos_of,
+    "bicubic": bicubic_image,
+    "lanczos": lanczos_image,
     "wiener": wiener,
     "richardson-lucy": richardson_lucy,
     "richardson-lucy-10": lambda evidence: richardson_lucy(evidence, 10),

@@ -1,4 +1,4 @@
-"""Whether the errors that are claimed are the errors that are made, and how much of the image the data fix."""
+"""Calibration of the claimed errors, and how much of the image is constrained by the data."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sciresdiff.checks.arrays import Array, Mask
+from sciresdiff.checks.baselines import bicubic_image
 from sciresdiff.checks.check import Check, UnmeasuredError
-from sciresdiff.checks.evidence import Array, Evidence, Mask, Result
+from sciresdiff.checks.evidence import Evidence
+from sciresdiff.checks.foreground import foreground_mask
+from sciresdiff.checks.result import Result
 
 WIDTH_90 = 1.645
 """Half width of the central 90 % of a normal distribution, sigma."""
@@ -17,7 +21,7 @@ BINS = 20
 FEWEST_PX = 50
 """Fewest pixels of a bin."""
 MOST_PX = 2_000_000
-"""Pixels that curves and ranks are made of; of more, every n-th is taken."""
+"""Most pixels that curves and ranks are made of; of more, every n-th is taken."""
 RANKED = 0.1
 """Rank correlation expected of true errors below which ERR varies too little to be ranked."""
 
@@ -33,23 +37,25 @@ class CoverageCurve:
     share_90: Array
     """Share of pixels whose truth is within 1.645 ERR; 0.90 is right."""
     pixels: Array
+    """Pixels of the bin."""
 
 
 @dataclass(frozen=True, eq=False)
 class CalibrationCurve:
-    """Errors claimed and made, in bins of equal count, the smallest ERR first; on y = x where calibrated."""
+    """Claimed and actual errors in bins of equal count, (n,) each, the smallest ERR first; equal where calibrated."""
 
     rmv: Array
     """Root of the mean ERR^2, unit of the image."""
     rmse: Array
     """Root of the mean squared error, unit of the image."""
     pixels: Array
+    """Pixels of the bin."""
 
 
 def coverage_68(evidence: Evidence) -> list[Result] | None:
     """Share of pixels whose truth is within 1 ERR of the image; 0.683 for normal errors that are calibrated.
 
-    For all pixels, on sources and on sky (`Evidence.bright`). **ERR is the error of a noiseless truth: against a truth
+    For all pixels, on sources and on sky (`foreground_mask`). **ERR is the error of a noiseless truth: against a truth
     with noise of its own the share is too low.** None without ERR or truth.
     """
     return _coverage(evidence, "coverage_68", 1.0)
@@ -64,32 +70,26 @@ def coverage_90(evidence: Evidence) -> list[Result] | None:
 
 
 def _coverage(evidence: Evidence, name: str, width: float) -> list[Result] | None:
-    """The share in every region."""
+    """Share of pixels whose truth is within ``width`` ERR, in every region."""
     if evidence.err is None or evidence.truth is None:
         return None
-    good = _claimed(evidence)
+    good = _pixels_with_err(evidence)
     with np.errstate(invalid="ignore"):
         inside = np.abs(evidence.high - evidence.truth) <= width * evidence.err
     regions: dict[str, Mask] = {
         "all": good,
-        evidence.bright_name: good & evidence.bright,
-        evidence.dark_name: good & ~evidence.bright,
+        evidence.bright_name: good & foreground_mask(evidence),
+        evidence.dark_name: good & ~foreground_mask(evidence),
     }
+    counts = {region: int(part.sum()) for region, part in regions.items()}
     return [
-        Result(
-            name,
-            float(inside[part].mean()),
-            "",
-            region,
-            meaning=f"truth within {width:g} ERR, {int(part.sum())} px",
-            weight=int(part.sum()),
-        )
-        for region, part in regions.items()
-        if part.any()
-    ]
+        Result(name, float(inside[part].mean()), "", region, weight=counts[region],
+               meaning=f"truth within {width:g} ERR, {counts[region]} px")
+        for region, part in regions.items() if part.any()
+    ]  # fmt: skip
 
 
-def _claimed(evidence: Evidence) -> Mask:
+def _pixels_with_err(evidence: Evidence) -> Mask:
     """Judged pixels with a finite ERR."""
     assert evidence.err is not None
     return evidence.good_high & np.isfinite(evidence.err)
@@ -98,39 +98,39 @@ def _claimed(evidence: Evidence) -> Mask:
 def _errors(evidence: Evidence) -> tuple[Array, Array, Array]:
     """ERR, |error| and |truth - background| / ERR of judged pixels with an ERR above 0; every n-th of very many."""
     assert evidence.err is not None and evidence.truth is not None
-    at = np.flatnonzero(_claimed(evidence) & (evidence.err > 0))
+    at = np.flatnonzero(_pixels_with_err(evidence) & (evidence.err > 0))
     at = at[:: max(1, -(-at.size // MOST_PX))]
     if at.size < DECILES * FEWEST_PX:
         raise UnmeasuredError(f"{at.size} pixels with an ERR above 0, {DECILES * FEWEST_PX} are needed")
     err, true = evidence.err.ravel()[at], evidence.truth.ravel()[at]
-    dark = ~evidence.bright.ravel()[at]
+    dark = ~foreground_mask(evidence).ravel()[at]
     sky = float(np.median(true[dark] if dark.any() else true))
     return err, np.abs(evidence.high.ravel()[at] - true), np.abs(true - sky) / err
 
 
 def _sky(evidence: Evidence) -> float:
-    """Median of the image's dark part."""
-    sky = evidence.whole[~evidence.bright]
+    """Median of the image's dark part, unit of the image."""
+    sky = evidence.finite_high[~foreground_mask(evidence)]
     return float(np.median(sky)) if sky.size else 0.0
 
 
-def _binned(key: Array, bins: int) -> list[np.ndarray]:
-    """Indices in bins of equal count, in rising order of the key."""
+def _equal_count_bins(key: Array, bins: int) -> list[np.ndarray]:
+    """Indices of a key (n,) in bins of equal count, in rising order of the key."""
     return np.array_split(np.argsort(key, kind="stable"), bins)
 
 
 def coverage_curve(evidence: Evidence) -> CoverageCurve:
-    """Coverage in ten bins of equal count of |truth - background| / ERR; needs ERR and truth.
+    """Measure coverage in ten bins of equal count of |truth - background| / ERR; needs ERR and truth.
 
-    The truth makes the bins, and not the image: where a scene is empty, |image - background| is the error itself, and
-    its bins would be bins of the error.
+    The bins are of the truth, not of the image: where a scene is empty, |image - background| is the error itself, and
+    bins of it would be bins of the error.
 
     Raises
     ------
     UnmeasuredError : too few pixels.
     """
     err, error, snr = _errors(evidence)
-    parts = _binned(snr, DECILES)
+    parts = _equal_count_bins(snr, DECILES)
     return CoverageCurve(
         np.array([np.median(snr[part]) for part in parts]),
         np.array([np.mean(error[part] <= err[part]) for part in parts]),
@@ -154,7 +154,9 @@ def coverage_snr(evidence: Evidence) -> list[Result]:
 
 
 def calibration_curve(evidence: Evidence, bins: int = BINS) -> CalibrationCurve:
-    """RMV and RMSE in bins of ERR; needs ERR and truth.
+    """Measure the claimed (RMV) and the actual error (RMSE) in bins of ERR; needs ERR and truth.
+
+    RMV = sqrt(mean ERR^2) and RMSE = sqrt(mean (x - t)^2) (Levi et al. 2022, Sensors 22, 5540).
 
     Parameters
     ----------
@@ -165,7 +167,7 @@ def calibration_curve(evidence: Evidence, bins: int = BINS) -> CalibrationCurve:
     UnmeasuredError : too few pixels.
     """
     err, error, _ = _errors(evidence)
-    parts = _binned(err, min(bins, err.size // FEWEST_PX))
+    parts = _equal_count_bins(err, min(bins, err.size // FEWEST_PX))
     return CalibrationCurve(
         np.array([np.sqrt(np.mean(err[part] ** 2)) for part in parts]),
         np.array([np.sqrt(np.mean(error[part] ** 2)) for part in parts]),
@@ -188,9 +190,9 @@ def ence(evidence: Evidence) -> Result:
 def spread_error_rank(evidence: Evidence) -> Result:
     """Spearman's rank correlation of ERR and |image - truth|; accepted from a fifth of what normal errors would have.
 
-    That is found by drawing errors ERR times a unit normal (fixed seed), because even perfect errors rank imperfectly:
-    0.4 to 0.7 on most frames. Not judged below 0.1, where ERR hardly varies. **Blind to the scale of ERR; on a frame
-    that is nearly empty it ranks the ripples of ERR.**
+    That is measured on random errors, ERR times a unit normal (fixed seed), because even perfect errors rank
+    imperfectly: 0.4 to 0.7 on most frames. Not judged below 0.1, where ERR hardly varies. **Blind to the scale of ERR;
+    on a frame that is nearly empty it ranks the ripples of ERR.**
     """
     err, error, _ = _errors(evidence)
     ranks = _ranks(err)
@@ -207,44 +209,44 @@ def spread_error_rank(evidence: Evidence) -> Result:
 
 
 def _ranks(values: Array) -> Array:
-    """Ranks, equal values sharing the mean of theirs."""
+    """Ranks (n,), equal values sharing the mean of theirs."""
     from scipy.stats import rankdata
 
     return np.asarray(rankdata(values), np.float64)
 
 
 def _correlation(a: Array, b: Array) -> float:
-    """Pearson's correlation."""
+    """Pearson's correlation of (n,) and (n,)."""
     a, b = a - a.mean(), b - b.mean()
     return float((a * b).sum() / np.sqrt((a**2).sum() * (b**2).sum()))
 
 
 def support_fraction(evidence: Evidence) -> Result | None:
-    """Mean of SUPPORT on sources, weighted by |image - background|: how much of the structure the data fix; 0..1.
+    """Mean of SUPPORT on sources, weighted by |image - background|: structure constrained by the data, as a share.
 
     **Only as good as the SUPPORT plane, which the method that made the image has written itself.** None without it.
     """
     if evidence.support is None:
         return None
-    part = evidence.good_high & evidence.bright & np.isfinite(evidence.support)
-    weight = np.abs(evidence.whole - _sky(evidence))[part]
+    part = evidence.good_high & foreground_mask(evidence) & np.isfinite(evidence.support)
+    weight = np.abs(evidence.finite_high - _sky(evidence))[part]
     if not weight.sum() > 0:
         return None
     value = float((evidence.support[part] * weight).sum() / weight.sum())
-    said = "structure that the data fix"
-    return Result("support_fraction", value, "", evidence.bright_name, meaning=said, weight=float(weight.sum()))
+    meaning = "structure that the data fix"
+    return Result("support_fraction", value, "", evidence.bright_name, meaning=meaning, weight=float(weight.sum()))
 
 
 def prior_share(evidence: Evidence) -> Result:
     """Share of the detail on sources that the model supplied, sum((1 - SUPPORT) d^2) / sum(d^2); 0..1.
 
-    d is what the image has and the bicubic image of the data has not, so that the sum is the energy of what was gained
-    by restoring at all; the light itself, which the data fix anyway, is in `support_fraction`. **SUPPORT is the word of
-    the method; detail that the model supplied may well be true.**
+    d is the image less the bicubic image of the data, so that the sum is the energy that was gained by restoring at
+    all; the light itself, which the data constrain anyway, is in `support_fraction`. **SUPPORT is the claim of the
+    method; detail that the model supplied may well be true.**
     """
     assert evidence.support is not None
-    part = evidence.good_high & evidence.bright & np.isfinite(evidence.support)
-    energy = (evidence.whole - evidence.bicubic)[part] ** 2
+    part = evidence.good_high & foreground_mask(evidence) & np.isfinite(evidence.support)
+    energy = (evidence.finite_high - bicubic_image(evidence))[part] ** 2
     if not energy.sum() > 0:
         raise UnmeasuredError(f"no {evidence.bright_name}, or nothing that bicubic has not")
     value = float(((1 - evidence.support[part]) * energy).sum() / energy.sum())

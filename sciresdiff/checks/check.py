@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from sciresdiff.checks.evidence import Evidence, Result
+from sciresdiff.checks.evidence import Evidence
+from sciresdiff.checks.result import Result, drop_nan, not_computed
 
 Answer = Result | list[Result] | None
 
@@ -30,7 +31,7 @@ class UnmeasuredError(Exception):
 
 @dataclass(frozen=True)
 class Check:
-    """A line of the registry."""
+    """An entry of the registry."""
 
     make: Callable[[Evidence], Answer]
     """Its docstring gives name, formula, unit and source."""
@@ -46,31 +47,19 @@ class Check:
     """Whether it is made for the baselines, too."""
 
 
-def lacks(check: Check, evidence: Evidence) -> list[str]:
-    """What the evidence has not of what a check needs, in words."""
+def missing_inputs(check: Check, evidence: Evidence) -> list[str]:
+    """List what a check needs and the evidence lacks, in words."""
     return [words for field, words in NEEDS.items() if field in check.needs and getattr(evidence, field) is None]
 
 
-def measured(name: str, check: Check, evidence: Evidence) -> list[Result]:
-    """The check's results, or one without a value that says why there is none."""
-    if missing := lacks(check, evidence):
-        return [absent(name, f"needs {' and '.join(missing)}")]
+def run_check(name: str, check: Check, evidence: Evidence) -> list[Result]:
+    """Compute the check's results, or one without a value that says why there is none."""
+    if missing := missing_inputs(check, evidence):
+        return [not_computed(name, f"needs {' and '.join(missing)}")]
     try:
         found = check.make(evidence)
     except UnmeasuredError as why:
-        return [absent(name, str(why))]
+        return [not_computed(name, str(why))]
     if not found:
-        return [absent(name, "nothing here that it could measure")]
-    return [finite(result) for result in (found if isinstance(found, list) else [found])]
-
-
-def absent(name: str, why: str) -> Result:
-    """A result without a value."""
-    return Result(name, None, "", "all", meaning=f"not computed: {why}")
-
-
-def finite(result: Result) -> Result:
-    """The same result; NaN becomes no value, with a word about it.  Infinity stays, it is what a perfect image has."""
-    if result.value is None or result.value == result.value:
-        return result
-    return replace(result, value=None, meaning=f"not computed: no finite value; {result.meaning}")
+        return [not_computed(name, "nothing here that it could measure")]
+    return [drop_nan(result) for result in (found if isinstance(found, list) else [found])]

@@ -1,4 +1,4 @@
-"""Whether the image, put through the telescope or microscope again, gives the data."""
+"""Chi-square of the data given the image: whether the image, degraded again, gives the data within their noise."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from sciresdiff.checks.arrays import Array, Mask
 from sciresdiff.checks.check import Check, UnmeasuredError
-from sciresdiff.checks.evidence import Array, Evidence, Mask, Range, Result
-from sciresdiff.checks.residual import residual_map, squares_in, widened
+from sciresdiff.checks.evidence import Evidence
+from sciresdiff.checks.residual import residual_map, squares_in, widen_limit
+from sciresdiff.checks.result import Range, Result
 from sciresdiff.frame import Kind
 
 
 def _chi2(evidence: Evidence, name: str, region: str, part: Mask | None) -> Result | None:
-    """The mean over a region, with limits that leave room for chance."""
+    """chi2 over a region (h, w), with limits that leave room for chance."""
     sums = _sums(evidence, part)
     return None if sums is None else chi2_of(sums, name, region, evidence.kind)
 
 
 def _sums(evidence: Evidence, part: Mask | None) -> dict[str, float] | None:
-    """Sum of the squares in a region, and how many they are; None where the residual is not known."""
+    """Sum of r^2 over a region, and its number of pixels; None where the residual is not known."""
     if (residual := residual_map(evidence)) is None:
         return None
     squares = squares_in(residual, part)
@@ -27,7 +29,7 @@ def _sums(evidence: Evidence, part: Mask | None) -> dict[str, float] | None:
 
 
 def chi2_sums(evidence: Evidence) -> dict[str, dict[str, float]]:
-    """The sums of `chi2`, `chi2_sources` and `chi2_sky`, by their names; empty where the residual is not known."""
+    """Add up `chi2`, `chi2_sources` and `chi2_sky`, by their names; empty where the residual is not known."""
     dark = evidence.sky_low
     parts = {"chi2": None} if dark is None else {"chi2": None, "chi2_sources": ~dark, "chi2_sky": dark}
     found = {name: _sums(evidence, part) for name, part in parts.items()}
@@ -35,7 +37,14 @@ def chi2_sums(evidence: Evidence) -> dict[str, dict[str, float]]:
 
 
 def chi2_of(sums: Mapping[str, float], name: str, region: str, kind: Kind) -> Result | None:
-    """A chi2 out of sums: those of a frame, or of all its parts together."""
+    """Make a chi2 out of sums: those of a frame, or of all its parts together.
+
+    Parameters
+    ----------
+    sums : ``squares``, the sum of r^2, and ``pixels``, as `chi2_sums` makes them.
+    name, region : of the result.
+    kind : whose limits hold.
+    """
     n = int(sums["pixels"])
     if n == 0:
         return None
@@ -44,15 +53,15 @@ def chi2_of(sums: Mapping[str, float], name: str, region: str, kind: Kind) -> Re
 
 
 def _room(kind: Kind, name: str, n: int) -> Range | None:
-    """The limits of a chi-square of n degrees of freedom, further apart by 3 of its standard deviations."""
-    low, high = widened(kind, name, 3 * float(np.sqrt(2 / n)))
+    """The table's limits moved apart by 3 sqrt(2 / n): 3 standard deviations of chi2 of n pixels."""
+    low, high = widen_limit(kind, name, 3 * float(np.sqrt(2 / n)))
     return None if low is None else max(0.0, low), high
 
 
 def chi2(evidence: Evidence) -> Result | None:
-    """Mean of (y - A x)^2 / v over all judged coarse pixels.
+    """Mean of (y - A x)^2 / v over all judged coarse pixels, the reduced chi-square.
 
-    1 for a draw from the posterior (and for the truth), less for its mean. **A wrong kernel, gain or variance moves it
+    1 for a draw from the posterior and for the truth, less for its mean. **A wrong kernel, gain or variance moves it
     as much as a wrong image does, and an image that fits the noise makes it small.**
     """
     return _chi2(evidence, "chi2", "all", None)
@@ -84,37 +93,39 @@ def chi2_draw(evidence: Evidence) -> list[Result]:
     assert residual is not None and draws is not None
     if not len(draws) or not np.isfinite(residual).any():
         raise UnmeasuredError("no draw, or no coarse pixel that is valid and judged")
-    moved = np.stack([_moved(evidence, draw) for draw in draws])
+    shifts = np.stack([_shift(evidence, draw) for draw in draws])
     regions: dict[str, Mask | None] = {"all": None}
     if (dark := evidence.sky_low) is not None:
         regions |= {evidence.bright_name: ~dark, evidence.dark_name: dark}
-    return [r for region, part in regions.items() for r in _of_draws(evidence, residual, moved, region, part)]
+    return [r for region, part in regions.items() for r in _draw_results(evidence, residual, shifts, region, part)]
 
 
-def _moved(evidence: Evidence, draw: Array) -> Array:
-    """A (x_k - x) / sigma: (h, w), float32."""
+def _shift(evidence: Evidence, draw: Array) -> Array:
+    """A (x_k - x) / sigma of a draw x_k (Y, X): (h, w), float32."""
     assert evidence.variance is not None and evidence.good_low is not None
     sigma = np.sqrt(np.where(evidence.good_low, evidence.variance, 1))
-    away = np.where(np.isfinite(draw), draw - evidence.whole, 0.0)
-    return np.asarray(evidence.degraded(away) / sigma, np.float32)
+    away = np.where(np.isfinite(draw), draw - evidence.finite_high, 0.0)
+    return np.asarray(evidence.degrade(away) / sigma, np.float32)
 
 
-def _of_draws(evidence: Evidence, residual: Array, moved: Array, region: str, part: Mask | None) -> list[Result]:
-    """Both results of one region."""
+def _draw_results(evidence: Evidence, residual: Array, shifts: Array, region: str, part: Mask | None) -> list[Result]:
+    """``chi2_draw`` and ``chi2_excess`` of one region."""
     mean = squares_in(residual, part)
     if not mean.size:
         return []
-    each = np.array([squares_in(residual - one, part).mean() for one in moved])
-    spread = float(np.mean([squares_in(np.where(np.isfinite(residual), one, np.nan), part).mean() for one in moved]))
+    each = np.array([squares_in(residual - one, part).mean() for one in shifts])
+    spread = float(np.mean([squares_in(np.where(np.isfinite(residual), one, np.nan), part).mean() for one in shifts]))
     worst = float(each[np.argmax(np.abs(each - 1))])
-    told = f"of {len(each)} draws, {each.min():.3f} to {each.max():.3f}, over {mean.size} coarse px; each should have 1"
+    meaning = (
+        f"of {len(each)} draws, {each.min():.3f} to {each.max():.3f}, over {mean.size} coarse px; each should have 1"
+    )
     found, expected = float(mean.mean()), 1 - spread
     excess = f"{found:.3f} of the image, {expected:.3f} expected of the mean of draws that scatter like these"
     return [
-        Result("chi2_draw", worst, "", region, _room(evidence.kind, "chi2_draw", mean.size), meaning=told,
+        Result("chi2_draw", worst, "", region, _room(evidence.kind, "chi2_draw", mean.size), meaning=meaning,
                weight=mean.size),
         Result("chi2_excess", found - expected, "", region,
-               widened(evidence.kind, "chi2_excess", 3 * float(np.sqrt(2 / mean.size))), meaning=excess,
+               widen_limit(evidence.kind, "chi2_excess", 3 * float(np.sqrt(2 / mean.size))), meaning=excess,
                weight=mean.size),
     ]  # fmt: skip
 

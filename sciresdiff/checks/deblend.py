@@ -1,9 +1,9 @@
-"""Splitting blended sources: SExtractor's rule (Bertin and Arnouts 1996, A&AS 117, 393), as a merging of basins.
+"""Deblending by SExtractor's rule (Bertin and Arnouts 1996, A&AS 117, 393), as a merging of watershed basins.
 
-Every peak owns a basin. Basins are joined from the highest saddle down, and a saddle separates two sources where on
-both sides at least ``min_pixels`` pixels, and ``contrast`` of the whole object's flux, stand above it. photutils' own
-deblending counts a peak's flux down to zero instead of down to the saddle; it splits more, and by that overrates the
-completeness of blurred images (0.64 against 0.59 on a star field at x4).
+Every peak has a basin. Basins are joined from the highest saddle down, and a saddle separates two sources where on both
+sides at least ``min_pixels`` pixels, and ``contrast`` of the whole object's flux, stand above it. photutils'
+``deblend_sources`` counts a peak's flux down to zero instead of down to the saddle; it splits more, and so overrates
+the completeness of blurred images (0.64 against 0.59 on a star field at x4).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def deblend(
     inside, peaks = objects > 0, np.zeros(int(objects.max()) + 1)
     np.maximum.at(peaks, objects[inside], image[inside])
     first, second, saddle = _saddles(image, basins)
-    levels = _rounded(saddle, peaks[forest.parent[first]], threshold)
+    levels = _round_up(saddle, peaks[forest.parent[first]], threshold)
     for i, j, level in zip(first.tolist(), second.tolist(), levels.tolist(), strict=True):
         forest.join(i, j, level, wanted, min_pixels)
     owners = np.array(forest.owner)
@@ -127,7 +127,7 @@ def _saddles(image: Array, basins: Labels) -> tuple[Labels, Labels, Array]:
     return first[order], second[order], height[order]
 
 
-def _rounded(saddle: Array, peak: Array, threshold: float) -> Array:
+def _round_up(saddle: Array, peak: Array, threshold: float) -> Array:
     """Saddles rounded up to the object's levels."""
     span = np.log(np.maximum(peak / threshold, 1 + 1e-12))
     step = np.ceil(np.log(np.maximum(saddle / threshold, 1)) / span * LEVELS - 1e-9) / LEVELS

@@ -1,4 +1,4 @@
-"""How near the image is to the truth, pixel by pixel. Every check here needs a truth; without one it gives None."""
+"""Fidelity to the truth, pixel by pixel: PSNR, SSIM, NRMSE. Every check needs a truth; without one it gives None."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from sciresdiff.checks.arrays import Array, Mask
 from sciresdiff.checks.check import Check
-from sciresdiff.checks.evidence import Array, Evidence, Mask, Result
+from sciresdiff.checks.evidence import Evidence
+from sciresdiff.checks.result import Result
 
 WINDOW = 7
 """Side of SSIM's uniform window, px."""
@@ -23,7 +25,7 @@ def _pair(evidence: Evidence, part: Mask | None = None) -> tuple[Array, Array, f
     return (evidence.high[part], truth, span) if span > 0 else None
 
 
-def _told(span: float) -> str:
+def _span_words(span: float) -> str:
     return f"data range {span:.6g}, the truth's maximum less its minimum"
 
 
@@ -34,16 +36,18 @@ def psnr(evidence: Evidence) -> list[Result] | None:
     the squared error in their surroundings. **One bright, badly restored star outweighs all the sky; against a noisy
     truth there is a ceiling.**
     """
-    regions = {"all": evidence.good_high} | ({} if evidence.known.all() else {"clear": evidence.clear})
+    regions = {"all": evidence.good_high} | ({} if evidence.valid_high.all() else {"clear": evidence.clear_of_mask})
     pairs = {region: _pair(evidence, part) for region, part in regions.items()}
     return [_psnr(region, *pair) for region, pair in pairs.items() if pair is not None] or None
 
 
 def _psnr(region: str, image: Array, truth: Array, span: float) -> Result:
-    return Result("psnr", _decibel(span, np.mean((image - truth) ** 2)), "dB", region, meaning=_told(span))
+    """PSNR of the pixels (n,) of a region."""
+    return Result("psnr", _decibel(span, np.mean((image - truth) ** 2)), "dB", region, meaning=_span_words(span))
 
 
 def _decibel(span: float, mean_square: float | np.floating) -> float:
+    """10 log10(R^2 / mean square), dB."""
     with np.errstate(divide="ignore"):
         return float(10 * np.log10(span**2 / np.float64(mean_square)))
 
@@ -61,13 +65,13 @@ def ssim(evidence: Evidence) -> Result | None:
     if pair is None or evidence.truth is None or min(evidence.high.shape) <= WINDOW:
         return None
     truth = np.where(np.isfinite(evidence.truth), evidence.truth, np.median(pair[1]))
-    image = np.where(evidence.known, evidence.high, truth)
+    image = np.where(evidence.valid_high, evidence.high, truth)
     _, every = structural_similarity(truth, image, data_range=pair[2], win_size=WINDOW, full=True)
     inner = slice(edge, -edge), slice(edge, -edge)
     values = every[inner][evidence.good_high[inner]]
     if not values.size:
         return None
-    return Result("ssim", float(values.mean()), "", "all", meaning=_told(pair[2]), weight=values.size)
+    return Result("ssim", float(values.mean()), "", "all", meaning=_span_words(pair[2]), weight=values.size)
 
 
 def si_psnr(evidence: Evidence) -> list[Result] | None:
@@ -85,13 +89,13 @@ def si_psnr(evidence: Evidence) -> list[Result] | None:
         return None
     gain = float(np.mean((image - image.mean()) * (truth - truth.mean())) / power)
     offset = float(truth.mean() - gain * image.mean())
-    return _scaled(_decibel(span, np.mean((gain * image + offset - truth) ** 2)), gain, offset, span)
+    return _si_results(_decibel(span, np.mean((gain * image + offset - truth) ** 2)), gain, offset, span)
 
 
-def _scaled(value: float, gain: float, offset: float, span: float) -> list[Result]:
+def _si_results(value: float, gain: float, offset: float, span: float) -> list[Result]:
     """The three results of `si_psnr`."""
     return [
-        Result("si_psnr", value, "dB", "all", meaning=f"after the best gain and offset; {_told(span)}"),
+        Result("si_psnr", value, "dB", "all", meaning=f"after the best gain and offset; {_span_words(span)}"),
         Result("si_gain", gain, "", "all", meaning="what the image has to be multiplied by; 1 is photometric"),
         Result("si_offset", offset, "image unit", "all", meaning="what has to be added after that; 0 is photometric"),
     ]
@@ -113,33 +117,34 @@ def _nrmse(error: float, scatter: float) -> Result:
 
 
 def pair_sums(evidence: Evidence) -> dict[str, dict[str, float]]:
-    """What `psnr` (by region), `si_psnr` and `nrmse` are made of: counts, means, moments, and the truth's ends.
+    """Measure counts, means, central moments and the truth's ends, by region: `psnr`, `si_psnr` and `nrmse` in sums.
 
-    Parts of a frame add by `moments_of_both`.
+    Parts of a frame add by `add_moments`.
     """
     if evidence.truth is None:
         return {}
-    regions = {"all": evidence.good_high, "clear": evidence.clear}
+    regions = {"all": evidence.good_high, "clear": evidence.clear_of_mask}
     return {name: _moments(evidence.high[part], evidence.truth[part]) for name, part in regions.items() if part.any()}
 
 
 def _moments(image: Array, truth: Array) -> dict[str, float]:
-    away, off = image - image.mean(), truth - truth.mean()
+    """Moments of pixels (n,) about their means, so that parts add without loss of digits."""
+    dx, dt = image - image.mean(), truth - truth.mean()
     return {
         "n": float(image.size),
         "image": float(image.mean()),
         "truth": float(truth.mean()),
-        "image2": float((away**2).sum()),
-        "truth2": float((off**2).sum()),
-        "both": float((away * off).sum()),
+        "image2": float((dx**2).sum()),
+        "truth2": float((dt**2).sum()),
+        "both": float((dx * dt).sum()),
         "error2": float(((image - truth) ** 2).sum()),
         "low": float(truth.min()),
         "high": float(truth.max()),
     }
 
 
-def moments_of_both(a: Mapping[str, float], b: Mapping[str, float]) -> dict[str, float]:
-    """Moments of two parts together (Chan et al. 1979, Stanford STAN-CS-79-773, equation 2.1)."""
+def add_moments(a: Mapping[str, float], b: Mapping[str, float]) -> dict[str, float]:
+    """Add the moments of two parts (Chan et al. 1979, Stanford STAN-CS-79-773, equation 2.1)."""
     n = a["n"] + b["n"]
     dx, dt, share = b["image"] - a["image"], b["truth"] - a["truth"], a["n"] * b["n"] / n
     return {
@@ -155,18 +160,18 @@ def moments_of_both(a: Mapping[str, float], b: Mapping[str, float]) -> dict[str,
     }
 
 
-def of_moments(region: str, m: Mapping[str, float]) -> list[Result]:
-    """`psnr`, and of all pixels `si_psnr` and `nrmse`, out of moments."""
+def results_of_moments(region: str, m: Mapping[str, float]) -> list[Result]:
+    """Make `psnr`, and for all pixels `si_psnr` and `nrmse`, out of moments."""
     span, n = m["high"] - m["low"], m["n"]
     if not span > 0:
         return []
-    results = [Result("psnr", _decibel(span, m["error2"] / n), "dB", region, meaning=_told(span))]
+    results = [Result("psnr", _decibel(span, m["error2"] / n), "dB", region, meaning=_span_words(span))]
     if region != "all":
         return results
     if m["image2"] > 0:
         gain = m["both"] / m["image2"]
         rest = max(m["truth2"] - gain * m["both"], 0.0) / n
-        results += _scaled(_decibel(span, rest), gain, m["truth"] - gain * m["image"], span)
+        results += _si_results(_decibel(span, rest), gain, m["truth"] - gain * m["image"], span)
     return [*results, _nrmse(float(np.sqrt(m["error2"] / n)), float(np.sqrt(m["truth2"] / n)))]
 
 

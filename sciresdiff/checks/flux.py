@@ -1,4 +1,4 @@
-"""Whether light was kept: in all, region by region, and source by source."""
+"""Flux conservation: in total, region by region, and source by source."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from sciresdiff.checks.arrays import Array, Mask, blocks
 from sciresdiff.checks.check import Check, UnmeasuredError
 from sciresdiff.checks.detection import APERTURE_PX, aperture_sums
-from sciresdiff.checks.empty import aperture_noise
-from sciresdiff.checks.evidence import Array, Evidence, Mask, Range, Result, blocks
-from sciresdiff.checks.matching import matched_images
-from sciresdiff.checks.residual import widened
-from sciresdiff.checks.shape import chance
-from sciresdiff.checks.sources import enough
+from sciresdiff.checks.empty_sky import aperture_noise
+from sciresdiff.checks.evidence import Evidence
+from sciresdiff.checks.psf_matching import match_psfs
+from sciresdiff.checks.residual import widen_limit
+from sciresdiff.checks.result import Range, Result
+from sciresdiff.checks.scatter import mad_std, median_margin
+from sciresdiff.checks.source_lists import truth_sources
+from sciresdiff.checks.sources import require_true_sources
 
 TOTAL = 1e-3
-"""Relative error of the total flux that is accepted whatever the noise."""
+"""Accepted relative error of the total flux, whatever the noise."""
 SIGMAS = 3.0
-"""Error of the total flux that is accepted, in sigmas of the data's total, where that is more."""
+"""Accepted error of the total flux, in sigmas of the data's total, where that is more."""
 REGION_PX = 8
 """Side of the regions that flux is compared in where a kernel moves light between coarse pixels, coarse px."""
 BRIGHT_SIGMAS = 20.0
@@ -30,9 +33,9 @@ ENOUGH_IN_BIN = 10
 """Fewest sources of a magnitude that figures are given for."""
 
 
-def _block_flux(evidence: Evidence) -> Array:
-    """The judged image brought to the coarse grid without blur: sums, or means for quantity ``mean``, (h, w)."""
-    cells = blocks(evidence.whole, evidence.scale)
+def _rebin(evidence: Evidence) -> Array:
+    """Rebin the judged image to the coarse grid without blur: sums, or means for quantity ``mean``, (h, w)."""
+    cells = blocks(evidence.finite_high, evidence.scale)
     return np.asarray(cells.sum((2, 3)) if evidence.quantity == "sum" else cells.mean((2, 3)))
 
 
@@ -46,19 +49,24 @@ def total_flux_ratio(evidence: Evidence) -> Result:
 
 
 def total_flux_sums(evidence: Evidence) -> dict[str, float]:
-    """Totals of the image, the data and the variance over the judged pixels, and how many these are."""
+    """Add up image, data and variance over the judged pixels, and count these.
+
+    Raises
+    ------
+    UnmeasuredError : no data.
+    """
     if evidence.low is None or evidence.good_low is None:
         raise UnmeasuredError("needs the frame that was restored (--low)")
     good = evidence.good_low
-    data, image = evidence.low[good], _block_flux(evidence)[good]
-    if evidence.redegraded is not None and not good.all():
-        image = evidence.redegraded[good]  # light crosses the masked pixels' edges
+    data, image = evidence.low[good], _rebin(evidence)[good]
+    if evidence.predicted_low is not None and not good.all():
+        image = evidence.predicted_low[good]  # light crosses the edge of a mask, so blur before leaving pixels out
     noise = float("nan") if evidence.variance is None else float(evidence.variance[good].sum())
     return {"image": float(image.sum()), "data": float(data.sum()), "noise": noise, "pixels": float(good.sum())}
 
 
 def total_flux_of(sums: Mapping[str, float]) -> Result:
-    """`total_flux_ratio` out of sums: those of a frame, or of all its parts together."""
+    """Make `total_flux_ratio` out of sums: those of a frame, or of all its parts together."""
     if not sums["pixels"]:
         raise UnmeasuredError("no coarse pixel is valid and judged")
     image, total, noise = sums["image"], sums["data"], float(np.sqrt(sums["noise"]))
@@ -82,21 +90,26 @@ def block_flux_rms_sigma(evidence: Evidence) -> Result:
 
 
 def block_flux_sums(evidence: Evidence) -> dict[str, float]:
-    """Sum of the regions' squares, how many regions these are, and their side."""
+    """Add up the squares (S_image - S_data)^2 / S_variance of regions, count these, and give their side in coarse px.
+
+    Raises
+    ------
+    UnmeasuredError : no data, or no variance.
+    """
     if evidence.low is None or evidence.variance is None or evidence.good_low is None:
         raise UnmeasuredError("needs the frame that was restored and its noise (--low, --variance)")
     pure = evidence.operator is None or evidence.operator.pure
-    image = _block_flux(evidence) if evidence.redegraded is None or pure else evidence.redegraded
+    image = _rebin(evidence) if evidence.predicted_low is None or pure else evidence.predicted_low
     side = 1 if pure else min(REGION_PX, *evidence.low.shape)
     good = evidence.good_low
-    off = _regions(np.where(good, image - evidence.low, 0), side)
+    excess = _regions(np.where(good, image - evidence.low, 0), side)
     noise = _regions(np.where(good, evidence.variance, 0), side)
-    squares = off[noise > 0] ** 2 / noise[noise > 0]
+    squares = excess[noise > 0] ** 2 / noise[noise > 0]
     return {"squares": float(squares.sum()), "regions": float(squares.size), "side": float(side)}
 
 
 def block_flux_of(sums: Mapping[str, float]) -> Result:
-    """`block_flux_rms_sigma` out of sums: those of a frame, or of all its parts together."""
+    """Make `block_flux_rms_sigma` out of sums: those of a frame, or of all its parts together."""
     if not sums["regions"]:
         raise UnmeasuredError("no coarse pixel is valid and judged")
     value, side = float(np.sqrt(sums["squares"] / sums["regions"])), int(sums["side"])
@@ -104,7 +117,7 @@ def block_flux_of(sums: Mapping[str, float]) -> Result:
 
 
 def _regions(plane: Array, side: int) -> Array:
-    """Sums over squares; what is left at the far borders is not counted."""
+    """Sums of a plane (h, w) over squares; an incomplete square at the far borders is left out."""
     h, w = (n // side * side for n in plane.shape)
     return np.asarray(blocks(plane[:h, :w], side).sum((2, 3)))
 
@@ -142,29 +155,29 @@ class FluxBias:
 
 
 def flux_by_magnitude(evidence: Evidence) -> FluxBias:
-    """Sums over circles of 4 px at the truth's sources, of the image and of the truth, PSFs matched.
+    """Compare sums over circles of 4 px at the truth's sources, of the image and of the truth, PSFs matched.
 
-    `matching.matched_images` blurs the sharper of the two, where there are 5 stars to tell.
+    `match_psfs` blurs the sharper of the two, where there are 5 stars to measure.
 
     Raises
     ------
     UnmeasuredError : no truth, too few sources in it, or none with light in both.
     """
-    enough(evidence)
-    flat, true, said = matched_images(evidence)
-    xy = evidence.reference.inner
-    known = evidence.reference.fluxes if true is evidence.reference.flat else aperture_sums(true, xy)
+    require_true_sources(evidence)
+    flat, true, how = match_psfs(evidence)
+    xy = truth_sources(evidence).inner
+    known = truth_sources(evidence).fluxes if true is truth_sources(evidence).flat else aperture_sums(true, xy)
     flux = aperture_sums(flat, xy)
     both = (known > 0) & (flux > 0)
     if not both.any():
         raise UnmeasuredError("no source has light above the background in both image and truth")
     delta, magnitude = -2.5 * np.log10(flux[both] / known[both]), -2.5 * np.log10(known[both] / known[both].max())
     bright = known[both] > max(float(np.percentile(known[both], 80)), _measurable(evidence))
-    return FluxBias(xy[both], magnitude, delta, bright, _bins(magnitude, delta), said)
+    return FluxBias(xy[both], magnitude, delta, bright, _bins(magnitude, delta), how)
 
 
 def _measurable(evidence: Evidence) -> float:
-    """Flux of `BRIGHT_SIGMAS` in the data's typical noise; 0 where that is not known."""
+    """Flux at `BRIGHT_SIGMAS` of the data's typical noise, unit of the image; 0 where that is not known."""
     if evidence.variance is None or evidence.good_low is None or not evidence.good_low.any():
         return 0.0
     return BRIGHT_SIGMAS * aperture_noise(evidence, float(np.median(evidence.variance[evidence.good_low])))
@@ -176,12 +189,8 @@ def _bins(magnitude: Array, delta: Array) -> tuple[Bin, ...]:
     for low in range(int(magnitude.max()) + 1):
         part = delta[(magnitude >= low) & (magnitude < low + 1)]
         if part.size >= ENOUGH_IN_BIN:
-            found.append(Bin(low, low + 1, part.size, float(np.median(part)), _scatter(part)))
+            found.append(Bin(low, low + 1, part.size, float(np.median(part)), mad_std(part)))
     return tuple(found)
-
-
-def _scatter(values: Array) -> float:
-    return float(1.4826 * np.median(np.abs(values - np.median(values))))
 
 
 def source_flux_bias_mag(evidence: Evidence) -> list[Result]:
@@ -190,18 +199,18 @@ def source_flux_bias_mag(evidence: Evidence) -> list[Result]:
     For the brightest fifth, as far as they have 20 sigma in the data (``bright``), for the others (``faint``), and for
     each magnitude below the brightest source that holds 10 of them (``mag 2-3``); 0 is best, above 0 means that light
     was lost. The sharper of image and truth is blurred before, until stars have the same share of their light in the
-    aperture, where there are 5 to tell (`matching.matched_images`); ``meaning`` says so. Accepted within 0.01 and 3
+    aperture, where there are 5 to tell (`match_psfs`); ``meaning`` says so. Accepted within 0.01 and 3
     standard errors of 5 bright ones or more. **A blur that keeps the light is not seen then (`fwhm_px` sees it); where
     PSFs could not be matched, an image with broader wings loses light from the aperture without having lost it. In a
     crowded field the background of a blurred image is too high, and its sources too faint.**
     """
     found = flux_by_magnitude(evidence)
-    results = _of_magnitudes(found, "source_flux_bias_mag", lambda delta: float(np.median(delta)), "median offset")
+    results = _by_magnitude(found, "source_flux_bias_mag", lambda delta: float(np.median(delta)), "median offset")
     if not found.bright.any():
         return results
     limit: Range = (None, None)  # the scatter of a handful cannot be known
     if found.bright.sum() >= FEWEST:
-        limit = widened(evidence.kind, "source_flux_bias_mag", chance(found.delta[found.bright]))
+        limit = widen_limit(evidence.kind, "source_flux_bias_mag", median_margin(found.delta[found.bright]))
     return [replace(one, limit=limit) if one.region == "bright" else one for one in results]
 
 
@@ -210,10 +219,10 @@ def source_flux_scatter_mag(evidence: Evidence) -> list[Result]:
 
     **The truth's own noise is in it.**
     """
-    return _of_magnitudes(flux_by_magnitude(evidence), "source_flux_scatter_mag", _scatter, "scatter")
+    return _by_magnitude(flux_by_magnitude(evidence), "source_flux_scatter_mag", mad_std, "scatter")
 
 
-def _of_magnitudes(found: FluxBias, name: str, figure: Callable[[Array], float], what: str) -> list[Result]:
+def _by_magnitude(found: FluxBias, name: str, figure: Callable[[Array], float], what: str) -> list[Result]:
     """A figure of the magnitude differences: bright, faint, and by magnitude."""
     parts = {"bright": found.bright, "faint": ~found.bright}
     for one in found.bins:

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sciresdiff.checks.arrays import Array, Mask
+from sciresdiff.checks.background import background_map
 from sciresdiff.checks.check import Check, UnmeasuredError
 from sciresdiff.checks.deblend import deblend
-from sciresdiff.checks.detection import KERNEL, MIN_PIXELS, fitted, segments
-from sciresdiff.checks.evidence import Array, Evidence, Mask, Result
-from sciresdiff.checks.sources import enough
+from sciresdiff.checks.detection import KERNEL, MIN_PIXELS, in_core, segments, smooth_by_kernel
+from sciresdiff.checks.evidence import Evidence
+from sciresdiff.checks.result import Result
+from sciresdiff.checks.sources import require_true_sources
 
 SIGMAS = 1.5
 """Detection threshold of the benchmark."""
@@ -25,58 +28,64 @@ THINNEST = 0.00694
 
 @dataclass(frozen=True, eq=False)
 class Ellipses:
-    """Places and shapes of n sources; px, radians."""
+    """Positions and shapes of n sources; px, radians."""
 
     xy: Array
-    """(n, 2)."""
+    """(n, 2), centroids as x, y."""
     a: Array
+    """(n,), semi-major axis, rms along it."""
     b: Array
+    """(n,), semi-minor axis."""
     theta: Array
+    """(n,), angle of the major axis from x to y."""
 
     def __len__(self) -> int:
         """How many there are."""
         return len(self.xy)
 
+    def select(self, which: Mask | slice) -> Ellipses:
+        """Keep some of them."""
+        return Ellipses(self.xy[which], self.a[which], self.b[which], self.theta[which])
+
 
 def ellipses(plane: Array, bad: Mask) -> Ellipses:
-    """Sources of an image as the benchmark finds them, from the low threshold that it uses.
+    """Find the sources of an image as the benchmark does, from the low threshold that it uses.
 
     sep.extract(x - background, 1.5, err=rms): the image filtered with SExtractor's 3 x 3 kernel stands 1.5 sigma of
     its own, filtered noise above the background, over 5 pixels; deblended. Semi-axes a, b and angle theta are those of
     the second moments of the filtered light (SExtractor's A_IMAGE, B_IMAGE, THETA_IMAGE). **Without its cleaning, as
     sep.extract(..., clean=False): noise beside bright sources stays, and lowers the mean.**
+
+    Parameters
+    ----------
+    plane : (Y, X) float array.
+    bad : (Y, X), True where nothing is looked for.
     """
-    flat, rms = leveled(plane, bad)
-    smooth = _filtered(flat)
-    threshold = SIGMAS * rms * float(np.sqrt((KERNEL**2).sum()))
+    flat, rms = subtract_background(plane, bad)
+    smooth = smooth_by_kernel(flat)
+    threshold = SIGMAS * rms * float(np.sqrt((KERNEL**2).sum()))  # the kernel lowers white noise by this factor
     objects = segments(smooth, threshold, bad)
     if objects is None:
         return Ellipses(np.empty((0, 2)), np.empty(0), np.empty(0), np.empty(0))
-    return _of_labels(smooth, deblend(smooth, objects, float(np.median(threshold)), min_pixels=MIN_PIXELS))
+    return _ellipses_of_labels(smooth, deblend(smooth, objects, float(np.median(threshold)), min_pixels=MIN_PIXELS))
 
 
-def leveled(plane: Array, bad: Mask) -> tuple[Array, Array]:
-    """The image less its background, 0 at bad pixels, and the noise of every pixel, (Y, X) each.
+def subtract_background(plane: Array, bad: Mask) -> tuple[Array, Array]:
+    """Subtract the background from a plane (Y, X), 0 at bad pixels; also the noise of every pixel, (Y, X).
 
     Raises
     ------
     UnmeasuredError : no square of 64 px has enough good pixels.
     """
-    found = fitted(plane, bad)
+    found = background_map(plane, bad)
     if found is None:
         raise UnmeasuredError("too few pixels that are not masked for a background")
     rms = np.asarray(found.background_rms, np.float64)
     return np.where(bad, 0.0, plane - found.background), np.maximum(rms, np.finfo(float).tiny)
 
 
-def _filtered(flat: Array) -> Array:
-    from scipy.ndimage import convolve
-
-    return np.asarray(convolve(flat, KERNEL, mode="constant"))
-
-
-def _of_labels(smooth: Array, labels: NDArray[np.int32]) -> Ellipses:
-    """First and second moments of the light in every label."""
+def _ellipses_of_labels(smooth: Array, labels: NDArray[np.int32]) -> Ellipses:
+    """Ellipses of the first and second moments of the light in every label."""
     row, column = np.nonzero(labels)
     which, light = labels[row, column], smooth[row, column]
     total = np.bincount(which, light)[1:]
@@ -91,7 +100,7 @@ def _of_labels(smooth: Array, labels: NDArray[np.int32]) -> Ellipses:
 
 
 def ellipse_sums(flat: Array, found: Ellipses) -> Array:
-    """Sums over ellipses of 2.5 times the sources' semi-axes, with the exact share of every pixel: (n,)."""
+    """Sum a plane (Y, X) over ellipses of 2.5 times the sources' semi-axes, with exact shares of the pixels: (n,)."""
     from photutils.aperture import EllipticalAperture
 
     shapes = zip(found.xy, found.a, found.b, found.theta, strict=True)
@@ -101,28 +110,14 @@ def ellipse_sums(flat: Array, found: Ellipses) -> Array:
     return np.asarray(sums, np.float64)
 
 
-def counted(found: Ellipses, evidence: Evidence) -> Ellipses:
-    """Those in the core, where there is one."""
-    if evidence.core is None:
-        return found
-    rows, columns = evidence.core
-    x, y = found.xy.T
-    here = (x >= columns.start - 0.5) & (x < columns.stop - 0.5) & (y >= rows.start - 0.5) & (y < rows.stop - 0.5)
-    return Ellipses(found.xy[here], found.a[here], found.b[here], found.theta[here])
-
-
-def _some(found: Ellipses) -> Ellipses:
-    """At most `MOST`, evenly taken."""
-    step = max(1, -(-len(found) // MOST))
-    return Ellipses(found.xy[::step], found.a[::step], found.b[::step], found.theta[::step])
-
-
-def _true(evidence: Evidence) -> tuple[Ellipses, Array]:
-    """The truth's sources and their fluxes."""
+def _true_fluxes(evidence: Evidence) -> tuple[Ellipses, Array]:
+    """The truth's sources in the core, at most `MOST`, and their fluxes."""
     assert evidence.truth is not None
-    bad = ~evidence.known
-    found = _some(counted(ellipses(evidence.truth, bad), evidence))
-    return found, ellipse_sums(leveled(evidence.truth, bad)[0], found)
+    bad = ~evidence.valid_high
+    found = ellipses(evidence.truth, bad)
+    found = found.select(in_core(found.xy, evidence.core))
+    found = found.select(slice(None, None, max(1, -(-len(found) // MOST))))
+    return found, ellipse_sums(subtract_background(evidence.truth, bad)[0], found)
 
 
 def flux_error_star(evidence: Evidence) -> list[Result]:
@@ -135,28 +130,18 @@ def flux_error_star(evidence: Evidence) -> list[Result]:
     sigma are noise, and since they are not cleaned as the benchmark's are, the mean may be several times smaller.**
     ``flux_error_rel`` is the relative median.
     """
-    enough(evidence)
-    found, true = evidence.once("flux_error", lambda: _true(evidence))
+    require_true_sources(evidence)
+    found, true = evidence.share("flux_error", lambda: _true_fluxes(evidence))
     if not len(found):
         raise UnmeasuredError("no source in the truth at 1.5 sigma")
-    flux = ellipse_sums(leveled(evidence.whole, ~evidence.known)[0], found)
-    off, lit = np.abs(flux - true), true != 0
+    flux = ellipse_sums(subtract_background(evidence.finite_high, ~evidence.valid_high)[0], found)
+    error, lit = np.abs(flux - true), true != 0
     count = f"{len(found)} sources of the truth at {SIGMAS:g} sigma, ellipses of {AXES:g} semi-axes"
-    results = [
-        Result(
-            "flux_error_star",
-            float(off.mean()),
-            "",
-            "sources",
-            meaning=f"in the image's unit; {count}",
-            weight=len(found),
-        )
-    ]
+    meaning = f"in the image's unit; {count}"
+    results = [Result("flux_error_star", float(error.mean()), "", "sources", meaning=meaning, weight=len(found))]
     if lit.any():
-        relative = float(np.median(off[lit] / np.abs(true[lit])))
-        results.append(
-            Result("flux_error_rel", relative, "", "sources", meaning=f"relative, median of {count}", weight=len(found))
-        )
+        relative, meaning = float(np.median(error[lit] / np.abs(true[lit]))), f"relative, median of {count}"
+        results.append(Result("flux_error_rel", relative, "", "sources", meaning=meaning, weight=len(found)))
     return results
 
 

@@ -1,4 +1,4 @@
-"""What is accepted, and why; one table."""
+"""Accepted ranges of the results with their reasons, and the verdict that follows from them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from sciresdiff.checks.evidence import Range, Result
+from sciresdiff.checks.result import Range, Result
 from sciresdiff.errors import UsageError
 from sciresdiff.frame import Kind
 
@@ -28,8 +28,8 @@ class Limit:
     """Whether falling below ``low`` is a warning, whatever the severity."""
 
 
-def _table() -> dict[Kind, dict[str, Limit]]:
-    """``limits.toml``: the limits of every kind, and of its own."""
+def _read_table() -> dict[Kind, dict[str, Limit]]:
+    """``limits.toml``: the limits of all kinds, replaced by those of one kind where it has its own."""
     text = files("sciresdiff.checks").joinpath("limits.toml").read_text(encoding="utf-8")
     tables = tomllib.loads(text)
     return {kind: {n: _limit(v) for n, v in {**tables["any"], **tables.get(kind, {})}.items()} for kind in KINDS}
@@ -41,7 +41,7 @@ def _limit(line: Mapping[str, Any]) -> Limit:
 
 
 KINDS: tuple[Kind, ...] = ("astro", "micro")
-LIMITS = _table()
+LIMITS = _read_table()
 """Kind -> result's name -> limit; a range that a check states itself (chance, scale, bicubic) holds instead."""
 
 BRIGHT_ONLY = frozenset({"source_flux_bias_mag"})
@@ -49,7 +49,7 @@ BRIGHT_ONLY = frozenset({"source_flux_bias_mag"})
 
 
 def read_limits(path: str | Path, known: Iterable[str]) -> dict[str, Range]:
-    """Limits of one's own: a TOML file with ``name = [low, high]``, and ``"none"`` for an open end.
+    """Read the user's limits: a TOML file with ``name = [low, high]``, and ``"none"`` for an open end.
 
     Raises
     ------
@@ -73,22 +73,29 @@ def _range(path: str | Path, name: str, value: object, known: set[str]) -> Range
     return low, high
 
 
-def judged(result: Result, own: Mapping[str, Range], kind: Kind = "astro") -> Result:
-    """The result with its limit and whether it is kept: the user's, else the check's own, else the table's."""
-    limit = own.get(result.name) or result.limit or _of_table(result, kind)
+def judge(result: Result, own: Mapping[str, Range], kind: Kind = "astro") -> Result:
+    """Give a result its limit and whether it lies within: the user's limit, else the check's own, else the table's.
+
+    Parameters
+    ----------
+    result : of a check, with or without a limit.
+    own : limits of the user, by the result's name.
+    kind : which limits of the table hold.
+    """
+    limit = own.get(result.name) or result.limit or _table_limit(result, kind)
     if limit is None or limit == (None, None):
         return replace(result, limit=None, passed=None)
     low, high = (None if end is None else float(end) for end in limit)
     value = result.value
-    kept = None if value is None or value != value else _inside(value, low, high)
-    return replace(result, limit=(low, high), passed=kept)
+    passed = None if value is None or value != value else _inside(value, low, high)
+    return replace(result, limit=(low, high), passed=passed)
 
 
 def _inside(value: float, low: float | None, high: float | None) -> bool:
     return (low is None or value >= low) and (high is None or value <= high)
 
 
-def _of_table(result: Result, kind: Kind) -> Range | None:
+def _table_limit(result: Result, kind: Kind) -> Range | None:
     limit = LIMITS[kind].get(result.name)
     if limit is None or (result.name in BRIGHT_ONLY and result.region != "bright"):
         return None
@@ -96,19 +103,32 @@ def _of_table(result: Result, kind: Kind) -> Range | None:
 
 
 def verdict(results: Iterable[Result], own: Mapping[str, Range], kind: Kind = "astro") -> Verdict:
-    """``fail`` where a limit that is no mere warning is missed (the user's own are none), else ``warn`` or ``pass``.
+    """Sum the results up: ``fail`` where `is_failure` holds of a missed limit, else ``warn`` or ``pass``.
 
-    Where nothing could be judged the verdict is ``warn``: silence is no pass.
+    Where no result has a limit the verdict is ``warn``: nothing was shown to be right.
+
+    Parameters
+    ----------
+    results : with their limits, see `judge`.
+    own : limits of the user, by the result's name.
+    kind : which limits of the table hold.
     """
-    judged_ones = [r for r in results if r.passed is not None]
-    missed = [r for r in judged_ones if not r.passed]
-    if any(grave(r, own, kind) for r in missed):
+    limited = [r for r in results if r.passed is not None]
+    missed = [r for r in limited if not r.passed]
+    if any(is_failure(r, own, kind) for r in missed):
         return "fail"
-    return "warn" if missed or not judged_ones else "pass"
+    return "warn" if missed or not limited else "pass"
 
 
-def grave(missed: Result, own: Mapping[str, Range], kind: Kind = "astro") -> bool:
-    """Whether a missed limit is more than a warning; the user's own always are."""
+def is_failure(missed: Result, own: Mapping[str, Range], kind: Kind = "astro") -> bool:
+    """Tell whether a missed limit is more than a warning; the user's own always are.
+
+    Parameters
+    ----------
+    missed : a result outside its limit.
+    own : limits of the user, by the result's name.
+    kind : which limits of the table hold.
+    """
     if missed.name in own:
         return True
     limit = LIMITS[kind][missed.name]

@@ -1,4 +1,4 @@
-"""How alike image and truth look: MicroSSIM, and two distances of deep features with weights that the user brings.
+"""Perceptual similarity: MicroSSIM, and the distances LPIPS and FID of deep features with weights that the user brings.
 
 LPIPS and FID need the optional extra ``perceptual`` and weights in a folder that an environment variable names; nothing
 is ever downloaded. Their networks have seen photographs only.
@@ -18,20 +18,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sciresdiff.checks.arrays import Array, Mask
 from sciresdiff.checks.check import Check, UnmeasuredError
-from sciresdiff.checks.evidence import Array, Evidence, Mask, Result
+from sciresdiff.checks.evidence import Evidence
+from sciresdiff.checks.result import Result
 from sciresdiff.checks.spectrum import truth_and_image
+from sciresdiff.region import Region
 
 WINDOW = 7
 """Side of the uniform windows that MicroSSIM's gain is fitted in, px."""
 SIGMA, REACH = 1.5, 5
 """Sigma and half the side of the Gaussian windows that MicroSSIM is taken in, px."""
 DARK = 3.0
-"""Percentile that MicroSSIM takes for the background."""
+"""Percentile that is MicroSSIM's background."""
 LARGEST_GAIN = 10.0
-"""Range in which MicroSSIM's gain is looked for, and over which."""
+"""MicroSSIM's gain is searched between this and its inverse, times the ratio of the variations."""
 SAMPLE = 1_000_000
-"""Windows that the gain is fitted on, at most."""
+"""Most windows that the gain is fitted on."""
 SHOWN = (0.1, 99.9)
 """Percentiles of the truth that become black and white for a network."""
 TILE = 512
@@ -66,7 +69,7 @@ class Windows:
     cxy: Array
 
     def similarity(self, gain: float, span: float) -> float:
-        """The mean of SSIM for the image times a gain; ``span`` is the data range."""
+        """Mean SSIM of the truth and the image times a gain; ``span`` is the data range R."""
         c1, c2 = (0.01 * span) ** 2, (0.03 * span) ** 2
         my, vy, cxy = gain * self.my, gain**2 * self.vy, gain * self.cxy
         light = (2 * self.mx * my + c1) / (self.mx**2 + my**2 + c1)
@@ -104,7 +107,14 @@ def microssim(evidence: Evidence) -> Result:
 
 
 def windows_of(truth: Array, image: Array, good: Mask, uniform: bool) -> Windows:
-    """Statistics in uniform or Gaussian windows around good pixels that do not reach the border; unbiased variances."""
+    """Measure means, unbiased variances and covariance in windows that lie within the plane.
+
+    Parameters
+    ----------
+    truth, image : (Y, X).
+    good : (Y, X); windows about the other pixels are left out.
+    uniform : 7 x 7 px of equal weight, else a Gaussian of sigma 1.5 px in 11 x 11.
+    """
     from scipy.ndimage import gaussian_filter, uniform_filter
 
     edge = WINDOW // 2 if uniform else REACH
@@ -124,7 +134,7 @@ def windows_of(truth: Array, image: Array, good: Mask, uniform: bool) -> Windows
 
 
 def best_gain(windows: Windows, span: float) -> float:
-    """The gain between 0.1 and 10 times the ratio of the variations at which the similarity is largest."""
+    """Find the gain of largest similarity, between 0.1 and 10 times the ratio of the variations; ``span`` as there."""
     from scipy.optimize import minimize_scalar
 
     step = max(1, windows.mx.size // SAMPLE)
@@ -141,8 +151,14 @@ def best_gain(windows: Windows, span: float) -> float:
     return float(np.exp(found.x))
 
 
-def weights(variable: str, name: str, what: str) -> Path:
-    """The file of weights in the folder that an environment variable names.
+def find_weights(variable: str, name: str, what: str) -> Path:
+    """Find the file of weights in the folder that an environment variable names.
+
+    Parameters
+    ----------
+    variable : environment variable.
+    name : of the file.
+    what : what the weights are, for the message.
 
     Raises
     ------
@@ -192,8 +208,8 @@ def _lpips_of(file: Path) -> Distance:
     return distance
 
 
-def shown(evidence: Evidence) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Truth and image as a network sees them: 0..1 between two percentiles of the truth, clipped, (Y, X) each."""
+def to_display_range(evidence: Evidence) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Scale truth and image (Y, X) for a network: 0..1 between two percentiles of the truth, **clipped there**."""
     truth, image = truth_and_image(evidence)
     low, high = np.percentile(truth[evidence.good_high], SHOWN)
     if high <= low:
@@ -210,23 +226,24 @@ def lpips(evidence: Evidence) -> Result:
     in the folder that SCIRESDIFF_LPIPS names. **The network has learnt from photographs; it sees neither the flux nor
     anything outside the percentiles, and an invention that looks right is no difference to it.**
     """
-    file = weights(LPIPS_FOLDER, LPIPS_FILE, "AlexNet's weights")
+    file = find_weights(LPIPS_FOLDER, LPIPS_FILE, "AlexNet's weights")
     if min(evidence.high.shape) < SHORTEST:
         raise UnmeasuredError(f"needs {SHORTEST} px on each side")
-    truth, image = shown(evidence)
+    truth, image = to_display_range(evidence)
     distance: Distance = _library("lpips", lambda: _lpips_of(file))
-    parts = [(distance(2 * image[at] - 1, 2 * truth[at] - 1), truth[at].size) for at in tiles(*truth.shape)]
+    regions = [tile.slices for tile in split_tiles(*truth.shape)]
+    parts = [(distance(2 * image[at] - 1, 2 * truth[at] - 1), truth[at].size) for at in regions]
     value = sum(d * area for d, area in parts) / sum(area for _, area in parts)
     meaning = f"AlexNet, version 0.1, between the truth's percentiles {SHOWN[0]:g} and {SHOWN[1]:g}"
     return Result("lpips", float(value), "", "all", meaning=f"{meaning}, {len(parts)} tiles", weight=evidence.mpix)
 
 
-def tiles(height: int, width: int) -> Iterator[tuple[slice, slice]]:
-    """Tiles of about equal size, at most 512 px a side, that cover the plane once."""
+def split_tiles(height: int, width: int) -> Iterator[Region]:
+    """Yield tiles of about equal size, at most 512 px a side, that cover a plane once."""
     ys, xs = (np.linspace(0, side, -(-side // TILE) + 1).round().astype(int) for side in (height, width))
     for top, bottom in zip(ys, ys[1:], strict=False):
         for left, right in zip(xs, xs[1:], strict=False):
-            yield slice(top, bottom), slice(left, right)
+            yield Region(int(top), int(bottom), int(left), int(right))
 
 
 @lru_cache(maxsize=1)
@@ -249,7 +266,7 @@ def _inception_of(file: Path) -> Extractor:
 
 
 def frechet(one: Array, other: Array) -> float:
-    """|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)) of two sets of features (n, d) (Heusel et al. 2017, eq. 6).
+    """Frechet distance |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)) of features (n, d) (Heusel et al. 2017, eq. 6).
 
     The trace of the root is the sum of the roots of the eigenvalues of S1^(1/2) S2 S1^(1/2), which is symmetric.
     """
@@ -261,15 +278,15 @@ def frechet(one: Array, other: Array) -> float:
     return float(apart @ apart + np.trace(first) + np.trace(second) - 2 * mixed)
 
 
-def patches_of(plane: NDArray[np.float32], good: Mask) -> NDArray[np.uint8]:
-    """Patches (n, 64, 64) of bytes, side by side, those without a masked pixel; the far borders are left out."""
+def split_patches(plane: NDArray[np.float32], good: Mask) -> NDArray[np.uint8]:
+    """Cut a plane (Y, X) of 0..1 into patches of bytes without masked pixels, (n, 64, 64); incomplete ones are lost."""
     rows, columns = (side // PATCH for side in plane.shape)
 
-    def cut(whole: NDArray[Any]) -> NDArray[Any]:
+    def split(whole: NDArray[Any]) -> NDArray[Any]:
         blocks = whole[: rows * PATCH, : columns * PATCH].reshape(rows, PATCH, columns, PATCH)
         return blocks.swapaxes(1, 2).reshape(-1, PATCH, PATCH)
 
-    return np.ascontiguousarray(np.rint(cut(plane) * 255).astype(np.uint8)[cut(good).all((1, 2))])
+    return np.ascontiguousarray(np.rint(split(plane) * 255).astype(np.uint8)[split(good).all((1, 2))])
 
 
 def fid(evidence: Evidence) -> Result:
@@ -283,9 +300,9 @@ def fid(evidence: Evidence) -> Result:
     **Patches of one frame are not independent; the distance is not comparable with that of other papers, and is blind
     to where structure is.**
     """
-    file = weights(FID_FOLDER, FID_FILE, "Inception's weights")
-    truth, image = shown(evidence)
-    ours, theirs = (patches_of(plane, evidence.good_high) for plane in (image, truth))
+    file = find_weights(FID_FOLDER, FID_FILE, "Inception's weights")
+    truth, image = to_display_range(evidence)
+    ours, theirs = (split_patches(plane, evidence.good_high) for plane in (image, truth))
     if len(ours) < FEWEST:
         raise UnmeasuredError(f"needs {FEWEST} patches of {PATCH} px without masked pixels, has {len(ours)}")
     extract: Extractor = _library("torch-fidelity", lambda: _inception_of(file))

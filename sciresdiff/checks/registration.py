@@ -1,6 +1,6 @@
-"""Two images of the same sky by different instruments, on one grid: same blur, displacement, ratio of fluxes.
+"""Registration of two images of one sky on one grid: matching of their blur, displacement, and ratio of fluxes.
 
-Nothing here reads files or world coordinates; `jobs.registration` brings two frames onto one grid.
+Nothing here reads files or world coordinates: `jobs.evaluate.register` brings two frames onto one grid.
 """
 
 from __future__ import annotations
@@ -10,32 +10,33 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sciresdiff.checks.arrays import Array, Mask, fill_with_median
 from sciresdiff.checks.check import UnmeasuredError
-from sciresdiff.checks.evidence import Array, Mask, filled
 
 TOUCHED = 0.05
 """Share of a blurred pixel's light that may come from bad pixels before it is bad too."""
 STEPS = 30
 """Most Gauss-Newton steps; from a start within a PSF's width five are enough."""
 EXACT_PX = 1e-4
-"""Step at which the search ends."""
+"""Step at which the search ends, px."""
 BLOCKS = 4
-"""Blocks to a side that the error of the displacement is found from, by leaving one out at a time."""
+"""Blocks per side for the jackknife error of the displacement."""
 ALIKE = 0.5
-"""Correlation of the registered images below which nothing is said to be registered."""
+"""Least correlation of the registered images; below it the displacement is refused."""
 ANNULUS = (1.25, 1.75)
 """Inner and outer radius of the ring that the sky is measured in, in radii of the aperture."""
 LEAST_SKY = 0.3
-"""Share of the ring that has to be there; below it the sky is that of everything outside the aperture."""
+"""Least share of the ring within the frame; with less the sky is that of everything outside the aperture."""
 
 
 @dataclass(frozen=True)
 class Displacement:
-    """Where ``low`` shows things, less where ``high`` shows them, and how its brightness follows."""
+    """Position of a source in ``low`` less that in ``high``, and the slope of the brightness."""
 
     y: float
     """Px of the common grid."""
     x: float
+    """Px of the common grid."""
     error: float
     """Standard error per axis, px, by a delete-one-block jackknife."""
     slope: float
@@ -46,22 +47,23 @@ class Displacement:
 
 @dataclass(frozen=True)
 class Aperture:
-    """Sky-subtracted sums in the same aperture."""
+    """Sky-subtracted sums in the same aperture, flux."""
 
     high: float
     low: float
     sky: str
-    """What the sky was measured on."""
+    """Where the sky was measured, in words."""
     radius: float
+    """In the unit of the pixel sides."""
 
 
-def blurred(image: Array, good: Mask, kernel: Array) -> tuple[Array, Mask]:
-    """An image convolved with a kernel, its bad pixels filled by the median; borders reflect.
+def convolve(image: Array, good: Mask, kernel: Array) -> tuple[Array, Mask]:
+    """Convolve an image with a kernel, its bad pixels filled by the median; borders reflect.
 
     Parameters
     ----------
     image, good : (Y, X).
-    kernel : odd sides, centred, sum 1.
+    kernel : (K, L), odd sides, centred, sum 1.
 
     Returns
     -------
@@ -72,15 +74,15 @@ def blurred(image: Array, good: Mask, kernel: Array) -> tuple[Array, Mask]:
     pads = [(min(k // 2, n),) * 2 for k, n in zip(kernel.shape, image.shape, strict=True)]
     inner = tuple(slice(p, p + n) for (p, _), n in zip(pads, image.shape, strict=True))
 
-    def folded(plane: Array) -> Array:
+    def blur(plane: Array) -> Array:
         return np.asarray(fftconvolve(np.pad(plane, pads, mode="symmetric"), kernel, mode="same")[inner])
 
-    sound = good if good.all() else good & (folded((~good).astype(float)) < TOUCHED)
-    return folded(filled(image, good)), sound
+    valid = good if good.all() else good & (blur((~good).astype(float)) < TOUCHED)
+    return blur(fill_with_median(image, good)), valid
 
 
-def turned(psf: Array, jacobian: NDArray[np.float64]) -> Array:
-    """A PSF on another grid.
+def resample_psf(psf: Array, jacobian: NDArray[np.float64]) -> Array:
+    """Resample a PSF to another grid by cubic splines. **Below a FWHM of 2 px the splines invent the core.**
 
     Parameters
     ----------
@@ -89,7 +91,7 @@ def turned(psf: Array, jacobian: NDArray[np.float64]) -> Array:
 
     Returns
     -------
-    odd sides, centred, sum 1: cubic splines through the samples, **which for a FWHM below 2 px invent the core**.
+    (M, N), odd sides, centred, sum 1.
     """
     from scipy.ndimage import map_coordinates
 
@@ -100,8 +102,8 @@ def turned(psf: Array, jacobian: NDArray[np.float64]) -> Array:
     return np.asarray(image / image.sum())
 
 
-def hollow(psf: Array) -> float:
-    """How far the light within some radius exceeds the light of the whole PSF, as a share of it; 0 for a sound one."""
+def negative_wings(psf: Array) -> float:
+    """Measure by how much the light within some radius exceeds that of the whole PSF (K, L), as a share; 0 is sound."""
     y, x = np.ogrid[: psf.shape[0], : psf.shape[1]]
     away = np.hypot(y - psf.shape[0] // 2, x - psf.shape[1] // 2)
     within = np.cumsum(psf.ravel()[np.argsort(away, axis=None, kind="stable")])
@@ -109,12 +111,17 @@ def hollow(psf: Array) -> float:
 
 
 def displacement(high: Array, low: Array, good: Mask) -> Displacement:
-    """Where one image shows things against another of the same grid and the same blur.
+    """Measure the displacement of one image against another on the same grid with the same blur.
 
-    Begins at the peak of the windowed cross-correlation (whole pixels), and goes on by Gauss-Newton with the model
+    Begins at the peak of the windowed cross-correlation (whole pixels), and continues by Gauss-Newton with the model
     low(r) = slope * high(r - d) + constant, least squares over the good pixels (Lucas & Kanade 1981, IJCAI, 674). The
     error is a jackknife over 4 x 4 blocks of the frame, so that correlated noise and local differences count.
     **Colour gradients, variable or moving sources and a PSF image that is not centred are displacements, too.**
+
+    Parameters
+    ----------
+    high, low : (Y, X).
+    good : (Y, X), pixels that are valid in both.
 
     Raises
     ------
@@ -126,18 +133,18 @@ def displacement(high: Array, low: Array, good: Mask) -> Displacement:
     sky_high, sky_low = np.median(high[inside]), np.median(low[inside])
     units = float(np.std(high[inside])), float(np.std(low[inside]))  # fluxes of 1e-11 would upset the algebra
     high, low = np.where(good, high - sky_high, 0) / units[0], np.where(good, low - sky_low, 0) / units[1]
-    shift = _rough(high, low)
+    shift = _whole_pixel_shift(high, low)
     for _ in range(STEPS):
-        step = _step(_sums(high, low, inside, shift))
+        step = _step(_normal_equations(high, low, inside, shift))
         shift = shift + np.clip(step, -3, 3)
         if np.abs(step).max() < EXACT_PX:
             break
-    moved = shifted(high, shift)
+    moved = shift_image(high, shift)
     alike = float(np.corrcoef(moved[inside], low[inside])[0, 1])
     if not alike > ALIKE:
         raise UnmeasuredError(f"the images have too little in common (correlation {alike:.2f} after registration)")
-    sums = _sums(high, low, inside, shift)
-    slope = float(_solved(sum(sums))[0]) * units[1] / units[0]  # type: ignore[arg-type]
+    sums = _normal_equations(high, low, inside, shift)
+    slope = float(_solve(sum(sums))[0]) * units[1] / units[0]  # type: ignore[arg-type]
     return Displacement(float(shift[0]), float(shift[1]), _jackknife(sums), slope, alike)
 
 
@@ -149,7 +156,7 @@ def _inner(good: Mask) -> Mask:
     return good & inside
 
 
-def _rough(high: Array, low: Array) -> Array:
+def _whole_pixel_shift(high: Array, low: Array) -> Array:
     """The peak of the cross-correlation under a Hann window, whole px."""
     from scipy import fft
 
@@ -159,16 +166,16 @@ def _rough(high: Array, low: Array) -> Array:
     return np.array([p - n if p > n // 2 else p for p, n in zip(peak, high.shape, strict=True)], float)
 
 
-def shifted(image: Array, shift: Array | tuple[float, float]) -> Array:
-    """The image with everything moved by ``shift`` (y, x), px: cubic splines, the border's values beyond it."""
+def shift_image(image: Array, shift: Array | tuple[float, float]) -> Array:
+    """Shift an image (Y, X) by (y, x) px with cubic splines; beyond the border its values are repeated."""
     from scipy import ndimage
 
     return np.asarray(ndimage.shift(image, shift, order=3, mode="nearest"))
 
 
-def _sums(high: Array, low: Array, inside: Mask, shift: Array) -> list[Array]:
-    """For every block the normal equations (4, 5) of slope, constant and slope times the next step."""
-    moved = shifted(high, shift)
+def _normal_equations(high: Array, low: Array, inside: Mask, shift: Array) -> list[Array]:
+    """Normal equations (4, 5) of slope, constant and slope times the next step (y, x), for every block."""
+    moved = shift_image(high, shift)
     slopes = np.gradient(moved)
     columns = np.stack([moved, np.ones_like(moved), -slopes[0], -slopes[1], low])
     rows, cols = (np.linspace(0, n, BLOCKS + 1).astype(int) for n in high.shape)
@@ -177,13 +184,13 @@ def _sums(high: Array, low: Array, inside: Mask, shift: Array) -> list[Array]:
     return [part[:4] @ part.T for part in chosen]
 
 
-def _solved(sums: Array) -> Array:
+def _solve(sums: Array) -> Array:
     return np.asarray(np.linalg.lstsq(sums[:, :4], sums[:, 4], rcond=1e-12)[0])
 
 
 def _step(sums: list[Array]) -> Array:
     """The next step of the displacement."""
-    found = _solved(sum(sums))  # type: ignore[arg-type]
+    found = _solve(sum(sums))  # type: ignore[arg-type]
     return found[2:] / found[0] if found[0] else np.zeros(2)
 
 
@@ -197,10 +204,11 @@ def _jackknife(sums: list[Array]) -> float:
 
 
 def brightest(image: Array, good: Mask, radius: float, sides: tuple[float, float]) -> tuple[int, int] | None:
-    """The brightest pixel about which a circle fits into the frame; None where there is none.
+    """Find the brightest pixel (y, x) about which a circle fits into the frame; None where there is none.
 
     Parameters
     ----------
+    image, good : (Y, X).
     radius : in the unit of ``sides``.
     sides : of a pixel (y, x).
     """
@@ -213,14 +221,14 @@ def brightest(image: Array, good: Mask, radius: float, sides: tuple[float, float
 
 
 def _from_edge(n: int) -> Array:
-    """How far every pixel's centre is from the edge of the frame, px."""
+    """Distance of every pixel's centre from the edge of the frame along an axis, px: (n,)."""
     return np.asarray(np.minimum(np.arange(n), np.arange(n)[::-1]) + 0.5)
 
 
 def aperture(
     high: Array, low: Array, good: Mask, place: tuple[float, float], radius: float, sides: tuple[float, float]
 ) -> Aperture:
-    """Sums of both images in a circle, less their sky.
+    """Sum both images in a circle, less their sky.
 
     The sky is the median, clipped at 3 sigma, of a ring of 1.25 to 1.75 radii as far as it lies in the frame, else of
     all that is outside the circle. Bad pixels are left out of both images. **A source in the ring raises the sky; light
@@ -228,7 +236,8 @@ def aperture(
 
     Parameters
     ----------
-    high, low : (Y, X), on one grid, in units of flux per pixel of that grid.
+    high, low : (Y, X), on one grid, in flux per pixel of that grid.
+    good : (Y, X), pixels that are valid in both.
     place : (y, x) of the circle's centre, px.
     radius : in the unit of ``sides``, the sides of a pixel (y, x).
 
@@ -239,17 +248,17 @@ def aperture(
     y, x = ((np.arange(n) - p) * side for n, p, side in zip(high.shape, place, sides, strict=True))
     away = np.hypot(y[:, None], x[None, :])
     weight = np.clip((radius - away) / np.sqrt(sides[0] * sides[1]) + 0.5, 0, 1) * good
-    ring, told = _ring(away, good, radius, sides)
+    ring, words = _ring(away, good, radius, sides)
     if not ring.any():
         raise UnmeasuredError(f"no sky outside an aperture of radius {radius:.3g}; give a smaller one")
-    sums = [float(((image - _clipped(image[ring])) * weight).sum()) for image in (high, low)]
+    sums = [float(((image - _clipped_median(image[ring])) * weight).sum()) for image in (high, low)]
     if not sums[0] > 0:
         raise UnmeasuredError(f"no flux above the sky in an aperture of radius {radius:.3g}")
-    return Aperture(sums[0], sums[1], told, radius)
+    return Aperture(sums[0], sums[1], words, radius)
 
 
 def _ring(away: Array, good: Mask, radius: float, sides: tuple[float, float]) -> tuple[Mask, str]:
-    """Where the sky is measured, and what that is called."""
+    """Pixels (Y, X) in which the sky is measured, and these in words."""
     inner, outer = (radius * factor for factor in ANNULUS)
     ring = good & (away > inner) & (away < outer)
     share = float(ring.sum()) * sides[0] * sides[1] / (np.pi * (outer**2 - inner**2))
@@ -258,7 +267,7 @@ def _ring(away: Array, good: Mask, radius: float, sides: tuple[float, float]) ->
     return good & (away > inner), f"clipped median of what is more than {inner:.3g} away"
 
 
-def _clipped(values: Array) -> float:
+def _clipped_median(values: Array) -> float:
     from astropy.stats import sigma_clipped_stats
 
     return float(sigma_clipped_stats(values, sigma=3.0, maxiters=20)[1])

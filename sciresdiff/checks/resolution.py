@@ -1,4 +1,4 @@
-"""How fine the structure of the image goes: against the truth, and by itself."""
+"""Resolution: Fourier ring correlation with the truth, and decorrelation analysis of the image alone."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sciresdiff.checks.check import Check, UnmeasuredError, absent
-from sciresdiff.checks.evidence import Array, Evidence, Result
+from sciresdiff.checks.arrays import Array
+from sciresdiff.checks.check import Check, UnmeasuredError
+from sciresdiff.checks.evidence import Evidence
+from sciresdiff.checks.result import Result, not_computed
 from sciresdiff.checks.spectrum import (
     cross,
+    fill_locally,
     first_below,
-    interpolated,
-    large_enough,
-    mended,
     power,
+    require_size,
     ring_sums,
+    smooth_bicubic_image,
     transform,
     truth_and_image,
 )
@@ -65,29 +67,32 @@ class Decorrelation:
 
 
 def tukey(side: int) -> Array:
-    """The window that is 1 but for an eighth of the side at each end, where it fades as a cosine; (side,)."""
+    """The Tukey window of 0.25: 1, falling as a cosine over an eighth of the side at each end; (side,)."""
     depth = (np.arange(side) + 0.5) / side
     depth = np.minimum(depth, 1 - depth) / (TAPER / 2)
     return np.where(depth < 1, 0.5 - 0.5 * np.cos(np.pi * np.minimum(depth, 1)), 1.0)
 
 
 def half_bit(count: Array) -> Array:
-    """(0.2071 + 1.9102 / sqrt n) / (1.2071 + 0.9102 / sqrt n) (van Heel and Schatz 2005, J. Struct. Biol. 151, 250)."""
+    """Half-bit threshold (n,) for rings of ``count`` pixels N: (0.2071 + 1.9102 / sqrt N) / (1.2071 + 0.9102 / sqrt N).
+
+    van Heel and Schatz 2005, J. Struct. Biol. 151, 250: half a bit of information in each pixel about the truth.
+    """
     root = 1 / np.sqrt(np.maximum(count, 1))
     return np.asarray((0.2071 + 1.9102 * root) / (1.2071 + 0.9102 * root))
 
 
 def frc_curve(evidence: Evidence) -> RingCorrelation:
-    """Fourier ring correlation of image and truth; needs ``truth``.
+    """Compute the Fourier ring correlation of image and truth; needs ``truth``.
 
-    Re sum X T* / sqrt(sum |X|^2 sum |T|^2) over rings 1 / min(shape) cycles/px wide, Tukey window (0.25), mean
-    subtracted, pixels that are not judged replaced by the truth's.
+    Re sum X T* / sqrt(sum |X|^2 sum |T|^2) over rings 1 / min(shape) cycles/px wide (Saxton and Baumeister 1982, J.
+    Microsc. 127, 127), Tukey window (0.25), mean subtracted, pixels that are not valid replaced by the truth's.
 
     Raises
     ------
     UnmeasuredError : too small, all masked, or constant.
     """
-    large_enough(evidence)
+    require_size(evidence)
     truth, image = (transform(plane, tukey) for plane in truth_and_image(evidence))
     size = (evidence.high.shape[0], evidence.high.shape[1])
     count, frequency, ours, theirs, common = ring_sums(
@@ -111,21 +116,22 @@ def frc_resolution_px(evidence: Evidence) -> list[Result]:
 
 
 def _crossing(curve: RingCorrelation, name: str, threshold: Array | float) -> Result:
+    """The period at which the curve falls below a threshold, as a result."""
     try:
         at = first_below(curve.frequency, curve.count, curve.correlation, threshold)
     except UnmeasuredError as why:
-        return absent("frc_resolution_px", f"threshold {name}: {why}")
+        return not_computed("frc_resolution_px", f"threshold {name}: {why}")
     meaning = f"threshold {name}, at {at:.3g} cycles per fine px; 2 px is the finest"
     return Result("frc_resolution_px", 1 / at, "px", name, meaning=meaning)
 
 
 def decorrelation(plane: Array) -> Decorrelation:
-    """Decorrelation analysis (Descloux et al. 2019, Nature Methods 16, 918).
+    """Analyse the decorrelation of a plane (Y, X), finite (Descloux et al. 2019, Nature Methods 16, 918).
 
     d(r) = sum_{|k| <= r} |F| / sqrt(sum |F|^2 * N(r)), the correlation of the transform F with its own phases within r,
-    of the plane (Y, X), finite, and of 50 copies less their Gaussian smoothing, sigma log-spaced from 0.14 px to
-    2 / r_0 with r_0 the peak of the first over 0.5. Everything within |k| <= 0.5. One transform serves all: the
-    high-pass is the same all around a ring, so that sums over rings are enough.
+    N(r) pixels, of the plane and of 50 copies less their Gaussian smoothing, sigma log-spaced from 0.14 px to 2 / r_0
+    with r_0 the peak of the first over 0.5. Everything within |k| <= 0.5. One transform serves all: the high-pass is
+    the same all around a ring, so that sums over rings are enough.
     """
     spectrum = transform(plane, tukey)
     size = (plane.shape[0], plane.shape[1])
@@ -147,6 +153,7 @@ def decorrelation(plane: Array) -> Decorrelation:
 
 
 def _self_correlation(size_sum: Array, power_sum: Array, inside: Array) -> Array:
+    """d(r) out of sums of |F| and |F|^2 over rings, and the pixels within them, (n,) each."""
     return np.asarray(np.cumsum(size_sum) / np.sqrt(max(float(power_sum.sum()), 1e-300) * inside))
 
 
@@ -166,24 +173,24 @@ def decorrelation_px(evidence: Evidence) -> Result:
     invents counts as resolution, and so does noise that it has sharpened: this is what the image claims, not what is
     true. Compare it with the bicubic image's, which is given beside it.**
     """
-    large_enough(evidence)
-    good = evidence.known
+    require_size(evidence)
+    good = evidence.valid_high
     if not good.any():
         raise UnmeasuredError("every pixel is masked")
     if np.ptp(evidence.high[good]) == 0:
         raise UnmeasuredError("the image is constant")
-    found = decorrelation(mended(evidence.high, good)).support_px
+    found = decorrelation(fill_locally(evidence.high, good)).support_px
     if found is None:
         raise UnmeasuredError("no frequency stands out: the image is as rough as noise")
-    meaning = f"spectral support, 2 px is the finest{_rival(evidence)}"
+    meaning = f"spectral support, 2 px is the finest{_bicubic_words(evidence)}"
     return Result("decorrelation_px", found, "px", "all", meaning=meaning)
 
 
-def _rival(evidence: Evidence) -> str:
-    """What the bicubic image has, in words."""
+def _bicubic_words(evidence: Evidence) -> str:
+    """The bicubic image's spectral support, in words."""
     if evidence.low is None:
         return ""
-    beside = evidence.once("decorrelation_bicubic", lambda: decorrelation(interpolated(evidence)).support_px)
+    beside = evidence.share("decorrelation_bicubic", lambda: decorrelation(smooth_bicubic_image(evidence)).support_px)
     return "; the bicubic image has none" if beside is None else f"; the bicubic image has {beside:.3g} px"
 
 

@@ -1,4 +1,4 @@
-"""Size and shape of sources: the width of the PSF, and whether sources keep their size and their ellipticity."""
+"""Size and shape of sources: the FWHM of the PSF, and whether sources keep their size and their ellipticity."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sciresdiff.checks.adaptive_moments import Moments, adaptive_moments, stamps
+from sciresdiff.checks.arrays import Array, Mask
 from sciresdiff.checks.check import Check, UnmeasuredError
 from sciresdiff.checks.detection import Sources
-from sciresdiff.checks.evidence import Array, Evidence, Mask, Range, Result
-from sciresdiff.checks.moments import Moments, adaptive_moments, stamps
-from sciresdiff.checks.sources import enough
+from sciresdiff.checks.evidence import Evidence
+from sciresdiff.checks.result import Range, Result
+from sciresdiff.checks.scatter import mad_std, median_margin
+from sciresdiff.checks.source_lists import bicubic_sources, detection_noise, image_sources, truth_sources
+from sciresdiff.checks.sources import require_true_sources
 
 HALF = 15
 """Half side of the stamps that moments are measured on, px."""
@@ -28,16 +32,17 @@ FEWEST_STARS = 5
 CLUMP = 1.15
 """Ratio of the widest to the narrowest star; most that stars scatter at 30 sigma."""
 NARROW = 10
-"""One in so many bright isolated sources may be narrower than the stars."""
+"""One bright isolated source in this many may be narrower than the stars."""
 CLUMP_SHARE = 0.4
-"""Least share of the bright isolated sources that stars make up, or there is no telling what they are."""
+"""Least share of the bright isolated sources that stars make up; with fewer they are not told from the others."""
 FEWEST = 5
 """Fewest sources that a median shape is given for."""
 NARROWER, WIDER = 0.15, 0.25
-"""Relative errors of FWHM and size that are accepted: a mean is broader than the truth where noise hides cores."""
+"""Accepted relative errors of FWHM and size: a mean is broader than the truth where noise hides cores."""
 ROUNDER, TURNED = 0.03, 0.02
 """Accepted biases of the length of the ellipticity and of its components, before what chance allows."""
 FWHM_PER_SIGMA = float(np.sqrt(8 * np.log(2)))
+"""Of a Gaussian."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,24 +60,35 @@ class Shapes:
 
 
 @dataclass(frozen=True, eq=False)
-class Widths:
+class StarWidths:
     """FWHM of the stars, fine px."""
 
     xy: Array
     """(n, 2), the stars."""
     image: float
+    """Median in the image."""
     scatter: float
-    """1.4826 times the median absolute deviation of the image's stars, px."""
+    """1.4826 times the median absolute deviation in the image."""
     truth: float | None
-    """Of the same stars in the truth; None without one."""
-    measured: int
-    """Bright isolated sources that the stars were taken from."""
+    """Median of the same stars in the truth; None without one."""
+    candidates: int
+    """Bright isolated sources that the stars were chosen from."""
 
 
 def bright_isolated(found: Sources, noise: float, good: Mask) -> Array:
-    """Positions (n, 2) of bright sources with no other near them, no masked pixel on them and no flat top.
+    """Select bright sources with no other near them, no masked pixel on them and no flat top.
 
-    Bright is 30 sigma at the peak; apart is 12 px to the next detection; at most 500, the brightest first.
+    Bright is 30 sigma at the peak; isolated is 12 px from the next detection; at most 500, the brightest first.
+
+    Parameters
+    ----------
+    found : detections of an image.
+    noise : sigma of a pixel, unit of the image.
+    good : (Y, X), False where a pixel is masked.
+
+    Returns
+    -------
+    (n, 2), positions as x, y.
     """
     from scipy.spatial import cKDTree
 
@@ -88,14 +104,13 @@ def bright_isolated(found: Sources, noise: float, good: Mask) -> Array:
     which = which[np.argsort(-height[which], kind="stable")][: 2 * MOST]
     xy = found.xy[which]
     clean = stamps(good, xy, CLEAN_HALF)[0].all((1, 2))
-    brightest = np.sort(stamps(found.flat, xy, CLEAN_HALF)[0].reshape(len(xy), (2 * CLEAN_HALF + 1) ** 2), axis=1)[
-        :, -5:
-    ]
+    pixels = stamps(found.flat, xy, CLEAN_HALF)[0].reshape(len(xy), (2 * CLEAN_HALF + 1) ** 2)
+    brightest = np.sort(pixels, axis=1)[:, -5:]
     return np.asarray(xy[clean & (brightest[:, 0] < FLAT_TOP * brightest[:, -1])][:MOST])
 
 
-def shapes(flat: Array, xy: Array) -> Shapes:
-    """Adaptive moments and FWHM at positions on an image above its background."""
+def measure_shapes(flat: Array, xy: Array) -> Shapes:
+    """Measure adaptive moments and FWHM at positions (n, 2) on an image (Y, X) above its background."""
     moments = adaptive_moments(flat, xy, HALF)
     fwhm = np.full(len(xy), np.nan)
     fwhm[moments.ok] = _core_fwhm(flat, moments.xy[moments.ok], moments.sigma[moments.ok])
@@ -103,9 +118,10 @@ def shapes(flat: Array, xy: Array) -> Shapes:
 
 
 def _core_fwhm(flat: Array, xy: Array, sigma: Array) -> Array:
-    """FWHM of the Gaussian through the core: log(value) = a - 4 ln2 r^2 / FWHM^2 by least squares, weights value^2.
+    """FWHM (n,) of the Gaussian through the core: log(value) = a - 4 ln2 r^2 / FWHM^2, least squares, weights value^2.
 
-    The core reaches to 0.8 FWHM of the moments, 1.5 px at least.
+    The core reaches to 0.8 FWHM of the moments, 1.5 px at least. The weights make errors of the values, not of their
+    logarithms, count alike (Guo 2011, IEEE Signal Process. Mag. 28, 134).
     """
     half = int(min(HALF, np.ceil(0.8 * FWHM_PER_SIGMA * sigma.max(initial=1)) + 1))
     image, middle = stamps(flat, xy, half)
@@ -123,8 +139,8 @@ def _core_fwhm(flat: Array, xy: Array, sigma: Array) -> Array:
         return np.asarray(np.sqrt(np.where(slope < 0, -4 * np.log(2) / slope, np.nan)))
 
 
-def clump(fwhm: Array) -> Mask:
-    """Which widths belong to the densest window of 15 % that starts among the narrowest tenth.
+def select_stars(fwhm: Array) -> Mask:
+    """Select the widths (n,) of the densest window of 15 % that starts among the narrowest tenth; NaN are not selected.
 
     Stars are equally wide, and nothing but noise and cosmic rays is narrower; galaxies and blends are wider and differ.
     """
@@ -137,27 +153,27 @@ def clump(fwhm: Array) -> Mask:
     return np.asarray((fwhm >= low) & (fwhm <= CLUMP * low))
 
 
-def places(evidence: Evidence) -> Array:
-    """Bright isolated sources (n, 2): of the truth where it is known, else of the image."""
+def shape_positions(evidence: Evidence) -> Array:
+    """Bright isolated sources (n, 2) as x, y: of the truth where it is known, else of the image."""
     if evidence.truth is None:
-        return bright_isolated(evidence.detected, evidence.noise, evidence.known)
-    good, noise = evidence.known, evidence.noise
+        return bright_isolated(image_sources(evidence), detection_noise(evidence), evidence.valid_high)
+    good, noise = evidence.valid_high, detection_noise(evidence)
     if evidence.low is not None:  # what is bright for a deep truth may be lost in the data
-        noise = max(noise, evidence.detected_bicubic.rms)
-    return np.asarray(evidence.once("bright_isolated", lambda: bright_isolated(evidence.reference, noise, good)))
+        noise = max(noise, bicubic_sources(evidence).rms)
+    return evidence.share("bright_isolated", lambda: bright_isolated(truth_sources(evidence), noise, good))
 
 
 def _both(evidence: Evidence) -> tuple[Shapes, Shapes | None]:
     """The sources on the image, and on the truth where it is known."""
-    xy = places(evidence)
+    xy = shape_positions(evidence)
     truth: Shapes | None = None
     if evidence.truth is not None:
-        truth = evidence.once("shapes", lambda: shapes(evidence.reference.flat, xy))
-    return shapes(evidence.detected.flat, xy), truth
+        truth = evidence.share("shapes", lambda: measure_shapes(truth_sources(evidence).flat, xy))
+    return measure_shapes(image_sources(evidence).flat, xy), truth
 
 
-def widths(evidence: Evidence) -> Widths:
-    """FWHM of the stars in the image and, where it is known, of the same ones in the truth.
+def star_widths(evidence: Evidence) -> StarWidths:
+    """Measure the FWHM of the stars in the image and, where it is known, of the same ones in the truth.
 
     Raises
     ------
@@ -167,17 +183,16 @@ def widths(evidence: Evidence) -> Widths:
         raise UnmeasuredError("spots of a microscope image need not be points")
     image, truth = _both(evidence)
     ok = image.ok if truth is None else image.ok & truth.ok
-    known = np.where(ok, image.fwhm if truth is None else truth.fwhm, np.nan)
-    stars, measured = clump(known), int(ok.sum())
+    fwhm = np.where(ok, image.fwhm if truth is None else truth.fwhm, np.nan)
+    stars, candidates = select_stars(fwhm), int(ok.sum())
     count = int(stars.sum())
     if count < FEWEST_STARS:
         raise UnmeasuredError(f"{count} bright isolated stars of equal width, {FEWEST_STARS} are needed")
-    if count < CLUMP_SHARE * measured:
-        raise UnmeasuredError(f"{count} of {measured} bright isolated sources are equally wide: no telling the stars")
+    if count < CLUMP_SHARE * candidates:
+        raise UnmeasuredError(f"{count} of {candidates} bright isolated sources are equally wide: no telling the stars")
     own = image.fwhm[stars]
-    scatter = float(1.4826 * np.median(np.abs(own - np.median(own))))
     true = None if truth is None else float(np.median(truth.fwhm[stars]))
-    return Widths(image.moments.xy[stars], float(np.median(own)), scatter, true, measured)
+    return StarWidths(image.moments.xy[stars], float(np.median(own)), mad_std(own), true, candidates)
 
 
 def fwhm_px(evidence: Evidence) -> list[Result]:
@@ -188,8 +203,8 @@ def fwhm_px(evidence: Evidence) -> list[Result]:
     that is stated. **Wings are not in it, nor is a width that depends on brightness; where all bright sources are alike
     and none is a star, it is theirs.**
     """
-    found = widths(evidence)
-    said = f"median of {len(found.xy)} stars among {found.measured} bright isolated sources"
+    found = star_widths(evidence)
+    said = f"median of {len(found.xy)} stars among {found.candidates} bright isolated sources"
     if found.truth is not None:
         said += f"; {found.truth:.3g} px in the truth"
     limit: Range | None = None
@@ -203,21 +218,15 @@ def fwhm_px(evidence: Evidence) -> list[Result]:
     ]  # fmt: skip
 
 
-def _compared(evidence: Evidence) -> tuple[Moments, Moments, Mask]:
+def _moments_of_both(evidence: Evidence) -> tuple[Moments, Moments, Mask]:
     """Moments of the image's sources and of the truth's, and which have both."""
-    enough(evidence)
+    require_true_sources(evidence)
     image, truth = _both(evidence)
     assert truth is not None
     both = image.moments.ok & truth.moments.ok
     if both.sum() < FEWEST:
         raise UnmeasuredError(f"{int(both.sum())} bright isolated sources, {FEWEST} are needed")
     return image.moments, truth.moments, both
-
-
-def chance(values: Array) -> float:
-    """Three standard errors of the median of values that scatter like these, (n,) with n of 1 or more."""
-    spread = float(1.4826 * np.median(np.abs(values - np.median(values))))
-    return 3 * 1.2533 * spread / float(np.sqrt(len(values)))
 
 
 def ellipticity_bias(evidence: Evidence) -> list[Result]:
@@ -228,12 +237,12 @@ def ellipticity_bias(evidence: Evidence) -> list[Result]:
     below 0 where an image makes things round; the second finds a PSF that is not. Accepted within 0.03 and 0.02 and 3
     standard errors. **PSFs are not matched: a broader one makes sources rounder. Noise makes |e| larger.**
     """
-    image, truth, both = _compared(evidence)
+    image, truth, both = _moments_of_both(evidence)
     longer = (image.e - truth.e)[both]
     d1, d2 = (np.asarray(a - b)[both] for a, b in ((image.e1, truth.e1), (image.e2, truth.e2)))
     turned = float(np.hypot(np.median(d1), np.median(d2)))
-    room = float(np.hypot(chance(d1), chance(d2)))
-    side = ROUNDER + chance(longer)
+    room = float(np.hypot(median_margin(d1), median_margin(d2)))
+    side = ROUNDER + median_margin(longer)
     n = int(both.sum())
     count = f"{n} bright isolated sources, distortion (1 - q^2) / (1 + q^2)"
     said = f"{count}; median |e| {np.median(truth.e[both]):.3f} in the truth"
@@ -250,22 +259,17 @@ def size_bias(evidence: Evidence) -> Result:
     Accepted from -0.15 to 0.25, and 3 standard errors (Hirata and Seljak 2003, MNRAS 343, 459, for M). **The PSF is in
     both: it tells of blur or sharpening as a whole, not of one kind of source.**
     """
-    image, truth, both = _compared(evidence)
+    image, truth, both = _moments_of_both(evidence)
     ratio = np.asarray(image.sigma / truth.sigma)[both] - 1
-    room = chance(ratio)
+    room = median_margin(ratio)
     sizes = " and ".join(
         f"{np.median(m.sigma[both]):.3g} px {where}" for m, where in ((image, "here"), (truth, "true"))
     )
-    meaning = f"{int(both.sum())} bright isolated sources; median sigma {sizes}"
-    return Result(
-        "size_bias",
-        float(np.median(ratio)),
-        "",
-        "sources",
+    meaning, limit = (
+        f"{int(both.sum())} bright isolated sources; median sigma {sizes}",
         (-NARROWER - room, WIDER + room),
-        meaning=meaning,
-        weight=len(ratio),
     )
+    return Result("size_bias", float(np.median(ratio)), "", "sources", limit, meaning=meaning, weight=len(ratio))
 
 
 CHECKS = {

@@ -1,4 +1,4 @@
-"""Sources: which are found, which are missed, which are invented, and whether they kept their place."""
+"""Completeness, purity and astrometry of the sources, and whether the data support them."""
 
 from __future__ import annotations
 
@@ -6,47 +6,36 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sciresdiff.checks.adaptive_moments import stamps
+from sciresdiff.checks.arrays import Array, Mask
 from sciresdiff.checks.check import Check, UnmeasuredError
-from sciresdiff.checks.detection import (
-    APERTURE_PX,
-    KERNEL,
-    MATCH_PX,
-    Sources,
-    aperture_sums,
-    background,
-    detect,
-    detect_below,
-    matched,
-    noise_of,
-)
-from sciresdiff.checks.evidence import Array, Evidence, Mask, Range, Result
-
-__all__ = [
-    "APERTURE_PX", "CHECKS", "ENOUGH", "FORCED_SIGMAS", "MATCH_PX", "Overlay", "Sources", "aperture_sums",
-    "astrometric_offset_px", "background", "completeness", "completeness_equal_spurious", "detect", "enough",
-    "hallucination_fraction", "noise_of", "overlay", "purity", "spurious_per_mpix",
-]  # fmt: skip
+from sciresdiff.checks.detection import KERNEL, MATCH_PX, Sources, cross_match, detect_again
+from sciresdiff.checks.evidence import Evidence
+from sciresdiff.checks.forced import significance
+from sciresdiff.checks.result import Range, Result
+from sciresdiff.checks.scatter import count_margin, mad_std, median_error
+from sciresdiff.checks.source_lists import bicubic_sources, detection_noise, image_sources, truth_sources
 
 FORCED_SIGMAS = 2.0
 """Significance in the data below which a detection counts as invented."""
 FALSE_SHARE = 0.05
-"""Of the detections, that may be no sources of the truth."""
-EQUAL = 20
-"""Completeness is compared where there is one false detection for so many sources of the truth."""
+"""Share of the detections that may be no sources of the truth."""
+TRUE_PER_FALSE = 20
+"""Sources of the truth per false detection at which completeness is compared."""
 DEEP_SIGMAS = 3.0
-"""How deep is searched for it."""
+"""Threshold down to which it is searched, sigma."""
 FEWEST_PLACES = 5
 """Matched sources below which their median offset says nothing of the registration."""
 ENOUGH = {"astro": 1, "micro": 20}
 """Fewest sources that scores are given for; a microscope frame with few blobs is not a field of sources."""
 
 
-def enough(evidence: Evidence) -> None:
-    """Whether there is a truth with sources enough.
+def require_true_sources(evidence: Evidence) -> None:
+    """Refuse evidence without a truth, or with too few sources in it.
 
     Raises
     ------
-    UnmeasuredError : there is not; the message says why.
+    UnmeasuredError : with the reason.
     """
     if evidence.truth is None:
         raise UnmeasuredError("needs a truth (--truth)")
@@ -54,7 +43,7 @@ def enough(evidence: Evidence) -> None:
         raise UnmeasuredError("every pixel is masked")
     if not np.ptp(evidence.truth[evidence.good_high]) > 0:
         raise UnmeasuredError("the truth is constant")
-    count, least = len(evidence.reference.inner), ENOUGH[evidence.kind]
+    count, least = len(truth_sources(evidence).inner), ENOUGH[evidence.kind]
     if count < least:
         raise UnmeasuredError("no source in the truth" if least == 1 else f"fewer than {least} sources in the truth")
 
@@ -65,8 +54,8 @@ def completeness(evidence: Evidence) -> Result:
     Detections at 5 sigma of the truth's noise, 5 px, away from the border (Serra et al. 2012, PASA 29, 296). **Says
     nothing of false detections, and counts one detection for two merged sources that are near each other twice.**
     """
-    enough(evidence)
-    found, _ = matched(evidence.reference.inner, evidence.detected.around)
+    require_true_sources(evidence)
+    found, _ = cross_match(truth_sources(evidence).inner, image_sources(evidence).around)
     meaning = f"{int(found.sum())} of the truth's {len(found)} sources are found within {MATCH_PX:g} px"
     return Result("completeness", float(found.mean()), "", "sources", meaning=meaning, weight=len(found))
 
@@ -80,18 +69,18 @@ def completeness_equal_spurious(evidence: Evidence) -> Result:
     `completeness` alone rewards an image that shows more of everything. **What the truth's own noise hides counts as
     false.**
     """
-    enough(evidence)
-    deep = detect_below(evidence.detected, evidence.noise, ~evidence.known, DEEP_SIGMAS)
-    found, true = deep.inner, evidence.reference.inner
-    allowed = len(true) // EQUAL
+    require_true_sources(evidence)
+    deep = detect_again(image_sources(evidence), detection_noise(evidence), ~evidence.valid_high, DEEP_SIGMAS)
+    found, true = deep.inner, truth_sources(evidence).inner
+    allowed = len(true) // TRUE_PER_FALSE
     if not len(found):
         why = "no detection at 3 sigma"
         return Result("completeness_equal_spurious", 0.0, "", "sources", meaning=why, weight=len(true))
     heights = _heights(deep.flat, deep.inner_peaks)
     order = np.argsort(-heights, kind="stable")
-    false = np.cumsum(~matched(found[order], evidence.reference.around)[0])
+    false = np.cumsum(~cross_match(found[order], truth_sources(evidence).around)[0])
     kept = order[: int(np.searchsorted(false, allowed, "right"))]
-    seen, _ = matched(true, found[kept])
+    seen, _ = cross_match(true, found[kept])
     cut = f"above {heights[kept[-1]]:.3g} per pixel" if len(kept) else "above the brightest detection, which is false"
     meaning = (
         f"{int(seen.sum())} of {len(true)} sources {cut}, with at most {allowed} false among {len(kept)} detections"
@@ -102,8 +91,6 @@ def completeness_equal_spurious(evidence: Evidence) -> Result:
 
 def _heights(flat: Array, peaks: Array) -> Array:
     """The image smoothed by `KERNEL` at pixels (n, 2); a bent source may have its peak at the border."""
-    from sciresdiff.checks.moments import stamps
-
     peaks = np.clip(peaks, 1, np.array(flat.shape)[::-1] - 2)
     return np.asarray((stamps(flat, peaks, 1)[0] * KERNEL).sum((1, 2)))
 
@@ -114,27 +101,24 @@ def purity(evidence: Evidence) -> Result:
     Of n detections N = n / 20 may be false, and by chance N + 2 sqrt(N + 1). **A detection of something real that the
     truth's own noise hides counts as false**; compare with bicubic's.
     """
-    enough(evidence)
-    if not len(evidence.detected.inner):
+    require_true_sources(evidence)
+    if not len(image_sources(evidence).inner):
         raise UnmeasuredError("no source in the image")
-    true, _ = matched(evidence.detected.inner, evidence.reference.around)
+    true, _ = cross_match(image_sources(evidence).inner, truth_sources(evidence).around)
     meaning = f"{int(true.sum())} of {len(true)} detections are sources of the truth"
-    limit = least_purity(len(true))
+    limit = purity_limit(len(true))
     return Result("purity", float(true.mean()), "", "sources", limit, meaning=meaning, weight=len(true))
 
 
-def least_purity(n: float) -> Range:
-    """What is accepted of n detections."""
-    false = FALSE_SHARE * n
-    return max(0.0, 1 - (false + 2 * np.sqrt(false + 1)) / n), None
+def purity_limit(n: float) -> Range:
+    """Accepted purity of n detections."""
+    return max(0.0, 1 - count_margin(FALSE_SHARE * n) / n), None
 
 
 def _spurious(evidence: Evidence, found: Sources) -> Mask | None:
     """Detections without a source in the truth; without a truth, those that the data do not support."""
     if evidence.truth is not None:
-        return ~matched(found.inner, evidence.reference.around)[0]
-    from sciresdiff.checks.forced import significance
-
+        return ~cross_match(found.inner, truth_sources(evidence).around)[0]
     snr = significance(evidence, found)
     return None if snr is None else np.asarray(snr < FORCED_SIGMAS)
 
@@ -147,17 +131,17 @@ def spurious_per_mpix(evidence: Evidence) -> Result:
     """
     if not evidence.good_high.any():
         raise UnmeasuredError("every pixel is masked")
-    if evidence.kind == "micro" and len(evidence.detected.inner) < ENOUGH["micro"]:
+    if evidence.kind == "micro" and len(image_sources(evidence).inner) < ENOUGH["micro"]:
         raise UnmeasuredError(f"fewer than {ENOUGH['micro']} sources in the image")
-    wrong = _spurious(evidence, evidence.detected)
+    wrong = _spurious(evidence, image_sources(evidence))
     if wrong is None:
         raise UnmeasuredError("needs a truth (--truth), or the data with their noise and blur")
     mpix, count = evidence.mpix, int(wrong.sum())
     by = "no source of the truth" if evidence.truth is not None else f"below {FORCED_SIGMAS:g} sigma in the data"
     meaning, limit = f"{count} of {len(wrong)} detections are {by}", None
-    if evidence.low is not None and (other := _spurious(evidence, evidence.detected_bicubic)) is not None:
+    if evidence.low is not None and (other := _spurious(evidence, bicubic_sources(evidence))) is not None:
         plain = int(other.sum())
-        limit = (None, (plain + 2 * np.sqrt(plain + 1)) / mpix)
+        limit = (None, count_margin(plain) / mpix)
         meaning += f"; {plain} of {len(other)} in the bicubic image"
     return Result("spurious_per_mpix", count / mpix, "1/Mpix", "sources", limit, meaning=meaning, weight=mpix)
 
@@ -168,14 +152,13 @@ def astrometric_offset_px(evidence: Evidence) -> Result:
     Accepted up to 0.05 coarse px and 3 standard errors of the median. A half-pixel registration error shows as
     (scale - 1) / 2 on both axes. **Blind to distortion, whose offsets cancel in the median.**
     """
-    enough(evidence)
-    found, nearest = matched(evidence.reference.inner, evidence.detected.around)
+    require_true_sources(evidence)
+    found, nearest = cross_match(truth_sources(evidence).inner, image_sources(evidence).around)
     if (n := int(found.sum())) < FEWEST_PLACES:
         raise UnmeasuredError(f"{n} sources of the truth are found in the image, {FEWEST_PLACES} are needed")
-    apart = evidence.detected.around[nearest[found]] - evidence.reference.inner[found]
+    apart = image_sources(evidence).around[nearest[found]] - truth_sources(evidence).inner[found]
     dx, dy = np.median(apart, axis=0)
-    # of a median of normal errors, their scatter from the median absolute deviation
-    error = 1.2533 * 1.4826 * float(np.hypot(*np.median(np.abs(apart - (dx, dy)), axis=0))) / np.sqrt(n)
+    error = median_error(float(np.hypot(mad_std(apart[:, 0]), mad_std(apart[:, 1]))), n)
     meaning = f"median offset x {dx:+.4f} px, y {dy:+.4f} px of {n} sources, uncertain by {error:.2g}"
     limit = (None, 0.05 * evidence.scale + 3 * error)
     return Result("astrometric_offset_px", float(np.hypot(dx, dy)), "px", "sources", limit, meaning=meaning, weight=n)
@@ -184,17 +167,15 @@ def astrometric_offset_px(evidence: Evidence) -> Result:
 def hallucination_fraction(evidence: Evidence) -> Result:
     """Share of the detections whose forced flux in the data is below 2 sigma; 0 is best.
 
-    The flux is that of a point at the detection's peak, weighted by the blur and the variance, above the image's
-    background as the data would show it (`forced.significance`). Needs no truth. **Blind to invented structure in the
-    wings of a bright source, and to a real source that was split in two; a source that is real but faint in the data
-    counts as invented.**
+    The flux is that of a point source at the detection's peak, by the matched filter (`forced.significance`: blur and
+    variance as weights), above the image's background as the data would show it. Needs no truth. **Blind to invented
+    structure in the wings of a bright source, and to a real source that was split in two; a source that is real but
+    faint in the data counts as invented.**
     """
-    from sciresdiff.checks.forced import significance
-
-    count, least = len(evidence.detected.inner), ENOUGH[evidence.kind]
+    count, least = len(image_sources(evidence).inner), ENOUGH[evidence.kind]
     if count < least:
         raise UnmeasuredError("no source in the image" if least == 1 else f"fewer than {least} sources in the image")
-    snr = significance(evidence, evidence.detected)
+    snr = significance(evidence, image_sources(evidence))
     if snr is None:
         raise UnmeasuredError("needs the data with their noise and blur")
     faint = snr < FORCED_SIGMAS
@@ -204,12 +185,12 @@ def hallucination_fraction(evidence: Evidence) -> Result:
 
 @dataclass(frozen=True, eq=False)
 class Overlay:
-    """What became of the sources, for a picture; positions (n, 2) as x, y in fine px."""
+    """Sources by class, for a picture; positions (n, 2) as x, y in fine px."""
 
     matched: Array
-    """Of the truth, found; without a truth, detections that the data support."""
+    """Sources of the truth that are found; without a truth, detections that the data support."""
     missed: Array
-    """Of the truth, not found; empty without one."""
+    """Sources of the truth that are not found; empty without a truth."""
     spurious: Array
     """Detections that are no source of the truth; without one, those below 2 sigma in the data."""
     found: Array
@@ -218,21 +199,19 @@ class Overlay:
     """(n,), signal to noise in the data of every one of ``found``; None where noise or blur are not known."""
 
 
-def overlay(evidence: Evidence) -> Overlay:
-    """Which sources are found, which are missed and which are false, with what the data say of every detection.
+def classify_sources(evidence: Evidence) -> Overlay:
+    """Tell which sources are found, missed and false, with the signal to noise of every detection in the data.
 
     Raises
     ------
     UnmeasuredError : too few sources in the truth; or no truth, and no data with their noise and blur.
     """
-    from sciresdiff.checks.forced import significance
-
-    found, snr = evidence.detected.inner, significance(evidence, evidence.detected)
+    found, snr = image_sources(evidence).inner, significance(evidence, image_sources(evidence))
     if evidence.truth is not None:
-        enough(evidence)
-        true = evidence.reference.inner
-        seen = matched(true, evidence.detected.around)[0]
-        real = matched(found, evidence.reference.around)[0]
+        require_true_sources(evidence)
+        true = truth_sources(evidence).inner
+        seen = cross_match(true, image_sources(evidence).around)[0]
+        real = cross_match(found, truth_sources(evidence).around)[0]
         return Overlay(true[seen], true[~seen], found[~real], found, snr)
     if snr is None:
         raise UnmeasuredError("needs a truth (--truth), or the data with their noise and blur")

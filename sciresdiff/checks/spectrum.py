@@ -1,4 +1,4 @@
-"""What the image holds at each spatial frequency: its power over the truth's, and how much of it is the truth's."""
+"""Power spectra: the image's power at each spatial frequency over the truth's, and their cross-coherence."""
 
 from __future__ import annotations
 
@@ -9,21 +9,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sciresdiff.checks.check import Check, UnmeasuredError, absent
-from sciresdiff.checks.evidence import HIDDEN, Array, Evidence, Mask, Result, filled
+from sciresdiff.checks.arrays import Array, Mask, fill_with_median
+from sciresdiff.checks.baselines import bicubic, bicubic_image
+from sciresdiff.checks.check import Check, UnmeasuredError
+from sciresdiff.checks.evidence import Evidence
+from sciresdiff.checks.result import Result, not_computed
+from sciresdiff.checks.source_lists import data_noise
 
 SMALLEST = 32
 """Shortest side of a plane that is transformed, px."""
 RING_PX = 24
 """Pixels that a ring must have for its correlation to be read."""
 LEAK_RINGS = 2
-"""Half-width of a Hann window's main lobe, rings; so far power leaks from the data's band beyond its edge."""
+"""Half-width of a Hann window's main lobe, rings: how far power leaks beyond the edge of the data's band."""
 FLOOR = 3e-7
-"""Share of a plane's power that its borders leave at high frequencies through a Hann window (64 px; less of more)."""
+"""Share of a plane's power that leaks from its borders to high frequencies through a Hann window of 64 px or more."""
 ROWS = 256
-"""Rows of a transform that are treated at once."""
+"""Rows of a transform that are processed at once, to bound memory."""
 MEND_PX = 17
-"""Side of the square whose good pixels fill a masked one."""
+"""Side of the square whose good pixels fill a masked one, px."""
 HALF = 0.5
 """Cross-coherence at which image and truth count as no longer alike."""
 
@@ -45,14 +49,24 @@ class Spectra:
 
 
 def hann(side: int) -> Array:
-    """The Hann window, (side,)."""
+    """The Hann window at pixel centres, 1/2 - 1/2 cos(2 pi (i + 1/2) / side): (side,)."""
     return np.asarray(0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(side) + 0.5) / side))
 
 
 def transform(plane: Array, window: Callable[[int], Array]) -> NDArray[np.complex64]:
-    """Half of the windowed plane's transform, (Y, X // 2 + 1); the windowed mean is subtracted first.
+    """Fourier transform a windowed plane; its windowed mean is subtracted first.
 
-    Scaled such that white noise of variance v has the mean power v. float32 inside: 1e-14 of the total is noise.
+    Scaled such that white noise of variance v has the mean power v. **In float32: power below 1e-14 of the total is
+    rounding.**
+
+    Parameters
+    ----------
+    plane : (Y, X), finite.
+    window : side -> (side,) weights of one axis.
+
+    Returns
+    -------
+    (Y, X // 2 + 1), the half with frequencies of 0 and more along x.
     """
     from scipy.fft import rfft2
 
@@ -66,12 +80,12 @@ def transform(plane: Array, window: Callable[[int], Array]) -> NDArray[np.comple
 
 
 def ring_sums(shape: tuple[int, int], parts: Callable[[slice], Sequence[NDArray[Any]]]) -> list[Array]:
-    """Sums over rings of true radial frequency, 1 / min(shape) cycles/px wide, from 0 to 0.5.
+    """Sum quantities over rings of true radial frequency, 1 / min(shape) cycles/px wide, from 0 to 0.5.
 
     Parameters
     ----------
     shape : (Y, X) of the plane.
-    parts : for some rows of the half-plane its quantities, each (rows, X // 2 + 1), the same in the other half.
+    parts : rows -> quantities of these rows of the half-plane, each (rows, X // 2 + 1), the same in the other half.
 
     Returns
     -------
@@ -93,19 +107,24 @@ def ring_sums(shape: tuple[int, int], parts: Callable[[slice], Sequence[NDArray[
 
 
 def power(spectrum: NDArray[np.complex64]) -> NDArray[np.float32]:
-    """|F|^2."""
+    """|F|^2 of a transform, same shape."""
     return np.asarray(spectrum.real**2 + spectrum.imag**2)
 
 
 def cross(one: NDArray[np.complex64], other: NDArray[np.complex64]) -> NDArray[np.float32]:
-    """Re F G*; the imaginary part cancels between the halves of the plane."""
+    """Re F G* of two transforms, same shape; the imaginary part cancels between the halves of the plane."""
     return np.asarray(one.real * other.real + one.imag * other.imag)
 
 
 def first_below(frequency: Array, count: Array, curve: Array, threshold: Array | float) -> float:
-    """Frequency at which a curve first falls below a threshold, linear between rings, cycles/px.
+    """Find the frequency at which a curve first falls below a threshold, linear between rings, cycles/px.
 
     Rings with fewer than 24 px are left out.
+
+    Parameters
+    ----------
+    frequency, count, curve : (n,), of the rings; count in px.
+    threshold : a number or (n,).
 
     Raises
     ------
@@ -122,8 +141,8 @@ def first_below(frequency: Array, count: Array, curve: Array, threshold: Array |
     return float(np.interp(0.0, [gap[at], gap[at - 1]], [f[at], f[at - 1]]))
 
 
-def mended(plane: Array, good: Mask) -> Array:
-    """A plane whose bad pixels are the mean of the good ones within 8 px (the median where there is none)."""
+def fill_locally(plane: Array, good: Mask) -> Array:
+    """Replace the bad pixels of a plane (h, w) by the mean of the good ones within 8 px, or by the median of all."""
     if good.all():
         return plane
     if not good.any():
@@ -137,73 +156,80 @@ def mended(plane: Array, good: Mask) -> Array:
     return np.where(good, plane, near + middle)
 
 
-def interpolated(evidence: Evidence) -> Array:
-    """The bicubic image, (Y, X), whose data were mended where they say nothing; needs ``low``."""
-    from sciresdiff.checks.baselines import bicubic
+def smooth_bicubic_image(evidence: Evidence) -> Array:
+    """Make the bicubic image (Y, X) of the data with masked pixels filled from their surroundings; needs ``low``.
 
-    low = evidence.low
-    assert low is not None
-    known = np.isfinite(low) if evidence.mask_low is None else np.isfinite(low) & ~evidence.mask_low
+    `bicubic_image` keeps the values of masked pixels; their steps would have power at every frequency.
+    """
+    low, known = evidence.low, evidence.unmasked_low
+    assert low is not None and known is not None
     if known.all():
-        return evidence.bicubic
-    fine = evidence.once("bicubic_mended", lambda: bicubic(mended(low, known), evidence.scale, evidence.quantity))
-    return np.asarray(fine)
+        return bicubic_image(evidence)
+    return evidence.share("smooth_bicubic", lambda: bicubic(fill_locally(low, known), evidence))
 
 
 def truth_and_image(evidence: Evidence) -> tuple[Array, Array]:
-    """Truth and image, whose pixels that are not judged are the truth's; needs ``truth``.
+    """Truth and image (Y, X), with the truth's values in pixels that are not valid; needs ``truth``.
 
     Raises
     ------
     UnmeasuredError : one of them is constant, or there is nothing to judge.
     """
     assert evidence.truth is not None
-    good = evidence.known
+    good = evidence.valid_high
     if not good.any():
         raise UnmeasuredError("every pixel is masked")
-    truth = filled(evidence.truth, np.isfinite(evidence.truth))
+    truth = fill_with_median(evidence.truth, np.isfinite(evidence.truth))
     for name, plane in (("image", evidence.high), ("truth", truth)):
         if np.ptp(plane[good]) == 0:
             raise UnmeasuredError(f"the {name} is constant")
     return truth, evidence.high if good.all() else np.where(good, evidence.high, truth)
 
 
-def large_enough(evidence: Evidence) -> None:
-    """Raises UnmeasuredError for a plane with a side of less than 32 px."""
+def require_size(evidence: Evidence) -> None:
+    """Refuse a plane with a side of less than 32 px.
+
+    Raises
+    ------
+    UnmeasuredError : with the reason.
+    """
     if min(evidence.high.shape) < SMALLEST:
         raise UnmeasuredError(f"needs {SMALLEST} px on each side")
 
 
 def spectra(evidence: Evidence) -> Spectra:
-    """The curves of an image, and beside it those of the truth and of the bicubic image where there are any.
+    """Compute the spectra of the image, the truth and the bicubic image, as far as they are known.
 
-    Hann window, mean subtracted. Pixels that are not judged are the truth's, else the mean of those around them.
+    Hann window, mean subtracted. Pixels that are not valid have the truth's values, else the mean of those around them.
 
     Raises
     ------
     UnmeasuredError : too small, all masked, or (with a truth) constant.
     """
-    large_enough(evidence)
+    require_size(evidence)
     size = (evidence.high.shape[0], evidence.high.shape[1])
-    bicubic = None if evidence.low is None else _profile(mended(interpolated(evidence), evidence.known))
+    plain = (
+        None if evidence.low is None else _profile(fill_locally(smooth_bicubic_image(evidence), evidence.valid_high))
+    )
     if evidence.truth is None:
-        frequency, count, image = _rings(size, transform(mended(evidence.high, evidence.known), hann))
-        return Spectra(frequency, count, image, bicubic=bicubic)
+        frequency, count, image = _rings(size, transform(fill_locally(evidence.high, evidence.valid_high), hann))
+        return Spectra(frequency, count, image, bicubic=plain)
     truth, plane = (transform(p, hann) for p in truth_and_image(evidence))
     frequency, count, image = _rings(size, plane)
     _, _, there, common = ring_sums(size, lambda rows: (power(truth[rows]), cross(plane[rows], truth[rows])))
     with np.errstate(divide="ignore", invalid="ignore"):
-        alike = np.abs(common) / np.sqrt(image * count * there)
-    return Spectra(frequency, count, image, there / count, bicubic, alike)
+        coherence = np.abs(common) / np.sqrt(image * count * there)
+    return Spectra(frequency, count, image, there / count, plain, coherence)
 
 
 def _rings(size: tuple[int, int], spectrum: NDArray[np.complex64]) -> tuple[Array, Array, Array]:
-    """Frequency, pixels and mean power of the rings."""
+    """Frequency, pixels and mean power of the rings, (n,) each."""
     count, frequency, total = ring_sums(size, lambda rows: (power(spectrum[rows]),))
     return frequency / count, count, total / count
 
 
 def _profile(plane: Array) -> Array:
+    """Mean power of a plane (Y, X) over the rings: (n,)."""
     return _rings((plane.shape[0], plane.shape[1]), transform(plane, hann))[2]
 
 
@@ -211,8 +237,8 @@ def power_ratio_high(evidence: Evidence) -> list[Result]:
     """Power of the image over the truth's above the data's Nyquist frequency, and the period down to which they agree.
 
     power_ratio_high = sum (P_x(k) + v) / sum (P_t(k) + v) over 1 / (2 scale) < k <= 1 / 2 cycles/px, with P the power
-    of the planes under a Hann window and v the variance of the data's noise, spread over the fine pixels (0 without
-    data): without it a truth that has nothing there would make invention of every ripple. 1 for the truth and for a
+    of the planes under a Hann window and v the variance of the data's noise per fine pixel (0 without data): without it
+    every ripple would count as invented where the truth has nothing. 1 for the truth and for a
     draw from the posterior, less for a mean, more for an image that supplies texture. coherence_half_px = 1 / k, fine
     px, for the least k at which the cross-coherence |sum X T*| / sqrt(sum |X|^2 sum |T|^2) over a ring falls below 0.5
     (Saxton and Baumeister 1982, J. Microsc. 127, 127; over a whole ring the sum is real, so that this is the size of
@@ -221,15 +247,16 @@ def power_ratio_high(evidence: Evidence) -> list[Result]:
     """
     assert evidence.truth is not None
     curves = spectra(evidence)
-    return [_measured("power_ratio_high", lambda: _ratio(evidence, curves)),
-            _measured("coherence_half_px", lambda: _half(curves))]  # fmt: skip
+    return [_attempt("power_ratio_high", lambda: _ratio(evidence, curves)),
+            _attempt("coherence_half_px", lambda: _half(curves))]  # fmt: skip
 
 
-def _measured(name: str, make: Callable[[], Result]) -> Result:
+def _attempt(name: str, make: Callable[[], Result]) -> Result:
+    """One of the two results, or why there is none; the other is not lost with it."""
     try:
         return make()
     except UnmeasuredError as why:
-        return absent(name, str(why))
+        return not_computed(name, str(why))
 
 
 def _ratio(evidence: Evidence, curves: Spectra) -> Result:
@@ -239,12 +266,12 @@ def _ratio(evidence: Evidence, curves: Spectra) -> Result:
     there = curves.truth * curves.count
     if not band.any():
         raise UnmeasuredError("the data's own grid reaches as far as the image's")
-    if there[band].sum() <= FLOOR * there.sum() and not evidence.hidden:
+    if there[band].sum() <= FLOOR * there.sum() and not data_noise(evidence):
         raise UnmeasuredError("the truth has no power above the data's Nyquist frequency")
-    floor = (evidence.hidden / HIDDEN) ** 2 * curves.count[band].sum()
+    floor = data_noise(evidence) ** 2 * curves.count[band].sum()
     value = float(((curves.image * curves.count)[band].sum() + floor) / (there[band].sum() + floor))
-    alike = float(np.sum((curves.coherence * curves.count)[band]) / curves.count[band].sum())
-    meaning = f"{edge:.3g} to 0.5 cycles/px; mean cross-coherence with the truth there {alike:.2g}"
+    coherence = float(np.sum((curves.coherence * curves.count)[band]) / curves.count[band].sum())
+    meaning = f"{edge:.3g} to 0.5 cycles/px; mean cross-coherence with the truth there {coherence:.2g}"
     return Result("power_ratio_high", value, "", "all", meaning=meaning)
 
 

@@ -1,6 +1,6 @@
-"""Which structure is to be trusted: what counts as a claim, when it is wrong, and how often a mask keeps wrong ones.
+"""TRUST: what counts as a claim of structure, when a claim is wrong, and how often a mask keeps wrong ones.
 
-`upscale` and the calibration of its mask count by the same functions as the check.
+`upscale` and the calibration of its mask use the same functions as the check.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sciresdiff.checks.arrays import Mask, Sampling, fill_with_median, pixels_per_value, upsample_nearest
 from sciresdiff.checks.check import Check, UnmeasuredError
-from sciresdiff.checks.evidence import Evidence, Mask, Result, filled
-from sciresdiff.frame import Quantity
+from sciresdiff.checks.evidence import Evidence
+from sciresdiff.checks.result import Result
 
 NEAR_PX = 5
-"""Side of the square that the local background is the mean of, coarse px."""
+"""Side of the square whose mean is the local background, coarse px."""
 HALF = 0.5
 """Share of the claimed contrast by which the truth may differ before the claim is wrong."""
 
@@ -24,33 +25,50 @@ Plane = NDArray[np.floating[Any]]
 
 
 def contrast(image: Plane, scale: int) -> Plane:
-    """c = x - b, what every pixel claims: the image less its mean over five coarse pixels, (Y, X)."""
+    """Compute c = x - b, the contrast claimed by every pixel: an image (Y, X) less its mean over five coarse pixels."""
     from scipy.ndimage import uniform_filter
 
     return np.asarray(image - uniform_filter(image, NEAR_PX * scale // 2 * 2 + 1, mode="reflect"))
 
 
-def spread_noise(variance: Plane, scale: int, quantity: Quantity) -> NDArray[np.float32]:
-    """Noise of the data in the unit of a fine pixel, (Y, X): sigma / s^2 for ``sum``, sigma for ``mean``."""
-    sigma = np.sqrt(np.maximum(variance, 0)) / (scale**2 if quantity == "sum" else 1)
-    return np.asarray(sigma, np.float32).repeat(scale, 0).repeat(scale, 1)
+def noise_per_fine_pixel(variance: Plane, sampling: Sampling) -> NDArray[np.float32]:
+    """Bring the noise of the data to the fine grid: sigma / scale^2 for quantity ``sum``, sigma for ``mean``.
+
+    **Not the noise of an image: every fine pixel has an equal share of its coarse pixel's noise.**
+
+    Parameters
+    ----------
+    variance : (h, w), unit^2; below 0 it counts as 0.
+    sampling : an `Evidence`, ``Operator`` or anything with their ``scale`` and ``quantity``.
+
+    Returns
+    -------
+    (Y, X), in the unit of a fine pixel.
+    """
+    sigma = np.sqrt(np.maximum(variance, 0)) / pixels_per_value(sampling)
+    return upsample_nearest(np.asarray(sigma, np.float32), sampling.scale)
 
 
 def claims(contrast: Plane, noise: Plane) -> Mask:
-    """Pixels that claim structure: their contrast is above the noise of the data, spread over the fine pixels."""
+    """Find pixels that claim structure: |c| above the noise of the data per fine pixel, (Y, X) both."""
     return np.asarray(np.abs(contrast) > noise)
 
 
 def wrong(image: Plane, truth: Plane, contrast: Plane) -> Mask:
-    """Claims that the truth does not bear out: |x - t| > |x - b| / 2.
+    """Find claims that the truth does not confirm: |x - t| > |x - b| / 2.
 
     The true structure has less than half of the claimed contrast, more than one and a half times it, or the other sign.
+
+    Parameters
+    ----------
+    image, truth : x and t, (Y, X).
+    contrast : x - b, (Y, X).
     """
     return np.asarray(np.abs(image - truth) > HALF * np.abs(contrast))
 
 
 def risk(kept: Mask, bad: Mask) -> float:
-    """Share of wrong claims among the kept ones; 0 where nothing is kept."""
+    """Share of wrong claims among the kept ones, (Y, X) both; 0 where nothing is kept."""
     count = int(kept.sum())
     return float((kept & bad).sum()) / count if count else 0.0
 
@@ -68,11 +86,15 @@ def trust_risk(evidence: Evidence) -> Result:
     ------
     UnmeasuredError : no pixel is trusted.
     """
-    kept, truth = _kept(evidence), evidence.truth
+    kept, truth = _trusted_pixels(evidence), evidence.truth
     assert truth is not None
     if not kept.any():
         raise UnmeasuredError("no pixel is trusted")
-    bad = wrong(evidence.whole, filled(truth, np.isfinite(truth)), contrast(evidence.whole, evidence.scale))
+    bad = wrong(
+        evidence.finite_high,
+        fill_with_median(truth, np.isfinite(truth)),
+        contrast(evidence.finite_high, evidence.scale),
+    )
     meaning = f"{int((kept & bad).sum())} of {int(kept.sum())} trusted px are off by more than half of what they claim"
     return Result("trust_risk", risk(kept, bad), "", "all", meaning=meaning, weight=int(kept.sum()))
 
@@ -80,8 +102,8 @@ def trust_risk(evidence: Evidence) -> Result:
 def trusted_share(evidence: Evidence) -> Result:
     """Share of the pixels that claim structure whose TRUST is 1, 0..1.
 
-    A pixel claims structure where |x - b| is above the noise of the data spread over the fine pixels (`claims`).
-    **The word of the method that made the image: it says how much is trusted, not whether rightly so.**
+    A pixel claims structure where |x - b| is above the noise of the data per fine pixel (`claims`).
+    **TRUST is the claim of the method that made the image: this says how much is trusted, not whether rightly.**
 
     Raises
     ------
@@ -89,17 +111,17 @@ def trusted_share(evidence: Evidence) -> Result:
     """
     variance = evidence.variance
     assert variance is not None
-    noise = spread_noise(np.where(np.isfinite(variance), variance, 0), evidence.scale, evidence.quantity)
-    claimed = claims(contrast(evidence.whole, evidence.scale), noise) & evidence.good_high
+    noise = noise_per_fine_pixel(np.where(np.isfinite(variance), variance, 0), evidence)
+    claimed = claims(contrast(evidence.finite_high, evidence.scale), noise) & evidence.good_high
     if not claimed.any():
         raise UnmeasuredError("no pixel stands out of its surroundings by more than the noise")
-    kept = int((_kept(evidence) & claimed).sum())
+    kept = int((_trusted_pixels(evidence) & claimed).sum())
     meaning = f"{kept} of {int(claimed.sum())} px that claim structure are trusted"
     share = kept / int(claimed.sum())
     return Result("trusted_share", share, "", "all", meaning=meaning, weight=int(claimed.sum()))
 
 
-def _kept(evidence: Evidence) -> Mask:
+def _trusted_pixels(evidence: Evidence) -> Mask:
     """Judged pixels that are trusted."""
     assert evidence.trust is not None
     return np.asarray((evidence.trust > HALF) & evidence.good_high)

@@ -1,4 +1,4 @@
-"""The door: commands, and how errors and signals become one line and an exit code."""
+"""The application: its commands, and how errors and signals become one line and an exit code."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from typer.core import TyperGroup
 
 from sciresdiff import __version__
 from sciresdiff.cli import degrade, evaluate, show, train, upscale
-from sciresdiff.cli.run import describe
-from sciresdiff.cli.voice import Voice
+from sciresdiff.cli.console import Console
+from sciresdiff.cli.messages import describe
 from sciresdiff.run import batch, signals
 
 INTERRUPTED, USAGE = 130, 2
@@ -48,7 +48,7 @@ class Signalled(BaseException):
         self.code = 128 + number
 
 
-class Door(TyperGroup):
+class CommandGroup(TyperGroup):
     """The group of all commands: whatever happens inside ends in one line and an exit code."""
 
     def main(  # type: ignore[override]  # the keywords that are left out go through ``extra``
@@ -63,15 +63,15 @@ class Door(TyperGroup):
         verbose = any(w == "--verbose" or (w[:1] == "-" and w[:2] != "--" and "v" in w) for w in words)
         quiet = "-q" in words or "--quiet" in words
         with heed_signals(quiet), plain_warnings(quiet):
-            code = self._guarded(words or ["--help"], verbose, **extra)
+            code = self._run(words or ["--help"], verbose, **extra)
         if standalone_mode:
             sys.exit(code)
         return code
 
-    def _guarded(self, words: list[str], verbose: bool, **extra: Any) -> int:
-        """The exit code of a command, its problems told."""
+    def _run(self, words: list[str], verbose: bool, **extra: Any) -> int:
+        """Run a command, report its problems, and return its exit code."""
         try:
-            if self._helped(words):
+            if self._shows_help(words):
                 return 0
             return super().main(words, "sciresdiff", standalone_mode=False, **extra) or 0
         except typer.Exit as end:
@@ -80,7 +80,7 @@ class Door(TyperGroup):
             return INTERRUPTED
         except Signalled as end:
             for line in getattr(end, "__notes__", ()):  # what is kept
-                Voice().complain(line)
+                Console().error(line)
             return end.code
         except SystemExit as end:  # how the parser ends where the reader of our output went away
             return 0 if isinstance(end.__context__, BrokenPipeError) else int(end.code or 0)
@@ -88,9 +88,9 @@ class Door(TyperGroup):
             sys.stdout = None  # type: ignore[assignment]
             return 0
         except Exception as problem:
-            return told(problem, verbose)
+            return report_problem(problem, verbose)
 
-    def _helped(self, words: list[str]) -> bool:
+    def _shows_help(self, words: list[str]) -> bool:
         """Print the help if that is all that is wanted; parsing first would cost more than the help does."""
         if words[-1] not in HELP or len(words) > 2 or (len(words) == 2 and words[0] not in self.commands):
             return False
@@ -103,12 +103,12 @@ class Door(TyperGroup):
         return True
 
 
-def told(problem: Exception, verbose: bool) -> int:
-    """Say what went wrong in one line and return the exit code."""
+def report_problem(problem: Exception, verbose: bool) -> int:
+    """Print what went wrong in one line and return the exit code."""
     if hasattr(problem, "format_message"):
-        Voice().complain(usage_line(problem))
+        Console().error(usage_line(problem))
         return USAGE
-    Voice().complain(describe(problem, verbose))
+    Console().error(describe(problem, verbose))
     return batch.exit_code(problem)
 
 
@@ -123,7 +123,7 @@ def usage_line(problem: Any) -> str:
 def heed_signals(quiet: bool) -> Iterator[None]:
     """Turn SIGTERM and SIGINT into exceptions, so that half-written files are cleaned up.
 
-    Work that can be gone on with ends its block first; a second signal stops it at once.
+    Work that can be resumed ends its block first; a second signal stops it at once.
     """
 
     def stop_it(number: int, frame: FrameType | None) -> None:
@@ -161,7 +161,7 @@ def plain_warnings(quiet: bool) -> Iterator[None]:
         line: str | None = None,
     ) -> None:
         if not quiet:
-            Voice().complain(f"warning: {message}")
+            Console().error(f"warning: {message}")
 
     with warnings.catch_warnings():
         warnings.showwarning = show_one
@@ -176,7 +176,7 @@ def version(value: bool) -> None:
 
 
 app = typer.Typer(
-    cls=Door,
+    cls=CommandGroup,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",

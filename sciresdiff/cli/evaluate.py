@@ -3,153 +3,111 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-from rich.console import Console
 from rich.table import Table
 
-from sciresdiff.cli import options as o
-from sciresdiff.cli.run import failed, finish, set_threads
-from sciresdiff.cli.voice import Voice
+from sciresdiff.cli.console import Console, table_console
+from sciresdiff.cli.messages import report_failure
+from sciresdiff.cli.parameters import command
+from sciresdiff.cli.run import finish, set_threads
 from sciresdiff.errors import CheckFailed, UsageError
-from sciresdiff.run import batch
+from sciresdiff.jobs.evaluate.options import EvaluateFiles, EvaluateOptions
+from sciresdiff.run import batch, workers
+from sciresdiff.run.options import BatchOptions
+from sciresdiff.run.shards import shard_of
 
-WIDE = 160
-"""Columns of a table that goes into a file or a pipe."""
-
-Low = Annotated[
-    list[str] | None,
-    typer.Option(metavar="LOW", rich_help_panel=o.INPUT, help="The frame that was restored; again for several."),
-]
-Truth = Annotated[
-    list[str] | None,
-    typer.Option(metavar="TRUTH", rich_help_panel=o.INPUT, help="The true image, where it is known."),
-]
-Report = Annotated[
-    str | None,
-    typer.Option(
-        metavar="PAGE.html",
-        rich_help_panel=o.OUTPUT,
-        help="Write a page to read; NAME.png for a picture, a folder for a page of each image and one over all.",
-    ),
-]
-Csv = Annotated[
-    str | None, typer.Option(metavar="FILE", rich_help_panel=o.OUTPUT, help="Write a table with one row an image.")
-]
-CsvLong = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FILE", rich_help_panel=o.OUTPUT, help="Write a table with one row a result, the baselines' too."
-    ),
-]
-Baselines = Annotated[
-    str,
-    typer.Option(
-        metavar="LIST",
-        rich_help_panel=o.CHECKS,
-        help="Classical methods to stand beside: bicubic, lanczos, wiener, richardson-lucy (also -10, -60, "
-        "-accelerated, -accelerated-best), or none.",
-    ),
-]
-Probe = Annotated[
-    bool,
-    typer.Option(
-        "--probe",
-        rich_help_panel=o.CHECKS,
-        help="Restore blank sky and injected sources, too, with the settings in the image's sidecar.",
-    ),
-]
-Strict = Annotated[
-    bool, typer.Option("--strict", rich_help_panel=o.CHECKS, help="Exit with 4 where the verdict is fail.")
-]
-Limits = Annotated[
-    str | None,
-    typer.Option(metavar="FILE.toml", rich_help_panel=o.CHECKS, help="Limits of your own, by the check's name."),
-]
+Partners = Mapping[Path, Mapping[str, Path | None]]
+"""Image -> its ``low`` frame, its ``truth`` and its ``report``."""
 
 
-def evaluate(
-    inputs: o.Inputs,
-    low: Low = None,
-    truth: Truth = None,
-    psf: o.Psf = None,
-    kernel: o.Kernel = None,
-    target_fwhm: o.TargetFwhm = None,
-    variance: o.Variance = None,
-    quantity: o.Quantity = None,
-    report: Report = None,
-    csv: Csv = None,
-    csv_long: CsvLong = None,
-    baselines: Baselines = "bicubic,lanczos,richardson-lucy",
-    probe: Probe = False,
-    strict: Strict = False,
-    limits: Limits = None,
-    recursive: o.Recursive = False,
-    overwrite: o.Overwrite = False,
-    dry_run: o.DryRun = False,
-    device: o.Device = "auto",
-    threads: o.Threads = None,
-    quiet: o.Quiet = False,
-    verbose: o.Verbose = False,
-    json: o.Json = False,
-    config: o.Config = None,
-) -> None:
+@command()
+def evaluate(options: EvaluateOptions, beside: EvaluateFiles, files: BatchOptions) -> None:
     """Measure restored images: fluxes, sources, agreement with the data, calibration, beside the classical methods.
 
     Example: sciresdiff evaluate high.fits --low low.fits --truth truth.fits --report high.html
 
     Without a truth every check that needs none is run. Several images are matched with theirs by stem, else by order.
 
-    Images of more than 4096 px a side are judged in pieces, whose results are pooled (docs/reference/checks.md says how).
+    Images of more than 4096 px a side are judged in pieces, whose results are pooled (docs/reference/checks.md).
     """
-    from sciresdiff.jobs import evaluate as job
-
-    voice = Voice(quiet, verbose, json)
-    tasks = [batch.Task(item.path) for item in batch.find_inputs(inputs, recursive, sys.stdin if "-" in inputs else ())]
-    pages, index = _pages(report, tasks)
-    given = {
-        task.source: {"low": one, "truth": true, "report": picture}
-        for task, one, true, picture in zip(tasks, *_partners(job.pairs, tasks, low, truth), pages, strict=True)
-    }
-    if dry_run:
-        for path, files in given.items():
-            voice.record({"high": path, **files}) if json else print(f"{path}: {_plan(files)}")
+    console = Console.of(files)
+    stdin = sys.stdin if "-" in files.inputs else ()
+    tasks = [batch.Task(item.path) for item in batch.find_inputs(files.inputs, files.recursive, stdin)]
+    partners, index = find_partners(tasks, beside)
+    if shard := shard_of(files.shard):
+        tasks = list(shard.share(tasks))
+        partners = {task.source: partners[task.source] for task in tasks}
+    if files.dry_run:
+        for path, known in partners.items():
+            console.record({"high": path, **known}) if console.json else print(f"{path}: {_in_words(known)}")
         return
-    for option, target in (("--csv", csv), ("--csv-long", csv_long), ("--report", index)):
+    for option, target in (("--csv", beside.csv), ("--csv-long", beside.csv_long), ("--report", index)):
         if target:
-            batch.check_target(Path(target), overwrite, option)
-    set_threads(threads)
-    records: list[Mapping[str, Any]] = []
-    shared = {"psf": psf, "kernel": kernel, "target_fwhm": target_fwhm, "variance": variance, "quantity": quantity}
-    rules = {"baselines": baselines, "probe": probe, "limits": limits, "overwrite": overwrite, "device": device}
-    with voice.progress() as progress:
-        code = batch.run(
-            tasks,
-            lambda task: job.run(task.source, **given[task.source], **shared, **rules, progress=progress),  # type: ignore[arg-type]
-            _told(voice, records, strict, verbose),
-            failed(voice, len(tasks)),
-        )
-    _write_tables(records, csv, csv_long, overwrite)
-    if index:
-        _write_index(records, {str(path): files["report"] for path, files in given.items()}, index, overwrite)
+            batch.check_target(Path(target), files.overwrite, option)
+    set_threads(files.threads)
+    records: dict[str, Mapping[str, Any]] = {}
+    with console.progress() as progress:
+        each: batch.Each = batch.in_turn
+        work = partial(judge, partners=partners, options=options)
+        if files.scheduler and len(tasks) > 1:
+            each = workers.spread(files.scheduler, files.threads, progress)
+        else:
+            work = partial(work, progress=progress)
+        report = _report(console, records, beside.strict)
+        code = batch.run(tasks, work, report, report_failure(console, len(tasks)), each=each)
+    done = [records[str(path)] for path in partners if str(path) in records]
+    _write_tables(done, beside, files.overwrite)
+    if index and tasks:
+        _write_index(done, {str(path): known["report"] for path, known in partners.items()}, index, files.overwrite)
     finish(code)
 
 
-def _write_tables(records: list[Mapping[str, Any]], csv: str | None, csv_long: str | None, overwrite: bool) -> None:
+def judge(
+    task: batch.Task, partners: Partners, options: EvaluateOptions, progress: batch.Progress = batch.no_progress
+) -> Mapping[str, Any]:
+    """Evaluate one image."""
+    from sciresdiff.jobs import evaluate as job
+
+    record: Mapping[str, Any] = job.run(task.source, **partners[task.source], options=options, progress=progress)
+    return record
+
+
+def find_partners(tasks: Sequence[batch.Task], beside: EvaluateFiles) -> tuple[Partners, Path | None]:
+    """The low frame, the truth and the page of every image, and the page over all.
+
+    Raises
+    ------
+    UsageError : files that cannot be matched with the images, or one page for several.
+    """
+    from sciresdiff.jobs import evaluate as job
+
+    highs = [task.source for task in tasks]
+
+    def match(option: str, specs: Sequence[str]) -> list[Path | None]:
+        found: list[Path | None] = job.pairs(highs, [i.path for i in batch.find_inputs(specs)] if specs else [], option)
+        return found
+
+    pages, index = _pages(beside.report, highs)
+    matched = zip(highs, match("--low", beside.low), match("--truth", beside.truth), pages, strict=True)
+    return {high: {"low": low, "truth": truth, "report": page} for high, low, truth, page in matched}, index
+
+
+def _write_tables(records: Sequence[Mapping[str, Any]], beside: EvaluateFiles, overwrite: bool) -> None:
     """The tables that were asked for; none where nothing was evaluated."""
     from sciresdiff.report.record import write_csv, write_long_csv
 
-    if csv and records:
-        write_csv(records, csv, overwrite)
-    if csv_long and records:
-        write_long_csv(records, csv_long, overwrite)
+    if beside.csv and records:
+        write_csv(records, beside.csv, overwrite)
+    if beside.csv_long and records:
+        write_long_csv(records, beside.csv_long, overwrite)
 
 
 def _write_index(
-    records: list[Mapping[str, Any]], pages: Mapping[str, Path | None], index: Path, overwrite: bool
+    records: Sequence[Mapping[str, Any]], pages: Mapping[str, Path | None], index: Path, overwrite: bool
 ) -> None:
     """The page over all images; those without a record are listed as not evaluated."""
     from sciresdiff.report.summary import write_summary
@@ -159,40 +117,25 @@ def _write_index(
     write_summary(records, known, index, [high for high in pages if high not in done], overwrite)
 
 
-def _partners(
-    pairs: Callable[..., list[Path | None]],
-    tasks: list[batch.Task],
-    low: list[str] | None,
-    truth: list[str] | None,
-) -> tuple[list[Path | None], list[Path | None]]:
-    """The low frame and the truth of every image."""
-    highs = [task.source for task in tasks]
-
-    def of(option: str, specs: list[str] | None) -> list[Path | None]:
-        return pairs(highs, [item.path for item in batch.find_inputs(specs)] if specs else [], option)
-
-    return of("--low", low), of("--truth", truth)
-
-
-def _pages(report: str | None, tasks: list[batch.Task]) -> tuple[list[Path | None], Path | None]:
+def _pages(report: str | None, highs: Sequence[Path]) -> tuple[list[Path | None], Path | None]:
     """Where the page of every image goes, and that over all: one file, or a folder of pages with ``index.html``."""
     if report is None:
-        return [None] * len(tasks), None
+        return [None] * len(highs), None
     from sciresdiff.io import stem
     from sciresdiff.jobs.evaluate.job import REPORTS
 
     path = Path(report)
     if path.suffix.lower() in REPORTS and not path.is_dir():
-        if len(tasks) > 1:
-            raise UsageError(f"--report: {report} is one file, but there are {len(tasks)} images; give a folder")
+        if len(highs) > 1:
+            raise UsageError(f"--report: {report} is one file, but there are {len(highs)} images; give a folder")
         return [path], None
-    if len(tasks) == 1 and path.suffix and not path.is_dir() and not report.endswith("/"):
+    if len(highs) == 1 and path.suffix and not path.is_dir() and not report.endswith("/"):
         return [path], None  # refused by the job, which knows the endings
-    names = unique([stem(task.source) for task in tasks], {"index"})
+    names = make_unique([stem(high) for high in highs], {"index"})
     return [path / f"{name}.html" for name in names], path / "index.html"
 
 
-def unique(names: list[str], taken: set[str]) -> list[str]:
+def make_unique(names: Sequence[str], taken: set[str]) -> list[str]:
     """The names, with ``-2``, ``-3`` ... behind those that are taken."""
     found: list[str] = []
     for name in names:
@@ -202,50 +145,48 @@ def unique(names: list[str], taken: set[str]) -> list[str]:
     return found
 
 
-def _plan(files: Mapping[str, Path | None]) -> str:
+def _in_words(partners: Mapping[str, Path | None]) -> str:
     """What belongs to an image, in a few words."""
-    return ", ".join(f"{name} {path}" for name, path in files.items() if path) or "alone"
+    return ", ".join(f"{name} {path}" for name, path in partners.items() if path) or "alone"
 
 
-def _told(
-    voice: Voice, records: list[Mapping[str, Any]], strict: bool, verbose: bool
+def _report(
+    console: Console, records: dict[str, Mapping[str, Any]], strict: bool
 ) -> Callable[[batch.Task, Mapping[str, Any]], int]:
-    """How a record is told; returns the code that it deserves."""
+    """Make a function that collects and prints a record, and returns the exit code that it deserves."""
 
-    def tell(task: batch.Task, record: Mapping[str, Any]) -> int:
-        records.append(record)
+    def report(task: batch.Task, record: Mapping[str, Any]) -> int:
+        records[str(task.source)] = record
         for line in record.get("said", ()):
-            voice.say(f"{task.source.name}: {line}")
-        if voice.json:
-            voice.record(record)
+            console.info(f"{task.source.name}: {line}")
+        if console.json:
+            console.record(record)
         else:
-            show(record, verbose)
+            print_results(record, console.verbose)
         if not (strict and record["verdict"] == "fail"):
             return 0
         missed = ", ".join(f"{r['name']} ({r['region']})" for r in record["results"] if r["passed"] is False)
-        voice.complain(f"{task.source}: --strict: outside their limits: {missed}")
+        console.error(f"{task.source}: --strict: outside their limits: {missed}")
         return CheckFailed.exit_code
 
-    return tell
+    return report
 
 
-def show(record: Mapping[str, Any], verbose: bool = False) -> None:
-    """Print verdict and table of results on stdout; those not computed are counted, or told with their reasons."""
+def print_results(record: Mapping[str, Any], verbose: bool = False) -> None:
+    """Print verdict and results on stdout; checks that were not computed are counted, or listed with their reasons."""
     from sciresdiff.report.record import header, table, uncomputed
 
-    console = Console(highlight=False, emoji=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, emoji=False, width=WIDE)
     shown = Table(box=None, pad_edge=False, header_style="bold")
     numbers = {"value", *record["baselines"]}
     for head in header(record):
         shown.add_column(head, justify="right" if head in numbers else "left", no_wrap=True)
     for row in table(record):
         shown.add_row(*row, style="red" if "MISSED" in row else None)
-    console.print(f"\n{record['high']}: {record['verdict']}", markup=False)
-    console.print(shown)
+    stdout = table_console()
+    stdout.print(f"\n{record['high']}: {record['verdict']}", markup=False)
+    stdout.print(shown)
     absent = [result for result in record["results"] if uncomputed(result)]
     if absent and not verbose:
-        console.print(f"{len(absent)} more not computed; -v tells which, and why", markup=False)
+        stdout.print(f"{len(absent)} more not computed; -v tells which, and why", markup=False)
     for result in absent if verbose else ():
-        console.print(f"{result['name']}: {result['meaning']}", markup=False)
+        stdout.print(f"{result['name']}: {result['meaning']}", markup=False)

@@ -44,8 +44,8 @@ def page() -> str:
 
 def section(name: str, command: Any) -> str:
     """One command: its help text, then a table for every panel of its options."""
-    said = command.help.strip().split("\n\n")
-    text = [_example(part) if part.strip().startswith("Example:") else " ".join(part.split()) for part in said]
+    paragraphs = command.help.strip().split("\n\n")
+    text = [_example(part) if part.strip().startswith("Example:") else " ".join(part.split()) for part in paragraphs]
     panels: dict[str, list[str]] = {}
     for parameter in command.params:
         if parameter.name != "help":
@@ -108,26 +108,26 @@ def checks_page() -> str:
 
 
 def _check(name: str, line: Any) -> str:
-    """One check: what it tells, needs and cannot see, and the limits of its results."""
+    """One check: what it measures, needs and cannot see, and the limits of its results."""
     others = [f"`{other}`" for other in line.names if other != name]
     head = f"**`{name}`**" + (f" with {', '.join(others)}" if others else "")
     needs = f" *Needs* {', '.join(NEEDS[need] for need in line.needs)}." if line.needs else ""
     limits = [words for result in line.names or (name,) if (words := _limit(result))]
-    told = f"{head}. {line.tells}{needs} *Blind to:* {line.blind}{_pooling(line.names or (name,))}\n"
-    return told + "".join(f"\n- {words}" for words in limits) + "\n"
+    text = f"{head}. {line.tells}{needs} *Blind to:* {line.blind}{_pooling(line.names or (name,))}\n"
+    return text + "".join(f"\n- {words}" for words in limits) + "\n"
 
 
 def _pooling(names: tuple[str, ...]) -> str:
     """How the results of a check are pooled over the pieces of a large frame."""
-    from sciresdiff.checks.pool import POOLS
+    from sciresdiff.checks.pooling import POOLS
 
     ways: dict[str, list[str]] = {}
     for name in names:
         if name in POOLS:
             ways.setdefault(POOLS[name].words, []).append(f"`{name}` ")
     several = len(ways) > 1
-    told = "; ".join(f"{', '.join(map(str.strip, who)) + ' ' if several else ''}{words}" for words, who in ways.items())
-    return f" *In pieces:* {told}." if told else ""
+    text = "; ".join(f"{', '.join(map(str.strip, who)) + ' ' if several else ''}{words}" for words, who in ways.items())
+    return f" *In pieces:* {text}." if text else ""
 
 
 def _limit(name: str) -> str:
@@ -139,9 +139,9 @@ def _limit(name: str) -> str:
     if not found:
         return ""
     same = len(set(found.values())) == 1
-    told = [(f"{'' if same else kind + ': '}{accepted((limit.low, limit.high)) or 'set by the data'}", limit)
-            for kind, limit in list(found.items())[: 1 if same else None]]  # fmt: skip
-    return "; ".join(f"`{name}` {words} ({limit.severity}): {limit.reason}" for words, limit in told)
+    ranges = [(f"{'' if same else kind + ': '}{accepted((limit.low, limit.high)) or 'set by the data'}", limit)
+              for kind, limit in list(found.items())[: 1 if same else None]]  # fmt: skip
+    return "; ".join(f"`{name}` {words} ({limit.severity}): {limit.reason}" for words, limit in ranges)
 
 
 if __name__ == "__main__":

@@ -26,64 +26,106 @@ USED_BY = ("gaussian", "poisson", "jpeg")
 """Steps that need the levels."""
 
 
-def levels(image: Array, percentiles: tuple[float, float] = PERCENTILES) -> tuple[float, float]:
-    """The values that are coded as 0 and 255; of a constant image the value and 1 above it."""
+def percentile_levels(image: Array, percentiles: tuple[float, float] = PERCENTILES) -> tuple[float, float]:
+    """The values that are coded as 0 and 255; of a constant image the value and 1 above it.
+
+    Parameters
+    ----------
+    image : (...) array
+        Any unit, finite.
+    percentiles : (low, high)
+        0 ... 100.
+
+    Returns
+    -------
+    low, high : float
+        In the unit of the image, high > low.
+    """
     low, high = (float(x) for x in np.percentile(image, percentiles))
     if not high > low:
         low, high = float(image.min()), float(image.max())
     return (low, high) if high > low else (low, low + 1.0)
 
 
-def shared(
-    together: tuple[int, ...] | None, numbers: Mapping[str, Any], rng: np.random.Generator
+def shared_generator(
+    shared_seed: tuple[int, ...] | None, numbers: Mapping[str, Any], rng: np.random.Generator
 ) -> np.random.Generator:
-    """The source of noise: where it is ``grey`` the one that all planes of a colour image have, else the plane's."""
-    if not numbers.get("grey") or together is None:
+    """The generator of a step's noise: where it is ``grey`` the one that all planes of a colour image have.
+
+    Parameters
+    ----------
+    shared_seed : tuple of int or None
+        Of the colour image; None for a single plane.
+    numbers : mapping
+        Of the step: ``grey``, and ``place``, its number in the chain.
+    rng : numpy.random.Generator
+        The plane's own, which serves where the noise is not grey.
+    """
+    if not numbers.get("grey") or shared_seed is None:
         return rng
-    return np.random.default_rng([*together, int(numbers.get("place", 0))])
+    return np.random.default_rng([*shared_seed, int(numbers.get("place", 0))])
 
 
-def photons(
-    light: Array, numbers: Mapping[str, Any], rng: np.random.Generator, together: tuple[int, ...] | None
+def poisson_noise(
+    light: Array, numbers: Mapping[str, Any], rng: np.random.Generator, shared_seed: tuple[int, ...] | None
 ) -> tuple[Array, Array]:
     """strength (n / E - light) with n ~ Poisson(E light), and its variance strength^2 light / E.
 
     Parameters
     ----------
-    light : 1 at the 8-bit white, >= 0.
-    numbers : ``strength``; ``electrons`` E, without which it is the number of 8-bit levels that occur, rounded up to
-        a power of two; ``grey``: the planes' numbers come from one uniform field.
+    light : (Y, X) array
+        1 at the 8-bit white, >= 0.
+    numbers : mapping
+        ``strength``; ``electrons`` E, without which it is the number of 8-bit levels that occur, rounded up to a power
+        of two; ``grey``: the planes' numbers come from one uniform field.
+    rng : numpy.random.Generator
+        The plane's own.
+    shared_seed : tuple of int or None
+        Of the colour image.
+
+    Returns
+    -------
+    noise, variance : (Y, X) array
+        In units of ``light`` and their square.
     """
-    full, strength = float(numbers.get("electrons") or occurring(light)), float(numbers["strength"])
-    if numbers.get("grey") and together is not None:
+    full, strength = float(numbers.get("electrons") or count_levels(light)), float(numbers["strength"])
+    if numbers.get("grey") and shared_seed is not None:
         from scipy import stats
 
-        counts = stats.poisson.ppf(shared(together, numbers, rng).random(light.shape), full * light)
+        counts = stats.poisson.ppf(shared_generator(shared_seed, numbers, rng).random(light.shape), full * light)
         counts = np.where(light > 0, counts, 0.0)
     else:
         counts = rng.poisson(full * light).astype(np.float64)
     return strength * (counts / full - light), strength**2 * light / full
 
 
-def occurring(light: Array) -> float:
+def count_levels(light: Array) -> float:
     """Number of 8-bit levels that occur, rounded up to a power of two."""
-    return float(2 ** np.ceil(np.log2(np.unique(_bytes(light)).size)))
+    return float(2 ** np.ceil(np.log2(np.unique(_to_bytes(light)).size)))
 
 
-def coded(code: Array, quality: int) -> Array:
-    """Values (0 ... 1) after 8 bits and JPEG of a ``quality`` (1 ... 100), as one grey plane.
+def jpeg_round_trip(code: Array, quality: int) -> Array:
+    """Values after 8 bits and JPEG, as one grey plane.
+
+    Parameters
+    ----------
+    code : (Y, X) array
+        0 ... 1; **what lies beyond is cut**.
+    quality : int
+        1 ... 100.
 
     Raises
     ------
-    InputError : a side beyond what JPEG holds.
+    InputError
+        A side beyond what JPEG holds.
     """
     import imagecodecs
 
     if max(code.shape) > LARGEST:
         raise InputError(f"jpeg: an image of {code.shape} px has a side above {LARGEST}; cut it first")
-    whole = imagecodecs.jpeg8_decode(imagecodecs.jpeg8_encode(_bytes(code), level=quality))
+    whole = imagecodecs.jpeg8_decode(imagecodecs.jpeg8_encode(_to_bytes(code), level=quality))
     return np.asarray(whole, np.float64) / TOP
 
 
-def _bytes(code: Array) -> NDArray[np.uint8]:
+def _to_bytes(code: Array) -> NDArray[np.uint8]:
     return np.ascontiguousarray(np.rint(np.clip(code, 0, 1) * TOP).astype(np.uint8))

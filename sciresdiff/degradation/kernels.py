@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from sciresdiff.physics.psf.spec import Psf
+from sciresdiff.physics.psf.spec import PSFSpec
 
 Array = NDArray[np.float64]
 Values = Mapping[str, float]
@@ -31,21 +31,21 @@ class Family:
     """Numbers that it needs, in px of its grid and degrees."""
 
 
-def quadratic(y: Array, x: Array, values: Values) -> Array:
+def mahalanobis_squared(y: Array, x: Array, values: Values) -> Array:
     """q = r^T Sigma^-1 r; ``theta`` turns the axis of ``sigma_x`` from +x towards +y."""
     angle = np.deg2rad(values.get("theta", 0.0))
     along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
     return (along / values["sigma_x"]) ** 2 + (across / values.get("sigma_y", values["sigma_x"])) ** 2
 
 
-def generalised(y: Array, x: Array, values: Values) -> Array:
+def generalised_gaussian(y: Array, x: Array, values: Values) -> Array:
     """exp(-q^beta / 2); beta below 1 has a sharp peak and wide wings."""
-    return np.asarray(np.exp(-0.5 * quadratic(y, x, values) ** values.get("beta", 1.0)))
+    return np.asarray(np.exp(-0.5 * mahalanobis_squared(y, x, values) ** values.get("beta", 1.0)))
 
 
 def plateau(y: Array, x: Array, values: Values) -> Array:
     """1 / (1 + q^beta)."""
-    return np.asarray(1 / (1 + quadratic(y, x, values) ** values["beta"]))
+    return np.asarray(1 / (1 + mahalanobis_squared(y, x, values) ** values["beta"]))
 
 
 def sinc(y: Array, x: Array, values: Values) -> Array:
@@ -57,10 +57,10 @@ def sinc(y: Array, x: Array, values: Values) -> Array:
 _ROUND, _OVAL = ("side", "sigma_x"), ("side", "sigma_x", "sigma_y", "theta")
 
 FAMILIES: dict[str, Family] = {
-    "iso": Family(generalised, _ROUND),
-    "aniso": Family(generalised, _OVAL),
-    "generalised-iso": Family(generalised, (*_ROUND, "beta")),
-    "generalised-aniso": Family(generalised, (*_OVAL, "beta")),
+    "iso": Family(generalised_gaussian, _ROUND),
+    "aniso": Family(generalised_gaussian, _OVAL),
+    "generalised-iso": Family(generalised_gaussian, (*_ROUND, "beta")),
+    "generalised-aniso": Family(generalised_gaussian, (*_OVAL, "beta")),
     "plateau-iso": Family(plateau, (*_ROUND, "beta")),
     "plateau-aniso": Family(plateau, (*_OVAL, "beta")),
     "sinc": Family(sinc, ("side", "cutoff")),
@@ -68,12 +68,13 @@ FAMILIES: dict[str, Family] = {
 """Name in a recipe -> family."""
 
 
-def kernel_of(numbers: Mapping[str, Any]) -> Array | None:
-    """The kernel that was drawn, sum 1; None for none.
+def kernel_from_numbers(numbers: Mapping[str, Any]) -> Array | None:
+    """The kernel (K, L) of a blur step, sum 1; None for none.
 
     Parameters
     ----------
-    numbers : ``image`` (an array), or ``kernel`` (the SPEC of a PSF, or a family's name with its numbers beside it).
+    numbers : mapping
+        ``image`` (an array), or ``kernel`` (the SPEC of a PSF, or a family's name with its numbers beside it).
     """
     if "image" in numbers:
         image: Array = numbers["image"]
@@ -84,11 +85,24 @@ def kernel_of(numbers: Mapping[str, Any]) -> Array | None:
     from sciresdiff.physics.psf.kernel import parse, render
 
     psf = parse(name)
-    return None if psf.shape == "none" else reached(render(psf, None, integrate=False), numbers)
+    return None if psf.shape == "none" else crop_to_reach(render(psf, None, integrate=False), numbers)
 
 
 def family_kernel(name: str, values: Values) -> Array:
-    """A kernel of a family, (side, side), sum 1; numbers that the family does not take say nothing."""
+    """A kernel of a family.
+
+    Parameters
+    ----------
+    name : str
+        A key of `FAMILIES`.
+    values : mapping
+        What the family takes, in px of its grid and degrees; other keys are not used.
+
+    Returns
+    -------
+    (side, side) array
+        Sum 1.
+    """
     radius = int(values["side"]) // 2
     line = np.arange(-radius, radius + 1, dtype=np.float64)
     taken = {key: x for key, x in values.items() if key in FAMILIES[name].takes}
@@ -96,22 +110,22 @@ def family_kernel(name: str, values: Values) -> Array:
     return np.asarray(kernel / kernel.sum())
 
 
-def reached(kernel: Array, numbers: Mapping[str, Any]) -> Array:
-    """The kernel out to ``reach`` px, where that is said."""
-    from sciresdiff.degradation.grids import cut
+def crop_to_reach(kernel: Array, numbers: Mapping[str, Any]) -> Array:
+    """The kernel (K, L) out to ``reach`` px, where the numbers have one."""
+    from sciresdiff.degradation.grids import crop_kernel
 
-    return cut(kernel, int(numbers["reach"])) if "reach" in numbers else kernel
+    return crop_kernel(kernel, int(numbers["reach"])) if "reach" in numbers else kernel
 
 
-def text_of(numbers: Mapping[str, Any]) -> str:
-    """A drawn blur as one word: the SPEC, or ``family:name=value,...``."""
+def kernel_text(numbers: Mapping[str, Any]) -> str:
+    """A blur as one word: the SPEC, or ``family:name=value,...``."""
     name = str(numbers["kernel"])
     more = [f"{key}={x:.6g}" for key, x in numbers.items() if key not in ("kernel", "image", "reach")]
     return f"{name}:{','.join(more)}" if more else name
 
 
-def airy_of(radius: float) -> Psf:
+def airy_from_first_ring(radius: float) -> PSFSpec:
     """An Airy pattern by the ``radius`` of its first dark ring, px: 1.2196699 lambda / D."""
     from sciresdiff.physics.psf.shapes import AIRY_FWHM
 
-    return Psf("airy", {"fwhm": (radius * AIRY_FWHM / 1.2196699, "px")})
+    return PSFSpec("airy", {"fwhm": (radius * AIRY_FWHM / 1.2196699, "px")})

@@ -14,11 +14,11 @@ import numpy as np
 
 from sciresdiff.degradation import eightbit
 from sciresdiff.degradation.chain import Step
-from sciresdiff.degradation.kernels import FAMILIES, airy_of
-from sciresdiff.degradation.recipe_file import Range, stages_of
+from sciresdiff.degradation.kernels import FAMILIES, airy_from_first_ring
+from sciresdiff.degradation.recipe_file import Range, read_stages
 from sciresdiff.errors import UsageError
 from sciresdiff.physics.psf.shapes import SHAPES
-from sciresdiff.physics.psf.spec import Psf
+from sciresdiff.physics.psf.spec import PSFSpec
 
 RECIPES = ("astro", "micro", "first-order", "second-order", "real-esrgan", "bicubic", "star")
 """Recipes that come with the package."""
@@ -74,17 +74,18 @@ class Draw:
     steps: Sequence[Step]
     recipe: Recipe = field(repr=False)
 
-    def told(self) -> list[dict[str, Any]]:
-        """For the record."""
-        return [step.told() for step in self.steps]
+    def record(self) -> list[dict[str, Any]]:
+        """JSON-able, step by step."""
+        return [step.record() for step in self.steps]
 
 
 def load(name: str) -> Recipe:
-    """A recipe of the package by name, or a TOML file.
+    """A recipe of the package by name (`RECIPES`), or a TOML file.
 
     Raises
     ------
-    UsageError : no such recipe, or a file that cannot be read or says what is not known.
+    UsageError
+        No such recipe, or a file that cannot be read or says what is not known.
     """
     try:
         if name in RECIPES:
@@ -95,23 +96,24 @@ def load(name: str) -> Recipe:
             near = difflib.get_close_matches(name, RECIPES, 1)
             hint = f" (did you mean {near[0]}?)" if near else ""
             raise UsageError(f"--recipe: {name!r} is not known{hint}; give {', '.join(RECIPES)}, or a FILE.toml")
-        return parsed(name, tomllib.loads(text))
+        return recipe_from_toml(name, tomllib.loads(text))
     except OSError as error:
         raise UsageError(f"--recipe: {name}: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"--recipe: {name}: not a TOML file ({error})") from error
 
 
-def parsed(name: str, told: Table) -> Recipe:
+def recipe_from_toml(name: str, tables: Table) -> Recipe:
     """The recipe that a TOML file's tables describe.
 
     Raises
     ------
-    UsageError : what `recipe_file` refuses.
+    UsageError
+        What `recipe_file` refuses.
     """
-    stages, percentiles = stages_of(name, told)
-    made = [Stage(tables, orders, probability) for tables, orders, probability in stages]
-    return Recipe(name, made, percentiles or eightbit.PERCENTILES, str(told.get("about", "")))
+    stages, percentiles = read_stages(name, tables)
+    made = [Stage(*stage) for stage in stages]
+    return Recipe(name, made, percentiles or eightbit.PERCENTILES, str(tables.get("about", "")))
 
 
 def draw(recipe: Recipe, rng: Rng, scale: int) -> Draw:
@@ -119,7 +121,10 @@ def draw(recipe: Recipe, rng: Rng, scale: int) -> Draw:
 
     Parameters
     ----------
-    scale : fine pixels per coarse pixel, which turns widths in coarse px into those of the fine grid.
+    recipe : Recipe
+    rng : numpy.random.Generator
+    scale : int
+        Fine pixels per coarse pixel, which turns widths in coarse px into those of the fine grid.
     """
     steps: list[Step] = []
     for stage in recipe.stages:
@@ -135,32 +140,32 @@ def draw(recipe: Recipe, rng: Rng, scale: int) -> Draw:
     return Draw(placed, recipe)
 
 
-def pick(weights: Mapping[str, float], rng: Rng) -> str:
+def draw_name(weights: Mapping[str, float], rng: Rng) -> str:
     """A name, with the probabilities that the weights have."""
     names = list(weights)
     shares = np.array([weights[name] for name in names], float)
     return names[int(rng.choice(len(names), p=shares / shares.sum()))]
 
 
-def number(rng: Rng, span: Range) -> float:
-    """A number from a range, uniform or with a uniform logarithm."""
+def draw_number(rng: Rng, span: Range) -> float:
+    """A number from a range (lowest, highest, whether the logarithm is uniform)."""
     low, high, log = span
     return float(np.exp(rng.uniform(np.log(low), np.log(high)))) if log else float(rng.uniform(low, high))
 
 
 def draw_blur(table: Table, rng: Rng, scale: int) -> list[Step]:
     """A kernel: the shape first, then every number in the order of the table, whether the shape takes it or not."""
-    shape = pick(table["shapes"], rng)
+    shape = draw_name(table["shapes"], rng)
     numbers: dict[str, float] = {}
     for key, span in table["numbers"].items():
-        numbers |= NUMBERS[key](rng, span) if key in NUMBERS else {key: number(rng, span)}
+        numbers |= NUMBERS[key](rng, span) if key in NUMBERS else {key: draw_number(rng, span)}
     if shape in FAMILIES:
-        return [Step("blur", {"kernel": shape, **_of_family(shape, numbers)})]
-    told = {"kernel": str(_psf(shape, numbers, scale if table["px"] == "coarse" else 1))}
-    return [Step("blur", told | ({"reach": table["reach"]} if "reach" in table and shape != "none" else {}))]
+        return [Step("blur", {"kernel": shape, **_family_numbers(shape, numbers)})]
+    kernel = {"kernel": str(_psf(shape, numbers, scale if table["px"] == "coarse" else 1))}
+    return [Step("blur", kernel | ({"reach": table["reach"]} if "reach" in table and shape != "none" else {}))]
 
 
-def _of_family(shape: str, numbers: Mapping[str, float]) -> dict[str, float]:
+def _family_numbers(shape: str, numbers: Mapping[str, float]) -> dict[str, float]:
     """The numbers that a family takes, px of its grid."""
     kind = "beta_generalised" if shape.startswith("generalised") else "beta_plateau"
     side = round(numbers["side"])
@@ -176,65 +181,66 @@ def _cutoff(share: float, side: int) -> float:
     return float(lowest + share * (np.pi - lowest))
 
 
-def _two(rng: Rng, span: Range) -> dict[str, float]:
-    return {"sigma_x": number(rng, span), "sigma_y": number(rng, span)}
+def _draw_both_axes(rng: Rng, span: Range) -> dict[str, float]:
+    """The widths along the two axes, independent of each other."""
+    return {"sigma_x": draw_number(rng, span), "sigma_y": draw_number(rng, span)}
 
 
-def _odd(rng: Rng, span: Range) -> dict[str, float]:
+def _draw_odd(rng: Rng, span: Range) -> dict[str, float]:
     """An odd side; both ends are possible."""
     return {"side": 2 * int(rng.integers(int(span[0]) // 2, int(span[1]) // 2 + 1)) + 1}
 
 
-def _about_one(name: str) -> Callable[[Rng, Range], dict[str, float]]:
+def _draw_about_one(name: str) -> Callable[[Rng, Range], dict[str, float]]:
     """A shape exponent: below 1 as often as above, as in the released code."""
 
-    def drawn(rng: Rng, span: Range) -> dict[str, float]:
+    def draw_exponent(rng: Rng, span: Range) -> dict[str, float]:
         low, high, _ = span
         ends = (min(low, 1.0), 1.0) if rng.random() < 0.5 else (1.0, max(high, 1.0))
         return {name: float(rng.uniform(*ends))}
 
-    return drawn
+    return draw_exponent
 
 
 NUMBERS: dict[str, Callable[[Rng, Range], dict[str, float]]] = {
-    "sigma": _two,
-    "side": _odd,
-    "beta_generalised": _about_one("beta_generalised"),
-    "beta_plateau": _about_one("beta_plateau"),
+    "sigma": _draw_both_axes,
+    "side": _draw_odd,
+    "beta_generalised": _draw_about_one("beta_generalised"),
+    "beta_plateau": _draw_about_one("beta_plateau"),
 }
 """Ranges that are drawn in a way of their own."""
 
 
-def _psf(shape: str, numbers: Mapping[str, float], factor: int) -> Psf:
+def _psf(shape: str, numbers: Mapping[str, float], factor: int) -> PSFSpec:
     """A PSF, its width brought to px of the grid that it blurs."""
     if shape == "none":
-        return Psf("none")
+        return PSFSpec("none")
     if "fwhm" not in numbers and shape == "airy":
-        return airy_of(numbers["radius"] * factor)
+        return airy_from_first_ring(numbers["radius"] * factor)
     units = {"fwhm": "px", "theta": "deg"}
     takes = SHAPES[shape].takes
     params = {key: (x, units.get(key, "")) for key, x in numbers.items() if key in takes}
     width = "fwhm" if "fwhm" in numbers else "sigma"
     params[width] = (numbers["fwhm" if width == "fwhm" else "sigma_x"] * factor, "px")
-    return Psf(shape, params)
+    return PSFSpec(shape, params)
 
 
 def draw_resize(table: Table, rng: Rng, scale: int) -> list[Step]:
     """To the coarse grid, or by a ratio: larger, smaller, or not at all."""
     numbers: dict[str, Any] = {"to": "coarse"}
     if "ratios" in table:
-        way = pick(table["ways"], rng)
+        way = draw_name(table["ways"], rng)
         low, high, _ = table["ratios"]
         ratio = {"up": lambda: rng.uniform(1, high), "down": lambda: rng.uniform(low, 1), "keep": lambda: 1.0}[way]()
         numbers = {"ratio": float(ratio), "of": table["of"]}
     filters = table["filters"]
-    numbers["filter"] = next(iter(filters)) if len(filters) == 1 else pick(filters, rng)
+    numbers["filter"] = next(iter(filters)) if len(filters) == 1 else draw_name(filters, rng)
     return [Step("resize", numbers | ({"antialias": True} if table["antialias"] else {}))]
 
 
 def draw_detector(table: Table, rng: Rng, scale: int) -> list[Step]:
     """A detector; where a gain is drawn, ``bright`` sets none."""
-    noise = {key: number(rng, span) for key, span in table["numbers"].items()}
+    noise = {key: draw_number(rng, span) for key, span in table["numbers"].items()}
     if "gain" in noise:
         noise.pop("bright", None)
     return [Step("detector", {**table["fixed"], **noise})]
@@ -242,17 +248,17 @@ def draw_detector(table: Table, rng: Rng, scale: int) -> list[Step]:
 
 def draw_noise(table: Table, rng: Rng, scale: int) -> list[Step]:
     """Noise in 8-bit levels: Gaussian, Poisson or none."""
-    kind = pick(table["kinds"], rng)
-    numbers = {key: number(rng, span) for key, span in table["numbers"].items()}
+    kind = draw_name(table["kinds"], rng)
+    numbers = {key: draw_number(rng, span) for key, span in table["numbers"].items()}
     grey = bool(rng.random() < table["grey"])
     takes = {"gaussian": ("sigma",), "poisson": ("strength", "electrons"), "none": ()}[kind]
-    told: dict[str, Any] = {key: numbers[key] for key in takes if key in numbers}
-    return [] if kind == "none" else [Step(kind, told | {"grey": grey})]
+    taken: dict[str, Any] = {key: numbers[key] for key in takes if key in numbers}
+    return [] if kind == "none" else [Step(kind, taken | {"grey": grey})]
 
 
 def draw_jpeg(table: Table, rng: Rng, scale: int) -> list[Step]:
-    """A quality."""
-    return [Step("jpeg", {"quality": round(number(rng, table["quality"]))})]
+    """A JPEG quality, 1 ... 100."""
+    return [Step("jpeg", {"quality": round(draw_number(rng, table["quality"]))})]
 
 
 DRAWS: dict[str, Callable[[Table, Rng, int], list[Step]]] = {

@@ -29,20 +29,28 @@ ORDER = ("blur", "resize", "detector", "noise", "jpeg")
 """In which order a stage's steps come where it does not say."""
 
 
-def stages_of(name: str, told: Table) -> tuple[list[Stage], tuple[float, float] | None]:
+def read_stages(name: str, given: Table) -> tuple[list[Stage], tuple[float, float] | None]:
     """The stages of a recipe, and its percentiles if it has any.
 
     A recipe is a list of ``[[stage]]``, or the short form of one instrument: ``[kernel]``, ``[noise]`` and ``stages``
     (2: the same blur and noise come once on the fine grid before).
 
+    Parameters
+    ----------
+    name : str
+        Of the recipe, for messages.
+    given : mapping
+        The tables of its TOML file.
+
     Raises
     ------
-    UsageError : unknown keys, missing or wrong values, or a chain that does not end on the coarse grid.
+    UsageError
+        Unknown keys, missing or wrong values, or a chain that does not end on the coarse grid.
     """
-    if "stage" not in told:
-        return _short(name, told), None
-    known(name, told, ("about", "percentiles", "stage"))
-    items = told["stage"]
+    if "stage" not in given:
+        return _short(name, given), None
+    check_keys(name, given, ("about", "percentiles", "stage"))
+    items = given["stage"]
     if not isinstance(items, list) or not items:
         raise UsageError(f"--recipe: {name}: stage is no list; begin every stage with [[stage]]")
     stages = [_stage(name, item) for item in items]
@@ -51,48 +59,48 @@ def stages_of(name: str, told: Table) -> tuple[list[Stage], tuple[float, float] 
         raise UsageError(
             f'--recipe: {name}: the chain does not end on the coarse grid; give resize = {{ to = "coarse" }}'
         )
-    return stages, _percentiles(name, told.get("percentiles"))
+    return stages, _percentiles(name, given.get("percentiles"))
 
 
-def _short(name: str, told: Table) -> list[Stage]:
-    known(name, told, ("about", "kernel", "noise", "stages", "kind"))
-    if told.get("stages", 1) not in (1, 2):
-        raise UsageError(f"--recipe: {name}: stages = {told['stages']}; give 1 or 2")
-    blur = dict(told.get("kernel", {}))
-    read_out = {"detector": dict(told.get("noise", {}))}
+def _short(name: str, given: Table) -> list[Stage]:
+    check_keys(name, given, ("about", "kernel", "noise", "stages", "kind"))
+    if given.get("stages", 1) not in (1, 2):
+        raise UsageError(f"--recipe: {name}: stages = {given['stages']}; give 1 or 2")
+    blur = dict(given.get("kernel", {}))
+    read_out = {"detector": dict(given.get("noise", {}))}
     last = _stage(name, {"blur": blur, "resize": {"to": "coarse"}, **read_out})
-    return [last] if told.get("stages", 1) == 1 else [_stage(name, {"blur": {**blur, "px": "grid"}, **read_out}), last]
+    return [last] if given.get("stages", 1) == 1 else [_stage(name, {"blur": {**blur, "px": "grid"}, **read_out}), last]
 
 
-def _stage(name: str, told: Table) -> Stage:
-    known(name, told, (*ORDER, "order", "probability"))
-    tables = {key: TABLES[key](name, dict(told[key])) for key in ORDER if key in told}
-    orders = told.get("order", [list(tables)])
+def _stage(name: str, given: Table) -> Stage:
+    check_keys(name, given, (*ORDER, "order", "probability"))
+    tables = {key: TABLES[key](name, dict(given[key])) for key in ORDER if key in given}
+    orders = given.get("order", [list(tables)])
     orders = [orders] if orders and isinstance(orders[0], str) else orders
     if any(sorted(order) != sorted(tables) for order in orders) or not tables:
         raise UsageError(
-            f"--recipe: {name}: order = {told.get('order')}; each has to name {', '.join(tables) or 'steps'}"
+            f"--recipe: {name}: order = {given.get('order')}; each has to name {', '.join(tables) or 'steps'}"
         )
-    probability = told.get("probability", 1.0)
+    probability = given.get("probability", 1.0)
     if not _is_number(probability) or not 0 <= probability <= 1:
         raise UsageError(f"--recipe: {name}: probability = {probability}; give a number from 0 to 1")
     return tables, [list(order) for order in orders], float(probability)
 
 
-def _blur(name: str, told: dict[str, Any]) -> Table:
-    shapes = weights(name, "shapes", told.pop("shapes", {"none": 1}), (*SHAPES, *FAMILIES, "none"))
-    px = told.pop("px", "coarse")
+def _blur(name: str, given: dict[str, Any]) -> Table:
+    shapes = read_weights(name, "shapes", given.pop("shapes", {"none": 1}), (*SHAPES, *FAMILIES, "none"))
+    px = given.pop("px", "coarse")
     if px not in ("coarse", "grid"):
         raise UsageError(f"--recipe: {name}: px = {px!r}; give coarse, or grid for the pixels of the blurred image")
-    reach = {"reach": int(told.pop("reach"))} if _is_number(told.get("reach")) else {}
-    known(name, told, BLUR)
+    reach = {"reach": int(given.pop("reach"))} if _is_number(given.get("reach")) else {}
+    check_keys(name, given, BLUR)
     for shape in shapes:
-        if missing := [keys for keys in _needs(shape) if not set(keys) & set(told)]:
+        if missing := [keys for keys in _needs(shape) if not set(keys) & set(given)]:
             unit = "" if missing[0][0].startswith("beta") else " in px"
             raise UsageError(f"--recipe: {name}: kernel.{missing[0][0]} is missing; {shape} needs a range of it{unit}")
-    numbers = {key: span(name, key, x) for key, x in told.items()}
+    numbers = {key: read_range(name, key, x) for key, x in given.items()}
     if any(x % 2 != 1 for x in numbers.get("side", ())[:2]):
-        raise UsageError(f"--recipe: {name}: side = {told['side']}; a kernel has an odd side")
+        raise UsageError(f"--recipe: {name}: side = {given['side']}; a kernel has an odd side")
     return {"shapes": shapes, "px": px, "numbers": numbers, **reach}
 
 
@@ -107,46 +115,46 @@ def _needs(shape: str) -> list[tuple[str, ...]]:
     return [width, *([("beta",)] if shape == "moffat" else [])]
 
 
-def _resize(name: str, told: dict[str, Any]) -> Table:
-    known(name, told, ("to", "range", "of", *WAYS, "filters", "antialias"))
-    filters = weights(name, "filters", told.get("filters", {"area": 1}), tuple(FILTERS))
-    table = {"filters": filters, "antialias": bool(told.get("antialias", False))}
-    if "to" in told:
-        if told["to"] != "coarse" or "range" in told:
-            raise UsageError(f"--recipe: {name}: resize.to = {told['to']!r}; give coarse, or a range without it")
+def _resize(name: str, given: dict[str, Any]) -> Table:
+    check_keys(name, given, ("to", "range", "of", *WAYS, "filters", "antialias"))
+    filters = read_weights(name, "filters", given.get("filters", {"area": 1}), tuple(FILTERS))
+    table = {"filters": filters, "antialias": bool(given.get("antialias", False))}
+    if "to" in given:
+        if given["to"] != "coarse" or "range" in given:
+            raise UsageError(f"--recipe: {name}: resize.to = {given['to']!r}; give coarse, or a range without it")
         return table
-    if told.get("of", "fine") not in ("fine", "coarse"):
-        raise UsageError(f"--recipe: {name}: resize.of = {told['of']!r}; give fine or coarse")
-    ways = weights(name, "resize", {key: told[key] for key in WAYS if key in told}, WAYS)
-    ratios = span(name, "range", told.get("range"))
+    if given.get("of", "fine") not in ("fine", "coarse"):
+        raise UsageError(f"--recipe: {name}: resize.of = {given['of']!r}; give fine or coarse")
+    ways = read_weights(name, "resize", {key: given[key] for key in WAYS if key in given}, WAYS)
+    ratios = read_range(name, "range", given.get("range"))
     if not 0 < ratios[0] <= 1 <= ratios[1]:
-        raise UsageError(f"--recipe: {name}: range = {told['range']}; ratios of a grid lie about 1 and above 0")
-    return {**table, "ways": ways, "ratios": ratios, "of": told.get("of", "fine")}
+        raise UsageError(f"--recipe: {name}: range = {given['range']}; ratios of a grid lie about 1 and above 0")
+    return {**table, "ways": ways, "ratios": ratios, "of": given.get("of", "fine")}
 
 
-def _detector(name: str, told: dict[str, Any]) -> Table:
-    known(name, told, (*CAMERA, *FIXED))
-    fixed = {key: told.pop(key) for key in FIXED if key in told}
-    return {"fixed": fixed, "numbers": {key: span(name, key, x) for key, x in told.items()}}
+def _detector(name: str, given: dict[str, Any]) -> Table:
+    check_keys(name, given, (*CAMERA, *FIXED))
+    fixed = {key: given.pop(key) for key in FIXED if key in given}
+    return {"fixed": fixed, "numbers": {key: read_range(name, key, x) for key, x in given.items()}}
 
 
-def _noise(name: str, told: dict[str, Any]) -> Table:
-    kinds = weights(name, "kinds", told.pop("kinds", {}), ("gaussian", "poisson", "none"))
-    grey = told.pop("grey", 0.0)
-    known(name, told, ("sigma", "strength", "electrons"))
+def _noise(name: str, given: dict[str, Any]) -> Table:
+    kinds = read_weights(name, "kinds", given.pop("kinds", {}), ("gaussian", "poisson", "none"))
+    grey = given.pop("grey", 0.0)
+    check_keys(name, given, ("sigma", "strength", "electrons"))
     for kind, key in (("gaussian", "sigma"), ("poisson", "strength")):
-        if kind in kinds and key not in told:
+        if kind in kinds and key not in given:
             raise UsageError(f"--recipe: {name}: noise.{key} is missing; {kind} noise needs a range of it")
     if not _is_number(grey) or not 0 <= grey <= 1:
         raise UsageError(f"--recipe: {name}: grey = {grey}; give a probability from 0 to 1")
-    return {"kinds": kinds, "grey": grey, "numbers": {key: span(name, key, x) for key, x in told.items()}}
+    return {"kinds": kinds, "grey": grey, "numbers": {key: read_range(name, key, x) for key, x in given.items()}}
 
 
-def _jpeg(name: str, told: dict[str, Any]) -> Table:
-    known(name, told, ("quality",))
-    quality = span(name, "quality", told.get("quality"))
+def _jpeg(name: str, given: dict[str, Any]) -> Table:
+    check_keys(name, given, ("quality",))
+    quality = read_range(name, "quality", given.get("quality"))
     if not 1 <= quality[0] <= quality[1] <= 100:
-        raise UsageError(f"--recipe: {name}: quality = {told['quality']}; JPEG has 1 to 100")
+        raise UsageError(f"--recipe: {name}: quality = {given['quality']}; JPEG has 1 to 100")
     return {"quality": quality}
 
 
@@ -160,33 +168,33 @@ TABLES: dict[str, Callable[[str, dict[str, Any]], Table]] = {
 """Table of a stage -> how it is read."""
 
 
-def known(name: str, table: Table, allowed: Iterable[str]) -> None:
+def check_keys(name: str, table: Table, allowed: Iterable[str]) -> None:
     """Refuse keys that a table does not have."""
     for key in table:
         if key not in allowed:
             raise UsageError(f"--recipe: {name}: unknown key {key!r}; allowed are {', '.join(allowed)}")
 
 
-def weights(name: str, key: str, told: Any, allowed: tuple[str, ...]) -> dict[str, float]:
+def read_weights(name: str, key: str, given: Any, allowed: tuple[str, ...]) -> dict[str, float]:
     """Names and their weights, which need not sum to 1."""
-    if not isinstance(told, dict):
-        raise UsageError(f"--recipe: {name}: {key} = {told}; give weights, as {{ {allowed[0]} = 1 }}")
-    known(name, told, allowed)
-    if not all(_is_number(x) and x >= 0 for x in told.values()) or not sum(told.values()) > 0:
-        raise UsageError(f"--recipe: {name}: {key} = {told}; weights are numbers of 0 or more, not all 0")
-    return {key: float(x) for key, x in told.items()}
+    if not isinstance(given, dict):
+        raise UsageError(f"--recipe: {name}: {key} = {given}; give weights, as {{ {allowed[0]} = 1 }}")
+    check_keys(name, given, allowed)
+    if not all(_is_number(x) and x >= 0 for x in given.values()) or not sum(given.values()) > 0:
+        raise UsageError(f"--recipe: {name}: {key} = {given}; weights are numbers of 0 or more, not all 0")
+    return {key: float(x) for key, x in given.items()}
 
 
-def span(name: str, key: str, told: Any) -> Range:
+def read_range(name: str, key: str, given: Any) -> Range:
     """A number, ``[low, high]`` or ``[low, high, "log"]``."""
-    items = list(told) if isinstance(told, list) else [told, told]
+    items = list(given) if isinstance(given, list) else [given, given]
     log = items[2:] == ["log"]
     numbers = [x for x in items[:2] if _is_number(x)]
     if len(numbers) != 2 or len(items) != 2 + log or numbers[0] > numbers[1]:
-        raise UsageError(f'--recipe: {name}: {key} = {told}; give a number, [low, high] or [low, high, "log"]')
+        raise UsageError(f'--recipe: {name}: {key} = {given}; give a number, [low, high] or [low, high, "log"]')
     lowest_allowed = -np.inf if key in SIGNED else 0.0
     if numbers[0] < lowest_allowed or ((log or key in POSITIVE) and numbers[0] <= 0):
-        raise UsageError(f"--recipe: {name}: {key} = {told} reaches below what it may be; raise its lower end")
+        raise UsageError(f"--recipe: {name}: {key} = {given} reaches below what it may be; raise its lower end")
     return float(numbers[0]), float(numbers[1]), log
 
 
@@ -194,10 +202,10 @@ def _is_number(x: Any) -> bool:
     return isinstance(x, int | float) and not isinstance(x, bool) and bool(np.isfinite(x))
 
 
-def _percentiles(name: str, told: Any) -> tuple[float, float] | None:
-    if told is None:
+def _percentiles(name: str, given: Any) -> tuple[float, float] | None:
+    if given is None:
         return None
-    low, high, log = span(name, "percentiles", told)
+    low, high, log = read_range(name, "percentiles", given)
     if log or not 0 <= low < high <= 100:
-        raise UsageError(f"--recipe: {name}: percentiles = {told}; give two of 0 to 100, the lower first")
+        raise UsageError(f"--recipe: {name}: percentiles = {given}; give two of 0 to 100, the lower first")
     return low, high

@@ -44,13 +44,18 @@ FILTERS: dict[str, Filter | None] = {"area": None, "bilinear": Filter(triangle, 
 """Name -> filter; ``area`` averages what a new pixel covers."""
 
 
-def matrix(name: str, n: int, m: int, antialias: bool = False) -> Any:
+def resize_matrix(name: str, n: int, m: int, antialias: bool = False) -> Any:
     """The weights that make m pixels of n, as a sparse matrix (m, n) with rows of sum 1.
 
     Parameters
     ----------
-    antialias : stretch the filter with the new pixel where that is larger. Without it, as in torch, a reduction by
-        more than 2 passes over pixels; ``area`` always has it.
+    name : str
+        A key of `FILTERS`.
+    n, m : int
+        Old and new pixels along the axis, which cover the same length.
+    antialias : bool
+        Stretch the filter with the new pixel where that is larger. **Without it, as in torch, a reduction by more than
+        2 passes over pixels**; ``area`` always has it.
     """
     found = FILTERS[name]
     rows, columns, weights = _overlaps(n, m) if found is None else _taps(found, n, m, antialias)
@@ -58,7 +63,7 @@ def matrix(name: str, n: int, m: int, antialias: bool = False) -> Any:
 
 
 def _overlaps(n: int, m: int) -> tuple[NDArray[Any], NDArray[Any], Array]:
-    """The share of every new pixel that lies in every old one."""
+    """Rows, columns and values: the share of every new pixel that lies in every old one."""
     ratio = n / m
     first = np.floor(np.arange(m) * ratio).astype(int)
     columns = np.minimum(first[:, None] + np.arange(int(np.ceil(ratio)) + 1), n - 1)
@@ -70,28 +75,41 @@ def _overlaps(n: int, m: int) -> tuple[NDArray[Any], NDArray[Any], Array]:
 
 
 def _taps(found: Filter, n: int, m: int, antialias: bool) -> tuple[NDArray[Any], NDArray[Any], Array]:
-    """The filter's weights about the centre of every new pixel."""
+    """Rows, columns and values: the filter's weights about the centre of every new pixel."""
     ratio = n / m
     stretch = max(ratio, 1.0) if antialias else 1.0
     centre = (np.arange(m) + 0.5) * ratio - 0.5
     reach = found.radius * stretch
     place = np.floor(centre - reach).astype(int)[:, None] + np.arange(int(np.ceil(2 * reach)) + 2)
     weights = found.profile((place - centre[:, None]) / stretch, antialias)
-    folded = np.mod(place, 2 * n)
+    folded = np.mod(place, 2 * n)  # reflected about the pixel edge
     columns = np.minimum(folded, 2 * n - 1 - folded)
     rows = np.broadcast_to(np.arange(m)[:, None], columns.shape)
     return rows, columns, weights / weights.sum(1, keepdims=True)
 
 
-def resized(image: NDArray[Any], shape: tuple[int, int], name: str, antialias: bool = False) -> Array:
-    """The image on a grid of ``shape``, values per area kept.
+def resize_image(image: NDArray[Any], shape: tuple[int, int], name: str, antialias: bool = False) -> Array:
+    """The image on a grid of another shape, values per area kept.
 
-    **Only ``area`` keeps the flux exactly at every ratio**; the others keep it where the filter's weights of every old
-    pixel have one sum, as with antialiasing at whole ratios, else up to what the image holds beyond the new grid's
-    Nyquist frequency.
+    Parameters
+    ----------
+    image : (Y, X) array
+    shape : (h, w)
+        Of the new grid.
+    name : str
+        A key of `FILTERS`.
+    antialias : bool
+        As for `resize_matrix`.
+
+    Returns
+    -------
+    (h, w) array
+        **Only ``area`` keeps the flux exactly at every ratio**; the others keep it where the filter's weights of every
+        old pixel have one sum, as with antialiasing at whole ratios, else up to what the image holds beyond the new
+        grid's Nyquist frequency.
     """
-    down = matrix(name, image.shape[0], shape[0], antialias)
-    across = matrix(name, image.shape[1], shape[1], antialias)
+    down = resize_matrix(name, image.shape[0], shape[0], antialias)
+    across = resize_matrix(name, image.shape[1], shape[1], antialias)
     return np.asarray((across @ (down @ np.asarray(image, np.float64)).T).T)
 
 
@@ -109,5 +127,6 @@ def antialias_kernel(name: str, scale: int) -> Array | None:
     taps = found.profile(offsets / scale, True)
     taps = taps[np.flatnonzero(taps)[0] : np.flatnonzero(taps)[-1] + 1]
     line, _ = signal.deconvolve(taps, np.ones(scale))
+    # symmetric but for rounding, which grows along a deconvolution
     line = (line + line[::-1]) / (2 * line.sum())
     return np.asarray(np.outer(line, line))

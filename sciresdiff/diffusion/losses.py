@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sciresdiff.diffusion import lpips_network
+from sciresdiff import plugins
 from sciresdiff.errors import UsageError
 
 if TYPE_CHECKING:
@@ -70,14 +70,14 @@ def _error(answer: Tensor, target: Any, c: Context) -> Tensor:
     return error if c.valid is None else torch.where(c.valid > 0, error, 0.0)
 
 
-def _held(answer: Tensor, target: Tensor, c: Context) -> Tensor:
+def _fill_masked(answer: Tensor, target: Tensor, c: Context) -> Tensor:
     """The answer, and the target where masked."""
     import torch
 
     return answer if c.valid is None else torch.where(c.valid > 0, answer, target)
 
 
-def _needed(value: Any, name: str, what: str) -> Any:
+def _require(value: Any, name: str, what: str) -> Any:
     """Something of the context that a loss cannot do without.
 
     Raises
@@ -124,18 +124,18 @@ def gaussian_nll(answer: Tensor, target: Any = 0.0, c: Context = PLAIN) -> Tenso
 
     **Where the scale is large a wrong mean costs little**, so that bright and difficult places are learnt last.
     """
-    scale = _needed(c.scale, "gaussian-nll", "a predicted scale")
+    scale = _require(c.scale, "gaussian-nll", "a predicted scale")
     error = _error(answer, target, c) * (c.unit / scale)
-    return _counted((scale / c.unit).log() + error * error / 2, c)
+    return _zero_masked((scale / c.unit).log() + error * error / 2, c)
 
 
 def laplace_nll(answer: Tensor, target: Any = 0.0, c: Context = PLAIN) -> Tensor:
     """ln(2 b / unit) + |answer - target| / b with b = scale / sqrt(2): learns **the median** and its spread."""
-    b = _needed(c.scale, "laplace-nll", "a predicted scale") / math.sqrt(2)
-    return _counted((2 * b / c.unit).log() + _error(answer, target, c).abs() * (c.unit / b), c)
+    b = _require(c.scale, "laplace-nll", "a predicted scale") / math.sqrt(2)
+    return _zero_masked((2 * b / c.unit).log() + _error(answer, target, c).abs() * (c.unit / b), c)
 
 
-def _counted(values: Tensor, c: Context) -> Tensor:
+def _zero_masked(values: Tensor, c: Context) -> Tensor:
     """A map, 0 where masked."""
     import torch
 
@@ -149,11 +149,11 @@ def poisson_nll(answer: Tensor, target: Any = 0.0, c: Context = PLAIN) -> Tensor
     A fine pixel has value / slope electrons and its share of the sky's, sky / (slope s)^2.  Below half a sky the answer
     goes on along the parabola that touches there, so that the loss is convex and finite for every answer.
     """
-    sky, slope = (_needed(v, "poisson-nll", "sky and slope of the variance") for v in (c.sky, c.slope))
-    square = (answer.shape[-1] // _needed(c.noise, "poisson-nll", "the noise").shape[-1]) ** 2
+    sky, slope = (_require(v, "poisson-nll", "sky and slope of the variance") for v in (c.sky, c.slope))
+    square = (answer.shape[-1] // _require(c.noise, "poisson-nll", "the noise").shape[-1]) ** 2
     floor = 0.5 * sky / (slope * slope * square)
     n = (target / slope + 2 * floor).clamp_min(floor)
-    m = n + (_held(answer, target, c) - target) / slope
+    m = n + (_fill_masked(answer, target, c) - target) / slope
     safe = m.clamp_min(floor)
     below = (m - safe) / safe
     ratio = (safe - n) / n
@@ -169,16 +169,16 @@ def ssim(answer: Tensor, target: Tensor, c: Context = PLAIN) -> Tensor:
     """
     import torch
 
-    answer = _held(answer, target, c)
+    answer = _fill_masked(answer, target, c)
     unit2 = torch.as_tensor(c.unit, dtype=answer.dtype, device=answer.device) ** 2
-    mx, my = _window(answer), _window(target)
+    mx, my = _gaussian_mean(answer), _gaussian_mean(target)
     dx, dy = answer - mx, target - my
-    vx, vy, cxy = (_window(v) for v in (dx * dx, dy * dy, dx * dy))
+    vx, vy, cxy = (_gaussian_mean(v) for v in (dx * dx, dy * dy, dx * dy))
     light = (2 * mx * my + unit2) / (mx * mx + my * my + unit2)
     return 1 - light * (2 * cxy + unit2) / (vx + vy + unit2)
 
 
-def _window(x: Tensor) -> Tensor:
+def _gaussian_mean(x: Tensor) -> Tensor:
     """Gaussian means, (B, 1, Y, X); the border is repeated."""
     import torch
     import torch.nn.functional as F
@@ -218,7 +218,7 @@ def fft(answer: Tensor, target: Tensor, c: Context = PLAIN) -> Tensor:
 
     **It knows strengths and no phases: what is moved within a window costs nothing, nor does a changed sign.**
     """
-    ours, theirs = (_spectra(image / c.unit).abs() for image in (_held(answer, target, c), target))
+    ours, theirs = (_spectra(image / c.unit).abs() for image in (_fill_masked(answer, target, c), target))
     return (ours - theirs).abs().mean()
 
 
@@ -261,7 +261,7 @@ def flux(answer: Tensor, target: Any = 0.0, c: Context = PLAIN) -> Tensor:
     import torch
     import torch.nn.functional as F
 
-    noise = _needed(c.noise, "flux", "the noise of the coarse pixels, and an image for an answer")
+    noise = _require(c.noise, "flux", "the noise of the coarse pixels, and an image for an answer")
     error = answer - target
     off = flux_error(error if c.valid is None else torch.where(c.valid > 0, error, 0.0), noise)
     return F.huber_loss(off, torch.zeros_like(off), delta=2.0)
@@ -279,8 +279,8 @@ def lpips(answer: Tensor, target: Tensor, c: Context = PLAIN) -> Tensor:
     """
     if min(answer.shape[-2:]) < 32:
         raise UsageError(f"loss: 'lpips' needs 32 px on each side, the patch has {min(answer.shape[-2:])}; take larger")
-    network = lpips_network.loaded().to(answer.device)
-    ours, theirs = (image.div(c.unit).asinh() for image in (_held(answer, target, c), target))
+    network = plugins.load("sciresdiff.lab.lpips_network:load_network")().to(answer.device)
+    ours, theirs = (image.div(c.unit).asinh() for image in (_fill_masked(answer, target, c), target))
     low, high = theirs.amin((-2, -1), keepdim=True), theirs.amax((-2, -1), keepdim=True)
     pair = ((2 * (x - low) / (high - low).clamp_min(1e-6) - 1).expand(-1, 3, -1, -1) for x in (ours, theirs))
     return network(*pair).mean()  # type: ignore[no-any-return]
@@ -300,6 +300,6 @@ LOSSES: dict[str, Loss] = {
     "lpips": lpips,
     "flux": flux,
 }
-"""Losses by name; **what an absolute error loses of a skewed posterior's flux is measured in docs/explanation/losses.md**."""
+"""Losses by name; **an absolute error loses flux of faint sources: see docs/explanation/losses.md**."""
 PIXELWISE = ("mse", "l1", "huber", "charbonnier")
 """Those that an error alone is enough for."""

@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path as File
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from sciresdiff import plugins
 from sciresdiff.diffusion import method_file
-from sciresdiff.diffusion.method_check import check_together
-from sciresdiff.diffusion.method_file import ANCHORS, CONDITIONS, HOOKS, SPACES, STARTS
-from sciresdiff.diffusion.path import Path, marginal, subset
-from sciresdiff.diffusion.prediction import PREDICTIONS
+from sciresdiff.diffusion.path import Path, subset
 from sciresdiff.diffusion.schedule import SCHEDULES
-from sciresdiff.diffusion.solvers import SOLVERS
-from sciresdiff.diffusion.step import Denoise, Hook, Noise, Task, Weigh
-from sciresdiff.diffusion.weight import DYNAMIC, WEIGHTS, Staged, staged
+from sciresdiff.diffusion.solvers import NEEDS_DISTIL
+from sciresdiff.diffusion.weight import DYNAMIC, WEIGHTS, DynamicScale
 from sciresdiff.errors import UsageError
+from sciresdiff.nets import BACKBONES
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-__all__ = ["ANCHORS", "CONDITIONS", "HOOKS", "SPACES", "STARTS", "Method", "load", "names", "sample", "train_pair"]
-
-
-Scale = Union["Tensor", Staged, Weigh]
-"""The scale of the noise, and how it changes on the way."""
 
 
 @dataclass(frozen=True)
@@ -90,13 +84,13 @@ class Method:
         steps = self.steps if steps is None else steps
         return whole if steps in (None, whole.T) else subset(whole, steps, self.grid)  # type: ignore[arg-type]
 
-    def weigh(self, prior: Tensor, scale: Tensor, up: Tensor) -> Tensor:
+    def noise_scale(self, prior: Tensor, scale: Tensor, up: Tensor) -> Tensor:
         """w of the prior's mean, its scale and the interpolated frame, all (..., Y, X)."""
         return WEIGHTS[self.weight](prior, scale, up, **self.weight_params)
 
-    def staged(
+    def dynamic_scale(
         self, scale: Tensor, up: Tensor, alpha: Any = None, shift: Any = 0.0, stretch: Any = 1.0
-    ) -> Staged | None:
+    ) -> DynamicScale | None:
         """The w that changes on the way, for `sample` and `train_pair`; None where the method's does not.
 
         Parameters
@@ -108,14 +102,17 @@ class Method:
         if self.weight not in DYNAMIC:
             return None
         numbers = dict(self.weight_params) | ({} if alpha is None else {"alpha": alpha})
-        return staged(scale, up, **numbers, shift=shift, stretch=stretch)
+        made: DynamicScale = plugins.load("sciresdiff.lab.weights:start_staged")(
+            scale, up, **numbers, shift=shift, stretch=stretch
+        )
+        return made
 
-    def anchored(self, prior: Tensor, up: Tensor) -> Tensor:
+    def anchor_image(self, prior: Tensor, up: Tensor) -> Tensor:
         """mu of the prior's mean and the interpolated frame, both (..., Y, X)."""
         return {"zero": 0 * prior, "up": up, "prior": prior}[self.anchor]
 
     @property
-    def has_knob(self) -> bool:
+    def has_realism(self) -> bool:
         """Whether a student was taught the way between fidelity and realism."""
         return bool(self.distil_params.get("knob"))
 
@@ -126,15 +123,13 @@ class Method:
         ------
         UsageError : there is no such network.
         """
-        from sciresdiff.nets import BACKBONES
-
         name = asked or self.backbone or usual
-        method_file.one_of("--backbone" if asked else f"--method {self.name}", "backbone", name, BACKBONES)
+        method_file.check_choice("--backbone" if asked else f"--method {self.name}", "backbone", name, BACKBONES)
         return name
 
     def to_dict(self) -> dict[str, Any]:
         """Nested like the file; JSON-able."""
-        return method_file.record_of(self)
+        return method_file.record_of(vars(self))
 
     @staticmethod
     def from_dict(record: Mapping[str, Any], source: str = "method") -> Method:
@@ -152,6 +147,81 @@ class Method:
         method = Method(**method_file.read(record, source))
         check_together(method, source)
         return method
+
+
+def check_together(m: Method, source: str) -> None:
+    """What only the whole can tell: the path is usable, and everything goes with it.
+
+    Raises
+    ------
+    UsageError : it names the file, the value, and what it needs.
+    """
+    path = _checked_path(m, source)
+    if m.steps is not None and m.steps > path.T:
+        raise UsageError(f"{source}: [solver] steps = {m.steps}; the path allows 1 to {path.T}")
+    noisy = path.s[1:] > 0
+    if m.grid != "time" and not noisy.any():
+        raise UsageError(f"{source}: [solver] grid = {m.grid!r}; a path without noise allows only time")
+    if m.grid != "time" and path.a[-1] == 0:
+        raise UsageError(
+            f"{source}: [solver] grid = {m.grid!r}; the path ends with nothing of the image left (a = 0), where the "
+            "log-SNR is minus infinity; it allows only time"
+        )
+    for key, value, possible, needs in _requirements(m, path):
+        if not possible:
+            raise UsageError(f"{source}: {key} = {value!r} needs {needs}")
+
+
+def _checked_path(m: Method, source: str) -> Path:
+    """The path, or what is wrong with its numbers."""
+    try:
+        with np.errstate(all="ignore"):
+            return m.training_path()
+    except (ValueError, ArithmeticError) as error:
+        raise UsageError(f"{source}: [path] {dict(m.params)} gives no {m.schedule} path: {error}") from None
+
+
+def _requirements(m: Method, path: Path) -> list[tuple[str, Any, bool, str]]:
+    """(key, its value, whether it is possible, what it needs) of what depends on other values."""
+    kept = f"a path whose last index keeps some of the image; schedule {m.schedule} allows x0"
+    preserved = bool(np.allclose(path.a**2 + path.s**2, 1, atol=1e-9))
+    straight = bool(np.allclose(path.a + path.s, 1, atol=1e-9))
+    predictions = {
+        "eps": (path.a[-1] > 0, kept),
+        "eps_scale": (path.a[-1] > 0, kept),
+        "v": (preserved, "a variance-preserving path, a^2 + s^2 = 1"),
+        "flow": (straight, "a straight path, a + s = 1"),
+        "bridge": (m.schedule == "bridge", "schedule bridge"),
+        "edm": (not path.b.any(), "a path without an anchor, b = 0"),
+    }
+    possible, needs = predictions.get(m.prediction, (True, ""))
+    wanted = NEEDS_DISTIL.get(m.solver)
+    noisy = bool(path.s[-1] > 0)
+    t0 = m.start_params.get("t0", 1.0)
+    return [
+        ("prediction", m.prediction, bool(possible), needs),
+        ("start", m.start, m.start != "anchor" or not noisy, "a path that ends without noise; take noise"),
+        ("start", m.start, m.start != "sdedit" or noisy, "a path with noise at its end; take anchor"),
+        ("[start] t0", t0, 0 < t0 <= 1, "a share of the path, above 0 up to 1"),
+        (
+            "[solver] name",
+            m.solver,
+            wanted in (None, m.distil),
+            f'a distilled model; add [distil] kind = "{wanted}", or take ddim',
+        ),
+        (
+            "conditions",
+            "augmentation",
+            "augmentation" not in m.conditions or bool(m.augment),
+            "the levels to tell; add [augment] sigma = [0.1, 1.0]",
+        ),
+        (
+            "[weight] name",
+            m.weight,
+            m.weight not in DYNAMIC or m.prediction in ("x0", "residual"),
+            "prediction x0 or residual, because the weight changes on the way",
+        ),
+    ]
 
 
 def _folder() -> Any:
@@ -184,75 +254,3 @@ def load(name_or_path: str | File) -> Method:
         raise UsageError(f"--method: {text} is not a TOML file: {error}") from None
     method = Method.from_dict({"name": file.name.removesuffix(".toml"), **record}, f"{text}.toml" if inside else text)
     return method if inside else replace(method, name=record.get("name", File(text).stem))
-
-
-def sample(
-    method: Method,
-    denoise: Denoise,
-    mu: Tensor,
-    w: Scale,
-    noise: Noise,
-    steps: int | None = None,
-    hooks: Sequence[Hook] = (),
-    prior: Tensor | None = None,
-) -> Tensor:
-    """One draw: start, solver and hooks of a method put together.
-
-    Parameters
-    ----------
-    denoise : (x_t, t) -> estimate of x_0, with t an index of ``method.path(steps)`` (a fraction between two in pndm,
-        and in heun with churn).
-    mu : (B, C, Y, X), the anchor.
-    w : the scale of the noise: a tensor of that shape, `weight.Staged`, or (t, x_t) -> the scale after index t.
-    noise : (t) -> unit noise of that shape which enters the state at index t; a pure function of t.
-    hooks : what the method's hooks stand for, unless ``denoise`` applies them itself.
-    prior : what the start ``sdedit`` noises, of that shape; None: the anchor.
-
-    Returns
-    -------
-    (B, C, Y, X), the last estimate of x_0.
-
-    Raises
-    ------
-    UsageError : more steps than the path has; a start at the anchor without any noise to come.
-    """
-    path = method.path(steps)
-    first = path.T if method.start != "sdedit" else max(1, round(float(method.start_params["t0"]) * path.T))
-    p = path.at(first)
-    x = (p.a + p.b) * mu if method.start != "sdedit" or prior is None else p.a * prior + p.b * mu
-    weigh = w.following(path) if isinstance(w, Staged) else w if callable(w) else None
-    scale = w.w if isinstance(w, Staged) else w(first, x) if callable(w) else w
-    if method.start == "anchor" and path.s.any() and not bool((scale != 0).any()):
-        raise UsageError(
-            f"--method {method.name}: w = 0 everywhere, and the start is the anchor without noise, so that every draw "
-            "would be the same; give another weight"
-        )
-    if method.start != "anchor" and p.s > 0:
-        x = x + p.s * (scale * noise(first))
-    task = Task(path, denoise, mu, scale, noise, range(first, -1, -1), hooks, weigh)
-    return SOLVERS[method.solver](task, x, eta=method.eta, **method.solver_params)
-
-
-def train_pair(
-    method: Method, x0: Tensor, mu: Tensor, w: Scale, t: int | Tensor, eps: Tensor
-) -> tuple[Tensor, Tensor, Any]:
-    """What a network sees in training, what it should answer, and the weight of its squared error.
-
-    Parameters
-    ----------
-    x0, mu, eps : (B, C, Y, X) truth, anchor, unit noise.
-    w : scale of the noise, as for `sample`; one that changes is taken at t, of a state with its first map.
-    t : index of ``method.training_path()``, 1 to T; one, or (B,).
-
-    Returns
-    -------
-    x_t, target : (B, C, Y, X). weight : a number, or (B, 1, 1, 1).
-    """
-    path = method.training_path()
-    p = path.at(t) if isinstance(t, int) else path.at(t, x0)
-    if isinstance(w, Staged):
-        w = w.at(path, t, marginal(path, t, x0, mu, w.w.detach(), eps)).w
-    elif callable(w):
-        w = w(t, (p.a + p.b) * mu)  # type: ignore[arg-type]
-    asked = PREDICTIONS[method.prediction]
-    return marginal(path, t, x0, mu, w, eps), asked.target(p, x0, eps, mu, w), asked.weight(p)

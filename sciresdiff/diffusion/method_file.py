@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import numpy as np
 
@@ -16,9 +16,6 @@ from sciresdiff.diffusion.schedule import SCHEDULES
 from sciresdiff.diffusion.solvers import ETAS, SOLVERS
 from sciresdiff.diffusion.weight import WEIGHTS
 from sciresdiff.errors import UsageError
-
-if TYPE_CHECKING:
-    from sciresdiff.diffusion.method import Method
 
 Numbers = dict[str, Any]
 
@@ -83,18 +80,18 @@ def read(record: Mapping[str, Any], source: str) -> dict[str, Any]:
     ------
     UsageError : an unknown key or value; it names the file, the key and what is allowed.
     """
-    known(source, "key", record, [*PLAIN, *TABLES])
+    check_keys(source, "key", record, [*PLAIN, *TABLES])
     tables = {name: _table(source, name, record.get(name, {})) for name in TABLES}
     plain = {key: value for key, value in record.items() if key in PLAIN}
     for key in ("hooks", "conditions"):
-        plain[key] = _listed(source, key, record.get(key, []))
+        plain[key] = _name_list(source, key, record.get(key, []))
     _check_plain(plain, source)
     return {
         "name": source,
         **plain,
-        **_named(source, "space", tables["space"], SPACES, "pixel-unshuffle"),
-        **_named(source, "start", tables["start"], STARTS, "noise"),
-        **_named(source, "distil", tables["distil"], DISTILS, ""),
+        **_choice(source, "space", tables["space"], SPACES, "pixel-unshuffle"),
+        **_choice(source, "start", tables["start"], STARTS, "noise"),
+        **_choice(source, "distil", tables["distil"], DISTILS, ""),
         "augment": _augment(source, tables["augment"]),
         "hook_params": _hook(source, tables["hook"], plain["hooks"]),
         **_function(source, "path", "schedule", "params", tables["path"], SCHEDULES, "resshift"),
@@ -103,22 +100,23 @@ def read(record: Mapping[str, Any], source: str) -> dict[str, Any]:
     }
 
 
-def record_of(m: Method) -> dict[str, Any]:
-    """The nested record that `read` reads; JSON-able."""
-    solver = {"name": m.solver, "steps": m.steps, "eta": m.eta, "grid": m.grid, **m.solver_params}
+def record_of(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The nested record that `read` reads, from the fields of a method by name; JSON-able."""
+    f = fields
+    solver = {"name": f["solver"], "steps": f["steps"], "eta": f["eta"], "grid": f["grid"], **f["solver_params"]}
     record = {
-        **{key: getattr(m, key) for key in PLAIN},
-        "hooks": list(m.hooks),
-        "conditions": list(m.conditions),
-        "space": {"name": m.space, **m.space_params},
-        "start": {"name": m.start, **m.start_params},
-        "hook": dict(m.hook_params),
-        "path": {"schedule": m.schedule, **m.params},
-        "weight": {"name": m.weight, **m.weight_params},
+        **{key: f[key] for key in PLAIN},
+        "hooks": list(f["hooks"]),
+        "conditions": list(f["conditions"]),
+        "space": {"name": f["space"], **f["space_params"]},
+        "start": {"name": f["start"], **f["start_params"]},
+        "hook": dict(f["hook_params"]),
+        "path": {"schedule": f["schedule"], **f["params"]},
+        "weight": {"name": f["weight"], **f["weight_params"]},
         "solver": {key: value for key, value in solver.items() if value is not None},
     }
-    record |= {"distil": {"kind": m.distil, **m.distil_params}} if m.distil else {}
-    return record | ({"augment": {**m.augment, "sigma": list(m.augment["sigma"])}} if m.augment else {})
+    record |= {"distil": {"kind": f["distil"], **f["distil_params"]}} if f["distil"] else {}
+    return record | ({"augment": {**f["augment"], "sigma": list(f["augment"]["sigma"])}} if f["augment"] else {})
 
 
 def nearest(value: object, allowed: Iterable[str]) -> str:
@@ -127,7 +125,7 @@ def nearest(value: object, allowed: Iterable[str]) -> str:
     return f"; nearest: {' or '.join(found)}" if found else ""
 
 
-def known(source: str, what: str, given: Iterable[str], allowed: Sequence[str]) -> None:
+def check_keys(source: str, what: str, given: Iterable[str], allowed: Sequence[str]) -> None:
     """Refuse keys that nothing reads."""
     for key in given:
         if key not in allowed:
@@ -135,7 +133,7 @@ def known(source: str, what: str, given: Iterable[str], allowed: Sequence[str]) 
             raise UsageError(f"{source}: unknown {what} {key!r}; allowed are {some}{nearest(key, allowed)}")
 
 
-def one_of(source: str, key: str, value: Any, allowed: Iterable[str]) -> None:
+def check_choice(source: str, key: str, value: Any, allowed: Iterable[str]) -> None:
     """Refuse a name that stands for nothing."""
     names = list(allowed)
     if not isinstance(value, str) or value not in names:
@@ -152,12 +150,12 @@ def _table(source: str, name: str, value: Any) -> dict[str, Any]:
     return dict(value)
 
 
-def _listed(source: str, key: str, value: Any) -> tuple[str, ...]:
+def _name_list(source: str, key: str, value: Any) -> tuple[str, ...]:
     """Hooks or conditions, which have to be a list of different names."""
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise UsageError(f'{source}: {key} = {value!r} is not a list; write {key} = ["..."] or []')
     for name in value:
-        one_of(source, key, name, HOOKS if key == "hooks" else CONDITIONS)
+        check_choice(source, key, name, HOOKS if key == "hooks" else CONDITIONS)
     if len(set(value)) < len(value):
         raise UsageError(f"{source}: {key} = {list(value)} names one twice; name each once")
     return tuple(value)
@@ -167,51 +165,51 @@ def _check_plain(plain: Mapping[str, Any], source: str) -> None:
     """Every value outside tables by itself; a backbone's name is looked up when the network is made."""
     for key, allowed in (("anchor", ANCHORS), ("prediction", PREDICTIONS), ("loss", PIXELWISE)):
         if key in plain:
-            one_of(source, key, plain[key], allowed)
+            check_choice(source, key, plain[key], allowed)
     for key in ("name", "about", "backbone"):
         if not isinstance(plain.get(key, ""), str):
             raise UsageError(f"{source}: {key} = {plain[key]!r}; allowed is a text")
 
 
-def _named(source: str, table: str, given: dict[str, Any], allowed: Mapping[str, Numbers], usual: str) -> Numbers:
+def _choice(source: str, table: str, given: dict[str, Any], allowed: Mapping[str, Numbers], usual: str) -> Numbers:
     """The two fields of a table that holds a name and its numbers."""
     head = HEADS.get(table, "name")
     if table == "distil" and not given:
         return {"distil": "", "distil_params": {}}
     name = given.pop(head, usual)
-    one_of(source, table if table in ("space", "start") else f"[{table}] {head}", name, allowed)
-    return {table: name, f"{table}_params": _filled(source, f"[{table}]", given, allowed[name])}
+    check_choice(source, table if table in ("space", "start") else f"[{table}] {head}", name, allowed)
+    return {table: name, f"{table}_params": _with_defaults(source, f"[{table}]", given, allowed[name])}
 
 
-def _filled(source: str, where: str, given: Mapping[str, Any], usual: Numbers) -> Numbers:
+def _with_defaults(source: str, where: str, given: Mapping[str, Any], usual: Numbers) -> Numbers:
     """Given numbers, and the usual ones where none is given."""
-    known(source, f"{where} key", given, list(usual))
+    check_keys(source, f"{where} key", given, list(usual))
     for key, value in given.items():
         if key in WORDS:
-            one_of(source, f"{where} {key}", value, WORDS[key])
+            check_choice(source, f"{where} {key}", value, WORDS[key])
         else:
-            number(source, f"{where} {key}", value, whole=isinstance(usual[key], int))
+            check_number(source, f"{where} {key}", value, whole=isinstance(usual[key], int))
     return {**usual, **given}
 
 
 def _hook(source: str, given: dict[str, Any], hooks: Sequence[str]) -> Numbers:
     """The numbers of all hooks that are asked for."""
     usual = {key: value for hook in hooks for key, value in HOOKS[hook].items()}
-    return _filled(source, "[hook]", given, usual)
+    return _with_defaults(source, "[hook]", given, usual)
 
 
 def _augment(source: str, given: dict[str, Any]) -> Numbers:
     """The numbers of [augment]; none without the table."""
     if not given:
         return {}
-    known(source, "[augment] key", given, list(AUGMENT))
+    check_keys(source, "[augment] key", given, list(AUGMENT))
     numbers = {**AUGMENT, **given}
     span, use = numbers["sigma"], numbers["use"]
-    number(source, "[augment] use", use)
+    check_number(source, "[augment] use", use)
     if not isinstance(span, Sequence) or isinstance(span, str) or len(span) != 2:
         raise UsageError(f"{source}: [augment] sigma = {span!r}; allowed are two numbers, as sigma = [0.1, 1.0]")
     for value in span:
-        number(source, "[augment] sigma", value)
+        check_number(source, "[augment] sigma", value)
     if not 0 < span[0] <= span[1] <= 1:
         raise UsageError(
             f"{source}: [augment] sigma = {list(span)}; allowed are two numbers above 0, up to 1, in order"
@@ -228,24 +226,24 @@ def _function(
     """The name and the arguments of a schedule or weight."""
     head = HEADS.get(table, "name")
     name = given.pop(head, usual)
-    one_of(source, f"[{table}] {head}", name, registry)
-    _arguments(source, f"[{table}]", registry[name], given)
+    check_choice(source, f"[{table}] {head}", name, registry)
+    _check_arguments(source, f"[{table}]", registry[name], given)
     return {field: name, params: given}
 
 
 def _solver(source: str, given: dict[str, Any]) -> Numbers:
     """The fields of [solver]."""
     name = given.get("name", "ancestral")
-    one_of(source, "[solver] name", name, SOLVERS)
+    check_choice(source, "[solver] name", name, SOLVERS)
     own = {key: value for key, value in given.items() if key not in SOLVER_KEYS}
-    takes = _takes(SOLVERS[name])
-    known(source, "[solver] key", own, [*SOLVER_KEYS, *takes])
-    _arguments(source, "[solver]", SOLVERS[name], own)
+    takes = _parameters(SOLVERS[name])
+    check_keys(source, "[solver] key", own, [*SOLVER_KEYS, *takes])
+    _check_arguments(source, "[solver]", SOLVERS[name], own)
     eta = given.get("eta", ETAS[name][0])
-    one_of(source, "[solver] grid", given.get("grid", "time"), get_args(Grid))
+    check_choice(source, "[solver] grid", given.get("grid", "time"), get_args(Grid))
     if "steps" in given:
-        number(source, "[solver] steps", given["steps"], whole=True)
-    number(source, "[solver] eta", eta)
+        check_number(source, "[solver] steps", given["steps"], whole=True)
+    check_number(source, "[solver] eta", eta)
     low, high = ETAS[name]
     if not low <= eta <= high:
         some = f"{low:g}" if low == high else f"{low:g} to {high:g}"
@@ -254,22 +252,22 @@ def _solver(source: str, given: dict[str, Any]) -> Numbers:
     return {"solver": name, "solver_params": own, **shared}
 
 
-def number(source: str, key: str, value: Any, whole: bool = False) -> None:
+def check_number(source: str, key: str, value: Any, whole: bool = False) -> None:
     """Refuse what is not a finite number, or not a whole one from 1 where that is needed."""
     usable = isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
     if not usable or (whole and (not isinstance(value, int) or value < 1)):
         raise UsageError(f"{source}: {key} = {value!r}; allowed is a {'whole number from 1' if whole else 'number'}")
 
 
-def _takes(function: Callable[..., Any]) -> dict[str, Any]:
+def _parameters(function: Callable[..., Any]) -> dict[str, Any]:
     """Names and usual values of the numbers that a function takes; a solver's own ones, without what all have."""
     found = {n: p.default for n, p in inspect.signature(function).parameters.items() if p.default is not p.empty}
     return {name: value for name, value in found.items() if name not in ("eta", "hooks")}
 
 
-def _arguments(source: str, where: str, function: Callable[..., Any], given: Mapping[str, Any]) -> None:
+def _check_arguments(source: str, where: str, function: Callable[..., Any], given: Mapping[str, Any]) -> None:
     """Refuse arguments that a function does not have, and values that are not the numbers it takes."""
-    takes = _takes(function)
-    known(source, f"{where} key", given, list(takes))
+    takes = _parameters(function)
+    check_keys(source, f"{where} key", given, list(takes))
     for name, value in given.items():
-        number(source, f"{where} {name}", value, whole=isinstance(takes[name], int))
+        check_number(source, f"{where} {name}", value, whole=isinstance(takes[name], int))

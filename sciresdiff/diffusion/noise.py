@@ -41,7 +41,7 @@ def key_of(*values: int) -> int:
     return key
 
 
-def _signed(z: int) -> int:
+def _to_int64(z: int) -> int:
     """The int64 of the same bits."""
     return z - (1 << 64) if z >> 63 else z
 
@@ -54,17 +54,17 @@ def _fold(z: Tensor, bits: int, spare: Tensor) -> None:
 
 def _mix(z: Tensor, spare: Tensor) -> None:
     """`mix` of every int64, in place."""
-    z.add_(_signed(GOLDEN))
+    z.add_(_to_int64(GOLDEN))
     _fold(z, 30, spare)
-    z.mul_(_signed(FIRST))
+    z.mul_(_to_int64(FIRST))
     _fold(z, 27, spare)
-    z.mul_(_signed(SECOND))
+    z.mul_(_to_int64(SECOND))
     _fold(z, 31, spare)
 
 
-def _hashed(key: int, start: int, count: int, device: torch.device | str) -> Tensor:
+def _hash_range(key: int, start: int, count: int, device: torch.device | str) -> Tensor:
     """``mix(key ^ i)`` for i = start ... start + count - 1, int64."""
-    z = torch.arange(start, start + count, dtype=torch.int64, device=device).bitwise_xor_(_signed(key))
+    z = torch.arange(start, start + count, dtype=torch.int64, device=device).bitwise_xor_(_to_int64(key))
     _mix(z, torch.empty_like(z))
     return z
 
@@ -104,8 +104,8 @@ def gaussian(
     key = key_of(seed, draw, step, channel)
     first, last = x0 >> 1, (x0 + width + 1) >> 1
     pairs = last - first
-    rows = _hashed(mix(key), y0, height, device)
-    columns = _hashed(mix(key ^ 1), first, pairs, device)
+    rows = _hash_range(mix(key), y0, height, device)
+    columns = _hash_range(mix(key ^ 1), first, pairs, device)
     field = torch.empty((height, pairs, 2), dtype=torch.float32, device=device)
     many = height if torch.device(device).type != "cpu" else max(1, CHUNK * torch.get_num_threads() // max(pairs, 1))
     for top in range(0, height, many):

@@ -23,7 +23,7 @@ Carry = Literal["markov", "shift"]
 Grid = Literal["time", "lambda", "karras"]
 
 
-class Level(NamedTuple):
+class NoiseLevel(NamedTuple):
     """The numbers of a path at one index: floats, or tensors that broadcast over a batch."""
 
     a: Any
@@ -79,7 +79,7 @@ class Path:
         """Index of the noisiest state."""
         return len(self.a) - 1
 
-    def at(self, t: float | Tensor | NDArray[np.int_], like: Tensor | None = None) -> Level:
+    def at(self, t: float | Tensor | NDArray[np.int_], like: Tensor | None = None) -> NoiseLevel:
         """The numbers at index t: floats, or with ``like`` (B, ...) and t (B,) tensors of shape (B, 1, ...).
 
         One t may be a fraction: between two indices of the whole path a, b and ln(s / a) are linear in it, and s where
@@ -89,12 +89,12 @@ class Path:
             assert isinstance(t, int | float | np.integer)
             whole, t = (self, t) if t == int(t) else self._within(t)
             a, b, s = (float(v[int(t)]) for v in (whole.a, whole.b, whole.s)) if t == int(t) else whole._between(t)
-            return Level(a, b, s, math.sqrt(self.span * max(b, 0.0)), self.sd)
+            return NoiseLevel(a, b, s, math.sqrt(self.span * max(b, 0.0)), self.sd)
         index = np.asarray(t.cpu() if hasattr(t, "cpu") else t, dtype=np.int64).reshape(-1)
         shape = (-1, *[1] * (like.ndim - 1))
         columns = (self.a, self.b, self.s, np.sqrt(self.span * self.b.clip(0)))
         a_, b_, s_, sigma = (like.new_tensor(v[index]).view(shape) for v in columns)
-        return Level(a_, b_, s_, sigma, self.sd)
+        return NoiseLevel(a_, b_, s_, sigma, self.sd)
 
     def _within(self, t: float) -> tuple[Path, float]:
         """The whole path, and the index there."""

@@ -9,17 +9,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sciresdiff.diffusion.losses import LOSSES as LOSSES
-from sciresdiff.diffusion.path import Level
+from sciresdiff.diffusion.path import NoiseLevel
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Estimate = Callable[[Level, Any, Any, Any, Any], Any]
-Target = Callable[[Level, Any, Any, Any, Any], Any]
+Estimate = Callable[[NoiseLevel, Any, Any, Any, Any], Any]
+Target = Callable[[NoiseLevel, Any, Any, Any, Any], Any]
 
 
-def _one(p: Level) -> Any:
+def _one(p: NoiseLevel) -> Any:
     """The same weight at every level."""
     return 1.0
 
@@ -32,28 +31,28 @@ class Prediction:
     """(level, x_t, answer, mu, w) -> estimate of x_0."""
     target: Target
     """(level, x_0, eps, mu, w) -> what the network should answer."""
-    weight: Callable[[Level], Any] = _one
+    weight: Callable[[NoiseLevel], Any] = _one
     """(level) -> factor on the squared error."""
 
 
-def c_in(p: Level, w: Tensor) -> Tensor:
+def c_in(p: NoiseLevel, w: Tensor) -> Tensor:
     """1 / sqrt(a^2 sd^2 + s^2 w^2): brings x_t - (a + b) mu to unit variance; with a = 1 that of EDM."""
     return (p.a**2 * p.sd**2 + (p.s * w) ** 2) ** -0.5
 
 
-def _skip_out(p: Level, w: Tensor) -> tuple[Tensor, Tensor]:
+def _skip_out(p: NoiseLevel, w: Tensor) -> tuple[Tensor, Tensor]:
     """EDM's c_skip = a sd^2 / (a^2 sd^2 + s^2 w^2) and c_out = s w sd / sqrt(a^2 sd^2 + s^2 w^2)."""
     scaling = c_in(p, w)
     return p.a * p.sd**2 * scaling**2, p.s * w * p.sd * scaling
 
 
-def _edm_estimate(p: Level, x: Tensor, out: Tensor, mu: Tensor, w: Tensor) -> Tensor:
+def _edm_estimate(p: NoiseLevel, x: Tensor, out: Tensor, mu: Tensor, w: Tensor) -> Tensor:
     """c_skip u + c_out F."""
     c_skip, c_out = _skip_out(p, w)
     return c_skip * (x - p.b * mu) + c_out * out
 
 
-def _edm_target(p: Level, x0: Tensor, eps: Tensor, mu: Tensor, w: Tensor) -> Tensor:
+def _edm_target(p: NoiseLevel, x0: Tensor, eps: Tensor, mu: Tensor, w: Tensor) -> Tensor:
     """(x_0 - c_skip u) / c_out."""
     c_skip, c_out = _skip_out(p, w)
     return (x0 - c_skip * (p.a * x0 + p.s * w * eps)) / c_out

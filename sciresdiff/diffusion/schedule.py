@@ -1,80 +1,28 @@
-"""Schedules: the numbers that the papers publish -> a path."""
+"""Schedules: the numbers that the papers publish -> a path.
+
+The default method's is here, those of the others in `sciresdiff.lab.schedules`.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
 
 from sciresdiff.diffusion.path import Array, Carry, Path
+from sciresdiff.plugins import Registry
 
 
-def _path(a: Array, b: Array, s: Array, carry: Carry = "markov", span: float = 1.0, sd: float = 1.0) -> Path:
-    """A path from its noisy indices 1..T."""
+def path_from_noisy(a: Array, b: Array, s: Array, carry: Carry = "markov", span: float = 1.0, sd: float = 1.0) -> Path:
+    """A path from its noisy indices 1..T, with the clean image (1, 0, 0) put before them.
+
+    Parameters
+    ----------
+    a, b, s : (T,), weights of image and anchor, standard deviation of the noise.
+    carry, span, sd : as in `Path`.
+    """
     a, b, s = (np.concatenate([[first], v]) for first, v in ((1.0, a), (0.0, b), (0.0, s)))
     return Path(a, b, s, carry, span, sd)
-
-
-def _from_betas(beta: Array) -> Path:
-    """A variance-preserving path: abar_t = prod(1 - beta), a = sqrt(abar), s = sqrt(1 - abar)."""
-    abar = np.cumprod(1 - beta)
-    return _path(np.sqrt(abar), np.zeros_like(abar), np.sqrt(1 - abar))
-
-
-def vp_linear(T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Path:
-    """Beta linear in the index (DDPM, Ho et al. 2020)."""
-    return _from_betas(np.linspace(beta_start, beta_end, T))
-
-
-def scaled_linear(T: int = 1000, beta_start: float = 0.0015, beta_end: float = 0.0195) -> Path:
-    """The square root of beta linear in the index (latent diffusion, Rombach et al. 2022)."""
-    return _from_betas(np.linspace(math.sqrt(beta_start), math.sqrt(beta_end), T) ** 2)
-
-
-def vp_cosine(T: int = 1000, offset: float = 0.008, beta_max: float = 0.999) -> Path:
-    """abar_t proportional to cos^2(pi/2 (t/T + offset) / (1 + offset)) (Nichol & Dhariwal 2021)."""
-    abar = np.cos((np.arange(T + 1) / T + offset) / (1 + offset) * np.pi / 2) ** 2
-    return _from_betas(np.minimum(1 - abar[1:] / abar[:-1], beta_max))
-
-
-def vp_zero_snr(T: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012) -> Path:
-    """`scaled_linear` with sqrt(abar) moved and stretched to end at 0, its first value kept (Lin et al. 2024)."""
-    path = scaled_linear(T, beta_start, beta_end)
-    a = path.a[1:]
-    a = (a - a[-1]) * (a[0] / (a[0] - a[-1]))
-    return _path(a, 0 * a, np.sqrt(1 - a**2))
-
-
-def _times(T: int, first: float) -> Array:
-    """T times from the first to 1, uniform."""
-    return np.linspace(first, 1, T) if T > 1 else np.ones(1)
-
-
-def _vp_signal(t: Array, beta_min: float, beta_max: float) -> Array:
-    """exp(-1/2 int_0^t beta) with beta linear in t."""
-    return np.exp(-(t**2) * (beta_max - beta_min) / 4 - t * beta_min / 2)
-
-
-def vp(T: int = 1000, beta_min: float = 0.1, beta_max: float = 20.0, first: float = 1e-3) -> Path:
-    """The variance-preserving equation at T times from ``first`` to 1 (Song et al. 2021, equation 11).
-
-    dx = -beta x / 2 dt + sqrt(beta) dW with beta linear in t: ln a = -1/2 int beta, s^2 = 1 - a^2.
-    """
-    a = _vp_signal(_times(T, first), beta_min, beta_max)
-    return _path(a, 0 * a, np.sqrt(1 - a**2))
-
-
-def sub_vp(T: int = 1000, beta_min: float = 0.1, beta_max: float = 20.0, first: float = 1e-3) -> Path:
-    """The sub-VP equation (Song et al. 2021, equation 12): a as in `vp`, s = 1 - a^2, less noise at every time."""
-    a = _vp_signal(_times(T, first), beta_min, beta_max)
-    return _path(a, 0 * a, 1 - a**2)
-
-
-def ve(T: int = 1000, sigma_min: float = 0.01, sigma_max: float = 50.0, first: float = 1e-5) -> Path:
-    """The variance-exploding equation (Song et al. 2021): a = 1, s = sigma_min (sigma_max / sigma_min)^t."""
-    s = sigma_min * (sigma_max / sigma_min) ** _times(T, first)
-    return _path(np.ones(T), np.zeros(T), s)
 
 
 def resshift(
@@ -82,73 +30,32 @@ def resshift(
 ) -> Path:
     """a = 1 - eta, b = eta, s = kappa sqrt(eta); sqrt(eta_t) = e0 (end / e0)^(((t-1)/(T-1))^power) (Yue et al. 2023).
 
-    e0 = min(min_noise / kappa, min_noise).  ``end`` is the square root of the last eta.
+    Parameters
+    ----------
+    T : steps, 1 or more. power : above 1 the shift is late, below 1 early. kappa : noise at the end, in units of w.
+    min_noise : noise of the first index; e0 = min(min_noise / kappa, min_noise). end : square root of the last eta.
+    sd : standard deviation of the images about their anchor, in units of w.
     """
     first = min(min_noise / kappa, min_noise)
     root = first * (end / first) ** (np.linspace(0, 1, T) ** power) if T > 1 else np.array([end])
-    return _path(1 - root**2, root**2, kappa * root, "shift", sd=sd)
+    return path_from_noisy(1 - root**2, root**2, kappa * root, "shift", sd=sd)
 
 
-def mean_reverting(T: int = 100, stationary_sd: float = 30 / 255, delta: float = 0.005) -> Path:
-    """a = exp(-Theta), b = 1 - a, s = stationary_sd sqrt(1 - a^2), a_T = delta (IR-SDE, Luo et al. 2023).
-
-    Theta_t is the sum of theta_i = 1 - cos^2(pi/2 ((i + 1) / (T + 2) + 0.008) / 1.008), scaled to end at ln(1 / delta).
-    """
-    angle = np.cos((np.arange(T + 2) / (T + 2) + 0.008) / 1.008 * np.pi / 2) ** 2
-    theta = 1 - angle[1:] / angle[0]
-    total = np.cumsum(theta)[1:] - theta[0]
-    a = np.exp(total * math.log(delta) / total[-1])
-    return _path(a, 1 - a, stationary_sd * np.sqrt(1 - a**2))
-
-
-def bridge(T: int = 1000, beta_min: float = 0.1, beta_max: float = 0.3, noise: float = 1.0) -> Path:
-    """A Schroedinger bridge from image to anchor (I2SB, Liu et al. 2023), beta symmetric about the middle.
-
-    With v_t the sum of beta up to t: b = v_t / v_T, a = 1 - b, s = noise sqrt(v_T a b).  No noise at either end;
-    ``noise`` = 0 is optimal transport.
-    """
-    rising = np.linspace(math.sqrt(beta_min / T), math.sqrt(beta_max / T), T) ** 2
-    beta = np.concatenate([rising[: (T + 1) // 2], rising[: T // 2][::-1]])
-    span = float(beta.sum())
-    b = np.cumsum(beta) / span
-    b[-1] = 1.0
-    return _path(1 - b, b, noise * np.sqrt(span * b * (1 - b)), "shift", span=span)
-
-
-def interpolant(T: int = 20, noise: float = 1.0) -> Path:
-    """a = 1 - t, b = t, s = noise sqrt(2 t (1 - t)), t = index / T (Albergo & Vanden-Eijnden 2023, table 8).
-
-    A stochastic interpolant between image and anchor, without noise at either end; its posterior is the bridge's.
-    """
-    t = np.arange(1, T + 1) / T
-    return _path(1 - t, t, noise * np.sqrt(2 * t * (1 - t)), "shift")
-
-
-def linear_flow(T: int = 20) -> Path:
-    """a = 1 - t/T, s = t/T (flow matching, Lipman et al. 2023; rectified flow, Liu et al. 2023)."""
-    s = np.arange(1, T + 1) / T
-    return _path(1 - s, 0 * s, s)
-
-
-def edm(T: int = 18, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0, sd: float = 0.5) -> Path:
-    """a = 1, s = sigma with sigma^(1/rho) linear in the index (Karras et al. 2022); sd is that of the data."""
-    s = np.linspace(sigma_min ** (1 / rho), sigma_max ** (1 / rho), T) ** rho if T > 1 else np.array([sigma_max])
-    return _path(np.ones(T), np.zeros(T), s, sd=sd)
-
-
-SCHEDULES: dict[str, Callable[..., Path]] = {
-    "resshift": resshift,
-    "vp-linear": vp_linear,
-    "vp-cosine": vp_cosine,
-    "scaled-linear": scaled_linear,
-    "vp-zero-snr": vp_zero_snr,
-    "vp": vp,
-    "sub-vp": sub_vp,
-    "ve": ve,
-    "mean-reverting": mean_reverting,
-    "bridge": bridge,
-    "interpolant": interpolant,
-    "linear-flow": linear_flow,
-    "edm": edm,
-}
+SCHEDULES: Registry[Callable[..., Path]] = Registry(
+    {
+        "resshift": "sciresdiff.diffusion.schedule:resshift",
+        "vp-linear": "sciresdiff.lab.schedules:vp_linear",
+        "vp-cosine": "sciresdiff.lab.schedules:vp_cosine",
+        "scaled-linear": "sciresdiff.lab.schedules:scaled_linear",
+        "vp-zero-snr": "sciresdiff.lab.schedules:vp_zero_snr",
+        "vp": "sciresdiff.lab.schedules:vp",
+        "sub-vp": "sciresdiff.lab.schedules:sub_vp",
+        "ve": "sciresdiff.lab.schedules:ve",
+        "mean-reverting": "sciresdiff.lab.schedules:mean_reverting",
+        "bridge": "sciresdiff.lab.schedules:bridge",
+        "interpolant": "sciresdiff.lab.schedules:interpolant",
+        "linear-flow": "sciresdiff.lab.schedules:linear_flow",
+        "edm": "sciresdiff.lab.schedules:edm",
+    }
+)
 """Schedules by the name that a method file gives them."""

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sciresdiff.region import Region
+
 Array = NDArray[Any]
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 """What a file system without locks says."""
@@ -34,8 +36,8 @@ class Flat:
     axes: str
     """A letter for each axis, Y and X among them; the others count the planes, the last of them fastest."""
 
-    def get(self, plane: int, y0: int, y1: int, x0: int, x1: int) -> Array:
-        """Values ``[y0:y1, x0:x1]`` of a plane, shape (y1 - y0, x1 - x0), in native byte order.
+    def get(self, plane: int, region: Region) -> Array:
+        """Values (h, w) of a region of a plane, in native byte order.
 
         Raises
         ------
@@ -43,8 +45,8 @@ class Flat:
             The file ends before.
         """
         rows = [np.frombuffer(_read(self.fd, n, start), self.dtype)[::step]
-                for start, n, step in self._runs(plane, y0, y1, x0, x1)]  # fmt: skip
-        there = rows[0].reshape(-1, x1 - x0) if len(rows) == 1 and not self._turned else np.stack(rows)
+                for start, n, step in self._runs(plane, region)]  # fmt: skip
+        there = rows[0].reshape(-1, region.shape[1]) if len(rows) == 1 and not self._turned else np.stack(rows)
         return (there.T if self._turned else there).astype(self.dtype.newbyteorder("="), copy=False)
 
     def put(self, plane: int, y0: int, x0: int, values: Array) -> None:
@@ -56,7 +58,7 @@ class Flat:
             The disk is full.
         """
         h, w = values.shape
-        runs = list(self._runs(plane, y0, y0 + h, x0, x0 + w))
+        runs = list(self._runs(plane, Region(y0, y0 + h, x0, x0 + w)))
         data = np.ascontiguousarray(values.T if self._turned else values, self.dtype).reshape(len(runs), -1)
         for (start, n, step), row in zip(runs, data, strict=True):
             if step == 1:
@@ -76,15 +78,16 @@ class Flat:
         """Whether neighbours along y lie closer in the file than those along x."""
         return self.axes.index("Y") > self.axes.index("X")
 
-    def _runs(self, plane: int, y0: int, y1: int, x0: int, x1: int) -> Iterator[tuple[int, int, int]]:
-        """Pieces of the file that a window lies in: start and length in bytes, and the step between its numbers."""
+    def _runs(self, plane: int, region: Region) -> Iterator[tuple[int, int, int]]:
+        """Pieces of the file that a region lies in: start and length in bytes, and the step between its numbers."""
         size = self.dtype.itemsize
         strides = [size * int(np.prod(self.shape[i + 1 :], initial=1)) for i in range(len(self.shape))]
         others = [i for i, a in enumerate(self.axes) if a not in "YX"]
         where = np.unravel_index(plane, [self.shape[i] for i in others]) if others else ()
         start = self.offset + sum(int(k) * strides[i] for k, i in zip(where, others, strict=True))
         y, x = (strides[self.axes.index(a)] for a in "YX")
-        (slow, s0, s1), (fast, f0, f1) = ((x, x0, x1), (y, y0, y1)) if self._turned else ((y, y0, y1), (x, x0, x1))
+        rows, columns = (y, region.y0, region.y1), (x, region.x0, region.x1)
+        (slow, s0, s1), (fast, f0, f1) = (columns, rows) if self._turned else (rows, columns)
         length = (f1 - f0 - 1) * fast + size
         start += s0 * slow + f0 * fast
         if fast == size and length == slow and not self._turned:

@@ -12,8 +12,8 @@ from sciresdiff.io import format_of, read
 def describe(path: str | Path, **options: Any) -> dict[str, Any]:
     """What is understood of a file, for ``info``; options as in ``read``. JSON-able."""
     frame = read(path, **options)
-    size, assumed = frame.pixel_size, list[str]()
-    quantity = frame.quantity_or_usual(None, assumed)
+    size = frame.pixel_size
+    quantity, assumed = frame.quantity_or_usual()
     return {
         "file": str(path),
         "format": format_of(path),
@@ -31,7 +31,7 @@ def describe(path: str | Path, **options: Any) -> dict[str, Any]:
         "masked_fraction": float(frame.mask.mean()),
         "saturated_pixels": int(frame.saturated.sum()) if frame.saturated is not None else None,
         "facts": {key: float(x) for key, x in frame.facts.items()},
-        "said": [*frame.said, *assumed],
+        "said": list(frame.notes + assumed),
     }
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sciresdiff.io.flat import Flat
+from sciresdiff.region import Region
 
 SIDE = 512
 """Side of a tile; the last level fits into one."""
@@ -39,11 +40,16 @@ def halved(values: NDArray[Any]) -> NDArray[Any]:
     return (np.rint(means) if values.dtype.kind in "iu" else means).astype(values.dtype)
 
 
-def tiles(h: int, w: int) -> Iterator[tuple[int, int, int, int]]:
-    """Windows (y0, y1, x0, x1) of all tiles, row by row; the last ones are cut off."""
+def tiles(h: int, w: int) -> Iterator[Region]:
+    """Regions of all tiles, row by row; the last ones are cut off."""
     for y in range(0, h, SIDE):
         for x in range(0, w, SIDE):
-            yield y, min(y + SIDE, h), x, min(x + SIDE, w)
+            yield Region(y, min(y + SIDE, h), x, min(x + SIDE, w))
+
+
+def twice(tile: Region, h: int, w: int) -> Region:
+    """The pixels (h, w) of the level before that a tile is made of; at an odd edge there is one fewer."""
+    return Region(2 * tile.y0, min(2 * tile.y1, h), 2 * tile.x0, min(2 * tile.x1, w))
 
 
 def halve(fine: Flat, coarse: Flat, planes: int) -> None:
@@ -51,9 +57,8 @@ def halve(fine: Flat, coarse: Flat, planes: int) -> None:
     h, w = (coarse.shape[coarse.axes.index(a)] for a in "YX")
     top, right = (fine.shape[fine.axes.index(a)] for a in "YX")
     for plane in range(planes):
-        for y0, y1, x0, x1 in tiles(h, w):
-            values = fine.get(plane, 2 * y0, min(2 * y1, top), 2 * x0, min(2 * x1, right))
-            coarse.put(plane, y0, x0, halved(values))
+        for tile in tiles(h, w):
+            coarse.put(plane, tile.y0, tile.x0, halved(fine.get(plane, twice(tile, top, right))))
 
 
 def beside(place: Path) -> Path:

@@ -13,6 +13,7 @@ from sciresdiff import io
 from sciresdiff.frame import Frame
 from sciresdiff.io.files import split_spec
 from sciresdiff.io.source import Source
+from sciresdiff.region import Region
 
 
 @dataclass
@@ -60,10 +61,10 @@ def held(path: str | Path, **options: Any) -> Iterator[Held]:
             one.users -= 1
 
 
-def window(path: str | Path, place: tuple[int, int, int, int, int], **options: Any) -> Frame:
-    """One window of a file, (plane, y0, y1, x0, x1), as `Source.window` gives it."""
+def window(path: str | Path, plane: int, region: Region, **options: Any) -> Frame:
+    """A region of one plane of a file, as `Source.window` gives it."""
     with held(path, **options) as one, one.turn:
-        return one.source.window(*place)
+        return one.source.window(plane, region)
 
 
 def close() -> None:

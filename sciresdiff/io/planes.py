@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sciresdiff.errors import InputError
 from sciresdiff.frame import Frame
 from sciresdiff.io.fits.wcs import number, value
+from sciresdiff.region import Region
 
 Array = NDArray[Any]
 
@@ -144,19 +145,20 @@ MOST, SIDE = 2048**2, 512
 """A frame of so many pixels is looked at whole; of a larger one windows of that side."""
 
 
-def patches(shape: tuple[int, ...]) -> list[tuple[int, int, int, int, int]]:
-    """Windows (plane, y0, y1, x0, x1) that tell what an image of (planes, Y, X) is like.
+def patches(shape: tuple[int, ...]) -> list[tuple[int, Region]]:
+    """Planes and regions that tell what an image of (planes, Y, X) is like.
 
     All of it, where it has at most ``MOST`` pixels; else windows of ``SIDE``**2 spread evenly over up to four of its
     planes, as many as fill ``MOST``.
     """
     planes, h, w = shape
     if planes * h * w <= MOST:
-        return [(plane, 0, h, 0, w) for plane in range(planes)]
+        return [(plane, Region(0, h, 0, w)) for plane in range(planes)]
     chosen = sorted({round(i) for i in np.linspace(0, planes - 1, min(planes, 4))})
     count = max(1, int((MOST / len(chosen) / SIDE**2) ** 0.5))
     ys, xs = ([(round(a), min(round(a) + SIDE, n)) for a in np.linspace(0, max(n - SIDE, 0), count)] for n in (h, w))
-    return [(plane, *y, *x) for plane in chosen for y in dict.fromkeys(ys) for x in dict.fromkeys(xs)]
+    regions = [Region(*y, *x) for y in dict.fromkeys(ys) for x in dict.fromkeys(xs)]
+    return [(plane, region) for plane in chosen for region in regions]
 
 
 def stated(spec: str) -> tuple[str | None, str]:

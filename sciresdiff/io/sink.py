@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sciresdiff.region import Region
+
 Array = NDArray[Any]
 Put = Callable[[str, int, int, int, Array], int]
-Get = Callable[[str, int, int, int, int, int], Array]
+Get = Callable[[str, int, Region], Array]
 IMAGE = "SCI"
 """Name under which the image itself is put; the others have their own (``ERR``, ``SUPPORT`` ...)."""
 
@@ -31,7 +33,10 @@ class Plane:
 
 @dataclass(frozen=True)
 class Sink:
-    """An output that is being written."""
+    """An output that is being written.
+
+    ``put`` takes the first pixel only: the values carry their own size.
+    """
 
     put: Callable[[str, int, int, int, Array], int | None]
     """(name, plane, y0, x0, values): values (h, w), or (K, h, w) of layers, belong at ``[y0:y0+h, x0:x0+w]``.
@@ -40,8 +45,8 @@ class Sink:
     """
     finish: Callable[[Mapping[str, object]], dict[str, Any]]
     """(cards whose values were not known before) -> the report of `sciresdiff.io.write`; the file has its name."""
-    get: Callable[[str, int, int, int, int, int], Array] | None = None
-    """(name, plane, y0, y1, x0, x1) -> what the unfinished file holds there, in the file's own type.
+    get: Get | None = None
+    """(name, plane, region) -> what the unfinished file holds there, in the file's own type.
 
     None: the format is written in one go, and a run that stopped begins anew.
     """
@@ -92,9 +97,9 @@ def layered(put: Put, get: Get, planes: Mapping[str, Plane]) -> tuple[Put, Get]:
         stack = values.reshape(-1, *values.shape[-2:])
         return sum(put(name, plane * len(stack) + k, y0, x0, layer) for k, layer in enumerate(stack))
 
-    def get_all(name: str, plane: int, y0: int, y1: int, x0: int, x1: int) -> Array:
+    def get_all(name: str, plane: int, region: Region) -> Array:
         k = planes[name].layers if name in planes else 0
-        found = [get(name, plane * max(k, 1) + i, y0, y1, x0, x1) for i in range(max(k, 1))]
+        found = [get(name, plane * max(k, 1) + i, region) for i in range(max(k, 1))]
         return np.stack(found) if k else found[0]
 
     return put_all, get_all

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sciresdiff.errors import InputError
 from sciresdiff.frame import Frame
+from sciresdiff.region import Region
 
 PLANES = ("pixels", "mask", "variance", "saturated", "dq")
 """The arrays of a frame."""
@@ -22,18 +23,19 @@ class Source:
 
     frame: Frame
     """All that the file says but its values: arrays have the file's shape, NaN or False everywhere, and no memory."""
-    cut: Callable[[int, int, int, int, int], Frame]
+    cut: Callable[[int, Region], Frame]
+    """(plane, region) -> that part, as a frame of one plane."""
     path: str = ""
 
-    def window(self, plane: int, y0: int, y1: int, x0: int, x1: int) -> Frame:
-        """One plane's pixels ``[y0:y1, x0:x1]``, as a frame of one plane with its header and facts.
+    def window(self, plane: int, region: Region) -> Frame:
+        """A region of one plane, as a frame of one plane with its header and facts.
 
         Raises
         ------
         InputError
             The file is damaged there.
         """
-        return self.cut(plane, y0, y1, x0, x1)
+        return self.cut(plane, region)
 
     def whole(self) -> Frame:
         """Every plane, in memory.
@@ -43,8 +45,8 @@ class Source:
         InputError
             There is no number in it, or the file is damaged.
         """
-        _, h, w = self.frame.pixels.shape
-        planes = [self.window(plane, 0, h, 0, w) for plane in range(self.frame.planes)]
+        everything = Region.of_shape(self.frame.pixels.shape)
+        planes = [self.window(plane, everything) for plane in range(self.frame.planes)]
         if not any(np.isfinite(plane.pixels).any() for plane in planes):
             raise InputError(f"{self.path}: all pixels are NaN or infinite; nothing to restore from")
         return planes[0] if len(planes) == 1 else self.frame.with_(**{name: _stacked(planes, name) for name in PLANES})
@@ -71,8 +73,8 @@ def empty(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
 def in_memory(frame: Frame) -> Source:
     """A source over a frame that was read whole."""
 
-    def cut(plane: int, y0: int, y1: int, x0: int, x1: int) -> Frame:
-        here = (slice(plane, plane + 1), slice(y0, y1), slice(x0, x1))
+    def cut(plane: int, region: Region) -> Frame:
+        here = (slice(plane, plane + 1), *region.slices)
         there = [name for name in PLANES if getattr(frame, name) is not None]
         return frame.with_(**{name: getattr(frame, name)[here] for name in there})
 

@@ -13,10 +13,14 @@ from sciresdiff.errors import InputError
 from sciresdiff.frame import Frame
 from sciresdiff.io.planes import NO_VARIANCE, nothing_in, patches
 from sciresdiff.io.source import Source, empty
+from sciresdiff.notes import Notes
+from sciresdiff.region import Region
 
 Array = NDArray[Any]
-Cut = Callable[[int, int, int, int, int], Array]
-"""(plane, y0, y1, x0, x1) -> values."""
+Cut = Callable[[int, Region], Array]
+"""(plane, region) -> values."""
+Change = Callable[[Frame, int, Region], Frame]
+"""(window, plane, region) -> the window with more laid over it."""
 
 BIT_DEPTHS = (8, 10, 12, 14)
 """Cameras whose values end below the integer type's maximum."""
@@ -25,12 +29,12 @@ BAND = 2**22
 """Pixels that are looked at at once."""
 
 
-def changed(image: Source, change: Callable[..., Frame], frame: Frame) -> Source:
-    """A source whose windows go through ``change(window, plane, y0, y1, x0, x1)``, and say what ``frame`` says."""
+def changed(image: Source, change: Change, frame: Frame) -> Source:
+    """A source whose windows go through ``change``, and say what ``frame`` says."""
 
-    def cut(*place: int) -> Frame:
-        window = change(image.cut(*place), *place)
-        return window.with_(said=frame.said, facts=frame.facts, psf=frame.psf, quantity=frame.quantity,
+    def cut(plane: int, region: Region) -> Frame:
+        window = change(image.cut(plane, region), plane, region)
+        return window.with_(notes=frame.notes, facts=frame.facts, psf=frame.psf, quantity=frame.quantity,
                             kernel=frame.kernel, kernel_scale=frame.kernel_scale)  # fmt: skip
 
     return Source(frame, cut, image.path)
@@ -47,7 +51,7 @@ def bands(image: Source) -> Iterator[Frame]:
     step = max(1, BAND // w)
     for plane in range(planes):
         for y in range(0, h, step):
-            yield image.cut(plane, y, min(y + step, h), 0, w)
+            yield image.cut(plane, Region(y, min(y + step, h), 0, w))
 
 
 def looked_through(path: Path, image: Source) -> tuple[float, int]:
@@ -75,7 +79,7 @@ def middle(get: Cut, shape: tuple[int, ...]) -> float:
     """The median of a variance, where it is a number."""
     found = np.concatenate([v[np.isfinite(v)] for v in (get(*place) for place in patches(shape))])
     planes, h, w = shape
-    rows = ((plane, y, min(y + 64, h), 0, w) for plane in range(planes) for y in range(0, h, 64))
+    rows = ((plane, Region(y, min(y + 64, h), 0, w)) for plane in range(planes) for y in range(0, h, 64))
     while not found.size:
         place = next(rows, None)
         if place is None:
@@ -96,12 +100,12 @@ def saturation(image: Source, most: tuple[float, int]) -> Source:
     full = count if largest == level else 0
     facts = {**frame.facts, "saturation": largest if camera else top}
     if full > 0.5 * frame.pixels.size:
-        frame = frame.say(f"saturation: most pixels are {level:.9g}; taken as values, not masked")
+        frame = frame.with_notes(Notes(f"saturation: most pixels are {level:.9g}; taken as values, not masked"))
         return telling(image, frame.with_(facts=facts))
     if full:
-        frame = frame.say(f"saturation: {full} pixels at {level:.9g}, masked")
+        frame = frame.with_notes(Notes(f"saturation: {full} pixels at {level:.9g}, masked"))
 
-    def mark(window: Frame, *_: int) -> Frame:
+    def mark(window: Frame, _plane: int, _region: Region) -> Frame:
         here = window.pixels == level
         return window.with_(saturated=here, mask=window.mask | here)
 

@@ -13,44 +13,43 @@ tile_exact
     ``receptive_px`` is then no bound, but what is read around a tile.
 
 The last three channels of the input are constant maps (a refiner's noise level, numbers of a prior's kernel); a
-network may read them at the first pixel (`sciresdiff.nets.modulation`).  "At base" in the docstrings means the prior
-of scale 2 and preset base: 28 channels in, 8 out, width 64, depth 5.
+network may read them at the first pixel (`sciresdiff.lab.backbones.modulation`).  "At base" in the docstrings means
+the prior of scale 2 and preset base: 28 channels in, 8 out, width 64, depth 5.
+
+The shipped models use ``resnet``; the others are there to be compared with it and live in `sciresdiff.lab.backbones`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from torch import nn
+from sciresdiff.plugins import Registry
 
-from sciresdiff.nets.atd import ATD
-from sciresdiff.nets.ditsr import DiTSR
-from sciresdiff.nets.edsr import EDSR
-from sciresdiff.nets.freq import Freq
-from sciresdiff.nets.nafnet import NAFNet
-from sciresdiff.nets.resnet import ResNet
-from sciresdiff.nets.rird import RIRD
-from sciresdiff.nets.rrdb import RRDB
-from sciresdiff.nets.srcnn import SRCNN
-from sciresdiff.nets.swinir import SwinIR
-from sciresdiff.nets.twobranch import TwoBranch
-from sciresdiff.nets.twostream import TwoStream
-from sciresdiff.nets.unet import UNet
-from sciresdiff.nets.uvit import UViT
+if TYPE_CHECKING:
+    from torch import nn
 
-BACKBONES: dict[str, Callable[[int, int, int, int], nn.Module]] = {
-    "resnet": ResNet,
-    "unet": UNet,
-    "srcnn": SRCNN,
-    "edsr": EDSR,
-    "rrdb": RRDB,
-    "rird": RIRD,
-    "nafnet": NAFNet,
-    "freq": Freq,
-    "two-branch": TwoBranch,
-    "swinir": SwinIR,
-    "atd": ATD,
-    "dit-sr": DiTSR,
-    "u-vit": UViT,
-    "two-stream": TwoStream,
-}
+
+class MisfitError(ValueError):
+    """A state dictionary that no network fits; the message says which names and shapes."""
+
+
+BACKBONES: Registry[Callable[[int, int, int, int], nn.Module]] = Registry(
+    {
+        "resnet": "sciresdiff.nets.resnet:ResNet",
+        "unet": "sciresdiff.lab.backbones.unet:UNet",
+        "srcnn": "sciresdiff.lab.backbones.srcnn:SRCNN",
+        "edsr": "sciresdiff.lab.backbones.edsr:EDSR",
+        "rrdb": "sciresdiff.lab.backbones.rrdb:RRDB",
+        "rird": "sciresdiff.lab.backbones.rird:RIRD",
+        "nafnet": "sciresdiff.lab.backbones.nafnet:NAFNet",
+        "freq": "sciresdiff.lab.backbones.freq:Freq",
+        "two-branch": "sciresdiff.lab.backbones.twobranch:TwoBranch",
+        "swinir": "sciresdiff.lab.backbones.swinir:SwinIR",
+        "atd": "sciresdiff.lab.backbones.atd:ATD",
+        "dit-sr": "sciresdiff.lab.backbones.ditsr:DiTSR",
+        "u-vit": "sciresdiff.lab.backbones.uvit:UViT",
+        "two-stream": "sciresdiff.lab.backbones.twostream:TwoStream",
+    }
+)
+"""Name -> (inputs, outputs, width, depth) -> network; importing this module imports no network, and no torch."""

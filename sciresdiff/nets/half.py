@@ -6,14 +6,14 @@ import torch
 from torch import Tensor, nn
 
 
-def in_hardware(device: torch.device) -> bool:
+def has_fast_bfloat16(device: torch.device) -> bool:
     """True where bfloat16 convolutions are faster than float32 ones."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
     return bool(torch.cpu._is_avx512_bf16_supported())
 
 
-def branch(first: nn.Conv2d, second: nn.Conv2d, x: Tensor) -> Tensor:
+def bfloat16_branch(first: nn.Conv2d, second: nn.Conv2d, x: Tensor) -> Tensor:
     """second(relu(first(x))) with both convolutions in bfloat16; float32 in and out.
 
     Weights and values are rounded to 8 bits, sums are not: what comes out errs by a few tenths of a percent of itself.
@@ -23,9 +23,9 @@ def branch(first: nn.Conv2d, second: nn.Conv2d, x: Tensor) -> Tensor:
         return second(first(x).relu_()).float()
 
 
-def halved(module: nn.Module, device: torch.device) -> None:
+def use_bfloat16(module: nn.Module, device: torch.device) -> None:
     """Let all residual blocks of a module compute their branches in bfloat16 where that is fast, else in float32."""
-    fast = in_hardware(device)
+    fast = has_fast_bfloat16(device)
     for part in module.modules():
         if hasattr(part, "half_branch"):
             part.half_branch = fast  # type: ignore[assignment]

@@ -3,58 +3,58 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from sciresdiff.errors import UsageError
-from sciresdiff.frame import PixelSize, Quantity
+from sciresdiff.options import INPUT, NOISE, PHYSICS, option
 
 
 @dataclass(frozen=True)
 class Stated:
     """What the user states of a frame; None: read it from the file, else measure it, and say so."""
 
-    psf: str | None = None
-    """SPEC of the frame's PSF, input px; ``measure``: from its own sources."""
-    kernel: str | None = None
-    """SPEC of the blur between the wanted image and the frame, output px; wins over ``psf``."""
-    target_fwhm: float | None = None
-    """FWHM of the wanted image's PSF, output px."""
-    quantity: Quantity | None = None
-    gain: float | str | None = None
-    """Electrons per unit of the file; a number, or the file of a map."""
-    read_noise: float | str | None = None
-    """Electrons, likewise."""
-    offset: float | str | None = None
-    """Bias level, in the file's unit, likewise."""
-    variance: str | None = None
-    """Extension or file of the variance, in the file's unit squared; ``rms:FILE`` of its root, ``weight:FILE`` of its
-    inverse."""
-    mask: str | None = None
-    """Extension or file; a pixel that is not zero is bad."""
-    saturation: float | None = None
-    """Value from which a pixel is saturated."""
-    axes: str | None = None
-    pixel_size: str | None = None
-    """For instance ``0.11um`` or ``0.2arcsec``."""
-    assume_2d: bool = False
-    """Take the planes of a z-stack for independent images."""
-
-
-def pixel_size_of(text: str | None) -> PixelSize | None:
-    """``0.2arcsec`` or ``0.11um`` as a pixel size.
-
-    Raises
-    ------
-    UsageError : no number above 0, or another unit.
-    """
-    if text is None:
-        return None
-    units: dict[str, tuple[float, str]] = {"arcsec": (1, "arcsec"), "um": (1, "um"), "nm": (1e-3, "um")}
-    for unit, (factor, base) in units.items():
-        if text.endswith(unit):
-            try:
-                side = float(text.removesuffix(unit)) * factor
-            except ValueError:
-                break
-            if 0 < side < float("inf"):
-                return PixelSize(side, side, base)  # type: ignore[arg-type]
-    raise UsageError(f"--pixel-size: {text!r} is no size; give a number with arcsec, um or nm, for example 0.11um")
+    psf: str | None = option(
+        "Whole PSF of the input: gaussian:fwhm=2.1px, moffat:fwhm=0.8arcsec,beta=3, airy:na=1.4,wavelength=525nm,"
+        " none, measure, or a file.",
+        None,
+        panel=PHYSICS,
+        metavar="SPEC",
+    )
+    kernel: str | None = option(
+        "Blur between the fine and the coarse image, in fine pixels, for instance gaussian:sigma=1.2px; wins over"
+        " --psf.",
+        None,
+        panel=PHYSICS,
+        metavar="SPEC",
+    )
+    target_fwhm: float | None = option(
+        "FWHM of the Gaussian PSF of the fine image, in fine pixels.", None, panel=PHYSICS, metavar="PX", above=0
+    )
+    quantity: Literal["sum", "mean"] | None = option(
+        "What a block of pixels does: add up (counts) or average (brightness). Default: BUNIT, else sum for FITS and"
+        " mean for TIFF.",
+        None,
+        panel=PHYSICS,
+    )
+    gain: float | str | None = option(
+        "Electrons per unit of the file: a number or a map.", None, panel=NOISE, metavar="E_PER_ADU", at_least=0
+    )
+    read_noise: float | str | None = option(
+        "Read noise in electrons per pixel: a number or a map.", None, panel=NOISE, metavar="E", at_least=0
+    )
+    offset: float | str | None = option(
+        "Bias level in units of the file: a number or a map.", None, panel=NOISE, metavar="ADU", finite=True
+    )
+    variance: str | None = option(
+        "Noise of every input pixel: an extension or a file. Its name tells whether it is a variance, an error or a"
+        " weight; FITS: rms:EXT|FILE, sigma:, variance:, ivar: and weight: say it.",
+        None,
+        panel=NOISE,
+        metavar="EXT|FILE",
+    )
+    mask: str | None = option("Bad pixels (not zero): an extension or a file.", None, panel=NOISE, metavar="EXT|FILE")
+    saturation: float | None = option("Value from which a pixel is saturated.", None, panel=NOISE, metavar="ADU")
+    axes: str | None = option("Axes of a TIFF, for instance ZCYX.", None, panel=INPUT, metavar="AXES")
+    pixel_size: str | None = option(
+        "Side of a pixel, for instance 0.065um or 0.05arcsec.", None, panel=INPUT, metavar="SIZE"
+    )
+    assume_2d: bool = option("Restore a widefield z-stack plane by plane.", False, panel=INPUT)

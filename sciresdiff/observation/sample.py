@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame
 from sciresdiff.io.source import PLANES, Source
+from sciresdiff.notes import Notes
 from sciresdiff.region import Region
 
 WHOLE = 2048**2
@@ -55,30 +56,30 @@ class Sample:
         return self.frame.mask[0]
 
     @property
-    def said(self) -> list[str]:
+    def notes(self) -> Notes:
         """Where things were measured, if not everywhere."""
         if self.whole:
-            return []
+            return Notes()
         size = "{} x {}".format(*self.windows[0].region.shape)
-        return [f"measured: sky, noise and PSF on {len(self.windows)} windows of {size} px spread over the frame"]
+        return Notes(f"measured: sky, noise and PSF on {len(self.windows)} windows of {size} px spread over the frame")
 
 
 Samples = Callable[[int], Sample]
 """Number of a plane -> its sample."""
 
 
-def samples_of(source: Source, saturation: float | None = None) -> Samples:
+def samples_of_source(source: Source, saturation: float | None = None) -> Samples:
     """The samples of a source; the last ones, as many as one large plane's worth, are kept."""
     _, h, w = source.frame.pixels.shape
 
     @lru_cache(max(1, WHOLE // (h * w)))
     def sample(plane: int) -> Sample:
-        return _sampled(source, plane, saturation)
+        return _sample_plane(source, plane, saturation)
 
     return sample
 
 
-def of_frame(frame: Frame) -> Samples:
+def samples_of_frame(frame: Frame) -> Samples:
     """Every plane of a frame in memory as its own sample."""
     planes = list(frame)
     _, h, w = frame.pixels.shape
@@ -109,7 +110,7 @@ def refuse_saturation(samples: Samples, planes: int, level: float | None) -> Non
         raise UsageError(f"--saturation: {level:g} is not above the frame's darkest pixel; give a higher one")
 
 
-def saturated(frame: Frame, level: float | None) -> Frame:
+def mask_saturated(frame: Frame, level: float | None) -> Frame:
     """The frame with pixels at or above ``--saturation`` masked."""
     if level is None:
         return frame
@@ -118,17 +119,17 @@ def saturated(frame: Frame, level: float | None) -> Frame:
     return frame.with_(saturated=full | old, mask=frame.mask | full)
 
 
-def _sampled(source: Source, plane: int, saturation: float | None) -> Sample:
+def _sample_plane(source: Source, plane: int, saturation: float | None) -> Sample:
     """All of a plane, or windows spread evenly over it; those with the most valid pixels, where it is mostly empty."""
     _, h, w = source.frame.pixels.shape
     if h * w <= WHOLE:
-        whole = saturated(source.window(plane, 0, h, 0, w), saturation)
+        whole = mask_saturated(source.window(plane, Region(0, h, 0, w)), saturation)
         return Sample(whole, (Window(Region(0, h, 0, w), (slice(0, h), slice(0, w))),))
     rows, columns = _grid(h, w)
-    found = _side_by_side(source, plane, [(y, x) for y in _evenly(h, rows) for x in _evenly(w, columns)], columns)
+    found = _mosaic(source, plane, [(y, x) for y in _spread(h, rows) for x in _spread(w, columns)], columns)
     if (~found.frame.mask & np.isfinite(found.frame.pixels)).mean() < FEWEST:
-        found = _side_by_side(source, plane, _fullest(source, plane, rows * columns), columns)
-    return Sample(saturated(found.frame, saturation), found.windows)
+        found = _mosaic(source, plane, _most_valid(source, plane, rows * columns), columns)
+    return Sample(mask_saturated(found.frame, saturation), found.windows)
 
 
 def _grid(h: int, w: int) -> tuple[int, int]:
@@ -138,13 +139,13 @@ def _grid(h: int, w: int) -> tuple[int, int]:
     return max(1, min(WINDOWS // columns, h // SIDE)), columns
 
 
-def _evenly(length: int, count: int) -> list[int]:
+def _spread(length: int, count: int) -> list[int]:
     """First pixels of so many windows along a side, each in the middle of its share."""
     side = min(SIDE, length)
     return [round((i + 0.5) * length / count - side / 2) for i in range(count)]
 
 
-def _fullest(source: Source, plane: int, count: int) -> list[tuple[int, int]]:
+def _most_valid(source: Source, plane: int, count: int) -> list[tuple[int, int]]:
     """The windows of a grid with the most valid pixels, in the order of their places."""
     _, h, w = source.frame.pixels.shape
     valid = {(y, x): int((~part.mask & np.isfinite(part.pixels)).sum()) for y, x, part in _tiles(source, plane, h, w)}
@@ -157,10 +158,10 @@ def _tiles(source: Source, plane: int, h: int, w: int) -> Iterator[tuple[int, in
     dy, dx = min(SIDE, h), min(SIDE, w)
     for y in range(0, h - dy + 1, dy):
         for x in range(0, w - dx + 1, dx):
-            yield y, x, source.window(plane, y, y + dy, x, x + dx)
+            yield y, x, source.window(plane, Region(y, y + dy, x, x + dx))
 
 
-def _side_by_side(source: Source, plane: int, places: list[tuple[int, int]], columns: int) -> Sample:
+def _mosaic(source: Source, plane: int, places: list[tuple[int, int]], columns: int) -> Sample:
     """Windows side by side, with a masked strip at their seams."""
     _, h, w = source.frame.pixels.shape
     dy, dx = min(SIDE, h), min(SIDE, w)
@@ -168,8 +169,7 @@ def _side_by_side(source: Source, plane: int, places: list[tuple[int, int]], col
     for i, (y, x) in enumerate(places):
         r, c = dy * (i // columns), dx * (i % columns)
         windows.append(Window(Region(y, y + dy, x, x + dx), (slice(r, r + dy), slice(c, c + dx))))
-    regions = (window.region for window in windows)
-    parts = [source.window(plane, r.y0, r.y1, r.x0, r.x1) for r in regions]
+    parts = [source.window(plane, window.region) for window in windows]
     size = (1, dy * (len(places) // columns), dx * columns)
     there = [name for name in PLANES if getattr(parts[0], name) is not None]
     arrays = {name: np.empty(size, getattr(parts[0], name).dtype) for name in there}

@@ -4,12 +4,15 @@ A separable kernel acts on one axis after the other, and blur, reflection at the
 together one banded matrix.  A kernel that is not separable is a short sum of separable ones (its singular value
 decomposition).  The matrices are held in strips of rows, so that a frame of any size costs a few dozen multiply-adds
 per fine pixel, and the adjoint is the transpose of the same numbers.
+
+There is no library for this: FFTs wrap at the borders, need the whole frame at once, and their adjoint is exact only to
+rounding of a sum over the frame, so that tiles would not agree.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -20,24 +23,29 @@ from torch import Tensor
 
 from sciresdiff.errors import InputError
 from sciresdiff.frame import Quantity
+from sciresdiff.physics.psf.field import PSF
 
 ROWS = 16
 """Coarse rows of a strip: enough for an efficient matrix product, few enough that few zeros are multiplied."""
 
 
-def separable(kernel: NDArray[np.float64], error: float = 1e-5, max_rank: int = 12) -> NDArray[np.float64]:
+def separable_terms(kernel: NDArray[np.float64], error: float = 1e-5, max_rank: int = 12) -> NDArray[np.float64]:
     """A kernel as a sum of outer products, ``kernel[y, x] = sum_r u[r, y] v[r, x]``.
 
     Parameters
     ----------
-    kernel : (K, L) float array.
-    error : largest sum of absolute differences between the kernel and the result, as a share of ``sum |kernel|``.
-    max_rank : most terms; a kernel that needs more is cut there.
+    kernel : (K, L) float array
+    error : float
+        Largest sum of absolute differences between the kernel and the result, as a share of ``sum |kernel|``.
+    max_rank : int
+        Most terms.  **A kernel that needs more is cut there, whatever the error.**
 
     Returns
     -------
-    (rank, 2, max(K, L)) array: ``u`` and ``v`` of every term, zero-padded to one length, and scaled so that the sum
-    over the kernel is kept exactly.
+    (rank, 2, max(K, L)) array
+        ``u`` and ``v`` of every term, zero-padded to one length, and scaled so that the sum over the kernel is kept
+        exactly.  **A basis kernel whose sum is below 1 % of ``sum |kernel|`` is not scaled**; its sum is then off by at
+        most ``error * sum |kernel|``.
     """
     u, s, vt = np.linalg.svd(kernel)
     norm = np.abs(kernel).sum()
@@ -47,46 +55,63 @@ def separable(kernel: NDArray[np.float64], error: float = 1e-5, max_rank: int = 
     side = max(kernel.shape)
     terms = np.zeros((rank, 2, side))
     for r in range(rank):
+        # the SVD leaves the sign of a pair open: sums of u above 0 make the terms the same on every machine
         root = np.sqrt(s[r]) * np.sign(u[:, r].sum() or 1.0)
         for axis, vector in enumerate((u[:, r] * root, vt[r] * root)):
             start = (side - len(vector)) // 2
             terms[r, axis, start : start + len(vector)] = vector
     total = (terms[:, 0].sum(-1) * terms[:, 1].sum(-1)).sum()
-    terms[:, 0] *= kernel.sum() / total
+    if abs(total) > 0.01 * norm:  # a mode without flux has no sum to be scaled to
+        terms[:, 0] *= kernel.sum() / total
     return terms
 
 
-def reflected(index: Tensor, size: int) -> Tensor:
-    """Positions beyond the border, reflected about the pixel edge (d c b a | a b c d | d c b a)."""
+def reflect_index(index: Tensor, size: int) -> Tensor:
+    """Positions beyond the border, reflected about the pixel edge (d c b a | a b c d | d c b a).
+
+    Reflection about the edge, and not about the pixel's centre, keeps the flux: every pixel is hit equally often.
+
+    Parameters
+    ----------
+    index : (...) integer tensor
+        Any whole numbers.
+    size : int
+        Pixels of the axis; the result lies in 0 ... size - 1.
+    """
     index = torch.remainder(index, 2 * size)
     return torch.minimum(index, 2 * size - 1 - index)
 
 
 def measurement_matrix(kernel: Tensor, low: int, scale: int) -> Tensor:
-    """Blur and block sum along one axis, as a matrix.
+    """Blur and block sum along one axis, as a dense matrix.
 
     Parameters
     ----------
-    kernel : (..., K) tensor with K odd: a convolution kernel on the fine grid, centred.
-    low : number of coarse pixels.
-    scale : fine pixels per coarse pixel.
+    kernel : (..., K) tensor
+        K odd: a convolution kernel on the fine grid, centred.
+    low : int
+        Coarse pixels.
+    scale : int
+        Fine pixels per coarse pixel.
 
     Returns
     -------
-    (..., low, scale * low) tensor; row i holds the weights of the fine pixels in coarse pixel i.
+    (..., low, scale * low) tensor
+        Row i holds the weights of the fine pixels in coarse pixel i.
     """
     radius = kernel.shape[-1] // 2
     fine = torch.arange(low * scale, device=kernel.device)
     matrix = kernel.new_zeros(*kernel.shape[:-1], low, low * scale)
     for k in range(kernel.shape[-1]):
-        source = reflected(fine - (k - radius), low * scale)
+        # a convolution: the fine pixel f of the blurred image takes kernel[k] times the pixel f - (k - radius)
+        source = reflect_index(fine - (k - radius), low * scale)
         weight = kernel[..., k : k + 1].expand(*kernel.shape[:-1], low * scale)
         matrix.view(*kernel.shape[:-1], -1).index_add_(-1, (fine // scale) * (low * scale) + source, weight)
     return matrix
 
 
 @dataclass(frozen=True)
-class Strips:
+class BandedMatrix:
     """A banded matrix, held as one dense matrix for every strip of its rows."""
 
     matrices: Tensor
@@ -97,7 +122,7 @@ class Strips:
     """Rows and columns of the whole matrix."""
 
     @cached_property
-    def cut(self) -> list[tuple[slice, slice, Tensor]]:
+    def strips(self) -> list[tuple[slice, slice, Tensor]]:
         """(rows, columns, values) of every strip, without what lies beyond the frame."""
         height, reach = self.matrices.shape[-2:]
         strips = []
@@ -108,49 +133,60 @@ class Strips:
             strips.append((slice(top, bottom), slice(first, last), values))
         return strips
 
-    def of(self, x: Tensor) -> Tensor:
-        """The product with every column of ``x`` (..., columns, n): (..., rows, n)."""
+    def multiply(self, x: Tensor) -> Tensor:
+        """M x: the product with every column of ``x`` (..., columns, n): (..., rows, n)."""
         if x.is_cuda:
-            return self.together(x)
-        if plain(x) and self.matrices.ndim == 3:
+            return self.multiply_batched(x)
+        if is_single_image(x) and self.matrices.ndim == 3:
             flat = x.reshape(x.shape[-2:])
-            return torch.cat([m @ flat[columns] for _, columns, m in self.cut]).view(*x.shape[:-2], -1, x.shape[-1])
-        return torch.cat([m @ x[..., columns, :] for _, columns, m in self.cut], dim=-2)
+            return torch.cat([m @ flat[columns] for _, columns, m in self.strips]).view(*x.shape[:-2], -1, x.shape[-1])
+        return torch.cat([m @ x[..., columns, :] for _, columns, m in self.strips], dim=-2)
 
-    def of_rows(self, x: Tensor) -> Tensor:
-        """The product with every row of ``x`` (..., n, columns): (..., n, rows)."""
+    def multiply_rows(self, x: Tensor) -> Tensor:
+        """x M^T: the product with every row of ``x`` (..., n, columns): (..., n, rows)."""
         if x.is_cuda:
-            return self.together(x.mT).mT
-        return torch.cat([x[..., columns] @ m.mT for _, columns, m in self.cut], dim=-1)
+            return self.multiply_batched(x.mT).mT
+        return torch.cat([x[..., columns] @ m.mT for _, columns, m in self.strips], dim=-1)
 
-    def together(self, x: Tensor) -> Tensor:
-        """`of` as one batched product, where starting work costs more than doing it."""
+    def multiply_batched(self, x: Tensor) -> Tensor:
+        """`multiply` as one batched product of all strips, (..., columns, n) to (..., rows, n).
+
+        On a GPU, where starting a product costs more than multiplying the zeros beyond the frame.
+        """
         count, _, reach = self.matrices.shape[-3:]
         beyond = (count - 1) * self.step + reach - self.before - self.shape[1]
         windows = F.pad(x, (0, 0, self.before, max(beyond, 0))).unfold(-2, reach, self.step)[..., :count, :, :]
         return (self.matrices @ windows.mT).flatten(-3, -2)[..., : self.shape[0], :]
 
 
-def plain(x: Tensor) -> bool:
-    """True for a single image, whose plain matrix product costs a quarter of a batched one."""
+def is_single_image(x: Tensor) -> bool:
+    """Whether (..., h, w) holds one image; its plain matrix product costs a quarter of a batched one."""
     return x[..., 0, 0].numel() == 1
 
 
 @dataclass(frozen=True)
-class Banded:
-    """A banded matrix and its transpose, both in strips."""
+class AxisOperator:
+    """Blur and block sum along one axis, and the transpose, both as banded matrices of the same numbers."""
 
-    forward: Strips
-    backward: Strips
+    matrix: BandedMatrix
+    transpose: BandedMatrix
 
     @classmethod
-    def of(cls, kernel: Tensor, low: int, scale: int) -> Banded:
-        """The matrix of `measurement_matrix`, without most of its zeros."""
-        margin = -(-(kernel.shape[-1] // 2) // scale) + 1
+    def from_kernel(cls, kernel: Tensor, low: int, scale: int) -> AxisOperator:
+        """The matrix of `measurement_matrix` for a kernel (..., K), without most of its zeros.
+
+        Parameters
+        ----------
+        kernel : (..., K) tensor
+            K odd, on the fine grid.
+        low, scale : int
+            Coarse pixels, and fine pixels per coarse pixel.
+        """
+        margin = -(-(kernel.shape[-1] // 2) // scale) + 1  # coarse pixels that the kernel reaches over, rounded up
         count, lead = -(-low // ROWS), kernel.shape[:-1]
         reach = ROWS + 2 * margin
-        forward = kernel.new_zeros(*lead, count, ROWS, scale * reach)
-        backward = kernel.new_zeros(*lead, count, scale * ROWS, reach)
+        matrix = kernel.new_zeros(*lead, count, ROWS, scale * reach)
+        transpose = kernel.new_zeros(*lead, count, scale * ROWS, reach)
         inner: list[int] = []
         for k in range(count):
             r0, r1 = k * ROWS, min(low, (k + 1) * ROWS)
@@ -165,13 +201,14 @@ class Banded:
             top, high, at, wide = pad0 + r0 - w0, r1 - r0, w0 - r0 + margin, w1 - w0
             rows = window[..., top : top + high, scale * pad0 : scale * (pad0 + wide)]
             columns = window[..., pad0 : pad0 + wide, scale * top : scale * (top + high)]
-            forward[..., k, :high, scale * at : scale * (at + wide)] = rows
-            backward[..., k, : scale * high, at : at + wide] = columns.mT
+            matrix[..., k, :high, scale * at : scale * (at + wide)] = rows
+            transpose[..., k, : scale * high, at : at + wide] = columns.mT
         for k in inner[1:]:
-            forward[..., k, :, :], backward[..., k, :, :] = forward[..., inner[0], :, :], backward[..., inner[0], :, :]
+            matrix[..., k, :, :], transpose[..., k, :, :] = matrix[..., inner[0], :, :], transpose[..., inner[0], :, :]
         fine = scale * low
         return cls(
-            Strips(forward, scale * ROWS, scale * margin, (low, fine)), Strips(backward, ROWS, margin, (fine, low))
+            BandedMatrix(matrix, scale * ROWS, scale * margin, (low, fine)),
+            BandedMatrix(transpose, ROWS, margin, (fine, low)),
         )
 
 
@@ -183,50 +220,79 @@ class Operator:
     for quantity ``mean`` the mean, over blocks of ``scale x scale`` fine pixels: fine pixels s*i ... s*i+s-1 are the
     area of coarse pixel i.  **A kernel whose sum is not 1 does not conserve flux.**
 
+    With a `PSF` that changes over the field, A x = B sum_j P_j (w_j x): one convolution for every basis kernel P_j of
+    the image weighted by its map w_j, and one block sum B.  The adjoint is sum_j w_j P_j^T B^T y, with the transposes
+    of the same matrices.
+
     Parameters
     ----------
-    shape : (h, w) of the coarse image.
-    scale : fine pixels per coarse pixel and axis, at least 1.
-    kernel : (K, L) array with odd sides, centred; None for pure pixel integration.
-    quantity : ``sum`` or ``mean``.
-    dtype, device : of the matrices; images of another dtype are not accepted by torch.
+    shape : (h, w)
+        Of the coarse image.
+    scale : int
+        Fine pixels per coarse pixel and axis, at least 1.
+    kernel : (K, L) float array or PSF, optional
+        Odd sides, centred; None for pure pixel integration.  A PSF's weights lie on the fine grid, (J, s*h, s*w).
+    quantity : {"sum", "mean"}
+        Of the coarse image.
+    dtype, device
+        Of the matrices; images of another dtype are not accepted by torch.
 
     Raises
     ------
-    InputError : a kernel with even sides, or one larger than the frame.
+    InputError
+        A kernel with even sides, one larger than the frame, or weights of another shape than the fine image's.
     """
 
     shape: tuple[int, int]
     scale: int
-    kernel: NDArray[np.float64] | None = None
+    kernel: NDArray[np.float64] | PSF | None = None
     quantity: Quantity = "sum"
     dtype: torch.dtype = torch.float32
     device: torch.device | str = "cpu"
-    terms: Sequence[tuple[Banded, Banded]] = field(default=(), repr=False)
+    terms: Sequence[tuple[AxisOperator, AxisOperator]] = field(default=(), repr=False)
+    """Matrices along y and x of every separable term of one kernel."""
+    basis: Sequence[tuple[Tensor, Operator]] = field(default=(), repr=False)
+    """Weight map (s*h, s*w) and operator of every basis kernel, where the PSF changes over the field."""
 
     def __post_init__(self) -> None:
-        """Build the matrices of every separable term."""
-        if self.terms:
+        """Build the matrices of every separable term, or the operators of every basis kernel."""
+        if self.terms or self.basis:
             return
+        if isinstance(self.kernel, PSF):
+            if self.kernel.weights is not None:
+                object.__setattr__(self, "basis", self._basis_operators(self.kernel))
+                return
+            object.__setattr__(self, "kernel", self.kernel.kernels[0])
         kernel = np.ones((1, 1)) if self.kernel is None else np.asarray(self.kernel, dtype=np.float64)
-        self._refuse(kernel)
-        vectors = torch.from_numpy(separable(kernel)).to(self.device, self.dtype)
-        object.__setattr__(self, "terms", self._matrices(vectors))
+        self._check_kernel(kernel)
+        vectors = torch.from_numpy(separable_terms(kernel)).to(self.device, self.dtype)
+        object.__setattr__(self, "terms", self._axis_operators(vectors))
 
-    def _refuse(self, kernel: NDArray[np.float64]) -> None:
+    def _check_kernel(self, kernel: NDArray[np.float64]) -> None:
         if any(side % 2 == 0 for side in kernel.shape):
             raise InputError(f"kernel: sides must be odd so that it has a centre, got {kernel.shape}")
         size = tuple(self.scale * side for side in self.shape)
         if any(k > n for k, n in zip(kernel.shape, size, strict=True)):
             raise InputError(f"kernel: {kernel.shape} fine px is too large for a frame of {size}; give a narrower one")
 
-    def _matrices(self, vectors: Tensor) -> list[tuple[Banded, Banded]]:
+    def _basis_operators(self, psf: PSF) -> list[tuple[Tensor, Operator]]:
+        """Weight map and operator of every basis kernel."""
+        size = tuple(self.scale * side for side in self.shape)
+        weights = np.ascontiguousarray(psf.weights)
+        if weights.shape[1:] != size:
+            raise InputError(f"psf: weight maps of {weights.shape[1:]} fine px for a frame of {size}; take its window")
+        maps = torch.from_numpy(weights).to(self.device, self.dtype)
+        parts = [Operator(self.shape, self.scale, k, self.quantity, self.dtype, self.device) for k in psf.kernels]
+        return list(zip(maps, parts, strict=True))
+
+    def _axis_operators(self, vectors: Tensor) -> list[tuple[AxisOperator, AxisOperator]]:
+        """Matrices along y and x of the terms (..., rank, 2, K)."""
         share = 1 / self.scale if self.quantity == "mean" else 1.0  # per axis
         h, w = self.shape
         return [
             (
-                Banded.of(vectors[..., r, 0, :] * share, h, self.scale),
-                Banded.of(vectors[..., r, 1, :] * share, w, self.scale),
+                AxisOperator.from_kernel(vectors[..., r, 0, :] * share, h, self.scale),
+                AxisOperator.from_kernel(vectors[..., r, 1, :] * share, w, self.scale),
             )
             for r in range(vectors.shape[-3])
         ]
@@ -237,41 +303,58 @@ class Operator:
 
         Parameters
         ----------
-        vectors : (B, rank, 2, K) tensor, the terms of `separable` of every sample.
+        shape : (h, w)
+            Of the coarse images.
+        scale : int
+            Fine pixels per coarse pixel and axis.
+        vectors : (B, rank, 2, K) tensor
+            The `separable_terms` of every sample, K odd.
 
         Returns
         -------
-        An operator on (B, C, s*h, s*w) images, quantity ``sum``.
+        Operator
+            On (B, C, s*h, s*w) images, quantity ``sum``.
         """
-        bare = cls(shape, scale, dtype=vectors.dtype, device=vectors.device)
-        return cls(shape, scale, None, "sum", vectors.dtype, vectors.device, bare._matrices(vectors[:, None]))
+        identity = cls(shape, scale, dtype=vectors.dtype, device=vectors.device)
+        terms = identity._axis_operators(vectors[:, None])
+        return cls(shape, scale, None, "sum", vectors.dtype, vectors.device, terms)
 
     def apply(self, high: Tensor) -> Tensor:
-        """The coarse image (..., h, w) of a fine one (..., s*h, s*w)."""
-        low = [columns.forward.of_rows(rows.forward.of(high)) for rows, columns in self.terms]
+        """A x: the coarse image (..., h, w) of a fine one (..., s*h, s*w)."""
+        if self.basis:
+            return _total(part.apply(weight * high) for weight, part in self.basis)
+        low = [columns.matrix.multiply_rows(rows.matrix.multiply(high)) for rows, columns in self.terms]
         return torch.stack(low).sum(0) if len(low) > 1 else low[0]
 
     def adjoint(self, low: Tensor) -> Tensor:
-        """The transpose: a fine image (..., s*h, s*w) with ``<apply(x), y> == <x, adjoint(y)>``."""
-        out = None
-        for rows, columns in self.terms:
-            part = rows.backward.of(columns.backward.of_rows(low))
-            out = part if out is None else out.add_(part) if not part.requires_grad else out + part
-        assert out is not None
-        return out
+        """A^T y: a fine image (..., s*h, s*w) of a coarse one (..., h, w), ``<A x, y> == <x, A^T y>`` to rounding."""
+        if self.basis:
+            return _total(weight * part.adjoint(low) for weight, part in self.basis)
+        return _total(rows.transpose.multiply(columns.transpose.multiply_rows(low)) for rows, columns in self.terms)
 
-    def there_and_back(self, low: Tensor, w2: Tensor) -> Tensor:
-        """A (w^2 A^T y), of a coarse image (..., h, w) with w^2 (..., s*h, s*w).
+    def apply_weighted_gram(self, low: Tensor, w2: Tensor) -> Tensor:
+        """A (w^2 A^T y): the Gram matrix A diag(w^2) A^T, applied.
 
         On a CPU and without gradients strip by strip, so that the fine image between never leaves the cache.
+
+        Parameters
+        ----------
+        low : (..., h, w) tensor
+            The coarse image y.
+        w2 : (..., s*h, s*w) tensor
+            Weights on the fine grid, for example prior variances.
+
+        Returns
+        -------
+        (..., h, w) tensor
         """
-        if torch.is_grad_enabled() or low.is_cuda or self.batched or not (plain(low) and plain(w2)):
+        separate = self.basis or self.batched or not (is_single_image(low) and is_single_image(w2))
+        if torch.is_grad_enabled() or low.is_cuda or separate:
             return self.apply(w2 * self.adjoint(low))
         weights, image = w2.reshape(w2.shape[-2:]), low.reshape(low.shape[-2:])
-        wide = [columns.backward.of_rows(image) for _, columns in self.terms]
+        wide = [columns.transpose.multiply_rows(image) for _, columns in self.terms]
         sums = [torch.zeros_like(v) for v in wide]
-        cuts = [rows.backward.cut for rows, _ in self.terms]
-        for strips in zip(*cuts, strict=True):
+        for strips in zip(*(rows.transpose.strips for rows, _ in self.terms), strict=True):
             at, reach, _ = strips[0]
             fine = strips[0][2] @ wide[0][reach]
             for (_, _, m), v in zip(strips[1:], wide[1:], strict=True):
@@ -279,22 +362,37 @@ class Operator:
             fine.mul_(weights[at])
             for (_, _, m), total in zip(strips, sums, strict=True):
                 total[reach].addmm_(m.mT, fine)
-        parts = [columns.forward.of_rows(total) for (_, columns), total in zip(self.terms, sums, strict=True)]
+        parts = [columns.matrix.multiply_rows(total) for (_, columns), total in zip(self.terms, sums, strict=True)]
         return (torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]).view(low.shape)
 
     @property
     def batched(self) -> bool:
         """True with a kernel of its own for every sample."""
-        return self.terms[0][0].forward.matrices.ndim > 3
+        return bool(self.terms) and self.terms[0][0].matrix.matrices.ndim > 3
 
     @property
     def pure(self) -> bool:
         """True for pixel integration alone, where consistency has a closed form."""
-        return self.kernel is None and not self.batched
+        return self.kernel is None and not self.basis and not self.batched
 
     @cached_property
     def magnitude(self) -> Operator:
-        """The operator of ``|kernel|``: itself where the kernel has no negative lobe worth the name."""
-        if self.kernel is None or self.kernel.min() >= -1e-4 * self.kernel.max():
+        """The operator of ``|kernel|``: itself where the kernel has no negative lobe worth the name.
+
+        Of a PSF that changes over the field the operator of ``|P_j|`` and ``|w_j|``, which bounds |A| from above.
+        """
+        if self.basis:
+            parts = [(weight.abs(), part.magnitude) for weight, part in self.basis]
+            return replace(self, kernel=None, basis=parts)
+        if not isinstance(self.kernel, np.ndarray) or self.kernel.min() >= -1e-4 * self.kernel.max():
             return self
         return Operator(self.shape, self.scale, np.abs(self.kernel), self.quantity, self.dtype, self.device)
+
+
+def _total(parts: Iterable[Tensor]) -> Tensor:
+    """The sum of tensors of one shape, in place where no gradient is needed."""
+    total: Tensor | None = None
+    for part in parts:
+        total = part if total is None else total + part if part.requires_grad else total.add_(part)
+    assert total is not None
+    return total

@@ -1,4 +1,26 @@
-"""What a frame tells about its own noise and camera: sky scatter, correlation, offset, read noise and gain."""
+"""Sky and noise of a frame, measured on the frame itself.
+
+Four estimators stand side by side, because they answer four questions; on a frame full of light they differ by design:
+
+======================= ==================================== ================================================
+function                what it measures                     who uses it, and why
+======================= ==================================== ================================================
+`estimate_sky`          one level and scatter of the plane:  the zero point and unit in which a plane is
+                        clipped median, the mode where it is restored, the fit of a stretch. Equivariant under
+                        crowded; scatter of the pixels below a y + b, right in crowded fields and with padded
+                                                             borders; one number, blind to gradients
+`background_map`        a smooth map: clipped medians of     what has to be taken off before sources are fitted
+                        squares                              or scatter is measured. Follows gradients; **takes
+                                                             up light of objects wider than a square**
+`sky_noise`             scatter in the squares that are as   the variance of a frame that states none. Texture
+                        quiet as the quietest fifth          and sources in the other squares do not count
+`noise_correlation`     scatter of box sums over quadrature  whether that variance holds for sums of pixels, as
+                        in the quiet squares                 in resampled frames it does not
+======================= ==================================== ================================================
+
+The checks measure with ``photutils.Background2D`` instead (`sciresdiff.checks.detection.background`), so that what is
+restored is not judged by the estimators that restored it. `photon_transfer` measures how the noise grows with light.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +31,22 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from sciresdiff.physics.detector import Detector
-from sciresdiff.physics.psf.measure import psf_from_sources
-
-__all__ = ["background", "camera_from_histogram", "noise_correlation", "psf_from_sources", "sky_noise"]
+from sciresdiff.errors import InputError
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
+MAD_TO_SIGMA = 1.482602218505602
+"""Standard deviation of a Gaussian over its median absolute deviation, 1 / norm.ppf(3 / 4), as in astropy.stats."""
+
+QUARTILE_TO_SIGMA = 1.4826022
+"""The same number to 1e-8: of a Gaussian, over the distance from its lower quartile to its median."""
+
+SAMPLE = 400_000
+"""Pixels that a level is measured on; its error is then below 0.01 sigma."""
+
 BLOCK = 32
 """Side of the squares in which background and scatter are measured, px."""
-
-MAD = 1.4826022
-"""Standard deviation of a Gaussian over its median absolute deviation."""
 
 LIKE_QUIETEST = 1.15
 """Scatter of a square of sky, at most, in units of the quietest fifth's."""
@@ -30,9 +55,130 @@ BOX = 4
 """Side of the box whose scatter is compared with quadrature, px."""
 
 
-def background(pixels: NDArray[Any], mask: Mask | None = None, block: int = BLOCK) -> Array:
-    """A smooth background: clipped medians of squares, median-filtered 3 x 3, interpolated; shape as ``pixels``."""
-    levels = np.array([[_level(values)[0] for values in row] for row in _squares(pixels, mask, block)])
+def estimate_sky(pixels: NDArray[Any], mask: Mask | None = None) -> tuple[float, float]:
+    """Level and scatter of the sky, robust against sources, crowding and padded borders.
+
+    A clipped median; where the clipped pixels are still skewed (a crowded field, a full microscope image) the mode
+    takes its place, and the scatter is that of the pixels below it. Equivariant: ``a y + b`` gives ``a sky + b`` and
+    ``|a| sigma`` for a > 0.
+
+    Parameters
+    ----------
+    pixels : (...) array
+        Any unit; a frame with more than 400,000 valid pixels is sampled evenly.
+    mask : (...) bool array, optional
+        True where a pixel says nothing; NaN and infinity never count.
+
+    Returns
+    -------
+    sky, sigma : float
+        In the unit of the pixels; sigma is 0 where all are equal.
+
+    Raises
+    ------
+    InputError
+        No valid pixel.
+    """
+    values = _without_padding(sorted_sample(pixels, mask))
+    if values[0] == values[-1]:
+        return float(values[0]), 0.0
+    sky, sigma, kept = _clip(values)
+    if sigma == 0:
+        return sky, _scatter_of_counts(values)
+    if (kept.mean() - sky) > 0.1 * sigma:  # of a clean sky the mean and the median agree
+        sky = _half_sample_mode(kept)
+        below = sky - kept[kept < sky]
+        sigma = MAD_TO_SIGMA * float(np.median(below)) if len(below) else sigma
+    return sky, sigma
+
+
+def sorted_sample(pixels: NDArray[Any], mask: Mask | None) -> Array:
+    """The valid values, at most `SAMPLE` of them, in ascending order: (n,).
+
+    Parameters
+    ----------
+    pixels : (...) array
+    mask : (...) bool array or None
+        True where a pixel says nothing.
+
+    Raises
+    ------
+    InputError
+        No valid pixel.
+    """
+    good = np.isfinite(pixels) if mask is None else np.isfinite(pixels) & ~np.asarray(mask, bool)
+    values = np.asarray(pixels)[good]
+    if not values.size:
+        raise InputError("no valid pixel: all are NaN or masked")
+    step = 1 + values.size // SAMPLE
+    return np.sort(values[::step].astype(np.float64))
+
+
+def _without_padding(values: Array) -> Array:
+    """Drop a value that fills a border: far commoner than any other, and not where the rest has its sky."""
+    level, counts = np.unique(values, return_counts=True)
+    order = np.argsort(counts)
+    filler = level[order[-1]]
+    if counts[order[-1]] < 0.05 * values.size or len(level) < 3:
+        return values
+    rest = values[values != filler]
+    sky, sigma, _ = _clip(rest)
+    continuous = counts[order[-2]] < 0.02 * rest.size
+    straddles = 0.1 < np.mean(rest < filler) < 0.9
+    return rest if abs(sky - filler) > 5 * sigma > 0 or (continuous and straddles) else values
+
+
+def _clip(values: Array, limit: float = 3.0, rounds: int = 20) -> tuple[float, float, Array]:
+    """Median and scatter of sorted values, those beyond ``limit`` scatters left out until none is."""
+    from astropy.stats import mad_std
+
+    for _ in range(rounds):
+        sky, sigma = float(np.median(values)), float(mad_std(values))
+        low, high = np.searchsorted(values, [sky - limit * sigma, sky + limit * sigma])
+        if sigma == 0 or high - low == values.size:
+            break
+        values = values[low:high]
+    return sky, sigma, values
+
+
+def _half_sample_mode(values: Array, fraction: float = 0.5, least: float = 0.1) -> float:
+    """Median of the densest part of sorted values: the shortest half, again and again, down to a tenth of them.
+
+    Half-sample mode of Bickel & Fruehwirth (2006), stopped early so that its scatter stays that of many pixels.
+    """
+    stop = max(least * values.size, 10)
+    while values.size > stop:
+        n = int(np.ceil(fraction * values.size))
+        start = int(np.argmin(values[n - 1 :] - values[: values.size - n + 1]))
+        values = values[start : start + n]
+    return float(np.median(values))
+
+
+def _scatter_of_counts(values: Array) -> float:
+    """Scatter of values more than half of which are equal, as in photon counting: standard deviation, clipped."""
+    for _ in range(3):
+        values = values[np.abs(values - np.median(values)) <= 5 * values.std()]
+    return float(values.std())
+
+
+def background_map(pixels: NDArray[Any], mask: Mask | None = None, block: int = BLOCK) -> Array:
+    """A smooth background: clipped medians of squares, median-filtered 3 x 3, interpolated linearly.
+
+    Parameters
+    ----------
+    pixels : (Y, X) array
+    mask : (Y, X) bool array, optional
+        True where a pixel is bad.
+    block : int
+        Side of the squares, px.
+
+    Returns
+    -------
+    (Y, X) array
+        In the unit of the pixels; 0 where no square has 9 good pixels. **Objects wider than a square are taken for
+        background.**
+    """
+    levels = np.array([[_clipped_lower_half(v)[0] for v in row] for row in _block_values(pixels, mask, block)])
     known = np.isfinite(levels)
     if not known.any():
         return np.zeros(pixels.shape)
@@ -43,7 +189,7 @@ def background(pixels: NDArray[Any], mask: Mask | None = None, block: int = BLOC
     return np.asarray(ndimage.map_coordinates(levels, grid, order=1, mode="nearest"))
 
 
-def _squares(pixels: NDArray[Any], mask: Mask | None, block: int) -> list[list[Array]]:
+def _block_values(pixels: NDArray[Any], mask: Mask | None, block: int) -> list[list[Array]]:
     """The good values of each square; the last ones are cut short where the side is no multiple."""
     good = np.isfinite(pixels) if mask is None else np.isfinite(pixels) & ~mask
     h, w = pixels.shape
@@ -56,7 +202,7 @@ def _squares(pixels: NDArray[Any], mask: Mask | None, block: int) -> list[list[A
     ]
 
 
-def _level(values: Array) -> tuple[float, float]:
+def _clipped_lower_half(values: Array) -> tuple[float, float]:
     """Median and scatter of the values that are left after clipping at 3 sigma; the scatter is that of the lower half.
 
     Sources are brighter than the sky, so that what lies below the median is sky alone.
@@ -68,7 +214,7 @@ def _level(values: Array) -> tuple[float, float]:
     middle = sigma = 0.0
     for _ in range(8):
         middle, lower = ordered[(first + last) // 2], ordered[first + (last - first) // 4]
-        sigma = MAD * float(middle - lower)
+        sigma = QUARTILE_TO_SIGMA * float(middle - lower)
         if not sigma > 0:
             return float(middle), float(ordered[first:last].std())
         ends = np.searchsorted(ordered, [middle - 3 * sigma, middle + 3 * sigma])
@@ -79,7 +225,7 @@ def _level(values: Array) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
-class Sky:
+class _QuietSky:
     """The parts of a frame that are as quiet as its quietest."""
 
     flat: Array
@@ -92,17 +238,18 @@ class Sky:
     """How many they are."""
 
 
-def _sky(pixels: NDArray[Any], mask: Mask | None) -> Sky:
+def _quiet_sky(pixels: NDArray[Any], mask: Mask | None) -> _QuietSky:
+    """The squares whose scatter is at most `LIKE_QUIETEST` times that of the quietest fifth."""
     pixels = np.asarray(pixels, np.float64)
-    flat = pixels - background(pixels, mask)
-    scatter = np.array([[_level(values)[1] for values in row] for row in _squares(flat, mask, BLOCK)])
+    flat = pixels - background_map(pixels, mask)
+    scatter = np.array([[_clipped_lower_half(v)[1] for v in row] for row in _block_values(flat, mask, BLOCK)])
     known = np.isfinite(scatter) & (scatter > 0)
     if not known.any():
-        return Sky(flat, np.zeros(flat.shape, bool), 0.0, 0)
+        return _QuietSky(flat, np.zeros(flat.shape, bool), 0.0, 0)
     quiet = known & (scatter <= LIKE_QUIETEST * np.percentile(scatter[known], 20))
     good = np.kron(quiet, np.ones((BLOCK, BLOCK), bool))[: flat.shape[0], : flat.shape[1]].astype(bool)
     good &= np.isfinite(flat) if mask is None else np.isfinite(flat) & ~mask
-    return Sky(flat, good, float(quiet.sum() / known.sum()), int(quiet.sum()))
+    return _QuietSky(flat, good, float(quiet.sum() / known.sum()), int(quiet.sum()))
 
 
 def sky_noise(pixels: NDArray[Any], mask: Mask | None = None) -> float:
@@ -110,14 +257,17 @@ def sky_noise(pixels: NDArray[Any], mask: Mask | None = None) -> float:
 
     Parameters
     ----------
-    pixels : (Y, X). mask : True where a pixel is bad.
+    pixels : (Y, X) array
+    mask : (Y, X) bool array, optional
+        True where a pixel is bad.
 
     Returns
     -------
-    In the unit of the pixels; 0 for a constant image. **Texture that covers the whole frame counts as noise.**
+    float
+        In the unit of the pixels; 0 for a constant image. **Texture that covers the whole frame counts as noise.**
     """
-    sky = _sky(pixels, mask)
-    return _level(sky.flat[sky.good])[1] if sky.squares else 0.0
+    sky = _quiet_sky(pixels, mask)
+    return _clipped_lower_half(sky.flat[sky.good])[1] if sky.squares else 0.0
 
 
 def noise_correlation(pixels: NDArray[Any], mask: Mask | None = None, variance: NDArray[Any] | None = None) -> float:
@@ -129,25 +279,30 @@ def noise_correlation(pixels: NDArray[Any], mask: Mask | None = None, variance: 
 
     Parameters
     ----------
-    pixels, mask : (Y, X). variance : of the pixels, where it is known: with it structure is told from noise.
+    pixels : (Y, X) array
+    mask : (Y, X) bool array, optional
+        True where a pixel is bad.
+    variance : (Y, X) array, optional
+        Of the pixels, where it is known: with it structure is told from noise.
 
     Returns
     -------
-    At least 1. **1 as well where noise cannot be told from structure**: fewer than 4 or than a third of the squares are
-    quiet, the sky's scatter is more than 1.2 times the known variance, or without one, more than 3.5 % of it lie at
-    lags of 4 to 6 px.
+    float
+        At least 1. **1 as well where noise cannot be told from structure**: fewer than 4 or than a third of the squares
+        are quiet, the sky's scatter is more than 1.2 times the known variance, or without one, more than 3.5 % of it
+        lie at lags of 4 to 6 px.
     """
-    sky = _sky(pixels, mask)
+    sky = _quiet_sky(pixels, mask)
     if sky.squares < 4 or sky.share < 1 / 3:
         return 1.0
-    limit = 4 * _level(sky.flat[sky.good])[1]
+    limit = 4 * _clipped_lower_half(sky.flat[sky.good])[1]
     with np.errstate(invalid="ignore"):
         good = sky.good & ~ndimage.binary_dilation(np.abs(sky.flat) > limit, iterations=2)
     if good.sum() < BLOCK**2:
         return 1.0
     flat = np.where(good, sky.flat - sky.flat[good].mean(), 0.0)
     zero = float((flat**2).sum() / good.sum())
-    structure = float(np.mean([_covariance(flat, good, *lag) for d in (4, 5, 6) for lag in ((d, 0), (0, d))]))
+    structure = float(np.mean([_autocovariance(flat, good, *lag) for d in (4, 5, 6) for lag in ((d, 0), (0, d))]))
     known = None if variance is None else float(np.median(variance[good]))
     if structure > 0.035 * zero if known is None else zero > 1.2 * known:
         return 1.0
@@ -155,90 +310,24 @@ def noise_correlation(pixels: NDArray[Any], mask: Mask | None = None, variance: 
 
 
 def _box_factor(flat: Array, good: Mask, zero: float, structure: float) -> float:
-    """The factor from the autocovariance of the good pixels."""
+    """The factor from the autocovariance of the good pixels, ``zero`` at lag 0 and ``structure`` at large ones."""
     total = 0.0
     for dy in range(BOX):
         for dx in range(-BOX + 1 if dy else 0, BOX):
-            weight = (1 - dy / BOX) * (1 - abs(dx) / BOX) * (1 if dy == dx == 0 else 2)
-            total += weight * (_covariance(flat, good, dy, dx) - structure)
+            weight = (1 - dy / BOX) * (1 - abs(dx) / BOX) * (1 if dy == dx == 0 else 2)  # C(-dy, -dx) = C(dy, dx)
+            total += weight * (_autocovariance(flat, good, dy, dx) - structure)
     return float(np.sqrt(max(total / (zero - structure), 1.0))) if zero > structure else 1.0
 
 
-def _covariance(flat: Array, good: Mask, dy: int, dx: int) -> float:
+def _autocovariance(flat: Array, good: Mask, dy: int, dx: int) -> float:
     """Mean product of the good pixels that are (dy, dx) apart; ``flat`` is 0 elsewhere."""
-    (a, b), (ga, gb) = _lagged(flat, dy, dx), _lagged(good, dy, dx)
+    (a, b), (ga, gb) = _lagged_views(flat, dy, dx), _lagged_views(good, dy, dx)
     pairs = int((ga & gb).sum())
     return float((a * b).sum()) / pairs if pairs else 0.0
 
 
-def _lagged(plane: NDArray[Any], dy: int, dx: int) -> tuple[NDArray[Any], NDArray[Any]]:
+def _lagged_views(plane: NDArray[Any], dy: int, dx: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """Two views of a plane, (dy, dx) apart, dy >= 0."""
     h, w = plane.shape
     first = plane[: h - dy, max(0, -dx) : w - max(0, dx)]
     return first, plane[dy:, max(0, dx) : w - max(0, -dx)]
-
-
-LAPLACE = np.outer([1, -2, 1], [1, -2, 1]) / 6
-"""Of noise it keeps the variance, of smooth structure next to nothing (Immerkaer 1996)."""
-
-
-def camera_from_histogram(pixels: NDArray[Any], mask: Mask | None = None) -> tuple[Detector | None, list[str]]:
-    """Offset, read noise and gain of a camera from one of its frames; an assumption, and said as one.
-
-    Offset: the 1st percentile of local means, where the frame is darkest. Gain: the slope of local variance against
-    local mean (photon transfer), var = read_noise^2 / gain^2 + (mean - offset) / gain, the variance being that of a
-    second difference, which smooth structure does not reach; medians in bins of the mean, weighted line. **If light
-    reaches the darkest parts, the offset is too high and the read noise holds their photon noise.**
-
-    Returns
-    -------
-    detector : gain (e/ADU), read_noise (e), offset (ADU); None where no slope can be measured.
-    said : what was found or why not, one line each.
-    """
-    pixels = np.asarray(pixels, np.float64)
-    mean, variance = _patches(pixels, mask)
-    if len(mean) < 100 or not np.ptp(mean) > 0:
-        return None, ["gain: too few pixels or no contrast for a photon-transfer slope; give --gain and --read-noise"]
-    offset = float(np.percentile(mean, 1))
-    fitted = _transfer(mean - offset, variance)
-    if fitted is None:
-        return None, ["gain: the noise does not grow with the signal, so no photon-transfer slope; give --gain"]
-    slope, dark = fitted
-    gain, read_noise = 1 / slope, float(np.sqrt(max(dark, 0.0))) / slope
-    said = [
-        f"offset: assumed {offset:.5g}, the darkest level of the histogram; --offset states it",
-        f"gain: assumed {gain:.3g} e per unit, from the photon-transfer slope of the frame itself; --gain states it",
-        f"read noise: assumed {read_noise:.3g} e, from the noise of the darkest level; --read-noise states it",
-    ]
-    return Detector(gain=gain, read_noise=read_noise, offset=offset), said
-
-
-def _patches(pixels: Array, mask: Mask | None, side: int = 8) -> tuple[Array, Array]:
-    """Mean and noise variance of patches of 8 x 8 pixels without a bad or saturated one."""
-    bad = ~np.isfinite(pixels) if mask is None else ~np.isfinite(pixels) | mask
-    clean = np.where(bad, 0.0, pixels)
-    bad = ndimage.binary_dilation(bad | (clean >= clean.max()), structure=np.ones((3, 3)))
-    noise = ndimage.convolve(clean, LAPLACE, mode="nearest") ** 2
-    h, w = (n // side * side for n in pixels.shape)
-    cut = [a[:h, :w].reshape(h // side, side, w // side, side) for a in (clean, noise, bad)]
-    good = ~cut[2].any((1, 3)).ravel()
-    return cut[0].mean((1, 3)).ravel()[good], cut[1].mean((1, 3)).ravel()[good]
-
-
-def _transfer(signal: Array, variance: Array, bins: int = 16) -> tuple[float, float] | None:
-    """Slope and value at zero of the line through the bins' medians; None where the slope is below 3 of its errors."""
-    order = np.argsort(signal)
-    groups = [g for g in np.array_split(order, bins) if g.size >= 5]
-    x = np.array([np.median(signal[g]) for g in groups])
-    y = np.array([np.median(variance[g]) for g in groups])
-    if len(x) < 4 or not (y > 0).all():
-        return None
-    weight = np.sqrt([len(g) for g in groups]) / y
-    design = np.stack([x, np.ones_like(x)], 1)
-    solution, *_ = np.linalg.lstsq(design * weight[:, None], y * weight, rcond=None)
-    residual = (design @ solution - y) * weight
-    spread = np.linalg.inv((design * weight[:, None]).T @ (design * weight[:, None]))
-    error = np.sqrt(spread[0, 0] * (residual**2).sum() / max(len(x) - 2, 1))
-    if not solution[0] > 3 * error:
-        return None
-    return float(solution[0]), float(max(solution[1], y.min() * 0.1))

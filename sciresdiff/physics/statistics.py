@@ -1,4 +1,4 @@
-"""What a frame is like as a whole: what a part of it has to be told, so that parts of one frame agree."""
+"""What a plane is like as a whole: what a part of it needs, so that parts of one plane agree."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
-class Level:
+class PlaneStatistics:
     """What is measured once on a plane that is restored in parts."""
 
     sky: float
@@ -20,4 +20,4 @@ class Level:
     noise: NDArray[np.float32]
     """(n,) their variances, in units of sigma^2."""
     iterations: int
-    """Of Richardson-Lucy, until the plane is explained."""
+    """Of Richardson-Lucy, until chi2 of the plane is 1."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sciresdiff.checks import UnmeasuredError
+from sciresdiff.checks.baselines import bicubic_image
 from sciresdiff.checks.evidence import Evidence
 from sciresdiff.checks.residual import residual_map
 from sciresdiff.report.svg import Chart, Guide, Series, draw
@@ -68,10 +69,10 @@ def _compared(evidence: Evidence) -> dict[str, tuple[Evidence, int]]:
     """What curves are drawn of, and in which colour: the image, bicubic, and Richardson-Lucy where it was made."""
     found = {"image": (evidence, 1)}
     if evidence.low is not None:
-        found["bicubic"] = (evidence.other(evidence.bicubic), 2)
+        found["bicubic"] = (evidence.with_image(bicubic_image(evidence)), 2)
     sharp = evidence.shared.get("richardson-lucy")
     if sharp is not None:
-        found["Richardson-Lucy"] = (evidence.other(sharp), 3)
+        found["Richardson-Lucy"] = (evidence.with_image(sharp), 3)
     return found
 
 

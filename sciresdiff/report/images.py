@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sciresdiff.checks import UnmeasuredError
-from sciresdiff.checks.evidence import Array, Evidence, Mask
+from sciresdiff.checks.arrays import Array, Mask
+from sciresdiff.checks.baselines import bicubic_image
+from sciresdiff.checks.evidence import Evidence
 from sciresdiff.checks.residual import residual_map
 
 Stretch = Literal["asinh", "signed", "error", "share"]
@@ -79,7 +81,12 @@ def plates(evidence: Evidence, unit: str) -> list[Plate]:
             "input", _shown(evidence.low, evidence.mask_low), f"{unit} / input px", words="The data, pixel by pixel."
         ),
         Plate("output", shown, per_px, words="The image that is judged."),
-        Plate("bicubic", None if evidence.low is None else evidence.bicubic, per_px, words="The data, interpolated."),
+        Plate(
+            "bicubic",
+            None if evidence.low is None else bicubic_image(evidence),
+            per_px,
+            words="The data, interpolated.",
+        ),
         Plate("Richardson-Lucy", sharp, per_px, words="The classical deconvolution with the same kernel."),
         Plate("truth", evidence.truth, per_px, words="What the image should be."),
         difference(evidence, shown, unit),
@@ -113,7 +120,7 @@ def difference(evidence: Evidence, shown: Array, unit: str) -> Plate:
         return Plate(
             "output - truth", shown - evidence.truth, f"{unit} / px", "signed", "Red: too bright. Blue: too faint."
         )
-    other = None if evidence.low is None else shown - evidence.bicubic
+    other = None if evidence.low is None else shown - bicubic_image(evidence)
     return Plate("output - bicubic", other, f"{unit} / px", "signed", "What was added to interpolation.")
 
 
@@ -241,7 +248,7 @@ def _brightest(evidence: Evidence) -> tuple[int, int] | None:
 
     if not evidence.good_high.any():
         return None
-    smooth = np.where(evidence.good_high, gaussian_filter(evidence.whole, 1.5), -np.inf)
+    smooth = np.where(evidence.good_high, gaussian_filter(evidence.finite_high, 1.5), -np.inf)
     y, x = np.unravel_index(np.argmax(smooth), smooth.shape)
     return int(y), int(x)
 

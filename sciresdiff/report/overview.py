@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from html import escape
 
-from sciresdiff.checks.evidence import Array, Evidence
+from sciresdiff.checks.arrays import Array
+from sciresdiff.checks.evidence import Evidence
 from sciresdiff.report.images import data_uri, intensity
 
 SIDE = 768

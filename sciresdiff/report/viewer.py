@@ -8,7 +8,8 @@ from html import escape
 import numpy as np
 
 from sciresdiff.checks import UnmeasuredError
-from sciresdiff.checks.evidence import Array, Evidence
+from sciresdiff.checks.arrays import Array
+from sciresdiff.checks.evidence import Evidence
 from sciresdiff.report.images import (
     LEVELS,
     Plate,
@@ -204,10 +205,10 @@ def _squares(regions: Mapping[str, Region | None]) -> str:
 
 def _blobs(evidence: Evidence) -> str:
     """Circles about the regions of the residual that chance does not make, at most `FEW`."""
-    from sciresdiff.checks.residual import blobs_of, residual_map
+    from sciresdiff.checks.residual import find_blobs, residual_map
 
     found, s = residual_map(evidence), evidence.scale
-    places = [] if found is None else [(s * (b.x + 0.5) - 0.5, s * (b.y + 0.5) - 0.5) for b in blobs_of(found)[:FEW]]
+    places = [] if found is None else [(s * (b.x + 0.5) - 0.5, s * (b.y + 0.5) - 0.5) for b in find_blobs(found)[:FEW]]
     return _path("blob", np.array(places), (0, evidence.high.shape[0], 0, evidence.high.shape[1])) if places else ""
 
 
@@ -225,10 +226,10 @@ def _path(kind: str, xy: Array, region: Region) -> str:
 
 def sources(evidence: Evidence) -> dict[str, Array]:
     """Class -> positions (n, 2) as x, y in fine px; empty where sources cannot be told from false ones."""
-    from sciresdiff.checks.sources import ENOUGH, overlay
+    from sciresdiff.checks.sources import ENOUGH, classify_sources
 
     try:
-        found = overlay(evidence)
+        found = classify_sources(evidence)
     except UnmeasuredError:
         return {}
     if evidence.truth is not None:

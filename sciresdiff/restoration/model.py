@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
@@ -16,15 +16,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sciresdiff.diffusion.borrow import borrowed
+from sciresdiff import plugins
 from sciresdiff.diffusion.method import Method
 from sciresdiff.errors import InputError, UsageError
-from sciresdiff.nets.half import halved
-from sciresdiff.nets.published import LIBRARY, MisfitError
-from sciresdiff.restoration.coded import rebuilt
+from sciresdiff.nets import MisfitError
+from sciresdiff.nets.half import use_bfloat16
+from sciresdiff.plugins import Registry
 from sciresdiff.restoration.prior import Prior, PriorConfig
-from sciresdiff.restoration.published import Published, PublishedConfig
-from sciresdiff.restoration.refiner import Refiner
+from sciresdiff.restoration.refiner import Refiner, refiner_from_card
 
 FORMAT = 1
 PRESETS: dict[str, dict[str, int]] = {
@@ -33,6 +32,12 @@ PRESETS: dict[str, dict[str, int]] = {
     "base": {"width": 64, "depth": 5, "stages": 2},
 }
 """Sizes of a network by name."""
+PRIORS: Registry[Callable[[Mapping[str, Any], Mapping[str, Tensor]], Prior]] = Registry(
+    {
+        "published": "sciresdiff.lab.published.prior:PublishedPrior.from_card",
+    }
+)
+"""Priors that were not trained here: the ``kind`` in their card -> (card, weights of the model file) -> prior."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,8 @@ class Model:
         """
         if self.refiner is None or self.method is None:
             raise UsageError(f"--method {method.name}: the model {self.card.get('name')} has no refiner to run")
-        return replace(self, method=borrowed(self.method, method), card=of_prior(self.card))
+        borrow = plugins.load("sciresdiff.lab.borrow:borrow")
+        return replace(self, method=borrow(self.method, method), card=prior_card(self.card))
 
     def to(self, device: torch.device) -> Model:
         """The networks on a device, ready to be used: in bfloat16 where that is fast and harmless, see `nets.half`."""
@@ -81,11 +87,11 @@ class Model:
             if part is not None:
                 part.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
                 part.eval().requires_grad_(False)
-                halved(part, device)
+                use_bfloat16(part, device)
         return self
 
 
-def of_prior(card: Mapping[str, Any]) -> dict[str, Any]:
+def prior_card(card: Mapping[str, Any]) -> dict[str, Any]:
     """A card without what was measured on a refiner's draws: TRUST, and all of the calibration but the prior's own."""
     kept = {key: value for key, value in card.items() if key not in ("calibration", "trust")}
     own = {key: value for key, value in card.get("calibration", {}).items() if key == "prior_err"}
@@ -115,7 +121,7 @@ def save(model: Model, path: Path) -> None:
     os.replace(beside, path)
 
 
-def located(name: str) -> Path:
+def locate(name: str) -> Path:
     """The file of a model: a path, a folder that holds one, or the name of a shipped model.
 
     Raises
@@ -133,7 +139,7 @@ def located(name: str) -> Path:
     shipped_file = Path(str(resources.files("sciresdiff"))) / "models" / f"{name}.safetensors"
     if shipped_file.is_file():
         return shipped_file
-    known = ", ".join([*(card["name"] for card in shipped()), "physics"])
+    known = ", ".join([*(card["name"] for card in shipped_cards()), "physics"])
     raise InputError(f"--model: no model or file {name!r}; shipped models are {known}")
 
 
@@ -161,6 +167,17 @@ def read_card(path: Path) -> dict[str, Any]:
     return card
 
 
+def has_card(path: Path) -> bool:
+    """True for a file with a card of this package; a file that is not .safetensors is never one."""
+    if path.suffix != ".safetensors":
+        return False
+    try:
+        with safe_open(path, "pt") as file:
+            return "sciresdiff" in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return True  # unreadable: the message of `load` says how
+
+
 def load(name: str) -> Model:
     """A model by name or path.
 
@@ -168,7 +185,7 @@ def load(name: str) -> Model:
     ------
     InputError : missing, corrupt or foreign file.
     """
-    path = located(name)
+    path = locate(name)
     card = read_card(path)
     with safe_open(path, "pt") as file:
         weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
@@ -176,7 +193,7 @@ def load(name: str) -> Model:
         prior = prior_of(card["prior"], weights)
     except MisfitError as error:
         raise InputError(f"--model: {path} {error}") from None
-    refiner = rebuilt(card["refiner"]) if card["refiner"] else None
+    refiner = refiner_from_card(card["refiner"]) if card["refiner"] else None
     method = Method.from_dict(card["method"]) if card["method"] else None
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
     model = Model(prior, refiner, method, card, digest)
@@ -189,11 +206,8 @@ def load(name: str) -> Model:
 
 def prior_of(card: dict[str, Any], weights: dict[str, Tensor]) -> Prior:
     """The prior that a card describes, not filled yet: trained here, or by others (kind ``published``)."""
-    if card.get("kind") != "published":
-        return Prior(PriorConfig(**card))
-    config, start = PublishedConfig(**card), "prior.stages.0.net.net."
-    inside = {k.removeprefix(start): v for k, v in weights.items() if k.startswith(start)}
-    return Published(config, inside if config.backbone == LIBRARY else None)
+    kind = card.get("kind")
+    return Prior(PriorConfig(**card)) if kind is None else PRIORS[kind](card, weights)
 
 
 def fill(model: Model, weights: dict[str, Tensor]) -> None:
@@ -203,7 +217,7 @@ def fill(model: Model, weights: dict[str, Tensor]) -> None:
             module.load_state_dict({k[len(part) + 1 :]: v for k, v in weights.items() if k.startswith(part + ".")})
 
 
-def shipped() -> list[dict[str, Any]]:
+def shipped_cards() -> list[dict[str, Any]]:
     """The cards of the models that come with the package, by name."""
     folder = Path(str(resources.files("sciresdiff"))) / "models"
     return [read_card(path) for path in sorted(folder.glob("*.safetensors"))]
@@ -211,7 +225,7 @@ def shipped() -> list[dict[str, Any]]:
 
 def default_for(kind: str, scale: int) -> str | None:
     """The name of the shipped model for a kind of frame and a scale, if there is one."""
-    for card in shipped():
+    for card in shipped_cards():
         if card["kind"] == kind and card["prior"]["scale"] == scale:
             return str(card["name"])
     return None

@@ -1,28 +1,32 @@
 """The refiner: a network that draws images from what the prior leaves open.
 
-Every method is run in the units of `spaces.Around`.  The network sees the state at the coarse grid (pixel-unshuffle:
+Every method is run in the units of a `ResidualSpace`.  The network sees the state on the coarse grid (pixel-unshuffle:
 nothing is lost, flux can be held), the level of the noise in it, and scale-free copies of what the prior knew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sciresdiff.diffusion.path import Level
+from sciresdiff.diffusion.method import Method
+from sciresdiff.diffusion.path import NoiseLevel
 from sciresdiff.diffusion.prediction import PREDICTIONS
 from sciresdiff.nets import BACKBONES
 from sciresdiff.physics.consistency import Data
-from sciresdiff.restoration.prior import Estimate, Run, at_once, box, contrast, finer, maps, stacked, unshuffled
-from sciresdiff.restoration.residual_space import Around
+from sciresdiff.plugins import Registry
+from sciresdiff.restoration.ops import contrast, finer, maps, stacked, unshuffled
+from sciresdiff.restoration.prior import Estimate, Run, at_once
+from sciresdiff.restoration.residual_space import ResidualSpace
 
+Noise = Callable[[Tensor, int], Tensor]
+"""(a tensor, index) -> unit noise of its shape, a pure function of the index."""
 GAUSSIAN: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"eps": lambda a, s: s, "flow": lambda a, s: s - a}
 """(a, s) -> numerator of the factor on the state that answers best where z_0 is Gaussian of unit variance; the network
 learns the rest."""
@@ -54,41 +58,29 @@ class RefinerConfig:
         return asdict(self)
 
 
-def _frequency(data: Data, prior: Estimate, level: Tensor) -> list[Tensor]:
-    """High-pass bands of the prior's image and of the interpolated frame in units of the local contrast, 2 s^2 maps."""
-    s = data.operator.scale
-    up = F.interpolate(data.y * data.valid, scale_factor=float(s), mode="bicubic") / s**2
-    _, amplitude = contrast(prior.x, data.noise, s)
-    bands = [F.pixel_unshuffle(torch.asinh((v - box(v, 1)) / amplitude), s) for v in (prior.x, up)]
-    return [band for v in bands for band in v.split(1, dim=1)]
+@dataclass(frozen=True)
+class Condition:
+    """What a network may see besides."""
+
+    maps: Callable[[Data, Estimate, Tensor], list[Tensor]]
+    """(data, prior, level of augmentation) -> maps on the coarse grid, each (B, 1, h, w)."""
+    count: Callable[[int], int]
+    """Scale -> how many they are."""
 
 
-def _snr(data: Data, prior: Estimate, level: Tensor) -> list[Tensor]:
-    """Two constant maps: logarithms of the median and of the highest signal to noise of the frame."""
-    snr = ((data.y * data.valid).clamp_min(0) / data.noise.sqrt()).flatten(1)
-    if data.level is not None:
-        snr = snr.new_tensor(np.maximum(data.level.y, 0) / np.sqrt(data.level.noise))[None]
-    numbers = torch.stack([snr.median(dim=1).values, snr.amax(dim=1)], dim=1)
-    return maps(torch.log1p(numbers) / 4, data.y)
-
-
-def _augmentation(data: Data, prior: Estimate, level: Tensor) -> list[Tensor]:
-    """One constant map: the logarithm of the noise put on an earlier stage's image, over that stage's error."""
-    return maps(level.log().reshape(-1, 1).expand(len(data.y), 1), data.y)
-
-
-CONDITIONS: dict[str, tuple[Callable[[Data, Estimate, Tensor], list[Tensor]], Callable[[int], int]]] = {
-    "frequency": (_frequency, lambda scale: 2 * scale**2),
-    "snr": (_snr, lambda scale: 2),
-    "augmentation": (_augmentation, lambda scale: 1),
-}
-"""Name -> the maps on the coarse grid, each (B, 1, h, w), of data, prior and level of augmentation; and how many they
-are at a scale."""
+CONDITIONS: Registry[Condition] = Registry(
+    {
+        "frequency": "sciresdiff.lab.conditions:FREQUENCY",
+        "snr": "sciresdiff.lab.conditions:SNR",
+        "augmentation": "sciresdiff.lab.conditions:AUGMENTATION",
+    }
+)
+"""Conditions by the name that a method file gives them; the default method has none."""
 
 
 def known_channels(scale: int, conditions: Sequence[str] = ()) -> int:
     """Channels of `condition`."""
-    return 3 * scale**2 + 7 + sum(CONDITIONS[name][1](scale) for name in conditions)
+    return 3 * scale**2 + 7 + sum(CONDITIONS[name].count(scale) for name in conditions)
 
 
 def condition(
@@ -111,18 +103,18 @@ def condition(
     r = data.residual(prior.x) / root
     coarse = [torch.asinh(data.y * data.valid) / 4, torch.asinh(r) / 2, data.valid]
     told = torch.as_tensor(level, dtype=data.y.dtype, device=data.y.device)
-    more = [v for name in conditions for v in CONDITIONS[name][0](data, prior, told)]
+    more = [v for name in conditions for v in CONDITIONS[name].maps(data, prior, told)]
     return stacked(fine(), [*coarse, *maps(kernel, data.y), *more], s, known_channels(s, conditions))
 
 
-def levels_of(p: Level, like: Tensor) -> Tensor:
+def level_features(p: NoiseLevel, like: Tensor) -> Tensor:
     """Three numbers for the level of the noise, (B, 3): the weights of signal and noise, and their ratio."""
     a, s = (torch.as_tensor(v, dtype=like.dtype, device=like.device).reshape(-1) for v in (p.a, p.s))
     size = torch.where(a + s > 0, s / (a + s), 1.0)  # a bridge ends at its anchor: neither signal nor noise
     return torch.stack([a, s, size], dim=-1).expand(like.shape[0], -1)
 
 
-def knobbed(levels: Tensor, realism: float | Tensor) -> Tensor:
+def with_realism(levels: Tensor, realism: float | Tensor) -> Tensor:
     """Levels, (B, 3), that also say what a one-step student is to draw: from 0, a mean, to 1, a likely image.
 
     Realism r moves r s from the noise's number to the signal's; their sum, which brings the state to order one, stays.
@@ -133,7 +125,7 @@ def knobbed(levels: Tensor, realism: float | Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Told:
+class CachedCondition:
     """What a network was told of the channels of `condition`, so that no step tells it again."""
 
     head: Tensor
@@ -145,6 +137,9 @@ class Told:
 class Refiner(nn.Module):
     """(state, level, condition) -> the method's prediction."""
 
+    latent = False
+    """True where the diffusion runs on a code of the image; such a refiner brings its own `draw` and `loss`."""
+
     def __init__(self, config: RefinerConfig) -> None:
         """Build the network, untrained (an untrained refiner answers the prior's mean)."""
         super().__init__()
@@ -154,6 +149,16 @@ class Refiner(nn.Module):
         self.net = BACKBONES[config.backbone](inputs, square, config.width, config.depth)
         start = None if config.alpha is None else torch.logit(torch.tensor(float(config.alpha)), 1e-3)
         self.logit = None if start is None else nn.Parameter(start)
+
+    @classmethod
+    def from_card(cls, card: Mapping[str, Any]) -> Refiner:
+        """The refiner that a model card describes, not filled yet."""
+        return cls(RefinerConfig(**card))
+
+    @classmethod
+    def for_method(cls, method: Method, config: RefinerConfig) -> Refiner:
+        """An untrained refiner for a method."""
+        return cls(config)
 
     @property
     def alpha(self) -> Tensor | None:
@@ -170,21 +175,22 @@ class Refiner(nn.Module):
         """Coarse pixels on each side that one evaluation looks at."""
         return int(self.net.receptive_px)  # type: ignore[arg-type]
 
-    def beforehand(self, known: Tensor, run: Run | None = None) -> Tensor | Told:
+    def cache_condition(self, known: Tensor, run: Run | None = None) -> Tensor | CachedCondition:
         """`condition` as far as the network can work it in beforehand, once for all steps and draws."""
-        if torch.is_grad_enabled() or not hasattr(self.net, "begun"):
+        if torch.is_grad_enabled() or not hasattr(self.net, "partial_head"):
             return known
         net: Any = self.net
-        net = partial(net.begun, first=self.config.scale**2)
-        return Told((run or at_once)(net, [known]), known.shape[1])
+        net = partial(net.partial_head, first=self.config.scale**2)
+        return CachedCondition((run or at_once)(net, [known]), known.shape[1])
 
-    def forward(self, u: Tensor, levels: Tensor, known: Tensor | Told, run: Run | None = None) -> Tensor:
+    def forward(self, u: Tensor, levels: Tensor, known: Tensor | CachedCondition, run: Run | None = None) -> Tensor:
         """What the method's prediction asks for.
 
         Parameters
         ----------
         u : (B, 1, s*h, s*w), the state without its anchor, in units of the prior's scale.
-        levels : (B, 3), `levels_of`. known : (B, `known_channels`, h, w), `condition`, or what `beforehand` made of it.
+        levels : (B, 3), `level_features`.
+        known : (B, `known_channels`, h, w), `condition`, or what `cache_condition` made of it.
         run : how the network is evaluated.
 
         Returns
@@ -197,8 +203,8 @@ class Refiner(nn.Module):
         level = levels[:, :, None, None].expand(-1, -1, *state.shape[-2:])
         level = level.contiguous(memory_format=torch.channels_last)
         net: Any = self.net
-        if isinstance(known, Told):
-            net = partial(net.finished, first=s**2, count=known.channels)
+        if isinstance(known, CachedCondition):
+            net = partial(net.forward_from_head, first=s**2, count=known.channels)
             out = (run or at_once)(net, [state, level, known.head]).float()
         else:
             out = (run or at_once)(net, [state, known, level]).float()
@@ -210,8 +216,62 @@ class Refiner(nn.Module):
         return F.pixel_shuffle(out, s)
 
     def estimate(
-        self, x: Tensor, p: Level, around: Around, known: Tensor | Told, run: Run | None = None, realism: float = 0.0
+        self,
+        x: Tensor,
+        p: NoiseLevel,
+        space: ResidualSpace,
+        known: Tensor | CachedCondition,
+        run: Run | None = None,
+        realism: float = 0.0,
     ) -> tuple[Tensor, Tensor]:
-        """The network's answer to a state in `Around`'s units, and the estimate of z_0 that follows from it."""
-        answer = self(x - p.b * around.mu, knobbed(levels_of(p, x), realism), known, run)
-        return answer, PREDICTIONS[self.config.prediction].estimate(p, x, answer, around.mu, around.w)
+        """The network's answer to a state in `ResidualSpace`'s units, and the estimate of z_0 that follows from it."""
+        answer = self(x - p.b * space.mu, with_realism(level_features(p, x), realism), known, run)
+        return answer, PREDICTIONS[self.config.prediction].estimate(p, x, answer, space.mu, space.w)
+
+    def draw(
+        self, method: Method, space: ResidualSpace, known: Tensor, noise: Noise, run: Run, steps: int | None
+    ) -> Tensor:
+        """One draw as an image, (B, 1, s*h, s*w), where `latent`; ``known`` is its `condition`."""
+        raise NotImplementedError
+
+    def loss(
+        self,
+        method: Method,
+        space: ResidualSpace,
+        known: Tensor,
+        truth: Tensor,
+        valid: Tensor,
+        gen: torch.Generator,
+        run: Run,
+    ) -> Tensor:
+        """The loss of a batch where `latent`.
+
+        Parameters
+        ----------
+        truth : (B, 1, s*h, s*w), in `ResidualSpace`'s units. valid : the same shape, 1 where a pixel counts.
+        """
+        raise NotImplementedError
+
+
+REFINERS: Registry[type[Refiner]] = Registry(
+    {
+        "latent": "sciresdiff.lab.latent.refiner:LatentRefiner",
+        "vector": "sciresdiff.lab.latent.refiner:VectorRefiner",
+    }
+)
+"""Spaces whose state is a code of the image, each with a refiner of its own."""
+
+
+def refiner_from_card(card: Mapping[str, Any]) -> Refiner:
+    """The refiner that a model card describes, not filled yet; one of `REFINERS` where the card has a ``kind``."""
+    return (REFINERS[card["kind"]] if "kind" in card else Refiner).from_card(card)
+
+
+def refiner_for(method: Method, config: RefinerConfig) -> Refiner:
+    """An untrained refiner for a method: one of `REFINERS` where its space is there, else one of images.
+
+    Raises
+    ------
+    UsageError : a method whose space and other values do not go together.
+    """
+    return REFINERS.get(method.space, Refiner).for_method(method, config)

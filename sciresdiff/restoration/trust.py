@@ -8,14 +8,14 @@ like the calibration's; of any other the mask says nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sciresdiff.checks.trust import claims, contrast, spread_noise
-from sciresdiff.frame import Quantity
+from sciresdiff.checks.trust import claims, contrast, noise_per_fine_pixel
+from sciresdiff.observation.observation import Observation
+from sciresdiff.restoration.restored import Restored
 
 Plane = NDArray[Any]
 
@@ -35,37 +35,25 @@ NOISE_GAP = (1.4, 2.5)
 everywhere.  Above it structure outweighs the noise, whatever that is."""
 
 
-@dataclass(frozen=True)
-class Seen:
-    """One plane, restored: what the score and the domain look at; (Y, X) on the fine grid, (h, w) on the coarse."""
-
-    mean: Plane
-    err: Plane
-    support: Plane
-    gate: Plane
-    low: Plane
-    variance: Plane
-    bad: NDArray[np.bool_]
-    """(h, w), True where the data say nothing."""
-    kernel: NDArray[np.float64] | None
-    scale: int
-    quantity: Quantity
-    chi2: float
-
-
-def score(seen: Seen) -> Plane:
+def score(restored: Restored, observation: Observation) -> Plane:
     """How doubtful the structure at every pixel is, (Y, X); infinite where none is claimed, or masked.
 
     The largest of ERR / |x - b|, half of what SUPPORT leaves to the model, and GATE, with b the mean of the image over
     five coarse pixels.
+
+    Parameters
+    ----------
+    restored : one plane, (Y, X).
+    observation : what it was restored from, in memory.
     """
-    usable = ~seen.bad & np.isfinite(seen.variance)
-    fine = usable.repeat(seen.scale, 0).repeat(seen.scale, 1) & np.isfinite(seen.mean) & np.isfinite(seen.err)
-    c = np.abs(contrast(whole(seen.mean), seen.scale))
-    claimed = fine & claims(c, spread_noise(np.where(usable, seen.variance, 0), seen.scale, seen.quantity))
+    exposure, scale = observation.exposure, observation.scale
+    usable = ~exposure.mask & np.isfinite(exposure.variance)
+    fine = usable.repeat(scale, 0).repeat(scale, 1) & np.isfinite(restored.mean) & np.isfinite(restored.err)
+    c = np.abs(contrast(whole(restored.mean), scale))
+    claimed = fine & claims(c, noise_per_fine_pixel(np.where(usable, exposure.variance, 0), observation))
     c[~claimed] = 1
-    worst = np.maximum(seen.err / c, (1 - seen.support) / 2)
-    np.maximum(worst, seen.gate, out=worst)
+    worst = np.maximum(restored.err / c, (1 - restored.support) / 2)
+    np.maximum(worst, restored.gate, out=worst)
     worst[~claimed] = np.inf
     return worst
 
@@ -84,16 +72,25 @@ def kept(scores: Plane, threshold: float) -> NDArray[np.bool_]:
     return found if int(found.sum()) >= FEWEST else np.zeros_like(found)
 
 
-def facts(seen: Seen) -> dict[str, float]:
-    """What decides whether a frame is like the calibration's: width of its kernel, signal to noise, noise, chi2."""
-    good = ~seen.bad & np.isfinite(seen.low) & np.isfinite(seen.variance) & (seen.variance > 0)
+def facts(observation: Observation, chi2: float = float("nan")) -> dict[str, float]:
+    """What decides whether a frame is like the calibration's: width of its PSF, signal to noise, noise, chi2.
+
+    Parameters
+    ----------
+    observation : of one plane in memory.
+    chi2 : of the restored image; NaN where nothing is restored yet.
+    """
+    exposure = observation.exposure
+    good = exposure.valid
     if not good.any():
         return dict.fromkeys(("sigma_low_px", "snr", "noise", "chi2"), float("nan"))
-    low = np.asarray(seen.low, np.float64)
-    above = (low[good] - np.median(low[good])) / np.sqrt(seen.variance[good])
+    low, variance = np.asarray(exposure.pixels, np.float64), exposure.variance
+    above = (low[good] - np.median(low[good])) / np.sqrt(variance[good])
     snr = float(np.percentile(above, SNR_PERCENTILE))
-    sigma, noise = width(seen.kernel) / seen.scale, quiet_noise(low, seen.variance, good)
-    return {"sigma_low_px": sigma, "snr": snr, "noise": noise, "chi2": float(seen.chi2)}
+    psf = exposure.psf
+    sigma = 0.0 if psf is None else psf.width / observation.scale
+    noise = quiet_noise(low, variance, good)
+    return {"sigma_low_px": sigma, "snr": snr, "noise": noise, "chi2": float(chi2)}
 
 
 def quiet_noise(low: Plane, variance: Plane, good: NDArray[np.bool_]) -> float:
@@ -119,16 +116,6 @@ def quiet_noise(low: Plane, variance: Plane, good: NDArray[np.bool_]) -> float:
     squares, noise = means(np.where(usable, (a - b - c + d) ** 2 / 4, 0)), means(np.where(usable, v, 0))
     enough = means(usable.astype(float)) > 0.5
     return float(np.sqrt(np.percentile(squares[enough] / noise[enough], 10))) if enough.any() else float("nan")
-
-
-def width(kernel: NDArray[np.float64] | None) -> float:
-    """Standard deviation of a kernel, fine px, by the moments of its square, which far wings do not decide."""
-    if kernel is None:
-        return 0.0
-    yy, xx = (np.arange(n) - n // 2 for n in kernel.shape)
-    weight = np.clip(kernel, 0, None) ** 2
-    total = weight.sum()
-    return float(np.sqrt((weight.sum(1) * yy**2).sum() / total + (weight.sum(0) * xx**2).sum() / total))
 
 
 def fineness(mean: Plane, scale: int) -> tuple[Plane, Plane]:
@@ -167,18 +154,22 @@ def refusal(calibration: Mapping[str, Any] | None, found: Mapping[str, float]) -
     return None
 
 
-def mask(calibration: Mapping[str, Any] | None, seen: Seen) -> tuple[NDArray[np.uint8] | None, str | None]:
+def mask(
+    calibration: Mapping[str, Any] | None, restored: Restored, observation: Observation
+) -> tuple[NDArray[np.uint8] | None, str | None]:
     """TRUST of one plane, (Y, X), 1 trusted and 0 not; or None and the reason.
 
     Parameters
     ----------
     calibration : the entry ``trust`` of the model's card.
+    restored : one plane, (Y, X).
+    observation : what it was restored from, in memory.
     """
-    why = refusal(calibration, facts(seen))
+    why = refusal(calibration, facts(observation, restored.chi2))
     if why is not None or calibration is None:
         return None, why
-    found = kept(score(seen), float(calibration["threshold"]))
-    laplace, above = (float(p[found].sum(dtype=float)) for p in fineness(seen.mean, seen.scale))
+    found = kept(score(restored, observation), float(calibration["threshold"]))
+    laplace, above = (float(p[found].sum(dtype=float)) for p in fineness(restored.mean, observation.scale))
     if why := blunt(calibration, {"laplace": laplace, "contrast": above, "kept": float(found.sum())}):
         return None, why
     return found.astype(np.uint8), None

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from sciresdiff.io.sink import Sink
+from sciresdiff.region import Region
 
 FORMAT = 1
 
@@ -87,7 +88,7 @@ def checksum(sink: Sink, windows: Iterable[Window], sums: Mapping[str, Any]) -> 
     assert sink.get is not None
     digest = blake2b(json.dumps(sums, sort_keys=True).encode(), digest_size=16)
     for w in windows:
-        digest.update(np.ascontiguousarray(sink.get(w.name, w.plane, w.y0, w.y1, w.x0, w.x1)).data)
+        digest.update(np.ascontiguousarray(sink.get(w.name, w.plane, Region(w.y0, w.y1, w.x0, w.x1))).data)
     return digest.hexdigest()
 
 

@@ -121,7 +121,7 @@ def _model_files(options: Any) -> set[Path]:
     name, then = getattr(options, "model", "physics"), getattr(options, "then", None)
     shipped = Path(__file__).parents[1] / "models"
     found = set(shipped.glob("*.safetensors")) if name is None else set()
-    return found | {model.located(one) for one in (name, then) if one and one != "physics"}
+    return found | {model.locate(one) for one in (name, then) if one and one != "physics"}
 
 
 def unchanged(path: str | Path, options: Any, known: Mapping[str, str]) -> None:

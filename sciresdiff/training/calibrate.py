@@ -13,10 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sciresdiff.observation.observation import Observation
 from sciresdiff.physics.operators import Operator
 from sciresdiff.restoration.model import Model
-from sciresdiff.restoration.prior import contrast
-from sciresdiff.restoration.restore import Restored, Settings, prepared, restore
+from sciresdiff.restoration.ops import contrast
+from sciresdiff.restoration.restore import restore
+from sciresdiff.restoration.restored import Restored
+from sciresdiff.restoration.settings import Settings
 from sciresdiff.training.data import DataRecipe, Pairs
 
 EDGES = np.array([-np.inf, 0.25, 0.5, 1, 1.5, 2, 3, 4.5, 6.5, np.inf])
@@ -29,14 +32,15 @@ class Known:
     """A simulated frame with its truth, in noise units."""
 
     truth: NDArray[np.float32]
-    y: NDArray[np.float32]
-    variance: NDArray[np.float32]
-    kernel: NDArray[np.float64]
+    """(s*h, s*w)."""
+    observation: Observation
+    """The frame, of sky noise about 1."""
 
-    def chi2(self, images: NDArray[np.float32], scale: int) -> float:
+    def chi2(self, images: NDArray[np.float32]) -> float:
         """Mean chi2 of images (K, s*h, s*w) after they are measured again."""
-        low = Operator(self.y.shape, scale, self.kernel).apply(torch.from_numpy(images)[:, None])[:, 0].numpy()  # type: ignore[arg-type]
-        return float(((self.y - low) ** 2 / self.variance).mean())
+        exposure = self.observation.exposure
+        low = self.observation.operator(torch.float32).apply(torch.from_numpy(images)[:, None])[:, 0].numpy()
+        return float(((exposure.pixels - low) ** 2 / exposure.variance).mean())
 
 
 def frames(recipe: DataRecipe, seed: int, count: int) -> Iterator[Known]:
@@ -48,14 +52,14 @@ def frames(recipe: DataRecipe, seed: int, count: int) -> Iterator[Known]:
         shape = drawn["normal"].shape
         clean = Operator(shape, recipe.scale, kernel).apply(torch.from_numpy(drawn["truth"])[None, None])[0, 0].numpy()
         variance = drawn["sky"] + drawn["slope"] * np.clip(clean, 0, None)
-        yield Known(drawn["truth"], clean + drawn["normal"] * np.sqrt(variance), variance, kernel)
+        y = clean + drawn["normal"] * np.sqrt(variance)
+        yield Known(drawn["truth"], Observation.of_arrays(y, variance, recipe.scale, kernel))
 
 
 def pulls(model: Model, known: Known, settings: Settings) -> tuple[NDArray[Any], NDArray[Any], Restored]:
     """|error| / spread of every fine pixel, the logarithm of its signal to noise, and the restoration."""
-    nothing = np.zeros(known.y.shape, dtype=bool)
-    done = restore(known.y, known.variance, nothing, known.kernel, model.scale, "sum", model, settings)
-    data, units = prepared(known.y, known.variance, nothing, known.kernel, model.scale, "sum", torch.device("cpu"))
+    done = restore(known.observation, model, settings)
+    data, units = known.observation.data(), known.observation.units
     x = torch.from_numpy((done.mean - units.sky / units.per_fine) / units.sigma)[None, None].float()
     _, amplitude = contrast(x, data.noise, model.scale)
     noise = data.noise.sqrt().repeat_interleave(model.scale, -1).repeat_interleave(model.scale, -2)
@@ -105,11 +109,7 @@ def mean_share(model: Model, known: list[Known]) -> float:
     """
     gains: dict[float, list[float]] = {share: [] for share in (0.0, 0.25, 0.5, 0.75, 1.0)}
     for k in known:
-        nothing = np.zeros(k.y.shape, dtype=bool)
-        alone, drawn = (
-            restore(k.y, k.variance, nothing, k.kernel, model.scale, "sum", model, Settings(refine=refine)).mean
-            for refine in (False, True)
-        )
+        alone, drawn = (restore(k.observation, model, Settings(refine=refine)).mean for refine in (False, True))
         error, step = (k.truth - alone).astype(np.float64), (drawn - alone).astype(np.float64)
         for share, found in gains.items():
             found.append(float(np.log((error**2).mean() / ((error - share * step) ** 2).mean())))
@@ -123,5 +123,5 @@ def draw_chi2(model: Model, known: list[Known], extra: float) -> float:
     for k in known:
         draws = pulls(model, k, Settings(samples=2, keep_draws=True))[2].draws
         assert draws is not None
-        values.append(k.chi2(draws, model.scale))
+        values.append(k.chi2(draws))
     return float(np.mean(values))

@@ -22,8 +22,9 @@ from sciresdiff import scenes
 from sciresdiff.degradation.recipe import Recipe
 from sciresdiff.physics import psf
 from sciresdiff.physics.consistency import Data
-from sciresdiff.physics.operators import Operator, separable
-from sciresdiff.restoration.prior import kernel_features
+from sciresdiff.physics.operators import Operator, separable_terms
+from sciresdiff.physics.psf.field import PSF
+from sciresdiff.restoration.ops import psf_features
 from sciresdiff.training import folders
 from sciresdiff.training.degradation import degraded_pair, stated_recipe
 from sciresdiff.training.given import Given, patch, stacked_terms
@@ -82,7 +83,7 @@ class Batch:
     truth: Tensor
     """(B, 1, s*p, s*p)"""
     kernel: Tensor
-    """(B, 4), `kernel_features`"""
+    """(B, 4), `psf_features`"""
     labels: tuple[str, ...] = field(default=())
 
 
@@ -113,7 +114,7 @@ def draw_kernel(rng: np.random.Generator, recipe: DataRecipe) -> NDArray[np.floa
 
 def truncated(kernel: NDArray[np.float64], side: int) -> NDArray[np.float64]:
     """The terms of a kernel, (RANK, 2, side), padded with zeros."""
-    terms = separable(kernel, max_rank=RANK)
+    terms = separable_terms(kernel, max_rank=RANK)
     pad = (side - terms.shape[-1]) // 2
     return np.pad(terms, ((0, RANK - len(terms)), (0, 0), (pad, pad)))
 
@@ -238,7 +239,7 @@ class Pairs:
         return {
             "truth": (truth + left).astype(np.float32),
             "terms": truncated(kernel, 2 * int(5 * recipe.sigma[1] * recipe.scale) + 1).astype(np.float32),
-            "kernel": kernel_features(kernel, recipe.scale),
+            "kernel": psf_features(PSF.constant(kernel), recipe.scale),
             "slope": np.array(slope, dtype=np.float32),
             "sky": np.array(log_uniform(rng, 0.5, 2), dtype=np.float32),
             "normal": rng.standard_normal((recipe.patch, recipe.patch), dtype=np.float32),

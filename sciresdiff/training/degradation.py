@@ -41,7 +41,7 @@ def degraded_pair(truth: NDArray[Any], recipe: recipes.Recipe, scale: int, rng: 
     UsageError : the draw left the noise unknown.
     """
     steps = recipes.draw(recipe, rng, scale).steps
-    low = chain.run(truth, steps, scale=scale, quantity="sum", rng=rng, percentiles=recipe.percentiles)
+    low = chain.run_chain(truth, steps, scale=scale, quantity="sum", rng=rng, percentiles=recipe.percentiles)
     if low.unknown:
         name, why = next(iter(low.unknown.items()))
         raise UsageError(f"--recipe: [data] degradation = {recipe.name!r}: the {name} is not known after {why}")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.io.hdf5.read import Pairs, read_pairs
-from sciresdiff.normalize import background
+from sciresdiff.physics.sky import estimate_sky
 from sciresdiff.training import images
 from sciresdiff.training.given import Given, given, stated_kernel
 from sciresdiff.training.layouts import files_of, is_paired, matched, sides_of
@@ -112,7 +112,7 @@ def real_scenes(path: Path, wanted: Wanted) -> list[Scene]:
     """
     image, scenes, side = images.read(path, wanted.light), [], wanted.patch * wanted.scale
     for pixels, bad in zip(image.pixels, image.mask, strict=True):
-        sky, sigma = background(pixels, bad)
+        sky, sigma = estimate_sky(pixels, bad)
         if min(pixels.shape) < side:
             raise InputError(f"{path}: {pixels.shape} px is smaller than a training patch of {side} px")
         scenes.append(np.where(bad, 0, (pixels - sky) / max(sigma, 1e-9)).astype(np.float32))

@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from sciresdiff.degradation.grids import any_of, cut
+from sciresdiff.degradation.grids import block_any, crop_kernel
 from sciresdiff.errors import InputError
 from sciresdiff.frame import Quantity
-from sciresdiff.normalize import MAD_TO_SIGMA, background
-from sciresdiff.physics.operators import separable
-from sciresdiff.restoration.prior import kernel_features
+from sciresdiff.physics.operators import separable_terms
+from sciresdiff.physics.psf.field import PSF
+from sciresdiff.physics.sky import MAD_TO_SIGMA, estimate_sky
+from sciresdiff.restoration.ops import psf_features
 
 Array = NDArray[np.float32]
 
@@ -51,8 +52,8 @@ class Given:
 
     @cached_property
     def terms(self) -> NDArray[np.float64]:
-        """The kernel's separable terms, (RANK, 2, K)."""
-        terms = separable(self.kernel, max_rank=RANK)
+        """The kernel's separable_terms terms, (RANK, 2, K)."""
+        terms = separable_terms(self.kernel, max_rank=RANK)
         return np.pad(terms, ((0, RANK - len(terms)), (0, 0), (0, 0)))
 
     @cached_property
@@ -94,11 +95,11 @@ def given(
     """
     scale = high.shape[0] // low.shape[0]
     wrong = ~np.isfinite(high) | (np.zeros(high.shape, bool) if high_mask is None else high_mask)
-    bad = ~np.isfinite(low) | any_of(wrong, scale) | (np.zeros(low.shape, bool) if mask is None else mask)
+    bad = ~np.isfinite(low) | block_any(wrong, scale) | (np.zeros(low.shape, bool) if mask is None else mask)
     if bad.all():
         raise InputError(f"{name}: no pixel is valid in both images of the pair")
     noise = _variance(name, np.asarray(low, np.float64), bad, variance, step)
-    sky, _ = background(low, bad)
+    sky, _ = estimate_sky(low, bad)
     sigma = float(np.sqrt(np.median(noise[~bad])))
     per_fine, share = (scale**2, 1.0) if quantity == "sum" else (1, 1.0 / scale**2)
     truth = np.where(wrong, 0, (np.asarray(high, np.float64) - sky / per_fine) * share / sigma)
@@ -162,7 +163,7 @@ def patch(pair: Given, side: int, rng: np.random.Generator) -> dict[str, NDArray
     }  # fmt: skip
     kernel = np.rot90(pair.kernel, turns)[::-1] if flip else np.rot90(pair.kernel, turns)
     terms = turned_terms(within(pair.terms, (side * scale - 1) // 2), turns, flip).astype(np.float32)
-    return {**turned, "terms": terms, "kernel": kernel_features(kernel, scale)}
+    return {**turned, "terms": terms, "kernel": psf_features(PSF.constant(kernel), scale)}
 
 
 def _inside(start: tuple[int, int], shape: tuple[int, int], side: int, rim: int) -> Array:
@@ -181,7 +182,7 @@ def tight(kernel: NDArray[np.float64]) -> NDArray[np.float64]:
     """A kernel without the zeros around it."""
     y, x = np.nonzero(kernel)
     middle = [n // 2 for n in kernel.shape]
-    return cut(kernel, int(max(np.abs(y - middle[0]).max(), np.abs(x - middle[1]).max(), 0)))
+    return crop_kernel(kernel, int(max(np.abs(y - middle[0]).max(), np.abs(x - middle[1]).max(), 0)))
 
 
 def within(terms: NDArray[np.float64], radius: int) -> NDArray[np.float64]:

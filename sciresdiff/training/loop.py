@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sciresdiff.diffusion.share import share
+from sciresdiff.diffusion.share import shared_generator
 from sciresdiff.training import stopping
 from sciresdiff.training.world import ALONE, World
 
@@ -144,7 +144,7 @@ class Run:
         Figures of the whole batch.
         """
         seed = self.options.seed * 1_000_003 + self.state.seen
-        generator = share(seed, self.share[0], self.options.batch, self.device)
+        generator = shared_generator(seed, self.share[0], self.options.batch, self.device)
         for group in self.optimizer.param_groups:
             group["lr"] = rate_at(self.state.seen, self.state.planned, self.options)
         self.optimizer.zero_grad(set_to_none=True)

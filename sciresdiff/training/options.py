@@ -1,125 +1,76 @@
-"""The options of the two training commands, and the recipe file that may stand behind them."""
+"""The options of the two training commands."""
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from typing import Literal
 
-from sciresdiff.diffusion.losses import LOSSES
-from sciresdiff.diffusion.method_file import nearest
-from sciresdiff.errors import UsageError
-from sciresdiff.training.data import DataRecipe
-from sciresdiff.training.loop import LoopOptions
-
-TERMS = {"huber": 1.0, "scale": 0.1, "flux": 0.02}
-"""What a prior is trained with unless a recipe names other losses: losses of a stage's image by their weights, and
-``scale``, the likelihood of its predicted scale, which is part of every combination."""
+from sciresdiff.options import PHYSICS, TRAINING, option, same_as
+from sciresdiff.run.options import ComputeOptions, FileOptions
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What the two training commands take."""
+    """What a prior or a refiner is trained on, for how long, and where the model is written."""
 
-    output: str
-    data: tuple[str, ...] = ()
-    """Real frames or HDF5 sets that join the simulated scenes."""
-    scale: int = 4
-    kind: str | None = None
-    """``astro`` or ``micro``; the recipe's by default."""
-    backbone: str | None = None
-    """A name of BACKBONES; by default the method's own, else resnet."""
-    stages: int | None = None
-    recipe: str | None = None
-    """TOML file with the tables [data], [loop] (keys are fields of DataRecipe and LoopOptions) and [loss] (names of
-    LOSSES or ``scale``, and their weights)."""
-    minutes: float | None = None
-    images: int | None = None
-    preset: str = "base"
-    resume: bool = True
-    seed: int = 0
-    device: str = "auto"
-    threads: int | None = None
-    prior: str | None = None
-    """The prior that a refiner is trained for."""
-    distil: str | None = None
-    """The model that a refiner is taught by; it brings its own prior."""
-    method: str = "sciresdiff"
-    calibrate: bool = True
-    """Whether a refiner's training ends with the calibration of ERR and TRUST on simulated frames."""
+    output: str = same_as(FileOptions, "output", help="Model file to write (.safetensors).")
+    data: tuple[str, ...] = option(
+        "HDF5 sets, folders of pairs (HR and LR/X4, X1 and X4), frames, pictures: they join the simulated scenes.",
+        (),
+        metavar="[DATA]...",
+        argument=True,
+    )
+    scale: int = option("Fine pixels per pixel, each axis.", 4, panel=PHYSICS, metavar="N", at_least=1)
+    kind: Literal["astro", "micro"] | None = option(
+        "Which simulated scenes to train on; default: the recipe's, else astro.", None, panel=TRAINING
+    )
+    prior: str | None = option(
+        "The prior that it refines: a model of train-prior, or published weights (.pth, .safetensors) of ESRGAN,"
+        " SwinIR, EDSR.",
+        None,
+        panel=TRAINING,
+        metavar="PRIOR",
+    )
+    distil: str | None = option(
+        "Distil the refiner of this model into one that needs fewer steps; its prior is kept.",
+        None,
+        panel=TRAINING,
+        metavar="TEACHER",
+    )
+    method: str | None = option(
+        "The diffusion: see 'sciresdiff methods'. Default: sciresdiff, with --distil sinsr.",
+        None,
+        panel=TRAINING,
+        metavar="NAME|FILE.toml",
+    )
+    backbone: str | None = option(
+        "The network: resnet, unet, srcnn, edsr, rrdb, rird, nafnet, freq, two-branch, swinir, atd, dit-sr, u-vit,"
+        " two-stream. Default: the method's own, else resnet.",
+        None,
+        panel=TRAINING,
+        metavar="NAME",
+    )
+    stages: int | None = option(
+        "Unrolled stages; default: the preset's.", None, panel=TRAINING, metavar="K", at_least=1
+    )
+    recipe: str | None = option(
+        "What to train on and how: a TOML file with tables [data], [loop] and [loss].",
+        None,
+        panel=TRAINING,
+        metavar="FILE.toml",
+    )
+    minutes: float | None = option("Stop after this many minutes in all.", None, panel=TRAINING, metavar="M", above=0)
+    images: int | None = option("Stop after this many patches in all.", None, panel=TRAINING, metavar="N", at_least=1)
+    preset: Literal["tiny", "small", "base"] = option("Size of the network.", "base", panel=TRAINING)
+    calibrate: bool = option(
+        "End with the calibration of ERR and TRUST on simulated frames, or skip it.", True, panel=TRAINING
+    )
+    resume: bool = option("Resume an earlier run, or start anew.", True, panel=TRAINING)
+    seed: int = same_as(ComputeOptions, "seed")
+    device: str = same_as(ComputeOptions, "device")
+    threads: int | None = same_as(ComputeOptions, "threads")
 
-
-def tables_of(recipe: str | None) -> dict[str, Any]:
-    """The tables of a recipe file; none without one.
-
-    Raises
-    ------
-    UsageError : a file that cannot be read.
-    """
-    if not recipe:
-        return {}
-    try:
-        return tomllib.loads(Path(recipe).read_text())
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"--recipe: {recipe} cannot be read ({error})") from None
-
-
-def recipe_of(options: TrainOptions) -> tuple[DataRecipe, LoopOptions]:
-    """The data recipe and the loop's options: defaults, then the TOML file, then the command's options.
-
-    Raises
-    ------
-    UsageError : a file that cannot be read, or an unknown key.
-    """
-    tables = tables_of(options.recipe)
-    data = DataRecipe(**table_of(tables, "data", DataRecipe))
-    loop = LoopOptions(**table_of(tables, "loop", LoopOptions))
-    data = replace(data, kind=options.kind or data.kind, scale=options.scale)
-    loop = replace(loop, seed=options.seed)
-    if options.minutes or options.images:
-        loop = replace(loop, minutes=options.minutes, images=options.images)
-    return data, loop
-
-
-def losses_of(recipe: str | None) -> dict[str, float]:
-    """The losses that a recipe asks for and their weights, `TERMS` where it names none; the scale's goes with them.
-
-    Raises
-    ------
-    UsageError : a file that cannot be read, an unknown loss, a weight below zero, or nothing that looks at pixels.
-    """
-    given = tables_of(recipe).get("loss")
-    if given is None:
-        return dict(TERMS)
-    given = {given: 1.0} if isinstance(given, str) else given
-    allowed = [*LOSSES, "scale"]
-    if not isinstance(given, Mapping):
-        raise UsageError(f"--recipe: loss = {given!r}; allowed is a name or a table, as loss = {{huber = 1.0}}")
-    for name, weight in given.items():
-        if name not in allowed:
-            some = f"{', '.join(allowed)}{nearest(name, allowed)}"
-            raise UsageError(f"--recipe: [loss] has no loss {name!r}; allowed are {some}")
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
-            raise UsageError(f"--recipe: [loss] {name} = {weight!r}; allowed is a finite weight of 0 or more")
-    if not any(weight > 0 for name, weight in given.items() if name not in ("scale", "flux")):
-        raise UsageError("--recipe: [loss] says nothing of single pixels; add for instance huber = 1.0")
-    weights = {name: float(weight) for name, weight in given.items()}
-    first = next(iter(weights))
-    return {first: weights[first], "scale": TERMS["scale"], **weights}
-
-
-def table_of(tables: dict[str, Any], name: str, cls: type[DataRecipe | LoopOptions]) -> dict[str, Any]:
-    """A table of a recipe as arguments of its class.
-
-    Raises
-    ------
-    UsageError : a key that the class does not have.
-    """
-    known = {f.name for f in fields(cls)}
-    given = {k: tuple(v) if isinstance(v, list) else v for k, v in tables.get(name, {}).items()}
-    if unknown := sorted(set(given) - known):
-        some = f"{', '.join(sorted(known))}{nearest(unknown[0], known)}"
-        raise UsageError(f"--recipe: [{name}] has no key {unknown[0]!r}; allowed are {some}")
-    return given
+    @property
+    def method_name(self) -> str:
+        """The diffusion method, by default the one that fits the kind of training."""
+        return self.method or ("sinsr" if self.distil else "sciresdiff")

@@ -13,14 +13,17 @@ from sciresdiff.diffusion.losses import LOSSES, Context
 from sciresdiff.diffusion.method_file import nearest
 from sciresdiff.errors import UsageError
 from sciresdiff.nets import BACKBONES
-from sciresdiff.nets.half import in_hardware
+from sciresdiff.nets.half import has_fast_bfloat16
 from sciresdiff.physics.consistency import Data, richardson_lucy
+from sciresdiff.physics.richardson_lucy import pedestal
 from sciresdiff.restoration.model import PRESETS, Model, save
-from sciresdiff.restoration.prior import Estimate, Prior, PriorConfig, contrast, finer, pedestal
+from sciresdiff.restoration.ops import contrast, finer
+from sciresdiff.restoration.prior import Estimate, Prior, PriorConfig
 from sciresdiff.training.data import Ahead, Batch, DataRecipe, Pairs
 from sciresdiff.training.folders import UserData
 from sciresdiff.training.loop import LoopOptions, Run, Say, State, fit, quick
-from sciresdiff.training.options import TERMS, TrainOptions, losses_of, recipe_of
+from sciresdiff.training.options import TrainOptions
+from sciresdiff.training.recipe import TERMS, losses_of, recipe_of
 from sciresdiff.training.world import ALONE, World
 
 
@@ -195,7 +198,7 @@ def train(options: TrainOptions, say: Say, world: World = ALONE) -> Path:
     run = begun(prior, options, loop, device, world)
     pairs = Pairs(recipe, options.seed, real_images(options.data, recipe.patch * recipe.scale))
     ahead = Ahead(lambda n: pairs.batch(n + run.share[0], run.share[1], device))
-    bf16 = loop.bf16 and in_hardware(device)
+    bf16 = loop.bf16 and has_fast_bfloat16(device)
 
     def snapshot(average: nn.Module, state: State) -> None:
         assert isinstance(average, Prior)

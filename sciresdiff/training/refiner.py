@@ -11,28 +11,29 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sciresdiff import plugins
 from sciresdiff.diffusion import method as methods
-from sciresdiff.diffusion.method import Method, train_pair
-from sciresdiff.diffusion.prediction import LOSSES
-from sciresdiff.diffusion.share import drawn
+from sciresdiff.diffusion.losses import LOSSES
+from sciresdiff.diffusion.method import Method
+from sciresdiff.diffusion.sampler import train_pair
+from sciresdiff.diffusion.share import draw_samples
 from sciresdiff.diffusion.weight import DYNAMIC
 from sciresdiff.errors import UsageError
-from sciresdiff.nets.half import in_hardware
-from sciresdiff.restoration.coded import Coded, Latent, made
-from sciresdiff.restoration.hooks import hooked
-from sciresdiff.restoration.model import Model, load, of_prior, save
-from sciresdiff.restoration.prior import Estimate, Prior, finer
-from sciresdiff.restoration.refiner import Refiner, RefinerConfig, condition
-from sciresdiff.restoration.residual_space import framed, weighed
-from sciresdiff.restoration.restore import FINAL_ITERATIONS, PRIOR_ITERATIONS
-from sciresdiff.training import codec
-from sciresdiff.training.augment import augmented
+from sciresdiff.nets.half import has_fast_bfloat16
+from sciresdiff.restoration.fallback import FINAL_ITERATIONS
+from sciresdiff.restoration.hooks import apply_training_hooks
+from sciresdiff.restoration.model import Model, has_card, load, locate, prior_card, read_card, save
+from sciresdiff.restoration.ops import finer
+from sciresdiff.restoration.prior import Estimate, Prior
+from sciresdiff.restoration.refiner import Refiner, RefinerConfig, condition, refiner_for
+from sciresdiff.restoration.residual_space import noise_scale, residual_space
+from sciresdiff.restoration.restore import PRIOR_ITERATIONS
 from sciresdiff.training.calibrate import calibrated_card
-from sciresdiff.training.data import Ahead, Batch, DataRecipe, Pairs
-from sciresdiff.training.loop import LoopOptions, Say, State, fit, quick
-from sciresdiff.training.options import TrainOptions, recipe_of
+from sciresdiff.training.data import Ahead, Batch, Pairs
+from sciresdiff.training.loop import Say, State, fit, quick
+from sciresdiff.training.options import TrainOptions
 from sciresdiff.training.prior import begun, provenance, real_images, state_file
-from sciresdiff.training.published import base_model
+from sciresdiff.training.recipe import recipe_of
 from sciresdiff.training.trust import trusted_card
 from sciresdiff.training.world import ALONE, World
 
@@ -60,24 +61,28 @@ def loss(
 
     The physics hook is part of the estimate in training as in use.
     """
-    batch, level = augmented(batch, method.augment, generator)
+    level: Tensor | float = 1.0
+    if method.augment:
+        batch, level = plugins.load("sciresdiff.lab.cascade.augment:augment")(batch, method.augment, generator)
     best, path = anchored(prior, batch, bf16), method.training_path()
-    around = framed(method, batch.data, best)
+    space = residual_space(method, batch.data, best)
     known = condition(batch.data, best, batch.kernel, refiner.config.conditions, level)
-    truth = around.truth(batch.truth)
+    truth = space.truth(batch.truth)
     valid = finer(batch.data.valid, prior.config.scale)
-    if isinstance(refiner, Coded):
-        value = refiner.loss(method, around, known, truth, valid, generator, quick(bf16))
+    if refiner.latent:
+        value = refiner.loss(method, space, known, truth, valid, generator, quick(bf16))
         return value, {"left": float(truth.square().mean())}
     size, device = batch.truth.shape[0], batch.truth.device
-    t = drawn(lambda n: torch.randint(1, path.T + 1, (n,), generator=generator, device=device), size, generator)
-    eps = drawn(lambda n: torch.randn((n, *truth.shape[1:]), generator=generator, device=device), size, generator)
-    w = weighed(method, around, refiner.alpha, image=False)
-    x, target, weight = train_pair(method, truth, around.mu, w, t, eps)
+    t = draw_samples(lambda n: torch.randint(1, path.T + 1, (n,), generator=generator, device=device), size, generator)
+    eps = draw_samples(
+        lambda n: torch.randn((n, *truth.shape[1:]), generator=generator, device=device), size, generator
+    )
+    w = noise_scale(method, space, refiner.alpha, image=False)
+    x, target, weight = train_pair(method, truth, space.mu, w, t, eps)
     p = path.at(t, truth)
-    answer, z = refiner.estimate(x, p, around, known, quick(bf16))
+    answer, z = refiner.estimate(x, p, space, known, quick(bf16))
     if "consistency" in method.hooks:
-        error, weight = around.truth(hooked(batch.data, around.image(z), best.w, p, method)) - truth, 1.0
+        error, weight = space.truth(apply_training_hooks(method, batch.data, space.image(z), best.w, p)) - truth, 1.0
     else:
         error = answer - target
     value = (LOSSES[method.loss](error.clamp(-20, 20)) * weight * valid).mean()
@@ -97,18 +102,36 @@ def validation(pairs: Pairs, prior: Prior, method: Method) -> Any:
     return measure
 
 
-def codec_first(
-    refiner: Latent, prior: Prior, method: Method, recipe: DataRecipe, loop: LoopOptions, seed: int, say: Say
-) -> None:
-    """Train the codec of a latent method on truths in its units, with a share of the budget."""
-    pairs, device = Pairs(recipe, seed), next(refiner.parameters()).device
+def scale_of(name: str) -> int:
+    """The scale of a prior by name or path, ours or published.
 
-    def images(n: int) -> Tensor:
-        batch = pairs.batch(n * loop.batch, loop.batch, device)
-        return framed(method, batch.data, anchored(prior, batch, False)).truth(batch.truth)
+    Raises
+    ------
+    InputError : missing, unreadable, or of no known architecture.
+    """
+    path = locate(name)
+    if has_card(path):
+        return int(read_card(path)["prior"]["scale"])
+    return int(plugins.load("sciresdiff.lab.published.load_prior:network_of")(path)[1])
 
-    batches = max(loop.images // codec.SHARE // loop.batch, 1) if loop.images else None
-    codec.trained(refiner.codec, images, batches, (loop.minutes or 20.0) / codec.SHARE, say)
+
+def base_model(options: TrainOptions, say: Say) -> Model:
+    """The model whose prior a refiner is trained for: one of ours, or a published network taken over.
+
+    Raises
+    ------
+    InputError : missing, unreadable or of no known architecture.
+    UsageError : of another scale than asked for.
+    """
+    assert options.prior is not None
+    path = locate(options.prior)
+    scale = scale_of(options.prior)
+    if scale != options.scale:
+        raise UsageError(f"--scale {options.scale}: the prior {options.prior} has scale {scale}; give that one")
+    if has_card(path):
+        return load(options.prior)
+    taken: Model = plugins.load("sciresdiff.lab.published.load_prior:prior_model")(path, options, say)
+    return taken
 
 
 def card_of(card: Mapping[str, Any], name: str, told: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,7 +141,7 @@ def card_of(card: Mapping[str, Any], name: str, told: Mapping[str, Any]) -> dict
     ----------
     told : how the refiner came to be.
     """
-    kept = of_prior(card)
+    kept = prior_card(card)
     return {**kept, "name": name, "trained": {**kept.get("trained", {}), "refiner": dict(told)}}
 
 
@@ -144,18 +167,19 @@ def train(options: TrainOptions, say: Say, world: World = ALONE) -> Path:
         torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     base = base_model(options, say).to(device)
-    method = methods.load(options.method)
-    options = replace(options, kind=str(base.card["kind"]))
+    method = methods.load(options.method_name)
+    options = replace(options, kind=base.card["kind"])
     recipe, loop = recipe_of(options)
     backbone = method.network(options.backbone or "")
-    refiner = made(method, config_of(method, base.scale, backbone, options.preset))
+    refiner = refiner_for(method, config_of(method, base.scale, backbone, options.preset))
     refiner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if isinstance(refiner, Latent) and not (options.resume and state_file(Path(options.output)).exists()):
-        codec_first(refiner.to(device), base.prior, method, recipe, loop, options.seed + 2, say)
+    if method.space == "latent" and not (options.resume and state_file(Path(options.output)).exists()):
+        train_codec = plugins.load("sciresdiff.lab.latent.train_codec:train_codec")
+        train_codec(refiner.to(device), base.prior, method, recipe, loop, options.seed + 2, say)
     output = Path(options.output)
     run = begun(refiner, options, loop, device, world)
     pairs = Pairs(recipe, options.seed + 1, real_images(options.data, recipe.patch * recipe.scale))
-    bf16 = loop.bf16 and in_hardware(device)
+    bf16 = loop.bf16 and has_fast_bfloat16(device)
 
     def refiner_loss(module: nn.Module, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         assert isinstance(module, Refiner)
@@ -166,7 +190,10 @@ def train(options: TrainOptions, say: Say, world: World = ALONE) -> Path:
         card = card_of(base.card, output.stem, provenance(recipe, options, state))
         save(Model(base.prior, average, method, card), output)
 
-    say(f"refiner of {sum(p.numel() for p in refiner.parameters()) / 1e6:.2f} M parameters, method {options.method}")
+    say(
+        f"refiner of {sum(p.numel() for p in refiner.parameters()) / 1e6:.2f} M parameters,"
+        f" method {options.method_name}"
+    )
     fit(
         run,
         Ahead(lambda n: pairs.batch(n + run.share[0], run.share[1], device)),

@@ -20,9 +20,11 @@ from numpy.typing import NDArray
 
 from sciresdiff.checks.trust import contrast, wrong
 from sciresdiff.errors import UsageError
+from sciresdiff.observation.observation import Observation
 from sciresdiff.restoration.model import Model
-from sciresdiff.restoration.restore import Restored, Settings, restore
-from sciresdiff.restoration.trust import FEWEST, SCORE, SNR_EDGES, Seen, facts, fineness, score
+from sciresdiff.restoration.restore import restore
+from sciresdiff.restoration.restored import Restored
+from sciresdiff.restoration.trust import FEWEST, SCORE, SNR_EDGES, facts, fineness, score
 from sciresdiff.training.calibrate import Known, frames
 from sciresdiff.training.data import DataRecipe
 
@@ -63,25 +65,21 @@ def independent(recipe: DataRecipe) -> DataRecipe:
     return replace(recipe, grain_share=0.0, real_share=0.0, pool=1, reuse=1)
 
 
-def seen_of(known: Known, done: Restored, scale: int) -> Seen:
-    """A simulated frame and its restoration, as `upscale` sees them."""
-    return Seen(
-        done.mean, done.err, done.support, done.gate, known.y, known.variance, np.zeros(known.y.shape, bool),
-        known.kernel, scale, "sum", done.chi2,
-    )  # fmt: skip
-
-
 def counted(model: Model, known: Known) -> Counted:
     """Restore a simulated frame with the default settings, and count."""
-    nothing = np.zeros(known.y.shape, bool)
-    done = restore(known.y, known.variance, nothing, known.kernel, model.scale, "sum", model, Settings())
-    return counts(seen_of(known, done, model.scale), known.truth)
+    return counts(restore(known.observation, model), known.observation, known.truth)
 
 
-def counts(seen: Seen, truth: NDArray[Any]) -> Counted:
-    """Kept and wrong pixels, and the sharpness of the kept, at every threshold."""
-    scores = score(seen)
-    bad = wrong(seen.mean, truth, contrast(seen.mean, seen.scale))
+def counts(restored: Restored, observation: Observation, truth: NDArray[Any]) -> Counted:
+    """Kept and wrong pixels, and the sharpness of the kept, at every threshold.
+
+    Parameters
+    ----------
+    restored, truth : (Y, X), what was made of a simulated frame, and what it shows.
+    observation : the simulated frame.
+    """
+    scores, scale = score(restored, observation), observation.scale
+    bad = wrong(restored.mean, truth, contrast(restored.mean, scale))
     at = np.searchsorted(THRESHOLDS, scores).ravel()  # first threshold that keeps the pixel
 
     def up_to(weights: NDArray[Any]) -> NDArray[np.float64]:
@@ -89,11 +87,11 @@ def counts(seen: Seen, truth: NDArray[Any]) -> Counted:
         return np.asarray(np.cumsum(sums)[:-1], np.float64)
 
     kept, off = up_to(np.ones(scores.shape)), up_to(bad)
-    fine, coarse = (up_to(part) for part in fineness(seen.mean, seen.scale))
-    real = np.abs(contrast(truth, seen.scale))
+    fine, coarse = (up_to(part) for part in fineness(restored.mean, scale))
+    real = np.abs(contrast(truth, scale))
     sharp = np.where(kept >= FEWEST, np.sqrt(fine / np.maximum(coarse, 1e-300)), np.nan)
     true = np.where(kept >= FEWEST, up_to(real) / max(float(real.sum()), 1e-300), 0.0)
-    return Counted(kept, off, sharp, true, int(np.isfinite(scores).sum()), facts(seen))
+    return Counted(kept, off, sharp, true, int(np.isfinite(scores).sum()), facts(observation, restored.chi2))
 
 
 def p_value(risk: float, count: int, alpha: float) -> float:

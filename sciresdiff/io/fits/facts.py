@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from astropy.io import fits
 
 from sciresdiff.frame import PixelSize, Quantity
 from sciresdiff.io.fits.wcs import number, value
+from sciresdiff.notes import Notes
 
 MEAN_UNITS = (
     r".*(/|per |\s)(sr|beam|bm|arcsec(\^|\*\*)?-?2|sq\.? ?arcsec|pix(el)?\^?-2)(\^|\*\*)?-?[12]?\b.*",
@@ -64,7 +65,7 @@ def is_rate(unit: str | None) -> bool:
 
 def facts_of(
     headers: tuple[fits.Header, ...], unit: str | None, size: PixelSize | None
-) -> tuple[dict[str, float], list[str]]:
+) -> tuple[dict[str, float], Notes]:
     """Detector facts, and the assumptions behind them.
 
     Parameters
@@ -81,26 +82,20 @@ def facts_of(
     facts : dict
         ``gain`` (electrons per data unit), ``read_noise`` (e-), ``saturation`` (data units), ``exposure`` (s),
         ``fwhm`` (px), ``bmaj``, ``bmin``, ``bpa`` (degrees), where the header has them.
-    said : list of str
+    notes : Notes
     """
-    facts: dict[str, float] = {}
-    said: list[str] = []
-    _put(facts, "exposure", _positive(headers, EXPOSURE))
-    _put(facts, "gain", _gain(headers, unit, facts.get("exposure"), said))
-    _put(facts, "read_noise", _read_noise(headers))
+    exposure = _positive(headers, EXPOSURE)
+    gain, of_gain = _gain(headers, unit, exposure)
     saturation = _positive(headers, SATURATION) or min(_several(headers, SATURATIONS), default=None)
     if saturation and is_rate(unit):
-        saturation = saturation / facts["exposure"] if "exposure" in facts else None
-    _put(facts, "saturation", saturation)
-    for key in ("bmaj", "bmin", "bpa"):
-        _put(facts, key, _first(headers, (key.upper(),)))
-    _put(facts, "fwhm", _fwhm(headers, facts, size, said))
-    return facts, said
-
-
-def _put(facts: dict[str, float], key: str, found: float | None) -> None:
-    if found is not None:
-        facts[key] = float(found)
+        saturation = saturation / exposure if exposure else None
+    beam = {key: _first(headers, (key.upper(),)) for key in ("bmaj", "bmin", "bpa")}
+    width, of_width = _fwhm(headers, beam, size)
+    found = {
+        "exposure": exposure, "gain": gain, "read_noise": _read_noise(headers), "saturation": saturation, **beam,
+        "fwhm": width,
+    }  # fmt: skip
+    return {key: float(x) for key, x in found.items() if x is not None}, of_gain + of_width
 
 
 def _first(headers: Iterable[fits.Header], keys: Iterable[str]) -> float | None:
@@ -120,7 +115,7 @@ def _several(headers: Iterable[fits.Header], keys: Iterable[str]) -> list[float]
     return [x for x in found if x is not None]
 
 
-def _gain(headers: tuple[fits.Header, ...], unit: str | None, exposure: float | None, said: list[str]) -> float | None:
+def _gain(headers: tuple[fits.Header, ...], unit: str | None, exposure: float | None) -> tuple[float | None, Notes]:
     """Electrons per data unit: 1 where the unit is electrons, times the exposure where it is per second."""
     bare = re.sub(_RATE, "", (unit or "").strip().lower())
     if re.fullmatch(_ELECTRONS, bare):
@@ -129,11 +124,10 @@ def _gain(headers: tuple[fits.Header, ...], unit: str | None, exposure: float | 
         several = _several(headers, GAINS)
         gain = _positive(headers, GAIN) or (float(np.mean(several)) if several else None)
     if gain is None or not is_rate(unit):
-        return gain
+        return gain, Notes()
     if exposure is None:
-        said.append(f"gain: BUNIT is {unit}, but there is no exposure time; the header's gain is not used")
-        return None
-    return gain * exposure
+        return None, Notes(f"gain: BUNIT is {unit}, but there is no exposure time; the header's gain is not used")
+    return gain * exposure, Notes()
 
 
 def _read_noise(headers: tuple[fits.Header, ...]) -> float | None:
@@ -144,12 +138,13 @@ def _read_noise(headers: tuple[fits.Header, ...]) -> float | None:
 
 
 def _fwhm(
-    headers: tuple[fits.Header, ...], facts: dict[str, float], size: PixelSize | None, said: list[str]
-) -> float | None:
+    headers: tuple[fits.Header, ...], beam: Mapping[str, float | None], size: PixelSize | None
+) -> tuple[float | None, Notes]:
     """Width of the PSF in pixels. FWHM and PSF_FWHM are pixels and SEEING is arcsec, unless the comment says."""
-    side = (size.x * size.y) ** 0.5 if size and size.unit == "arcsec" else None
-    if (major := facts.get("bmaj")) and side:
-        return 3600 * (major * facts.get("bmin", major)) ** 0.5 / side
+    side, notes = (size.x * size.y) ** 0.5 if size and size.unit == "arcsec" else None, Notes()
+    if (major := beam["bmaj"]) and side:
+        minor = major if beam["bmin"] is None else beam["bmin"]
+        return 3600 * (major * minor) ** 0.5 / side, notes
     for header in headers:
         for key in FWHM:
             width = number(header, key)
@@ -158,7 +153,7 @@ def _fwhm(
             comment = header.comments[key].lower()
             angle = "arcsec" in comment or (key == "SEEING" and "pix" not in comment)
             if angle and side is None:
-                said.append(f"{key}={width:g}: taken as arcsec, but the pixel size is unknown; give --pixel-size")
+                notes += Notes(f"{key}={width:g}: taken as arcsec, but the pixel size is unknown; give --pixel-size")
                 continue
-            return width / side if angle and side else width
-    return None
+            return (width / side if angle and side else width), notes
+    return None, notes

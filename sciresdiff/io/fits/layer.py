@@ -18,10 +18,11 @@ from sciresdiff.io.files import first_line
 from sciresdiff.io.fits.open import Opened, label, quiet
 from sciresdiff.io.fits.wcs import number
 from sciresdiff.io.flat import Flat
+from sciresdiff.region import Region
 
 Array = NDArray[Any]
-Cut = Callable[[int, int, int, int, int], Array]
-"""(plane, y0, y1, x0, x1) -> values (y1 - y0, x1 - x0)."""
+Cut = Callable[[int, Region], Array]
+"""(plane, region) -> values (h, w)."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ class Layer:
         """How many (Y, X) planes there are."""
         return int(np.prod(self.shape[:-2], initial=1))
 
-    def window(self, plane: int, y0: int, y1: int, x0: int, x1: int) -> Array:
-        """Values of a window of a plane, native byte order; NaN where BLANK says.
+    def window(self, plane: int, region: Region) -> Array:
+        """Values (h, w) of a region of a plane, native byte order; NaN where BLANK says.
 
         Raises
         ------
@@ -50,20 +51,19 @@ class Layer:
             The file is damaged there.
         """
         try:
-            found = self.cut(plane, y0, y1, x0, x1)
+            found = self.cut(plane, region)
         except MemoryError:
             raise
         except Exception as error:  # decompressors raise many kinds on damaged tiles
             raise InputError(
-                f"{self.path}: extension {self.name}, rows {y0} to {y1 - 1} cannot be read ({first_line(error)}); "
-                "the file is damaged there: fetch it again"
+                f"{self.path}: extension {self.name}, rows {region.y0} to {region.y1 - 1} cannot be read "
+                f"({first_line(error)}); the file is damaged there: fetch it again"
             ) from error
         return found.astype(found.dtype.newbyteorder("="), copy=False)
 
     def whole(self) -> Array:
         """All values, in the file's shape."""
-        h, w = self.shape[-2:]
-        found = [self.window(plane, 0, h, 0, w) for plane in range(self.planes)]
+        found = [self.window(plane, Region.of_shape(self.shape)) for plane in range(self.planes)]
         return (found[0] if len(found) == 1 else np.stack(found)).reshape(self.shape)
 
 
@@ -82,7 +82,7 @@ def layer(file: Opened, index: int) -> Layer:
     packed = isinstance(hdu, fits.CompImageHDU)
     cut = _tiles(hdu, shape) if packed else _rows(file.stream.fileno(), hdu, shape)
     made = Layer(file.path, label(file.hdus, index), hdu.header.copy(), shape, np.dtype("f4"), cut)
-    kind = made.window(0, 0, 1, 0, 1).dtype
+    kind = made.window(0, Region(0, 1, 0, 1)).dtype
     if kind.kind not in "iuf":
         raise InputError(f"{file.path}: pixels of type {kind}; integers or floats are read")
     made = replace(made, dtype=kind)
@@ -95,17 +95,17 @@ def in_memory(path: Path, name: str, data: Array, header: fits.Header | None = N
     """An image that was read whole."""
     stack = data.reshape(-1, *data.shape[-2:])
     return Layer(path, name, header or fits.Header(), data.shape, data.dtype,
-                 lambda plane, y0, y1, x0, x1: stack[plane, y0:y1, x0:x1])  # fmt: skip
+                 lambda plane, region: stack[(plane, *region.slices)])  # fmt: skip
 
 
 def _tiles(hdu: Any, shape: tuple[int, ...]) -> Cut:
     """Of a tile-compressed image: the tiles that the window touches are unpacked."""
     lock = Lock()  # astropy seeks in the file
 
-    def cut(plane: int, y0: int, y1: int, x0: int, x1: int) -> Array:
+    def cut(plane: int, region: Region) -> Array:
         lead = tuple(int(i) for i in np.unravel_index(plane, shape[:-2])) if len(shape) > 2 else ()
         with lock, quiet():
-            return np.asarray(hdu.section[(*lead, slice(y0, y1), slice(x0, x1))])
+            return np.asarray(hdu.section[(*lead, *region.slices)])
 
     return cut
 
@@ -118,8 +118,8 @@ def _rows(fd: int, hdu: Any, shape: tuple[int, ...]) -> Cut:
 
     array = Flat(fd, start, kind, shape, axes_of(shape))
 
-    def cut(plane: int, y0: int, y1: int, x0: int, x1: int) -> Array:
-        raw = array.get(plane, y0, y1, x0, x1)
+    def cut(plane: int, region: Region) -> Array:
+        raw = array.get(plane, region)
         return scaled(raw, zero or 0.0, 1.0 if step is None else step, None if blank is None else int(blank))
 
     return cut

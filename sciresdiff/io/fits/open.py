@@ -23,6 +23,7 @@ from sciresdiff.io.files import existing, first_line
 from sciresdiff.io.fits import wcs
 from sciresdiff.io.fits.text import BLOCK
 from sciresdiff.io.planes import DQ_PLANES, NOISE_PLANES, OUR_PLANES
+from sciresdiff.notes import Notes
 
 END = b"END".ljust(80)
 MOST_CARDS = 100_000
@@ -214,10 +215,10 @@ def label(hdus: fits.HDUList, index: int) -> str:
     return str(hdus[index].name or index)
 
 
-def choose(path: Path, hdus: fits.HDUList, ext: str | None) -> tuple[int, list[str]]:
+def choose(path: Path, hdus: fits.HDUList, ext: str | None) -> tuple[int, Notes]:
     """Which HDU is the image: the one asked for, else SCI or IMAGE, else the first that is not a plane of another."""
     if ext is not None:
-        return find(path, hdus, ext), []
+        return find(path, hdus, ext), Notes()
     images = [i for i, hdu in enumerate(hdus) if is_image(hdu)]
     if not images:
         kinds = ", ".join(f"{label(hdus, i)} {type(h).__name__}" for i, h in enumerate(hdus))
@@ -226,8 +227,8 @@ def choose(path: Path, hdus: fits.HDUList, ext: str | None) -> tuple[int, list[s
     other = [i for i in images if role_of(hdus[i]) not in (*NOISE_PLANES, *DQ_PLANES, *OUR_PLANES)]
     chosen = (named or other or images)[0]
     alike = len(named or other)
-    said = [f"{alike} images in the file: read {label(hdus, chosen)}; another with FILE[EXT]"] if alike > 1 else []
-    return chosen, said
+    several = f"{alike} images in the file: read {label(hdus, chosen)}; another with FILE[EXT]"
+    return chosen, Notes(several) if alike > 1 else Notes()
 
 
 def role_of(hdu: Any) -> str:

@@ -20,6 +20,7 @@ from sciresdiff.io.fits.layer import axes_of
 from sciresdiff.io.fits.layout import Slot
 from sciresdiff.io.fits.text import BLOCK, blocks_of, cards_of, text
 from sciresdiff.io.flat import Flat
+from sciresdiff.region import Region
 
 Array = NDArray[Any]
 LEVEL = 6
@@ -135,7 +136,7 @@ def _tiles(fd: int, slot: Slot) -> Iterator[Array]:
     h, w = slot.shape[-2:]
     for plane in range(int(np.prod(slot.shape[:-2], initial=1))):
         for y in range(0, h, TILE):
-            strip = flat.get(plane, y, min(y + TILE, h), 0, w).astype(slot.stored)
+            strip = flat.get(plane, Region(y, min(y + TILE, h), 0, w)).astype(slot.stored)
             for x in range(0, w, TILE):
                 yield strip[:, x : x + TILE]
 

@@ -14,10 +14,9 @@ from sciresdiff.frame import Frame
 from sciresdiff.io import planes as rules
 from sciresdiff.io.fits.layer import Layer
 from sciresdiff.io.planes import flagged, settled
+from sciresdiff.region import Region
 
 Array = NDArray[Any]
-Place = tuple[int, int, int, int, int]
-"""A window: plane, y0, y1, x0, x1."""
 
 
 @dataclass(frozen=True)
@@ -58,25 +57,25 @@ class Parts:
     """From where on a pixel is saturated."""
 
 
-def framed(hollow: Frame, parts: Parts, place: Place) -> Frame:
-    """The frame of a window, in which there need not be a number."""
-    values = parts.image.window(*place)
+def framed(hollow: Frame, parts: Parts, plane: int, region: Region) -> Frame:
+    """The frame of a region, in which there need not be a number."""
+    values = parts.image.window(plane, region)
     pixels, bad = rules.part_in_single(parts.image.path, values[None])
     frame = hollow.with_(pixels=pixels, mask=bad, variance=None, saturated=None, dq=None)
     if parts.flags:
-        frame = _with_flags(frame, parts.flags, place)
+        frame = _with_flags(frame, parts.flags, plane, region)
     if parts.noise:
-        frame = settled(frame, variance_of(parts.noise, place), parts.noise.fill)
+        frame = settled(frame, variance_of(parts.noise, plane, region), parts.noise.fill)
     return frame if parts.level is None else _with_level(frame, parts.level)
 
 
-def window_of(plane: Layer, place: Place) -> Array:
-    """A window of a plane, (1, h, w); one plane serves all of the image's."""
-    return plane.window(place[0] if plane.planes > 1 else 0, *place[1:])[None]
+def window_of(layer: Layer, plane: int, region: Region) -> Array:
+    """A region of a layer, (1, h, w); a layer of one plane serves all of the image's."""
+    return layer.window(plane if layer.planes > 1 else 0, region)[None]
 
 
-def _with_flags(frame: Frame, flags: Flags, place: Place) -> Frame:
-    found = window_of(flags.layer, place)
+def _with_flags(frame: Frame, flags: Flags, plane: int, region: Region) -> Frame:
+    found = window_of(flags.layer, plane, region)
     if not flags.bits:
         return frame.with_(mask=frame.mask | (np.nan_to_num(found, nan=1.0) != 0))
     dq = found.astype(np.int64).astype(np.int32)
@@ -84,9 +83,9 @@ def _with_flags(frame: Frame, flags: Flags, place: Place) -> Frame:
     return frame.with_(mask=frame.mask | bad | saturated, dq=dq, saturated=saturated)
 
 
-def variance_of(noise: Noise, place: Place) -> Array:
-    """Variance of a window, (1, h, w), float64; NaN where there is no information."""
-    found = noise.turn(window_of(noise.layer, place))
+def variance_of(noise: Noise, plane: int, region: Region) -> Array:
+    """Variance of a region, (1, h, w), float64; NaN where there is no information."""
+    found = noise.turn(window_of(noise.layer, plane, region))
     return found if noise.factor == 1 else found * noise.factor
 
 

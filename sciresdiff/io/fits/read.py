@@ -23,6 +23,8 @@ from sciresdiff.io.fits.open import Chosen, choose, opened, quiet, readable
 from sciresdiff.io.fits.parts import Parts, framed
 from sciresdiff.io.fits.planes import with_planes
 from sciresdiff.io.source import Source, empty
+from sciresdiff.notes import Notes
+from sciresdiff.region import Region
 
 Array = NDArray[Any]
 
@@ -74,14 +76,14 @@ def source(
     with ExitStack() as stack:
         here = stack.enter_context(opened(file))
         with quiet(), readable(file):
-            index, said = choose(file, here.hdus, ext or inside)
+            index, notes = choose(file, here.hdus, ext or inside)
             chosen = Chosen(here, index)
-            frame = _hollow(chosen, layer(here, index), axes, pixel_size).say(*said)
+            frame = _hollow(chosen, layer(here, index), axes, pixel_size).with_notes(notes)
             frame, parts, used = with_planes(frame, chosen, variance, mask, stack)
             frame = _finished(_shaped(frame, parts), chosen, used, quantity)
 
-        def cut(plane: int, y0: int, y1: int, x0: int, x1: int) -> Frame:
-            return framed(frame, parts, (plane, y0, y1, x0, x1))
+        def cut(plane: int, region: Region) -> Frame:
+            return framed(frame, parts, plane, region)
 
         yield Source(frame, cut, str(file))
 
@@ -108,7 +110,7 @@ def _hollow(chosen: Chosen, image: Layer, axes: str | None, size: float | PixelS
         size = PixelSize(float(size), float(size), "arcsec")
     size = size or next((found for h in headers if (found := wcs.pixel_size(h))), None)
     unit = unit_of(headers)
-    facts, said = facts_of(headers, unit, size)
+    facts, notes = facts_of(headers, unit, size)
     stack = (image.planes, *image.shape[-2:])
     return Frame(
         pixels=empty(stack, np.float32),
@@ -120,7 +122,7 @@ def _hollow(chosen: Chosen, image: Layer, axes: str | None, size: float | PixelS
         axes=_axes(chosen.path, image.shape, axes),
         shape=image.shape,
         dtype=image.dtype,
-        said=tuple(said),
+        notes=notes,
     )
 
 
@@ -144,7 +146,7 @@ def _finished(frame: Frame, chosen: Chosen, used: set[int], quantity: Quantity |
     stated = quantity_of(frame.unit)
     if quantity is None and stated is None:
         what = f"BUNIT {frame.unit!r} does not" if frame.unit else "there is no BUNIT to"
-        frame = frame.say(f"quantity: {what} say whether blocks of pixels add up or average")
+        frame = frame.with_notes(Notes(f"quantity: {what} say whether blocks of pixels add up or average"))
     final = quantity or stated
     header = FitsHeader(
         primary=wcs.sanitised(chosen.hdus[0].header),

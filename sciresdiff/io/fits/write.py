@@ -26,6 +26,7 @@ from sciresdiff.io.fits.plan import Plan, layers, plan
 from sciresdiff.io.fits.text import BLOCK, text
 from sciresdiff.io.flat import Flat, reserve, unbuffered, write_all
 from sciresdiff.io.sink import IMAGE, Plane, Sink, counted, put_whole
+from sciresdiff.region import Region
 
 Array = NDArray[Any]
 
@@ -92,11 +93,11 @@ class File:
             _flat(self.fd, slot).put(plane * len(layers) + k, y0, x0, layer)
         return lost
 
-    def get(self, name: str, plane: int, y0: int, y1: int, x0: int, x1: int) -> Array:
+    def get(self, name: str, plane: int, region: Region) -> Array:
         """What is there: (h, w), or (K, h, w) where the plane has more layers than the image has planes."""
         slot, image = self.slots[name], self.slots[IMAGE]
         k = _planes(slot) // _planes(image)
-        found = np.stack([_flat(self.fd, slot).get(plane * k + i, y0, y1, x0, x1) for i in range(k)])
+        found = np.stack([_flat(self.fd, slot).get(plane * k + i, region) for i in range(k)])
         data = turned(found) if slot.stored.kind != slot.kind.kind else found
         return data[0] if k == 1 else data
 

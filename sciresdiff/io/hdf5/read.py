@@ -17,7 +17,8 @@ from sciresdiff.frame import Frame, PixelSize, Quantity
 from sciresdiff.io.files import existing, first_line, split_spec, write_whole
 from sciresdiff.io.planes import part_in_single, settled
 from sciresdiff.io.source import Source, empty
-from sciresdiff.io.windows import changed, looked_through, middle
+from sciresdiff.io.windows import Cut, changed, looked_through, middle
+from sciresdiff.region import Region
 
 Array = NDArray[Any]
 IMAGE = "image"
@@ -169,17 +170,17 @@ def _image(path: Path, file: Any, name: str) -> Any:
     return data
 
 
-def _cut(path: Path, data: Any) -> Callable[[int, int, int, int, int], Array]:
-    """Windows of a dataset, of which the chunks that they touch are read."""
+def _cut(path: Path, data: Any) -> Cut:
+    """Regions of a dataset, of which the chunks that they touch are read."""
 
-    def cut(plane: int, y0: int, y1: int, x0: int, x1: int) -> Array:
+    def cut(plane: int, region: Region) -> Array:
         lead = tuple(int(i) for i in np.unravel_index(plane, data.shape[:-2])) if data.ndim > 2 else ()
         try:
-            return np.asarray(data[(*lead, slice(y0, y1), slice(x0, x1))])
+            return np.asarray(data[(*lead, *region.slices)])
         except (OSError, RuntimeError) as error:
             raise InputError(
-                f"{path}: dataset {data.name.strip('/')!r} cannot be read at plane {plane}, rows {y0} to {y1 - 1} "
-                f"({first_line(error)}); check or fetch it again"
+                f"{path}: dataset {data.name.strip('/')!r} cannot be read at plane {plane}, rows {region.y0} to "
+                f"{region.y1 - 1} ({first_line(error)}); check or fetch it again"
             ) from error
 
     return cut
@@ -190,8 +191,8 @@ def read_image(path: str | Path) -> NDArray[np.float64]:
     file_path, name = split_spec(path)
     with _opened(file_path) as file:
         found = _image(file_path, file, _dataset(file_path, file, name))
-        cut, (h, w) = _cut(file_path, found), found.shape[-2:]
-        planes = [cut(i, 0, h, 0, w) for i in range(_planes(found.shape))]
+        cut = _cut(file_path, found)
+        planes = [cut(i, Region.of_shape(found.shape)) for i in range(_planes(found.shape))]
         return np.stack(planes).reshape(found.shape).astype(np.float64)
 
 
@@ -266,12 +267,12 @@ def _frame(
     )
 
 
-def _plain(path: Path, data: Any, frame: Frame) -> Callable[..., Frame]:
-    """Windows of the image alone."""
+def _plain(path: Path, data: Any, frame: Frame) -> Callable[[int, Region], Frame]:
+    """Regions of the image alone."""
     cut = _cut(path, data)
 
-    def window(*place: int) -> Frame:
-        pixels, bad = part_in_single(path, cut(*place)[None])
+    def window(plane: int, region: Region) -> Frame:
+        pixels, bad = part_in_single(path, cut(plane, region)[None])
         return frame.with_(pixels=pixels, mask=bad)
 
     return window
@@ -282,31 +283,31 @@ def _with_planes(image: Source, path: Path, file: Any, variance: str | None, mas
     if mask is not None:
         bad = _plane(path, file, "mask", mask, shape)
 
-        def hide(window: Frame, *place: int) -> Frame:
-            return window.with_(mask=window.mask | (bad(*place) != 0))
+        def hide(window: Frame, plane: int, region: Region) -> Frame:
+            return window.with_(mask=window.mask | (bad(plane, region) != 0))
 
         image = changed(image, hide, image.frame)
     if variance is None:
         return image
     values = _plane(path, file, "variance", variance, shape)
 
-    def positive(*place: int) -> Array:
-        found = values(*place)
+    def positive(plane: int, region: Region) -> Array:
+        found = values(plane, region)
         return np.where(found > 0, found, np.nan)
 
     fill = middle(positive, shape)
     return changed(
         image,
-        lambda window, *place: settled(window, positive(*place), fill),
+        lambda window, plane, region: settled(window, positive(plane, region), fill),
         image.frame.with_(variance=empty(shape, np.float64)),
     )
 
 
-def _plane(path: Path, file: Any, what: str, name: str, shape: tuple[int, ...]) -> Callable[..., Array]:
-    """Windows (1, h, w) of a dataset that belongs to the image."""
+def _plane(path: Path, file: Any, what: str, name: str, shape: tuple[int, ...]) -> Cut:
+    """Regions (1, h, w) of a dataset that belongs to the image."""
     data = _image(path, file, _dataset(path, file, name))
     planes = _planes(data.shape)
     if data.shape[-2:] != shape[1:] or planes not in (1, shape[0]):
         raise InputError(f"{what}: shape {data.shape} does not fit the image's {shape}")
     cut = _cut(path, data)
-    return lambda plane, *place: cut(plane % planes, *place)[None]
+    return lambda plane, region: cut(plane % planes, region)[None]

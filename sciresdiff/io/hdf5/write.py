@@ -24,6 +24,7 @@ from sciresdiff.io.files import in_parts, typed
 from sciresdiff.io.flat import Flat, reserve, unbuffered, write_all
 from sciresdiff.io.sink import IMAGE, Plane, Sink, counted, layered, put_whole
 from sciresdiff.io.told import new_size
+from sciresdiff.region import Region
 
 Array = NDArray[Any]
 Shapes = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
@@ -108,9 +109,9 @@ class File:
         flat.put(plane, y0, x0, data)
         return lost
 
-    def get(self, name: str, plane: int, y0: int, y1: int, x0: int, x1: int) -> Array:
+    def get(self, name: str, plane: int, region: Region) -> Array:
         """What is there."""
-        return self.flats[_name(name)].get(plane, y0, y1, x0, x1)
+        return self.flats[_name(name)].get(plane, region)
 
 
 def _name(name: str) -> str:

@@ -21,7 +21,9 @@ from sciresdiff.io.files import first_line, split_spec
 from sciresdiff.io.planes import part_in_single, settled
 from sciresdiff.io.source import Source, empty
 from sciresdiff.io.told import restored
-from sciresdiff.io.windows import Cut, changed, looked_through, middle, saturation
+from sciresdiff.io.windows import Cut, changed, looked_through, middle, saturation, telling
+from sciresdiff.notes import Notes
+from sciresdiff.region import Region
 
 Array = NDArray[Any]
 NAMESPACE = "sciresdiff"
@@ -91,16 +93,16 @@ def source(
     """The same, window by window. ``ext`` is an array's or image's path in the store; so are the other planes."""
     file, inside = split_spec(path)
     root = _root(file)
-    data, header, said = _image(file, root, ext or inside, axes)
+    data, header, notes = _image(file, root, ext or inside, axes)
     size = _size(header, pixel_size)
     if size is None:
-        said.append("pixel size: the file does not say; give --pixel-size")
-    frame = _frame(data, header, size, quantity).say(*said)
+        notes += Notes("pixel size: the file does not say; give --pixel-size")
+    frame = _frame(data, header, size, quantity).with_notes(notes)
     image = Source(frame, _plain(file, data, frame), str(file))
     most = looked_through(file, image)
     image = saturation(image, most) if frame.kind == "micro" else image
     told = restored(image.frame, header.told)
-    image = changed(image, lambda window, *_: window, told)
+    image = telling(image, told)
     own = "variance" if header.told.get("VAR") and not (ext or inside) else None
     yield _with_planes(image, file, root, variance or own, mask)
 
@@ -109,9 +111,8 @@ def read_image(path: str | Path) -> NDArray[np.float64]:
     """One image or array as it is: (Y, X), or with every other axis in front."""
     file, inside = split_spec(path)
     data, _, _ = _image(file, _root(file), inside, None)
-    h, w = data.shape[-2:]
     cut = _cut(file, data)
-    planes = [cut(i, 0, h, 0, w) for i in range(_planes(data.shape))]
+    planes = [cut(i, Region.of_shape(data.shape)) for i in range(_planes(data.shape))]
     return np.stack(planes).reshape(data.shape).astype(np.float64)
 
 
@@ -129,24 +130,24 @@ def _planes(shape: tuple[int, ...]) -> int:
     return int(np.prod(shape[:-2], initial=1))
 
 
-def _image(path: Path, root: Any, inside: str | None, axes: str | None) -> tuple[Any, ZarrHeader, list[str]]:
+def _image(path: Path, root: Any, inside: str | None, axes: str | None) -> tuple[Any, ZarrHeader, Notes]:
     """The array, and what is said of it."""
-    node, said = _node(path, root, inside)
+    node, notes = _node(path, root, inside)
     if hasattr(node, "shape"):
         header = ZarrHeader(_letters(path, axes or "TCZYX"[-node.ndim :], node.shape))
-        return _checked(path, node), header, said
+        return _checked(path, node), header, notes
     attrs = _ngff(node)
     scales = attrs.get("multiscales")
     if not isinstance(scales, list) or not scales:
         raise InputError(f"{path}: no image in it; {_there(node)} FILE[PATH]")
     if len(scales) > 1:
-        said.append(f"{len(scales)} multiscale images in the group: read the first")
+        notes += Notes(f"{len(scales)} multiscale images in the group: read the first")
     try:
         data = node[str(scales[0]["datasets"][0]["path"])]
         header = _header(path, node, scales[0], data, axes)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise InputError(f"{path}: its NGFF metadata do not fit its arrays ({first_line(error)})") from error
-    return _checked(path, data), header, said
+    return _checked(path, data), header, notes
 
 
 def _there(node: Any) -> str:
@@ -154,20 +155,20 @@ def _there(node: Any) -> str:
     return f"there are {', '.join(names)};" if names else "it is empty;"
 
 
-def _node(path: Path, root: Any, inside: str | None) -> tuple[Any, list[str]]:
+def _node(path: Path, root: Any, inside: str | None) -> tuple[Any, Notes]:
     """The image's group or array: the one asked for, else the root, else the first of a bioformats2raw series."""
     if inside:
         if hasattr(root, "shape") or inside.strip("/") not in root:
             raise InputError(f"{path}: no {inside!r} in it")
-        return root[inside.strip("/")], []
+        return root[inside.strip("/")], Notes()
     if (
         not hasattr(root, "shape")
         and "multiscales" not in _ngff(root)
         and "0" in root
         and not hasattr(root["0"], "shape")
     ):
-        return root["0"], ["several images in the store: read the first"]
-    return root, []
+        return root["0"], Notes("several images in the store: read the first")
+    return root, Notes()
 
 
 def _ngff(node: Any) -> dict[str, Any]:
@@ -245,13 +246,13 @@ def _frame(data: Any, header: ZarrHeader, size: PixelSize | None, quantity: Quan
 def _cut(path: Path, data: Any) -> Cut:
     """Windows of an array, of which the chunks that they touch are read."""
 
-    def cut(plane: int, y0: int, y1: int, x0: int, x1: int) -> Array:
+    def cut(plane: int, region: Region) -> Array:
         lead = tuple(int(i) for i in np.unravel_index(plane, data.shape[:-2])) if data.ndim > 2 else ()
         try:
-            found = np.asarray(data[(*lead, slice(y0, y1), slice(x0, x1))])
+            found = np.asarray(data[(*lead, *region.slices)])
         except Exception as error:  # codecs raise many kinds on damaged chunks
             raise InputError(
-                f"{path}: array {data.path!r} cannot be read at plane {plane}, rows {y0} to {y1 - 1} "
+                f"{path}: array {data.path!r} cannot be read at plane {plane}, rows {region.y0} to {region.y1 - 1} "
                 f"({first_line(error)}); check or fetch it again"
             ) from error
         return found.astype(found.dtype.newbyteorder("="), copy=False)
@@ -259,11 +260,11 @@ def _cut(path: Path, data: Any) -> Cut:
     return cut
 
 
-def _plain(path: Path, data: Any, frame: Frame) -> Callable[..., Frame]:
+def _plain(path: Path, data: Any, frame: Frame) -> Callable[[int, Region], Frame]:
     cut = _cut(path, data)
 
-    def window(*place: int) -> Frame:
-        pixels, bad = part_in_single(path, cut(*place)[None])
+    def window(plane: int, region: Region) -> Frame:
+        pixels, bad = part_in_single(path, cut(plane, region)[None])
         return frame.with_(pixels=pixels, mask=bad)
 
     return window
@@ -274,24 +275,28 @@ def _with_planes(image: Source, path: Path, root: Any, variance: str | None, mas
     shape = image.frame.pixels.shape
     if mask is not None:
         bad = _plane(path, root, "mask", mask, shape)
-        image = changed(image, lambda window, *place: window.with_(mask=window.mask | (bad(*place) != 0)), image.frame)
+
+        def hide(window: Frame, plane: int, region: Region) -> Frame:
+            return window.with_(mask=window.mask | (bad(plane, region) != 0))
+
+        image = changed(image, hide, image.frame)
     if variance is None:
         return image
     values = _plane(path, root, "variance", variance, shape)
 
-    def positive(*place: int) -> Array:
-        found = values(*place)
+    def positive(plane: int, region: Region) -> Array:
+        found = values(plane, region)
         return np.where(found > 0, found.astype(np.float64), np.nan)
 
     fill = middle(positive, shape)
     frame = image.frame.with_(variance=empty(shape, np.float64))
-    return changed(image, lambda window, *place: settled(window, positive(*place), fill), frame)
+    return changed(image, lambda window, plane, region: settled(window, positive(plane, region), fill), frame)
 
 
-def _plane(path: Path, root: Any, what: str, name: str, shape: tuple[int, ...]) -> Callable[..., Array]:
+def _plane(path: Path, root: Any, what: str, name: str, shape: tuple[int, ...]) -> Cut:
     data, _, _ = _image(path, root, name, None)
     planes = _planes(data.shape)
     if data.shape[-2:] != shape[1:] or planes not in (1, shape[0]):
         raise InputError(f"{path}: {what} {name} has shape {data.shape}, the image {shape}")
     cut = _cut(path, data)
-    return lambda plane, *place: cut(plane % planes, *place)[None]
+    return lambda plane, region: cut(plane % planes, region)[None]

@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from sciresdiff.frame import Frame
 from sciresdiff.io.files import folder_in_parts, typed
 from sciresdiff.io.flat import alone
-from sciresdiff.io.levels import SIDE, halved, sizes, tiles
+from sciresdiff.io.levels import SIDE, halved, sizes, tiles, twice
 from sciresdiff.io.ome_zarr import from_tiff
 from sciresdiff.io.ome_zarr.read import MICROMETRES, NAMESPACE, ZarrHeader, ready
 from sciresdiff.io.sink import IMAGE, Plane, Sink, counted, layered, put_whole
 from sciresdiff.io.tiff.meta import TiffHeader
 from sciresdiff.io.told import new_size, telling
+from sciresdiff.region import Region
 
 Array = NDArray[Any]
 Finish = Callable[[Mapping[str, object]], dict[str, Any]]
@@ -130,10 +131,10 @@ class Store:
             self.group[image.array][(*image.at(plane), slice(y0, y0 + h), slice(x0, x0 + w))] = data
         return lost
 
-    def get(self, name: str, plane: int, y0: int, y1: int, x0: int, x1: int) -> Array:
+    def get(self, name: str, plane: int, region: Region) -> Array:
         """What is there."""
         image = self.images[name]
-        return np.asarray(self.group[image.array][(*image.at(plane), slice(y0, y1), slice(x0, x1))])
+        return np.asarray(self.group[image.array][(*image.at(plane), *region.slices)])
 
 
 @contextmanager
@@ -191,11 +192,10 @@ def _complete(zarr: Any, group: Any, image: Image, made: Plan) -> None:
 
 def _halve(fine: Any, coarse: Any) -> None:
     """Fill a level from the one before."""
-    top, right = fine.shape[-2:]
     for lead in np.ndindex(*coarse.shape[:-2]):
-        for y0, y1, x0, x1 in tiles(*coarse.shape[-2:]):
-            values = np.asarray(fine[(*lead, slice(2 * y0, min(2 * y1, top)), slice(2 * x0, min(2 * x1, right)))])
-            coarse[(*lead, slice(y0, y1), slice(x0, x1))] = halved(values)
+        for tile in tiles(*coarse.shape[-2:]):
+            values = np.asarray(fine[(*lead, *twice(tile, *fine.shape[-2:]).slices)])
+            coarse[(*lead, *tile.slices)] = halved(values)
 
 
 def _ome(image: Image, made: Plan, levels: int) -> dict[str, Any]:

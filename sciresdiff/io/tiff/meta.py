@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sciresdiff.frame import PixelSize
+from sciresdiff.notes import Notes
 
 MICROMETRES: dict[str, float] = {
     "um": 1.0, "micron": 1.0, "microns": 1.0, "micrometer": 1.0, "micrometre": 1.0, "micrometers": 1.0,
@@ -51,21 +52,24 @@ def ratio(value: Any) -> float:
 
 def size_of(
     style: str, ome: str, imagej: Mapping[str, Any], resolution: tuple[float, float, int] | None
-) -> tuple[PixelSize | None, list[str]]:
+) -> tuple[PixelSize | None, Notes]:
     """Pixel size in micrometres, and what was not believed. Never invented."""
     if style == "ome" and (size := _ome_size(ome)):
-        return size, []
+        return size, Notes()
     if resolution is None or min(resolution[:2]) <= 0:
-        return None, []
+        return None, Notes()
     x, y, code = resolution
     if style == "imagej":
         factor = MICROMETRES.get(clean_unit(str(imagej.get("unit", ""))))
-        return (PixelSize(factor / y, factor / x, "um"), []) if factor else (None, [])
+        return PixelSize(factor / y, factor / x, "um") if factor else None, Notes()
     per = {2: 25400.0, 3: 10000.0}.get(code)
     if per is None or x == 1 or (code == 2 and round(x) in SCREEN_DPI):
-        return None, ([f"pixel size: {x:g} per inch is a screen's or printer's, not used"] if code == 2 else [])
+        screen = Notes(f"pixel size: {x:g} per inch is a screen's or printer's, not used")
+        return None, screen if code == 2 else Notes()
     side = PixelSize(per / y, per / x, "um")
-    return (side, []) if 1e-3 < side.x < 1e2 else (None, [f"pixel size: {side.x:g} um is not believed, not used"])
+    if 1e-3 < side.x < 1e2:
+        return side, Notes()
+    return None, Notes(f"pixel size: {side.x:g} um is not believed, not used")
 
 
 def clean_unit(unit: str) -> str:

@@ -114,8 +114,8 @@ def _level(stream: BinaryIO, flat: Flat, layout: Layout, groups: list[list[int]]
     h, w = (flat.shape[flat.axes.index(a)] for a in "YX")
     places = []
     for planes in groups:
-        for window in tiles(h, w):
-            data = _packed(np.stack([flat.get(plane, *window) for plane in planes], -1))
+        for tile in tiles(h, w):
+            data = _packed(np.stack([flat.get(plane, tile) for plane in planes], -1))
             places.append((stream.tell(), len(data)))
             stream.write(data)
     return {

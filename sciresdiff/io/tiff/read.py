@@ -21,6 +21,8 @@ from sciresdiff.io.tiff.meta import TiffHeader, first, optics, parsed, provenanc
 from sciresdiff.io.tiff.series import Pixels, opened_tiff, pixels_of, sound
 from sciresdiff.io.told import restored
 from sciresdiff.io.windows import looked_through, saturation, telling
+from sciresdiff.notes import Notes
+from sciresdiff.region import Region
 
 Array = NDArray[Any]
 
@@ -55,10 +57,10 @@ def source(
     file, _ = split_spec(path)
     with ExitStack() as stack:
         with sound(file):
-            pixels, header, said = _load(stack, file, axes)
+            pixels, header, notes = _load(stack, file, axes)
         header = _sized(header, pixel_size)
         if header.pixel_size is None:
-            said = [*said, "pixel size: the file does not say; give --pixel-size for sizes in micrometres"]
+            notes += Notes("pixel size: the file does not say; give --pixel-size for sizes in micrometres")
         shape = (pixels.planes, *(pixels.shape[pixels.axes.index(a)] for a in "YX"))
         frame = Frame(
             pixels=empty(shape, np.float32),
@@ -71,7 +73,7 @@ def source(
             shape=header.shape,
             dtype=pixels.dtype,
             header=header,
-            said=tuple(said),
+            notes=notes,
         )
         image = Source(frame, _cut(file, pixels, frame), str(file))
         marked = saturation(image, looked_through(file, image))
@@ -83,7 +85,7 @@ def read_image(path: str | Path) -> NDArray[np.float64]:
     with ExitStack() as stack:
         pixels = image_of(stack, split_spec(path)[0])
         y, x = (pixels.shape[pixels.axes.index(a)] for a in "YX")
-        planes = [pixels.window(i, 0, y, 0, x) for i in range(pixels.planes)]
+        planes = [pixels.window(i, Region(0, y, 0, x)) for i in range(pixels.planes)]
     lead = [n for a, n in zip(pixels.axes, pixels.shape, strict=True) if a not in "YX"]
     return np.stack(planes).reshape(*lead, y, x).astype(np.float64)
 
@@ -102,33 +104,40 @@ def from_planes(planes: Array, axes: str, shape: tuple[int, ...]) -> Array:
     return planes.reshape(*(shape[i] for i in others), *planes.shape[-2:]).transpose(np.argsort(order))
 
 
-def _load(stack: ExitStack, path: Path, axes: str | None) -> tuple[Pixels, TiffHeader, list[str]]:
+def _load(stack: ExitStack, path: Path, axes: str | None) -> tuple[Pixels, TiffHeader, Notes]:
     tif = stack.enter_context(opened_tiff(path))
     series = tif.series[0]
     letters = _letters(path, series, axes)
-    said = [f"{len(tif.series)} image series in the file: read the first"] if len(tif.series) > 1 else []
     _check(path, tuple(series.shape), np.dtype(series.dtype), letters)
     pixels = pixels_of(path, tif, letters)
+    header, of_header = _header(tif, series, letters)
+    return pixels, header, _notes(tif, pixels, letters) + of_header
+
+
+def _notes(tif: Any, pixels: Pixels, letters: str) -> Notes:
+    """What the user should know of a series."""
+    series, notes = tif.series[0], Notes()
+    if len(tif.series) > 1:
+        notes += Notes(f"{len(tif.series)} image series in the file: read the first")
     if series.is_multifile:
         count = len({page.parent.filename for page in series.pages if page is not None})
-        said.append(f"{count} files make up this image: read as one")
+        notes += Notes(f"{count} files make up this image: read as one")
     if pixels.missing:
-        said.append(f"planes: {len(pixels.missing)} of {pixels.planes} are named in the file and not there; masked")
+        notes += Notes(f"planes: {len(pixels.missing)} of {pixels.planes} are named in the file and not there; masked")
     if "S" in letters:
-        said.append("colour: channels are read one by one; gamma-coded colour is not photometric")
-    header, more = _header(tif, series, letters)
-    return pixels, header, said + more
+        notes += Notes("colour: channels are read one by one; gamma-coded colour is not photometric")
+    return notes
 
 
-def _cut(path: Path, pixels: Pixels, frame: Frame) -> Callable[..., Frame]:
-    """Windows of the image alone."""
+def _cut(path: Path, pixels: Pixels, frame: Frame) -> Callable[[int, Region], Frame]:
+    """Regions of the image alone."""
 
-    def cut(plane: int, y0: int, y1: int, x0: int, x1: int) -> Frame:
+    def cut(plane: int, region: Region) -> Frame:
         if plane in pixels.missing:
-            values = np.full((1, y1 - y0, x1 - x0), np.nan, np.float32)
+            values = np.full((1, *region.shape), np.nan, np.float32)
             return frame.with_(pixels=values, mask=np.ones(values.shape, bool))
         with sound(path):
-            values, bad = part_in_single(path, pixels.window(plane, y0, y1, x0, x1)[None])
+            values, bad = part_in_single(path, pixels.window(plane, region)[None])
         return frame.with_(pixels=values, mask=bad)
 
     return cut
@@ -159,7 +168,7 @@ def _check(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], letters: st
         raise InputError(f"{path}: 8-bit colour is gamma-coded for display; give the channels as measured, without it")
 
 
-def _header(tif: Any, series: Any, letters: str) -> tuple[TiffHeader, list[str]]:
+def _header(tif: Any, series: Any, letters: str) -> tuple[TiffHeader, Notes]:
     page = tif.pages[0]
     tags = [page.tags.get(name) for name in ("XResolution", "YResolution", "ResolutionUnit")]
     resolution = None
@@ -169,7 +178,7 @@ def _header(tif: Any, series: Any, letters: str) -> tuple[TiffHeader, list[str]]
     ome = str(tif.ome_metadata or "") if tif.is_ome else ""
     imagej = dict(tif.imagej_metadata or {}) if tif.is_imagej else {}
     style = "ome" if first(parsed(ome), "Pixels") is not None else "imagej" if tif.is_imagej else "plain"
-    size, said = size_of(style, ome, imagej, resolution)
+    size, notes = size_of(style, ome, imagej, resolution)
     header = TiffHeader(
         style=style,
         axes=letters,
@@ -182,7 +191,7 @@ def _header(tif: Any, series: Any, letters: str) -> tuple[TiffHeader, list[str]]
         description=str(page.description or ""),
         colour="S" in letters,
     )
-    return header, said
+    return header, notes
 
 
 def _sized(header: TiffHeader, given: float | PixelSize | None) -> TiffHeader:
@@ -204,7 +213,6 @@ def _beside(image: Source, stack: ExitStack, file: Path) -> Source:
 
     other = file.with_name(f"{stem(file)}_var.tif")
     if not other.is_file():
-        frame = image.frame.say(f"noise: {other.name} is not beside the image any more")
-        return telling(image, frame)
+        return telling(image, image.frame.with_notes(Notes(f"noise: {other.name} is not beside the image any more")))
     image = with_variance(image, stack, file, str(other))
-    return telling(image, image.frame.say(f"noise: {other.name}"))
+    return telling(image, image.frame.with_notes(Notes(f"noise: {other.name}")))

@@ -20,8 +20,11 @@ from sciresdiff.errors import InputError, SciresdiffError
 from sciresdiff.io.files import first_line
 from sciresdiff.io.flat import Flat
 from sciresdiff.io.tiff.set import ome_set
+from sciresdiff.region import Region
 
 Array = NDArray[Any]
+Window = Callable[[int, Region], Array]
+"""(plane, region) -> values (h, w)."""
 Part = tuple[slice, ...]
 
 tifffile.logger().addHandler(logging.NullHandler())  # what it notes of damaged files is for who listens, not for stderr
@@ -37,8 +40,8 @@ class Pixels:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     axes: str
-    window: Callable[[int, int, int, int, int], Array]
-    """(plane, y0, y1, x0, x1) -> values (y1 - y0, x1 - x0) in native byte order; planes as in ``tiff.to_planes``."""
+    window: Window
+    """(plane, region) -> values (h, w) in native byte order; planes as in ``tiff.to_planes``."""
     missing: frozenset[int] = frozenset()
     """Planes that the file names and does not hold."""
 
@@ -140,27 +143,27 @@ def _regular(series: Any) -> bool:
     return stacked and series.transform is None and page.jpegheader is None and set(page.axes) <= set("SDZYX")
 
 
-def _guarded(path: Path, get: Callable[..., Array]) -> Callable[..., Array]:
-    def window(*place: int) -> Array:
+def _guarded(path: Path, get: Window) -> Window:
+    def window(plane: int, region: Region) -> Array:
         try:
-            return get(*place)
+            return get(plane, region)
         except OSError as error:
             raise InputError(f"{path}: pixels cannot be read ({first_line(error)}); check or fetch it again") from error
 
     return window
 
 
-def _windows(shape: tuple[int, ...], axes: str, take: Callable[[Part], Array]) -> Callable[..., Array]:
-    """Windows of planes, out of parts of the array."""
+def _windows(shape: tuple[int, ...], axes: str, take: Callable[[Part], Array]) -> Window:
+    """Regions of planes, out of parts of the array."""
     others = [i for i, a in enumerate(axes) if a not in "YX"]
 
-    def window(plane: int, y0: int, y1: int, x0: int, x1: int) -> Array:
+    def window(plane: int, region: Region) -> Array:
         where = np.unravel_index(plane, [shape[i] for i in others]) if others else ()
         spans = {i: slice(int(k), int(k) + 1) for i, k in zip(others, where, strict=True)}
-        spans |= {axes.index("Y"): slice(y0, y1), axes.index("X"): slice(x0, x1)}
+        spans |= dict(zip((axes.index("Y"), axes.index("X")), region.slices, strict=True))
         part = take(tuple(spans[i] for i in range(len(shape))))
         turned = axes.index("Y") > axes.index("X")
-        flat = part.reshape((x1 - x0, y1 - y0) if turned else (y1 - y0, x1 - x0))
+        flat = part.reshape(region.shape[::-1] if turned else region.shape)
         return flat.T if turned else flat
 
     return window

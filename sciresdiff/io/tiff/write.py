@@ -24,6 +24,7 @@ from sciresdiff.io.tiff.meta import TiffHeader
 from sciresdiff.io.tiff.ome import OME_TYPES, new_ome
 from sciresdiff.io.tiff.pyramid import write_pyramid
 from sciresdiff.io.told import new_size, telling
+from sciresdiff.region import Region
 
 Array = NDArray[Any]
 Finish = Callable[[Mapping[str, object]], dict[str, Any]]
@@ -84,9 +85,8 @@ def sink(
         def put(name: str, plane: int, y0: int, x0: int, values: Array) -> int:
             return files[name].put(plane, y0, x0, values) if name in files else 0
 
-        def get(name: str, plane: int, y0: int, y1: int, x0: int, x1: int) -> Array:
-            there = name in files
-            return files[name].flat.get(plane, y0, y1, x0, x1) if there else np.zeros((0, 0), np.float32)
+        def get(name: str, plane: int, region: Region) -> Array:
+            return files[name].flat.get(plane, region) if name in files else np.zeros((0, 0), np.float32)
 
         def sync() -> None:
             for file in files.values():

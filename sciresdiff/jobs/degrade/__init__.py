@@ -1,6 +1,9 @@
 """``degrade``: read, blur, bin and read out every plane, write the coarse image with its noise and kernel."""
 
-from sciresdiff.jobs.degrade.job import plan, run
-from sciresdiff.jobs.degrade.plan import DegradeOptions
+from sciresdiff.jobs.degrade.options import DegradeOptions
+from sciresdiff.lazy import on_first_use
 
-__all__ = ["DegradeOptions", "plan", "run"]
+__all__ = ["DegradeOptions"]
+__getattr__ = on_first_use(
+    __name__, {"plan": "sciresdiff.jobs.degrade.job:plan", "run": "sciresdiff.jobs.degrade.job:run"}
+)

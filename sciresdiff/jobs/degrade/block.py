@@ -15,17 +15,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sciresdiff.degradation import chain, eightbit
-from sciresdiff.degradation import degrade as physics
+from sciresdiff.degradation import chain, eightbit, grids
 from sciresdiff.degradation.chain import Step
-from sciresdiff.degradation.kernels import kernel_of
+from sciresdiff.degradation.kernels import kernel_from_numbers
 from sciresdiff.degradation.resize import FILTERS
 from sciresdiff.errors import UsageError
 from sciresdiff.frame import Frame
 from sciresdiff.io import Source
 from sciresdiff.jobs import blocks
 from sciresdiff.jobs.blocks import Block
-from sciresdiff.jobs.degrade.plan import Plan, degraded
+from sciresdiff.jobs.degrade.steps import Plan, degraded
 from sciresdiff.region import Region
 from sciresdiff.tiling import Tile
 
@@ -72,7 +71,7 @@ class Done:
     """A degraded block, cut to its core."""
 
     block: Block
-    low: physics.Low
+    low: chain.DegradedPlane
     quality: NDArray[np.int32]
     """Data-quality bits, (h, w)."""
 
@@ -98,7 +97,7 @@ def blocks_of(frame: Frame, plan: Plan) -> list[Block]:
     InputError : a frame that holds no coarse pixel.
     UsageError : a chain that needs the whole of a frame which is too large for that.
     """
-    _, h, w = physics.trimmed(frame.pixels, plan.scale).shape
+    _, h, w = grids.crop_to_multiple(frame.pixels, plan.scale).shape
     why = needs_whole(plan.steps)
     if why and max(h, w) > WHOLE:
         name = plan.recipe.name if plan.recipe else "these options"
@@ -135,7 +134,7 @@ def reach(plan: Plan) -> int:
     """How far the pixels of a chain that works by blocks look to every side, fine px."""
     total, factor = 0, 1
     for step in plan.steps:
-        if step.name == "blur" and (kernel := kernel_of(step.numbers)) is not None:
+        if step.name == "blur" and (kernel := kernel_from_numbers(step.numbers)) is not None:
             total += factor * (max(kernel.shape) // 2)
         if step.name == "resize" and factor == 1:
             found = FILTERS[str(step.numbers["filter"])]
@@ -152,11 +151,13 @@ def measured(source: Source, plan: Plan, plane: int) -> Plan:
     steps, levels = list(plan.steps), None
     if any(step.name in eightbit.USED_BY for step in steps):
         percentiles = plan.recipe.percentiles if plan.recipe else eightbit.PERCENTILES
-        levels = eightbit.levels(_sample(source, plan, plane, lambda window, tile: _finite(window)), percentiles)
+        levels = eightbit.percentile_levels(
+            _sample(source, plan, plane, lambda window, tile: _finite(window)), percentiles
+        )
     for place, step in enumerate(steps):
         if step.name == "detector" and "bright" in step.numbers:
             before = replace(plan, steps=steps[:place], levels=levels)
-            light = chain.brightness(_sample(source, plan, plane, _expected(before)))
+            light = chain.light_above_median(_sample(source, plan, plane, _expected(before)))
             numbers = {key: x for key, x in step.numbers.items() if key != "bright"}
             steps[place] = Step("detector", {**numbers, "gain": step.numbers["bright"] / light})
     return replace(plan, steps=steps, levels=levels)
@@ -206,8 +207,7 @@ def _about(y: int, x: int, side: int, halo: int, shape: tuple[int, int]) -> Tile
 
 def windowed(source: Source, scale: int, block: Block) -> Frame:
     """The fine pixels that a block is made of."""
-    fine = block.tile.window.scaled(scale)
-    return source.window(block.plane, fine.y0, fine.y1, fine.x0, fine.x1)
+    return source.window(block.plane, block.tile.window.scaled(scale))
 
 
 def work(job: Job, block: Block, window: Frame) -> Done:
@@ -238,7 +238,7 @@ def _first(plane: NDArray[Any] | None) -> NDArray[Any] | None:
     return None if plane is None else plane[0]
 
 
-def _cut(low: physics.Low, core: tuple[slice, slice]) -> physics.Low:
+def _cut(low: chain.DegradedPlane, core: tuple[slice, slice]) -> chain.DegradedPlane:
     """The core of a block, with nothing of what lies about it."""
     pixels = low.pixels[core].copy()
     noise = None if low.variance is None else low.variance[core].copy()
@@ -248,17 +248,19 @@ def _cut(low: physics.Low, core: tuple[slice, slice]) -> physics.Low:
     )  # fmt: skip
 
 
-def _quality(window: Frame, low: physics.Low, scale: int) -> NDArray[np.int32]:
+def _quality(window: Frame, low: chain.DegradedPlane, scale: int) -> NDArray[np.int32]:
     """Data-quality bits of the coarse pixels: all bits of their fine ones, 1 where only a mask says so."""
     if window.dq is None:
         bits = low.mask.astype(np.int32)
     elif _coded(window):  # codes do not combine: that of the worst bad pixel stands for all
-        bits = physics.blocks(physics.trimmed(np.where(window.mask, window.dq, 0)[0], scale), scale).max((-3, -1))
+        bits = grids.block_view(grids.crop_to_multiple(np.where(window.mask, window.dq, 0)[0], scale), scale).max(
+            (-3, -1)
+        )
     else:
-        bits = physics.or_of(physics.trimmed(window.dq[0], scale), scale)
+        bits = grids.block_or(grids.crop_to_multiple(window.dq[0], scale), scale)
     new = low.saturated
     if window.saturated is not None:
-        new = new & ~physics.any_of(physics.trimmed(window.saturated[0], scale), scale)
+        new = new & ~grids.block_any(grids.crop_to_multiple(window.saturated[0], scale), scale)
     return np.asarray(np.where(new, bits | SATURATED_BIT, bits), np.int32)
 
 

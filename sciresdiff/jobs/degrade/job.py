@@ -15,15 +15,17 @@ from numpy.typing import NDArray
 
 import sciresdiff
 from sciresdiff import io
-from sciresdiff.degradation import degrade as physics
+from sciresdiff.degradation import chain
 from sciresdiff.errors import UsageError
 from sciresdiff.frame import Frame, Quantity
 from sciresdiff.io.source import Source, empty
 from sciresdiff.jobs.blocks import Block
 from sciresdiff.jobs.degrade import pairs
 from sciresdiff.jobs.degrade.block import Done, Job, blocks_of, measured, small, windowed, work
-from sciresdiff.jobs.degrade.plan import DegradeOptions, Plan, plan_of
+from sciresdiff.jobs.degrade.options import DegradeOptions
+from sciresdiff.jobs.degrade.steps import Plan, plan_of
 from sciresdiff.physics.detector import Detector
+from sciresdiff.region import Region
 from sciresdiff.run import engines, journal
 from sciresdiff.run.batch import Progress, no_progress
 from sciresdiff.run.identity import known_by, machine, unchanged
@@ -102,12 +104,12 @@ def run(
         job = _job(source, settled, options.seed, key, blocks, said)
         task = Task(str(path), Path(output), options, source, settled, blocks, job, progress)
 
-        def finish(first: physics.Low, sums: Mapping[str, int]) -> dict[str, Any]:
+        def finish(first: chain.DegradedPlane, sums: Mapping[str, int]) -> dict[str, Any]:
             said.extend(_told(source.frame, settled, first, sums))
             return _paired(source, options, quantity, key, said)  # before the image, so that a refusal leaves none
 
         record = _write(task, finish)
-        said = [*source.frame.said, *said, *record.pop("resumed")]
+        said = [*source.frame.notes, *said, *record.pop("resumed")]
     return {"schema": 1, "input": str(path), "output": str(output), **record, "said": said}
 
 
@@ -145,11 +147,11 @@ def plan(path: str | Path, options: DegradeOptions) -> dict[str, Any]:
         settled = plan_of(frame, options, quantity, np.random.default_rng([options.seed, key]))
         count = len(blocks_of(frame, settled))
     told = {name: value for name, value in vars(options).items() if value is not None}
-    steps = [_in_words(step.told()) for step in settled.steps]
+    steps = [_in_words(step.record()) for step in settled.steps]
     unknown = settled.recipe.unknown if settled.recipe else ""
     more = {"unknown": f"noise and blur, because of {unknown}"} if unknown else {}
     shape = [frame.planes, *(n // options.scale for n in frame.pixels.shape[1:])]
-    said = [*frame.said, *said]
+    said = [*frame.notes, *said]
     return {**told, "quantity": quantity, "shape": shape, "blocks": count, "steps": steps, **more, "said": said}
 
 
@@ -168,7 +170,7 @@ def _key(source: Source) -> int:
     rows, key = max(STRIP // w, 1), 0
     for plane in range(planes):
         for y in range(0, h, rows):
-            values = source.window(plane, y, min(y + rows, h), 0, w).pixels
+            values = source.window(plane, Region(y, min(y + rows, h), 0, w)).pixels
             key = zlib.crc32(np.ascontiguousarray(values).tobytes(), key)
     return key
 
@@ -188,8 +190,8 @@ def _refuse(options: DegradeOptions) -> None:
 
 
 def _quantity(frame: Frame, options: DegradeOptions) -> tuple[Quantity, list[str]]:
-    said: list[str] = []
-    return frame.quantity_or_usual(options.quantity, said), said
+    quantity, notes = frame.quantity_or_usual(options.quantity)
+    return quantity, list(notes)
 
 
 def _trimming(frame: Frame, scale: int) -> list[str]:
@@ -199,7 +201,7 @@ def _trimming(frame: Frame, scale: int) -> list[str]:
     return [f"size: {rest[0]} rows and {rest[1]} columns at the end fill no coarse pixel and are left out"]
 
 
-def _told(frame: Frame, plan: Plan, first: physics.Low, sums: Mapping[str, int]) -> list[str]:
+def _told(frame: Frame, plan: Plan, first: chain.DegradedPlane, sums: Mapping[str, int]) -> list[str]:
     said = [f"kernel: {plan.spec}"]
     camera = first.detector
     if plan.recipe is not None:
@@ -223,7 +225,7 @@ def _numbers(camera: Detector) -> str:
     return ", ".join(f"{k}={v:.4g}" for k, v in told.items() if isinstance(v, int | float) and k != "photons" and v)
 
 
-def _write(task: Task, finish: Callable[[physics.Low, Mapping[str, int]], dict[str, Any]]) -> dict[str, Any]:
+def _write(task: Task, finish: Callable[[chain.DegradedPlane, Mapping[str, int]], dict[str, Any]]) -> dict[str, Any]:
     """The image, its planes and the record; ``finish`` gives what comes before the file has its name."""
     plan, options, block = task.plan, task.options, task.blocks[0]
     first = work(task.job, block, windowed(task.source, plan.scale, block))  # tells what all have in common
@@ -256,7 +258,7 @@ def _write(task: Task, finish: Callable[[physics.Low, Mapping[str, int]], dict[s
     }
 
 
-def _empty(frame: Frame, plan: Plan, first: physics.Low) -> Frame:
+def _empty(frame: Frame, plan: Plan, first: chain.DegradedPlane) -> Frame:
     """The coarse frame without its values."""
     kernel, known = first.kernel, "kernel" not in first.unknown
     shape = (frame.planes, *(n // plan.scale for n in frame.pixels.shape[1:]))
@@ -273,7 +275,7 @@ def _empty(frame: Frame, plan: Plan, first: physics.Low) -> Frame:
     )
 
 
-def _history(plan: Plan, first: physics.Low, drawn: Mapping[str, Any]) -> list[str]:
+def _history(plan: Plan, first: chain.DegradedPlane, drawn: Mapping[str, Any]) -> list[str]:
     history = [f"sciresdiff {sciresdiff.__version__} degrade: scale {plan.scale}, {plan.quantity}, kernel {plan.spec}"]
     history += [f"sciresdiff degrade: {key} {x}" for key, x in drawn.items() if key not in ("kernel", "steps")]
     if plan.recipe is not None:
@@ -339,12 +341,12 @@ def _slim(variance: NDArray[np.float64]) -> NDArray[np.floating[Any]]:
     return variance if small else variance.astype(np.float32)
 
 
-def _drawn(plan: Plan, first: physics.Low) -> dict[str, Any]:
+def _drawn(plan: Plan, first: chain.DegradedPlane) -> dict[str, Any]:
     """Blurs, detector and steps as used, JSON-able."""
     told: dict[str, Any] = {"kernel": plan.spec}
     if (camera := first.detector) is not None:
         for item in fields(camera):
             value = getattr(camera, item.name)
             told[item.name] = "map" if isinstance(value, np.ndarray) else value
-    told["steps"] = [step.told() for step in plan.steps]
+    told["steps"] = [step.record() for step in plan.steps]
     return {key: x for key, x in told.items() if x is not None}

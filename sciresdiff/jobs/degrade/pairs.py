@@ -13,7 +13,9 @@ from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, Quantity
 from sciresdiff.io import Source
 from sciresdiff.io.hdf5.read import Pairs, read_pairs, write_pairs
-from sciresdiff.jobs.degrade.plan import DegradeOptions, degraded, plan_of
+from sciresdiff.jobs.degrade.options import DegradeOptions
+from sciresdiff.jobs.degrade.steps import degraded, plan_of
+from sciresdiff.region import Region
 
 Pair = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
 """low, high, variance (0: no noise was added; NaN: not known), kernel (NaN: not known)"""
@@ -89,7 +91,7 @@ def _patches(source: Source, options: DegradeOptions, quantity: Quantity, key: i
     planes, h, w = source.frame.pixels.shape
     for plane in range(planes):
         for y in range(0, h - side + 1, side):
-            row = source.window(plane, y, y + side, 0, w)
+            row = source.window(plane, Region(y, y + side, 0, w))
             for x in range(0, w - side + 1, side):
                 number += 1
                 window = np.s_[:, :, x : x + side]

@@ -8,19 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from sciresdiff import checks, io
-from sciresdiff.checks import pool
-from sciresdiff.checks.check import absent, lacks
-from sciresdiff.checks.evidence import Array, Evidence, Range, Result
+from sciresdiff.checks import pooling
+from sciresdiff.checks.arrays import Array
+from sciresdiff.checks.check import missing_inputs
+from sciresdiff.checks.evidence import Evidence
+from sciresdiff.checks.result import Range, Result, not_computed
 from sciresdiff.errors import UsageError
-from sciresdiff.frame import Quantity
 from sciresdiff.io.jsonable import plain
-from sciresdiff.jobs.evaluate.load_evidence import Given, Told, evidence_of, gather, kind_of, overview, span_of
+from sciresdiff.jobs.evaluate.load_evidence import Given, evidence_of, gather, kind_of, overview, span_of
+from sciresdiff.jobs.evaluate.options import EvaluateOptions
 from sciresdiff.jobs.evaluate.pieces import named
 from sciresdiff.report import record as records
 from sciresdiff.report.overview import Overview
 from sciresdiff.run.batch import Progress, no_progress
 
-DEFAULT_BASELINES = ("bicubic", "lanczos", "richardson-lucy")
 REPORTS = (".html", ".htm", ".png")
 """Endings of a report's name."""
 BEST = "richardson-lucy-best"
@@ -32,18 +33,10 @@ def run(
     *,
     low: str | Path | None = None,
     truth: str | Path | None = None,
-    psf: str | None = None,
-    kernel: str | None = None,
-    target_fwhm: float | None = None,
-    variance: str | None = None,
-    quantity: Quantity | None = None,
-    baselines: Sequence[str] | str = DEFAULT_BASELINES,
-    probe: bool = False,
-    device: str = "auto",
-    limits: str | Path | None = None,
     report: str | Path | None = None,
-    overwrite: bool = False,
+    options: EvaluateOptions | None = None,
     progress: Progress = no_progress,
+    **settings: Any,
 ) -> dict[str, Any]:
     """Judge one restored file; planes of more than 4096 px a side in pieces, whose results are pooled.
 
@@ -53,13 +46,11 @@ def run(
         its sidecar ``{high}.json`` says of the blur and the noise where the options do not.
     low : the frame that it was made from.
     truth : the true image; up to one coarse pixel larger than ``high``, it is cropped at its far borders.
-    psf, kernel : SPEC, as for ``upscale``; without them what the low frame says. Where nobody says, the checks that
-        need the blur are left out.
-    variance : extension or file, of the low frame.
-    baselines : names out of `checks.baselines.BASELINES`, or one string with commas; they need ``low``.
-    probe : make the image again, as its sidecar says, of blank sky and of the data with sources put in; on ``device``.
-    limits : TOML file with other limits.
     report : HTML page to write, or PNG file to draw one picture into, by its ending.
+    options : what is known of the low frame, and which checks are run. Where nobody states a blur, the checks that
+        need it are left out; baselines need ``low``; probes make the image again, as its sidecar says.
+    progress : is called with (done, total, label).
+    **settings : fields of `EvaluateOptions`, in place of those of ``options``.
 
     Returns
     -------
@@ -73,11 +64,12 @@ def run(
         probes without a sidecar, or of an image that is judged in pieces.
     InputError : a file that cannot be read, or files that do not fit each other.
     """
-    methods = _methods(baselines)
-    own = checks.read_limits(limits, checks.RESULTS) if limits else {}
-    _refuse_report(report, overwrite)
-    said: list[str] = []
-    with gather(high, low, truth, Told(psf, kernel, target_fwhm, variance, quantity, probe, device), said) as given:
+    options = replace(options or EvaluateOptions(), **settings)
+    methods = _methods(options.baselines)
+    own = checks.read_limits(options.limits, checks.RESULTS) if options.limits else {}
+    _refuse_report(report, options.overwrite)
+    with gather(high, low, truth, options) as (given, notes):
+        said = list(notes)
         judge = judged_in_pieces if len(given.tiles) > 1 else judged_whole
         done = judge(given, methods, own, said, progress)
         files = {"high": high, "low": low, "truth": truth}
@@ -95,7 +87,7 @@ def run(
         }
         if report:
             view = overview(given, done.shown) if len(given.tiles) > 1 else None
-            _draw(record, done.first(), report, given.high.frame.unit, own, overwrite, view)
+            _draw(record, done.first(), report, given.high.frame.unit, own, options.overwrite, view)
     return record
 
 
@@ -167,7 +159,7 @@ def judged_whole(
         evidence = evidence_of(given, i) if i else first
         where = f", plane {i}" if count > 1 else ""
         if not evidence.good_high.any():
-            found += _placed([absent(name, "every pixel is masked") for name in checks.CHECKS], where)
+            found += _placed([not_computed(name, "every pixel is masked") for name in checks.CHECKS], where)
             continue
         rivals = _rivals(evidence, methods, own, said)
         found += _placed(_beside_bicubic(checks.check(evidence, own), rivals, own), where)
@@ -180,7 +172,7 @@ def judged_whole(
 def judged_in_pieces(
     given: Given, methods: list[str], own: Mapping[str, Range], said: list[str], progress: Progress
 ) -> Judged:
-    """The same of planes that are too large for one piece; what the pieces say is pooled, see `checks.pool`."""
+    """The same of planes that are too large for one piece; what the pieces say is pooled, see `checks.pooling`."""
     found: list[Result] = []
     others: dict[str, list[Result]] = {}
     count, many, kind = given.high.frame.planes, len(given.tiles), kind_of(given)
@@ -191,10 +183,10 @@ def judged_in_pieces(
         pieces, rivals, worst = _pieces(given, i, methods, own, said, progress)
         shown = shown if i else worst
         if not pieces:
-            found += _placed([absent(name, "every pixel is masked") for name in checks.CHECKS], where)
+            found += _placed([not_computed(name, "every pixel is masked") for name in checks.CHECKS], where)
             continue
-        beside = {name: pool.pooled(parts, checks.RESULTS, own, kind) for name, parts in rivals.items()}
-        found += _placed(_beside_bicubic(pool.pooled(pieces, checks.RESULTS, own, kind), beside, own), where)
+        beside = {name: pooling.pool_pieces(parts, checks.RESULTS, own, kind) for name, parts in rivals.items()}
+        found += _placed(_beside_bicubic(pooling.pool_pieces(pieces, checks.RESULTS, own, kind), beside, own), where)
         for name, results in beside.items():
             others.setdefault(name, []).extend(_placed([r for r in results if r.value is not None], where))
     tile = given.tiles[shown]
@@ -205,10 +197,10 @@ def judged_in_pieces(
 
 def _pieces(
     given: Given, plane: int, methods: list[str], own: Mapping[str, Range], said: list[str], progress: Progress
-) -> tuple[list[pool.Piece], dict[str, list[pool.Piece]], int]:
+) -> tuple[list[pooling.Piece], dict[str, list[pooling.Piece]], int]:
     """What every piece of a plane says, of the image and of the baselines, and which is farthest from data or truth."""
-    found: list[pool.Piece] = []
-    rivals: dict[str, list[pool.Piece]] = {}
+    found: list[pooling.Piece] = []
+    rivals: dict[str, list[pooling.Piece]] = {}
     many, span, worst = len(given.tiles), span_of(given, plane), (-1.0, 0)
     for k, tile in enumerate(given.tiles):
         progress(plane * many + k, given.high.frame.planes * many, "evaluate")
@@ -216,13 +208,15 @@ def _pieces(
         if not evidence.good_high.any():
             continue
         where = named(tile, given.scale)
-        names = [name for name, line in checks.CHECKS.items() if name not in pool.SUMMED or lacks(line, evidence)]
-        found.append(pool.Piece(checks.check(evidence, own, names), pool.sums_of(evidence), where))
-        worst = max(worst, (pool.off(found[-1].sums), -k))
+        names = [
+            name for name, line in checks.CHECKS.items() if name not in pooling.SUMMED or missing_inputs(line, evidence)
+        ]
+        found.append(pooling.Piece(checks.check(evidence, own, names), pooling.piece_sums(evidence), where))
+        worst = max(worst, (pooling.misfit(found[-1].sums), -k))
         for name, image in _images(evidence, methods, said):
-            other = evidence.other(image)
-            results = checks.check_rival(other, own, pool.SUMMED)
-            rivals.setdefault(name, []).append(pool.Piece(results, pool.sums_of(other), where))
+            other = evidence.with_image(image)
+            results = checks.check_rival(other, own, pooling.SUMMED)
+            rivals.setdefault(name, []).append(pooling.Piece(results, pooling.piece_sums(other), where))
     progress((plane + 1) * many, given.high.frame.planes * many, "evaluate")
     return found, rivals, -worst[1]
 
@@ -232,7 +226,7 @@ def _rivals(
 ) -> dict[str, list[Result]]:
     """The baselines' results on one plane."""
     images = _images(evidence, methods, said)
-    return {name: checks.check_rival(evidence.other(image), own) for name, image in images}
+    return {name: checks.check_rival(evidence.with_image(image), own) for name, image in images}
 
 
 def _images(evidence: Evidence, methods: list[str], said: list[str]) -> Iterator[tuple[str, Array]]:
@@ -263,7 +257,7 @@ def _beside_bicubic(
     if "psnr" in own:
         return results
     return [
-        checks.judged(replace(r, limit=(least[r.region], None)), own) if r.name == "psnr" and r.region in least else r
+        checks.judge(replace(r, limit=(least[r.region], None)), own) if r.name == "psnr" and r.region in least else r
         for r in results
     ]
 

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,19 @@ from sciresdiff.frame import Frame, Kind, Quantity
 from sciresdiff.io.files import split_spec
 from sciresdiff.io.source import Source, in_memory
 from sciresdiff.jobs.evaluate import register as registration
+from sciresdiff.jobs.evaluate.options import EvaluateOptions
 from sciresdiff.jobs.evaluate.pieces import WHOLE, named, pieces, windows
-from sciresdiff.jobs.evaluate.rerun import Again, again_of
-from sciresdiff.jobs.upscale.inputs import kernel_of, stated_psf
-from sciresdiff.jobs.upscale.job import finer
-from sciresdiff.jobs.upscale.options import UpscaleOptions
-from sciresdiff.observation.noise import doubted, noise_of
-from sciresdiff.observation.sample import Samples, of_frame, samples_of
+from sciresdiff.jobs.evaluate.rerun import Rerun, make_rerun
+from sciresdiff.jobs.upscale.block import upsample_nearest
+from sciresdiff.notes import Notes
+from sciresdiff.observation.exposure import Exposure
+from sciresdiff.observation.grid import Grid
+from sciresdiff.observation.noise import Noise, resolve_noise, with_psf_error
+from sciresdiff.observation.observation import Observation
+from sciresdiff.observation.options import Stated
+from sciresdiff.observation.psf import psf_of_header, resolve_psf
+from sciresdiff.observation.sample import Samples, samples_of_frame, samples_of_source
+from sciresdiff.region import Region
 from sciresdiff.report.images import means
 from sciresdiff.report.overview import SIDE, Overview
 from sciresdiff.tiling import Tile
@@ -40,8 +46,6 @@ STRIP = 2**22
 
 Layer = Callable[[int, slice, slice], NDArray[Any]]
 """(plane, rows, columns) -> (h, w), or (K, h, w) of draws."""
-Variance = Callable[[Frame, int, int, int], NDArray[np.floating[Any]]]
-"""(window of the data, its plane, first row, first column) -> (h, w)."""
 
 
 @dataclass(frozen=True)
@@ -49,43 +53,50 @@ class Given:
     """The files that belong together, open."""
 
     high: Source
-    low: Source | None
     truth: Source | None
-    scale: int
+    observation: Observation | None
+    """The data; None without."""
     quantity: Quantity
-    variance: Variance | None
-    operator: Callable[[tuple[int, int]], Any] | None
-    """(h, w) of a coarse window -> its measurement; None where the blur is not known."""
+    has_noise: bool = False
+    """Whether the data's noise is known."""
+    has_psf: bool = False
+    """Whether their PSF is."""
     tiles: tuple[Tile, ...] = ()
     """The pieces that every plane is judged in, coarse px; one where it is judged whole."""
     planes: Mapping[str, Layer] = field(default_factory=dict)
     """ERR, SUPPORT and TRUST of the output."""
     draws: Layer | None = None
-    again: Again | None = None
+    again: Rerun | None = None
     """Makes the image of other data, where the user wants probes."""
     target_fwhm: float | None = None
     registered: Mapping[str, Any] = field(default_factory=dict)
     """Of a truth by another instrument: zero points, PSFs and shift."""
 
+    @property
+    def scale(self) -> int:
+        """Pixels of the image per pixel of the data and axis; 1 without data."""
+        return 1 if self.observation is None else self.observation.scale
 
-@dataclass(frozen=True)
-class Told:
-    """What the user says of blur, noise and unit, and whether probes are wanted."""
-
-    psf: str | None
-    kernel: str | None
-    target_fwhm: float | None
-    variance: str | None
-    quantity: Quantity | None
-    probe: bool = False
-    device: str = "auto"
+    @property
+    def low(self) -> Source | None:
+        """The data as they were read."""
+        return None if self.observation is None else self.observation.exposure.image
 
 
 @contextmanager
 def gather(
-    high: str | Path, low: str | Path | None, truth: str | Path | None, told: Told, said: list[str]
-) -> Iterator[Given]:
-    """Open the files, and settle scale, quantity, noise, blur and pieces.
+    high: str | Path, low: str | Path | None, truth: str | Path | None, told: EvaluateOptions
+) -> Iterator[tuple[Given, Notes]]:
+    """Open the files, and resolve scale, quantity, noise, PSF and pieces.
+
+    Parameters
+    ----------
+    high, low, truth : the image that is judged, the data that it was made from, and what it should be.
+    told : what the user states.
+
+    Yields
+    ------
+    The open files, and what was read, measured and assumed.
 
     Raises
     ------
@@ -94,63 +105,93 @@ def gather(
     UsageError : probes without a sidecar, or of such an image.
     """
     with ExitStack() as stack:
-        image = _opened(stack, high, quantity=told.quantity)
-        note = sidecar(high, low)
-        options = _options(note, told)
-        of_data = {"variance": options.variance, "mask": options.mask, "axes": options.axes}
-        data = None if low is None else _opened(stack, low, **of_data)
-        scale = 1 if data is None else _scale(high, image.frame, low, data.frame)
-        quantity = _quantity(told, note, None if data is None else data.frame, image.frame, said)
+        image = open_source(stack, high, quantity=told.quantity)
+        record = read_sidecar(high, low)
+        stated = merge_stated(record, told)
+        of_data = {"variance": stated.variance, "mask": stated.mask, "axes": stated.axes}
+        data = None if low is None else open_source(stack, low, **of_data)
+        scale = 1 if data is None else scale_between(high, image.frame, low, data.frame)
+        known = told.quantity or record.get("quantity") or (data.frame.quantity if data else None)
+        quantity, notes = image.frame.quantity_or_usual(known)
         true, registered = None, dict[str, Any]()
         if truth is not None:
-            true, registered = _truth(_opened(stack, truth), truth, image, high, scale, said)
+            true, registered, more = resolve_truth(open_source(stack, truth), truth, image, high, scale)
+            notes += more
         for name, other in ((low, data), (truth, true)):
             if name is not None and other is not None:
                 refuse_elsewhere(high, image.frame, name, other.frame)
-        say_odd({"image": image, "data": data, "truth": true}, said)
-        samples = None if data is None else _samples(data)
-        noise = None if data is None or samples is None else _variance(data.frame, samples, options, note, told, said)
-        kernel, known = None, False
-        if data is not None and low is not None and samples is not None:
-            kernel, known = _kernel(low, data.frame, samples, options, scale, bool(note), said)
-        size = image.frame.pixels.shape[1:] if data is None else data.frame.pixels.shape[1:]
-        tiles = pieces((size[0], size[1]), scale, kernel)
+        notes += note_odd_planes({"image": image, "data": data, "truth": true})
+        given = Given(image, true, None, quantity)
+        if data is not None and low is not None:
+            given, more = with_data(given, low, data, stated, scale, record, told)
+            notes += more
+        h, w = (image if data is None else data).frame.pixels.shape[1:]
+        tiles = pieces((h, w), given.observation)
         if told.probe and len(tiles) > 1:
             raise UsageError(
                 f"--probe: {high} is judged in {len(tiles)} pieces, and a frame is restored anew as a whole; cut it "
                 f"to {WHOLE} px a side"
             )
-        yield Given(
-            image,
-            data,
-            true,
-            scale,
-            quantity,
-            noise,
-            lru_cache(4)(partial(_operator, kernel=kernel, scale=scale, quantity=quantity)) if known else None,
-            tiles,
-            {name: layer for name in PLANES if (layer := beside(stack, high, name, image.frame))},
-            draws_beside(stack, high, image.frame),
-            again_of(high, low, note, scale, said, told.device) if told.probe else None,
-            options.target_fwhm or note.get("target_fwhm_px"),
-            registered,
+        again, more = make_rerun(high, low, record, scale, told.device) if told.probe else (None, Notes())
+        given = replace(
+            given,
+            tiles=tiles,
+            planes={name: layer for name in PLANES if (layer := beside(stack, high, name, image.frame))},
+            draws=draws_beside(stack, high, image.frame),
+            again=again,
+            target_fwhm=stated.target_fwhm or record.get("target_fwhm_px"),
+            registered=registered,
         )
+        yield given, notes + more
 
 
-def _opened(stack: ExitStack, path: str | Path, **options: Any) -> Source:
+def with_data(
+    given: Given,
+    low: str | Path,
+    data: Source,
+    stated: Stated,
+    scale: int,
+    record: Mapping[str, Any],
+    told: EvaluateOptions,
+) -> tuple[Given, Notes]:
+    """The files with the observation that the data are, as the restoration took it where its record says so.
+
+    Parameters
+    ----------
+    low, data : the data's file, for messages, and the same, open.
+    stated : what is stated of them, by the record or now.
+    scale : pixels of the image per pixel of the data.
+    record : the sidecar of the image; empty where there is none.
+    """
+    samples, frame = samples_of_data(data), data.frame
+    noise, notes = resolve_data_noise(frame, samples, stated, record, told)
+    has_psf = bool(stated.kernel or stated.psf or record or frame.kernel is not None or psf_of_header(frame))
+    psf = None
+    if has_psf:
+        psf, _, more = resolve_psf(low, frame, samples, stated, scale)
+        notes += more
+    else:
+        notes += Notes("psf: not known; give --kernel or --psf for the checks against the data and for Richardson-Lucy")
+    grid = Grid((frame.pixels.shape[1], frame.pixels.shape[2]), frame.pixel_size)
+    exposure = Exposure(data, grid, noise or Noise(), psf, given.quantity)
+    observation = Observation([exposure], grid.finer(scale))
+    return replace(given, observation=observation, has_noise=noise is not None, has_psf=has_psf), notes
+
+
+def open_source(stack: ExitStack, path: str | Path, **options: Any) -> Source:
     """A file; a small one is read."""
     source = stack.enter_context(io.opened(path, **options))
     return in_memory(source.whole()) if source.frame.pixels.size <= WHOLE**2 else source
 
 
-def _samples(data: Source) -> Samples:
+def samples_of_data(data: Source) -> Samples:
     """What is measured on the data: all of a small frame, windows of a large one."""
-    return of_frame(data.whole()) if data.frame.pixels.size <= WHOLE**2 else samples_of(data)
+    return samples_of_frame(data.whole()) if data.frame.pixels.size <= WHOLE**2 else samples_of_source(data)
 
 
-def _truth(
-    true: Source, truth: str | Path, image: Source, high: str | Path, scale: int, said: list[str]
-) -> tuple[Source | None, dict[str, Any]]:
+def resolve_truth(
+    true: Source, truth: str | Path, image: Source, high: str | Path, scale: int
+) -> tuple[Source | None, dict[str, Any], Notes]:
     """The truth; of one by another instrument, on other pixels, how the two are registered."""
     if registration.other_grid(image.frame, true.frame):
         for name, one in ((high, image), (truth, true)):
@@ -159,9 +200,11 @@ def _truth(
                     f"{truth}: has pixels of another size than {high}, and {name} is too large to be registered: "
                     f"cut it to {WHOLE} px a side"
                 )
-        said.append(f"WARNING truth: {truth} has pixels of another size: it is registered, and nothing is scored by it")
-        return None, registration.measured(image.whole(), true.whole(), said)
-    return replace(true, frame=_cropped(true.frame, truth, image.frame, high, scale, said)), {}
+        lines = [f"WARNING truth: {truth} has pixels of another size: it is registered, and nothing is scored by it"]
+        registered = registration.measured(image.whole(), true.whole(), lines)
+        return None, registered, Notes(*lines)
+    frame, notes = crop_truth(true.frame, truth, image.frame, high, scale)
+    return replace(true, frame=frame), {}, notes
 
 
 def refuse_elsewhere(high: str | Path, image: Frame, name: str | Path, other: Frame) -> None:
@@ -206,28 +249,30 @@ def _apart(headers: list[Any], image: Frame, other: Frame) -> tuple[float, float
         return float(centre.separation(there).deg), 2 * float(centre.separation(corner).deg)
 
 
-def say_odd(sources: Mapping[str, Source | None], said: list[str]) -> None:
+def note_odd_planes(sources: Mapping[str, Source | None]) -> Notes:
     """Note planes that are all masked or constant, and a truth without light above zero."""
+    notes = Notes()
     for name, source in sources.items():
         for i in range(0 if source is None else source.frame.planes):
             assert source is not None
             count, low, high, total = _extent(source, i)
             where = f"{name}, plane {i}" if source.frame.planes > 1 else name
             if not count:
-                said.append(f"WARNING {where}: every pixel is masked; nothing of it is judged")
+                notes += Notes(f"WARNING {where}: every pixel is masked; nothing of it is judged")
             elif high == low:
-                said.append(f"WARNING {where}: constant ({low:g}); most checks have nothing to measure")
+                notes += Notes(f"WARNING {where}: constant ({low:g}); most checks have nothing to measure")
             elif name == "truth" and total < 0:
-                said.append(
+                notes += Notes(
                     f"WARNING {where}: its mean is negative ({total / count:.4g}); fluxes are above the sky only"
                 )
+    return notes
 
 
 def _extent(source: Source, plane: int) -> tuple[int, float, float, float]:
     """Count, least, greatest and sum of a plane's valid values."""
     count, low, high, total = 0, np.inf, -np.inf, 0.0
     for rows, columns in windows(source.frame.pixels.shape[1:]):
-        part = source.window(plane, rows.start, rows.stop, columns.start, columns.stop)
+        part = source.window(plane, Region(rows.start, rows.stop, columns.start, columns.stop))
         values = part.pixels[0][~part.mask[0] & np.isfinite(part.pixels[0])]
         if values.size:
             low, high = min(low, float(values.min())), max(high, float(values.max()))
@@ -235,7 +280,7 @@ def _extent(source: Source, plane: int) -> tuple[int, float, float, float]:
     return count, low, high, total
 
 
-def sidecar(high: str | Path, low: str | Path | None) -> dict[str, Any]:
+def read_sidecar(high: str | Path, low: str | Path | None) -> dict[str, Any]:
     """What ``upscale`` has noted of this image; empty where there is no note, or it is of another input."""
     file = split_spec(high)[0]
     path = file.with_name(file.name + ".json")
@@ -249,21 +294,21 @@ def sidecar(high: str | Path, low: str | Path | None) -> dict[str, Any]:
     return note if same and isinstance(note.get("options"), dict) else {}
 
 
-def _options(note: Mapping[str, Any], told: Told) -> UpscaleOptions:
-    """The options of the restoration as far as they speak of the data; what is told now wins."""
-    noted = note.get("options", {})
+def merge_stated(record: Mapping[str, Any], told: EvaluateOptions) -> Stated:
+    """What was stated when the image was restored, as far as it speaks of the data; what is told now wins."""
+    before = record.get("options", {})
     names = ("gain", "read_noise", "offset", "variance", "mask", "axes", "target_fwhm", "psf", "kernel")
-    options = UpscaleOptions(**{name: noted.get(name) for name in names})
+    stated = Stated(**{name: before.get(name) for name in names})
     if told.psf or told.kernel:
-        options = replace(options, psf=told.psf, kernel=told.kernel)
+        stated = replace(stated, psf=told.psf, kernel=told.kernel)
     return replace(
-        options,
-        variance=told.variance or options.variance,
-        target_fwhm=told.target_fwhm or options.target_fwhm,
+        stated,
+        variance=told.variance or stated.variance,
+        target_fwhm=told.target_fwhm or stated.target_fwhm,
     )
 
 
-def _scale(high: str | Path, image: Frame, low: str | Path | None, data: Frame) -> int:
+def scale_between(high: str | Path, image: Frame, low: str | Path | None, data: Frame) -> int:
     """Fine pixels per coarse pixel."""
     (H, W), (h, w) = image.pixels.shape[1:], data.pixels.shape[1:]
     if H % h or W % w or H // h != W // w:
@@ -273,14 +318,19 @@ def _scale(high: str | Path, image: Frame, low: str | Path | None, data: Frame) 
     return H // h
 
 
-def _quantity(told: Told, note: Mapping[str, Any], data: Frame | None, image: Frame, said: list[str]) -> Quantity:
-    """``sum`` or ``mean``: option, note, the frames' units, else by kind."""
-    known = told.quantity or note.get("quantity") or (data.quantity if data else None) or image.quantity
-    return image.quantity_or_usual(known, said)
+def crop_truth(truth: Frame, name: str | Path, image: Frame, high: str | Path, scale: int) -> tuple[Frame, Notes]:
+    """The truth on the image's pixels, from its first one on.
 
+    Parameters
+    ----------
+    truth, name : the true image and its file.
+    image, high : the image that is judged, and its file.
+    scale : fewer pixels than that, or than 8, the truth may be larger by.
 
-def _cropped(truth: Frame, name: str | Path, image: Frame, high: str | Path, scale: int, said: list[str]) -> Frame:
-    """The truth on the image's pixels, from its first one on."""
+    Raises
+    ------
+    InputError : it does not fit.
+    """
     (T, U), (H, W) = truth.pixels.shape[1:], image.pixels.shape[1:]
     spare = max(scale, 8) if scale > 1 else 8
     if truth.planes != image.planes:
@@ -288,52 +338,31 @@ def _cropped(truth: Frame, name: str | Path, image: Frame, high: str | Path, sca
     if not (0 <= T - H < spare and 0 <= U - W < spare):
         raise InputError(f"{name}: {T} x {U} px do not fit the {H} x {W} px of {high}; give the truth on its pixels")
     if (T, U) == (H, W):
-        return truth
-    said.append(f"truth: {T} x {U} px cropped to the image's {H} x {W}")
-    return truth.with_(
+        return truth, Notes()
+    cropped = truth.with_(
         pixels=truth.pixels[:, :H, :W], mask=truth.mask[:, :H, :W], variance=None, saturated=None, dq=None
     )
+    return cropped, Notes(f"truth: {T} x {U} px cropped to the image's {H} x {W}")
 
 
-def _variance(
-    data: Frame, samples: Samples, options: UpscaleOptions, note: Mapping[str, Any], told: Told, said: list[str]
-) -> Variance | None:
-    """The data's variance: as the restoration took it where there is a note, else the plane as it is, else measured."""
-    if not note and data.variance is not None and (options.variance or options.gain is None):
-        return _as_it_is
+def resolve_data_noise(
+    data: Frame, samples: Samples, stated: Stated, record: Mapping[str, Any], told: EvaluateOptions
+) -> tuple[Noise | None, Notes]:
+    """The data's noise: as the restoration took it where there is a record, else the plane as it is, else measured.
+
+    Returns
+    -------
+    None where it is not known, and the notes.
+    """
+    if not record and data.variance is not None and (stated.variance or stated.gain is None):
+        return Noise(), Notes()
     try:
-        found = noise_of(data, samples, options, said, {})
+        noise, notes = resolve_noise(data, samples, stated)
     except InputError as problem:
-        said.append(f"{problem}; checks in units of the noise are left out")
-        return None
-    source = "" if told.psf or told.kernel else str(note.get("sources", {}).get("psf", ""))
-    return doubted(found, data, samples, source, said).of
-
-
-def _as_it_is(window: Frame, plane: int, y0: int, x0: int) -> NDArray[np.floating[Any]]:
-    """The file's own plane."""
-    assert window.variance is not None
-    return window.variance[0]
-
-
-def _kernel(
-    low: str | Path, data: Frame, samples: Samples, options: UpscaleOptions, scale: int, noted: bool, said: list[str]
-) -> tuple[NDArray[np.float64] | None, bool]:
-    """The blur on the fine grid, and whether it is known."""
-    if not (options.kernel or options.psf or noted or data.kernel is not None or stated_psf(data)):
-        said.append("psf: not known; give --kernel or --psf for the checks against the data and for Richardson-Lucy")
-        return None, False
-    kernel, _ = kernel_of(low, data, samples, options, scale, said, {})
-    return kernel, True
-
-
-def _operator(shape: tuple[int, int], kernel: NDArray[np.float64] | None, scale: int, quantity: Quantity) -> Any:
-    """The measurement of a window, in float64."""
-    import torch
-
-    from sciresdiff.physics.operators import Operator
-
-    return Operator(shape, scale, kernel, quantity, dtype=torch.float64)
+        return None, Notes(f"{problem}; checks in units of the noise are left out")
+    origin = "" if told.psf or told.kernel else str(record.get("sources", {}).get("psf", ""))
+    noise, more = with_psf_error(noise, data, samples, origin)
+    return noise, notes + more
 
 
 def beside(stack: ExitStack, high: str | Path, name: str, image: Frame) -> Layer | None:
@@ -382,8 +411,8 @@ def _stacked(stack: ExitStack, high: str | Path, name: str, image: Frame) -> Sta
 
 def _parts(source: Source) -> Stacked:
     def cut(layers: slice, rows: slice, columns: slice) -> NDArray[Any]:
-        here = (rows.start, rows.stop, columns.start, columns.stop)
-        return np.concatenate([source.window(i, *here).pixels for i in range(layers.start, layers.stop)])
+        here = Region(rows.start, rows.stop, columns.start, columns.stop)
+        return np.concatenate([source.window(i, here).pixels for i in range(layers.start, layers.stop)])
 
     return source.frame.pixels.shape, cut
 
@@ -402,22 +431,20 @@ def evidence_of(given: Given, plane: int, tile: Tile | None = None, span: float 
     span : range of the truth over all pieces.
     """
     tile, s = tile or given.tiles[0], given.scale
-    coarse, fine = tile.window.slices, tile.window.scaled(s).slices
-    low = None if given.low is None else _window(given.low, plane, coarse)
+    fine = tile.window.scaled(s).slices
+    window = None if given.observation is None else given.observation.window(plane, tile)
+    low = None if window is None else window.exposure
     high, truth = _window(given.high, plane, fine), None if given.truth is None else _window(given.truth, plane, fine)
     planes = {name: np.asarray(layer(plane, *fine), np.float64) for name, layer in given.planes.items()}
-    variance = None
-    if low is not None and given.variance is not None:
-        variance = np.asarray(given.variance(low, plane, tile.window.y0, tile.window.x0), np.float64)
     return Evidence(
         high=np.asarray(high.pixels[0], np.float64),
         scale=s,
-        low=None if low is None else np.asarray(low.pixels[0], np.float64),
-        variance=variance,
+        low=None if low is None else np.asarray(low.pixels, np.float64),
+        variance=np.asarray(low.variance, np.float64) if low is not None and given.has_noise else None,
         truth=None if truth is None else np.asarray(truth.pixels[0], np.float64),
-        mask_high=_masked(high, low, truth, s),
-        mask_low=None if low is None else low.mask[0],
-        operator=None if given.operator is None else given.operator(tile.window.shape),
+        mask_high=_masked(high, None if low is None else low.plane, truth, s),
+        mask_low=None if low is None else low.mask,
+        operator=None if window is None or not given.has_psf else window.operator(),
         err=planes.get("ERR"),
         support=planes.get("SUPPORT"),
         trust=planes.get("TRUST"),
@@ -426,21 +453,21 @@ def evidence_of(given: Given, plane: int, tile: Tile | None = None, span: float 
         kind=kind_of(given),
         quantity=given.quantity,
         target_fwhm_px=given.target_fwhm,
-        core=None if len(given.tiles) == 1 else tile.inside(s),
+        core=None if len(given.tiles) == 1 else tile.core.within(tile.window).scaled(s),
         span=span,
     )
 
 
 def _window(source: Source, plane: int, at: tuple[slice, slice]) -> Frame:
     rows, columns = at
-    return source.window(plane, rows.start, rows.stop, columns.start, columns.stop)
+    return source.window(plane, Region(rows.start, rows.stop, columns.start, columns.stop))
 
 
 def _masked(high: Frame, low: Frame | None, truth: Frame | None, scale: int) -> NDArray[np.bool_]:
     """Fine pixels that are masked in any of the files."""
     mask = high.mask[0].copy()
     if low is not None:
-        mask |= finer(low.mask[0], scale)
+        mask |= upsample_nearest(low.mask[0], scale)
     if truth is not None:
         mask |= truth.mask[0]
     return mask

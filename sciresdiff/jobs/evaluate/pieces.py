@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import gcd
-from typing import Any
-
-from numpy.typing import NDArray
 
 from sciresdiff import tiling
+from sciresdiff.observation.observation import Observation
 from sciresdiff.region import Region
 from sciresdiff.tiling import Tile
 
@@ -21,19 +19,21 @@ AROUND = 64
 on multiples of."""
 
 
-def pieces(shape: tuple[int, int], scale: int, kernel: NDArray[Any] | None) -> tuple[Tile, ...]:
+def pieces(shape: tuple[int, int], observation: Observation | None) -> tuple[Tile, ...]:
     """The pieces of a plane, row by row; one where it is small enough.
 
     Parameters
     ----------
-    shape : (h, w) of the coarse grid. kernel : the blur on the fine grid.
+    shape : (h, w) of the coarse grid.
+    observation : has the scale, and the PSF, which a piece reaches beyond; None where there are no data.
     """
-    h, w = shape
+    scale = 1 if observation is None else observation.scale
+    psf = None if observation is None else observation.exposure.psf
     if scale * max(shape) <= WHOLE:
         whole = Region.of_shape(shape)
         return (Tile(whole, whole),)
     step = AROUND // gcd(AROUND, scale)
-    reach = 0 if kernel is None else max(kernel.shape) // 2
+    reach = 0 if psf is None else max(psf.mean.shape) // 2
     return tuple(tiling.plan(shape, max(SIDE // scale // step, 1) * step, -(-(AROUND + reach) // scale), step))
 
 

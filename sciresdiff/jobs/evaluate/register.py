@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from sciresdiff import io
 from sciresdiff.checks import registration as pure
+from sciresdiff.checks.arrays import Array, Mask, fill_with_median
 from sciresdiff.checks.check import UnmeasuredError
-from sciresdiff.checks.evidence import Array, Mask, filled
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, PixelSize, Quantity
 from sciresdiff.io.jsonable import plain
-from sciresdiff.jobs.upscale.inputs import stated_psf
+from sciresdiff.observation.psf import psf_of_header
 
 LARGEST = 1024
 """Side of the middle of the overlap that is looked at, px of the finer grid."""
@@ -154,7 +154,7 @@ def _side(given: str | Path | Frame, plane: int, pixel: float | PixelSize | None
         raise InputError(f"{name}: every pixel is masked; there is nothing to register")
     sides = None if size is None else (size.y, size.x)
     image = _psf(frame, plane, psf, name, said)
-    if image is not None and (share := pure.hollow(image)) > HOLLOW:
+    if image is not None and (share := pure.negative_wings(image)) > HOLLOW:
         said.append(
             f"{name}: the PSF's wings are negative, {100 * share:.0f} % of its light; its sky was taken too high, and"
             " the ratio that is fitted to matched images is wrong by as much"
@@ -165,21 +165,21 @@ def _side(given: str | Path | Frame, plane: int, pixel: float | PixelSize | None
 def _psf(frame: Frame, plane: int, given: Any, name: str, said: list[str]) -> Array | None:
     """The PSF with the pixel in it: given, stated, or of the frame's stars; None where there is none."""
     from sciresdiff.physics import psf
-    from sciresdiff.physics import sky as measure
+    from sciresdiff.physics.psf.measure import psf_from_sources
 
     if isinstance(given, np.ndarray):
-        return psf.centred(given)
+        return psf.centre_psf(given)
     if given is not None:
         parsed = psf.parse(str(given))
         if parsed.shape != "file":
             return psf.render(parsed, frame.pixel_size, integrate=True)
         image = io.read_image(str(given))
-        return psf.centred(image if image.ndim < 3 else image[min(plane, len(image) - 1)])
-    if stated := stated_psf(frame):
+        return psf.centre_psf(image if image.ndim < 3 else image[min(plane, len(image) - 1)])
+    if stated := psf_of_header(frame):
         return psf.render(stated, frame.pixel_size, integrate="psf_known" not in frame.facts)
     variance = None if frame.variance is None else frame.variance[plane]
     try:
-        found, used, _ = measure.psf_from_sources(frame.pixels[plane], frame.mask[plane], variance, frame.kind)
+        found, used, _ = psf_from_sources(frame.pixels[plane], frame.mask[plane], variance, frame.kind)
     except InputError:
         said.append(f"{name}: no PSF is given or stated, and there are too few stars to measure one")
         return None
@@ -188,7 +188,9 @@ def _psf(frame: Frame, plane: int, given: Any, name: str, said: list[str]) -> Ar
 
 
 def _quantity(fine: _Side, coarse: _Side, told: Quantity | None, said: list[str]) -> Quantity:
-    return fine.frame.quantity_or_usual(told or fine.frame.quantity or coarse.frame.quantity, said)
+    quantity, notes = fine.frame.quantity_or_usual(told or fine.frame.quantity or coarse.frame.quantity)
+    said.extend(notes)
+    return quantity
 
 
 def _grid(fine: _Side, coarse: _Side, said: list[str]) -> _Grid:
@@ -312,7 +314,7 @@ def _onto(coarse: _Side, grid: _Grid, quantity: Quantity) -> tuple[Array, Mask]:
     """The coarse frame on the fine grid, in flux per fine pixel, and where it is good."""
     from scipy.ndimage import map_coordinates
 
-    image = map_coordinates(filled(coarse.pixels, coarse.good), grid.places, order=3, mode="nearest")
+    image = map_coordinates(fill_with_median(coarse.pixels, coarse.good), grid.places, order=3, mode="nearest")
     # pixels beyond the frame are bad; any part of a bad pixel spoils
     bad = map_coordinates((~coarse.good).astype(float), grid.places, order=1, mode="nearest")
     edge = [(abs(p - (n - 1) / 2) <= n / 2) for p, n in zip(grid.places, coarse.pixels.shape, strict=True)]
@@ -334,17 +336,17 @@ def _measured(
     low, good_low = _onto(coarse, grid, quantity)
     widths = _widths(fine, coarse, grid)
     if fine.psf is not None and coarse.psf is not None:
-        high, good_high = pure.blurred(high, good_high, pure.turned(coarse.psf, grid.jacobian))
-        low, good_low = pure.blurred(low, good_low, fine.psf)
+        high, good_high = pure.convolve(high, good_high, pure.resample_psf(coarse.psf, grid.jacobian))
+        low, good_low = pure.convolve(low, good_low, fine.psf)
     else:
         said.append("psf: not known of both frames; they are compared as they are, and the flux ratio has the light in"
                     " it that the blurrier one spreads beyond the aperture")  # fmt: skip
     good = good_high & good_low
     sides = fine.sides or (1.0, 1.0)
     moved = _displacement(high, low, good, said)
-    back = low if moved is None else pure.shifted(low, (-moved.y, -moved.x))
+    back = low if moved is None else pure.shift_image(low, (-moved.y, -moved.x))
     wide = widths[1] or WIDE_PX * float(np.sqrt(sides[0] * sides[1] / abs(np.linalg.det(grid.jacobian))))
-    found = _aperture(filled(high, good), filled(back, good), good, radius, wide, sides, said)
+    found = _aperture(fill_with_median(high, good), fill_with_median(back, good), good, radius, wide, sides, said)
     side = float(np.sqrt(sides[0] * sides[1]))
     return Registration(
         flux_ratio=None if found is None or not found[0].low > 0 else found[0].high / found[0].low,

@@ -1,6 +1,9 @@
 """``upscale``: resolve what a file needs, restore it block by block, write the image and its record."""
 
-from sciresdiff.jobs.upscale.job import plan, run
 from sciresdiff.jobs.upscale.options import UpscaleOptions
+from sciresdiff.lazy import on_first_use
 
-__all__ = ["UpscaleOptions", "plan", "run"]
+__all__ = ["UpscaleOptions"]
+__getattr__ = on_first_use(
+    __name__, {"plan": "sciresdiff.jobs.upscale.job:plan", "run": "sciresdiff.jobs.upscale.job:run"}
+)

@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sciresdiff import plugins
+from sciresdiff.checks.evidence import Evidence
+from sciresdiff.checks.sums import data_sums
 from sciresdiff.frame import Frame
-from sciresdiff.io import open_files
 from sciresdiff.io.sink import IMAGE
 from sciresdiff.io.source import PLANES
 from sciresdiff.jobs.blocks import Block
 from sciresdiff.jobs.upscale import trust
-from sciresdiff.jobs.upscale.inputs import Resolved, reading
+from sciresdiff.jobs.upscale.inputs import Inputs
 from sciresdiff.jobs.upscale.models import models_of
 from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.jobs.upscale.trust import Marker
-from sciresdiff.observation.sample import saturated
+from sciresdiff.observation.observation import Observation
+from sciresdiff.restoration.model import device_of
+from sciresdiff.restoration.restore import restore
+from sciresdiff.restoration.restored import Restored
+from sciresdiff.restoration.settings import Settings
 from sciresdiff.run.batch import Progress, no_progress
 from sciresdiff.run.memory import sparing
-
-if TYPE_CHECKING:
-    from sciresdiff.physics.statistics import Level
-    from sciresdiff.restoration.restore import Part, Restored
 
 Array = NDArray[Any]
 
@@ -37,10 +39,8 @@ class Job:
 
     path: str
     options: UpscaleOptions
-    resolved: Resolved
+    inputs: Inputs
     """Without models and arrays."""
-    levels: Sequence[Level]
-    """Of every plane; none where every block is a whole plane."""
     marker: Marker
 
 
@@ -57,92 +57,78 @@ class Done:
 
     def parts(self, scale: int) -> tuple[list[tuple[str, int, int, int, Array]], Mapping[str, Any]]:
         """Arrays and sums, as a journal takes them."""
-        y, x = scale * self.block.tile.core.y0, scale * self.block.tile.core.x0
+        fine = self.block.tile.core.scaled(scale)
         sums = {**self.sums, "said": list(self.said)}
-        return [(name, self.block.plane, y, x, values) for name, values in self.arrays.items()], sums
+        return [(name, self.block.plane, fine.y0, fine.x0, values) for name, values in self.arrays.items()], sums
 
 
-def bare(resolved: Resolved) -> Resolved:
-    """What is settled of a file without models, header and arrays, to be sent to where the work is done."""
-    nothing = np.empty((resolved.frame.planes, 0, 0), np.float32)
-    frame = resolved.frame.with_(
-        pixels=nothing, mask=nothing.astype(bool), variance=None, saturated=None, dq=None, header=None
-    )
-    return replace(resolved, frame=frame, model=None, then=None)
+def read_block(job: Job, block: Block) -> Observation:
+    """What a block is restored from: its core and what surrounds it, in memory."""
+    return job.inputs.observation.window(block.plane, block.tile)
 
 
-def read(job: Job, block: Block) -> Frame:
-    """A block's window, as a frame of one plane."""
-    seen = block.tile.window
-    place = (block.plane, seen.y0, seen.y1, seen.x0, seen.x1)
-    return saturated(open_files.window(job.path, place, **reading(job.options)), job.options.saturation)
-
-
-def digest(window: Frame) -> str:
-    """Of all that a block reads."""
-    found = blake2b(digest_size=16)
+def digest(window: Observation) -> str:
+    """Hash of all that a block reads."""
+    found, frame = blake2b(digest_size=16), window.exposure.plane
     for name in PLANES:
-        if (array := getattr(window, name)) is not None:
+        if (array := getattr(frame, name)) is not None:
             found.update(np.ascontiguousarray(array).data)
     return found.hexdigest()
 
 
-def work(job: Job, block: Block, window: Frame, progress: Progress = no_progress) -> Done:
+def restore_block(job: Job, block: Block, window: Observation, progress: Progress = no_progress) -> Done:
     """One block, restored; a function of its arguments and the model's file alone.
 
     A block without a valid pixel in its core comes out as it came in, with NaN for ERR and DRAWS, if there are others.
+
+    Parameters
+    ----------
+    window : `read_block`.
     """
-    variance = job.resolved.noise.of(window, block.plane, block.tile.window.y0, block.tile.window.x0)
-    good = ~window.mask[0] & np.isfinite(window.pixels[0]) & np.isfinite(variance) & (variance > 0)
-    inside = block.tile.inside()
+    exposure, inside = window.exposure, block.tile.inside()
+    valid = exposure.valid[inside]
     said: list[str] = []
-    if good[inside].any() or job.resolved.frame.planes == 1 and block.whole:
-        done = restored(job, block, window, variance, said, progress)
+    if valid.any() or job.inputs.frame.planes == 1 and block.whole:
+        restored = restore_window(job, window, said, progress)
     else:
-        done = nothing_known(window, job)
-    arrays = planes_of(job, block, window, done)
+        restored = restore_nothing(job, window)
+    arrays = planes_of(block, window, restored)
     sums = {
-        "masked": int(window.mask[0][inside].sum()),
-        "valid": int(good[inside].sum()),
-        "chi2": done.chi2,
-        "flux_ratio": done.flux_ratio,
-        "total": done.total,
+        "masked": int(exposure.mask[inside].sum()),
+        "valid": int(valid.sum()),
+        "chi2": restored.chi2,
+        "flux_ratio": restored.flux_ratio,
+        "total": restored.total,
         "gate": float(arrays["GATE"].mean()),
         "pixels": int(arrays["GATE"].size),
         "seen": digest(window),
     }
+    fine = block.tile.inside(window.scale)
     if job.marker.calibration is not None:
-        whole = trust.seen(job.resolved, done, window, variance)
-        arrays["TRUST"], sums["trust"] = trust.marked(
-            job.marker.calibration, whole, block.tile.inside(job.resolved.scale)
-        )
-    if job.options.checks and good[inside].any():
-        sums["checks"] = checked(job, block, window, variance, done)
-    if done.draws is not None and job.options.save_samples:
-        arrays["DRAWS"] = done.draws[(slice(None), *block.tile.inside(job.resolved.scale))]
+        arrays["TRUST"], sums["trust"] = trust.mark(job.marker.calibration, restored, window, fine)
+    if job.options.checks and valid.any():
+        sums["checks"] = sum_checks(job, block, window, restored)
+    if restored.draws is not None and job.options.save_samples:
+        arrays["DRAWS"] = restored.draws[(slice(None), *fine)]
     return Done(block, arrays, sums, said)
 
 
-def restored(job: Job, block: Block, window: Frame, variance: Array, said: list[str], progress: Progress) -> Restored:
-    """A window, restored with what surrounds the core."""
-    from sciresdiff.restoration.cascade import cascade
-    from sciresdiff.restoration.model import device_of
-    from sciresdiff.restoration.restore import restore
-
-    device, told = device_of(job.options.device), job.resolved
-    model, then = models_of(told.frame, job.options, [], {})[2]
+def restore_window(job: Job, window: Observation, said: list[str], progress: Progress = no_progress) -> Restored:
+    """A window restored by the models of the job, with smaller tiles where memory runs out."""
+    device = device_of(job.options.device)
+    model, then = models_of(job.inputs.frame, job.options)[2]
     for one in (model, then):
         if one:
             one.to(device)
-    seen = window.pixels[0], variance, window.mask[0], told.kernel
 
-    def attempt(settings: Any) -> Restored:
+    def attempt(settings: Settings) -> Restored:
         if model and then:
-            return cascade(*seen, told.quantity, (model, then), settings, device, progress, part_of(job, block))
-        return restore(*seen, told.scale, told.quantity, model, settings, device, progress, part_of(job, block))
+            cascade = plugins.load("sciresdiff.lab.cascade.restore:cascade")
+            return cascade(window, (model, then), settings, device, progress)
+        return restore(window, model, settings, device, progress)
 
     exact = all(getattr(net, "tile_exact", True) for net in networks(model, then))
-    return sparing(attempt, settings_of(job.options), max(window.pixels.shape), said.append, exact)
+    return sparing(attempt, settings_of(job.options), max(window.exposure.grid.shape), said.append, exact)
 
 
 def networks(*models: Any) -> list[Any]:
@@ -151,94 +137,72 @@ def networks(*models: Any) -> list[Any]:
     return [net for m in found for net in (*m.prior.stages, *([m.refiner] if m.refiner else []))]
 
 
-def settings_of(options: UpscaleOptions) -> Any:
+def settings_of(options: UpscaleOptions) -> Settings:
     """The recipe's settings."""
-    from sciresdiff.restoration.restore import Settings
-
     names = {f.name for f in fields(Settings)} & {f.name for f in fields(options)}
     return Settings(**{name: getattr(options, name) for name in names}, keep_draws=options.save_samples)
 
 
-def part_of(job: Job, block: Block) -> Part | None:
-    """Where a block lies in its plane; None where it is the plane."""
-    from sciresdiff.restoration.restore import Part
-
-    if block.whole:
-        return None
-    return Part(job.levels[block.plane], (block.tile.window.y0, block.tile.window.x0), block.tile.inside())
-
-
-def nothing_known(window: Frame, job: Job) -> Restored:
-    """What is said of a window without a valid pixel."""
-    from sciresdiff.restoration.restore import Restored
-
-    s, options = job.resolved.scale, job.options
-    shape = tuple(s * n for n in window.pixels.shape[1:])
-    nothing, unknown = np.zeros(shape, np.float32), np.full(shape, np.nan, np.float32)
-    mean = finer(window.pixels[0] / np.float32(share(job.resolved)), s)
-    draws = np.broadcast_to(unknown, (options.samples, *shape)) if options.save_samples and draws_used(job) else None
-    return Restored(mean, unknown, nothing, nothing, draws, 0.0, float("nan"), draws_used(job), 0.0)
+def restore_nothing(job: Job, window: Observation) -> Restored:
+    """What is written of a window without a valid pixel: the input's values, and no error."""
+    options, count = job.options, count_draws(job)
+    mean = upsample_nearest(window.exposure.pixels / np.float32(window.per_fine), window.scale)
+    nothing, unknown = np.zeros(window.grid.shape, np.float32), np.full(window.grid.shape, np.nan, np.float32)
+    draws = None
+    if options.save_samples and count:
+        draws = np.broadcast_to(unknown, (options.samples, *window.grid.shape))
+    return Restored(mean, unknown, nothing, nothing, draws, 0.0, float("nan"), count, 0.0)
 
 
-def draws_used(job: Job) -> int:
+def count_draws(job: Job) -> int:
     """Draws that are made of every block."""
-    model, then = models_of(job.resolved.frame, job.options, [], {})[2]
+    model, then = models_of(job.inputs.frame, job.options)[2]
     drawn = job.options.refine and (model is None or then is not None or model.refiner is not None)
     return job.options.samples if drawn else 0
 
 
-def share(resolved: Resolved) -> int:
-    """Fine pixels among which a coarse value is shared out."""
-    return resolved.scale**2 if resolved.quantity == "sum" else 1
-
-
-def planes_of(job: Job, block: Block, window: Frame, done: Restored) -> dict[str, Array]:
+def planes_of(block: Block, window: Observation, restored: Restored) -> dict[str, Array]:
     """Image, error, support, gate and quality of a core; masked pixels as they came in, NaN where they were NaN."""
-    s, inside, fine = job.resolved.scale, block.tile.inside(), block.tile.inside(job.resolved.scale)
-    bad = finer(window.mask[0][inside], s)
-    came = finer(window.pixels[0][inside] / np.float32(share(job.resolved)), s)
+    scale, exposure = window.scale, window.exposure
+    inside, fine = block.tile.inside(), block.tile.inside(scale)
+    bad = upsample_nearest(exposure.mask[inside], scale)
+    came = upsample_nearest(exposure.pixels[inside] / np.float32(window.per_fine), scale)
     return {
-        IMAGE: np.where(bad, came, done.mean[fine]).astype(np.float32),
-        "ERR": np.where(bad, np.nan, done.err[fine]).astype(np.float32),
-        "SUPPORT": done.support[fine],
-        "GATE": done.gate[fine],
-        "DQ": quality(window, inside, s),
+        IMAGE: np.where(bad, came, restored.mean[fine]).astype(np.float32),
+        "ERR": np.where(bad, np.nan, restored.err[fine]).astype(np.float32),
+        "SUPPORT": restored.support[fine],
+        "GATE": restored.gate[fine],
+        "DQ": quality(exposure.plane, inside, scale),
     }
 
 
-def finer(plane: Array, scale: int) -> Array:
-    """Every pixel repeated over its area on the fine grid."""
+def upsample_nearest(plane: Array, scale: int) -> Array:
+    """Every pixel of (..., h, w) repeated over its area on the fine grid, (..., s*h, s*w)."""
     return plane.repeat(scale, axis=-2).repeat(scale, axis=-1)
 
 
-def quality(window: Frame, inside: tuple[slice, slice], scale: int) -> NDArray[np.int32]:
+def quality(frame: Frame, inside: tuple[slice, slice], scale: int) -> NDArray[np.int32]:
     """Data-quality bits on the fine grid: the file's own, else 1 for masked; 256 for saturated."""
-    bits = (window.mask[0].astype(np.int32) if window.dq is None else window.dq[0])[inside]
-    if window.saturated is not None:
-        bits = np.where(window.saturated[0][inside], bits | 256, bits)
-    return np.asarray(finer(bits, scale), dtype=np.int32)
+    bits = (frame.mask[0].astype(np.int32) if frame.dq is None else frame.dq[0])[inside]
+    if frame.saturated is not None:
+        bits = np.where(frame.saturated[0][inside], bits | 256, bits)
+    return np.asarray(upsample_nearest(bits, scale), dtype=np.int32)
 
 
-def checked(job: Job, block: Block, window: Frame, variance: Array, done: Restored) -> dict[str, dict[str, float]]:
+def sum_checks(job: Job, block: Block, window: Observation, restored: Restored) -> dict[str, dict[str, float]]:
     """What the checks that need no truth and no search for sources add up over a core."""
-    import torch
-
-    from sciresdiff.checks.evidence import Evidence
-    from sciresdiff.checks.quick import sums_of
-    from sciresdiff.physics.operators import Operator
-
-    told, low = job.resolved, window.pixels[0].astype(np.float64)
-    outside = np.ones(low.shape, bool)
+    exposure = window.exposure
+    outside = np.ones(exposure.grid.shape, bool)
     outside[block.tile.inside()] = False
     evidence = Evidence(
-        done.mean.astype(np.float64),
-        told.scale,
-        low=low,
-        variance=variance.astype(np.float64),
+        restored.mean.astype(np.float64),
+        window.scale,
+        low=exposure.pixels.astype(np.float64),
+        variance=exposure.variance.astype(np.float64),
         mask_high=None,
-        mask_low=window.mask[0] | outside,
-        operator=Operator(low.shape, told.scale, told.kernel, told.quantity, torch.float64),  # type: ignore[arg-type]
-        kind=told.frame.kind,
-        quantity=told.quantity,
+        mask_low=exposure.mask | outside,
+        operator=window.operator(),
+        kind=job.inputs.frame.kind,
+        quantity=window.quantity,
     )
-    return sums_of(evidence)
+    return data_sums(evidence)

@@ -10,22 +10,22 @@ from typing import Any
 import numpy as np
 
 from sciresdiff import __version__
-from sciresdiff.jobs.upscale.inputs import Resolved
+from sciresdiff.jobs.upscale.inputs import Inputs
 from sciresdiff.jobs.upscale.options import UpscaleOptions
-from sciresdiff.jobs.upscale.sampling import steps_taken
+from sciresdiff.jobs.upscale.sampling import count_steps
 
 PATHS = ("variance", "mask", "model", "then", "method", "psf", "kernel")
 """Options that may name a file, of which a header has the name alone."""
 
 
-def provenance(options: UpscaleOptions, resolved: Resolved, draws: int) -> dict[str, Any]:
+def provenance(options: UpscaleOptions, inputs: Inputs, draws: int) -> dict[str, Any]:
     """The header cards that say how the image came to be."""
-    model, then = resolved.model, resolved.then
-    steps = steps_taken(model.method, options.steps) if model and model.method else None
+    model, then = inputs.model, inputs.then
+    steps = count_steps(model.method, options.steps) if model and model.method else None
     drawn = [m.method.name for m in (model, then) if m and m.method] if draws else []
     return {
-        "SRDSCALE": resolved.scale,
-        "SRDMODEL": resolved.name,
+        "SRDSCALE": inputs.scale,
+        "SRDMODEL": inputs.name,
         "SRDHASH": model.hash if model else None,
         "SRDTHEN": f"{then.card.get('name')} {then.hash}" if then else None,
         "SRDMETH": ", then ".join(drawn) or None,
@@ -33,7 +33,7 @@ def provenance(options: UpscaleOptions, resolved: Resolved, draws: int) -> dict[
         "SRDDRAWS": draws,
         "SRDSTEPS": steps if draws and model else None,
         "SRDCONS": options.consistency,
-        "SRDTFWHM": resolved.target_fwhm if resolved.target_fwhm is not None else "UNKNOWN",
+        "SRDTFWHM": inputs.observation.target_fwhm if inputs.observation.target_fwhm is not None else "UNKNOWN",
     }
 
 
@@ -64,7 +64,7 @@ def mean(values: Sequence[float], weights: Sequence[float]) -> float:
     return float(sum(v * w for v, w in kept) / total) if total else float("nan")
 
 
-def history(options: UpscaleOptions, resolved: Resolved) -> list[str]:
+def history(options: UpscaleOptions, inputs: Inputs) -> list[str]:
     """HISTORY cards: version, model, what was assumed; no clock, host or path."""
     given = replace(options, device="auto", threads=None)
     words = {f.name: getattr(given, f.name) for f in fields(given) if getattr(given, f.name) != f.default}
@@ -74,5 +74,5 @@ def history(options: UpscaleOptions, resolved: Resolved) -> list[str]:
     words.pop("overwrite", None)
     text = " ".join(f"{k}={v}" for k, v in sorted(words.items()))
     lines = [f"sciresdiff {__version__} upscale {text}".rstrip()]
-    notes = [line for line in resolved.said if os.sep not in line]
+    notes = [line for line in inputs.notes if os.sep not in line]
     return lines + notes

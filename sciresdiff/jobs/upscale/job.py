@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from sciresdiff import __version__, io
-from sciresdiff.checks.quick import results_of
+from sciresdiff.checks.self_check import self_check
 from sciresdiff.errors import UsageError
 from sciresdiff.io import open_files
 from sciresdiff.io.files import remove
@@ -23,12 +23,14 @@ from sciresdiff.io.source import empty
 from sciresdiff.jobs import blocks as plans
 from sciresdiff.jobs.blocks import Block
 from sciresdiff.jobs.upscale import trust
-from sciresdiff.jobs.upscale.block import Done, Job, bare, digest, draws_used, finer, read, work
+from sciresdiff.jobs.upscale.block import Done, Job, count_draws, digest, read_block, restore_block, upsample_nearest
 from sciresdiff.jobs.upscale.header import figures, history, pooled, provenance
-from sciresdiff.jobs.upscale.inputs import Resolved, reading, resolve, settled
+from sciresdiff.jobs.upscale.inputs import Inputs, resolve_inputs, resolve_source
 from sciresdiff.jobs.upscale.options import UpscaleOptions
-from sciresdiff.jobs.upscale.statistics import levels_of
-from sciresdiff.observation.sample import samples_of
+from sciresdiff.notes import Notes
+from sciresdiff.observation.resolve import reading_options
+from sciresdiff.observation.sample import Samples, samples_of_source
+from sciresdiff.observation.statistics import measure_statistics
 from sciresdiff.report.record import as_data
 from sciresdiff.run import journal
 from sciresdiff.run.batch import Progress, no_progress
@@ -38,7 +40,7 @@ from sciresdiff.run.journal import Journal
 from sciresdiff.run.locks import beside
 from sciresdiff.run.shards import Shard
 
-__all__ = ["UpscaleOptions", "finer", "plan", "resolve", "run"]
+__all__ = ["UpscaleOptions", "plan", "resolve_inputs", "run", "upsample_nearest"]
 
 Sums = Sequence[Mapping[str, Any]]
 """What the blocks add to the record, in their order."""
@@ -51,7 +53,7 @@ class Task:
     """A file that is being restored."""
 
     target: Path
-    resolved: Resolved
+    inputs: Inputs
     job: Job
     blocks: list[Block]
     known: Mapping[str, str]
@@ -59,33 +61,33 @@ class Task:
 
     def by_plane(self, sums: Sums) -> list[Sums]:
         """The sums of every plane's blocks."""
-        planes = range(self.resolved.frame.planes)
+        planes = range(self.inputs.frame.planes)
         return [[sums[b.number] for b in plans.of_plane(self.blocks, plane)] for plane in planes]
 
 
 def plan(path: str | Path, options: UpscaleOptions) -> dict[str, Any]:
     """What ``upscale`` would do with a file, as data."""
-    with open_files.held(path, **reading(options)) as held:
-        resolved = settled(path, held.source, options)
-        job = Job(str(path), options, bare(resolved), (), trust.Marker(None))
-        blocks = blocks_of(resolved)
-        masked = sum(int(read(job, b).mask[0][b.tile.inside()].sum()) for b in blocks)
+    with open_files.held(path, **reading_options(options)) as held:
+        inputs = resolve_source(path, held.source, options)
+        job = Job(str(path), options, inputs.without_arrays(), trust.Marker(None))
+        blocks = blocks_of(inputs)
+        masked = sum(int(read_block(job, b).exposure.mask[b.tile.inside()].sum()) for b in blocks)
     open_files.close()
-    frame = resolved.frame
+    frame = inputs.frame
     return {
         "input": str(path),
         "kind": frame.kind,
         "planes": frame.planes,
         "shape": list(frame.pixels.shape[1:]),
         "blocks": len(blocks),
-        "scale": resolved.scale,
-        "model": resolved.name,
-        "quantity": resolved.quantity,
-        "kernel_px": list(resolved.kernel.shape) if resolved.kernel is not None else None,
-        "target_fwhm_px": resolved.target_fwhm,
+        "scale": inputs.scale,
+        "model": inputs.name,
+        "quantity": inputs.quantity,
+        "kernel_px": list(psf.mean.shape) if (psf := inputs.observation.exposure.psf) else None,
+        "target_fwhm_px": inputs.observation.target_fwhm,
         "masked": masked,
-        "sources": resolved.sources,
-        "said": list(resolved.said),
+        "sources": dict(inputs.notes.origins),
+        "said": list(inputs.notes),
         "options": {f.name: getattr(options, f.name) for f in fields(options)},
     }
 
@@ -126,7 +128,7 @@ def run(
     if options.threads:
         torch.set_num_threads(options.threads)
     try:
-        with open_files.held(path, **reading(options)):
+        with open_files.held(path, **reading_options(options)):
             return filled(task_of(path, target, options), progress, shard, scheduler)
     finally:
         open_files.close()
@@ -135,39 +137,47 @@ def run(
 def task_of(path: str | Path, target: Path, options: UpscaleOptions) -> Task:
     """What has to be done for a file: all that is measured on it is measured here."""
     known = known_by(path, options)
-    with open_files.held(path, **reading(options)) as held:
-        resolved = settled(path, held.source, options)
-        blocks, samples = blocks_of(resolved), samples_of(held.source, options.saturation)
-        levels = [] if blocks[0].whole else levels_of(resolved, samples)
-        job = Job(str(path), options, bare(resolved), levels, trust.marker(options, resolved, samples))
-    if levels:
-        each = len(blocks) // resolved.frame.planes
-        line = f"blocks: every plane is restored in {each} parts, each read with {plans.HALO} px around it"
-        resolved = replace(resolved, said=(*resolved.said, line))
-    return Task(target, resolved, job, blocks, known)
+    with open_files.held(path, **reading_options(options)) as held:
+        inputs = resolve_source(path, held.source, options)
+        blocks, samples = blocks_of(inputs), samples_of_source(held.source, options.saturation)
+        marker = trust.find_marker(options, inputs, samples)
+        if not blocks[0].whole:
+            inputs = with_statistics(inputs, samples, len(blocks))
+        job = Job(str(path), options, inputs.without_arrays(), marker)
+    return Task(target, inputs, job, blocks, known)
 
 
-def blocks_of(resolved: Resolved) -> list[Block]:
+def with_statistics(inputs: Inputs, samples: Samples, count: int) -> Inputs:
+    """The inputs with what every plane is like as a whole, which its ``count`` blocks in all have to know."""
+    observation = inputs.observation
+    statistics = measure_statistics(observation.exposure, observation.scale, samples, plans.CORE)
+    exposure = replace(observation.exposure, statistics=statistics)
+    each = count // inputs.frame.planes
+    line = f"blocks: every plane is restored in {each} parts, each read with {plans.HALO} px around it"
+    return replace(inputs, observation=replace(observation, exposures=[exposure]), notes=inputs.notes + Notes(line))
+
+
+def blocks_of(inputs: Inputs) -> list[Block]:
     """The blocks of a file; a model that looks at a whole plane at once is given whole planes."""
-    shape = resolved.frame.pixels.shape
-    return plans.plan(shape, resolved.scale, sees_all(resolved))  # type: ignore[arg-type]
+    shape = inputs.frame.pixels.shape
+    return plans.plan(shape, inputs.scale, sees_all(inputs))  # type: ignore[arg-type]
 
 
-def sees_all(resolved: Resolved) -> bool:
+def sees_all(inputs: Inputs) -> bool:
     """Whether a model's draws depend on the plane as a whole: by a vector that speaks of it, or its Fourier image."""
-    methods = [m.method for m in (resolved.model, resolved.then) if m and m.method]
+    methods = [m.method for m in (inputs.model, inputs.then) if m and m.method]
     return any(method.space == "vector" or "guide-frequency" in method.hooks for method in methods)
 
 
 def filled(task: Task, progress: Progress, shard: Shard | None, scheduler: str | None = None) -> dict[str, Any]:
     """Every block restored and written, and the record."""
-    job, resolved, blocks = task.job, task.resolved, task.blocks
+    job, inputs, blocks = task.job, task.inputs, task.blocks
     if shard and not shard.share(blocks):
         return waiting(task, [f"shard {shard}: no block is left for it (of {len(blocks)} in all)"])
     results = partial(restored, task, progress, scheduler if len(blocks) > 1 else None)
     alone = next(results([0]))[1] if len(blocks) == 1 else None  # what came of it says whether there is a TRUST plane
     marks = job.marker.calibration is not None and (alone is None or not _verdict(task, [alone.sums]).silent)
-    cards = provenance(job.options, resolved, draws_used(job))
+    cards = provenance(job.options, inputs, count_draws(job))
     cards |= {"SRDCHI2": 0.0, "SRDFLUX": 0.0, "SRDTRUST": ROOM} if alone is None else came_of(task, [alone.sums])
     key = {**task.known, "measured": measured(task)}
     with journal.opened(
@@ -178,10 +188,10 @@ def filled(task: Task, progress: Progress, shard: Shard | None, scheduler: str |
         machine(job.options.device),
         overwrite=job.options.overwrite,
         shard=shard,
-        seen=lambda number: digest(read(job, blocks[number])),
+        seen=lambda number: digest(read_block(job, blocks[number])),
     ) as book:
         does = results if alone is None else lambda todo: iter([(0, without(alone, marks))])
-        sums = journal.filled(book, does, lambda done: done.parts(resolved.scale))
+        sums = journal.filled(book, does, lambda done: done.parts(inputs.scale))
         if sums is None:
             return waiting(task, book.said)
         return finished(task, book, cards, marks, sums)
@@ -202,8 +212,8 @@ def restored(
         progress(before * total + done, len(task.blocks) * total, label)
 
     blocks = [task.blocks[number] for number in numbers]
-    does = partial(work, job) if scheduler else partial(work, job, progress=tell)
-    found = engine(scheduler or "serial")(does, blocks, partial(read, job), threads=job.options.threads)
+    does = partial(restore_block, job) if scheduler else partial(restore_block, job, progress=tell)
+    found = engine(scheduler or "serial")(does, blocks, partial(read_block, job), threads=job.options.threads)
     for block, done in found:
         before += 1
         yield block.number, done
@@ -218,24 +228,25 @@ def without(done: Done, marks: bool) -> Done:
 def measured(task: Task) -> str:
     """Digest of what was measured on the file, on which every block depends."""
     job, found = task.job, blake2b(digest_size=16)
-    arrays = [job.resolved.kernel, *(a for level in job.levels for a in (level.y, level.noise))]
-    for array in arrays:
-        found.update(b"none" if array is None else np.ascontiguousarray(array).data)
-    known = [(level.sky, level.sigma, level.iterations) for level in job.levels]
-    noise = job.resolved.noise
-    words = [repr(one) for one in (known, noise.sky, noise.correlation, noise.doubt, noise.levels, len(task.blocks))]
+    exposure = job.inputs.observation.exposure
+    found.update(exposure.psf.digest.encode() if exposure.psf else b"none")
+    for array in (a for one in exposure.statistics for a in (one.y, one.noise)):
+        found.update(np.ascontiguousarray(array).data)
+    known, noise = [(one.sky, one.sigma, one.iterations) for one in exposure.statistics], exposure.noise
+    numbers = known, noise.sky_variance, noise.correlation, noise.psf_error, noise.sky, len(task.blocks)
+    words = [repr(one) for one in numbers]
     found.update("|".join(words).encode())
     return found.hexdigest()
 
 
 def sink(task: Task, cards: Mapping[str, Any], marks: bool, part: Path | None) -> AbstractContextManager[Sink]:
     """The output, open."""
-    resolved, job = task.resolved, task.job
-    frame, s, options = resolved.frame, resolved.scale, job.options
+    inputs, job = task.inputs, task.job
+    frame, s, options = inputs.frame, inputs.scale, job.options
     planes = {"ERR": Plane(), "SUPPORT": Plane(), "GATE": Plane(), "DQ": Plane(np.int32)}
     if marks:
         planes["TRUST"] = Plane(np.uint8)
-    if options.save_samples and (draws := draws_used(job)):
+    if options.save_samples and (draws := count_draws(job)):
         planes["DRAWS"] = Plane(np.float32, draws)
     n, h, w = frame.pixels.shape
     high = frame.with_(
@@ -244,7 +255,7 @@ def sink(task: Task, cards: Mapping[str, Any], marks: bool, part: Path | None) -
         variance=None,
         dq=None,
         saturated=None,
-        quantity=resolved.quantity,
+        quantity=inputs.quantity,
         kernel=None,
         kernel_scale=None,
     )
@@ -253,7 +264,7 @@ def sink(task: Task, cards: Mapping[str, Any], marks: bool, part: Path | None) -
         high,
         planes=planes,
         provenance=cards,
-        history=history(options, resolved),
+        history=history(options, inputs),
         scale=s,
         overwrite=options.overwrite,
         dtype=options.dtype,
@@ -273,7 +284,7 @@ def finished(task: Task, book: Journal, cards: Mapping[str, Any], marks: bool, s
     try:
         clipped = max(wrote["clipped"], sum(one["clipped"] for one in sums))
         notes = dict.fromkeys(line for one in sums for line in one["said"])
-        lines = [*task.resolved.said, *book.said, *notes, *verdict.said, *clipping(clipped)]
+        lines = [*task.inputs.notes, *book.said, *notes, *verdict.notes, *clipping(clipped)]
         record = {**recorded(task, known, sums), **wrote, "clipped": clipped, "said": lines}
         record["checksums"] = checksums(wrote["files"])
         write_json(task.target.with_name(task.target.name + ".json"), record)
@@ -293,19 +304,19 @@ def came_of(task: Task, sums: Sums) -> dict[str, Any]:
 
 def recorded(task: Task, cards: Mapping[str, Any], sums: Sums) -> dict[str, Any]:
     """What the sidecar says of the image."""
-    resolved, job = task.resolved, task.job
+    inputs, job = task.inputs, task.job
     planes = [pooled(parts) for parts in task.by_plane(sums)]
-    kind = resolved.frame.kind
-    checks = [results_of([s.get("checks", {}) for s in parts], kind) for parts in task.by_plane(sums)]
+    kind = inputs.frame.kind
+    checks = [self_check([s.get("checks", {}) for s in parts], kind) for parts in task.by_plane(sums)]
     return {
         "schema": 1,
         "input": job.path,
         "output": str(task.target),
-        "scale": resolved.scale,
-        "model": resolved.name,
-        "quantity": resolved.quantity,
-        "target_fwhm_px": resolved.target_fwhm,
-        "sources": resolved.sources,
+        "scale": inputs.scale,
+        "model": inputs.name,
+        "quantity": inputs.quantity,
+        "target_fwhm_px": inputs.observation.target_fwhm,
+        "sources": dict(inputs.notes.origins),
         "blocks": len(task.blocks),
         "chi2": [p["chi2"] for p in planes],
         "flux_ratio": [p["flux_ratio"] for p in planes],
@@ -321,13 +332,13 @@ def recorded(task: Task, cards: Mapping[str, Any], sums: Sums) -> dict[str, Any]
 
 def _verdict(task: Task, sums: Sums) -> trust.Verdict:
     by_plane = task.by_plane(sums)
-    counted = [trust.added([s["trust"] for s in parts if "trust" in s]) for parts in by_plane]
+    counted = [trust.add_sums([s["trust"] for s in parts if "trust" in s]) for parts in by_plane]
     return trust.verdict(task.job.marker, counted, [pooled(parts)["chi2"] for parts in by_plane], len(task.blocks) > 1)
 
 
 def unmark(task: Task, book: Journal, planes: Sequence[int]) -> None:
     """TRUST 0 all over the planes of which nothing is promised."""
-    s, blocks = task.resolved.scale, [block for block in task.blocks if block.plane in planes]
+    s, blocks = task.inputs.scale, [block for block in task.blocks if block.plane in planes]
     for fine, plane in ((block.tile.core.scaled(s), block.plane) for block in blocks):
         book.sink.put("TRUST", plane, fine.y0, fine.x0, np.zeros(fine.shape, np.uint8))
     book.restate(block.number for block in blocks)

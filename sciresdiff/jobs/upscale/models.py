@@ -7,13 +7,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from sciresdiff import io
 from sciresdiff.errors import UsageError
 from sciresdiff.frame import Frame
 from sciresdiff.jobs.upscale.options import UpscaleOptions
+from sciresdiff.notes import Notes
+from sciresdiff.physics.psf.field import PSF
+from sciresdiff.physics.psf.split import split_kernel
 
 if TYPE_CHECKING:
     from sciresdiff.restoration.model import Model
@@ -22,17 +22,17 @@ Chosen = tuple["Model | None", "Model | None"]
 """The model, None for the physics alone; the one that goes on where it ends."""
 
 
-def loaded(name: str) -> Model:
+def load_cached(name: str) -> Model:
     """A model by name or path, read once for all files of a batch; **it is shared: nobody may change it**."""
     from sciresdiff.restoration import model as models
 
-    path = models.located(name)
+    path = models.locate(name)
     facts = path.stat()
-    return _kept(name, path, facts.st_size, facts.st_mtime_ns)
+    return _load(name, path, facts.st_size, facts.st_mtime_ns)
 
 
 @lru_cache(4)
-def _kept(name: str, path: Path, size: int, time: int) -> Model:
+def _load(name: str, path: Path, size: int, time: int) -> Model:
     from sciresdiff.restoration import model as models
 
     return models.load(name)
@@ -48,50 +48,58 @@ def scale_of(path: str | Path, options: UpscaleOptions) -> int:
     if options.scale:
         return options.scale
     with io.opened(path, axes=options.axes) as source:
-        return models_of(source.frame, options, [], {})[0]
+        return models_of(source.frame, options)[0]
 
 
-def models_of(
-    frame: Frame, options: UpscaleOptions, said: list[str], sources: dict[str, str]
-) -> tuple[int, str, Chosen]:
-    """The scale, the model's name, and the models as the options want them run.
+def models_of(frame: Frame, options: UpscaleOptions) -> tuple[int, str, Chosen, Notes]:
+    """The scale, the model's name, the models as the options want them run, and where the scale comes from.
+
+    Parameters
+    ----------
+    frame : what the file says; its kind and its scale choose where the options do not.
 
     Raises
     ------
     UsageError, InputError : a scale or file that is not there, or a method that the model cannot be run by.
     """
-    scale, name, (first, second) = (in_a_row if options.then else single)(frame, options, said, sources)
-    return scale, name, (run_by(first, options, said), run_by(second, options, said) if second else None)
+    scale, name, (first, second), notes = (choose_two if options.then else choose_one)(frame, options)
+    first, more = run_by_method(first, options)
+    notes += more
+    if second:
+        second, more = run_by_method(second, options)
+        notes += more
+    return scale, name, (first, second), notes
 
 
-def single(frame: Frame, options: UpscaleOptions, said: list[str], sources: dict[str, str]) -> tuple[int, str, Chosen]:
+def choose_one(frame: Frame, options: UpscaleOptions) -> tuple[int, str, Chosen, Notes]:
     """The scale and one model: named, or the shipped one for the kind and scale."""
     from sciresdiff.restoration import model as models
 
     scale = options.scale or frame.kernel_scale
-    sources["scale"] = "--scale" if options.scale else "file" if scale else "default"
+    notes = Notes(scale="--scale" if options.scale else "file" if scale else "default")
     if options.model == "physics":
-        return scale or 2, "physics", (None, None)
+        return scale or 2, "physics", (None, None), notes
     if options.model is None:
         scale = scale or 2
         name = models.default_for(frame.kind, scale)
         if name is None:
-            has = ", ".join(f"{c['name']} (x{c['prior']['scale']}, {c['kind']})" for c in models.shipped()) or "none"
+            has = (
+                ", ".join(f"{c['name']} (x{c['prior']['scale']}, {c['kind']})" for c in models.shipped_cards())
+                or "none"
+            )
             raise UsageError(
                 f"--scale {scale}: no shipped model for {frame.kind} at x{scale} ({has}); try --model physics"
             )
-        said.append(f"model: {name}, the shipped model for {frame.kind} at x{scale}")
-        return scale, name, (loaded(name), None)
-    named = loaded(options.model)
+        line = f"model: {name}, the shipped model for {frame.kind} at x{scale}"
+        return scale, name, (load_cached(name), None), notes + Notes(line)
+    named = load_cached(options.model)
     if scale and named.scale != scale:
         raise UsageError(f"--scale {scale}: model {options.model} has scale {named.scale}; give --scale {named.scale}")
-    return named.scale, str(named.card.get("name", options.model)), (named, None)
+    return named.scale, str(named.card.get("name", options.model)), (named, None), notes
 
 
-def in_a_row(
-    frame: Frame, options: UpscaleOptions, said: list[str], sources: dict[str, str]
-) -> tuple[int, str, Chosen]:
-    """Two models, whose scale is the product of theirs.
+def choose_two(frame: Frame, options: UpscaleOptions) -> tuple[int, str, Chosen, Notes]:
+    """Two models in a row, whose scale is the product of theirs.
 
     Raises
     ------
@@ -99,9 +107,8 @@ def in_a_row(
     """
     if options.model in (None, "physics"):
         raise UsageError(f"--then {options.then}: needs a model to go first; name it with --model")
-    one, two = (loaded(str(name)) for name in (options.model, options.then))
+    one, two = (load_cached(str(name)) for name in (options.model, options.then))
     scale, asked = one.scale * two.scale, options.scale or frame.kernel_scale
-    sources["scale"] = "--scale" if options.scale else "file" if asked else "--then"
     if asked and asked != scale:
         raise UsageError(f"--scale {asked}: models of x{one.scale} and x{two.scale} in a row give x{scale}")
     if not (options.refine and one.refiner and two.refiner):
@@ -109,11 +116,12 @@ def in_a_row(
             "--then: a cascade passes draws on; both models need a refiner, and --no-refine is not allowed"
         )
     first, second = (str(m.card.get("name", n)) for m, n in ((one, options.model), (two, options.then)))
-    said.append(f"model: {first}, then {second}, draw by draw; ERR is the draws' scatter, which nobody calibrated")
-    return scale, first, (one, two)
+    line = f"model: {first}, then {second}, draw by draw; ERR is the draws' scatter, which nobody calibrated"
+    origin = "--scale" if options.scale else "file" if asked else "--then"
+    return scale, first, (one, two), Notes(line, scale=origin)
 
 
-def run_by(model: Model | None, options: UpscaleOptions, said: list[str]) -> Model | None:
+def run_by_method(model: Model | None, options: UpscaleOptions) -> tuple[Model | None, Notes]:
     """The model, run by the method of ``--method``.
 
     Raises
@@ -121,7 +129,7 @@ def run_by(model: Model | None, options: UpscaleOptions, said: list[str]) -> Mod
     UsageError : no draws to be made, or a refiner that has not learned what the method asks of it.
     """
     if options.method is None:
-        return model
+        return model, Notes()
     from sciresdiff.diffusion import method as methods
 
     if model is None or not options.refine:
@@ -129,20 +137,20 @@ def run_by(model: Model | None, options: UpscaleOptions, said: list[str]) -> Mod
         raise UsageError(f"--method {options.method}: says how a refiner draws, and {way} draws with none")
     other = model.run_by(methods.load(options.method))
     assert other.method is not None and model.method is not None
-    if other.method != model.method:
-        said.append(
-            f"method: {other.method.name} on what was trained with {model.method.name}; ERR is the draws' scatter, "
-            "whose calibration was the other's"
-        )
-    return other
+    if other.method == model.method:
+        return other, Notes()
+    line = (
+        f"method: {other.method.name} on what was trained with {model.method.name}; ERR is the draws' scatter, "
+        "whose calibration was the other's"
+    )
+    return other, Notes(line)
 
 
-def stages(chosen: Chosen, kernel: NDArray[np.float64] | None) -> Iterator[tuple[Model, NDArray[np.float64] | None]]:
-    """The models in use, and the kernel that each is to undo."""
-    from sciresdiff.physics.psf.split import split
-
+def stages(chosen: Chosen, psf: PSF | None) -> Iterator[tuple[Model, PSF | None]]:
+    """The models in use, and the PSF that each is to undo."""
     first, second = chosen
     if first and second:
-        yield from zip((first, second), split(kernel, second.scale), strict=True)
+        kernels = split_kernel(None if psf is None else psf.mean, second.scale)
+        yield from zip((first, second), (None if k is None else PSF.constant(k) for k in kernels), strict=True)
     elif first:
-        yield first, kernel
+        yield first, psf

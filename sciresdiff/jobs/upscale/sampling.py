@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from sciresdiff.errors import UsageError
 from sciresdiff.jobs.upscale.options import UpscaleOptions
+from sciresdiff.notes import Notes
 
 if TYPE_CHECKING:
     from sciresdiff.diffusion.method import Method
@@ -28,7 +29,7 @@ def check_steps(model: Model | None, options: UpscaleOptions) -> None:
     model.method.path(options.steps)
 
 
-def steps_taken(method: Method, steps: int | None) -> int:
+def count_steps(method: Method, steps: int | None) -> int:
     """Steps from the start to the image: the path's, fewer from a start on the way, one of a one-step student."""
     T = method.path(steps).T
     if method.solver == "one-step":
@@ -36,19 +37,19 @@ def steps_taken(method: Method, steps: int | None) -> int:
     return max(1, round(float(method.start_params["t0"]) * T)) if method.start == "sdedit" else T
 
 
-def warn_codec(model: Model | None, options: UpscaleOptions, said: list[str]) -> None:
-    """Say that a decoder does not conserve flux, and what does."""
-    from sciresdiff.restoration.residual_space import CODED
+def warn_codec(model: Model | None, options: UpscaleOptions) -> Notes:
+    """Warn that a decoder does not conserve flux, and say what does."""
+    from sciresdiff.restoration.refiner import REFINERS
 
-    if model is None or model.method is None or model.method.space not in CODED or not options.refine:
-        return
+    if model is None or model.method is None or model.method.space not in REFINERS or not options.refine:
+        return Notes()
     several = options.samples > 1
     mean = {
         "noise": "their mean has the data's flux in cells of 16 x 16 input px" if several else "--samples 2 closes it",
         "exact": "their mean has the data's flux in every input px",
         "off": "and --consistency off leaves their mean like them",
     }[options.consistency]
-    said.append(
+    return Notes(
         f"WARNING flux: {model.method.name} draws through a decoder ({model.method.space}), which does not conserve "
         f"flux; draws are held to the data as far as the prior's scale allows, {mean}"
     )

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sciresdiff.jobs.upscale.inputs import Resolved
+from sciresdiff.jobs.upscale.inputs import Inputs
 from sciresdiff.jobs.upscale.options import UpscaleOptions
-from sciresdiff.observation.sample import Sample, Samples
+from sciresdiff.notes import Notes
+from sciresdiff.observation.observation import Observation
+from sciresdiff.observation.sample import Samples
 from sciresdiff.restoration import trust
-
-if TYPE_CHECKING:
-    from sciresdiff.restoration.restore import Restored
+from sciresdiff.restoration.restored import Restored
 
 Sums = Mapping[str, float]
 """Of a block or a plane: pixels that are kept, and what their sharpness is made of."""
@@ -41,7 +41,7 @@ class Marker:
 class Verdict:
     """What is said of the mask when all is done."""
 
-    said: list[str]
+    notes: Notes
     card: str
     """Of the header: what is guaranteed, or why nothing is."""
     empty: tuple[int, ...]
@@ -50,29 +50,19 @@ class Verdict:
     """Whether that is all of them."""
 
 
-def marker(options: UpscaleOptions, resolved: Resolved, samples: Samples) -> Marker:
+def find_marker(options: UpscaleOptions, inputs: Inputs, samples: Samples) -> Marker:
     """Whether a file is like those that its model's mask was calibrated on, as far as that is known beforehand."""
-    calibration = resolved.model.card.get("trust") if resolved.model else None
+    calibration = inputs.model.card.get("trust") if inputs.model else None
     if calibration is None:
         return Marker(None, "the model has no calibrated mask")
-    if why := other_than_calibrated(options, resolved, calibration):
+    if why := other_than_calibrated(options, inputs, calibration):
         return Marker(None, why)
-    planes = range(resolved.frame.planes)
-    facts = [trust.facts(before(resolved, samples(plane), plane)) for plane in planes]
+    planes = range(inputs.frame.planes)
+    facts = [trust.facts(inputs.observation.of_sample(samples(plane), plane)) for plane in planes]
     reasons = [trust.refusal(calibration, likely(calibration, one)) for one in facts]
     if all(reasons):
         return Marker(None, str(reasons[0]))
     return Marker(calibration, "", facts)
-
-
-def before(resolved: Resolved, sample: Sample, plane: int) -> trust.Seen:
-    """A plane as the mask looks at it when nothing is restored yet."""
-    nothing = np.empty((0, 0))
-    variance = resolved.noise.over(sample, plane)
-    return trust.Seen(
-        nothing, nothing, nothing, nothing, sample.pixels, variance, sample.mask,
-        resolved.kernel, resolved.scale, resolved.quantity, float("nan"),
-    )  # fmt: skip
 
 
 def likely(calibration: Mapping[str, Any], facts: Mapping[str, float]) -> dict[str, float]:
@@ -82,15 +72,18 @@ def likely(calibration: Mapping[str, Any], facts: Mapping[str, float]) -> dict[s
     return {**facts, "chi2": float(ranges[at][0]) if ranges else float("nan")}
 
 
-def marked(calibration: Mapping[str, Any], seen: trust.Seen, core: tuple[slice, slice]) -> tuple[NDArray[Any], Sums]:
+def mark(
+    calibration: Mapping[str, Any], restored: Restored, window: Observation, core: tuple[slice, slice]
+) -> tuple[NDArray[Any], Sums]:
     """TRUST of a block's core as its pixels score, and what it adds to the verdict.
 
     Parameters
     ----------
-    seen : the block with what surrounds it. core : of the fine grid.
+    restored, window : the block with what surrounds it.
+    core : its own pixels, on the fine grid.
     """
-    kept = trust.score(seen)[core] <= float(calibration["threshold"])
-    laplace, contrast = (plane[core][kept].sum(dtype=float) for plane in trust.fineness(seen.mean, seen.scale))
+    kept = trust.score(restored, window)[core] <= float(calibration["threshold"])
+    laplace, contrast = (plane[core][kept].sum(dtype=float) for plane in trust.fineness(restored.mean, window.scale))
     return kept.astype(np.uint8), {
         "kept": float(kept.sum()),
         "laplace": float(laplace),
@@ -98,7 +91,7 @@ def marked(calibration: Mapping[str, Any], seen: trust.Seen, core: tuple[slice, 
     }
 
 
-def added(sums: Sequence[Sums]) -> Sums:
+def add_sums(sums: Sequence[Sums]) -> Sums:
     """The sums of several blocks."""
     return {name: sum(one[name] for one in sums) for name in ("kept", "laplace", "contrast")}
 
@@ -112,35 +105,35 @@ def verdict(marker: Marker, sums: Sequence[Sums], chi2: Sequence[float], written
     written : whether the planes are in the file already, so that they can be emptied but not left out.
     """
     if marker.calibration is None:
-        return silent(marker.why, "no TRUST plane")
+        return no_mask(marker.why, "no TRUST plane")
     known = marker.calibration
     found = [
         trust.refusal(known, {**facts, "chi2": c}) or trust.blunt(known, one)
         for facts, c, one in zip(marker.facts, chi2, sums, strict=True)
     ]
     if all(found):
-        return silent(str(found[0]), "nothing in TRUST is marked" if written else "no TRUST plane", len(found))
+        return no_mask(str(found[0]), "nothing in TRUST is marked" if written else "no TRUST plane", len(found))
     few = {i for i, one in enumerate(sums) if one["kept"] < trust.FEWEST}
     lines = [f"trust: nothing in plane {i} is marked: {why}" for i, why in enumerate(found) if why]
     empty = tuple(sorted(few | {i for i, why in enumerate(found) if why}))
-    return Verdict([trust.promise(known), *lines], brief(known), empty, False)
+    return Verdict(Notes(trust.promise(known), *lines), card_text(known), empty, False)
 
 
-def silent(why: str, what: str, planes: int = 0) -> Verdict:
+def no_mask(why: str, what: str, planes: int = 0) -> Verdict:
     """No mask, and why."""
-    return Verdict([f"trust: {what}: {why}"], why, tuple(range(planes)), True)
+    return Verdict(Notes(f"trust: {what}: {why}"), why, tuple(range(planes)), True)
 
 
-def brief(calibration: Mapping[str, Any]) -> str:
+def card_text(calibration: Mapping[str, Any]) -> str:
     """The guarantee for a header."""
     return "alpha {alpha:g} delta {delta:g}, {images} simulated frames ({field})".format(**calibration)
 
 
-def other_than_calibrated(options: UpscaleOptions, resolved: Resolved, calibration: Mapping[str, Any]) -> str | None:
+def other_than_calibrated(options: UpscaleOptions, inputs: Inputs, calibration: Mapping[str, Any]) -> str | None:
     """Why a restoration with these options is not the one that was calibrated; None where it is."""
-    if resolved.then:
+    if inputs.then:
         return "it was calibrated for one model, not for two in a row"
-    if resolved.frame.kind != calibration["field"]:
+    if inputs.frame.kind != calibration["field"]:
         return f"it was calibrated on scenes of another field ({calibration['field']})"
     default = UpscaleOptions()
     if options.samples < default.samples:
@@ -149,11 +142,3 @@ def other_than_calibrated(options: UpscaleOptions, resolved: Resolved, calibrati
         if getattr(options, name) != getattr(default, name):
             return f"it was calibrated with the default --{name}"
     return None
-
-
-def seen(resolved: Resolved, done: Restored, window: Any, variance: NDArray[Any]) -> trust.Seen:
-    """A restored window, as the mask looks at it."""
-    return trust.Seen(
-        done.mean, done.err, done.support, done.gate, window.pixels[0], variance, window.mask[0],
-        resolved.kernel, resolved.scale, resolved.quantity, done.chi2,
-    )  # fmt: skip

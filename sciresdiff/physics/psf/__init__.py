@@ -1,11 +1,12 @@
 """Point spread functions: a SPEC or an image in, arrays and the operator's kernel out."""
 
-from sciresdiff.physics.psf.image import centred, difference_kernel, fwhm, moments
-from sciresdiff.physics.psf.kernel import airy, gaussian, kernel_from_psf, moffat, optical, render, target_of
+from sciresdiff.physics.psf.field import PSF
+from sciresdiff.physics.psf.image import centre_psf, difference_kernel, fwhm
+from sciresdiff.physics.psf.kernel import airy, gaussian, kernel_from_psf, moffat, optical, render, target_psf
 from sciresdiff.physics.psf.shapes import SHAPES
-from sciresdiff.physics.psf.spec import Psf, parse
+from sciresdiff.physics.psf.spec import PSFSpec, parse
 
 __all__ = [
-    "SHAPES", "Psf", "airy", "centred", "difference_kernel", "fwhm", "gaussian", "kernel_from_psf", "moffat", "moments",
-    "optical", "parse", "render", "target_of",
+    "PSF", "SHAPES", "PSFSpec", "airy", "centre_psf", "difference_kernel", "fwhm", "gaussian", "kernel_from_psf",
+    "moffat", "optical", "parse", "render", "target_psf",
 ]  # fmt: skip

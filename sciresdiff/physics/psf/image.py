@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -19,20 +17,27 @@ CENTRED = 1e-3
 """Offset of the centroid, px, below which an image is not resampled."""
 
 
-def centred(image: Array) -> Array:
+def centre_psf(image: Array) -> Array:
     """A PSF from an image of a point source: sky removed, centred, normalised.
 
     The sky is the median of the outermost tenth of the image; **a PSF that still has wings there loses them**. The
     centroid is that of the pixels above a thousandth of the peak; the image is moved there by whole pixels and then by
     a Fourier shift. Negative lobes are kept.
 
+    Parameters
+    ----------
+    image : (Y, X) array
+        Any unit, at least 3 x 3.
+
     Returns
     -------
-    (K, L) array, odd sides, sum 1.
+    (K, L) array
+        Odd sides, sum 1.
 
     Raises
     ------
-    InputError : not 2-D, not finite, no flux, or smaller than 3 px.
+    InputError
+        Not 2-D, not finite, no flux, or smaller than 3 px.
     """
     image = np.asarray(image, np.float64)
     if image.ndim != 2 or min(image.shape) < 3:
@@ -42,19 +47,20 @@ def centred(image: Array) -> Array:
     image = image - np.median(image[_border(image.shape)])
     if not image.sum() > 0 or not image.max() > 0:
         raise InputError("psf: the image of the PSF has no flux above its sky; check the file, or its extension")
-    for _ in range(3):
-        image = _recentred(image)
+    for _ in range(3):  # the threshold of the centroid moves with the image
+        image = _recentre(image)
     return image / image.sum()
 
 
 def _border(shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """True in the outermost tenth of an image, a twentieth on every side."""
     inside = np.zeros(shape, bool)
     width = [max(1, n // 20) for n in shape]
     inside[width[0] : -width[0], width[1] : -width[1]] = True
     return ~inside
 
 
-def _recentred(image: Array) -> Array:
+def _recentre(image: Array) -> Array:
     """The image on an odd grid with its centroid at the centre."""
     weight = np.where(image > 1e-3 * image.max(), image, 0)
     offset = np.array(ndimage.center_of_mass(weight))
@@ -65,7 +71,7 @@ def _recentred(image: Array) -> Array:
     part = offset - whole
     if np.abs(part).max() < CENTRED:
         return np.asarray(out)
-    room = np.pad(out, 8)
+    room = np.pad(out, 8)  # a Fourier shift wraps around
     moved = np.fft.ifft2(ndimage.fourier_shift(np.fft.fft2(room), -part)).real
     return np.asarray(moved[8:-8, 8:-8])
 
@@ -73,7 +79,18 @@ def _recentred(image: Array) -> Array:
 def fwhm(kernel: NDArray[np.floating]) -> float:
     """Full width at half maximum: diameter of the circle with the area in which the image exceeds half its peak.
 
-    The image is interpolated by splines of order 5 so that the area is known to about a thousandth.
+    The image is interpolated by splines of order 5 so that the area is known to about a thousandth. What lies above
+    half the peak elsewhere in the image counts too.
+
+    Parameters
+    ----------
+    kernel : (K, L) array
+        Without sky, positive at its peak.
+
+    Returns
+    -------
+    float
+        px.
     """
     around = np.pad(kernel, 6)
     rough = float(np.sqrt(np.count_nonzero(around > around.max() / 2) * 4 / np.pi))
@@ -86,46 +103,8 @@ def fwhm(kernel: NDArray[np.floating]) -> float:
     return float(np.sqrt(np.count_nonzero(fine > fine.max() / 2) * 4 / np.pi) / over)
 
 
-@dataclass(frozen=True)
-class Moments:
-    """Adaptive Gaussian-weighted moments of an image (Bernstein & Jarvis 2002)."""
-
-    fwhm: float
-    """2.3548 det(M)^(1/4), px: that of the Gaussian that fits best."""
-    e1: float
-    """Distortion (Mxx - Myy) / (Mxx + Myy), which is (1 - q^2) / (1 + q^2) for axis ratio q along x."""
-    e2: float
-    """Distortion 2 Mxy / (Mxx + Myy)."""
-    y: float
-    """Centre, px from the image's own."""
-    x: float
-
-
-def moments(kernel: Array) -> Moments:
-    """Width, shape and centre of an image of a point source without sky."""
-    kernel = np.asarray(kernel, np.float64)
-    y, x = np.indices(kernel.shape) - np.array([(n - 1) / 2 for n in kernel.shape])[:, None, None]
-    places = np.stack([y.ravel(), x.ravel()])
-    centre = places[:, int(np.argmax(kernel))].copy()
-    M = np.eye(2) * (max(fwhm(kernel), 1.0) / 2.3548) ** 2
-    for _ in range(200):
-        away = places - centre[:, None]
-        weight = np.exp(-0.5 * np.einsum("ip,ij,jp->p", away, np.linalg.inv(M), away)) * kernel.ravel()
-        shift = (away * weight).sum(1) / weight.sum()
-        # the weight has the image's own covariance, so the product has half of it
-        new = 2 * (away * weight) @ away.T / weight.sum()
-        centre, change = centre + 2 * shift, np.abs(new - M).max()
-        M = new
-        if change < 1e-7 and np.abs(shift).max() < 1e-7:
-            break
-    trace = M[0, 0] + M[1, 1]
-    e1, e2 = (M[1, 1] - M[0, 0]) / trace, 2 * M[0, 1] / trace
-    width = 2.3548200 * np.linalg.det(M) ** 0.25
-    return Moments(float(width), float(e1), float(e2), float(centre[0]), float(centre[1]))
-
-
-def narrower(psf_fwhm: float, target_fwhm: float) -> InputError:
-    """The error of a PSF that is sharper than the image wanted."""
+def too_narrow(psf_fwhm: float, target_fwhm: float) -> InputError:
+    """The error of a PSF that is sharper than the image wanted; both FWHM in fine px."""
     return InputError(
         f"psf: FWHM {psf_fwhm:.3g} fine px is narrower than the target's {target_fwhm:.3g};"
         " give a smaller --target-fwhm, a larger --scale, or a wider PSF"
@@ -135,34 +114,42 @@ def narrower(psf_fwhm: float, target_fwhm: float) -> InputError:
 def difference_kernel(whole: Array, target: Array, *, scale: int | None = None, floor: float = FLOOR) -> Array:
     """The kernel k with target * k = whole, by regularised Fourier division.
 
+    k^ = w^ t^ / (t^2 + floor^2), with t^ the target's response (Tikhonov). The error of
+    target * k is at most ``w^ / (1 + (t^ / floor)^2)`` per frequency.
+
     Parameters
     ----------
-    whole : (K, L) PSF, odd sides, centred, sum 1: on the fine grid and integrated over its pixel, or with ``scale`` an
-        effective PSF on the low grid; then k is such that target * k summed over ``scale x scale`` pixels is the PSF.
-    target : PSF of the wanted image on the fine grid, odd sides, centred.
-    scale : fine pixels per low pixel, where ``whole`` is on the low grid.
-    floor : response of the target, relative to the one at 0, below which a frequency is left out:
-        k^ = w^ t^ / (t^2 + floor^2). The error of target * k is at most ``w^ / (1 + (t^ / floor)^2)`` per frequency.
+    whole : (K, L) array
+        PSF, odd sides, centred, sum 1: on the fine grid and integrated over its pixel, or with ``scale`` an effective
+        PSF on the low grid; then k is such that target * k summed over ``scale x scale`` pixels is the PSF.
+    target : (M, N) array
+        PSF of the wanted image on the fine grid, odd sides, centred.
+    scale : int, optional
+        Fine pixels per low pixel, where ``whole`` is on the low grid.
+    floor : float
+        Response of the target, relative to the one at 0, below which a frequency is left out.
 
     Returns
     -------
-    odd sides, centred, sum 1; may have negative lobes.
+    (R, R) array
+        On the fine grid, odd sides, centred, sum 1; **may have negative lobes**.
 
     Raises
     ------
-    InputError : the PSF is narrower than the target.
+    InputError
+        The PSF is narrower than the target.
     """
     side = max(*whole.shape, *target.shape) if scale is None else scale * max(*whole.shape, *target.shape)
     n = (side + 2 * max(target.shape)) | 1
     response = _spectrum(target, n)
-    wanted = _spectrum(_tapered(whole), n) if scale is None else _finer(whole, scale, n)
+    wanted = _spectrum(_taper_edges(whole), n) if scale is None else _coarse_spectrum(whole, scale, n)
     if scale is not None:
         line = _dirichlet(n, scale)
         response = response * np.outer(line, line)
-    _refuse_narrow(wanted, response)
+    _check_width(wanted, response)
     spectrum = wanted * response / (response**2 + floor**2 * response[0, 0] ** 2)
     kernel = np.fft.fftshift(np.fft.ifft2(spectrum).real)
-    return _trimmed(kernel / kernel.sum())
+    return _trim(kernel / kernel.sum())
 
 
 def _spectrum(kernel: Array, n: int) -> NDArray[np.complex128]:
@@ -180,9 +167,9 @@ def _dirichlet(n: int, scale: int) -> Array:
     return np.asarray(np.where(f == 0, scale, np.sin(np.pi * scale * safe) / np.sin(np.pi * safe)))
 
 
-def _finer(image: Array, scale: int, n: int) -> NDArray[np.complex128]:
+def _coarse_spectrum(image: Array, scale: int, n: int) -> NDArray[np.complex128]:
     """Transform on the fine grid of an image on the low one: the same up to the low grid's Nyquist, 0 beyond."""
-    image = _tapered(image)
+    image = _taper_edges(image)
     y, x = (np.arange(side) - side // 2 for side in image.shape)
     f = np.fft.fftfreq(n) * scale
     inside = (np.abs(f) < 0.5).astype(np.float64)
@@ -191,7 +178,7 @@ def _finer(image: Array, scale: int, n: int) -> NDArray[np.complex128]:
     return np.asarray(rows @ image @ columns * scale**2)
 
 
-def _tapered(image: Array) -> Array:
+def _taper_edges(image: Array) -> Array:
     """The outer fifth brought to zero smoothly, where the image does not end in zeros: a step would ring."""
     edge = max(np.abs(image[[0, -1]]).max(), np.abs(image[:, [0, -1]]).max())
     if edge < 1e-5 * image.max() or min(image.shape) < 9:
@@ -204,21 +191,22 @@ def _tapered(image: Array) -> Array:
     return np.asarray(out / out.sum() * image.sum())
 
 
-def _refuse_narrow(wanted: NDArray[np.complex128], response: NDArray[np.complex128]) -> None:
+def _check_width(wanted: NDArray[np.complex128], response: NDArray[np.complex128]) -> None:
+    """Refuse a PSF whose FWHM is below the target's, but for the half per cent that measuring costs."""
     seen, target = (fwhm(_core(np.fft.fftshift(np.fft.ifft2(s).real))) for s in (wanted, response))
     if seen < 0.995 * target:
-        raise narrower(seen, target)
+        raise too_narrow(seen, target)
 
 
 def _core(image: Array) -> Array:
-    """The middle, as far as a half-maximum can lie."""
+    """The middle of an image, as far as a half-maximum can lie."""
     n = image.shape[0]
     over = np.count_nonzero(image > image.max() / 2)
     r = min(n // 2, int(2 * np.sqrt(over)) + 8)
     return image[n // 2 - r : n // 2 + r + 1, n // 2 - r : n // 2 + r + 1]
 
 
-def _trimmed(kernel: Array, left: float = 1e-5) -> Array:
+def _trim(kernel: Array, left: float = 1e-5) -> Array:
     """The middle beyond which less than ``left`` of the absolute sum lies, normalised again."""
     n = kernel.shape[0]
     away = np.maximum(*np.abs(np.indices(kernel.shape) - n // 2))

@@ -12,7 +12,9 @@ from scipy import optimize
 from scipy.spatial import cKDTree
 
 from sciresdiff.errors import InputError
-from sciresdiff.physics.psf.spec import Psf
+from sciresdiff.notes import Notes
+from sciresdiff.physics.psf.spec import PSFSpec
+from sciresdiff.physics.sky import background_map, sky_noise
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -30,87 +32,100 @@ NODES, WEIGHTS = np.polynomial.legendre.leggauss(4)
 
 
 @dataclass(frozen=True)
-class Fit:
+class MoffatFit:
     """An elliptical Moffat profile, integrated over the pixel, fitted to one source."""
 
     fwhm: float
     """Geometric mean of the axes, px."""
     beta: float
+    """Power of the wings."""
     e1: float
     """Logarithm of the axis ratio times cos(2 theta)."""
     e2: float
+    """The same times sin(2 theta)."""
     chi2: float
     """Per degree of freedom, with 2 % of the model's own value as an error besides the noise."""
 
 
 def psf_from_sources(
     pixels: NDArray[Any], mask: Mask | None, variance: NDArray[Any] | None, kind: str = "astro", *, beads: bool = False
-) -> tuple[Psf, int, list[str]]:
+) -> tuple[PSFSpec, int, Notes]:
     """The optical PSF: the median of pixel-integrated elliptical Moffat fits to isolated, unsaturated point sources.
 
     Sources are found at 10 sigma, those near another, a bad pixel or the border are left out, and of the fits those
     count whose FWHM lie in the densest clump (stars; galaxies are wider and differ, cosmic rays are narrower than
-    1.2 px).
+    1.2 px). **One PSF for the whole frame**: a change over the field is noted, not followed.
 
     Parameters
     ----------
-    pixels, mask, variance : (Y, X) planes; without a variance the sky's scatter serves.
-    kind : ``micro`` is refused unless ``beads`` says that the frame shows beads: puncta are structure.
+    pixels : (Y, X) array
+        Any unit.
+    mask : (Y, X) bool array or None
+        True where a pixel is bad.
+    variance : (Y, X) array or None
+        In that unit squared; without it the sky's scatter serves.
+    kind : {"astro", "micro"}
+        ``micro`` is refused unless ``beads`` says that the frame shows beads: puncta are structure.
+    beads : bool
+        Whether every point source counts, however narrow.
 
     Returns
     -------
-    psf : in px of this frame, not integrated over the pixel (``kernel_from_psf`` does that).
-    used : number of sources.
-    said : one line each.
+    psf : PSFSpec
+        In px of this frame, not integrated over the pixel (``kernel_from_psf`` does that).
+    used : int
+        Sources.
+    notes : Notes
 
     Raises
     ------
-    InputError : a microscope image, or fewer than 5 sources.
+    InputError
+        A microscope image, or fewer than 5 sources.
     """
+    from astropy.stats import mad_std
+
     if kind == "micro" and not beads:
         raise InputError(
             "psf: no source to measure a PSF from, since puncta of a microscope image are no point sources;"
             " give --psf airy:na=...,wavelength=...nm or --psf FILE, from beads for instance"
         )
-    fits = _fits(np.asarray(pixels, np.float64), mask, variance)
-    stars = _clump([f for f in fits if f.fwhm > 1.2 or beads])
+    fits = _fit_sources(np.asarray(pixels, np.float64), mask, variance)
+    stars = _densest_clump([f for f in fits if f.fwhm > 1.2 or beads])
     if len(stars) < FEWEST:
         raise InputError(
             f"psf: no source to measure a PSF from ({len(stars)} usable, {FEWEST} are needed);"
             " give --psf gaussian:fwhm=...px or --psf FILE"
         )
-    psf = _median(stars)
-    spread = float(1.4826 * np.median(np.abs([f.fwhm - np.median([g.fwhm for g in stars]) for f in stars])))
-    said = [f"psf: {psf} from {len(stars)} of {len(fits)} sources, scatter of the FWHM {spread:.2g} px"]
+    psf = _median_spec(stars)
+    spread = float(mad_std([f.fwhm for f in stars]))
+    notes = Notes(f"psf: {psf} from {len(stars)} of {len(fits)} sources, scatter of the FWHM {spread:.2g} px")
     if spread > 0.1 * psf.params["fwhm"][0]:
-        said.append("psf: the width differs by more than 10 % across the frame; one PSF for all is an approximation")
-    return psf, len(stars), said
+        notes += Notes("psf: the width differs by more than 10 % across the frame; one PSF for all is an approximation")
+    return psf, len(stars), notes
 
 
-def _fits(pixels: Array, mask: Mask | None, variance: NDArray[Any] | None) -> list[Fit]:
+def _fit_sources(pixels: Array, mask: Mask | None, variance: NDArray[Any] | None) -> list[MoffatFit]:
     """A fit for every source that can be used."""
-    from sciresdiff.physics.sky import background, sky_noise
-
     bad = ~np.isfinite(pixels) if mask is None else ~np.isfinite(pixels) | mask
-    flat = np.where(bad, 0.0, pixels - background(pixels, bad))
+    flat = np.where(bad, 0.0, pixels - background_map(pixels, bad))
     sigma = sky_noise(pixels, bad)
     if not sigma > 0:
         return []
     noise = np.full(pixels.shape, sigma**2) if variance is None else np.maximum(variance, 0.01 * sigma**2)
     guess = 3.0
-    for _ in range(2):  # the first pass tells how wide stars are
+    for most in (15, MOST):  # the first pass, on few, tells how wide stars are
         radius = int(np.clip(np.ceil(2 * guess), 4, 24))
-        places = _isolated(flat, bad, sigma, guess, radius)
-        fits = [fit for place in places[: 15 if _ == 0 else MOST] if (fit := _fit(flat, noise, place, radius, guess))]
+        places = _isolated_sources(flat, bad, sigma, guess, radius)
+        fits = [fit for place in places[:most] if (fit := _fit_moffat(flat, noise, place, radius, guess))]
         if not fits:
             return []
-        guess = float(np.median([f.fwhm for f in _clump(fits) or fits]))
+        guess = float(np.median([f.fwhm for f in _densest_clump(fits) or fits]))
     return fits
 
 
-def _isolated(flat: Array, bad: Mask, sigma: float, fwhm: float, radius: int) -> NDArray[np.int64]:
+def _isolated_sources(flat: Array, bad: Mask, sigma: float, fwhm: float, radius: int) -> NDArray[np.int64]:
     """(n, 2) pixels at sources with nothing brighter than 5 % of them within two radii; brightest first."""
-    found, peaks = _found(flat, bad, sigma, fwhm)
+    found, peaks = _find_sources(flat, bad, sigma, fwhm)
     if not len(found):
         return found
     top = np.percentile(flat[~bad], 99.999)
@@ -120,12 +135,13 @@ def _isolated(flat: Array, bad: Mask, sigma: float, fwhm: float, radius: int) ->
         inside = radius <= y < flat.shape[0] - radius and radius <= x < flat.shape[1] - radius
         alone = max((peaks[i] for i in near if tuple(found[i]) != (y, x)), default=0.0) < 0.05 * peak
         clean = inside and not bad[y - radius : y + radius + 1, x - radius : x + radius + 1].any()
+        # what reaches the brightest values of the frame may be saturated
         good.append(bool(clean and alone and (peak < 0.95 * top or len(found) < 3 * FEWEST)))
     kept, bright = found[np.array(good)], peaks[np.array(good)]
     return np.asarray(kept[np.argsort(-bright)])
 
 
-def _found(flat: Array, bad: Mask, sigma: float, fwhm: float) -> tuple[NDArray[np.int64], Array]:
+def _find_sources(flat: Array, bad: Mask, sigma: float, fwhm: float) -> tuple[NDArray[np.int64], Array]:
     """Places and peaks of what stands 10 sigma above the sky in the image smoothed by the PSF."""
     from photutils.detection import DAOStarFinder
 
@@ -134,6 +150,7 @@ def _found(flat: Array, bad: Mask, sigma: float, fwhm: float) -> tuple[NDArray[n
         table = DAOStarFinder(threshold=5 * sigma, fwhm=fwhm)(flat, mask=bad)
     if table is None or not len(table):
         return np.zeros((0, 2), np.int64), np.zeros(0)
+    # xcentroid or x_centroid, by the version of photutils
     names = [next(n for n in table.colnames if n.replace("_", "") == c) for c in ("ycentroid", "xcentroid")]
     places = np.stack([np.rint(np.asarray(table[name])).astype(int) for name in names], 1)
     places = np.clip(places, 0, np.array(flat.shape) - 1)
@@ -142,8 +159,8 @@ def _found(flat: Array, bad: Mask, sigma: float, fwhm: float) -> tuple[NDArray[n
     return places[bright], peaks[bright]
 
 
-def _fit(flat: Array, noise: Array, place: NDArray[np.int64], radius: int, guess: float) -> Fit | None:
-    """Least squares for flux, centre, width, beta, ellipticity and sky of one source."""
+def _fit_moffat(flat: Array, noise: Array, place: NDArray[np.int64], radius: int, guess: float) -> MoffatFit | None:
+    """Least squares for flux, centre, width, beta, ellipticity and sky of one source; None where it is no star."""
     y0, x0 = place
     window = slice(y0 - radius, y0 + radius + 1), slice(x0 - radius, x0 + radius + 1)
     data = flat[window]
@@ -152,7 +169,7 @@ def _fit(flat: Array, noise: Array, place: NDArray[np.int64], radius: int, guess
     scale = max(float(data.max()), 1e-30)
 
     def residual(p: Array) -> Array:
-        return np.asarray(((_model(p, line) * scale - data) * weight).ravel())
+        return np.asarray(((_moffat_model(p, line) * scale - data) * weight).ravel())
 
     start = np.array([1.0, 0.0, 0.0, np.log(guess), np.log(3.0), 0.0, 0.0, 0.0])
     low = [0, -2, -2, np.log(0.3), np.log(1.3), -1.5, -1.5, -1]
@@ -163,10 +180,10 @@ def _fit(flat: Array, noise: Array, place: NDArray[np.int64], radius: int, guess
         return None
     p, chi2 = found.x, 2 * found.cost / (data.size - len(start))
     ok = np.hypot(p[1], p[2]) < 1.5 and np.hypot(p[5], p[6]) < 0.7 and chi2 < 10
-    return Fit(float(np.exp(p[3])), float(np.exp(p[4])), float(p[5]), float(p[6]), float(chi2)) if ok else None
+    return MoffatFit(float(np.exp(p[3])), float(np.exp(p[4])), float(p[5]), float(p[6]), float(chi2)) if ok else None
 
 
-def _model(p: Array, line: Array) -> Array:
+def _moffat_model(p: Array, line: Array) -> Array:
     """Peak 1, integrated over the pixel; p = amplitude, y, x, ln FWHM, ln beta, e1, e2, sky."""
     amplitude, y0, x0, width, beta, e1, e2, sky = p
     fwhm, beta = np.exp(width), np.exp(beta)
@@ -185,7 +202,7 @@ def _model(p: Array, line: Array) -> Array:
     return np.asarray(amplitude * total + sky)
 
 
-def _clump(fits: list[Fit]) -> list[Fit]:
+def _densest_clump(fits: list[MoffatFit]) -> list[MoffatFit]:
     """The fits in the window of FWHM, 15 % wide, that holds most."""
     ordered = sorted(fits, key=lambda f: f.fwhm)
     widths = np.array([f.fwhm for f in ordered])
@@ -196,7 +213,7 @@ def _clump(fits: list[Fit]) -> list[Fit]:
     return ordered[first : ends[first]]
 
 
-def _median(fits: list[Fit]) -> Psf:
+def _median_spec(fits: list[MoffatFit]) -> PSFSpec:
     """The median of every parameter; a Gaussian where beta is above 40, a circle where the axes agree to 2 %."""
     fwhm, beta, e1, e2 = (float(np.median([getattr(f, name) for f in fits])) for name in ("fwhm", "beta", "e1", "e2"))
     params: dict[str, tuple[float, str]] = {"fwhm": (fwhm, "px")}
@@ -206,4 +223,4 @@ def _median(fits: list[Fit]) -> Psf:
     if e > 0.02:
         theta = float(np.rad2deg(0.5 * np.arctan2(e2, e1)))
         params |= {"ratio": (float(np.exp(-e)), ""), "theta": (theta, "deg")}
-    return Psf("moffat" if beta < 40 else "gaussian", params)
+    return PSFSpec("moffat" if beta < 40 else "gaussian", params)

@@ -47,8 +47,14 @@ class Shape:
 def elliptical_radius2(y: Array, x: Array, values: Values) -> Array:
     """Squared radius on which an elliptical profile is constant.
 
-    ``ratio`` is minor over major axis, ``theta`` the angle of the major axis in degrees, from +x towards +y. The
-    geometric mean of the axes is kept, so that ``ratio`` changes the shape and not the area.
+    The geometric mean of the axes is kept, so that ``ratio`` changes the shape and not the area.
+
+    Parameters
+    ----------
+    y, x : arrays that broadcast
+        Positions from the centre, in one unit of length.
+    values : mapping
+        ``ratio``, minor over major axis; ``theta``, angle of the major axis in degrees, from +x towards +y.
     """
     ratio = values.get("ratio", 1.0)
     if ratio == 1.0:
@@ -66,7 +72,7 @@ def extent(values: Values) -> tuple[float, float]:
 
 
 def gaussian(y: Array, x: Array, values: Values) -> Array:
-    """exp(-r^2 / (2 sigma^2))."""
+    """exp(-r^2 / (2 sigma^2)), 1 at the centre, at positions y and x that broadcast."""
     return np.asarray(np.exp(-0.5 * elliptical_radius2(y, x, values) / values["sigma"] ** 2))
 
 
@@ -76,10 +82,12 @@ def moffat(y: Array, x: Array, values: Values) -> Array:
 
 
 def _alpha(values: Values) -> float:
+    """Scale radius of a Moffat profile."""
     return float(values["fwhm"] / (2 * np.sqrt(2 ** (1 / values["beta"]) - 1)))
 
 
 def _moffat_reach(values: Values) -> float:
+    """Radius beyond which `FLUX_LEFT` of the light lies: (1 + r^2 / alpha^2)^(1 - beta) = FLUX_LEFT."""
     left = FLUX_LEFT ** (1 / (1 - values["beta"]))
     return float(min(_alpha(values) * np.sqrt(left - 1), WIDEST * values["fwhm"]))
 
@@ -91,10 +99,17 @@ def _jinc(v: Array) -> Array:
 
 
 def airy(y: Array, x: Array, values: Values) -> Array:
-    """Diffraction by a circular pupil with a central obstruction (Born & Wolf 8.5.2).
+    """Diffraction by a circular pupil with a central obstruction (Born & Wolf 8.5.2), 1 at the centre.
 
-    ``scale`` is lambda / D for a telescope and lambda / (2 NA) for a microscope, ``obstruction`` the ratio e of the
-    diameters: ((jinc(v) - e^2 jinc(e v)) / (1 - e^2))^2 with v = pi r / scale.
+    ((jinc(v) - e^2 jinc(e v)) / (1 - e^2))^2 with v = pi r / scale and jinc(v) = 2 J1(v) / v.
+
+    Parameters
+    ----------
+    y, x : arrays that broadcast
+        Positions from the centre, in the unit of ``scale``.
+    values : mapping
+        ``scale``, lambda / D for a telescope and lambda / (2 NA) for a microscope; ``obstruction``, the ratio e of the
+        diameters, 0 ... 0.99.
     """
     v, e = np.pi * np.hypot(y, x) / values["scale"], values.get("obstruction", 0.0)
     amplitude = _jinc(v) if e == 0 else (_jinc(v) - e**2 * _jinc(e * v)) / (1 - e**2)
@@ -116,11 +131,18 @@ PUPIL, FOCAL = 64, 1024
 """Pixels across the pupil, and of its transform: the pattern is known on a grid of scale * PUPIL / FOCAL."""
 
 
-def pupil(values: Values) -> NDArray[np.complex128]:
+def pupil_amplitude(values: Values) -> NDArray[np.complex128]:
     """Complex amplitude over a pupil of PUPIL pixels, edges anti-aliased.
 
-    ``obstruction`` (ratio of diameters), ``spiders`` (number of vanes, the first along +y), ``spider_width`` (share of
-    the diameter), and the aberrations of `ZERNIKE` in rms waves.
+    Parameters
+    ----------
+    values : mapping
+        ``obstruction`` (ratio of diameters), ``spiders`` (number of vanes, the first along +y), ``spider_width`` (share
+        of the diameter), and the aberrations of `ZERNIKE` in rms waves.
+
+    Returns
+    -------
+    (PUPIL, PUPIL) complex array
     """
     line = (np.arange(PUPIL) - PUPIL / 2 + 0.5) * 2 / PUPIL
     y, x = np.meshgrid(line, line, indexing="ij")
@@ -137,17 +159,26 @@ def pupil(values: Values) -> NDArray[np.complex128]:
 
 
 def optical(y: Array, x: Array, values: Values) -> Array:
-    """|FFT of the pupil|^2, interpolated at the positions asked for; **zero beyond 32 lambda / D**."""
-    pattern = _focal(tuple(sorted((key, x) for key, x in values.items() if key in _PUPIL or key == "obstruction")))
+    """|FFT of the pupil|^2, interpolated by cubic splines; **zero beyond 32 lambda / D**.
+
+    Parameters
+    ----------
+    y, x : arrays that broadcast
+        Positions from the centre, in the unit of ``scale``.
+    values : mapping
+        ``scale``, lambda / D, and what `pupil_amplitude` takes.
+    """
+    of_pupil = {key: x for key, x in values.items() if key in _PUPIL or key == "obstruction"}
+    pattern = _focal_pattern(tuple(sorted(of_pupil.items())))
     step = values["scale"] * PUPIL / FOCAL
     places = np.broadcast_arrays(y / step + FOCAL // 2, x / step + FOCAL // 2)
     return np.asarray(ndimage.map_coordinates(pattern, places, order=3, mode="constant", prefilter=False))
 
 
 @lru_cache(maxsize=4)
-def _focal(values: tuple[tuple[str, float], ...]) -> Array:
+def _focal_pattern(values: tuple[tuple[str, float], ...]) -> Array:
     """Spline coefficients of the intensity in the focal plane, the centre of the pupil's transform in the middle."""
-    field = np.fft.fft2(pupil(dict(values)), (FOCAL, FOCAL))
+    field = np.fft.fft2(pupil_amplitude(dict(values)), (FOCAL, FOCAL))
     return np.asarray(ndimage.spline_filter(np.fft.fftshift(np.abs(field) ** 2), order=3))
 
 
@@ -157,10 +188,12 @@ _PUPIL = {"spiders": "count", "spider_width": "share", **dict.fromkeys(ZERNIKE, 
 
 
 def _airy_fwhm(values: Values) -> float:
+    """FWHM of the unobstructed pattern."""
     return AIRY_FWHM * values["scale"]
 
 
-def _diffracted(profile: Callable[[Array, Array, Values], Array], more: Mapping[str, str]) -> Shape:
+def _diffraction_shape(profile: Callable[[Array, Array, Values], Array], more: Mapping[str, str]) -> Shape:
+    """A shape that is made by a pupil; ``more`` it takes beside the obstruction."""
     takes: dict[str, Any] = {**_DIFFRACTION, "obstruction": "share", **more}
     wide = lambda values: WIDEST * _airy_fwhm(values)  # noqa: E731
     return Shape(profile, _airy_fwhm, wide, takes, (("fwhm", "aperture", "na"),))
@@ -181,7 +214,7 @@ SHAPES: dict[str, Shape] = {
         {"fwhm": "length", "beta": "number", **_ELLIPSE},
         (("fwhm",), ("beta",)),
     ),
-    "airy": _diffracted(airy, {}),
-    "optical": _diffracted(optical, _PUPIL),
+    "airy": _diffraction_shape(airy, {}),
+    "optical": _diffraction_shape(optical, _PUPIL),
 }
 """Name in a SPEC -> shape."""

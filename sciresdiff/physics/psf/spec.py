@@ -38,8 +38,8 @@ ARCSEC = 180 * 3600 / np.pi
 
 
 @dataclass(frozen=True)
-class Psf:
-    """A point spread function that was named and not yet drawn."""
+class PSFSpec:
+    """A point spread function by name and numbers, not yet an array: what a SPEC says."""
 
     shape: str
     """A name of SHAPES, ``none``, ``measure`` or ``file``."""
@@ -52,16 +52,17 @@ class Psf:
         """The SPEC, as `parse` reads it."""
         if self.shape == "file":
             return str(self.path)
-        told = ",".join(f"{name}={value:.6g}{unit}" for name, (value, unit) in self.params.items())
-        return f"{self.shape}:{told}" if told else self.shape
+        params = ",".join(f"{name}={value:.6g}{unit}" for name, (value, unit) in self.params.items())
+        return f"{self.shape}:{params}" if params else self.shape
 
 
-def parse(spec: str) -> Psf:
+def parse(spec: str) -> PSFSpec:
     """Read a SPEC.
 
     Parameters
     ----------
-    spec : ``SHAPE:name=value,...``, ``none``, ``measure``, or a FITS, TIFF or HDF5 file with an optional ``[EXT]``.
+    spec : str
+        ``SHAPE:name=value,...``, ``none``, ``measure``, or a FITS, TIFF or HDF5 file with an optional ``[EXT]``.
         Shapes and their parameters:
 
         - ``gaussian``: ``fwhm`` or ``sigma``; ``ratio`` (minor / major axis), ``theta`` (deg, major axis from +x to +y)
@@ -75,60 +76,63 @@ def parse(spec: str) -> Psf:
 
     Raises
     ------
-    UsageError : not a SPEC, with what is allowed.
-    InputError : a file that is not there.
+    UsageError
+        Not a SPEC, with what is allowed.
+    InputError
+        A file that is not there.
     """
     text = spec.strip()
     name, colon, rest = text.partition(":")
     if name in SHAPES:
-        return _checked(Psf(name, _params(text, name, rest)), text)
+        return _check(PSFSpec(name, _parse_params(text, name, rest)), text)
     if text in ("none", "measure"):
-        return Psf(text)
-    if not colon and (found := _file(text)):
+        return PSFSpec(text)
+    if not colon and (found := _parse_file(text)):
         return found
     raise UsageError(f"psf: {spec!r} is not known; give {SPECS}")
 
 
-def _file(text: str) -> Psf | None:
+def _parse_file(text: str) -> PSFSpec | None:
+    """A SPEC that is a file; None where it looks like none."""
     from sciresdiff.io import FORMATS
     from sciresdiff.io.files import split_spec
 
     path = split_spec(text)[0]
     if path.is_file():
-        return Psf("file", path=text)
+        return PSFSpec("file", path=text)
     if path.name.lower().endswith(tuple(FORMATS)):
         raise InputError(f"psf: {path}: no such file")
     return None
 
 
-def _params(spec: str, shape: str, rest: str) -> dict[str, tuple[float, str]]:
+def _parse_params(spec: str, shape: str, rest: str) -> dict[str, tuple[float, str]]:
     takes = SHAPES[shape].takes
     params = {}
     for item in filter(None, (part.strip() for part in rest.split(","))):
-        key, _, told = (part.strip() for part in item.partition("="))
+        key, _, text = (part.strip() for part in item.partition("="))
         if key not in takes:
             raise UsageError(f"psf: {spec}: {shape} has no {key!r}; it takes {', '.join(takes)}")
         if key in params:
             raise UsageError(f"psf: {spec}: {key} is given twice; give it once")
-        params[key] = _value(spec, key, told, takes[key])
+        params[key] = _parse_value(spec, key, text, takes[key])
     return params
 
 
-def _value(spec: str, key: str, told: str, kind: str) -> tuple[float, str]:
-    match = re.fullmatch(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([A-Za-zµμ]*)", told)
+def _parse_value(spec: str, key: str, text: str, kind: str) -> tuple[float, str]:
+    match = re.fullmatch(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([A-Za-zµμ]*)", text)
     unit = match[2].replace("µ", "u").replace("μ", "u") if match else ""
     if match is None or unit not in UNITS[kind]:
         allowed = ", ".join(u for u in UNITS[kind] if u) or "no unit"
-        raise UsageError(f"psf: {spec}: {key}={told or '?'} is no number with its unit; allowed: {allowed}")
+        raise UsageError(f"psf: {spec}: {key}={text or '?'} is no number with its unit; allowed: {allowed}")
     value = float(match[1])
     low, high = RANGES.get(key, RANGES.get(kind, (0.0, np.inf)))
     if not (low <= value <= high and (value > 0 or low < 0 or kind in ("share", "count")) and np.isfinite(value)):
-        raise UsageError(f"psf: {spec}: {key}={told} is out of range; give a number from {low:g} to {high:g}")
+        raise UsageError(f"psf: {spec}: {key}={text} is out of range; give a number from {low:g} to {high:g}")
     return value, unit
 
 
-def _checked(psf: Psf, spec: str) -> Psf:
-    """Refuse what is missing or said twice."""
+def _check(psf: PSFSpec, spec: str) -> PSFSpec:
+    """Refuse what is missing or given twice."""
     given = set(psf.params)
     for choice in SHAPES[psf.shape].needs:
         if len(given & set(choice)) != 1:
@@ -138,7 +142,7 @@ def _checked(psf: Psf, spec: str) -> Psf:
     return psf
 
 
-def unit_of(psf: Psf) -> str:
+def length_unit(psf: PSFSpec) -> str:
     """The unit of length in which a shape lives: px, arcsec or um."""
     if "aperture" in psf.params:
         return "arcsec"
@@ -148,8 +152,8 @@ def unit_of(psf: Psf) -> str:
     return {"mas": "arcsec", "nm": "um"}.get(unit, unit)
 
 
-def values_of(psf: Psf) -> dict[str, float]:
-    """The numbers that a profile needs, all lengths in `unit_of`."""
+def profile_values(psf: PSFSpec) -> dict[str, float]:
+    """The numbers that a profile needs, all lengths in `length_unit`."""
     takes = SHAPES[psf.shape].takes
     values = {key: x * (LENGTHS[unit] if takes[key] == "length" else 1) for key, (x, unit) in psf.params.items()}
     if psf.shape == "gaussian":
@@ -165,19 +169,20 @@ def values_of(psf: Psf) -> dict[str, float]:
     return values
 
 
-def _metres(psf: Psf, key: str) -> float:
+def _metres(psf: PSFSpec, key: str) -> float:
     value, unit = psf.params[key]
     return value * METRES[unit]
 
 
-def step_of(psf: Psf, pixel: PixelSize | None) -> tuple[float, float]:
+def pixel_step(psf: PSFSpec, pixel: PixelSize | None) -> tuple[float, float]:
     """The side of a pixel along y and x in the unit of the shape.
 
     Raises
     ------
-    UsageError : the shape speaks of arcsec or um, and the pixel size is unknown or of the other kind.
+    UsageError
+        The shape is in arcsec or um, and the pixel size is unknown or of the other kind.
     """
-    unit = unit_of(psf)
+    unit = length_unit(psf)
     if unit == "px":
         return 1.0, 1.0
     if pixel is None or pixel.unit != unit:

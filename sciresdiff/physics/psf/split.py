@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sciresdiff.physics import psf
+from sciresdiff.physics.psf.width import narrowest_sigma
 
 Array = NDArray[np.float64]
 
@@ -17,18 +18,7 @@ AROUND = 4
 """Pixels of the middle grid by which its kernel may reach further than the whole one's."""
 
 
-def width(kernel: Array) -> float:
-    """Sigma of a kernel along its narrowest direction, px; of a Gaussian the true one.
-
-    From the second moments of the square, which far wings do not decide.
-    """
-    weight = kernel**2 / (kernel**2).sum()
-    y, x = (np.arange(n) - n // 2 for n in kernel.shape)
-    covariance = [[y**2 @ weight.sum(1), y @ weight @ x], [y @ weight @ x, weight.sum(0) @ x**2]]
-    return float(np.sqrt(2 * max(np.linalg.eigvalsh(covariance)[0], 0.0)))
-
-
-def split(kernel: Array | None, fine: int) -> tuple[Array | None, Array | None]:
+def split_kernel(kernel: Array | None, fine: int) -> tuple[Array | None, Array | None]:
     """Kernels k_1 and k_2 whose operators in a row, D_1 k_1 D_2 k_2, are the one of the kernel, D k.
 
     D sums over pixels.  k_2 is the Gaussian between an image of FWHM `TARGET` fine pixels and one of as many middle
@@ -39,25 +29,28 @@ def split(kernel: Array | None, fine: int) -> tuple[Array | None, Array | None]:
 
     Parameters
     ----------
-    kernel : on the fine grid; None for pixel integration alone.
-    fine : fine pixels per middle pixel and axis.
+    kernel : (K, L) array or None
+        On the fine grid; None for pixel integration alone.
+    fine : int
+        Fine pixels per middle pixel and axis.
 
     Returns
     -------
-    k_1 on the middle grid, k_2 on the fine one.
+    k_1, k_2 : arrays or None
+        On the middle grid and on the fine one.
     """
     between = TARGET / np.sqrt(8 * np.log(2)) * np.sqrt(fine**2 - 1)
-    if kernel is None or width(kernel) < np.hypot(between, LEAST * fine):
+    if kernel is None or narrowest_sigma(kernel) < np.hypot(between, LEAST * fine):
         return None, kernel
     second = psf.render(f"gaussian:sigma={between}px", None, integrate=False)
     side = max(kernel.shape) // fine + 2 * AROUND
     side += 1 - side % 2
-    whole = spectrum(kernel, side, fine)
-    rest = np.fft.ifft2(whole / spectrum(second, side, fine)).real
+    whole = low_frequencies(kernel, side, fine)
+    rest = np.fft.ifft2(whole / low_frequencies(second, side, fine)).real
     return np.fft.fftshift(rest), second
 
 
-def spectrum(kernel: Array, side: int, fine: int) -> Array:
+def low_frequencies(kernel: Array, side: int, fine: int) -> Array:
     """The lowest ``side`` x ``side`` frequencies of a kernel on the fine grid, in the order of FFTs."""
     n = side * fine
     y, x = (np.arange(m) - m // 2 for m in kernel.shape)

@@ -1,0 +1,1 @@
+"""Distillation: a student that draws in one step or a few, taught by a trained refiner."""

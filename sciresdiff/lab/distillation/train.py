@@ -1,0 +1,234 @@
+"""Teaching a refiner to need fewer steps: a student learns where a trained model's way ends, or that its states agree.
+
+The student begins as a copy of its teacher and lives on the teacher's path, in its units and with its hooks; the method
+file says how it is taught; `lesson` has the mathematics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path as File
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sciresdiff.diffusion import method as methods
+from sciresdiff.diffusion.losses import LOSSES, charbonnier
+from sciresdiff.diffusion.method import Method, check_together
+from sciresdiff.diffusion.prediction import PREDICTIONS
+from sciresdiff.diffusion.weight import DYNAMIC
+from sciresdiff.errors import InputError, UsageError
+from sciresdiff.lab.distillation.losses import KINDS, Distance, Guess, Lesson
+from sciresdiff.nets.half import has_fast_bfloat16
+from sciresdiff.restoration.hooks import apply_training_hooks
+from sciresdiff.restoration.model import Model, load, save
+from sciresdiff.restoration.ops import finer
+from sciresdiff.restoration.refiner import REFINERS, Refiner, condition, level_features, with_realism
+from sciresdiff.restoration.residual_space import residual_space
+from sciresdiff.training.calibrate import calibrated_card
+from sciresdiff.training.data import Ahead, Batch, Pairs
+from sciresdiff.training.loop import Say, State, fit, quick
+from sciresdiff.training.options import TrainOptions
+from sciresdiff.training.prior import begun, provenance, real_images
+from sciresdiff.training.recipe import recipe_of
+from sciresdiff.training.refiner import anchored, card_of
+from sciresdiff.training.trust import trusted_card
+from sciresdiff.training.world import ALONE, World
+
+TEACHER_STEPS = 15
+"""Most steps of the teacher's way to an image; a longer path is walked on so many of its indices."""
+CUT = 20.0
+"""Errors beyond so many scales weigh no more, as in the training of a refiner."""
+
+
+def student_method(asked: Method, teacher: Method) -> Method:
+    """The student's method: where the teacher's way runs, and how the file that was asked for solves and teaches.
+
+    Raises
+    ------
+    UsageError : a method that teaches nobody, or a teacher whose way cannot be taught.
+    """
+    if not asked.distil:
+        known = ", ".join(name for name in methods.names() if methods.load(name).distil)
+        raise UsageError(f"--method: {asked.name} says nothing of how to teach; with --distil allowed are {known}")
+    if not 0 <= asked.distil_params.get("knob", 0.0) <= 1:
+        knob = asked.distil_params["knob"]
+        raise UsageError(f"--method: {asked.name} has [distil] knob = {knob}; allowed is a share from 0 to 1")
+    reasons = {
+        f"is a student itself ({teacher.name}); give its teacher": bool(teacher.distil),
+        f"moves its noise on the way ([weight] {teacher.weight}); give one that does not": teacher.weight in DYNAMIC,
+        "starts part of the way (sdedit); give one that starts at its end": teacher.start == "sdedit",
+        f"runs in a code of the image (space {teacher.space}); give one that does not": teacher.space in REFINERS,
+        "begins without noise, so that nothing is there to agree; take --method sinsr": asked.distil == "consistency"
+        and not teacher.training_path().s[-1] > 0,
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            raise UsageError(f"--distil: the teacher {reason}")
+    own = ("name", "about", "loss", "solver", "solver_params", "eta", "grid", "distil", "distil_params")
+    steps = min(asked.steps or 1, teacher.training_path().T)
+    student = replace(teacher, steps=steps, **{name: getattr(asked, name) for name in own})
+    check_together(student, f"--method {asked.name}")
+    return student
+
+
+def make_lesson(
+    student: Refiner, aim: Refiner, teacher: Model, method: Method, batch: Batch, bf16: bool
+) -> tuple[Lesson, Distance]:
+    """A batch as a lesson, and how errors on it count: none where the data are masked."""
+    assert teacher.refiner is not None and teacher.method is not None
+    best, whole = anchored(teacher.prior, batch, bf16), method.training_path()
+    path = method.path(min(whole.T, TEACHER_STEPS)) if method.distil == "one-step" else whole
+    space = residual_space(method, batch.data, best)
+    known = condition(batch.data, best, batch.kernel, student.config.conditions)
+    estimate, run = PREDICTIONS[method.prediction].estimate, quick(bf16)
+
+    def asked(refiner: Refiner) -> Guess:
+        def guess(x: Tensor, t: Any, realism: Any) -> Tensor:
+            p = path.at(t) if isinstance(t, int) else path.at(t, x)
+            answer = refiner(x - p.b * space.mu, with_realism(level_features(p, x), realism), known, run)
+            z = estimate(p, x, answer, space.mu, space.w)
+            if "consistency" not in method.hooks:
+                return z  # type: ignore[no-any-return]
+            return space.truth(apply_training_hooks(method, batch.data, space.image(z), best.w, p))
+
+        return guess
+
+    def back(x: Tensor) -> Tensor:
+        p, end = path.at(0), path.at(path.T)
+        return end.b * space.mu + student(x - p.b * space.mu, level_features(p, x), known, run)
+
+    valid = finer(batch.data.valid, teacher.scale)
+    if method.distil == "consistency":
+        count = lambda e: charbonnier(e, width=method.distil_params["huber"])  # noqa: E731
+    else:
+        count = LOSSES[method.loss]
+    truth = space.truth(batch.truth)
+    taught = Lesson(path, asked(teacher.refiner), asked(student), asked(aim), back, truth, space.mu, space.w)
+    return taught, lambda error: count(error.clamp(-CUT, CUT)) * valid
+
+
+def loss(
+    student: Refiner,
+    aim: Refiner,
+    batch: Batch,
+    generator: torch.Generator,
+    teacher: Model,
+    method: Method,
+    bf16: bool,
+) -> tuple[Tensor, dict[str, float]]:
+    """What the student still gets wrong on a batch, and its parts."""
+    lesson, distance = make_lesson(student, aim, teacher, method, batch, bf16)
+    parts = KINDS[method.distil](lesson, generator, method.distil_params, distance)
+    return torch.stack(list(parts.values())).sum(), {k: float(v.detach()) for k, v in parts.items()}
+
+
+def load_teacher(name: str) -> Model:
+    """A model to learn from.
+
+    Raises
+    ------
+    InputError : it cannot be read. UsageError : it has no refiner.
+    """
+    try:
+        teacher = load(name)
+    except InputError as error:
+        raise InputError(str(error).replace("--model:", "--distil:", 1)) from None
+    if teacher.refiner is None or teacher.method is None:
+        raise UsageError(f"--distil: {name} has no refiner to learn from; give a model that train-refiner wrote")
+    return teacher
+
+
+def teacher_and_student(options: TrainOptions) -> tuple[Model, Method]:
+    """The teacher and the student's method.
+
+    Raises
+    ------
+    UsageError, InputError : as in `load_teacher` and `student_method`; no teacher, or another network than its.
+    """
+    if options.distil is None:
+        raise UsageError(
+            f"--method: {options.method_name} needs a teacher; give --distil with a model of train-refiner"
+        )
+    teacher = load_teacher(options.distil)
+    assert teacher.refiner is not None and teacher.method is not None
+    own = teacher.refiner.config.backbone
+    if options.backbone not in (None, own):
+        raise UsageError(f"--backbone: {options.backbone} is given, but a student has its teacher's, {own}; leave it")
+    return teacher, student_method(methods.load(options.method_name), teacher.method)
+
+
+def train(options: TrainOptions, say: Say, world: World = ALONE) -> File:
+    """Teach a student by the model ``options.distil``, or go on where the same command left off.
+
+    The student has the teacher's prior and network; the target of consistency is the average of the weights that the
+    loop keeps (`loop.follow`), so that a resumed run goes through the same numbers.
+
+    Parameters
+    ----------
+    world : the processes that share the work, connected; the first of them calibrates alone, after the others ended.
+
+    Returns
+    -------
+    The path of the whole model (prior, student, method), usable from the first report on.
+
+    Raises
+    ------
+    UsageError, InputError : as in `teacher_and_student`.
+    """
+    device = world.device(options.device)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    teacher, method = teacher_and_student(options)
+    teacher.to(device)
+    assert teacher.refiner is not None and teacher.method is not None
+    options = replace(options, kind=teacher.card["kind"], scale=teacher.scale)
+    recipe, loop = recipe_of(options)
+    output = File(options.output)
+    run = begun(deepcopy(teacher.refiner).train().requires_grad_(True), options, loop, device, world)
+    pairs = Pairs(recipe, options.seed + 1, real_images(options.data, recipe.patch * recipe.scale))
+    bf16 = loop.bf16 and has_fast_bfloat16(device)
+
+    def lesson_loss(module: nn.Module, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        assert isinstance(module, Refiner) and isinstance(run.average, Refiner)
+        return loss(module, run.average, batch, generator, teacher, method, bf16)
+
+    def snapshot(average: nn.Module, state: State) -> None:
+        assert isinstance(average, Refiner)
+        told = {
+            **provenance(recipe, options, state),
+            "teacher": {"name": teacher.card.get("name"), "hash": teacher.hash},
+        }
+        save(Model(teacher.prior, average, method, card_of(teacher.card, output.stem, told)), output)
+
+    ways = f"{method.distil}, {method.name}, taught by {teacher.card.get('name')} ({teacher.method.name})"
+    say(f"student of {sum(p.numel() for p in run.module.parameters()) / 1e6:.2f} M parameters: {ways}")
+    validate = validation(Pairs(recipe, options.seed + 7_919), teacher, method)
+    ahead = Ahead(lambda n: pairs.batch(n + run.share[0], run.share[1], device))
+    fit(run, ahead, lesson_loss, validate, snapshot, say)
+    if not (options.calibrate and world.first):
+        return output
+    say("calibrating ERR and TRUST on simulated frames")
+    model = calibrated_card(load(str(output)).to(device), recipe, options.seed + 15_859)
+    save(trusted_card(model, recipe, options.seed + 23_788), output)
+    return output
+
+
+def validation(pairs: Pairs, teacher: Model, method: Method) -> Callable[[nn.Module], dict[str, float]]:
+    """Loss on pairs that training never draws, with fixed noise."""
+    batches = [pairs.batch(n, 16) for n in (0, 16)]
+
+    def measure(student: nn.Module) -> dict[str, float]:
+        assert isinstance(student, Refiner)
+        with torch.no_grad():
+            found = [
+                loss(student, student, b, torch.Generator().manual_seed(7), teacher, method, False)[0] for b in batches
+            ]
+        return {"held_out": float(np.mean([float(v) for v in found]))}
+
+    return measure

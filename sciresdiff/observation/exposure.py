@@ -1,0 +1,124 @@
+"""One image that was taken: its pixels, its noise, its PSF, and where it lies on the output grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sciresdiff.frame import Frame, Quantity
+from sciresdiff.io.source import Source, in_memory
+from sciresdiff.observation.grid import Grid
+from sciresdiff.observation.noise import Noise
+from sciresdiff.physics.psf.field import PSF
+from sciresdiff.physics.statistics import PlaneStatistics
+from sciresdiff.region import Region
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """y = A x + n, as far as one image tells it: y and what is no data, the variance of n, and what A is made of.
+
+    The image may have several planes (times, channels, depths), which share noise model and PSF, and may be a file
+    that is read by windows.  `window` gives the same for a part of one plane, in memory.
+    """
+
+    image: Source
+    """Pixels, mask, and what the file says of the variance; (planes, h, w), read by windows."""
+    grid: Grid
+    """The image's own pixels."""
+    noise: Noise
+    psf: PSF | None = None
+    """Blur between the wanted image and this one, on the output grid; None: integration over the pixel alone."""
+    quantity: Quantity = "sum"
+    """``sum``: the value of a pixel is the sum of the finer pixels in it; ``mean``: their mean."""
+    statistics: tuple[PlaneStatistics, ...] = ()
+    """What every plane is like as a whole, where planes are restored in parts; else empty."""
+    region: Region | None = None
+    """Where a window lies in its plane; None for whole planes."""
+
+    @classmethod
+    def of_arrays(
+        cls,
+        pixels: Array,
+        variance: Array,
+        mask: Array | None = None,
+        psf: PSF | Array | None = None,
+        quantity: Quantity = "sum",
+    ) -> Exposure:
+        """An exposure of one plane out of arrays.
+
+        Parameters
+        ----------
+        pixels : (h, w), any linear unit; NaN where there is no value.
+        variance : (h, w), unit**2, of the noise; a pixel without a variance above 0 counts as masked.
+        mask : (h, w), True where a pixel carries no information.
+        psf : the blur on the output grid, a `PSF` or one kernel (K, L) with odd sides and sum 1; None for none.
+        quantity : ``sum`` or ``mean``.
+
+        Raises
+        ------
+        InputError : arrays whose shapes differ, or a kernel with even sides.
+        """
+        bad = np.zeros(pixels.shape, bool) if mask is None else np.asarray(mask, bool)
+        frame = Frame(pixels[None], bad[None], "astro", variance=np.asarray(variance)[None], quantity=quantity)
+        blur = PSF.constant(psf) if isinstance(psf, np.ndarray) else psf
+        return cls(in_memory(frame), Grid(pixels.shape[-2:]), Noise(), blur, quantity)
+
+    @property
+    def origin(self) -> tuple[int, int]:
+        """(y, x) of the first pixel in its plane."""
+        return (0, 0) if self.region is None else (self.region.y0, self.region.x0)
+
+    def window(self, plane: int, region: Region) -> Exposure:
+        """A part of one plane, in memory; the same whoever asks, and whatever was asked before.
+
+        Parameters
+        ----------
+        region : pixels of this exposure.
+        """
+        frame = self.image.window(plane, region)
+        return replace(
+            self,
+            image=in_memory(frame),
+            grid=replace(self.grid, shape=region.shape),
+            noise=self.noise.window(plane, region),
+            statistics=self.statistics[plane : plane + 1],
+            region=region,
+        )
+
+    def with_pixels(self, pixels: Array, variance: Array) -> Exposure:
+        """The same exposure of one plane with other values and their variance, (h, w): another sky seen through it."""
+        changed = self.plane.with_(pixels=np.asarray(pixels, np.float32)[None], variance=np.asarray(variance)[None])
+        return replace(self, image=in_memory(changed), noise=Noise())
+
+    @cached_property
+    def plane(self) -> Frame:
+        """The values of an exposure of one plane, as a frame."""
+        return self.image.window(0, Region.of_shape(self.grid.shape))
+
+    @property
+    def pixels(self) -> NDArray[np.float32]:
+        """(h, w), of an exposure of one plane."""
+        return self.plane.pixels[0]
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """(h, w), True where a pixel carries no information."""
+        return self.plane.mask[0]
+
+    @cached_property
+    def variance(self) -> NDArray[np.floating[Any]]:
+        """(h, w), unit**2, of the noise; not finite or 0 where it is not known."""
+        return self.noise.variance(self.plane)
+
+    @cached_property
+    def valid(self) -> NDArray[np.bool_]:
+        """(h, w), True where a pixel carries information: finite, not masked, with a variance above 0."""
+        v = self.variance
+        return ~self.mask & np.isfinite(self.pixels) & np.isfinite(v) & (v > 0)

@@ -1,0 +1,100 @@
+"""The PSF of a frame: stated, of the file, of its header, else measured on its own sources.
+
+The whole PSF (``--psf``) and the blur between the wanted image and the frame (``--kernel``) are two ways to say the
+same: target * kernel = PSF.  What the operator blurs with is the kernel, on the output grid.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sciresdiff.frame import Frame, PixelSize
+from sciresdiff.notes import Notes
+from sciresdiff.observation.options import Stated
+from sciresdiff.observation.sample import Samples
+from sciresdiff.physics import psf
+from sciresdiff.physics.psf.field import PSF
+from sciresdiff.physics.psf.measure import psf_from_sources
+from sciresdiff.physics.psf.spec import PSFSpec
+
+Kernel = NDArray[np.float64]
+
+TARGET_FWHM = 2.0
+"""FWHM of the wanted image's PSF where none is asked for, output px: the least that is well sampled."""
+
+
+def resolve_psf(
+    path: str | Path, frame: Frame, samples: Samples, stated: Stated, scale: int
+) -> tuple[PSF | None, float | None, Notes]:
+    """The blur on the output grid, the FWHM of the wanted image's PSF, and where they come from.
+
+    Parameters
+    ----------
+    path : the file, for messages.
+    frame : what it says; its values are not used.
+    samples : what the PSF is measured on where nobody states it.
+    stated : ``kernel`` wins over ``psf``.
+    scale : output pixels per pixel of the frame.
+
+    Returns
+    -------
+    A PSF on the output grid, or None for integration over the pixel alone; output px, or None where only the kernel is
+    known; and the notes, with the origin ``psf``.
+
+    Raises
+    ------
+    UsageError : a SPEC that cannot be read.
+    InputError : no source to measure a PSF from, or a PSF that is narrower than the target.
+    """
+    fine = frame.pixel_size.finer(scale) if frame.pixel_size else None
+    if stated.kernel:
+        return field_of(render_kernel(stated.kernel, fine)), stated.target_fwhm, Notes(psf="--kernel")
+    target = stated.target_fwhm or TARGET_FWHM
+
+    def between(whole: PSFSpec | str) -> PSF | None:
+        return field_of(psf.kernel_from_psf(whole, pixel=frame.pixel_size, scale=scale, target_fwhm_px_fine=target))
+
+    if stated.psf and stated.psf != "measure":
+        return between(stated.psf), target, Notes(psf="--psf")
+    if stated.psf is None and frame.kernel is not None and frame.kernel_scale == scale:
+        kernel = render_kernel(frame.kernel, fine) if isinstance(frame.kernel, str) else frame.kernel
+        return field_of(kernel), stated.target_fwhm, Notes(psf="file")
+    if stated.psf is None and (spec := psf_of_header(frame)):
+        return between(spec), target, Notes(f"psf: {spec}, from the file", psf="header")
+    first = samples(0)
+    variance = None if first.frame.variance is None else first.frame.variance[0]
+    whole, used, lines = psf_from_sources(first.pixels, first.mask, variance, frame.kind)
+    notes = Notes(*lines, f"psf: measured from {used} sources of {path}", psf="measured")
+    return between(whole), target, notes
+
+
+def field_of(kernel: Kernel | None) -> PSF | None:
+    """The PSF that is one kernel (K, L) all over the field; None for none."""
+    return None if kernel is None else PSF.constant(kernel)
+
+
+def psf_of_header(frame: Frame) -> str | None:
+    """The SPEC of the PSF that the file's header or metadata states, if any."""
+    facts = frame.facts
+    if frame.psf:
+        return frame.psf
+    if "fwhm" in facts:
+        return f"gaussian:fwhm={facts['fwhm']}px"
+    if "na" in facts and "wavelength" in facts:
+        return f"airy:na={facts['na']},wavelength={facts['wavelength']}nm"
+    return None
+
+
+def render_kernel(spec: str, fine: PixelSize | None) -> Kernel | None:
+    """The kernel of ``--kernel``: sampled at the centres of output pixels, or an image as it is; None for ``none``.
+
+    Parameters
+    ----------
+    spec : a SPEC in output px, arcsec, um or nm, or a file.
+    fine : size of an output pixel; None where it is not known.
+    """
+    parsed = psf.parse(spec)
+    return None if parsed.shape == "none" else psf.render(parsed, fine, integrate=False)

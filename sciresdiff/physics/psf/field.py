@@ -1,0 +1,135 @@
+"""The point spread function of a frame, which may change over the field.
+
+The local kernel is a low-rank sum of basis kernels with smooth weight maps, k(q; d) = sum_j w_j(q) P_j(d), where q is
+the place of the source on the output grid and d the offset from it.  PSFEx (polynomials of the position) and the
+principal components of a grid of PSFs have this form.  A PSF that is the same everywhere is one kernel of weight 1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from sciresdiff.errors import InputError
+from sciresdiff.physics.psf.width import sigma_of_square
+from sciresdiff.region import Region
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class PSF:
+    """The kernel between the wanted image and the data, before pixel integration, over the whole field.
+
+    Two are equal where their kernels and weights are equal bit by bit.
+
+    Parameters
+    ----------
+    kernels : (J, K, L) float array
+        Basis kernels P_j on the output grid, odd sides, centred.  Where the local kernel has sum 1 the flux is kept;
+        a single basis kernel may have any sum and negative values.
+    weights : (J, Y, X) float array, optional
+        Weight maps w_j on the output grid; None for one kernel that is the same everywhere.
+
+    Raises
+    ------
+    InputError
+        Shapes that do not fit, even sides, several kernels without weights, or values that are not finite.
+    """
+
+    kernels: Array
+    weights: NDArray[np.floating[Any]] | None = None
+
+    def __post_init__(self) -> None:
+        """Check the shapes; kernels become float64, weights keep their float type."""
+        kernels = np.asarray(self.kernels, np.float64)
+        object.__setattr__(self, "kernels", kernels)
+        if kernels.ndim != 3 or any(side % 2 == 0 for side in kernels.shape[1:]):
+            raise InputError(f"psf: kernels of shape {kernels.shape}; give (J, K, L) with odd K and L")
+        if not np.isfinite(kernels).all():
+            raise InputError("psf: a kernel has NaN or infinite values; give one without")
+        if self.weights is None:
+            if len(kernels) != 1:
+                raise InputError(f"psf: {len(kernels)} kernels without weights; give a weight map for each")
+            return
+        weights = np.asarray(self.weights)
+        weights = weights if weights.dtype.kind == "f" else weights.astype(np.float64)
+        object.__setattr__(self, "weights", weights)
+        if weights.ndim != 3 or len(weights) != len(kernels):
+            raise InputError(f"psf: weights of shape {weights.shape} for {len(kernels)} kernels; give (J, Y, X)")
+        if not np.isfinite(weights).all():
+            raise InputError("psf: a weight map has NaN or infinite values; give one without")
+
+    @classmethod
+    def constant(cls, kernel: Array) -> PSF:
+        """The PSF that is ``kernel``, (K, L), everywhere."""
+        return cls(np.asarray(kernel, np.float64)[None])
+
+    @property
+    def varies(self) -> bool:
+        """Whether there are weight maps, so that the kernel depends on the place."""
+        return self.weights is not None
+
+    def window(self, region: Region) -> PSF:
+        """The PSF of a part of the field.
+
+        Parameters
+        ----------
+        region : Region
+            On the output grid, inside the field.
+
+        Returns
+        -------
+        PSF
+            Its ``at(y, x)`` is this one's ``at(region.y0 + y, region.x0 + x)``; the weights are a view of these.
+        """
+        return self if self.weights is None else PSF(self.kernels, self.weights[:, *region.slices])
+
+    def at(self, y: float, x: float) -> Array:
+        """The kernel of a source at (y, x), which are output pixels from the centre of the first one.
+
+        Returns
+        -------
+        (K, L) array
+            ``sum_j w_j(y, x) P_j``, the weights interpolated linearly; beyond the field the nearest pixel's.
+        """
+        if self.weights is None:
+            return self.kernels[0]
+        weights = [ndimage.map_coordinates(w, [[y], [x]], order=1, mode="nearest")[0] for w in self.weights]
+        return np.asarray(np.tensordot(weights, self.kernels, 1))
+
+    @cached_property
+    def mean(self) -> Array:
+        """(K, L), the kernel averaged over the field."""
+        if self.weights is None:
+            return self.kernels[0]
+        return np.asarray(np.tensordot(self.weights.mean((1, 2), dtype=np.float64), self.kernels, 1))
+
+    @property
+    def width(self) -> float:
+        """Sigma of the mean kernel, output px: see `sigma_of_square`."""
+        return sigma_of_square(self.mean)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over shapes, types and values: what tells one PSF from another in records of a run."""
+        hashed = hashlib.sha256()
+        for array in (self.kernels, self.weights):
+            if array is not None:
+                hashed.update(f"{array.shape}{array.dtype.str}".encode())
+                hashed.update(np.ascontiguousarray(array).data)
+        return hashed.hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        """Same kernels and weights, bit by bit."""
+        return isinstance(other, PSF) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        """Of the digest."""
+        return hash(self.digest)

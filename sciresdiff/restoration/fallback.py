@@ -1,0 +1,82 @@
+"""The estimate that needs no network, and where it takes over from the model's.
+
+A model may explain the data worse than the physics alone does, in scenes that it was not trained on.  There its
+estimate is replaced, smoothly, by that of the physics; the weight is the output's GATE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sciresdiff.physics.consistency import Data, consistency_step
+from sciresdiff.physics.richardson_lucy import richardson_lucy_until_chi2_one
+from sciresdiff.restoration.ops import box, contrast
+from sciresdiff.restoration.prior import Estimate, bounded_below
+
+CHI2_LIMIT = 2.1
+"""Local chi2 over 5 x 5 pixels that chance exceeds once in a thousand (chi-square of 25 degrees of freedom)."""
+MODEL_ERROR = 0.002
+"""Share of the signal by which the stated kernel may be wrong, as the fallback and the model see it."""
+FINAL_ITERATIONS = 40
+"""Chebyshev iterations of the last consistency step of an estimate."""
+PATIENCE = 120
+"""More of them where bright cores are not yet within their noise."""
+
+
+def physics_estimate(data: Data) -> Estimate:
+    """Richardson-Lucy until the data are explained (chi2 = 1), then one consistency step.
+
+    The scale of its error is 1/e of the local contrast: what an untrained prior would say.
+    """
+    x, _ = richardson_lucy_until_chi2_one(data)
+    _, amplitude = contrast(x, data.noise, data.operator.scale)
+    start = bounded_below(data, Estimate(x, amplitude * float(np.exp(-1)), x))
+    return replace(start, x=consistency_step(data, start.x, start.w.square(), FINAL_ITERATIONS, PATIENCE))
+
+
+def with_model_error(data: Data) -> Data:
+    """The data with the noise that an imperfectly known kernel adds: N + (f y)^2."""
+    return replace(data, noise=data.noise + (MODEL_ERROR * data.y).square())
+
+
+def local_chi2(data: Data, x: Tensor) -> Tensor:
+    """chi2 of an image (1, 1, s*h, s*w) over 5 x 5 coarse pixels, (1, 1, h, w)."""
+    return box(data.residual(x).square() / data.noise, 2)
+
+
+def fallback_weight(data: Data, model: Tensor, physics: Callable[[], Tensor]) -> Tensor | None:
+    """Weight of the physics' estimate, 0..1: 0 unless the model explains the data badly and the physics does better.
+
+    Rises smoothly from 0 to 1 (3 t^2 - 2 t^3) while the local chi2 goes from twice the limit, `CHI2_LIMIT` or the
+    physics' own where that is higher, to four times.
+
+    Parameters
+    ----------
+    model : (1, 1, s*h, s*w), the model's estimate, noise units.
+    physics : gives that of the physics; asked only where the model's own chi2 leaves the weight open.
+
+    Returns
+    -------
+    (1, 1, s*h, s*w), or None where it is 0 everywhere.
+    """
+    data = with_model_error(data)
+    found = local_chi2(data, model)
+    if float(found.max()) <= 2 * CHI2_LIMIT:
+        return None
+    limit = local_chi2(data, physics()).clamp_min(CHI2_LIMIT)
+    t = (found / (2 * limit) - 1).clamp(0, 1)
+    smooth = t * t * (3 - 2 * t)
+    return F.interpolate(smooth, scale_factor=float(data.operator.scale), mode="bilinear")
+
+
+def blend(model: Estimate, physics: Estimate, weight: Tensor) -> Estimate:
+    """The model's estimate, and the physics' by its weight (1, 1, s*h, s*w)."""
+    return Estimate(
+        **{f.name: torch.lerp(getattr(model, f.name), getattr(physics, f.name), weight) for f in fields(model)}
+    )

@@ -1,0 +1,115 @@
+"""What networks are fed with: local means and contrasts, and images moved between the two grids without loss."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sciresdiff.physics.psf.field import PSF
+from sciresdiff.physics.psf.width import moments_of_square
+
+
+def contrast(x: Tensor, noise: Tensor, scale: int) -> tuple[Tensor, Tensor]:
+    """The local background, and how strongly the image varies about it.
+
+    Parameters
+    ----------
+    x : (B, 1, s*h, s*w). noise : (B, 1, h, w), variance of the coarse pixels.
+
+    Returns
+    -------
+    background and amplitude, both (B, 1, s*h, s*w): the mean over five coarse pixels, and the root mean square
+    deviation from it over 3 x 3 fine pixels, never below the noise spread over the coarse pixel.
+    """
+    background = F.interpolate(box(F.avg_pool2d(x, scale), 2), scale_factor=float(scale), mode="bilinear")
+    floor = finer(noise, scale) / scale**4
+    return background, (box((x - background).square(), 1) + floor).sqrt()
+
+
+def box(v: Tensor, radius: int) -> Tensor:
+    """Mean over a square of 2 radius + 1 pixels, of those inside the image; one axis after the other."""
+    for axis in (-2, -1):
+        size = v.shape[axis]
+        total = v.clone()
+        for k in range(1, min(radius, size - 1) + 1):
+            total.narrow(axis, k, size - k).add_(v.narrow(axis, 0, size - k))
+            total.narrow(axis, 0, size - k).add_(v.narrow(axis, k, size - k))
+        at = torch.arange(size, device=v.device)
+        inside = (1 + at.clamp_max(radius) + (size - 1 - at).clamp_max(radius)).to(v.dtype)
+        v = total / (inside[:, None] if axis == -2 else inside)
+    return v
+
+
+def finer(coarse: Tensor, scale: int) -> Tensor:
+    """Every coarse pixel repeated over its fine pixels."""
+    return F.interpolate(coarse, scale_factor=float(scale), mode="nearest")
+
+
+def unshuffled(v: Tensor, scale: int) -> Tensor:
+    """`F.pixel_unshuffle` of (B, 1, s*h, s*w) into channels-last memory, which convolutions want."""
+    b, _, height, width = v.shape
+    h, w = height // scale, width // scale
+    cells = v.reshape(b, h, scale, w, scale).transpose(2, 3).reshape(b, h, w, scale**2)
+    return cells.permute(0, 3, 1, 2)
+
+
+def stacked(fine: Iterator[Tensor], coarse: list[Tensor], scale: int, channels: int) -> Tensor:
+    """Fine images, unshuffled to the coarse grid, and coarse ones as the channels of one input (B, channels, h, w).
+
+    Without gradients the fine images are made one by one, so that only one of them is in memory beside the result.
+    """
+    if torch.is_grad_enabled():
+        return torch.cat([*(unshuffled(v, scale) for v in fine), *coarse], dim=1)
+    size = (coarse[0].shape[0], channels, *coarse[0].shape[-2:])
+    out = torch.empty(size, dtype=coarse[0].dtype, device=coarse[0].device, memory_format=torch.channels_last)
+    at = 0
+    for v in itertools.chain((unshuffled(v, scale) for v in fine), coarse):
+        out[:, at : at + v.shape[1]] = v
+        at += v.shape[1]
+    return out
+
+
+def maps(numbers: Tensor, like: Tensor) -> list[Tensor]:
+    """(B, n) numbers as n constant images of the size of ``like`` (B, 1, h, w)."""
+    return list(numbers[:, :, None, None].expand(-1, -1, *like.shape[-2:]).split(1, dim=1))
+
+
+def asinh_(x: Tensor) -> Tensor:
+    """The inverse hyperbolic sine, without gradients in place; torch's own takes eight times as long."""
+    if torch.is_grad_enabled():
+        return torch.asinh(x)
+    for part in x.split(64, dim=-2):
+        size = part.abs().clamp_max_(1e18)  # whose square is a float32
+        square = size.square()
+        root = (1 + square).sqrt_()
+        part.copy_(square.div_(root.add_(1)).add_(size).log1p_().copysign_(part))
+    return x
+
+
+def psf_features(psf: PSF | None, scale: int) -> NDArray[np.float32]:
+    """Four numbers that tell a network how wide a PSF is.
+
+    The second moments of the squared kernel (the square keeps far wings from deciding) along y, x and across, and the
+    noise-equivalent area 1 / sum k^2, in coarse pixels and as logarithms.
+
+    Parameters
+    ----------
+    psf : on the output grid; None for none.
+    scale : output pixels per coarse pixel.
+
+    Returns
+    -------
+    (4,) float32.
+    """
+    k = np.ones((1, 1)) if psf is None else psf.mean
+    yy, xx, across = moments_of_square(k)
+    xy = across / (yy + xx + 1e-9)
+    area = k.sum() ** 2 / (k**2).sum() / scale**2
+    logs = [np.log(0.05 + v / scale**2) for v in (yy, xx)]
+    return np.array([*logs, xy, np.log(0.1 + area)], dtype=np.float32)
