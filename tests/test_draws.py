@@ -9,6 +9,7 @@ import torch
 from astropy.io import fits
 
 from sciresdiff.diffusion import method as methods
+from sciresdiff.diffusion.sampler import sample
 from sciresdiff.errors import UsageError
 from sciresdiff.jobs.upscale import job as upscale
 from sciresdiff.jobs.upscale.options import UpscaleOptions
@@ -42,7 +43,7 @@ def test_the_steps_that_are_told_are_the_estimates_of_a_solver_of_one_each(name:
         return x
 
     steps = min(6, method.steps or method.training_path().T)
-    methods.sample(method, denoise, zero, zero + 1, lambda t: zero + 1, steps, prior=zero)
+    sample(method, denoise, zero, zero + 1, lambda t: zero + 1, steps, prior=zero)
     assert len(asked) == steps_taken(method, steps)
 
 

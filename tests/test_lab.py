@@ -26,13 +26,14 @@ LOADED = "print(*sorted(name for name in sys.modules if name.startswith('sciresd
 RESTORE = """
 import sys
 import numpy as np
-import sciresdiff.restoration.restore as recipe
+from sciresdiff.observation.observation import Observation
 from sciresdiff.restoration import model
+from sciresdiff.restoration.restore import restore
+from sciresdiff.restoration.settings import Settings
 
 pixels = np.random.default_rng(0).normal(100, 1, (24, 24)).astype("f4")
 one = model.load("{name}")
-settings = recipe.Settings(samples=2)
-done = recipe.restore(pixels, 0 * pixels + 1, pixels < 0, None, one.scale, "sum", one, settings)
+done = restore(Observation.of_arrays(pixels, 0 * pixels + 1, one.scale), one, Settings(samples=2))
 assert np.isfinite(done.mean).all() and done.draws_used == 2
 """
 

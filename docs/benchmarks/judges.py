@@ -1,11 +1,11 @@
-"""``make judges``: which check catches which planted defect, at which strength, and how often a good image is accused.
+"""``make judges``: which check catches which planted defect, at which strength, and how often a clean image is flagged.
 
     python docs/benchmarks/judges.py [--only defects,alarms,trust] [--frames N] [--clean N] [--print]
 
-Clean frames are simulated scenes, measured with noise and restored by the shipped models.  Nine defects are planted
-into them at strengths that are fixed below, together with the one at which each must be caught; the registry's checks
-are run with the default limits, with and without the truth.  A check has caught a defect when it misses a limit that it
-kept before.  The tables go into docs/explanation/judges.md.
+Clean frames are simulated scenes, degraded with noise and restored by the shipped models.  Nine defects are planted
+into them at the strengths of `judges_defects`, each of which has one at which it must be caught; the checks are run
+with the default limits, with and without the truth.  A check has caught a defect when a result leaves its limits that
+was within them on the clean image.  The tables go into docs/explanation/judges.md.
 """
 
 from __future__ import annotations
@@ -91,21 +91,21 @@ def defect_table(frames: int) -> str:
 
 
 def blind_spots(found: dict[str, dict[str, dict[str, float]]], bases: list[Evidence]) -> str:
-    """What each check did not see, and which of those with a limit had no say."""
+    """List the defects that each check missed, and the checks with a limit that caught none."""
     from sciresdiff.checks.limits import LIMITS
 
     clean_ones = [result for base in bases for result in checks.check(base)]
     measured = {r.name for r in clean_ones if r.passed is not None}
     already = {r.name for r in clean_ones if r.passed is False}
-    lines = ["What each judge did not see at any strength tried, with a truth:", ""]
+    lines = ["Defects that each check missed at every strength tried, with a truth:", ""]
     seen = {name: [d for d in DEFECTS if name in found[d]["truth"]] for name in LIMITS[bases[0].kind]}
     for name, saw in seen.items():
         if saw:
             lines.append(f"- `{name}`: {', '.join(d for d in DEFECTS if d not in saw) or 'nothing'}")
     idle = [name for name, saw in seen.items() if not saw]
     groups = {
-        "saw none of the nine": [n for n in idle if n in measured and n not in already],
-        "saw none; missed its limit on a clean frame already": [n for n in idle if n in already],
+        "none of the nine is caught by": [n for n in idle if n in measured and n not in already],
+        "outside the limits on a clean frame already": [n for n in idle if n in already],
         "not computed, or without a limit, on these frames": [n for n in idle if n not in measured],
     }
     return "\n".join(

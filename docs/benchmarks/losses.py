@@ -28,8 +28,8 @@ from sciresdiff.physics.operators import Operator
 from sciresdiff.physics.psf.field import PSF
 from sciresdiff.restoration.fallback import FINAL_ITERATIONS
 from sciresdiff.restoration.model import PRESETS
-from sciresdiff.restoration.ops import contrast, psf_features
-from sciresdiff.restoration.prior import Estimate, Prior, PriorConfig, starts
+from sciresdiff.restoration.ops import local_contrast, psf_features
+from sciresdiff.restoration.prior import Estimate, Prior, PriorConfig, starting_estimates
 from sciresdiff.training import prior as training
 from sciresdiff.training.data import Batch
 from sciresdiff.training.loop import LoopOptions, Run, quick
@@ -166,8 +166,8 @@ class Frame:
 
 def framed(batch: Batch) -> Frame:
     """A batch made ready."""
-    smooth, sharp = starts(batch.data, PriorConfig.early, PriorConfig.late)
-    _, amplitude = contrast(sharp, batch.data.noise, SCALE)
+    smooth, sharp = starting_estimates(batch.data, PriorConfig.early, PriorConfig.late)
+    _, amplitude = local_contrast(sharp, batch.data.noise, SCALE)
     unit, (sky, slope) = training.fine_scale(batch.truth, batch.data), training.photon(batch)
     context = Context(unit, noise=batch.data.noise, sky=sky, slope=slope, knee=2.0)
     return Frame(batch, smooth, Estimate(sharp, amplitude * float(np.exp(-1)), sharp), context)

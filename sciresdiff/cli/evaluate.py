@@ -174,7 +174,7 @@ def _report(
 
 def print_results(record: Mapping[str, Any], verbose: bool = False) -> None:
     """Print verdict and results on stdout; checks that were not computed are counted, or listed with their reasons."""
-    from sciresdiff.report.record import header, table, uncomputed
+    from sciresdiff.report.record import header, is_not_computed, table
 
     shown = Table(box=None, pad_edge=False, header_style="bold")
     numbers = {"value", *record["baselines"]}
@@ -185,7 +185,7 @@ def print_results(record: Mapping[str, Any], verbose: bool = False) -> None:
     stdout = table_console()
     stdout.print(f"\n{record['high']}: {record['verdict']}", markup=False)
     stdout.print(shown)
-    absent = [result for result in record["results"] if uncomputed(result)]
+    absent = [result for result in record["results"] if is_not_computed(result)]
     if absent and not verbose:
         stdout.print(f"{len(absent)} more not computed; -v tells which, and why", markup=False)
     for result in absent if verbose else ():

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sciresdiff.observation.observation import Observation
 from sciresdiff.physics.operators import Operator
 from sciresdiff.restoration.model import Model
-from sciresdiff.restoration.ops import contrast
+from sciresdiff.restoration.ops import local_contrast
 from sciresdiff.restoration.restore import restore
 from sciresdiff.restoration.restored import Restored
 from sciresdiff.restoration.settings import Settings
@@ -61,7 +61,7 @@ def pulls(model: Model, known: Known, settings: Settings) -> tuple[NDArray[Any],
     done = restore(known.observation, model, settings)
     data, units = known.observation.data(), known.observation.units
     x = torch.from_numpy((done.mean - units.sky / units.per_fine) / units.sigma)[None, None].float()
-    _, amplitude = contrast(x, data.noise, model.scale)
+    _, amplitude = local_contrast(x, data.noise, model.scale)
     noise = data.noise.sqrt().repeat_interleave(model.scale, -1).repeat_interleave(model.scale, -2)
     snr = torch.log(amplitude * model.scale**2 / noise).squeeze().numpy()
     return np.abs(done.mean - known.truth) / np.maximum(done.err, 1e-12), snr, done

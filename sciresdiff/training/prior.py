@@ -14,10 +14,10 @@ from sciresdiff.diffusion.method_file import nearest
 from sciresdiff.errors import UsageError
 from sciresdiff.nets import BACKBONES
 from sciresdiff.nets.half import has_fast_bfloat16
-from sciresdiff.physics.consistency import Data, richardson_lucy
-from sciresdiff.physics.richardson_lucy import pedestal
+from sciresdiff.physics.consistency import Data
+from sciresdiff.physics.richardson_lucy import pedestal, richardson_lucy
 from sciresdiff.restoration.model import PRESETS, Model, save
-from sciresdiff.restoration.ops import contrast, finer
+from sciresdiff.restoration.ops import local_contrast, upsample_nearest
 from sciresdiff.restoration.prior import Estimate, Prior, PriorConfig
 from sciresdiff.training.data import Ahead, Batch, DataRecipe, Pairs
 from sciresdiff.training.folders import UserData
@@ -30,8 +30,8 @@ from sciresdiff.training.world import ALONE, World
 def fine_scale(estimate: Tensor, data: Data) -> Tensor:
     """The error that counts as one: the noise per fine pixel, and a tenth of the local contrast."""
     scale = data.operator.scale
-    _, amplitude = contrast(estimate, data.noise, scale)
-    noise = finer(data.noise, scale) / scale**4
+    _, amplitude = local_contrast(estimate, data.noise, scale)
+    noise = upsample_nearest(data.noise, scale) / scale**4
     return (noise + (0.1 * amplitude).square()).sqrt()
 
 

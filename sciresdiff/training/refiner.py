@@ -23,7 +23,7 @@ from sciresdiff.nets.half import has_fast_bfloat16
 from sciresdiff.restoration.fallback import FINAL_ITERATIONS
 from sciresdiff.restoration.hooks import apply_training_hooks
 from sciresdiff.restoration.model import Model, has_card, load, locate, prior_card, read_card, save
-from sciresdiff.restoration.ops import finer
+from sciresdiff.restoration.ops import upsample_nearest
 from sciresdiff.restoration.prior import Estimate, Prior
 from sciresdiff.restoration.refiner import Refiner, RefinerConfig, condition, refiner_for
 from sciresdiff.restoration.residual_space import noise_scale, residual_space
@@ -68,7 +68,7 @@ def loss(
     space = residual_space(method, batch.data, best)
     known = condition(batch.data, best, batch.kernel, refiner.config.conditions, level)
     truth = space.truth(batch.truth)
-    valid = finer(batch.data.valid, prior.config.scale)
+    valid = upsample_nearest(batch.data.valid, prior.config.scale)
     if refiner.latent:
         value = refiner.loss(method, space, known, truth, valid, generator, quick(bf16))
         return value, {"left": float(truth.square().mean())}

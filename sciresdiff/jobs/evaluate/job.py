@@ -102,10 +102,10 @@ def _draw(
 ) -> None:
     """The page, or the picture, of the first plane, or of one piece of it."""
     if Path(report).suffix.lower() == ".png":
-        from sciresdiff.report.figures import panel
+        from sciresdiff.report.figures import write_panel
 
         part = f", the piece from {view.place}" if view else ""
-        panel(first, report, unit, f"{Path(record['high']).name}: {record['verdict']}{part}", overwrite)
+        write_panel(first, report, unit, f"{Path(record['high']).name}: {record['verdict']}{part}", overwrite)
     else:
         from sciresdiff.report.html import write_page
 

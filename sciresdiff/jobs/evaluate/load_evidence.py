@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -20,21 +19,21 @@ from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, Kind, Quantity
 from sciresdiff.io.files import split_spec
 from sciresdiff.io.source import Source, in_memory
-from sciresdiff.jobs.evaluate import register as registration
 from sciresdiff.jobs.evaluate.options import EvaluateOptions
+from sciresdiff.jobs.evaluate.overlap import differ_in_pixel_size, refuse_separate_fields
 from sciresdiff.jobs.evaluate.pieces import WHOLE, named, pieces, windows
+from sciresdiff.jobs.evaluate.register import register_truth
 from sciresdiff.jobs.evaluate.rerun import Rerun, make_rerun
-from sciresdiff.jobs.upscale.block import upsample_nearest
 from sciresdiff.notes import Notes
 from sciresdiff.observation.exposure import Exposure
-from sciresdiff.observation.grid import Grid
+from sciresdiff.observation.grid import Grid, upsample_nearest
 from sciresdiff.observation.noise import Noise, resolve_noise, with_psf_error
 from sciresdiff.observation.observation import Observation
 from sciresdiff.observation.options import Stated
 from sciresdiff.observation.psf import psf_of_header, resolve_psf
 from sciresdiff.observation.sample import Samples, samples_of_frame, samples_of_source
 from sciresdiff.region import Region
-from sciresdiff.report.images import means
+from sciresdiff.report.images import block_means
 from sciresdiff.report.overview import SIDE, Overview
 from sciresdiff.tiling import Tile
 
@@ -119,7 +118,7 @@ def gather(
             notes += more
         for name, other in ((low, data), (truth, true)):
             if name is not None and other is not None:
-                refuse_elsewhere(high, image.frame, name, other.frame)
+                refuse_separate_fields(high, image.frame, name, other.frame)
         notes += note_odd_planes({"image": image, "data": data, "truth": true})
         given = Given(image, true, None, quantity)
         if data is not None and low is not None:
@@ -193,60 +192,20 @@ def resolve_truth(
     true: Source, truth: str | Path, image: Source, high: str | Path, scale: int
 ) -> tuple[Source | None, dict[str, Any], Notes]:
     """The truth; of one by another instrument, on other pixels, how the two are registered."""
-    if registration.other_grid(image.frame, true.frame):
+    if differ_in_pixel_size(image.frame, true.frame):
         for name, one in ((high, image), (truth, true)):
             if one.frame.pixels.size > WHOLE**2:
                 raise InputError(
                     f"{truth}: has pixels of another size than {high}, and {name} is too large to be registered: "
                     f"cut it to {WHOLE} px a side"
                 )
-        lines = [f"WARNING truth: {truth} has pixels of another size: it is registered, and nothing is scored by it"]
-        registered = registration.measured(image.whole(), true.whole(), lines)
-        return None, registered, Notes(*lines)
+        notes = Notes(
+            f"WARNING truth: {truth} has pixels of another size: it is registered, and nothing is scored by it"
+        )
+        registered, more = register_truth(image.whole(), true.whole())
+        return None, registered, notes + more
     frame, notes = crop_truth(true.frame, truth, image.frame, high, scale)
     return replace(true, frame=frame), {}, notes
-
-
-def refuse_elsewhere(high: str | Path, image: Frame, name: str | Path, other: Frame) -> None:
-    """Two frames of which the header says that they show different places.
-
-    Raises
-    ------
-    InputError : the centres are farther apart than the image's diagonal.
-    """
-    headers = [_sky_header(frame) for frame in (image, other)]
-    if None in headers:
-        return
-    try:
-        apart, size = _apart(headers, image, other)
-    except Exception:  # a WCS that astropy cannot use says nothing of the place
-        return
-    if apart > size:
-        raise InputError(
-            f"{name}: its centre is {apart:.4g} degrees from that of {high}, whose diagonal is {size:.4g}, by their "
-            "WCS; give the file of the same field"
-        )
-
-
-def _sky_header(frame: Frame) -> Any:
-    """The header of a frame with celestial coordinates, else None."""
-    from sciresdiff.io.fits.wcs import has_wcs
-
-    header = getattr(frame.header, "image", None)
-    return header if header is not None and has_wcs(header) else None
-
-
-def _apart(headers: list[Any], image: Frame, other: Frame) -> tuple[float, float]:
-    """Distance between the centres of two frames and the diagonal of the first, degrees."""
-    from astropy.wcs import WCS
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what astropy mends in a header
-        first, second = (WCS(header, naxis=2) for header in headers)
-        (h, w), (k, m) = image.pixels.shape[1:], other.pixels.shape[1:]
-        centre, there = first.pixel_to_world((w - 1) / 2, (h - 1) / 2), second.pixel_to_world((m - 1) / 2, (k - 1) / 2)
-        corner = first.pixel_to_world(-0.5, -0.5)
-        return float(centre.separation(there).deg), 2 * float(centre.separation(corner).deg)
 
 
 def note_odd_planes(sources: Mapping[str, Source | None]) -> Notes:
@@ -495,7 +454,6 @@ def overview(given: Given, shown: int) -> Overview:
     n = max(1, -(-max(h, w) // SIDE))
     rows = n * max(1, STRIP // (n * w))
     strips = (_window(given.high, 0, (slice(y, min(y + rows, h)), slice(0, w))) for y in range(0, h, rows))
-    thin = [means(np.where(strip.mask[0], np.nan, strip.pixels[0]), n) for strip in strips]
-    cores = [tile.core.scaled(given.scale) for tile in given.tiles]
-    places = tuple((core.y0, core.y1, core.x0, core.x1) for core in cores)
-    return Overview(np.concatenate(thin), n, (h, w), places, shown, named(given.tiles[shown], given.scale))
+    thin = [block_means(np.where(strip.mask[0], np.nan, strip.pixels[0]), n) for strip in strips]
+    cores = tuple(tile.core.scaled(given.scale) for tile in given.tiles)
+    return Overview(np.concatenate(thin), n, (h, w), cores, shown, named(given.tiles[shown], given.scale))

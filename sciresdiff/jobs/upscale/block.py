@@ -22,6 +22,7 @@ from sciresdiff.jobs.upscale.inputs import Inputs
 from sciresdiff.jobs.upscale.models import models_of
 from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.jobs.upscale.trust import Marker
+from sciresdiff.observation.grid import upsample_nearest
 from sciresdiff.observation.observation import Observation
 from sciresdiff.restoration.model import device_of
 from sciresdiff.restoration.restore import restore
@@ -174,11 +175,6 @@ def planes_of(block: Block, window: Observation, restored: Restored) -> dict[str
         "GATE": restored.gate[fine],
         "DQ": quality(exposure.plane, inside, scale),
     }
-
-
-def upsample_nearest(plane: Array, scale: int) -> Array:
-    """Every pixel of (..., h, w) repeated over its area on the fine grid, (..., s*h, s*w)."""
-    return plane.repeat(scale, axis=-2).repeat(scale, axis=-1)
 
 
 def quality(frame: Frame, inside: tuple[slice, slice], scale: int) -> NDArray[np.int32]:

@@ -23,7 +23,7 @@ from sciresdiff.io.source import empty
 from sciresdiff.jobs import blocks as plans
 from sciresdiff.jobs.blocks import Block
 from sciresdiff.jobs.upscale import trust
-from sciresdiff.jobs.upscale.block import Done, Job, count_draws, digest, read_block, restore_block, upsample_nearest
+from sciresdiff.jobs.upscale.block import Done, Job, count_draws, digest, read_block, restore_block
 from sciresdiff.jobs.upscale.header import figures, history, pooled, provenance
 from sciresdiff.jobs.upscale.inputs import Inputs, resolve_inputs, resolve_source
 from sciresdiff.jobs.upscale.options import UpscaleOptions
@@ -40,7 +40,7 @@ from sciresdiff.run.journal import Journal
 from sciresdiff.run.locks import beside
 from sciresdiff.run.shards import Shard
 
-__all__ = ["UpscaleOptions", "plan", "resolve_inputs", "run", "upsample_nearest"]
+__all__ = ["UpscaleOptions", "plan", "resolve_inputs", "run"]
 
 Sums = Sequence[Mapping[str, Any]]
 """What the blocks add to the record, in their order."""

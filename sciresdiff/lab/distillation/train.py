@@ -26,7 +26,7 @@ from sciresdiff.lab.distillation.losses import KINDS, Distance, Guess, Lesson
 from sciresdiff.nets.half import has_fast_bfloat16
 from sciresdiff.restoration.hooks import apply_training_hooks
 from sciresdiff.restoration.model import Model, load, save
-from sciresdiff.restoration.ops import finer
+from sciresdiff.restoration.ops import upsample_nearest
 from sciresdiff.restoration.refiner import REFINERS, Refiner, condition, level_features, with_realism
 from sciresdiff.restoration.residual_space import residual_space
 from sciresdiff.training.calibrate import calibrated_card
@@ -87,7 +87,7 @@ def make_lesson(
     known = condition(batch.data, best, batch.kernel, student.config.conditions)
     estimate, run = PREDICTIONS[method.prediction].estimate, quick(bf16)
 
-    def asked(refiner: Refiner) -> Guess:
+    def guess_by(refiner: Refiner) -> Guess:
         def guess(x: Tensor, t: Any, realism: Any) -> Tensor:
             p = path.at(t) if isinstance(t, int) else path.at(t, x)
             answer = refiner(x - p.b * space.mu, with_realism(level_features(p, x), realism), known, run)
@@ -102,13 +102,13 @@ def make_lesson(
         p, end = path.at(0), path.at(path.T)
         return end.b * space.mu + student(x - p.b * space.mu, level_features(p, x), known, run)
 
-    valid = finer(batch.data.valid, teacher.scale)
+    valid = upsample_nearest(batch.data.valid, teacher.scale)
     if method.distil == "consistency":
         count = lambda e: charbonnier(e, width=method.distil_params["huber"])  # noqa: E731
     else:
         count = LOSSES[method.loss]
     truth = space.truth(batch.truth)
-    taught = Lesson(path, asked(teacher.refiner), asked(student), asked(aim), back, truth, space.mu, space.w)
+    taught = Lesson(path, guess_by(teacher.refiner), guess_by(student), guess_by(aim), back, truth, space.mu, space.w)
     return taught, lambda error: count(error.clamp(-CUT, CUT)) * valid
 
 

@@ -142,7 +142,8 @@ def take_over(path: Path, recipe: DataRecipe, settings: Mapping[str, Any], seed:
 
     Parameters
     ----------
-    recipe : of the simulated frames; its scale is the network's. settings : `settings_of`.
+    path : the file. recipe : of the simulated frames; its scale is the network's. settings : `settings_of`.
+    seed : of the simulated frames. say : is told what was found.
 
     Raises
     ------
@@ -192,6 +193,11 @@ def count_of(module: nn.Module) -> float:
 
 def prior_model(path: Path, options: TrainOptions, say: Say) -> Model:
     """The network in a file as the prior of a refiner that is trained with ``options``.
+
+    Parameters
+    ----------
+    path : the file. options : with the recipe, whose table [prior] says how a plane is brought to [0, 1].
+    say : is told what was found.
 
     Raises
     ------

@@ -1,15 +1,15 @@
-"""A record put in words and in order: what the verdict rests on, and the checks by what they look at."""
+"""How a record is presented: checks under headings, names for people, and the verdict in a sentence."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sciresdiff.checks import CHECKS, Check, Range, Result
 from sciresdiff.checks.limits import is_failure
 from sciresdiff.frame import Kind
-from sciresdiff.report.record import Record, accepted, shown, uncomputed
+from sciresdiff.report.record import Record, format_limit, format_value, is_not_computed, values_by_place
 
 Line = Mapping[str, Any]
 """A result of a record."""
@@ -25,7 +25,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
 }
 """Heading -> files of checks that stand under it, in the order of the report."""
 REST = "Other checks"
-"""Heading of what no group names."""
+"""Heading of checks that no group names."""
 
 OWNER: dict[str, str] = {name: check for check, line in CHECKS.items() for name in line.names or (check,)}
 """Name of a result -> the check that makes it."""
@@ -36,11 +36,11 @@ SHORT = {
     "chi2": "χ²", "fwhm": "FWHM", "frc": "FRC", "ence": "ENCE", "rse": "RSE", "rsp": "RSP", "snr": "SNR", "rmv": "RMV",
     "mpix": "Mpix", "star": "(STAR)", "err": "ERR", "lag1": "lag 1", "68": "68 %", "90": "90 %", "95": "95 %",
 }  # fmt: skip
-"""Parts of names that are not spelled as they stand."""
+"""Parts of names with a spelling of their own."""
 NAMES = {"spurious_per_mpix": "Spurious sources", "negative_per_mpix": "Negative sources"}
-"""Names that are not put together of their parts."""
+"""Names with a spelling of their own."""
 UNITS = frozenset({"px", "mag", "sigma"})
-"""Parts at the end of names that the unit says again."""
+"""Parts at the end of names that repeat the unit."""
 
 
 @dataclass(frozen=True)
@@ -65,24 +65,37 @@ class Group:
         return [line["passed"] for entry in self.entries for line in entry.results if line["passed"] is not None]
 
 
-def computed(record: Record) -> list[Line]:
-    """Results that were measured; a perfect image's infinite PSNR is one of them, though JSON has no number for it."""
-    return [line for line in record["results"] if not uncomputed(line)]
+def computed_results(record: Record) -> list[Line]:
+    """List the results that were computed.
+
+    A perfect image's infinite PSNR is one of them, though JSON has no number for it.
+    """
+    return [line for line in record["results"] if not is_not_computed(line)]
 
 
-def absent(record: Record) -> list[tuple[str, str, str]]:
-    """Name, region and reason of what was not computed."""
-    return [
-        (line["name"], line["region"], line["meaning"].removeprefix("not computed: "))
-        for line in record["results"]
-        if uncomputed(line)
-    ]
+@dataclass(frozen=True)
+class Absent:
+    """A result that was not computed."""
+
+    name: str
+    region: str
+    title: str
+
+
+def absent_by_reason(record: Record) -> dict[str, list[Absent]]:
+    """Group the results that were not computed by the reason."""
+    found: dict[str, list[Absent]] = {}
+    for line in record["results"]:
+        if is_not_computed(line):
+            one = Absent(line["name"], line["region"], display_name(line["name"]))
+            found.setdefault(line["meaning"].removeprefix("not computed: "), []).append(one)
+    return found
 
 
 def groups(record: Record) -> list[Group]:
-    """Everything that was measured, by heading; headings without a result are left out."""
+    """Group the computed results by heading; headings without a result are left out."""
     by_check: dict[str, list[Line]] = {}
-    for line in computed(record):
+    for line in computed_results(record):
         by_check.setdefault(OWNER.get(line["name"]) or line["name"], []).append(line)
     found: dict[str, list[Entry]] = {title: [] for title in (*GROUPS, REST)}
     for name, lines in by_check.items():
@@ -91,13 +104,13 @@ def groups(record: Record) -> list[Group]:
 
 
 def heading(check: str) -> str:
-    """The group that a check belongs to, by the file that it is in."""
+    """Find the heading of a check, by the file that it is in."""
     room = getattr(CHECKS[check].make, "__module__", "").rpartition(".")[2]
     return next((title for title, rooms in GROUPS.items() if room in rooms), REST)
 
 
-def spelled(name: str) -> str:
-    """``source_flux_bias_mag`` -> ``Source flux bias``."""
+def display_name(name: str) -> str:
+    """Spell a result's name for people: ``source_flux_bias_mag`` -> ``Source flux bias``."""
     if name in NAMES:
         return NAMES[name]
     parts = name.split("_")
@@ -107,38 +120,50 @@ def spelled(name: str) -> str:
     return words[0].upper() + words[1:] if parts[0] not in SHORT else words
 
 
-def with_unit(value: float | None, unit: str) -> str:
-    """``0.03 mag``; a true minus sign."""
+def format_with_unit(value: float | None, unit: str) -> str:
+    """Format a value with its unit: ``0.03 mag``, with a true minus sign; None is infinite."""
     if value is None:
         return "infinite"
-    return f"{shown(value)} {unit.replace('1/', 'per ')}".strip().replace("-", "−")
+    return f"{format_value(value)} {unit.replace('1/', 'per ')}".strip().replace("-", "−")
 
 
-def missed(record: Record, own: Mapping[str, Range], kind: Kind) -> tuple[list[Line], list[Line]]:
-    """Results outside their limits: those that fail the image, and those that are warnings."""
+def missed_limits(record: Record, own: Mapping[str, Range], kind: Kind) -> tuple[list[Line], list[Line]]:
+    """List the results outside their limits: those that fail the image, and those that are warnings.
+
+    Parameters
+    ----------
+    record : of an evaluation.
+    own : limits of the user, by the result's name.
+    kind : whose table of limits holds.
+    """
     lines = [line for line in record["results"] if line["passed"] is False]
-    bad = [line for line in lines if is_grave(line, own, kind)]
+    bad = [line for line in lines if fails_image(line, own, kind)]
     return bad, [line for line in lines if line not in bad]
 
 
 def result_of(line: Line) -> Result:
-    """A line of a record as a result."""
+    """Turn a line of a record into a result."""
     low, high = line["limit"] or (None, None)
     return Result(line["name"], line["value"], line["unit"], line["region"], (low, high), line["passed"])
 
 
 def sentence(record: Record, own: Mapping[str, Range], kind: Kind) -> str:
-    """The verdict in one sentence."""
-    bad, mild = missed(record, own, kind)
+    """Put the verdict into one sentence.
+
+    Parameters
+    ----------
+    record, own, kind : as for `missed_limits`.
+    """
+    bad, mild = missed_limits(record, own, kind)
     judged = sum(line["passed"] is not None for line in record["results"])
     if not judged:
         return "Nothing could be judged: no check that has a limit could be computed, and silence is no pass."
     rest = judged - len(bad) - len(mild)
     if bad:
-        more = f"; {_listed(mild)} as a warning" if mild else ""
-        return f"Do not rely on this image as it is: {_listed(bad)} outside what is accepted{more}. {_rest(rest)}"
+        more = f"; {_list_names(mild)} as a warning" if mild else ""
+        return f"Do not rely on this image as it is: {_list_names(bad)} outside what is accepted{more}. {_rest(rest)}"
     if mild:
-        return f"Usable with care: {_listed(mild)} outside what is accepted, none of them gravely. {_rest(rest)}"
+        return f"Usable with care: {_list_names(mild)} outside what is accepted, none of them gravely. {_rest(rest)}"
     return f"All {judged} figures that have a limit are within it: nothing contradicts what this image was judged by."
 
 
@@ -146,40 +171,35 @@ def _rest(n: int) -> str:
     return f"The other {n} judged figures are as they should be." if n > 1 else ""
 
 
-def _listed(lines: Sequence[Line], most: int = 4) -> str:
+def _list_names(lines: Sequence[Line], most: int = 4) -> str:
     """``total flux ratio and purity are``, the first few."""
-    names = list(dict.fromkeys(_lower(spelled(line["name"])) for line in lines))
+    names = list(dict.fromkeys(_lower(display_name(line["name"])) for line in lines))
     told = [*names[:most], *([f"{len(names) - most} more"] if len(names) > most else [])]
-    return f"{_joined(told)} {'is' if len(names) == 1 else 'are'}"
+    return f"{_join(told)} {'is' if len(names) == 1 else 'are'}"
 
 
 def _lower(words: str) -> str:
     return words if words[:2].isupper() or words.startswith("χ") else words[0].lower() + words[1:]
 
 
-def _joined(parts: Sequence[str]) -> str:
+def _join(parts: Sequence[str]) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
-def ends(limit: Sequence[float | None] | None) -> str:
-    """``0.5 to 1.15``, ``≥ 0.95`` or nothing, with the signs of print."""
-    return accepted(limit).replace("-", "−").replace(">=", "≥").replace("<=", "≤")
+def limit_words(limit: Sequence[float | None] | None) -> str:
+    """Format accepted values for print: ``0.5 to 1.15``, ``≥ 0.95`` or nothing."""
+    return format_limit(limit).replace("-", "−").replace(">=", "≥").replace("<=", "≤")
 
 
-def where(line: Line) -> str:
-    """The region in brackets, where the name does not say it."""
+def region_words(line: Line) -> str:
+    """The region in brackets, where the name does not contain it."""
     region = line["region"]
     return "" if region == "all" or region in line["name"] else f" ({region})"
 
 
-def beside(record: Record) -> dict[str, dict[tuple[str, str], float | None]]:
-    """Baseline -> (name, region) -> value."""
-    return {name: by_place(lines) for name, lines in record["baselines"].items()}
-
-
-def by_place(lines: Iterable[Line]) -> dict[tuple[str, str], Any]:
-    """(name, region) -> value."""
-    return {(line["name"], line["region"]): line["value"] for line in lines}
+def baseline_values(record: Record) -> dict[str, dict[tuple[str, str], float | None]]:
+    """Index the baselines' values: baseline -> (name, region) -> value."""
+    return {name: values_by_place(lines) for name, lines in record["baselines"].items()}
 
 
 KEY = (
@@ -191,16 +211,22 @@ KEY = (
     "hallucination_fraction",
     "support_fraction",
 )
-"""Results that stand above the others, where they were computed."""
+"""Results at the top of a page, where they were computed."""
 
 
 def key_figures(record: Record) -> list[Line]:
-    """The first result of every name of `KEY` that has a value."""
-    found = computed(record)
+    """Select the first result with a value of every name of `KEY`."""
+    found = computed_results(record)
     firsts = (next((line for line in found if line["name"] == name), None) for name in KEY)
     return [line for line in firsts if line is not None and line["value"] is not None]
 
 
-def is_grave(line: Line, own: Mapping[str, Range], kind: Kind) -> bool:
-    """Whether a limit is missed that fails the image."""
+def fails_image(line: Line, own: Mapping[str, Range], kind: Kind) -> bool:
+    """Tell whether a limit is missed that fails the image.
+
+    Parameters
+    ----------
+    line : of the record.
+    own, kind : as for `missed_limits`.
+    """
     return line["passed"] is False and is_failure(result_of(line), own, kind)
