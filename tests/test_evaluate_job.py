@@ -16,7 +16,7 @@ from scipy.ndimage import gaussian_filter
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.io.jsonable import dumps
 from sciresdiff.jobs.evaluate import job as evaluate
-from sciresdiff.jobs.evaluate import load_evidence, rerun
+from sciresdiff.jobs.evaluate import judge, load_evidence, rerun
 from sciresdiff.jobs.evaluate.options import EvaluateOptions
 from sciresdiff.observation.exposure import Exposure
 from sciresdiff.report import record as records
