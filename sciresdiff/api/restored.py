@@ -117,7 +117,7 @@ class Restored:
         ------
         InputError : an image of several planes.
         """
-        ccd = self.frame.to_ccddata()  # type: ignore[attr-defined]
+        ccd = self.frame.to_ccddata()
         ccd.uncertainty = StdDevUncertainty(self.err)
         ccd.mask = self.dq > 0
         return ccd
