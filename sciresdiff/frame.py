@@ -151,7 +151,7 @@ class Frame:
         """
         from astropy.nddata import CCDData, VarianceUncertainty  # takes a second to import
 
-        number, unit = self._plane_number(plane), self._astropy_unit()
+        number, unit = self._plane_number(plane), self.astropy_unit
         arrays = {name: None if getattr(self, name) is None else getattr(self, name)[number] for name in PLANES}
         header, variance = getattr(self.header, "image", None), arrays["variance"]
         return CCDData(
@@ -174,7 +174,15 @@ class Frame:
             raise InputError(f"plane: {plane} is given, but the frame has {self.planes}, counted from 0")
         return plane or 0
 
-    def _astropy_unit(self) -> Any:
+    @property
+    def astropy_unit(self) -> Any:
+        """The unit as astropy's; dimensionless where the frame has none.
+
+        Raises
+        ------
+        InputError
+            A unit that astropy does not know.
+        """
         from astropy import units
 
         plain = re.sub(r"[A-Za-z-]+", lambda word: UNIT_NAMES.get(word[0].lower(), word[0]), self.unit or "")

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from astropy import units
 from astropy.io import fits
-from astropy.nddata import CCDData, StdDevUncertainty
+from astropy.nddata import CCDData, NDData, StdDevUncertainty, UnknownUncertainty, VarianceUncertainty
+from astropy.wcs import WCS
 from scipy.ndimage import gaussian_filter
 
 import sciresdiff
@@ -177,6 +178,36 @@ def test_what_was_assumed_is_in_the_notes_and_warnings_are_raised() -> None:
         ({"kernel": np.ones((4, 4)) / 16}, InputError, "odd"),
         ({"model": "nothing-like-it"}, InputError, "--model"),
         ({"scale": 0}, UsageError, "--scale: 0 is given"),
+        ({"scale": "2"}, UsageError, "--scale: '2' is given, but a whole number is allowed"),
+        ({"scale": 2.5}, UsageError, "--scale: 2.5 is given, but a whole number is allowed"),
+        ({"samples": True}, UsageError, "--samples: True is given, but a whole number is allowed"),
+        ({"seed": "a"}, UsageError, "--seed: 'a' is given, but a whole number is allowed"),
+        ({"refine": "no"}, UsageError, "--refine: 'no' is given, but True or False is allowed"),
+        ({"quantity": "total"}, UsageError, "--quantity: 'total' is given, but 'sum' or 'mean' is allowed"),
+        ({"saturation": "high"}, UsageError, "--saturation: 'high' is given, but a number is allowed"),
+        ({"gain": np.ones((4, 4))}, UsageError, "--gain: an array of shape (4, 4) is given, but a number or a text"),
+        ({"gain": "none.fits"}, InputError, "--gain: none.fits: no such file; give a number, or the file of a map"),
+        ({"model": 5}, UsageError, "--model: 5 is given, but a text is allowed"),
+        ({"options": 5}, UsageError, "options: int is given, but UpscaleOptions is needed"),
+        ({"kind": "radio"}, UsageError, "kind: 'radio' is given, but astro or micro is allowed"),
+        ({"unit": 5}, UsageError, "unit: 5 is given, but a text is needed"),
+        ({"pixel_size": 0.1}, UsageError, "pixel_size: 0.1 is given; say the unit too"),
+        ({"variance": np.ones((SIDE, SIDE), complex)}, InputError, "variance: an array of type complex128"),
+        ({"mask": np.full((SIDE, SIDE), "no")}, InputError, "mask: an array of type <U2; give True where"),
+        ({"kernel": np.zeros((5, 5))}, InputError, "kernel: a kernel has finite values and a sum above 0"),
+        ({"kernel": np.ones((5, 5), complex)}, InputError, "kernel: an array of shape (5, 5) and type complex128"),
+        ({"kernel": PSF.constant(np.zeros((5, 5)))}, InputError, "kernel: its sum is 0, which keeps no light"),
+        ({"kernel": PSF(np.ones((1, 3, 3)) / 9, np.ones((1, 7, 7)))}, InputError, "kernel: weight maps of (7, 7) px"),
+        ({"kernel": Path("none.fits")}, InputError, "none.fits: no such file"),
+        ({"kernel": None, "psf": Path("none.fits")}, InputError, "none.fits: no such file"),
+        (
+            {"kernel": None, "psf": PSF.constant(np.ones((3, 3)))},
+            InputError,
+            "psf: a PSF field is the blur on the output",
+        ),
+        ({"kernel": None, "psf": np.ones((5, 5), complex)}, InputError, "psf: an array of type complex128"),
+        ({"kernel": None, "psf": "moffat:fwhm=2px"}, UsageError, "moffat:fwhm=2px: give beta too"),
+        ({"kernel": None, "psf": "gaussian:fwhm=0px"}, UsageError, "fwhm=0px is out of range; give a number above 0"),
     ],
 )
 def test_bad_arguments_are_the_command_lines_sentences(change: dict, problem: type[Exception], words: str) -> None:
@@ -186,10 +217,96 @@ def test_bad_arguments_are_the_command_lines_sentences(change: dict, problem: ty
     assert words in str(caught.value)
 
 
-@pytest.mark.parametrize("image", [np.ones(5), np.ones((2, 3, 4, 5)), np.ones((4, 4), complex), np.ones((0, 4))])
+@pytest.mark.parametrize(
+    "image",
+    [np.ones(5), np.ones((2, 3, 4, 5)), np.ones((4, 4), complex), np.ones((0, 4)), np.ones((4, 4), bool), None, b"low"],
+)
 def test_what_is_no_image_is_refused(image: np.ndarray) -> None:
     with pytest.raises(InputError, match=r"image: an array of shape .* give numbers of shape \(h, w\)"):
         physics(image)
+
+
+def test_what_makes_no_array_or_does_not_fit_float32_is_refused() -> None:
+    with pytest.raises(InputError, match="image: list is given, which makes no array"):
+        physics([[1, 2], [3]])
+    with pytest.raises(InputError, match=r"image: values up to 1\.0e\+40, but float32 ends at"):
+        physics(np.full((4, 4), 1e40))
+
+
+def test_a_masked_array_keeps_its_mask() -> None:
+    low, variance = field()
+    mask = np.zeros(low.shape, bool)
+    mask[20, 21] = True
+    done = physics(np.ma.masked_array(low, mask), variance=variance)
+    np.testing.assert_array_equal(done.sci, physics(low, variance=variance, mask=mask).sci)
+    assert (done.dq > 0).sum() == 4
+
+
+def test_one_number_is_the_variance_of_every_pixel() -> None:
+    low, variance = field()
+    np.testing.assert_array_equal(
+        physics(low, variance=9.0).sci, physics(low, variance=np.full(variance.shape, 9.0)).sci
+    )
+
+
+def test_a_kernel_array_of_another_sum_gives_the_same_flux() -> None:
+    low, variance = field()
+    kernel = psf.render(KERNEL, None, integrate=False)
+    done = physics(low, variance=variance, kernel=7 * kernel)
+    np.testing.assert_allclose(done.sci, physics(low, variance=variance, kernel=kernel).sci, rtol=1e-4)
+
+
+def test_units_of_data_and_noise_are_obeyed() -> None:
+    low, variance = field()
+    wanted = physics(low, variance=variance).sci
+    in_milli = VarianceUncertainty(variance * 1e6, unit=units.mJy**2)
+    for image in (CCDData(low, unit=units.Jy, uncertainty=in_milli), NDData(low, in_milli, unit=units.Jy)):
+        done = physics(image)
+        np.testing.assert_allclose(done.sci, wanted, rtol=1e-4)
+        assert done.frame.unit == "Jy"
+    done = physics(low * units.Jy, variance=variance * 1e6 * units.mJy**2)
+    np.testing.assert_allclose(done.sci, wanted, rtol=1e-4)
+    assert done.frame.unit == "Jy"
+    with pytest.raises(InputError, match="variance: adu2 is given, but the image is in Jy"):
+        physics(low * units.Jy, variance=variance * units.adu**2)
+    with pytest.raises(InputError, match="uncertainty: UnknownUncertainty"):
+        physics(NDData(low, UnknownUncertainty(variance), unit=units.Jy))
+    with pytest.raises(UsageError, match="unit: 'adu' is given, but this image states its own"):
+        physics(CCDData(low, unit=units.Jy), variance=variance, unit="adu")
+
+
+def test_ccddata_keeps_its_header_and_its_coordinates(tmp_path: Path) -> None:
+    low, variance = field()
+    sky = WCS(naxis=2)
+    sky.wcs.ctype, sky.wcs.crval = ["RA---TAN", "DEC--TAN"], [150.0, 2.0]
+    sky.wcs.crpix, sky.wcs.cdelt = [10.0, 12.0], [-1e-4, 1e-4]
+    header = fits.Header({"OBJECT": "M 13", "GAIN": 2.0, "NAXIS1": SIDE, "CD1_1": -1e-4, "CD2_2": 1e-4})
+    done = physics(CCDData(low, unit=units.adu, wcs=sky, meta=header), variance=variance)
+    back = done.to_ccddata()
+    assert back.meta["OBJECT"] == "M 13" and done.frame.pixel_size.x == pytest.approx(0.18)
+    (written,) = done.write(tmp_path / "high.fits")
+    of_file = WCS(fits.getheader(written, "SCI"))
+    assert back.meta["SRDSCALE"] == SCALE
+    assert back.wcs.pixel_shape is None
+    for one in (back.wcs, of_file):
+        np.testing.assert_allclose(one.pixel_to_world_values(2 * 5 + 0.5, 2 * 7 + 0.5), sky.pixel_to_world_values(5, 7))
+    assert fits.getheader(written, "SCI")["BUNIT"] == "adu"
+
+
+def test_coordinates_follow_the_grid_down_and_up(tmp_path: Path) -> None:
+    sky = WCS(naxis=2)
+    sky.wcs.ctype, sky.wcs.crval = ["RA---TAN", "DEC--TAN"], [150.0, 2.0]
+    sky.wcs.crpix, sky.wcs.cdelt = [10.0, 12.0], [-1e-4, 1e-4]
+    fits.PrimaryHDU(scene(), sky.to_header()).writeto(tmp_path / "high.fits")
+    low = sciresdiff.degrade(tmp_path / "high.fits", 2, kernel=KERNEL, gain=2.0, read_noise=3.0, quantity="sum")
+    done = sciresdiff.restore(low, model="physics", samples=2)
+    low.write(tmp_path / "low.fits")
+    done.write(tmp_path / "again.fits")
+    place = sky.pixel_to_world_values(20.5, 30.5)
+    for one in (low.to_ccddata().wcs, WCS(fits.getheader(tmp_path / "low.fits", "SCI"))):
+        np.testing.assert_allclose(one.pixel_to_world_values(10, 15), place)
+    for one in (done.to_ccddata().wcs, WCS(fits.getheader(tmp_path / "again.fits", "SCI"))):
+        np.testing.assert_allclose(one.pixel_to_world_values(20.5, 30.5), place)
 
 
 # -- degrade ----------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from astropy.nddata import CCDData, VarianceUncertainty
 from numpy.typing import NDArray
 
 from sciresdiff import io
-from sciresdiff.api.image import Array, Image, make_options, open_image, squeeze, warn_of
+from sciresdiff.api.image import Array, Image, Plane, header_on_grid, make_options, open_image, squeeze, warn_of
 from sciresdiff.errors import UsageError
 from sciresdiff.frame import Frame, Kind, PixelSize
 from sciresdiff.jobs.degrade.block import Degraded as Block
@@ -53,6 +53,8 @@ class Degraded:
     """What was read and assumed."""
     writing: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """Cards, HISTORY and scale, as `io.write` takes them."""
+    header: Any = field(default=None, repr=False)
+    """Of the input, which the writer scales."""
 
     def write(self, path: str | Path, *, overwrite: bool = False) -> list[Path]:
         """Write the image with VAR, DQ and KERNEL, as ``sciresdiff degrade`` does.
@@ -76,7 +78,8 @@ class Degraded:
             planes["KERNEL"] = self.kernel
         if self.var is not None:
             planes["VAR"] = slim(np.asarray(self.var, np.float64)).reshape(-1, h, w)
-        whole = self.frame.with_(variance=None, kernel=None if self.kernel is not None else self.frame.kernel)
+        kernel = None if self.kernel is not None else self.frame.kernel
+        whole = self.frame.with_(variance=None, kernel=kernel, header=self.header)
         wrote = io.write(path, whole, planes=planes, **{**self.writing, "overwrite": overwrite})
         return [Path(file) for file in wrote["files"]]
 
@@ -101,8 +104,8 @@ def degrade(
     gain: float | None = None,
     read_noise: float | None = None,
     recipe: str | None = None,
-    mask: Array | str | None = None,
-    variance: Array | str | None = None,
+    mask: Plane | None = None,
+    variance: Plane | None = None,
     kind: Kind = "astro",
     unit: str | None = None,
     pixel_size: PixelSize | None = None,
@@ -187,6 +190,7 @@ def collect(output: DegradedFile, done: list[Block]) -> Degraded:
         variance=stacks.get("VAR"),
         dq=stacks["DQ"],
         notes=Notes(),
+        header=header_on_grid(empty.header, output.writing["scale"], str(empty.quantity)),
         shape=tuple(n // s for n, s in zip(empty.shape, scales, strict=True)),
     )
     return Degraded(
@@ -199,4 +203,5 @@ def collect(output: DegradedFile, done: list[Block]) -> Degraded:
         drawn=output.drawn,
         notes=warn_of(notes),
         writing=output.writing,
+        header=empty.header,
     )

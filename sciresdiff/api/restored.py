@@ -12,7 +12,19 @@ from astropy.nddata import CCDData, StdDevUncertainty
 from numpy.typing import NDArray
 
 from sciresdiff import io
-from sciresdiff.api.image import Array, Image, is_name, make_options, open_image, squeeze, warn_of
+from sciresdiff.api.image import (
+    Array,
+    Image,
+    Plane,
+    header_on_grid,
+    is_name,
+    kernel_of,
+    make_options,
+    open_image,
+    psf_of,
+    squeeze,
+    warn_of,
+)
 from sciresdiff.frame import Frame, Kind, PixelSize
 from sciresdiff.jobs.blocks import of_plane
 from sciresdiff.jobs.upscale import trust
@@ -77,6 +89,7 @@ class Restored:
         return frame.with_(
             pixels=stack, mask=~np.isfinite(stack), variance=None, dq=None, saturated=None, kernel=None,
             kernel_scale=None, quantity=self.observation.quantity, pixel_size=size, shape=shape,
+            header=header_on_grid(frame.header, self.scale, self.observation.quantity),
         )  # fmt: skip
 
     def write(
@@ -105,7 +118,8 @@ class Restored:
         if self.draws is not None:
             planes["DRAWS"] = self.draws.reshape(-1, height, width)
         source = self.observation.exposure.image.frame
-        whole = self.frame if source.header is None else self.frame.with_(pixel_size=source.pixel_size)
+        whole = self.frame.with_(header=source.header)  # the writer scales it
+        whole = whole if source.header is None else whole.with_(pixel_size=source.pixel_size)
         wrote = io.write(path, whole, planes=planes, provenance=self.cards, history=self.history, scale=self.scale,
                          overwrite=overwrite, dtype=dtype, pyramid=pyramid)  # fmt: skip
         return [Path(file) for file in wrote["files"]]
@@ -120,6 +134,7 @@ class Restored:
         ccd = self.frame.to_ccddata()
         ccd.uncertainty = StdDevUncertainty(self.err)
         ccd.mask = self.dq > 0
+        ccd.meta.update(self.cards)
         return ccd
 
 
@@ -127,11 +142,11 @@ def restore(
     image: Image,
     scale: int | None = None,
     *,
-    psf: str | Array | None = None,
-    kernel: str | Array | PSF | None = None,
-    variance: Array | str | None = None,
-    mask: Array | str | None = None,
-    model: str | None = None,
+    psf: str | Path | Array | None = None,
+    kernel: str | Path | Array | PSF | None = None,
+    variance: Plane | None = None,
+    mask: Plane | None = None,
+    model: str | Path | None = None,
     samples: int = 8,
     save_samples: bool = False,
     kind: Kind = "astro",
@@ -147,12 +162,14 @@ def restore(
 
     Parameters
     ----------
-    image : (h, w) or (planes, h, w) array in any linear unit, a file, a `Frame`, or astropy's ``CCDData``.
+    image : (h, w) or (planes, h, w) array in any linear unit, a file, a `Frame`, or astropy's ``NDData`` or
+        ``CCDData``, whose header and WCS are kept.
     scale : output pixels per input pixel and axis; by default the file's or the model's, else 2.
     psf : the image's whole PSF: a SPEC such as ``gaussian:fwhm=2.1px``, or an image of it (Y, X) on the input's grid.
     kernel : the blur between the wanted image and this one, on the output grid: a SPEC, an array (K, L), or a `PSF`
-        that changes over the field; wins over ``psf``.
-    variance : of the noise, unit**2, the image's shape; for a file also the name of an extension or a file.
+        that changes over the field; wins over ``psf``. An array is normalised to sum 1.
+    variance : of the noise, unit**2, the image's shape or one number; for a file also the name of an extension or
+        a file.
     mask : True where a pixel carries no information; likewise.
     model : a shipped model, a file, or ``physics``; by default by ``kind`` and ``scale``.
     samples : posterior samples that are drawn.
@@ -183,18 +200,18 @@ def restore(
     >>> restored.sci, restored.err, restored.notes.lines
     """
     by_name = {"scale": scale, "model": model, "samples": samples, "save_samples": save_samples, **settings}
-    by_name |= {name: value for name, value in (("psf", psf), ("kernel", kernel)) if isinstance(value, str)}
-    by_name |= {name: str(value) for name, value in (("variance", variance), ("mask", mask)) if is_name(value)}
+    given = {"psf": psf, "kernel": kernel, "variance": variance, "mask": mask, "model": model}
+    by_name |= {name: str(value) for name, value in given.items() if is_name(value)}
     if isinstance(pixel_size, str):
         by_name["pixel_size"] = pixel_size
     chosen = make_options(UpscaleOptions, options, {n: v for n, v in by_name.items() if v is not None})
     reading = reading_options(chosen)
-    size = pixel_size if isinstance(pixel_size, PixelSize) else reading["pixel_size"]
+    size = reading["pixel_size"] if isinstance(pixel_size, str) or pixel_size is None else pixel_size
+    image_of_psf, blur = (None if is_name(psf) else psf_of(psf)), (None if is_name(kernel) else kernel_of(kernel))
     with open_image(image, kind, variance=variance, mask=mask, unit=unit, pixel_size=size, reading=reading) as (
         path,
         source,
     ):
-        image_of_psf, blur = (None if isinstance(psf, str) else psf), (None if isinstance(kernel, str) else kernel)
         inputs = resolve_source(path, source, chosen, image_of_psf, blur)
         return restore_inputs(inputs, chosen, progress or (lambda done, total, label: None))
 

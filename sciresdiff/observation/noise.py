@@ -189,9 +189,12 @@ def read_detector_map(name: str, path: str, shape: tuple[int, ...]) -> NDArray[n
     ------
     InputError : it cannot be read, or has another shape.
     """
-    image = io.read_image(path).astype(np.float32)
+    option = "--" + name.replace("_", "-")
+    try:
+        image = io.read_image(path).astype(np.float32)
+    except InputError as error:
+        raise InputError(f"{option}: {error}; give a number, or the file of a map") from error
     if image.shape != shape:
-        option = "--" + name.replace("_", "-")
         raise InputError(f"{option}: {path} has shape {image.shape}, but the frame has {shape}; give one that fits")
     return image
 

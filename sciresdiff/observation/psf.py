@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from sciresdiff.errors import InputError
 from sciresdiff.frame import Frame, PixelSize
 from sciresdiff.notes import Notes
 from sciresdiff.observation.options import Stated
@@ -59,7 +60,9 @@ def resolve_psf(
     """
     fine = frame.pixel_size.refine(scale) if frame.pixel_size else None
     if kernel is not None:
-        return kernel if isinstance(kernel, PSF) else PSF.constant(kernel), stated.target_fwhm, Notes(psf="--kernel")
+        blur = kernel if isinstance(kernel, PSF) else PSF.constant(kernel)
+        refuse_field(blur, tuple(scale * side for side in frame.pixels.shape[1:]))
+        return blur, stated.target_fwhm, Notes(psf="--kernel")
     if stated.kernel:
         return field_of(render_kernel(stated.kernel, fine)), stated.target_fwhm, Notes(psf="--kernel")
     target = stated.target_fwhm or TARGET_FWHM
@@ -103,6 +106,25 @@ def measure_psf(frame: Frame, plane: int = 0) -> tuple[PSFSpec, int, Notes]:
 def field_of(kernel: Kernel | None) -> PSF | None:
     """The PSF that is one kernel (K, L) all over the field; None for none."""
     return None if kernel is None else PSF.constant(kernel)
+
+
+def refuse_field(psf: PSF, shape: tuple[int, ...]) -> None:
+    """Refuse a blur that takes all light away, or that belongs to another grid.
+
+    Parameters
+    ----------
+    shape : (Y, X) of the output grid.
+
+    Raises
+    ------
+    InputError
+    """
+    if psf.weights is not None and psf.weights.shape[1:] != shape:
+        raise InputError(
+            f"kernel: weight maps of {psf.weights.shape[1:]} px, but the output has {shape}; give its size"
+        )
+    if not psf.mean.sum() > 0:
+        raise InputError(f"kernel: its sum is {psf.mean.sum():g}, which keeps no light; give one whose sum is 1")
 
 
 def psf_of_header(frame: Frame) -> str | None:

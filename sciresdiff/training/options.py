@@ -54,7 +54,7 @@ class TrainOptions:
         "Unrolled stages; default: the preset's.", None, panel=TRAINING, metavar="K", at_least=1
     )
     recipe: str | None = option(
-        "What to train on and how: a TOML file with tables [data], [loop] and [loss].",
+        "What to train on and how: a TOML file with the tables data, loop and loss.",
         None,
         panel=TRAINING,
         metavar="FILE.toml",

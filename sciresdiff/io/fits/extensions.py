@@ -114,7 +114,7 @@ def rescale_extension(extension: Extension, scale: float) -> Extension:
     new = wcs.rescale_lookup(hdu, scale) if is_image(hdu) else wcs.rescale_groups(hdu, scale)
     space = BytesIO()
     fits.HDUList([fits.PrimaryHDU(), new]).writeto(space)
-    return replace(extension, header=space.getvalue()[BLOCK:], length=0)
+    return replace(extension, header=space.getvalue()[BLOCK:], length=0, rescalable=new)
 
 
 def iter_bytes(extensions: Sequence[Extension]) -> Iterator[bytes]:

@@ -143,7 +143,7 @@ def normalize_kernel(image: Array, name: str = "kernel") -> Array:
         NaN, or a sum that is not above 0.
     """
     if not np.isfinite(image).all() or not image.sum() > 0:
-        raise InputError(f"{name}: a kernel has finite values and a sum above 0; check the file")
+        raise InputError(f"{name}: a kernel has finite values and a sum above 0, and this one does not; check it")
     padded = np.pad(np.asarray(image, np.float64), [(0, 1 - n % 2) for n in image.shape])
     return np.asarray(padded / padded.sum())
 

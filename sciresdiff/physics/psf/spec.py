@@ -127,7 +127,8 @@ def _parse_value(spec: str, key: str, text: str, kind: str) -> tuple[float, str]
     value = float(match[1])
     low, high = RANGES.get(key, RANGES.get(kind, (0.0, np.inf)))
     if not (low <= value <= high and (value > 0 or low < 0 or kind in ("share", "count")) and np.isfinite(value)):
-        raise UsageError(f"psf: {spec}: {key}={text} is out of range; give a number from {low:g} to {high:g}")
+        limits = f"from {low:g} to {high:g}" if np.isfinite(high) else f"above {low:g}"
+        raise UsageError(f"psf: {spec}: {key}={text} is out of range; give a number {limits}")
     return value, unit
 
 
@@ -136,7 +137,7 @@ def _check(psf: PSFSpec, spec: str) -> PSFSpec:
     given = set(psf.params)
     for choice in SHAPES[psf.shape].needs:
         if len(given & set(choice)) != 1:
-            raise UsageError(f"psf: {spec}: give {' or '.join(choice)}, one of them")
+            raise UsageError(f"psf: {spec}: give {' or '.join(choice)}{', one of them' if choice[1:] else ' too'}")
     if bool({"aperture", "na"} & given) != ("wavelength" in given):
         raise UsageError(f"psf: {spec}: a wavelength goes with aperture or na, for example wavelength=525nm")
     return psf
