@@ -97,6 +97,13 @@ def test_draws_are_returned_where_they_are_asked_for() -> None:
     np.testing.assert_allclose(done.draws.mean(0), done.sci, atol=0.05 * float(done.err.mean()))  # the flux is closed
 
 
+def test_a_type_of_pixels_that_does_not_exist_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    low, variance = field()
+    with pytest.raises(UsageError, match="--dtype: nosuch is not written here"):
+        physics(low, variance=variance).write(tmp_path / "high.tif", dtype="nosuch")
+    assert os.listdir(tmp_path) == []
+
+
 def test_blocks_in_memory_are_those_of_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "CORE", 64)
     low, variance = field(side=72)
@@ -222,7 +229,7 @@ def test_bad_arguments_are_the_command_lines_sentences(change: dict, problem: ty
     [np.ones(5), np.ones((2, 3, 4, 5)), np.ones((4, 4), complex), np.ones((0, 4)), np.ones((4, 4), bool), None, b"low"],
 )
 def test_what_is_no_image_is_refused(image: np.ndarray) -> None:
-    with pytest.raises(InputError, match=r"image: an array of shape .* give numbers of shape \(h, w\)"):
+    with pytest.raises(InputError, match=r"image: .* is given; give numbers of shape \(h, w\)"):
         physics(image)
 
 
@@ -231,6 +238,28 @@ def test_what_makes_no_array_or_does_not_fit_float32_is_refused() -> None:
         physics([[1, 2], [3]])
     with pytest.raises(InputError, match=r"image: values up to 1\.0e\+40, but float32 ends at"):
         physics(np.full((4, 4), 1e40))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"pixels": np.ones(5)}, r"pixels: an array of shape \(5,\)"),
+        ({"pixels": np.ones((4, 4), complex)}, "pixels: an array of shape .* type complex128"),
+        ({"variance": np.ones((3, 4))}, "variance: shape"),
+        ({"quantity": "total"}, "quantity: 'total' is given, but sum or mean is allowed"),
+        ({"psf": "none"}, "psf: the text 'none' is given"),
+    ],
+)
+def test_an_observation_of_arrays_that_do_not_fit_is_refused(change: dict, words: str) -> None:
+    arrays = {"pixels": np.ones((4, 4)), "variance": np.ones((4, 4))}
+    with pytest.raises(InputError, match=words):
+        sciresdiff.Observation.of_arrays(**{**arrays, "scale": 2, **change})
+
+
+def test_pixels_without_a_variance_above_zero_are_flagged() -> None:
+    low, variance = field()
+    variance[5, 6], variance[7, 8], variance[9, 3] = -1, 0, np.inf
+    assert (physics(low, variance=variance).dq > 0).sum() == 3 * SCALE**2
 
 
 def test_a_masked_array_keeps_its_mask() -> None:
@@ -344,7 +373,14 @@ def test_what_was_degraded_is_restored_with_its_own_blur_noise_and_scale() -> No
     np.testing.assert_array_equal(done.sci, physics(low.sci, variance=low.var).sci)
 
 
+def test_a_pixel_size_is_a_text_and_follows_the_grid() -> None:
+    low = sciresdiff.degrade(scene(), 2, kernel=KERNEL, pixel_size="0.1um", kind="micro", quantity="sum")
+    assert low.frame.pixel_size == sciresdiff.PixelSize(0.2, 0.2, "um")
+
+
 def test_degrade_refuses_what_has_no_meaning() -> None:
+    with pytest.raises(InputError, match="none.fits: no such file"):
+        sciresdiff.degrade(scene(), 2, kernel=Path("none.fits"))
     with pytest.raises(UsageError, match="--sky: is in electrons and needs --gain"):
         sciresdiff.degrade(scene(), 2, sky=10.0)
     with pytest.raises(UsageError, match="--pairs: a training set is a file"):
@@ -400,5 +436,15 @@ def test_evaluate_refuses_images_that_do_not_fit() -> None:
         sciresdiff.evaluate(done, low)
     with pytest.raises(InputError, match="no whole multiple"):
         sciresdiff.evaluate(done.sci[:77], low)
+    with pytest.raises(InputError, match="truth: all pixels are NaN or infinite"):
+        sciresdiff.evaluate(done, truth=np.full(done.sci.shape, np.nan))
+    with pytest.raises(InputError, match="low: an array of shape"):
+        sciresdiff.evaluate(done.sci, low + 0j)
+    with pytest.raises(UsageError, match="variance: what restore returned knows that of its data"):
+        sciresdiff.evaluate(done, variance=variance)
+    with pytest.raises(UsageError, match="psf: is of the data, which are not given; give low too"):
+        sciresdiff.evaluate(done.sci, psf="none")
+    with pytest.raises(UsageError, match="--report: 5 is given, but the name of a file is needed"):
+        sciresdiff.evaluate(done, report=5)
     with pytest.raises(UsageError, match="--probe: .*give files"):
         sciresdiff.evaluate(done, probe=True)

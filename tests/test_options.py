@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -125,6 +126,11 @@ def test_a_field_like_another_has_its_default_and_help() -> None:
 def test_every_field_is_an_option_with_help_and_a_known_panel(kind: type[Any]) -> None:
     assert [name for name in kind.__dataclass_fields__ if name not in {f.name for f, _ in options_of(kind)}] == []
     assert all(one.help.endswith(".") for _, one in options_of(kind))
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_help_has_no_brackets_that_the_terminal_takes_for_markup(kind: type[Any]) -> None:
+    assert not [field.name for field, each in options_of(kind) if re.search(r"\[[a-z]", each.help)]
 
 
 def test_public_names_are_found_when_they_are_used() -> None:

@@ -28,6 +28,7 @@ from sciresdiff.jobs.degrade.job import (
 )
 from sciresdiff.jobs.degrade.options import DegradeOptions
 from sciresdiff.notes import Notes
+from sciresdiff.observation.resolve import parse_pixel_size
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,15 +101,15 @@ def degrade(
     image: Image,
     scale: int,
     *,
-    kernel: str | None = None,
+    kernel: str | Path | None = None,
     gain: float | None = None,
     read_noise: float | None = None,
-    recipe: str | None = None,
+    recipe: str | Path | None = None,
     mask: Plane | None = None,
     variance: Plane | None = None,
     kind: Kind = "astro",
     unit: str | None = None,
-    pixel_size: PixelSize | None = None,
+    pixel_size: PixelSize | str | None = None,
     seed: int = 0,
     options: DegradeOptions | None = None,
     **settings: Any,
@@ -127,7 +128,7 @@ def degrade(
     read_noise : electrons per coarse pixel.
     recipe : a name or a TOML file: blur and noise are drawn at random.
     mask, variance : arrays of the image's shape, or for a file what `io.read` takes.
-    kind, unit, pixel_size : of an array.
+    kind, unit, pixel_size : of an array; a pixel size may be a text such as ``0.11um``.
     seed : of the noise.
     options : further options; those that are given by name win.
     settings : any other option of ``sciresdiff degrade`` by its name in Python: ``sky``, ``dark``, ``full_well``,
@@ -152,7 +153,8 @@ def degrade(
         raise UsageError("--pairs: a training set is a file; make it with sciresdiff degrade on the command line")
     refuse_options(chosen)
     reading = {"axes": chosen.axes, "quantity": chosen.quantity}
-    with open_image(image, kind, variance=variance, mask=mask, unit=unit, pixel_size=pixel_size, reading=reading) as (
+    size = parse_pixel_size(pixel_size) if isinstance(pixel_size, str) else pixel_size
+    with open_image(image, kind, variance=variance, mask=mask, unit=unit, pixel_size=size, reading=reading) as (
         path,
         source,
     ):

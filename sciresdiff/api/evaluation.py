@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from sciresdiff import checks
-from sciresdiff.api.image import Array, Image, make_options, open_image, warn_of
+from sciresdiff.api.image import Array, Image, Plane, is_name, make_options, open_image, warn_of
 from sciresdiff.api.restored import Restored
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Kind
@@ -78,10 +78,10 @@ def evaluate(
     low: Image | None = None,
     truth: Image | None = None,
     *,
-    psf: str | None = None,
-    kernel: str | None = None,
-    variance: Array | str | None = None,
-    mask: Array | str | None = None,
+    psf: str | Path | None = None,
+    kernel: str | Path | None = None,
+    variance: Plane | None = None,
+    mask: Plane | None = None,
     kind: Kind = "astro",
     report: str | Path | None = None,
     options: EvaluateOptions | None = None,
@@ -115,10 +115,13 @@ def evaluate(
     >>> found = sciresdiff.evaluate(restored, truth=truth)
     >>> found.verdict, found.value("psnr"), found.value("chi2")
     """
-    by_name = {"psf": psf, "kernel": kernel, "variance": variance if isinstance(variance, str) else None, **settings}
+    by_name = {"psf": psf, "kernel": kernel, "variance": variance if is_name(variance) else None, **settings}
     chosen = make_options(EvaluateOptions, options, {n: v for n, v in by_name.items() if v is not None})
     names = [None if one is None else str(one) if isinstance(one, str | Path) else "" for one in (high, low, truth)]
-    arrays = isinstance(variance, np.ndarray) or mask is not None
+    arrays = not (variance is None or is_name(variance)) or mask is not None
+    refuse_of_data(high, low, {"psf": psf, "kernel": kernel, "variance": variance, "mask": mask})
+    if not isinstance(report, str | Path | None):
+        raise UsageError(f"--report: {report!r} is given, but the name of a file is needed")
     if "" not in names and not arrays:
         record = run(str(high), low=names[1], truth=names[2], report=report, options=chosen)
         return make_evaluation(record)
@@ -132,6 +135,24 @@ def evaluate(
         first, *others = ("image" if name == "" else name for name in names)
         request = Request(str(first), others[0], others[1], chosen, methods, limits, uuid.uuid4().hex)
         return make_evaluation(judge(request, given, notes, report))
+
+
+def refuse_of_data(high: Image | Restored, low: Image | None, given: Mapping[str, Any]) -> None:
+    """Refuse what describes data that are not given, or that are known already.
+
+    Parameters
+    ----------
+    given : PSF, kernel, variance and mask as the user gave them.
+
+    Raises
+    ------
+    UsageError
+    """
+    for name in (name for name, value in given.items() if value is not None):
+        if isinstance(high, Restored):
+            raise UsageError(f"{name}: what restore returned knows that of its data; leave {name} out")
+        if low is None and not is_name(high):
+            raise UsageError(f"{name}: is of the data, which are not given; give low too")
 
 
 def judge(request: Request, given: EvidenceFiles, notes: Notes, report: str | Path | None) -> dict[str, Any]:
@@ -154,8 +175,8 @@ def gather_images(
     low: Image | None,
     truth: Image | None,
     options: EvaluateOptions,
-    variance: Array | str | None,
-    mask: Array | str | None,
+    variance: Plane | None,
+    mask: Plane | None,
     kind: Kind,
 ) -> tuple[EvidenceFiles, Notes]:
     """The images that belong together as sources of evidence, and what was measured and assumed."""
@@ -163,15 +184,15 @@ def gather_images(
     if restored is not None:
         kind = restored.frame.kind
 
-    def read(image: Image, **more: Any) -> Source:
-        source = stack.enter_context(open_image(image, kind, **more))[1]
+    def read(image: Image, name: str, **more: Any) -> Source:
+        source = stack.enter_context(open_image(image, kind, name=name, **more))[1]
         return in_memory(source.whole())
 
-    image = read(high)
-    data = None if low is None else read(low, variance=variance, mask=mask)
+    image = read(high, "high")
+    data = None if low is None else read(low, "low", variance=variance, mask=mask)
     known = options.quantity or (restored.observation.quantity if restored else None)
     quantity, notes = image.frame.quantity_or_usual(known or (data.frame.quantity if data else None))
-    true = None if truth is None else read(truth)
+    true = None if truth is None else read(truth, "truth")
     scale = 1 if data is None else scale_between("image", image.whole(), "the data", data.frame)
     if true is not None:
         spare = restored.scale if restored else scale

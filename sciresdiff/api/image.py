@@ -53,6 +53,7 @@ def open_image(
     unit: str | None = None,
     pixel_size: PixelSize | None = None,
     reading: Mapping[str, Any] | None = None,
+    name: str = "image",
 ) -> Iterator[tuple[str | None, Source]]:
     """The image as a source of windows, and its path where it is a file that is read as it stands.
 
@@ -63,6 +64,7 @@ def open_image(
     variance, mask : (h, w) or (planes, h, w) arrays that belong to it, one number, or for a file what `io.read` takes.
     unit, pixel_size : of an array.
     reading : further keywords of `io.open_source`, for a file.
+    name : what it is, for messages.
 
     Raises
     ------
@@ -80,10 +82,13 @@ def open_image(
             else:
                 yield str(image), source
         return
-    for name, value in planes.items():
+    for plane, value in planes.items():
         if is_name(value):
-            raise InputError(f"{name}: {value!r} names a part of a file, but the image is no file; give an array")
-    yield None, in_memory(with_planes(frame_of(image, kind, unit, pixel_size), arrays))
+            raise InputError(f"{plane}: {str(value)!r} names a part of a file, but the image is no file; give an array")
+    frame = frame_of(image, kind, unit, pixel_size, name)
+    if not np.isfinite(frame.pixels).any():
+        raise InputError(f"{name}: all pixels are NaN or infinite; give one with values")
+    yield None, in_memory(with_planes(frame, arrays))
 
 
 def is_name(value: Any) -> bool:
@@ -108,7 +113,7 @@ def refuse_description(image: Image, kind: object, unit: object, pixel_size: obj
         raise UsageError(f"pixel_size: {pixel_size!r} is given; say the unit too, for example '0.11um' or '0.05arcsec'")
 
 
-def frame_of(image: Image, kind: Kind, unit: str | None, pixel_size: PixelSize | None) -> Frame:
+def frame_of(image: Image, kind: Kind, unit: str | None, pixel_size: PixelSize | None, name: str = "image") -> Frame:
     """An image in memory as a frame; NaN and what a masked array masks are masked.
 
     Raises
@@ -119,20 +124,18 @@ def frame_of(image: Image, kind: Kind, unit: str | None, pixel_size: PixelSize |
     if isinstance(image, Frame):
         return image
     if isinstance(image, NDData):
-        return frame_of_nddata(image, kind)
-    pixels = array_of("image", image)
+        return frame_of_nddata(image, kind, name)
+    pixels = array_of(name, image)
     if pixels.ndim not in (2, 3) or not pixels.size or pixels.dtype.kind not in "iuf":
-        raise InputError(
-            f"image: an array of shape {pixels.shape} and type {pixels.dtype}; give numbers of shape (h, w) or "
-            "(planes, h, w)"
-        )
+        what = f"an array of shape {pixels.shape} and type {pixels.dtype}" if pixels.ndim else type(image).__name__
+        raise InputError(f"{name}: {what} is given; give numbers of shape (h, w) or (planes, h, w)")
     with np.errstate(over="ignore"):
         stack = pixels.reshape(-1, *pixels.shape[-2:]).astype(np.float32)
     mask = ~np.isfinite(stack)
     if pixels.dtype.itemsize > 4 and np.isfinite(pixels.reshape(stack.shape)[mask]).any():
         raise InputError(
-            f"image: values up to {np.abs(pixels[np.isfinite(pixels)]).max():.1e}, but float32 ends at 3.4e+38; divide "
-            "it by a power of ten"
+            f"{name}: values up to {np.abs(pixels[np.isfinite(pixels)]).max():.1e}, but float32 ends at 3.4e+38; "
+            "divide it by a power of ten"
         )
     if isinstance(image, np.ma.MaskedArray):
         mask |= np.ma.getmaskarray(image).reshape(mask.shape)
@@ -141,14 +144,14 @@ def frame_of(image: Image, kind: Kind, unit: str | None, pixel_size: PixelSize |
     return Frame(stack, mask, kind, unit=unit, pixel_size=pixel_size, axes=axes, shape=pixels.shape)
 
 
-def frame_of_nddata(image: NDData, kind: Kind) -> Frame:
+def frame_of_nddata(image: NDData, kind: Kind, name: str) -> Frame:
     """An `NDData` or `CCDData` as a frame: data, mask, uncertainty and unit, and header and WCS where it has them.
 
     Raises
     ------
     InputError : an uncertainty of another shape, of an unknown type, or in a unit that is none of the image.
     """
-    frame = frame_of(image.data, kind, None if image.unit is None else str(image.unit), None)
+    frame = frame_of(image.data, kind, None if image.unit is None else str(image.unit), None, name)
     frame = with_cards(frame, header_of(image))
     arrays: dict[str, Any] = {}
     if image.mask is not None:
@@ -232,7 +235,7 @@ def array_of(name: str, value: Any) -> Array:
 
 
 def with_planes(frame: Frame, planes: Mapping[str, Any]) -> Frame:
-    """A frame with other variance or mask; a pixel that either of them has no value for is masked.
+    """A frame with other variance or mask; a pixel without a finite variance above 0 is masked.
 
     Raises
     ------
@@ -251,7 +254,7 @@ def with_planes(frame: Frame, planes: Mapping[str, Any]) -> Frame:
         frame = frame.with_(mask=frame.mask | whole["mask"].astype(bool))
     if "variance" in whole:
         variance = whole["variance"].astype(np.float64)
-        frame = frame.with_(variance=variance, mask=frame.mask | ~np.isfinite(variance))
+        frame = frame.with_(variance=variance, mask=frame.mask | ~((variance > 0) & np.isfinite(variance)))
     return frame
 
 
@@ -319,6 +322,7 @@ def make_options(kind: type[Options], base: Options | None, settings: Mapping[st
             near = get_close_matches(name, names, 1)
             hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(names)}"
             raise UsageError(f"{name}: no such option{hint}")
+    settings = {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()}
     # the spelling of the command line, so that both interfaces say the same sentence
     spelled = {name: "--" + name.replace("_", "-") for name in settings}
     for name, value in settings.items():

@@ -26,6 +26,7 @@ from sciresdiff.api.image import (
     warn_of,
 )
 from sciresdiff.frame import Frame, Kind, PixelSize
+from sciresdiff.io.dtypes import parse_dtype
 from sciresdiff.jobs.blocks import of_plane
 from sciresdiff.jobs.upscale import trust
 from sciresdiff.jobs.upscale.block import Done, Job, count_draws, read_block, restore_block
@@ -112,6 +113,8 @@ class Restored:
         ------
         UsageError : a file that exists, or a format that is not written.
         """
+        if dtype is not None:
+            parse_dtype(dtype)
         named = {"ERR": self.err, "SUPPORT": self.support, "GATE": self.gate, "DQ": self.dq, "TRUST": self.trust}
         height, width = self.sci.shape[-2:]
         planes = {name: p.reshape(-1, height, width) for name, p in named.items() if p is not None}
@@ -200,8 +203,8 @@ def restore(
     >>> restored.sci, restored.err, restored.notes.lines
     """
     by_name = {"scale": scale, "model": model, "samples": samples, "save_samples": save_samples, **settings}
-    given = {"psf": psf, "kernel": kernel, "variance": variance, "mask": mask, "model": model}
-    by_name |= {name: str(value) for name, value in given.items() if is_name(value)}
+    given = {"psf": psf, "kernel": kernel, "variance": variance, "mask": mask}
+    by_name |= {name: value for name, value in given.items() if is_name(value)}
     if isinstance(pixel_size, str):
         by_name["pixel_size"] = pixel_size
     chosen = make_options(UpscaleOptions, options, {n: v for n, v in by_name.items() if v is not None})

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sciresdiff.errors import InputError
 from sciresdiff.frame import Frame, Quantity
 from sciresdiff.io.source import Source, in_memory
 from sciresdiff.observation.grid import Grid
@@ -63,11 +64,23 @@ class Exposure:
 
         Raises
         ------
-        InputError : arrays whose shapes differ, or a kernel with even sides.
+        InputError : arrays whose shapes differ or that are no real numbers, a kernel with even sides, or a quantity
+            that is none.
         """
+        pixels, variance = np.asarray(pixels), np.asarray(variance)
+        for name, values in (("pixels", pixels), ("variance", variance)):
+            if values.ndim != 2 or not values.size or values.dtype.kind not in "iuf":
+                raise InputError(
+                    f"{name}: an array of shape {values.shape} and type {values.dtype} is given; give numbers of shape "
+                    "(h, w)"
+                )
+        if quantity not in get_args(Quantity):
+            raise InputError(f"quantity: {quantity!r} is given, but sum or mean is allowed")
+        if isinstance(psf, str):
+            raise InputError(f"psf: the text {psf!r} is given; give a PSF or an array (K, L) on the output grid")
         bad = np.zeros(pixels.shape, bool) if mask is None else np.asarray(mask, bool)
-        frame = Frame(pixels[None], bad[None], "astro", variance=np.asarray(variance)[None], quantity=quantity)
-        blur = PSF.constant(psf) if isinstance(psf, np.ndarray) else psf
+        frame = Frame(pixels[None], bad[None], "astro", variance=variance[None], quantity=quantity)
+        blur = psf if isinstance(psf, PSF | None) else PSF.constant(psf)
         return cls(in_memory(frame), Grid(pixels.shape[-2:]), Noise(), blur, quantity)
 
     @property
