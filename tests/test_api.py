@@ -16,7 +16,7 @@ from scipy.ndimage import gaussian_filter
 
 import sciresdiff
 from sciresdiff.cli.app import main
-from sciresdiff.errors import InputError, SciresdiffWarning, UsageError
+from sciresdiff.errors import InputError, ResourceError, SciresdiffWarning, UsageError
 from sciresdiff.jobs import blocks
 from sciresdiff.physics import psf
 from sciresdiff.physics.psf.field import PSF
@@ -102,6 +102,13 @@ def test_a_type_of_pixels_that_does_not_exist_is_refused_before_anything_is_writ
     with pytest.raises(UsageError, match="--dtype: nosuch is not written here"):
         physics(low, variance=variance).write(tmp_path / "high.tif", dtype="nosuch")
     assert os.listdir(tmp_path) == []
+
+
+def test_an_image_that_memory_does_not_hold_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    low, variance = field()
+    monkeypatch.setattr("sciresdiff.api.restored.physical_memory", lambda: 1e-6)
+    with pytest.raises(ResourceError, match="image: restored to 80 x 80 px it takes"):
+        physics(low, variance=variance)
 
 
 def test_blocks_in_memory_are_those_of_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ from sciresdiff.api.image import (
     squeeze,
     warn_of,
 )
+from sciresdiff.errors import ResourceError
 from sciresdiff.frame import Frame, Kind, PixelSize
 from sciresdiff.io.dtypes import parse_dtype
 from sciresdiff.jobs.blocks import of_plane
@@ -40,6 +42,8 @@ from sciresdiff.observation.resolve import reading_options
 from sciresdiff.observation.sample import samples_of_source
 from sciresdiff.physics.psf.field import PSF
 
+BYTES = 21
+"""Of a restored pixel: SCI, ERR, SUPPORT, GATE and DQ in four each, and TRUST."""
 Progress = Callable[[int, int, str], None]
 
 
@@ -227,7 +231,12 @@ def restore_inputs(inputs: Inputs, options: UpscaleOptions, progress: Progress) 
     inputs : with the source of the image open.
     options : of the restoration.
     progress : told (done, total, what).
+
+    Raises
+    ------
+    ResourceError : planes that are larger than the memory.
     """
+    refuse_size(inputs, options.samples if options.save_samples else 0)
     blocks, image = blocks_of(inputs), inputs.observation.exposure.image
     samples = samples_of_source(image)
     marker = trust.find_marker(options, inputs, samples)
@@ -266,6 +275,35 @@ def restore_inputs(inputs: Inputs, options: UpscaleOptions, progress: Progress) 
         cards=cards,
         history=tuple(history(options, inputs)),
     )
+
+
+def refuse_size(inputs: Inputs, draws: int) -> None:
+    """Refuse an image whose restored planes the memory of this machine does not hold.
+
+    Parameters
+    ----------
+    draws : posterior samples that are returned.
+
+    Raises
+    ------
+    ResourceError
+    """
+    height, width = inputs.observation.grid.shape
+    needed = 2 * inputs.frame.planes * height * width * (BYTES + 4 * draws) / 1e9  # the blocks, then all of them
+    memory = physical_memory()
+    if needed > memory:
+        raise ResourceError(
+            f"image: restored to {height} x {width} px it takes {needed:.0f} GB of memory, and this machine has "
+            f"{memory:.0f}; cut it, or write it to a file for sciresdiff upscale, which goes block by block"
+        )
+
+
+def physical_memory() -> float:
+    """Memory of this machine, GB; infinite where the system does not tell."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
+    except (AttributeError, ValueError, OSError):
+        return float("inf")
 
 
 def assemble(done: list[Done], inputs: Inputs) -> dict[str, Array]:
