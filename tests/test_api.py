@@ -182,6 +182,20 @@ def test_what_was_assumed_is_in_the_notes_and_warnings_are_raised() -> None:
         physics(low, variance=variance)
 
 
+def test_noise_in_another_unit_is_warned_of_in_both_interfaces(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    low, variance = field()
+    variance = 1e-6 * variance
+    with pytest.warns(SciresdiffWarning, match="chi2: .* of the image against the data, where 1 is right"):
+        physics(low, variance=variance)
+    hdus = [fits.PrimaryHDU(), fits.ImageHDU(low, name="SCI"), fits.ImageHDU(variance, name="VAR")]
+    fits.HDUList(hdus).writeto(tmp_path / "low.fits")
+    options = ["--scale", "2", "--kernel", KERNEL, "--model", "physics", "--samples", "2", "--quantity", "sum"]
+    assert run("upscale", str(tmp_path / "low.fits"), "-o", str(tmp_path / "high.fits"), *options) == 0
+    assert "WARNING chi2: " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("change", "problem", "words"),
     [

@@ -32,7 +32,7 @@ from sciresdiff.io.dtypes import parse_dtype
 from sciresdiff.jobs.blocks import of_plane
 from sciresdiff.jobs.upscale import trust
 from sciresdiff.jobs.upscale.block import Done, Job, count_draws, read_block, restore_block
-from sciresdiff.jobs.upscale.header import figures, history, pooled, provenance
+from sciresdiff.jobs.upscale.header import figures, history, pooled, provenance, warn_chi2
 from sciresdiff.jobs.upscale.inputs import Inputs, resolve_source
 from sciresdiff.jobs.upscale.job import blocks_of, with_statistics
 from sciresdiff.jobs.upscale.options import UpscaleOptions
@@ -259,7 +259,7 @@ def restore_inputs(inputs: Inputs, options: UpscaleOptions, progress: Progress) 
         arrays.pop("TRUST", None)
     cards = {**provenance(options, inputs, count_draws(job)), **figures(found), "SRDTRUST": verdict.card}
     said = dict.fromkeys(line for block in done for line in block.notes)
-    notes = inputs.notes + Notes(*said) + verdict.notes
+    notes = inputs.notes + Notes(*said) + verdict.notes + warn_chi2([plane["chi2"] for plane in found])
     return Restored(
         sci=squeeze(arrays["SCI"]),
         err=squeeze(arrays["ERR"]),

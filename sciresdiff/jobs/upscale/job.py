@@ -25,7 +25,7 @@ from sciresdiff.jobs.blocks import Block
 from sciresdiff.jobs.identity import describe_machine, identify_with_models
 from sciresdiff.jobs.upscale import trust
 from sciresdiff.jobs.upscale.block import Done, Job, count_draws, digest, read_block, restore_block
-from sciresdiff.jobs.upscale.header import figures, history, pooled, provenance
+from sciresdiff.jobs.upscale.header import figures, history, pooled, provenance, warn_chi2
 from sciresdiff.jobs.upscale.inputs import Inputs, resolve_inputs, resolve_source
 from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.notes import Notes
@@ -317,7 +317,8 @@ class RestoredFile:
         try:
             clipped = max(wrote["clipped"], sum(one["clipped"] for one in sums))
             notes = dict.fromkeys(line for one in sums for line in one["said"])
-            lines = [*task.inputs.notes, *journal.notes, *notes, *verdict.notes, *describe_clipping(clipped)]
+            doubts = warn_chi2([pooled(parts)["chi2"] for parts in task.by_plane(sums)])
+            lines = [*task.inputs.notes, *journal.notes, *notes, *verdict.notes, *doubts, *describe_clipping(clipped)]
             record = {**make_record(task, known, sums), **wrote, "clipped": clipped, "said": lines}
             record["checksums"] = checksums(wrote["files"])
             write_json(task.target.with_name(task.target.name + ".json"), record)
