@@ -18,6 +18,7 @@ from sciresdiff.io.jsonable import dumps
 from sciresdiff.jobs.evaluate import job as evaluate
 from sciresdiff.jobs.evaluate import load_evidence as gather
 from sciresdiff.jobs.evaluate import rerun as again
+from sciresdiff.jobs.evaluate.judge import BEST
 from sciresdiff.jobs.evaluate.options import EvaluateOptions
 from sciresdiff.observation.exposure import Exposure
 from sciresdiff.report import record as records
@@ -84,7 +85,7 @@ def test_the_record_has_the_schema_and_the_right_figures(files: Path) -> None:
     assert (record["schema"], record["scale"], record["verdict"]) == (1, 2, "pass")
     keys = {"name", "value", "unit", "region", "limit", "passed", "meaning"}
     assert all(set(r) == keys for results in (record["results"], *record["baselines"].values()) for r in results)
-    assert list(record["baselines"]) == ["bicubic", "lanczos", "richardson-lucy", evaluate.BEST]
+    assert list(record["baselines"]) == ["bicubic", "lanczos", "richardson-lucy", BEST]
     truth, high = scene()[:160, :160], fits.getdata(files / "high.fits", extname="SCI").astype(float)
     expected = 10 * np.log10(np.ptp(truth) ** 2 / np.mean((high - truth) ** 2))
     assert figure(record, "psnr") == pytest.approx(expected, abs=1e-3)  # dB; 4 masked pixels and float32

@@ -119,7 +119,7 @@ def run(
         pieces = [Piece(plane, tile) for plane in planes for tile in tiles]
         make_output = partial(Evaluation, request, given, notes, pieces, report)
         record = executor.execute(make_job(request, pieces, make_output), progress, shard, scheduler)
-    return {"high": str(high), **record}
+    return {"high": str(high), **record} if record.get("status") == "waiting" else record
 
 
 def make_job(request: Request, pieces: Sequence[Piece], make_output: Any) -> executor.Job:
