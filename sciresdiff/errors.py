@@ -9,6 +9,10 @@ class SciresdiffError(Exception):
     exit_code = 1
 
 
+class SciresdiffWarning(UserWarning):
+    """What may spoil a result, raised through `warnings` by the Python interface; the result's notes have it too."""
+
+
 class UsageError(SciresdiffError):
     """An option or value that cannot be used, or an output that exists."""
 

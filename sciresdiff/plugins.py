@@ -1,4 +1,4 @@
-"""Parts that are imported only when they are named.
+"""Parts that are imported only when they are named: entries of registries, and public names of packages.
 
 The product needs one network and one diffusion method.  Whatever serves the comparison of methods alone lives in
 `sciresdiff.lab`, and nothing outside imports it: a registry holds ``"module:attribute"``, like an entry point, and
@@ -9,7 +9,7 @@ model loads none of it, and the names can be listed where importing torch would 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import reduce
 from typing import Any, Generic, TypeVar
 
@@ -55,3 +55,20 @@ class Registry(Mapping[str, T], Generic[T]):
     def __contains__(self, name: object) -> bool:
         """Whether a name is there, without importing what it stands for."""
         return name in self.entries
+
+
+def on_first_use(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
+    """Make the ``__getattr__`` of a package, so that importing it costs next to nothing.
+
+    Parameters
+    ----------
+    package : its ``__name__``.
+    names : public name -> ``"module:attribute"``.
+    """
+
+    def find(name: str) -> Any:
+        if name not in names:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return load(names[name])
+
+    return find

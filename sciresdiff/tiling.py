@@ -15,9 +15,11 @@ from sciresdiff.errors import UsageError
 from sciresdiff.region import Region
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 
+Run = Callable[["nn.Module", "Sequence[Tensor]"], "Tensor"]
+"""How a network is evaluated on a frame whose channels come in parts: at once, or in tiles."""
 Span = tuple[int, int, int, int]
 """Along one axis: first pixel of a core and the one behind its last, the same of its window."""
 
@@ -124,3 +126,25 @@ def run(
         whole[(..., *tile.core.scaled(scale).slices)] = part[(..., *tile.inside(scale))]
     assert whole is not None
     return whole
+
+
+def run_at_once(net: nn.Module, parts: Sequence[Tensor]) -> Tensor:
+    """A network evaluated on the whole frame, (B, C, h, w), whose channels come in parts."""
+    out: Tensor = net(together(parts))
+    return out
+
+
+def run_in_tiles(side: int, receptive_px: int, multiple_of: int) -> Run:
+    """How a network is evaluated over a frame, tile by tile.
+
+    Parameters
+    ----------
+    side : of a tile, coarse px; 0 for the whole frame.
+    receptive_px, multiple_of : of the network, coarse px.
+    """
+
+    def evaluate(net: nn.Module, parts: Sequence[Tensor]) -> Tensor:
+        h, w = parts[0].shape[-2:]
+        return run(net, parts, plan((h, w), side or max(h, w), receptive_px, multiple_of))
+
+    return evaluate

@@ -3,7 +3,8 @@
 from typing import NamedTuple
 
 import numpy as np
-from sciresdiff.checks.moments import adaptive_moments
+
+from sciresdiff.checks.adaptive_moments import adaptive_moments
 
 
 class KernelMoments(NamedTuple):

@@ -15,11 +15,12 @@ from sciresdiff.physics.consistency import Data
 from sciresdiff.physics.operators import Operator
 from sciresdiff.restoration.model import Model, load, save
 from sciresdiff.restoration.posterior import gaussian
-from sciresdiff.restoration.prior import Estimate, Prior, PriorConfig, at_once
+from sciresdiff.restoration.prior import Estimate, Prior, PriorConfig
 from sciresdiff.restoration.refiner import REFINERS, Refiner, RefinerConfig, condition, refiner_for, refiner_from_card
 from sciresdiff.restoration.residual_space import residual_space
 from sciresdiff.restoration.restore import restore
 from sciresdiff.restoration.settings import Settings
+from sciresdiff.tiling import run_at_once
 from sciresdiff.training import refiner as training
 from sciresdiff.training.options import TrainOptions
 
@@ -70,7 +71,7 @@ def test_an_untrained_refiner_draws_finite_images(name):
     method, refiner = refiner_of(name)
     data, _, prior = scene()
     space, known = settings_of(method, data, prior)
-    x = refiner.draw(method, space, known, noise, at_once, 4)
+    x = refiner.draw(method, space, known, noise, run_at_once, 4)
     assert x.shape == prior.x.shape and torch.isfinite(x).all()
     if name == "diffir":  # its network starts as zero
         assert torch.equal(x, prior.x)
@@ -81,24 +82,26 @@ def test_a_perfect_denoiser_of_the_code_returns_the_truth():
     method, refiner = refiner_of("ldm", space_params=whole)
     data, truth, prior = scene()
     space, known = settings_of(method, data, prior)
-    code = refiner.encode(space.truth(truth), at_once)
+    code = refiner.encode(space.truth(truth), run_at_once)
 
     def perfect(u, levels, known, run):
         a, s, _ = (v.view(-1, 1, 1, 1) for v in levels.split(1, dim=1))
         return (u - a * code) / s  # the noise that is in the state; the anchor's part is off, b = 0
 
     refiner.forward = perfect
-    x = refiner.draw(method, space, known, noise, at_once, 10)
+    x = refiner.draw(method, space, known, noise, run_at_once, 10)
     torch.testing.assert_close(x, truth, rtol=0, atol=2e-3)  # float32; the first estimate divides by a = 0.07
 
 
 def test_the_latent_method_codes_fewer_numbers_than_pixels():
     _, refiner = refiner_of("ldm")
     image = torch.randn(1, 1, 24, 24)
-    code = refiner.encode(image, at_once)
+    code = refiner.encode(image, run_at_once)
     assert code.numel() < image.numel()
-    back = refiner.decode(code, at_once)
-    torch.testing.assert_close(refiner.encode(back, at_once), code, rtol=0, atol=1e-4)  # untrained it is a projection
+    back = refiner.decode(code, run_at_once)
+    torch.testing.assert_close(
+        refiner.encode(back, run_at_once), code, rtol=0, atol=1e-4
+    )  # untrained it is a projection
     assert float((back - image).square().mean()) == pytest.approx(1 / 4, rel=0.2)  # one of four numbers of white noise
 
 
@@ -106,10 +109,10 @@ def test_the_latent_method_codes_fewer_numbers_than_pixels():
 def test_codes_have_their_shape_and_fit_the_coarse_grid(scale, factor, channels):
     _, refiner = refiner_of("ldm", scale, space_params={"factor": factor, "channels": channels})
     z = torch.randn(2, 1, 6 * scale, 5 * scale)
-    code = refiner.encode(z, at_once)
+    code = refiner.encode(z, run_at_once)
     assert code.shape == (2, channels, 6 * scale // factor, 5 * scale // factor)
     torch.testing.assert_close(code, refiner.codec.encode(z), rtol=0, atol=1e-5)  # the same by another way
-    assert refiner.decode(code, at_once).shape == z.shape
+    assert refiner.decode(code, run_at_once).shape == z.shape
 
 
 @pytest.mark.parametrize(("scale", "numbers"), [(3, {"factor": 2, "channels": 2}), (2, {"factor": 2, "channels": 5})])
@@ -148,9 +151,9 @@ def test_the_chain_of_the_vector_starts_at_the_true_vector_and_has_no_noise_on_t
 def test_the_vector_is_the_frames_and_not_the_tiles():
     _, refiner = refiner_of("diffir")
     known = torch.randn(1, refiner.sees.head.in_channels, 20, 24)
-    whole = refiner.vector(refiner.sees, [known], at_once)
+    whole = refiner.vector(refiner.sees, [known], run_at_once)
     assert abs(float(whole.mean())) < 1e-4 and abs(float(whole.std()) - 1) < 0.01  # normalised
-    other = refiner.vector(refiner.sees, [known[..., :12]], at_once)
+    other = refiner.vector(refiner.sees, [known[..., :12]], run_at_once)
     assert float((whole - other).abs().max()) > 1e-3
 
 
@@ -245,7 +248,7 @@ def test_training_lowers_the_loss(name):
     losses = []
     for n in range(60):
         generator = torch.Generator().manual_seed(n % 4)
-        value = refiner.loss(method, space, known, space.truth(truth), valid, generator, at_once)
+        value = refiner.loss(method, space, known, space.truth(truth), valid, generator, run_at_once)
         optimizer.zero_grad()
         value.backward()
         optimizer.step()

@@ -8,13 +8,13 @@ from sciresdiff.physics.consistency import (
     Data,
     close_flux,
     consistency_step,
-    richardson_lucy,
     row_sum_bound,
     solve_covariance,
     support,
     unconverged_weight,
 )
 from sciresdiff.physics.operators import Operator
+from sciresdiff.physics.richardson_lucy import richardson_lucy
 
 
 def gaussian(sigma: float) -> np.ndarray:

@@ -14,7 +14,7 @@ from sciresdiff.lab.backbones.nafnet import ChannelNorm, LocalAttention
 from sciresdiff.nets import BACKBONES
 from sciresdiff.physics.consistency import Data
 from sciresdiff.physics.operators import Operator
-from sciresdiff.restoration.prior import Prior, PriorConfig, starts
+from sciresdiff.restoration.prior import Prior, PriorConfig, starting_estimates
 
 INPUTS, OUTPUTS, WIDTH, DEPTH = 9, 2, 16, 1
 EXACT = [name for name in BACKBONES if BACKBONES[name](INPUTS, OUTPUTS, WIDTH, DEPTH).tile_exact]
@@ -183,7 +183,7 @@ def test_works_as_a_prior_of_one_stage(name):
     data = Data(y, torch.ones_like(y), torch.ones_like(y), Operator((11, 14), 2, None))
     with torch.no_grad():
         (estimate,) = prior(data, torch.zeros(1, 4))
-    assert torch.equal(estimate.guess, starts(data, 4, 12)[1])  # untrained, it is the physics alone
+    assert torch.equal(estimate.guess, starting_estimates(data, 4, 12)[1])  # untrained, it is the physics alone
     assert bool(estimate.x.isfinite().all())
 
 

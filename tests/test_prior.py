@@ -9,8 +9,8 @@ from sciresdiff.physics.consistency import Data
 from sciresdiff.physics.operators import Operator
 from sciresdiff.physics.psf.field import PSF
 from sciresdiff.physics.richardson_lucy import pedestal
-from sciresdiff.restoration.ops import asinh_, box, contrast, psf_features, unshuffled
-from sciresdiff.restoration.prior import Prior, PriorConfig, starts
+from sciresdiff.restoration.ops import asinh, box_mean, local_contrast, pixel_unshuffle, psf_features
+from sciresdiff.restoration.prior import Prior, PriorConfig, starting_estimates
 
 
 def gaussian(sigma: float) -> np.ndarray:
@@ -43,7 +43,7 @@ def tiny(seed: int = 0) -> Prior:
 def test_untrained_prior_is_the_physics(stars):
     prior = Prior(PriorConfig(2, width=8, depth=1)).requires_grad_(False)
     kernel = torch.zeros(1, 4)
-    _, sharp = starts(stars, 4, 12)
+    _, sharp = starting_estimates(stars, 4, 12)
     assert torch.equal(prior(stars, kernel)[0].guess, sharp)
 
 
@@ -51,8 +51,8 @@ def test_correction_is_bounded_by_the_local_contrast(stars):
     prior = tiny()
     for parameter in prior.parameters():
         parameter.mul_(100)
-    _, sharp = starts(stars, 4, 12)
-    _, amplitude = contrast(sharp, stars.noise, 2)
+    _, sharp = starting_estimates(stars, 4, 12)
+    _, amplitude = local_contrast(sharp, stars.noise, 2)
     moved = (prior(stars, torch.zeros(1, 4))[0].guess - sharp).abs()
     assert bool((moved <= 3.001 * amplitude).all())  # bound of the configuration, and float32
 
@@ -95,18 +95,18 @@ def test_psf_features_do_not_depend_on_padding():
 def test_box_is_the_mean_of_the_pixels_inside(radius, shape):
     v = torch.randn(2, 1, *shape, dtype=torch.float64)
     wanted = F.avg_pool2d(v, 2 * radius + 1, stride=1, padding=radius, count_include_pad=False)
-    torch.testing.assert_close(box(v, radius), wanted, rtol=0, atol=1e-14)  # the same sums in another order
+    torch.testing.assert_close(box_mean(v, radius), wanted, rtol=0, atol=1e-14)  # the same sums in another order
 
 
 @torch.no_grad()
 def test_asinh_is_that_of_torch_at_every_size():
     x = torch.cat([10.0 ** torch.linspace(-30, 17, 1000), torch.tensor([0.0, 1e30, 3e38])])
     x = torch.cat([x, -x])
-    got = asinh_(x.clone().view(1, -1))[0]
+    got = asinh(x.clone().view(1, -1))[0]
     assert bool(((got - torch.asinh(x.double())).abs() <= 3e-7 * got.abs())[x.abs() < 1e18].all())  # 3 ulp
     assert bool(got.isfinite().all())
 
 
 def test_unshuffled_is_pixel_unshuffle():
     v = torch.randn(2, 1, 12, 8)
-    assert torch.equal(unshuffled(v, 4), F.pixel_unshuffle(v, 4))
+    assert torch.equal(pixel_unshuffle(v, 4), F.pixel_unshuffle(v, 4))

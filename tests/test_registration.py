@@ -16,8 +16,8 @@ from sciresdiff.checks.check import UnmeasuredError
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, PixelSize
 from sciresdiff.jobs.evaluate import job as evaluate
-from sciresdiff.jobs.evaluate import register as registration
-from sciresdiff.jobs.evaluate.register import register
+from sciresdiff.jobs.evaluate.overlap import differ_in_pixel_size
+from sciresdiff.jobs.evaluate.register import register, register_truth
 
 Array = NDArray[np.float64]
 SIGMA = 1 / 2.354820
@@ -91,8 +91,8 @@ def test_icrs_and_fk5_are_one_and_the_difference_is_said(tmp_path: Path) -> None
     found = register(*pair(tmp_path, radesys="FK5"), **PSFS)
     plain = register(*pair(tmp_path, radesys="ICRS"), **PSFS)
     assert found.shift == pytest.approx(plain.shift, abs=1e-6)  # the pixels are the same, and so is the grid
-    assert any("RADESYS FK5 and ICRS" in line for line in found.said)
-    assert not any("RADESYS" in line for line in plain.said)
+    assert any("RADESYS FK5 and ICRS" in line for line in found.notes)
+    assert not any("RADESYS" in line for line in plain.notes)
 
 
 def test_the_displacement_is_what_scikit_image_finds() -> None:
@@ -128,24 +128,23 @@ def test_masked_pixels_and_small_units_change_nothing(tmp_path: Path) -> None:
 def test_without_psfs_the_images_are_compared_as_they_are_and_that_is_said(tmp_path: Path) -> None:
     found = register(*pair(tmp_path), radius=2.5)
     assert found.fwhm_low is None
-    assert any("compared as they are" in line for line in found.said)
+    assert any("compared as they are" in line for line in found.notes)
     assert found.flux_ratio == pytest.approx(ZERO_POINT, rel=0.05)  # what the blurrier one has beyond 2.5 arcsec
 
 
-def test_measured_is_the_same_from_both_sides(tmp_path: Path) -> None:
+def test_a_truth_is_registered_alike_from_both_sides(tmp_path: Path) -> None:
     from sciresdiff import io
 
     high, low = (io.read(path) for path in pair(tmp_path, (0.3, 0.2)))
-    assert registration.other_grid(high, low) and not registration.other_grid(high, high)
-    said: list[str] = []
+    assert differ_in_pixel_size(high, low) and not differ_in_pixel_size(high, high)
     sharp, wide = PSFS.values()
-    there = registration.measured(high, low, said, psf_image=sharp, psf_truth=wide)
-    back = registration.measured(low, high, said, psf_image=wide, psf_truth=sharp)
+    there, notes = register_truth(high, low, psf_image=sharp, psf_truth=wide)
+    back, _ = register_truth(low, high, psf_image=wide, psf_truth=sharp)
     assert there["flux_ratio"] == pytest.approx(1 / ZERO_POINT, rel=0.01)  # truth over image; the noise
     assert there["finer"] == "image" and back["finer"] == "truth"
     assert there["flux_ratio"] == pytest.approx(1 / back["flux_ratio"], rel=1e-9)  # rounding
     assert there["shift"] == pytest.approx([-part for part in back["shift"]])
-    assert any(line.startswith("registration: flux finer / coarser") for line in said)
+    assert any(line.startswith("registration: flux finer / coarser") for line in notes)
 
 
 def constant(shape: tuple[int, int], side: float, value: float = 1.0) -> Frame:
@@ -159,7 +158,7 @@ def test_frames_with_nothing_in_them_are_not_measured_and_say_so(shape: tuple[in
     coarse = tuple(max(1, n // 2) for n in shape)
     found = register(constant(shape, 0.1), constant(coarse, 0.2))  # type: ignore[arg-type]
     assert found.shift is None and found.flux_ratio is None
-    assert any(line.startswith("shift: not measured:") for line in found.said)
+    assert any(line.startswith("shift: not measured:") for line in found.notes)
 
 
 def test_unlike_images_are_not_registered() -> None:
@@ -198,7 +197,7 @@ def test_a_psf_with_negative_wings_is_called_in_question(tmp_path: Path) -> None
     core, wide = (np.exp(-(y**2 + x**2) / (2 * s**2)) / (2 * np.pi * s**2) for s in (1.5, 4.0))
     assert pure.negative_wings(core) == 0
     found = register(*pair(tmp_path), psf_high=core - 0.1 * wide, psf_low=PSFS["psf_low"])
-    assert any("wings are negative" in line for line in found.said)
+    assert any("wings are negative" in line for line in found.notes)
 
 
 # KiDS over SDSS, each the flux within a radius of 8 arcsec less the sky of a ring of 10 to 14
@@ -215,7 +214,7 @@ def test_sdss_and_kids_galaxies_have_the_ratios_that_are_known(shared_data: Path
     # known as 1.04 to 1.11 for the five, on magnitude zero point 0 both; 0.02 is the sky's doubt
     assert found.flux_ratio is not None and 1.04 - 0.02 < found.flux_ratio < 1.11 + 0.02
     assert found.fwhm_low is not None and 1.0 < found.fwhm_low < 1.4  # arcsec, SDSS in r
-    assert any("wings are negative" in line for line in found.said)  # KiDS' PSF images have lost their sky
+    assert any("wings are negative" in line for line in found.notes)  # KiDS' PSF images have lost their sky
     assert found.flux_ratio == pytest.approx(_photutils(images, 8.0), abs=0.02)  # no matching, no resampling
 
 

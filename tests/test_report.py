@@ -26,7 +26,7 @@ from sciresdiff.checks import Evidence, Result
 from sciresdiff.checks.baselines import bicubic_image
 from sciresdiff.cli.app import app
 from sciresdiff.cli.evaluate import make_unique
-from sciresdiff.report import charts, html, images, reading, summary, svg, viewer
+from sciresdiff.report import charts, html, images, presentation, summary, svg, viewer
 from sciresdiff.report import record as records
 
 Array = NDArray[np.float64]
@@ -139,7 +139,7 @@ def test_a_page_stands_alone_and_holds_every_result(whole: tuple[Evidence, dict[
     assert shown == {(r["name"], r["region"]) for r in record["results"]}
     inside = text.split('id="record">')[1].split("</script>")[0]
     assert json.loads(inside) == record
-    for group in reading.groups(record):
+    for group in presentation.groups(record):
         for entry in group.entries:
             assert entry.check.tells in page.words and entry.check.blind in page.words
     for line in record["results"]:
@@ -187,7 +187,7 @@ def test_the_verdict_is_a_sentence_that_names_what_failed() -> None:
 
     def told(*results: Result, own: Any = {}) -> str:  # noqa: B006
         lines = records.as_data(results)
-        return reading.sentence({"results": lines, "baselines": {}}, own, "astro")
+        return presentation.sentence({"results": lines, "baselines": {}}, own, "astro")
 
     assert told(bad, mild, good).startswith("Do not rely on this image as it is: total flux ratio is outside")
     assert told(mild, good).startswith("Usable with care: purity is outside")
@@ -207,10 +207,12 @@ def test_limits_that_were_missed_lead_to_their_checks() -> None:
 
 
 def test_names_are_spelled_for_people() -> None:
-    spelled = {n: reading.spelled(n) for n in ("chi2_sky", "source_flux_bias_mag", "spurious_per_mpix", "si_psnr")}
+    spelled = {
+        n: presentation.display_name(n) for n in ("chi2_sky", "source_flux_bias_mag", "spurious_per_mpix", "si_psnr")
+    }
     assert list(spelled.values()) == ["χ² sky", "Source flux bias", "Spurious sources", "SI PSNR"]
-    assert all(reading.spelled(name) for name in checks.RESULTS)
-    assert {reading.heading(name) for name in checks.CHECKS} <= {*reading.GROUPS, reading.REST}
+    assert all(presentation.display_name(name) for name in checks.RESULTS)
+    assert {presentation.heading(name) for name in checks.CHECKS} <= {*presentation.GROUPS, presentation.REST}
 
 
 def read_png(code: bytes) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -242,16 +244,16 @@ def test_shades_rise_with_the_values_and_masked_pixels_are_grey() -> None:
     import base64
 
     image = np.array([[1.0, 2.0], [50.0, np.nan]])
-    tone = images.Tone(1.0, 50.0, 1.0, 3.0)
-    index, _ = read_png(base64.b64decode(images.data_uri(image, tone, "asinh", flip=True).split(",")[1]))
+    norm = images.Norm(1.0, 50.0, 1.0, 3.0)
+    index, _ = read_png(base64.b64decode(images.data_uri(image, norm, "asinh", flip=True).split(",")[1]))
     assert index[1, 0] == 0 and 0 < index[1, 1] < index[0, 0] == images.LEVELS - 1 and index[0, 1] == images.LEVELS
-    assert tone.straight(tone.bent(7.0)) == pytest.approx(7.0, rel=1e-12)  # double precision
+    assert norm.inverse(norm.forward(7.0)) == pytest.approx(7.0, rel=1e-12)  # double precision
 
 
 def test_thinning_keeps_the_mean_and_leaves_masked_pixels_out() -> None:
     image = np.arange(30.0).reshape(5, 6)
     image[0, 0] = np.nan
-    small, n = images.thinned(image, 3)
+    small, n = images.shrink(image, 3)
     assert n == 2 and small.shape == (3, 3)
     assert small[0, 0] == np.mean([1, 6, 7]) and small[2, 2] == np.mean([28, 29])
 
@@ -261,10 +263,11 @@ def test_close_ups_hold_what_they_are_about() -> None:
     high = evidence.high.copy()
     high[301:304, 501:504] += 4e3
     found = images.close_ups(evidence.with_image(high), 100)
-    for top, bottom, left, right in found.values():
-        assert 0 <= top < bottom <= 400 and 0 <= left < right <= 600 and not (top % 2 or left % 2)
-    top, bottom, left, right = found["worst residual"]
-    assert top < 302 < bottom and left < 502 < right
+    for square in found.values():
+        assert 0 <= square.y0 < square.y1 <= 400 and 0 <= square.x0 < square.x1 <= 600
+        assert not (square.y0 % 2 or square.x0 % 2)
+    worst = found["worst residual"]
+    assert worst.y0 < 302 < worst.y1 and worst.x0 < 502 < worst.x1
     assert images.close_ups(evidence_of(), 192) == {}
 
 
@@ -284,8 +287,8 @@ def test_sources_are_drawn_by_class() -> None:
 def test_charts_are_finite_and_named(whole: tuple[Evidence, dict[str, Any], str]) -> None:
     evidence, _, _ = whole
     for name, (heading, _) in charts.CHARTS.items():
-        assert heading in reading.GROUPS, name
-    drawn = [one for plots in charts.charts_of(evidence).values() for one in plots]
+        assert heading in presentation.GROUPS, name
+    drawn = [one for plots in charts.draw_charts(evidence).values() for one in plots]
     assert drawn
     for text in drawn:
         assert "nan" not in text and "inf" not in text.replace("information", "") and 'role="img"' in text

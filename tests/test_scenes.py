@@ -15,7 +15,7 @@ from sciresdiff.scenes.sky import SKY_SHARES, star_peaks, telescope_psf
 SIZE = 64
 
 
-def _profiles() -> dict[str, draw.Psf]:
+def _profiles() -> dict[str, draw.ScenePSF]:
     rng = np.random.default_rng(5)
     return {
         "gaussian": gaussian_psf(1.75),
@@ -30,8 +30,8 @@ def _profiles() -> dict[str, draw.Psf]:
 PROFILES = _profiles()
 
 
-def _stars(psf: draw.Psf, x: list[float], y: list[float], flux: list[float]) -> np.ndarray:
-    sub = draw.canvas(SIZE)
+def _stars(psf: draw.ScenePSF, x: list[float], y: list[float], flux: list[float]) -> np.ndarray:
+    sub = draw.empty_canvas(SIZE)
     draw.add_points(sub, np.array(x), np.array(y), np.array(flux))
     return draw.crop(draw.render(sub, psf)).astype(np.float64)
 
@@ -57,7 +57,7 @@ def test_a_lone_star_keeps_its_flux_and_place(name: str) -> None:
         core = np.where(near, image, 0)
         centre = np.array([(core * xx).sum(), (core * yy).sum()]) / core.sum()
         assert np.allclose(centre, [x, y], atol=0.02)  # the promise of the module, in pixels
-    wide = draw.canvas(SIZE)
+    wide = draw.empty_canvas(SIZE)
     draw.add_points(wide, np.array([x]), np.array([y]), np.array([1000.0]))
     total = draw.render(wide, PROFILES[name]).sum(dtype=np.float64)
     assert total == pytest.approx(1000, rel=1e-4)  # float32 FFT

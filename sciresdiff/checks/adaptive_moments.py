@@ -100,6 +100,7 @@ def adaptive_moments(plane: Array, xy: Array, half: int = 15) -> Moments:
     state[:, :2], state[:, 2:4] = xy - middle, START_SIGMA**2
     start, moving = state[:, :2].copy(), np.ones(len(xy), bool)
     good = np.ones(len(xy), bool)
+    # only sources that still move are computed again: most stars are done after six steps, a galaxy takes dozens
     for _ in range(STEPS):
         here = np.flatnonzero(moving & good)
         if not here.size:
@@ -131,6 +132,7 @@ def _weight_light(image: Array, state: Array) -> tuple[Array, Array, Array, Arra
     dx = span[None, None, :] - state[:, 0, None, None]
     dy = span[None, :, None] - state[:, 1, None, None]
     mxx, myy, mxy = (state[:, i, None, None] for i in (2, 3, 4))
+    # rho^2 = (r - c)^T M^-1 (r - c), Bernstein and Jarvis 2002, section 3.1
     rho2 = (myy * dx**2 - 2 * mxy * dx * dy + mxx * dy**2) / (mxx * myy - mxy**2)
     return np.exp(-rho2 / 2) * image, dx, dy, rho2
 
@@ -148,11 +150,13 @@ def _step(image: Array, state: Array) -> tuple[Array, Array]:
         mx, my = (np.asarray((light * d).sum((1, 2)) / total) for d in (dx, dy))
         c = [(light * p).sum((1, 2)) / total for p in (dx * dx, dy * dy, dx * dy)]
         twice = np.stack([2 * c[0], 2 * c[1], 2 * c[2]], 1)
+        # a Gaussian of moments S under the weight M has C^-1 = S^-1 + M^-1
         own = _remove_weight(np.stack(c, 1), state[:, 2:])
         area, before = _determinant(own), _determinant(state[:, 2:])
         fair = (own[:, 0] > 0) & (area > before / 16) & (area < before * 16)
         moments = np.where(fair[:, None], own, twice)
         moments[~(total > 0)] = np.nan
+        # the weighted centroid of a Gaussian lies half way between weight and source, hence the factor 2
         centre = state[:, :2] + np.clip(2 * np.stack([mx, my], 1), -1, 1)
         new = np.concatenate([centre, moments], 1)
         scale = np.sqrt(before)

@@ -30,11 +30,6 @@ def pixels_per_value(sampling: Sampling) -> int:
     return sampling.scale**2 if sampling.quantity == "sum" else 1
 
 
-def upsample_nearest(coarse: NDArray[Any], scale: int) -> NDArray[Any]:
-    """Repeat every coarse value (h, w) over its area of the fine grid: (scale*h, scale*w)."""
-    return coarse.repeat(scale, 0).repeat(scale, 1)
-
-
 def blocks(fine: NDArray[Any], scale: int) -> NDArray[Any]:
     """View a fine plane (scale*h, scale*w) as blocks of one coarse pixel each: (h, w, scale, scale)."""
     h, w = fine.shape[0] // scale, fine.shape[1] // scale

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from sciresdiff.checks.arrays import Array, Mask, Sampling, fill_with_median, pixels_per_value
+from sciresdiff.checks.arrays import Array, Sampling, fill_with_median, pixels_per_value
 from sciresdiff.checks.background import background_noise
 from sciresdiff.checks.evidence import Evidence
 from sciresdiff.errors import UsageError
@@ -143,6 +143,7 @@ def richardson_lucy_at(
     assert operator is not None and y is not None and valid is not None
     unit = _unit(evidence)
     offset = max(0.0, -float(y[valid].min())) + unit if valid.any() else unit
+    # the iteration multiplies: data of 0 or less would fix the image at 0
     raised = torch.from_numpy(np.clip(fill_with_median(y, valid) + offset, 1e-6 * unit, None))[None, None]
     weight = torch.from_numpy(valid.astype(float))[None, None]
     share = pixels_per_value(evidence)
@@ -150,6 +151,7 @@ def richardson_lucy_at(
     x = before = torch.full_like(cover, float(raised.mean()) / share)
     wanted = set(stops)
     for n in range(1, max(wanted) + 1):
+        # extrapolate log x with the momentum of Nesterov 1983, (k - 1) / (k + 2)
         guess = x * (x / before).clamp(1e-2, 1e2).pow((n - 1) / (n + 2)) if accelerated else x
         before = x
         ratio = weight * raised / operator.apply(guess).clamp_min(1e-9 * unit)
@@ -248,6 +250,7 @@ def _response(evidence: Evidence, shape: tuple[int, ...]) -> NDArray[np.complex1
     assert operator is not None
     kernel = np.ones((1, 1)) if operator.kernel is None else np.asarray(operator.kernel)
     room = np.zeros([s * side for side in shape])
+    # the kernel with its centre at pixel (0, 0); one larger than the frame wraps around
     index = np.ix_(*((np.arange(k) - k // 2) % side for k, side in zip(kernel.shape, room.shape, strict=True)))
     np.add.at(room, index, kernel)
     # the transform of a block sum along one axis: sum over j < s of exp(2 pi i f j)
@@ -258,16 +261,11 @@ def _response(evidence: Evidence, shape: tuple[int, ...]) -> NDArray[np.complex1
 
 def _noise_power(evidence: Evidence, y: Array) -> float:
     """Noise variance of a coarse pixel: the median of those stated, else as measured on the data (h, w)."""
-    if evidence.variance is not None:
-        good = evidence.variance[_unmasked(evidence) & (evidence.variance > 0)]
+    if evidence.variance is not None and evidence.unmasked_low is not None:
+        good = evidence.variance[evidence.unmasked_low & (evidence.variance > 0)]
         if good.size:
             return float(np.median(good))
     return background_noise(y) ** 2
-
-
-def _unmasked(evidence: Evidence) -> Mask:
-    assert evidence.unmasked_low is not None
-    return evidence.unmasked_low
 
 
 def _wiener_periodic(y: Array, response: NDArray[np.complex128], scale: int, noise: float) -> Array:
@@ -277,13 +275,13 @@ def _wiener_periodic(y: Array, response: NDArray[np.complex128], scale: int, noi
     data = fft.fft2(y)
     f2 = np.add.outer(*(np.fft.fftfreq(side) ** 2 for side in response.shape))
     f2 += min(1 / side for side in response.shape) ** 2  # f0^2, one period a frame
-    passed = np.abs(response) ** 2 / scale**2
+    passed = np.abs(response) ** 2 / scale**2  # |G|^2 / scale^2, what a fine frequency adds to the data's power
     noise = max(noise, 1e-12 * float(np.mean(np.abs(data) ** 2)) / data.size)
     if not noise > 0:
         return np.zeros(response.shape)
     a, p = _fit_spectrum(np.abs(data) ** 2 / data.size, passed, f2, scale, noise)
     power = a * f2 ** (-p / 2)
-    level = _fold(power * passed, scale) + noise
+    level = _fold(power * passed, scale) + noise  # expected power of the data, the denominator
     image = fft.ifft2(np.tile(data / level, (scale, scale)) * power * np.conj(response)).real
     return np.asarray(image)
 
@@ -303,6 +301,7 @@ def _fit_spectrum(periodogram: Array, passed: Array, f2: Array, scale: int, nois
         found = minimize_scalar(lambda t: _whittle(periodogram, np.exp(t) * unit + noise), _bracket(unit, noise))
         return float(found.fun), float(np.exp(found.x))
 
+    # for every steepness p the height a has one maximum, found on a logarithmic scale
     steps = [height(p) + (p,) for p in STEEPNESS]
     _, a, p = min(steps)
     return a, p

@@ -98,6 +98,7 @@ def _pixels_with_err(evidence: Evidence) -> Mask:
 def _errors(evidence: Evidence) -> tuple[Array, Array, Array]:
     """ERR, |error| and |truth - background| / ERR of judged pixels with an ERR above 0; every n-th of very many."""
     assert evidence.err is not None and evidence.truth is not None
+    # where ERR is 0, signal to noise and the ratio RMSE / RMV have no value
     at = np.flatnonzero(_pixels_with_err(evidence) & (evidence.err > 0))
     at = at[:: max(1, -(-at.size // MOST_PX))]
     if at.size < DECILES * FEWEST_PX:
@@ -200,6 +201,7 @@ def spread_error_rank(evidence: Evidence) -> Result:
         raise UnmeasuredError("ERR is the same everywhere, there is nothing to rank")
     if not np.ptp(error) > 0:
         raise UnmeasuredError("the error is the same everywhere, there is nothing to rank")
+    # errors that are right in scale rank like this: a normal deviate is often small where ERR is large
     drawn = np.abs(np.random.default_rng(0).standard_normal(err.size)) * err
     expected = _correlation(ranks, _ranks(drawn))
     limit = (expected / 5, None) if expected > RANKED else (None, None)
@@ -257,47 +259,47 @@ def prior_share(evidence: Evidence) -> Result:
 CHECKS = {
     "coverage_68": Check(
         coverage_68,
-        "Share of the pixels whose truth lies within one ERR; 0.68 where the claimed errors are the real ones.",
+        "Fraction of the pixels whose truth lies within one ERR; 0.68 where errors are calibrated.",
         "A truth with noise of its own lowers it.",
         ("err", "truth"),
     ),
     "coverage_90": Check(
         coverage_90,
-        "Share of the pixels whose truth lies within 1.645 ERR; 0.90 where the claimed errors are the real ones.",
+        "Fraction of the pixels whose truth lies within 1.645 ERR; 0.90 where errors are calibrated.",
         "A truth with noise of its own lowers it.",
         ("err", "truth"),
     ),
     "coverage_snr": Check(
         coverage_snr,
-        "The same share from the faintest tenth of the pixels to the brightest; 0.68 in every one is right.",
+        "The same in tenths of the pixels, from the faintest to the brightest; 0.68 in each is right.",
         "A truth with noise of its own lowers it, among faint pixels most.",
         ("err", "truth"),
         rivals=False,
     ),
     "ence": Check(
         ence,
-        "By which share the errors that are made differ from those that are claimed, small ERR to large; 0 is best.",
-        "Whether ERR is too large or too small; one lost star decides its bin.",
+        "Mean relative difference of actual and claimed errors, over bins of ERR; 0 is best.",
+        "Whether ERR is too large or too small; and one lost star dominates its bin.",
         ("err", "truth"),
         rivals=False,
     ),
     "spread_error_rank": Check(
         spread_error_rank,
         "Whether ERR is large where the errors are large.",
-        "The size of ERR: ten times too large ranks as well.",
+        "The scale of ERR: ten times too large ranks as well.",
         ("err", "truth"),
         rivals=False,
     ),
     "support_fraction": Check(
         support_fraction,
-        "How much of the structure the data fix by themselves; the rest is supplied by the model.",
-        "It is the word of the method that made the image.",
+        "Fraction of the structure that the data constrain; the rest is supplied by the model.",
+        "Whether SUPPORT is right: it is the method's own claim.",
         ("support",),
     ),
     "prior_share": Check(
         prior_share,
-        "How much of the detail beyond plain interpolation is supplied by the model and not by the data.",
-        "It is the word of the method that made the image; what the model supplied may be true.",
+        "Fraction of the detail beyond plain interpolation that the model supplied.",
+        "Whether SUPPORT is right: it is the method's own claim; and what the model supplied may be true.",
         ("support", "low"),
         rivals=False,
     ),

@@ -53,7 +53,14 @@ def missing_inputs(check: Check, evidence: Evidence) -> list[str]:
 
 
 def run_check(name: str, check: Check, evidence: Evidence) -> list[Result]:
-    """Compute the check's results, or one without a value that says why there is none."""
+    """Compute the check's results, or one without a value that says why there is none.
+
+    Parameters
+    ----------
+    name : of the check in the registry.
+    check : its entry.
+    evidence : one plane.
+    """
     if missing := missing_inputs(check, evidence):
         return [not_computed(name, f"needs {' and '.join(missing)}")]
     try:

@@ -113,6 +113,7 @@ def _draw_results(evidence: Evidence, residual: Array, shifts: Array, region: st
     mean = squares_in(residual, part)
     if not mean.size:
         return []
+    # (y - A x_k) / sigma = (y - A x) / sigma - A (x_k - x) / sigma
     each = np.array([squares_in(residual - one, part).mean() for one in shifts])
     spread = float(np.mean([squares_in(np.where(np.isfinite(residual), one, np.nan), part).mean() for one in shifts]))
     worst = float(each[np.argmax(np.abs(each - 1))])
@@ -133,25 +134,25 @@ def _draw_results(evidence: Evidence, residual: Array, shifts: Array, region: st
 CHECKS = {
     "chi2": Check(
         chi2,
-        "Whether the image, measured again, gives the data within their noise: 1 for a draw, below 1 for a mean.",
-        "What the blur hides; and a wrong kernel or variance moves it as much as a wrong image.",
+        "Whether the image, degraded again, agrees with the data within their noise: 1 for a draw, less for a mean.",
+        "What the blur removes; and a wrong kernel or variance changes it as much as a wrong image.",
         ("low", "variance", "operator"),
     ),
     "chi2_sources": Check(
         chi2_sources,
-        "The same, where the light is.",
+        "The same, for the brighter half of the data.",
         "Bright cores magnify every error of the kernel.",
         ("low", "variance", "operator"),
     ),
     "chi2_sky": Check(
         chi2_sky,
-        "The same, on the darker half: far below 1 the noise was drawn into the image.",
+        "The same, for the darker half of the data: far below 1 noise was fitted.",
         "Structure below the noise.",
         ("low", "variance", "operator"),
     ),
     "chi2_draw": Check(
         chi2_draw,
-        "Whether every draw, measured again, gives the data within their noise, and the image what its draws promise.",
+        "Whether every draw, degraded again, agrees with the data within their noise, and the image with its draws.",
         "A bias that all draws share and that stays within the noise.",
         ("low", "variance", "operator", "draws"),
         names=("chi2_draw", "chi2_excess"),

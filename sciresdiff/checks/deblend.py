@@ -42,11 +42,13 @@ def deblend(
 
     basins: Labels = watershed(-image, mask=objects > 0, connectivity=2)
     forest = _forest(image, objects, basins)
+    # flux that a source of each object needs above its saddle: a share of the flux of the object
     wanted: Array = np.asarray(contrast * np.bincount(objects.ravel(), image.ravel())[forest.parent], np.float64)
     inside, peaks = objects > 0, np.zeros(int(objects.max()) + 1)
     np.maximum.at(peaks, objects[inside], image[inside])
     first, second, saddle = _saddles(image, basins)
     levels = _round_up(saddle, peaks[forest.parent[first]], threshold)
+    # from the highest saddle down, so that every tree holds all pixels above the saddle at which it is joined
     for i, j, level in zip(first.tolist(), second.tolist(), levels.tolist(), strict=True):
         forest.join(i, j, level, wanted, min_pixels)
     owners = np.array(forest.owner)
@@ -70,7 +72,15 @@ class Forest:
     """Basin whose source a basin's pixels go to."""
 
     def join(self, i: int, j: int, level: float, wanted: Array, min_pixels: int) -> None:
-        """Join the trees of basins i and j at their saddle; the lesser one is swallowed unless both stand."""
+        """Join the trees of basins i and j at their saddle; the lesser one is swallowed unless both stand.
+
+        Parameters
+        ----------
+        i, j : basins.
+        level : height of their saddle, unit of the image.
+        wanted : (n + 1,), flux above the saddle that makes a source, by basin.
+        min_pixels : pixels above the saddle that make a source.
+        """
         a, b = self.root[i], self.root[j]
         if a == b:
             return
@@ -85,13 +95,14 @@ class Forest:
     def _stands(self, tree: int, level: float, wanted: float, min_pixels: int) -> bool:
         if not self.stands[tree]:
             above = [v[np.searchsorted(v, level, "right") :] for v in (self.values[k] for k in self.members[tree])]
+            # once a tree stands above a saddle it stands above all lower ones, so this is computed for few
             pixels = np.concatenate(above)
             self.stands[tree] = len(pixels) >= min_pixels and float((pixels - level).sum()) > wanted
         return self.stands[tree]
 
     def _merge(self, a: int, b: int) -> None:
         if len(self.members[a]) < len(self.members[b]):
-            a, b = b, a
+            a, b = b, a  # the smaller tree is relabelled: each basin log2(n) times at most
         for k in self.members[b]:
             self.root[k] = a
         self.members[a] += self.members[b]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sciresdiff.checks.adaptive_moments import stamps
-from sciresdiff.checks.arrays import Array, pixels_per_value, upsample_nearest
+from sciresdiff.checks.arrays import Array, pixels_per_value
 from sciresdiff.checks.check import Check, UnmeasuredError
 from sciresdiff.checks.detection import APERTURE_PX, Sources, detect_again
 from sciresdiff.checks.evidence import Evidence
@@ -16,6 +16,7 @@ from sciresdiff.checks.foreground import foreground_mask
 from sciresdiff.checks.result import Range, Result
 from sciresdiff.checks.scatter import count_margin, mad_std
 from sciresdiff.checks.source_lists import bicubic_sources, detection_noise, image_sources, truth_sources
+from sciresdiff.observation.grid import upsample_nearest
 
 MOST = 3000
 """Apertures that are placed at most."""
@@ -96,6 +97,7 @@ def empty_positions(evidence: Evidence) -> NDArray[np.int64]:
     taken = foreground_mask(evidence) | ~evidence.good_high
     if evidence.valid_low is not None and evidence.variance is not None:
         taken = taken | ~upsample_nearest(evidence.valid_low, evidence.scale)
+    # a circle that touches a taken pixel has its centre within reach of it
     taken = np.asarray(maximum_filter(taken, 2 * reach + 1))
     taken[:reach], taken[-reach:], taken[:, :reach], taken[:, -reach:] = (True,) * 4
     rows, columns = np.meshgrid(*(np.arange(reach, side, 2 * reach) for side in taken.shape), indexing="ij")
@@ -146,6 +148,7 @@ def _draw_scatter(evidence: Evidence, xy: NDArray[np.int64], circle: Array) -> f
     if draws is None or len(draws) < 2:
         return None
     each = np.stack([_sums(draw, xy, circle) for draw in draws])
+    # the image is the mean of K draws: its error has the variance of one draw and 1 / K of it
     usual = float(np.sqrt(np.mean(each.var(axis=0, ddof=1)) * (1 + 1 / len(draws))))
     return usual if usual > 0 else None
 
@@ -198,12 +201,12 @@ def _scatter_result(evidence: Evidence, found: EmptyApertures) -> Result:
 CHECKS = {
     "negative_per_mpix": Check(
         negative_per_mpix,
-        "Dark sources in a million pixels: noise and ripples are as often dark as bright, light never is.",
-        "Everything, where a method keeps images positive: then there are none, whatever was invented.",
+        "Dark detections per million pixels: noise and ripples are as often dark as bright, light never is.",
+        "Everything, where a method keeps images positive: it has none, whatever it invents.",
     ),
     "empty_aperture_sigma": Check(
         empty_aperture_sigma,
-        "Whether the flux measured on empty sky is right on average, and scatters as much as is claimed.",
+        "Whether the flux measured on empty sky is unbiased, and scatters as much as is claimed.",
         "Errors at sources, and structure of the sky that is larger than 64 px.",
         ("low", "variance"),
         ("empty_aperture_sigma", "empty_aperture_mean"),

@@ -82,7 +82,13 @@ class Evidence:
         return replace(self, high=high, err=None, support=None, draws=None, trust=None, again=None, target_fwhm_px=None)
 
     def share(self, name: str, make: Callable[[], T]) -> T:
-        """Compute a value that depends on data and truth only, once for all images compared on them."""
+        """Compute a value that depends on data and truth only, once for all images compared on them.
+
+        Parameters
+        ----------
+        name : of the value; whatever else it depends on (a threshold, say) has to be part of the name.
+        make : computes it.
+        """
         if name not in self.shared:
             self.shared[name] = make()
         value: T = self.shared[name]

@@ -68,6 +68,7 @@ def ssim(evidence: Evidence) -> Result | None:
     image = np.where(evidence.valid_high, evidence.high, truth)
     _, every = structural_similarity(truth, image, data_range=pair[2], win_size=WINDOW, full=True)
     inner = slice(edge, -edge), slice(edge, -edge)
+    # windows at the border hold reflected pixels
     values = every[inner][evidence.good_high[inner]]
     if not values.size:
         return None
@@ -170,6 +171,7 @@ def results_of_moments(region: str, m: Mapping[str, float]) -> list[Result]:
         return results
     if m["image2"] > 0:
         gain = m["both"] / m["image2"]
+        # sum (a x + b - t)^2 of the best a and b is the truth's variation less what the image explains
         rest = max(m["truth2"] - gain * m["both"], 0.0) / n
         results += _si_results(_decibel(span, rest), gain, m["truth"] - gain * m["image"], span)
     return [*results, _nrmse(float(np.sqrt(m["error2"] / n)), float(np.sqrt(m["truth2"] / n)))]
@@ -178,8 +180,8 @@ def results_of_moments(region: str, m: Mapping[str, float]) -> list[Result]:
 CHECKS = {
     "psnr": Check(
         psnr,
-        "How far the image is from the truth against the truth's range; 3 dB more are half the squared error.",
-        "One bright, badly restored star outweighs all the sky.",
+        "Range of the truth over the rms error, in dB; 3 dB more is half the squared error.",
+        "Faint structure: one bright star restored badly outweighs all the sky.",
         ("truth",),
     ),
     "ssim": Check(
@@ -197,7 +199,7 @@ CHECKS = {
     ),
     "nrmse": Check(
         nrmse,
-        "The error as a share of the truth's own variation; 0 is best, 1 is what a flat image has.",
+        "RMS error over the truth's standard deviation; 0 is best, a flat image has 1.",
         "Everything but the brightest sources.",
         ("truth",),
     ),

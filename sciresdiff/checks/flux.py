@@ -98,6 +98,7 @@ def block_flux_sums(evidence: Evidence) -> dict[str, float]:
     """
     if evidence.low is None or evidence.variance is None or evidence.good_low is None:
         raise UnmeasuredError("needs the frame that was restored and its noise (--low, --variance)")
+    # without blur every coarse pixel keeps its own light; with it only regions much larger than the kernel do
     pure = evidence.operator is None or evidence.operator.pure
     image = _rebin(evidence) if evidence.predicted_low is None or pure else evidence.predicted_low
     side = 1 if pure else min(REGION_PX, *evidence.low.shape)
@@ -237,26 +238,26 @@ def _by_magnitude(found: FluxBias, name: str, figure: Callable[[Array], float], 
 CHECKS = {
     "total_flux_ratio": Check(
         total_flux_ratio,
-        "All the light of the image over all the light of the data; 1 is best.",
-        "A lost star: bicubic passes it, too. It finds a wrong unit.",
+        "Total flux of the image over that of the data; 1 is best.",
+        "Lost sources: bicubic passes, too. It detects a wrong unit.",
         ("low",),
     ),
     "block_flux_rms_sigma": Check(
         block_flux_rms_sigma,
-        "By how many sigma the light of small regions differs from the data's; the truth itself has 1.",
+        "RMS difference of the flux in small regions from the data's, in sigma; the truth itself has 1.",
         "Errors inside a region, and correlated noise.",
         ("low", "variance"),
     ),
     "source_flux_bias_mag": Check(
         source_flux_bias_mag,
-        "By how much sources are too faint (above 0) or too bright, in magnitudes, PSFs made alike where known.",
-        "Blur that keeps the light; and, where PSFs could not be matched, light outside the aperture counts as lost.",
+        "Median magnitude error of the sources, above 0 too faint, after PSF matching where there are stars.",
+        "Blur that conserves flux; and, where PSFs were not matched, light outside the aperture counts as lost.",
         ("truth",),
     ),
     "source_flux_scatter_mag": Check(
         source_flux_scatter_mag,
-        "How much the brightness of single sources varies about the truth's, in magnitudes.",
-        "The truth's own noise is in it.",
+        "Scatter of the magnitudes of single sources about the truth's.",
+        "Which part of it is the truth's own noise.",
         ("truth",),
     ),
 }

@@ -92,8 +92,10 @@ def _ellipses_of_labels(smooth: Array, labels: NDArray[np.int32]) -> Ellipses:
     x, y = (np.bincount(which, light * p)[1:] / total for p in (column, row))
     dx, dy = column - x[which - 1], row - y[which - 1]
     xx, yy, xy = (np.bincount(which, light * p)[1:] / total for p in (dx * dx, dy * dy, dx * dy))
+    # one pixel has the moments of a uniform square, 1 / 12 px^2
     thin = xx * yy - xy**2 < THINNEST
     xx, yy = xx + thin / 12, yy + thin / 12
+    # semi-axes are the roots of the eigenvalues of the moments
     middle, half = (xx + yy) / 2, np.hypot((xx - yy) / 2, xy)
     theta = np.arctan2(2 * xy, xx - yy) / 2
     return Ellipses(np.stack([x, y], 1), np.sqrt(middle + half), np.sqrt(np.maximum(middle - half, 0)), theta)
@@ -148,8 +150,8 @@ def flux_error_star(evidence: Evidence) -> list[Result]:
 CHECKS = {
     "flux_error_star": Check(
         flux_error_star,
-        "By how much the flux of a source is off on average, in the image's unit, as the STAR benchmark counts it.",
-        "Faint sources: the brightest decide the mean; and its unit is the image's, not the benchmark's.",
+        "Mean absolute flux error of the sources, in the image's unit, as in the STAR benchmark.",
+        "Faint sources: the brightest dominate the mean; and its unit is the image's, not the benchmark's.",
         ("truth",),
         ("flux_error_star", "flux_error_rel"),
     ),

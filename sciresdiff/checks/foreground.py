@@ -18,7 +18,10 @@ SIGMAS = 3.0
 
 @evidence_cache
 def foreground_mask(evidence: Evidence) -> Mask:
-    """Find the fine pixels (Y, X) on sources: of the truth, else of the bicubic image, else of the image itself."""
+    """Find the fine pixels (Y, X) on sources: of the truth, else of the bicubic image, else of the image itself.
+
+    The judged image is the last choice, because sources that it invents would decide where it is judged.
+    """
     if evidence.truth is None and evidence.low is None:
         return foreground(evidence.finite_high, evidence.kind)
     return evidence.share("foreground", lambda: foreground(_best_reference(evidence), evidence.kind))

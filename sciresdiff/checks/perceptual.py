@@ -69,7 +69,13 @@ class Windows:
     cxy: Array
 
     def similarity(self, gain: float, span: float) -> float:
-        """Mean SSIM of the truth and the image times a gain; ``span`` is the data range R."""
+        """Compute the mean SSIM of the truth and the image times a gain (Wang et al. 2004, equation 13).
+
+        Parameters
+        ----------
+        gain : a.
+        span : data range R; C1 = (0.01 R)^2 and C2 = (0.03 R)^2.
+        """
         c1, c2 = (0.01 * span) ** 2, (0.03 * span) ** 2
         my, vy, cxy = gain * self.my, gain**2 * self.vy, gain * self.cxy
         light = (2 * self.mx * my + c1) / (self.mx**2 + my**2 + c1)
@@ -134,9 +140,16 @@ def windows_of(truth: Array, image: Array, good: Mask, uniform: bool) -> Windows
 
 
 def best_gain(windows: Windows, span: float) -> float:
-    """Find the gain of largest similarity, between 0.1 and 10 times the ratio of the variations; ``span`` as there."""
+    """Find the gain of largest similarity, between 0.1 and 10 times the ratio of the variations.
+
+    Parameters
+    ----------
+    windows : statistics of truth and image.
+    span : data range of the truth.
+    """
     from scipy.optimize import minimize_scalar
 
+    # the mean over a million windows fixes the gain to far more digits than matter
     step = max(1, windows.mx.size // SAMPLE)
     some = Windows(*(part[::step] for part in (windows.mx, windows.my, windows.vx, windows.vy, windows.cxy)))
     theirs, ours = (float(np.mean(v + m**2)) for v, m in ((some.vx, some.mx), (some.vy, some.my)))
@@ -272,6 +285,7 @@ def frechet(one: Array, other: Array) -> float:
     """
     apart = one.mean(0) - other.mean(0)
     first, second = (np.atleast_2d(np.cov(f, rowvar=False)) for f in (one, other))
+    # S1^(1/2) from the eigenvalues of S1; those below 0 are rounding
     values, vectors = np.linalg.eigh(first)
     root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
     mixed = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ second @ root), 0)).sum()
@@ -279,7 +293,12 @@ def frechet(one: Array, other: Array) -> float:
 
 
 def split_patches(plane: NDArray[np.float32], good: Mask) -> NDArray[np.uint8]:
-    """Cut a plane (Y, X) of 0..1 into patches of bytes without masked pixels, (n, 64, 64); incomplete ones are lost."""
+    """Cut a plane (Y, X) of 0..1 into patches of bytes, those without a masked pixel.
+
+    Returns
+    -------
+    (n, 64, 64), side by side; incomplete patches at the far borders are left out.
+    """
     rows, columns = (side // PATCH for side in plane.shape)
 
     def split(whole: NDArray[Any]) -> NDArray[Any]:
@@ -313,20 +332,20 @@ def fid(evidence: Evidence) -> Result:
 CHECKS = {
     "microssim": Check(
         microssim,
-        "How alike image and truth look in small windows, once background and gain are taken out; 1 is identical.",
+        "How alike image and truth look in small windows, after background and gain are removed; 1 is identical.",
         "A wrong background or photometric scale.",
         ("truth",),
     ),
     "lpips": Check(
         lpips,
-        "How different image and truth look to a network that has learnt from photographs; 0 is identical.",
+        "How different image and truth look to a network trained on photographs; 0 is identical.",
         "Flux, faint structure, and inventions that look right.",
         ("truth",),
     ),
     "fid": Check(
         fid,
-        "How far the patches of the image are from the truth's as a population, to a network trained on photographs.",
-        "Where anything is: an image of another field may have the same distance.",
+        "Distance of the image's patches from the truth's as populations, to a network trained on photographs.",
+        "Positions: an image of another field may have the same distance.",
         ("truth",),
         rivals=False,
     ),

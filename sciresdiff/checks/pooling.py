@@ -45,14 +45,17 @@ class Pool:
 
 
 def weighted_mean(values: np.ndarray, weights: np.ndarray) -> float:
+    """Mean of the pieces' values (n,) by their weights (n,); the plain mean where all weights are 0."""
     return float((values * weights).sum() / weights.sum()) if weights.sum() > 0 else float(values.mean())
 
 
 def root_mean_square(values: np.ndarray, weights: np.ndarray) -> float:
+    """Root of the weighted mean of squares of (n,) values by (n,) weights."""
     return float(np.sqrt(weighted_mean(values**2, weights)))
 
 
 def plain_median(values: np.ndarray, weights: np.ndarray) -> float:
+    """Median of the pieces' values (n,); the weights (n,) are not used."""
     return float(np.median(values))
 
 
@@ -110,7 +113,10 @@ def piece_sums(evidence: Evidence) -> dict[str, dict[str, float]]:
 
 
 def misfit(sums: Sums) -> float:
-    """How far a piece is from the data, chi2, else from the truth, mean square error; 0 where neither is known."""
+    """How far a piece is from the data, chi2, else from the truth, mean square error; 0 where neither is known.
+
+    A report shows the piece with the largest.
+    """
     if (chi2 := sums.get("chi2")) and chi2["pixels"]:
         return chi2["squares"] / chi2["pixels"]
     pair = sums.get(f"{MOMENTS}all")
@@ -206,6 +212,7 @@ def _end(ends: Sequence[tuple[float | None, float]], base: float | None) -> floa
         return None
     if base is None:
         return sum(end * weight for end, weight in known) / total
+    # margins of independent pieces add in quadrature, weighted as the values are
     sign = np.sign(sum(end - base for end, _ in known))
     return float(base + sign * np.sqrt(sum(((end - base) * weight) ** 2 for end, weight in known)) / total)
 

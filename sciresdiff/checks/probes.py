@@ -129,7 +129,10 @@ def measure_sky(evidence: Evidence) -> Sky:
 
 
 def blank_field(evidence: Evidence) -> Array:
-    """Simulate data (h, w) of the frame's sky and its noise, without any source."""
+    """Simulate data (h, w) of the frame's sky and its noise, without any source.
+
+    Gaussian, white, and the same for every call (`BLANK_SEED`).
+    """
     sky = measure_sky(evidence)
     return sky.level + np.random.default_rng(BLANK_SEED).standard_normal(sky.level.shape) * np.sqrt(sky.variance)
 
@@ -167,6 +170,7 @@ def empty_positions(evidence: Evidence, rng: np.random.Generator) -> Array:
     """
     from scipy.ndimage import distance_transform_edt
 
+    # a ring of taken pixels around the frame makes the border count as an obstacle, too
     free = np.zeros(tuple(side + 2 for side in evidence.high.shape), bool)
     free[1:-1, 1:-1] = evidence.good_high & ~foreground(bicubic_image(evidence), "astro")
     distance = distance_transform_edt(free)[1:-1, 1:-1]
@@ -256,7 +260,8 @@ def _flux_at(snr: float, evidence: Evidence, sky: Sky, fwhm: float, gain: float)
     h, w = evidence.high.shape
     a = evidence.degrade(draw_gaussians((h, w), np.array([[w / 2, h / 2]]), np.ones(1), fwhm))
     a, v, flux = np.clip(a[a > 1e-6 * a.max()], 0, None), float(np.median(sky.variance)), 0.0
-    for _ in range(60):  # the error shrinks by half at least
+    # photon noise makes v grow with F: a fixed point, whose error shrinks by half at least in every step
+    for _ in range(60):
         flux = snr / float(np.sqrt((a**2 / (v + gain * flux * a)).sum()))
     return flux
 
@@ -265,6 +270,7 @@ def _inject(evidence: Evidence, image: Array, gain: float, rng: np.random.Genera
     """The data (h, w) with the light of an image (Y, X) added, and with its photon noise."""
     assert evidence.low is not None and evidence.valid_low is not None
     light = evidence.degrade(image)
+    # Gaussian, as the noise of the frame is modelled; a negative expectation has no photons
     noise = rng.standard_normal(light.shape) * np.sqrt(gain * np.clip(light, 0, None))
     return fill_with_median(evidence.low, evidence.valid_low) + light + noise
 
@@ -332,15 +338,15 @@ def _bias(ratio: Array, region: str, judged: bool) -> list[Result]:
 CHECKS = {
     "blank_spurious_per_mpix": Check(
         blank_spurious_per_mpix,
-        "Sources that the method makes of pure noise like this frame's, in a million pixels, beside bicubic's.",
-        "What it invents around real sources, and what correlated noise or cosmic rays make it do.",
+        "Detections per million pixels in the image made of noise like this frame's, compared with bicubic.",
+        "Inventions around real sources, or made of correlated noise and cosmic rays.",
         ("low", "variance", "again"),
         rivals=False,
     ),
     "injection_completeness": Check(
         injection_completeness,
-        "Point sources put into the data at empty places: the share that the image shows, their flux and their place.",
-        "Crowded places; a wrong kernel, which is wrong here in the same way.",
+        "Point sources injected into the data at empty positions: fraction detected, their flux and position.",
+        "Crowded regions; and a wrong kernel, which is wrong here in the same way.",
         ("low", "variance", "operator", "again"),
         names=("injection_completeness", "injection_bias_mag", "injection_offset_px"),
         rivals=False,

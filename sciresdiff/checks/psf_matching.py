@@ -70,7 +70,10 @@ def median_star(flat: Array, xy: Array) -> Array:
 
 
 def aperture_share(star: Array) -> float:
-    """Light of a star (k, k) within the aperture, over that within two apertures."""
+    """Measure the light of a star (k, k) within the aperture, over that within two apertures.
+
+    Whole pixels by their centres, which is enough for a ratio that is compared with itself.
+    """
     return float(star[_radius() <= APERTURE_PX].sum() / star[_radius() <= WIDE * APERTURE_PX].sum())
 
 
@@ -81,7 +84,10 @@ def _radius() -> Array:
 
 
 def blur_sigma(star: Array, share: float) -> float:
-    """Find the sigma of the Gaussian that leaves a share of a star (k, k) in the aperture; px, at most 8."""
+    """Find the sigma of the Gaussian that leaves a share of a star (k, k) in the aperture; px, at most 8.
+
+    By bisection: the share falls with every wider blur.
+    """
     low, high = 0.0, BROADEST
     padded = np.pad(star, 2 * HALF)
     middle = (slice(2 * HALF, -2 * HALF),) * 2

@@ -103,7 +103,10 @@ def resample_psf(psf: Array, jacobian: NDArray[np.float64]) -> Array:
 
 
 def negative_wings(psf: Array) -> float:
-    """Measure by how much the light within some radius exceeds that of the whole PSF (K, L), as a share; 0 is sound."""
+    """Measure by how much the light of a PSF (K, L) within some radius exceeds that of all of it, as a share.
+
+    0 for wings that are nowhere negative on average; more where a subtracted background was too high.
+    """
     y, x = np.ogrid[: psf.shape[0], : psf.shape[1]]
     away = np.hypot(y - psf.shape[0] // 2, x - psf.shape[1] // 2)
     within = np.cumsum(psf.ravel()[np.argsort(away, axis=None, kind="stable")])
@@ -160,6 +163,7 @@ def _whole_pixel_shift(high: Array, low: Array) -> Array:
     """The peak of the cross-correlation under a Hann window, whole px."""
     from scipy import fft
 
+    # without a window the borders of the frame, which do not move, would correlate at zero
     window = np.outer(*(np.hanning(n) for n in high.shape))
     product = fft.rfft2(low * window) * np.conj(fft.rfft2(high * window))
     peak = np.unravel_index(int(np.argmax(fft.irfft2(product, s=high.shape))), high.shape)
@@ -177,6 +181,7 @@ def _normal_equations(high: Array, low: Array, inside: Mask, shift: Array) -> li
     """Normal equations (4, 5) of slope, constant and slope times the next step (y, x), for every block."""
     moved = shift_image(high, shift)
     slopes = np.gradient(moved)
+    # to first order high(r - d - e) = high(r - d) - e grad high(r - d): linear in slope, constant and slope e
     columns = np.stack([moved, np.ones_like(moved), -slopes[0], -slopes[1], low])
     rows, cols = (np.linspace(0, n, BLOCKS + 1).astype(int) for n in high.shape)
     cells = [np.s_[rows[i] : rows[i + 1], cols[j] : cols[j + 1]] for i in range(BLOCKS) for j in range(BLOCKS)]
@@ -199,6 +204,7 @@ def _jackknife(sums: list[Array]) -> float:
     total, n = sum(sums), len(sums)
     if n < 2:
         return float("inf")
+    # delete-one jackknife, Efron 1982, chapter 3: (n - 1) / n sum (d_i - mean d)^2
     steps = np.array([_step([total - part]) for part in sums])
     return float(np.sqrt((n - 1) / n * ((steps - steps.mean(0)) ** 2).sum(0)).mean())
 
@@ -247,6 +253,7 @@ def aperture(
     """
     y, x = ((np.arange(n) - p) * side for n, p, side in zip(high.shape, place, sides, strict=True))
     away = np.hypot(y[:, None], x[None, :])
+    # pixels on the edge count by how far their centre lies inside, a linear ramp one pixel wide
     weight = np.clip((radius - away) / np.sqrt(sides[0] * sides[1]) + 0.5, 0, 1) * good
     ring, words = _ring(away, good, radius, sides)
     if not ring.any():

@@ -108,7 +108,13 @@ def residual_lag1(evidence: Evidence) -> list[Result]:
 
 
 def widen_limit(kind: Kind, name: str, chance: float) -> Range:
-    """Move the table's limits of a result apart by what chance does to it, in the result's unit."""
+    """Move the table's limits of a result apart.
+
+    Parameters
+    ----------
+    kind, name : of the limits in the table.
+    chance : how far chance moves the result, in its unit.
+    """
     low, high = LIMITS[kind][name].low, LIMITS[kind][name].high
     return None if low is None else low - chance, None if high is None else high + chance
 
@@ -117,6 +123,7 @@ def find_blobs(residual: Array) -> list[Blob]:
     """Find regions of two or more touching pixels (corners count) beyond 4 sigma in a residual (h, w), large first."""
     from scipy import ndimage
 
+    # corners count as touching: a wrong core of a star is often a diagonal pair
     far = np.abs(np.nan_to_num(residual, nan=0.0, posinf=0.0, neginf=0.0)) > BLOB
     labels, count = ndimage.label(far, np.ones((3, 3)))
     if not count:
@@ -193,7 +200,13 @@ def skew_and_kurtosis(values: Array) -> tuple[float, float]:
 
 
 def squares_in(residual: Array, part: Mask | None) -> Array:
-    """Square the judged pixels of a residual (h, w), in a part (h, w) of the grid or in all of it: (n,)."""
+    """Square the judged pixels of a residual: (n,).
+
+    Parameters
+    ----------
+    residual : (h, w), NaN where nothing is judged.
+    part : (h, w), where; None for everywhere.
+    """
     chosen = np.isfinite(residual) if part is None else np.isfinite(residual) & part
     return np.asarray(residual[chosen] ** 2)
 
@@ -201,20 +214,20 @@ def squares_in(residual: Array, part: Mask | None) -> Array:
 CHECKS = {
     "residual_lag1": Check(
         residual_lag1,
-        "Whether what is left of the data is white: above 0 structure is left, far below 0 the noise was fitted.",
-        "Faint structure; noise that is correlated in the frame itself raises it.",
+        "Whether the residual is white: above 0 structure is left in it, far below 0 noise was fitted.",
+        "Faint structure; and correlated noise of the frame raises it.",
         ("low", "variance", "operator"),
     ),
     "residual_blobs": Check(
         residual_blobs,
-        "How many patches of the data the image does not explain, at 4 sigma; it says where the largest is.",
-        "What is fainter than 4 sigma in a pixel of the data; a wrong kernel shows at every bright star.",
+        "Number of connected regions that the image does not explain at 4 sigma, and where the largest is.",
+        "What is fainter than 4 sigma in a pixel of the data; a wrong kernel leaves one at every bright star.",
         ("low", "variance", "operator"),
     ),
     "residual_normality": Check(
         residual_normality,
-        "Whether what is left on the darker half has the shape of noise; 0 for a normal distribution.",
-        "Noise of the wrong size; few photons to a pixel are not normal either.",
+        "Whether the residual of the darker half is normally distributed; 0 if it is.",
+        "Noise of the wrong size; noise of few photons per pixel is not normal either.",
         ("low", "variance", "operator"),
     ),
 }

@@ -143,9 +143,11 @@ def decorrelation(plane: Array) -> Decorrelation:
     count, radius, size_sum, power_sum = (s[1:] for s in ring_sums(size, parts))  # the mean, ring 0, is no structure
     frequency, inside = radius / count, np.cumsum(count)
     first = _self_correlation(size_sum, power_sum, inside)
+    # Descloux et al. 2019, methods: the strongest smoothing is set by the peak without a high-pass
     start = max(_peak(first), 0)
     widest = 2 / (frequency[start] / 0.5)
     sigmas = np.geomspace(SHARPEST_PX, max(widest, 2 * SHARPEST_PX), HIGH_PASSES)
+    # transfer function of the high-pass, one less that of a Gaussian of sigma px
     passed = (1 - np.exp(-2 * (np.pi * sigma * frequency) ** 2) for sigma in sigmas)
     curves = np.array([first, *(_self_correlation(size_sum * h, power_sum * h**2, inside) for h in passed)])
     found = [_peak(curve) for curve in curves]
@@ -159,6 +161,7 @@ def _self_correlation(size_sum: Array, power_sum: Array, inside: Array) -> Array
 
 def _peak(curve: Array) -> int:
     """Index of the highest value after which the curve falls by 0.001 and more; -1 where there is none."""
+    # a maximum at the last radius is no peak: the curve has to fall after it
     least_after = np.minimum.accumulate(curve[::-1])[::-1]
     highest_so_far = np.maximum.accumulate(curve)
     peaks = np.flatnonzero((curve >= highest_so_far) & (curve - least_after >= DROP))
@@ -197,13 +200,13 @@ def _bicubic_words(evidence: Evidence) -> str:
 CHECKS = {
     "frc_resolution_px": Check(
         frc_resolution_px,
-        "The finest period, in pixels of the image, down to which it agrees with the truth.",
-        "Strength: an image may agree and be too faint. Bright sources decide; and the truth's own noise ends it, too.",
+        "Finest period, in pixels of the image, down to which it agrees with the truth.",
+        "Amplitude: an image may agree and be too faint. Bright sources dominate, and the truth's noise limits it.",
         ("truth",),
     ),
     "decorrelation_px": Check(
         decorrelation_px,
-        "The finest period, in pixels, at which the image shows structure.",
-        "Whether that structure is real: what a network invents counts.",
+        "Finest period, in pixels, at which the image has structure.",
+        "Whether that structure is real: invented structure counts.",
     ),
 }

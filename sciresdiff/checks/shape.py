@@ -101,6 +101,7 @@ def bright_isolated(found: Sources, noise: float, good: Mask) -> Array:
     # room for the centre to move by a pixel
     inside = ((found.xy > HALF + 1) & (found.xy < np.array([w, h]) - HALF - 2)).all(1)
     which = np.flatnonzero((height > PEAK_SIGMAS * noise) & (near > APART_PX) & inside & found.in_core)
+    # twice as many as are wanted: some will have a masked pixel or a flat top
     which = which[np.argsort(-height[which], kind="stable")][: 2 * MOST]
     xy = found.xy[which]
     clean = stamps(good, xy, CLEAN_HALF)[0].all((1, 2))
@@ -134,6 +135,7 @@ def _core_fwhm(flat: Array, xy: Array, sigma: Array) -> Array:
     total = weight.sum((1, 2))
     with np.errstate(all="ignore"):  # a core without light has no width: NaN
         mean_r2, mean_log = (weight * r2).sum((1, 2)) / total, (weight * log).sum((1, 2)) / total
+        # weighted linear regression of log(value) on r^2
         away = r2 - mean_r2[:, None, None]
         slope = (weight * away * (log - mean_log[:, None, None])).sum((1, 2)) / (weight * away**2).sum((1, 2))
         return np.asarray(np.sqrt(np.where(slope < 0, -4 * np.log(2) / slope, np.nan)))
@@ -147,6 +149,7 @@ def select_stars(fwhm: Array) -> Mask:
     order = np.sort(fwhm[np.isfinite(fwhm)])
     if not order.size:
         return np.zeros(fwhm.shape, bool)
+    # widths in the window that begins at each of them
     count = np.searchsorted(order, CLUMP * order, "right") - np.arange(order.size)
     count = count[: 1 + max(1, order.size // NARROW)]
     low = order[int(np.argmax(count))]
@@ -275,21 +278,21 @@ def size_bias(evidence: Evidence) -> Result:
 CHECKS = {
     "fwhm_px": Check(
         fwhm_px,
-        "How wide the image shows a point, and how much that varies over the frame.",
-        "Wings of the point spread function; and it takes sources for stars if all are equally wide.",
+        "Width of the stars, and how much it varies over the frame.",
+        "Wings of the PSF; and sources of equal width that are no stars are taken for stars.",
         names=("fwhm_px", "fwhm_scatter_px"),
     ),
     "ellipticity_bias": Check(
         ellipticity_bias,
-        "Whether sources came out rounder or longer than they are, or all stretched in one direction.",
-        "Faint sources; and the blur of the image itself makes things rounder.",
+        "Whether sources are rounder or more elongated than in the truth, or all stretched in one direction.",
+        "Faint sources; and the blur of the image itself makes sources rounder.",
         ("truth",),
         ("ellipticity_bias", "ellipticity_offset"),
     ),
     "size_bias": Check(
         size_bias,
-        "By which share sources came out too large (above 0) or too small.",
-        "Which kind of source it is; the blur of the image is in it.",
+        "Relative error of the sources' size; above 0 they are too large.",
+        "Differences between kinds of sources; and the blur of the image itself is included.",
         ("truth",),
     ),
 }

@@ -51,7 +51,10 @@ def image_background(evidence: Evidence) -> tuple[Array, float]:
 
 @evidence_cache
 def truth_sources(evidence: Evidence) -> Sources:
-    """Sources of the truth, at 5 sigma of its own noise or of a quarter of the data's; needs ``truth``."""
+    """Sources of the truth, at 5 sigma of its own noise, or of a quarter of `data_noise` where that is more.
+
+    Needs ``truth``.
+    """
     assert evidence.truth is not None
     truth, mask, floor = evidence.truth, ~evidence.valid_high, FLOOR * data_noise(evidence)
 
@@ -73,7 +76,10 @@ def image_sources(evidence: Evidence) -> Sources:
 
 @evidence_cache
 def bicubic_sources(evidence: Evidence) -> Sources:
-    """Sources that the same detector finds in the bicubic image at the same threshold; needs ``low``."""
+    """Sources that the same detector finds in the bicubic image at the same threshold; needs ``low``.
+
+    The threshold is part of the shared name: without a truth it depends on the image that is judged.
+    """
     noise = detection_noise(evidence)
     return evidence.share(
         f"bicubic_sources_{noise:.9g}",

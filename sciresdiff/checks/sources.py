@@ -78,6 +78,7 @@ def completeness_equal_spurious(evidence: Evidence) -> Result:
         return Result("completeness_equal_spurious", 0.0, "", "sources", meaning=why, weight=len(true))
     heights = _heights(deep.flat, deep.inner_peaks)
     order = np.argsort(-heights, kind="stable")
+    # from the highest peak down, how many false ones are in the list at every threshold
     false = np.cumsum(~cross_match(found[order], truth_sources(evidence).around)[0])
     kept = order[: int(np.searchsorted(false, allowed, "right"))]
     seen, _ = cross_match(true, found[kept])
@@ -222,36 +223,36 @@ def classify_sources(evidence: Evidence) -> Overlay:
 CHECKS = {
     "completeness": Check(
         completeness,
-        "Share of the true sources that the image shows.",
-        "Sources that were invented.",
+        "Fraction of the true sources that are detected in the image.",
+        "Invented sources.",
         ("truth",),
     ),
     "completeness_equal_spurious": Check(
         completeness_equal_spurious,
-        "Share of the true sources that the image shows when one false source in twenty is let in, as for its rivals.",
-        "How many false ones it shows at its own threshold; purity tells.",
+        "Fraction of the true sources detected at the threshold with one false detection for 20 of them.",
+        "False detections at the image's own threshold: see purity.",
         ("truth",),
     ),
     "purity": Check(
         purity,
-        "Share of the sources in the image that are true.",
-        "Sources that were lost; a real one that the truth's noise hides counts as false.",
+        "Fraction of the detections that are true sources.",
+        "Lost sources; and a real source that is hidden by the truth's noise counts as false.",
         ("truth",),
     ),
     "spurious_per_mpix": Check(
         spurious_per_mpix,
-        "False sources in a million pixels, beside those in the bicubic image.",
-        "False structure that is no compact source.",
+        "False detections per million pixels, compared with the bicubic image.",
+        "Invented structure that is not a compact source.",
     ),
     "astrometric_offset_px": Check(
         astrometric_offset_px,
-        "By how much sources are displaced as a whole; a half-pixel mistake shows as (scale - 1) / 2.",
-        "Distortion, whose offsets cancel.",
+        "Median displacement of the sources; a half-pixel registration error shows as (scale - 1) / 2.",
+        "Distortion, which cancels in the median.",
         ("truth",),
     ),
     "hallucination_fraction": Check(
         hallucination_fraction,
-        "Share of the sources in the image that the data do not show at 2 sigma.",
+        "Fraction of the detections that are below 2 sigma in the data.",
         "Structure invented in the wings of a bright source, and a real source split in two.",
         ("low", "variance", "operator"),
     ),

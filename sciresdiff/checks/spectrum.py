@@ -94,6 +94,7 @@ def ring_sums(shape: tuple[int, int], parts: Callable[[slice], Sequence[NDArray[
     height, width = shape
     short = min(shape)
     fy, fx = np.fft.fftfreq(height), np.fft.rfftfreq(width)
+    # the half-plane stands for both halves, but for its first and, of even sides, last column
     twice = np.where((fx == 0) | (fx == 0.5), 1.0, 2.0)
     sums: list[Array] = []
     for top in range(0, height, ROWS):
@@ -107,12 +108,12 @@ def ring_sums(shape: tuple[int, int], parts: Callable[[slice], Sequence[NDArray[
 
 
 def power(spectrum: NDArray[np.complex64]) -> NDArray[np.float32]:
-    """|F|^2 of a transform, same shape."""
+    """Compute |F|^2 of a transform (Y, X // 2 + 1)."""
     return np.asarray(spectrum.real**2 + spectrum.imag**2)
 
 
 def cross(one: NDArray[np.complex64], other: NDArray[np.complex64]) -> NDArray[np.float32]:
-    """Re F G* of two transforms, same shape; the imaginary part cancels between the halves of the plane."""
+    """Compute Re F G* of two transforms (Y, X // 2 + 1); the imaginary part cancels between the halves of the plane."""
     return np.asarray(one.real * other.real + one.imag * other.imag)
 
 
@@ -268,6 +269,7 @@ def _ratio(evidence: Evidence, curves: Spectra) -> Result:
         raise UnmeasuredError("the data's own grid reaches as far as the image's")
     if there[band].sum() <= FLOOR * there.sum() and not data_noise(evidence):
         raise UnmeasuredError("the truth has no power above the data's Nyquist frequency")
+    # white noise of variance v has power v in every pixel of the transform
     floor = data_noise(evidence) ** 2 * curves.count[band].sum()
     value = float(((curves.image * curves.count)[band].sum() + floor) / (there[band].sum() + floor))
     coherence = float(np.sum((curves.coherence * curves.count)[band]) / curves.count[band].sum())
@@ -284,8 +286,8 @@ def _half(curves: Spectra) -> Result:
 CHECKS = {
     "power_ratio_high": Check(
         power_ratio_high,
-        "Fine structure over the truth's: below 1 too smooth, above 1 invented; and the finest period that they share.",
-        "Whether structure is in its place (the power); strength (the coherence); a noisy truth has power of its own.",
+        "Power of fine structure over the truth's, above 1 invented; and the finest period that both share.",
+        "Positions of structure (the power); its amplitude (the coherence); and a noisy truth has power of its own.",
         ("truth",),
         ("power_ratio_high", "coherence_half_px"),
     ),

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sciresdiff.checks.arrays import Array, Mask, blocks, fill_with_median, upsample_nearest
+from sciresdiff.checks.arrays import Array, Mask, blocks, fill_with_median
 from sciresdiff.checks.check import Check, UnmeasuredError
 from sciresdiff.checks.evidence import Evidence
 from sciresdiff.checks.result import Range, Result
 from sciresdiff.checks.scatter import MAD_TO_SIGMA
 from sciresdiff.checks.spectrum import smooth_bicubic_image
+from sciresdiff.observation.grid import upsample_nearest
 
 Map = NDArray[np.float32]
 
@@ -153,7 +154,7 @@ def _compare(
         if scatter <= ROUNDING * abs(mean):
             raise UnmeasuredError(f"the {name} constant")
     shared = float(np.einsum("i,i", ours, theirs, dtype=float)) / ours.size
-    gain = shared / spread**2
+    gain = shared / spread**2  # linear regression of the data on the image
     residual = np.zeros(good.shape, np.float32)
     residual[good] = gain * ours - theirs
     noise = None if variance is None else np.sqrt(np.where(good, variance, 1))
@@ -170,6 +171,7 @@ def _subtract_mean(plane: NDArray[np.floating], good: Mask) -> tuple[NDArray[np.
 
 def _significance(residual: Map, good: Mask, noise: Array | None, spread: float, smooth: int) -> Map:
     """The smoothed residual less its local median, over the largest of its global and local scatter and the noise's."""
+    # smoothing by one coarse pixel adds up what a point of light leaves in its neighbours
     plane = _smooth(residual if noise is None else residual / noise, SMOOTH_PX * smooth)
     if not good.all():  # a mean over the judged pixels alone
         plane /= np.maximum(_smooth(good, SMOOTH_PX * smooth), 0.1)
@@ -276,8 +278,8 @@ def _name_outliers(places: list[tuple[float, float, float]]) -> str:
 CHECKS = {
     "rse": Check(
         rse,
-        "How far the image, made coarse again, is from the data: rms, correlation, and the places where it is far off.",
-        "The first two: small inventions. All: what the blur hides, and a wrong photometric scale.",
+        "Difference of the image, degraded again, from the data: rms, correlation, and the places with the largest.",
+        "The first two: small inventions. All: what the blur removes, and a wrong photometric scale.",
         ("low",),
         ("rse", "rsp", "squirrel_outliers"),
     ),

@@ -36,7 +36,17 @@ def data_sums(evidence: Evidence) -> dict[str, dict[str, float]]:
 
 
 def data_results(total: Sums, kind: Kind) -> dict[str, Result]:
-    """Make the flux and chi2 results of a plane out of its sums; those without a pixel are left out."""
+    """Make the flux and chi2 results of a plane out of its sums.
+
+    Parameters
+    ----------
+    total : `data_sums` of one part, or of all by `add_sums`.
+    kind : whose limits hold.
+
+    Returns
+    -------
+    Name -> result; those without a pixel are left out.
+    """
     bright, dark = NAMES[kind]
     found: dict[str, Result | None] = {}
     for name, (_, make) in FLUX.items():

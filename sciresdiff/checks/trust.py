@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sciresdiff.checks.arrays import Mask, Sampling, fill_with_median, pixels_per_value, upsample_nearest
+from sciresdiff.checks.arrays import Mask, Sampling, fill_with_median, pixels_per_value
 from sciresdiff.checks.check import Check, UnmeasuredError
 from sciresdiff.checks.evidence import Evidence
 from sciresdiff.checks.result import Result
+from sciresdiff.observation.grid import upsample_nearest
 
 NEAR_PX = 5
 """Side of the square whose mean is the local background, coarse px."""
@@ -130,15 +131,15 @@ def _trusted_pixels(evidence: Evidence) -> Mask:
 CHECKS = {
     "trust_risk": Check(
         trust_risk,
-        "Share of the trusted pixels whose structure the truth does not bear out to within half of what they claim.",
-        "What the image lacks; and the guarantee is of the mean over frames like the simulated ones, not of every one.",
+        "Fraction of the trusted pixels whose structure differs from the truth by more than half of what they claim.",
+        "What the image lacks; and the guarantee is for the mean over frames like the simulated ones, not for each.",
         ("trust", "truth"),
         rivals=False,
     ),
     "trusted_share": Check(
         trusted_share,
-        "How much of the structure that the image shows the calibrated mask lets you trust; the rest may be invented.",
-        "Whether the mask is right: that takes a truth.",
+        "Fraction of the pixels with structure that the calibrated mask trusts; the rest may be invented.",
+        "Whether the mask is right: that needs a truth.",
         ("trust", "low", "variance"),
         rivals=False,
     ),

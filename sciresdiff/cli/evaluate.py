@@ -33,7 +33,7 @@ def evaluate(options: EvaluateOptions, beside: EvaluateFiles, files: BatchOption
 
     Without a truth every check that needs none is run. Several images are matched with theirs by stem, else by order.
 
-    Images of more than 4096 px a side are judged in pieces, whose results are pooled (docs/checks.md says how).
+    Images of more than 4096 px a side are judged in pieces, whose results are pooled (docs/reference/checks.md).
     """
     console = Console.of(files)
     stdin = sys.stdin if "-" in files.inputs else ()
@@ -178,7 +178,7 @@ def _report(
 
 def print_results(record: Mapping[str, Any], verbose: bool = False) -> None:
     """Print verdict and results on stdout; checks that were not computed are counted, or listed with their reasons."""
-    from sciresdiff.report.record import header, table, uncomputed
+    from sciresdiff.report.record import header, is_not_computed, table
 
     shown = Table(box=None, pad_edge=False, header_style="bold")
     numbers = {"value", *record["baselines"]}
@@ -189,7 +189,7 @@ def print_results(record: Mapping[str, Any], verbose: bool = False) -> None:
     stdout = table_console()
     stdout.print(f"\n{record['high']}: {record['verdict']}", markup=False)
     stdout.print(shown)
-    absent = [result for result in record["results"] if uncomputed(result)]
+    absent = [result for result in record["results"] if is_not_computed(result)]
     if absent and not verbose:
         stdout.print(f"{len(absent)} more not computed; -v tells which, and why", markup=False)
     for result in absent if verbose else ():

@@ -133,13 +133,13 @@ def _pooling(names: tuple[str, ...]) -> str:
 def _limit(name: str) -> str:
     """The accepted range of a result, with its reason; empty where it has none."""
     from sciresdiff.checks import LIMITS
-    from sciresdiff.report.record import accepted
+    from sciresdiff.report.record import format_limit
 
     found = {kind: limits[name] for kind, limits in LIMITS.items() if name in limits}
     if not found:
         return ""
     same = len(set(found.values())) == 1
-    ranges = [(f"{'' if same else kind + ': '}{accepted((limit.low, limit.high)) or 'set by the data'}", limit)
+    ranges = [(f"{'' if same else kind + ': '}{format_limit((limit.low, limit.high)) or 'set by the data'}", limit)
               for kind, limit in list(found.items())[: 1 if same else None]]  # fmt: skip
     return "; ".join(f"`{name}` {words} ({limit.severity}): {limit.reason}" for words, limit in ranges)
 

@@ -98,6 +98,7 @@ def resize(state: ChainState, numbers: Mapping[str, Any], rng: Random) -> ChainS
         more = antialias_kernel(name, state.scale)
         state = state if "kernel" in state.unknown else replace(state, kernel=grids.compose_kernels(state.kernel, more))
         both = grids.compose_kernels(state.pending, more)
+        # two blurs in one operator save a pass, but their kernel may be larger than a small image
         if both is not None and any(k > n for k, n in zip(both.shape, state.pixels.shape, strict=True)):
             state, both = apply_pending_blur(state), more
         return blur_and_bin(state, shape, state.scale, both)
@@ -131,7 +132,10 @@ def read_out(state: ChainState, numbers: Mapping[str, Any], rng: Random) -> Chai
 
 
 def add_gaussian_noise(state: ChainState, numbers: Mapping[str, Any], rng: Random) -> ChainState:
-    """Normal noise of ``sigma`` in 8-bit levels; **nothing is clipped**, so that the mean is kept."""
+    """Normal noise of ``sigma`` in 8-bit levels (Wang et al. 2021, section 3.1).
+
+    **Nothing is clipped**, so that the mean is kept.
+    """
     state = apply_pending_blur(state)
     if rng is None:
         return state
@@ -247,7 +251,7 @@ def _degraded_plane(state: ChainState, masked: Mask, bad: Mask) -> DegradedPlane
         raise InputError(f"chain: ends on a grid of {state.pixels.shape}, not {state.coarse}; resize to coarse")
     pixels = state.pixels.copy()
     expected = pixels.copy() if state.expected is None else state.expected
-    pixels[grids.block_any(bad, state.scale)] = np.nan
+    pixels[grids.block_any(bad, state.scale)] = np.nan  # filled for the blur alone
     mask = grids.block_any(masked, state.scale) | state.saturated
     return DegradedPlane(
         pixels, mask, state.variance, state.saturated, expected, state.detector, state.kernel, state.unknown

@@ -92,6 +92,8 @@ def poisson_noise(
     if numbers.get("grey") and shared_seed is not None:
         from scipy import stats
 
+        # one uniform field for all planes, each through its own distribution: grey photon noise
+
         counts = stats.poisson.ppf(shared_generator(shared_seed, numbers, rng).random(light.shape), full * light)
         counts = np.where(light > 0, counts, 0.0)
     else:

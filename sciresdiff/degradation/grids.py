@@ -89,6 +89,7 @@ def propagate_variance(variance: NDArray[Any], scale: int, kernel: Array | None,
     weight = np.square(box if kernel is None else signal.convolve(kernel, box))
     known = np.asarray(variance, np.float64)
     known = fill_nearest(known, ~np.isfinite(known))
+    # the full convolution, taken at every scale-th place where box and block coincide
     reach = [(n - scale) // 2 for n in weight.shape]
     padded = np.pad(known, [(r, r) for r in reach], mode="symmetric")
     spread = signal.oaconvolve(padded, weight, mode="valid")[::scale, ::scale]
@@ -96,7 +97,10 @@ def propagate_variance(variance: NDArray[Any], scale: int, kernel: Array | None,
 
 
 def compose_kernels(first: Array | None, second: Array | None) -> Array | None:
-    """One kernel, sum 1, for two blurs, one after the other; None is no blur."""
+    """One kernel for two blurs, one after the other; None is no blur.
+
+    Of kernels (K, L) and (M, N) it is (K + M - 1, L + N - 1), sum 1.
+    """
     if first is None or second is None:
         return second if first is None else first
     both = signal.convolve(first, second)
@@ -112,7 +116,8 @@ def crop_kernel(kernel: Array, radius: int) -> Array:
 def dilate_kernel(kernel: Array | None, factor: int) -> Array | None:
     """The kernel on the fine grid that, before blocks of ``factor`` pixels are summed, does what this one does after.
 
-    Zeros come between its values (the noble identity: K(z) after the sampling is K(z^factor) before it).
+    Zeros come between its values (the noble identity: K(z) after the sampling is K(z^factor) before it), so that (K, L)
+    becomes ((K - 1) factor + 1, (L - 1) factor + 1).
     """
     if kernel is None or factor == 1:
         return kernel

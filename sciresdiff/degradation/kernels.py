@@ -3,6 +3,8 @@
 The families are those of Wang et al. 2021 (Real-ESRGAN, sections 3.1 and 3.3), with q = r^T Sigma^-1 r and Sigma the
 covariance of the axes ``sigma_x``, ``sigma_y`` turned by ``theta``: generalised Gaussian exp(-q^beta / 2), of which
 beta = 1 is the Gaussian, and plateau 1 / (1 + q^beta). Sampled at the pixels' centres on an odd square, sum 1.
+
+A family is a function of positions ``y`` (K, 1) and ``x`` (1, K) in px of its grid from the centre, and of its numbers.
 """
 
 from __future__ import annotations
@@ -32,24 +34,57 @@ class Family:
 
 
 def mahalanobis_squared(y: Array, x: Array, values: Values) -> Array:
-    """q = r^T Sigma^-1 r; ``theta`` turns the axis of ``sigma_x`` from +x towards +y."""
+    """q = r^T Sigma^-1 r.
+
+    Parameters
+    ----------
+    y, x : (K, 1) and (1, K) arrays
+        Positions from the centre, px.
+    values : mapping
+        ``sigma_x``, ``sigma_y`` (px, the same where it is missing), and ``theta``, degrees by which the axis of
+        ``sigma_x`` is turned from +x towards +y.
+    """
     angle = np.deg2rad(values.get("theta", 0.0))
     along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
     return (along / values["sigma_x"]) ** 2 + (across / values.get("sigma_y", values["sigma_x"])) ** 2
 
 
 def generalised_gaussian(y: Array, x: Array, values: Values) -> Array:
-    """exp(-q^beta / 2); beta below 1 has a sharp peak and wide wings."""
+    """exp(-q^beta / 2); beta below 1 has a sharp peak and wide wings.
+
+    Parameters
+    ----------
+    y, x : (K, 1) and (1, K) arrays
+        Positions from the centre, px.
+    values : mapping
+        Those of `mahalanobis_squared`, and ``beta``, 1 where it is missing.
+    """
     return np.asarray(np.exp(-0.5 * mahalanobis_squared(y, x, values) ** values.get("beta", 1.0)))
 
 
 def plateau(y: Array, x: Array, values: Values) -> Array:
-    """1 / (1 + q^beta)."""
+    """1 / (1 + q^beta): flat about the centre, with wings that fall as a power.
+
+    Parameters
+    ----------
+    y, x : (K, 1) and (1, K) arrays
+        Positions from the centre, px.
+    values : mapping
+        Those of `mahalanobis_squared`, and ``beta``.
+    """
     return np.asarray(1 / (1 + mahalanobis_squared(y, x, values) ** values["beta"]))
 
 
 def sinc(y: Array, x: Array, values: Values) -> Array:
-    """The circular low-pass w J1(w r) / (2 pi r), w the ``cutoff`` in radians per px; w^2 / (4 pi) at the centre."""
+    """The circular low-pass w J1(w r) / (2 pi r), w^2 / (4 pi) at the centre: it rings, as sharpening does.
+
+    Parameters
+    ----------
+    y, x : (K, 1) and (1, K) arrays
+        Positions from the centre, px.
+    values : mapping
+        ``cutoff`` w, radians per px.
+    """
     r, w = np.hypot(y, x), values["cutoff"]
     return np.asarray(np.where(r == 0, w**2 / (4 * np.pi), w * special.j1(w * r) / (2 * np.pi * np.where(r, r, 1))))
 

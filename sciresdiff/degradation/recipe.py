@@ -130,9 +130,11 @@ def draw(recipe: Recipe, rng: Rng, scale: int) -> Draw:
     for stage in recipe.stages:
         if stage.probability < 1 and rng.random() >= stage.probability:
             continue
+        # no random number where there is no choice, so that a recipe draws the same with and without "order"
         order = stage.orders[0 if len(stage.orders) == 1 else int(rng.integers(len(stage.orders)))]
         for name in order:
             steps += DRAWS[name](stage.tables[name], rng, scale)
+    # grey noise has a generator of its own, seeded by the step's place
     placed = [
         Step(step.name, {**step.numbers, "place": i}) if step.numbers.get("grey") else step
         for i, step in enumerate(steps)

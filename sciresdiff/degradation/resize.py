@@ -123,6 +123,7 @@ def antialias_kernel(name: str, scale: int) -> Array | None:
     if found is None or scale == 1:
         return None
     half = int(found.radius * scale)
+    # the centre of an even block lies between two pixels
     offsets = np.arange(-half, half + 1) + (0.5 if scale % 2 == 0 else 0.0)
     taps = found.profile(offsets / scale, True)
     taps = taps[np.flatnonzero(taps)[0] : np.flatnonzero(taps)[-1] + 1]

@@ -9,7 +9,7 @@ is taken to be right there.  A right answer has the loss 0 (a likelihood: its sm
 
 What a network learns under a loss is the value that makes the expected loss smallest, given what it sees.  For the
 squared error that is the mean of the posterior, **for an absolute error its median, which is fainter than the mean
-where the posterior is skewed, as that of a faint source is**: docs/losses.md has the measurement.
+where the posterior is skewed, as that of a faint source is**: docs/explanation/losses.md has the measurement.
 """
 
 from __future__ import annotations
@@ -90,13 +90,27 @@ def _require(value: Any, name: str, what: str) -> Any:
 
 
 def mse(answer: Tensor, target: Any = 0.0, c: Context = PLAIN) -> Tensor:
-    """e^2: learns the mean of the posterior."""
+    """e^2 with e = (answer - target) / unit: learns the mean of the posterior.
+
+    Parameters
+    ----------
+    answer, target : (B, 1, Y, X). c : unit and valid pixels.
+
+    Returns
+    -------
+    (B, 1, Y, X), 0 where masked.
+    """
     error = _error(answer, target, c)
     return error * error
 
 
 def l1(answer: Tensor, target: Any = 0.0, c: Context = PLAIN) -> Tensor:
-    """|e|: learns the median, **and loses the flux of a skewed posterior**."""
+    """|e|: learns the median, **and loses the flux of a skewed posterior**.
+
+    Parameters
+    ----------
+    answer, target : (B, 1, Y, X). c : unit and valid pixels.
+    """
     return _error(answer, target, c).abs()
 
 
@@ -104,6 +118,10 @@ def huber(answer: Tensor, target: Any = 0.0, c: Context = PLAIN) -> Tensor:
     """e^2 / 2 up to the knee k, from there k (|e| - k / 2) (Huber 1964): the mean, if errors are within a few units.
 
     **Beyond the knee it is l1**, with l1's bias.
+
+    Parameters
+    ----------
+    answer, target : (B, 1, Y, X). c : unit, valid pixels, and the knee in units.
     """
     size = _error(answer, target, c).abs()
     near = size.clamp_max(c.knee)
@@ -114,15 +132,27 @@ def charbonnier(answer: Tensor, target: Any = 0.0, c: Context = PLAIN, width: fl
     """sqrt(e^2 + width^2) - width (Charbonnier et al. 1994), the pseudo-Huber loss of consistency models.
 
     With a width far below the errors it is a smooth l1 **and learns a median**.
+
+    Parameters
+    ----------
+    answer, target : (B, 1, Y, X). c : unit and valid pixels. width : of the parabola, in units, > 0.
     """
     error = _error(answer, target, c)
-    return error * error / ((error * error + width**2).sqrt() + width)
+    return error * error / ((error * error + width**2).sqrt() + width)  # the difference would lose the small errors
 
 
 def gaussian_nll(answer: Tensor, target: Any = 0.0, c: Context = PLAIN) -> Tensor:
     """ln(scale / unit) + ((answer - target) / scale)^2 / 2: learns mean and standard deviation together.
 
     **Where the scale is large a wrong mean costs little**, so that bright and difficult places are learnt last.
+
+    Parameters
+    ----------
+    answer, target : (B, 1, Y, X). c : with the predicted ``scale``, (B, 1, Y, X), > 0.
+
+    Raises
+    ------
+    UsageError : no scale is predicted.
     """
     scale = _require(c.scale, "gaussian-nll", "a predicted scale")
     error = _error(answer, target, c) * (c.unit / scale)
@@ -130,7 +160,16 @@ def gaussian_nll(answer: Tensor, target: Any = 0.0, c: Context = PLAIN) -> Tenso
 
 
 def laplace_nll(answer: Tensor, target: Any = 0.0, c: Context = PLAIN) -> Tensor:
-    """ln(2 b / unit) + |answer - target| / b with b = scale / sqrt(2): learns **the median** and its spread."""
+    """ln(2 b / unit) + |answer - target| / b with b = scale / sqrt(2): learns **the median** and its spread.
+
+    Parameters
+    ----------
+    answer, target : (B, 1, Y, X). c : with the predicted ``scale``, (B, 1, Y, X), > 0: the standard deviation.
+
+    Raises
+    ------
+    UsageError : no scale is predicted.
+    """
     b = _require(c.scale, "laplace-nll", "a predicted scale") / math.sqrt(2)
     return _zero_masked((2 * b / c.unit).log() + _error(answer, target, c).abs() * (c.unit / b), c)
 
@@ -148,6 +187,14 @@ def poisson_nll(answer: Tensor, target: Any = 0.0, c: Context = PLAIN) -> Tensor
     It is the negative log-likelihood of n under a Poisson law of mean m, less that of the best m (half the deviance).
     A fine pixel has value / slope electrons and its share of the sky's, sky / (slope s)^2.  Below half a sky the answer
     goes on along the parabola that touches there, so that the loss is convex and finite for every answer.
+
+    Parameters
+    ----------
+    answer, target : (B, 1, s*h, s*w). c : with noise (B, 1, h, w), and sky and slope of the variance, (B, 1, 1, 1).
+
+    Raises
+    ------
+    UsageError : noise, sky or slope is not known.
     """
     sky, slope = (_require(v, "poisson-nll", "sky and slope of the variance") for v in (c.sky, c.slope))
     square = (answer.shape[-1] // _require(c.noise, "poisson-nll", "the noise").shape[-1]) ** 2
@@ -166,6 +213,10 @@ def ssim(answer: Tensor, target: Tensor, c: Context = PLAIN) -> Tensor:
 
     A star's peak then does not set what counts as structure.  **It sees no common factor well** (mean and contrast
     are compared by ratios that are flat about one), **and the flux with it**.
+
+    Parameters
+    ----------
+    answer, target : (B, 1, Y, X). c : unit and valid pixels.
     """
     import torch
 
@@ -193,6 +244,14 @@ def haar(answer: Tensor, target: Any = 0.0, c: Context = PLAIN) -> Tensor:
     """Mean absolute coefficient of the error's orthonormal Haar pyramid, every level and the last mean weighing alike.
 
     **An absolute error of sums: it learns medians**, of sums that are less skewed than a pixel the coarser they are.
+
+    Parameters
+    ----------
+    answer, target : (B, 1, Y, X). c : unit and valid pixels.
+
+    Returns
+    -------
+    A scalar.
     """
     return sum(band.abs().mean() for band in _pyramid(_error(answer, target, c))) / (3 * LEVELS + 1)  # type: ignore[return-value]
 
@@ -217,6 +276,14 @@ def fft(answer: Tensor, target: Tensor, c: Context = PLAIN) -> Tensor:
     """Mean of ||F answer| - |F target|| over Hann windows, both in units first.
 
     **It knows strengths and no phases: what is moved within a window costs nothing, nor does a changed sign.**
+
+    Parameters
+    ----------
+    answer, target : (B, 1, Y, X). c : unit and valid pixels.
+
+    Returns
+    -------
+    A scalar.
     """
     ours, theirs = (_spectra(image / c.unit).abs() for image in (_fill_masked(answer, target, c), target))
     return (ours - theirs).abs().mean()
@@ -257,6 +324,14 @@ def flux(answer: Tensor, target: Any = 0.0, c: Context = PLAIN) -> Tensor:
     """Mean Huber loss, knee 2, of the flux of cells in units of its noise; sums of answer and target decide alone.
 
     **How the flux lies within a cell costs nothing**: it goes beside a loss that looks at pixels.
+
+    Parameters
+    ----------
+    answer, target : (B, 1, s*h, s*w). c : with noise (B, 1, h, w), the variance of the coarse pixels.
+
+    Raises
+    ------
+    UsageError : the noise is not known.
     """
     import torch
     import torch.nn.functional as F
@@ -273,9 +348,13 @@ def lpips(answer: Tensor, target: Tensor, c: Context = PLAIN) -> Tensor:
     Images are asinh(x / unit) between the target's own ends, as three equal channels.  **Its network has learnt from
     photographs: it knows no flux, and an invention that looks right costs nothing.**
 
+    Parameters
+    ----------
+    answer, target : (B, 1, Y, X), 32 px or more on a side. c : unit and valid pixels.
+
     Raises
     ------
-    UsageError : the package or its weights are not there, or the image is below 32 px on a side.
+    UsageError : the package or its weights are not there, or the image is too small.
     """
     if min(answer.shape[-2:]) < 32:
         raise UsageError(f"loss: 'lpips' needs 32 px on each side, the patch has {min(answer.shape[-2:])}; take larger")
@@ -300,6 +379,6 @@ LOSSES: dict[str, Loss] = {
     "lpips": lpips,
     "flux": flux,
 }
-"""Losses by name; **what an absolute error loses of a skewed posterior's flux is measured in docs/losses.md**."""
+"""Losses by name; **an absolute error loses flux of faint sources: see docs/explanation/losses.md**."""
 PIXELWISE = ("mse", "l1", "huber", "charbonnier")
 """Those that an error alone is enough for."""

@@ -85,7 +85,16 @@ class Method:
         return whole if steps in (None, whole.T) else subset(whole, steps, self.grid)  # type: ignore[arg-type]
 
     def noise_scale(self, prior: Tensor, scale: Tensor, up: Tensor) -> Tensor:
-        """w of the prior's mean, its scale and the interpolated frame, all (..., Y, X)."""
+        """w, the scale of the noise, before the first step.
+
+        Parameters
+        ----------
+        prior, scale, up : (..., Y, X), the prior's mean, its scale, and the interpolated frame, in one unit.
+
+        Returns
+        -------
+        (..., Y, X)
+        """
         return WEIGHTS[self.weight](prior, scale, up, **self.weight_params)
 
     def dynamic_scale(
@@ -108,7 +117,12 @@ class Method:
         return made
 
     def anchor_image(self, prior: Tensor, up: Tensor) -> Tensor:
-        """mu of the prior's mean and the interpolated frame, both (..., Y, X)."""
+        """mu, the image that the noise is about: 0, the interpolated frame, or the prior's mean.
+
+        Parameters
+        ----------
+        prior, up : (..., Y, X), the prior's mean and the interpolated frame.
+        """
         return {"zero": 0 * prior, "up": up, "prior": prior}[self.anchor]
 
     @property
@@ -128,7 +142,7 @@ class Method:
         return name
 
     def to_dict(self) -> dict[str, Any]:
-        """Nested like the file; JSON-able."""
+        """The record that `from_dict` reads, nested like the file; JSON-able."""
         return method_file.record_of(vars(self))
 
     @staticmethod
@@ -230,7 +244,7 @@ def _folder() -> Any:
 
 
 def names() -> list[str]:
-    """Names of the methods that the package carries, the default first."""
+    """Names of the methods that the package carries, the default (``sciresdiff``) first, then by alphabet."""
     found = sorted(entry.name.removesuffix(".toml") for entry in _folder().iterdir() if entry.name.endswith(".toml"))
     return sorted(found, key=lambda name: name != "sciresdiff")
 

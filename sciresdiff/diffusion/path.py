@@ -80,10 +80,13 @@ class Path:
         return len(self.a) - 1
 
     def at(self, t: float | Tensor | NDArray[np.int_], like: Tensor | None = None) -> NoiseLevel:
-        """The numbers at index t: floats, or with ``like`` (B, ...) and t (B,) tensors of shape (B, 1, ...).
+        """The numbers at index t: floats, or with ``like`` tensors of shape (B, 1, ...).
 
-        One t may be a fraction: between two indices of the whole path a, b and ln(s / a) are linear in it, and s where
-        that logarithm is not finite.
+        Parameters
+        ----------
+        t : one index, or (B,) indices with ``like``.  One may be a fraction: between two indices of the whole path
+            a, b and ln(s / a) are linear in it, and s where that logarithm is not finite.
+        like : a tensor (B, ...), whose dtype and device the numbers are to have.
         """
         if like is None:
             assert isinstance(t, int | float | np.integer)
@@ -122,7 +125,17 @@ class Path:
 
 
 def marginal(path: Path, t: int | Tensor | NDArray[np.int_], x0: Tensor, mu: Tensor, w: Tensor, eps: Tensor) -> Tensor:
-    """x_t = a_t x_0 + b_t mu + s_t w eps; t is one index, or one for every image of the batch."""
+    """A state of the forward process: x_t = a_t x_0 + b_t mu + s_t w eps.
+
+    Parameters
+    ----------
+    t : one index, or (B,), one for every image of the batch.
+    x0, mu, w, eps : (B, C, Y, X), image, anchor, scale of the noise, unit noise.
+
+    Returns
+    -------
+    (B, C, Y, X)
+    """
     p = path.at(t) if isinstance(t, int) else path.at(t, x0)
     return p.a * x0 + p.b * mu + p.s * w * eps
 

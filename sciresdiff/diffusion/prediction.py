@@ -36,7 +36,16 @@ class Prediction:
 
 
 def c_in(p: NoiseLevel, w: Tensor) -> Tensor:
-    """1 / sqrt(a^2 sd^2 + s^2 w^2): brings x_t - (a + b) mu to unit variance; with a = 1 that of EDM."""
+    """1 / sqrt(a^2 sd^2 + s^2 w^2): brings x_t - (a + b) mu to unit variance; with a = 1 that of EDM.
+
+    Parameters
+    ----------
+    p : level of the state. w : (B, C, Y, X), scale of the noise.
+
+    Returns
+    -------
+    (B, C, Y, X)
+    """
     return (p.a**2 * p.sd**2 + (p.s * w) ** 2) ** -0.5
 
 
@@ -63,6 +72,7 @@ PREDICTIONS: dict[str, Prediction] = {
         lambda p, x, out, mu, w: out,
         lambda p, x0, eps, mu, w: x0,
     ),
+    # (1) of sampler.py, solved for x_0
     "eps": Prediction(
         lambda p, x, out, mu, w: (x - p.b * mu - p.s * w * out) / p.a,
         lambda p, x0, eps, mu, w: eps,
@@ -70,7 +80,7 @@ PREDICTIONS: dict[str, Prediction] = {
     "eps_scale": Prediction(
         lambda p, x, out, mu, w: (x - p.b * mu - out) / p.a,
         lambda p, x0, eps, mu, w: p.s * w * eps,
-        lambda p: 1 / p.s**2,
+        lambda p: 1 / p.s**2,  # so that every level counts as in eps
     ),
     "v": Prediction(
         lambda p, x, out, mu, w: p.a * (x - p.b * mu) - p.s * out,

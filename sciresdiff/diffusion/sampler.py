@@ -69,7 +69,16 @@ class Task:
     """How w changes on the way; None: it does not."""
 
     def estimate(self, x: Tensor, t: float) -> Tensor:
-        """The estimate of the clean image from a state at index t, after every hook, in order; (B, C, Y, X)."""
+        """The estimate of the clean image from a state, after every hook, in order.
+
+        Parameters
+        ----------
+        x : (B, C, Y, X), the state. t : its index; a fraction where a solver looks between two.
+
+        Returns
+        -------
+        (B, C, Y, X)
+        """
         x_hat = self.denoise(x, t)
         for hook in self.hooks:
             x_hat = hook(x_hat)

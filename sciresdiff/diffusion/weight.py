@@ -30,7 +30,12 @@ class DynamicScale(ABC):
 
     @abstractmethod
     def at(self, path: Path, t: Any, x: Tensor) -> DynamicScale:
-        """The map renewed at the state x, (B, C, Y, X), at index t: one, or (B,) in training."""
+        """The map renewed at a state.
+
+        Parameters
+        ----------
+        path : the process. t : index of the state: one, or (B,) in training. x : (B, C, Y, X), the state.
+        """
 
     @abstractmethod
     def following(self, path: Path) -> NewScale:
@@ -38,12 +43,22 @@ class DynamicScale(ABC):
 
 
 def ones(prior: Tensor, scale: Tensor, up: Tensor) -> Tensor:
-    """The same noise everywhere, (..., Y, X)."""
+    """The same noise everywhere, whatever the images are.
+
+    Parameters
+    ----------
+    prior, scale, up : (..., Y, X); only the shape counts.
+    """
     return scale.new_ones(scale.shape)
 
 
 def scale_of_prior(prior: Tensor, scale: Tensor, up: Tensor) -> Tensor:
-    """The prior's own scale, (..., Y, X): noise is as large as the prior may be wrong."""
+    """The prior's own scale: noise is as large as the prior may be wrong.
+
+    Parameters
+    ----------
+    prior, scale, up : (..., Y, X), the prior's mean, its scale, and the interpolated frame.
+    """
     return scale
 
 

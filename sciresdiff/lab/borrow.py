@@ -68,9 +68,12 @@ def _describe(name: str, numbers: object) -> str:
 
 
 def covers(one: Path, two: Path) -> bool:
-    """Whether every noisy level of the path ``two`` lies, within `APART`, among those of the path ``one``."""
+    """Whether every noisy level of the path ``two`` lies, within `APART`, among those of the path ``one``.
+
+    Levels are compared by a at equal s / a: a network that is told (a, s) has seen them, whatever the index was.
+    """
     if min(two.a[1:].min(), two.s[1:].min()) <= 0:
-        return False
+        return False  # s / a is not finite there, and levels cannot be compared
     usable = (one.a > 0) & (one.s > 0)
     at, wanted = np.log(one.s[usable] / one.a[usable]), np.log(two.s[1:] / two.a[1:])
     if not usable.any() or wanted.min() < at[0] - APART or wanted.max() > at[-1] + APART:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sciresdiff.physics.consistency import consistency_step
 from sciresdiff.restoration.hooks import Args
-from sciresdiff.restoration.ops import finer
+from sciresdiff.restoration.ops import upsample_nearest
 
 PROJECTED = 30
 """Chebyshev iterations of a projection through a kernel."""
@@ -22,7 +22,12 @@ STIFFNESS = 1e-2
 
 
 def clip(x: Tensor, args: Args) -> Tensor:
-    """At most ``clip_limit`` units of the method from its base.  **Takes flux off what is brighter.**"""
+    """At most ``clip_limit`` units of the method from its base.  **Takes flux off what is brighter.**
+
+    Parameters
+    ----------
+    x : (B, 1, s*h, s*w), noise units. args : with the method's space and ``clip_limit``.
+    """
     limit, space = float(args.numbers["clip_limit"]), args.space
     return space.image(((x - space.mean) / space.scale).clamp(-limit, limit))
 
@@ -53,7 +58,7 @@ def project_noise(x: Tensor, args: Args) -> Tensor:
     data, q, s = args.data, args.q, args.data.operator.scale
     spread = q.s * F.avg_pool2d((args.space.scale * args.space.w).square(), s).sqrt()
     share = (spread * s / (max(q.a, 1e-12) * data.noise.sqrt())).clamp_max(1.0)
-    return x + finer(share, s) * (project(x, args) - x)
+    return x + upsample_nearest(share, s) * (project(x, args) - x)
 
 
 def sobel(image: Tensor) -> Tensor:

@@ -23,7 +23,17 @@ Advance = Callable[[int, int, "Tensor", "Tensor"], "tuple[Tensor, Tensor]"]
 
 
 def follow(task: Task, x: Tensor, advance: Advance) -> Tensor:
-    """Take every step from the state x, (B, C, Y, X), and bring the noise from scale to scale where w changes."""
+    """Take every step, and bring the noise from scale to scale where w changes.
+
+    Parameters
+    ----------
+    x : (B, C, Y, X), the state at the first index.
+    advance : (t, r, x_t, w) -> the estimate used, and x_r with the noise still of scale w.
+
+    Returns
+    -------
+    (B, C, Y, X), the state at the last index.
+    """
     w = task.w
     for t, r in pairwise(task.times):
         x_hat, x_r = advance(t, r, x, w)
@@ -34,8 +44,8 @@ def follow(task: Task, x: Tensor, advance: Advance) -> Tensor:
 def carry(path: Path, t: int, r: int, eta: float) -> float:
     """c between the deterministic step (eta = 0) and the posterior (eta = 1): sqrt(s_r^2 - eta^2 v) / s_t.
 
-    v = s_r^2 - c_1^2 s_t^2 is the variance that the posterior adds.  At a noiseless end (a bridge's) there is nothing
-    to carry, and eta has no meaning.
+    v = s_r^2 - c_1^2 s_t^2 is the variance that the posterior adds: equation 16 of Song et al. 2021 for every path.
+    At a noiseless end (a bridge's) there is nothing to carry, and eta has no meaning.
     """
     s_t, s_r, c = float(path.s[t]), float(path.s[r]), posterior_carry(path, t, r)
     if s_t == 0 or eta == 1:
@@ -50,7 +60,17 @@ def extra_noise(task: Task, t: int, k: int = 0) -> Tensor:
 
 
 def take_step(task: Task, t: int, r: int, x: Tensor, x_hat: Tensor, w: Tensor, c: float, heat: float = 1.0) -> Tensor:
-    """`step` with ``heat`` times the noise that it adds, drawn only where there is some."""
+    """`sampler.step` with ``heat`` times the noise that it adds, drawn only where there is some.
+
+    Parameters
+    ----------
+    t, r : indices of the step. x, x_hat, w : (B, C, Y, X), state, estimate, scale of the noise.
+    c : how much of the present noise is carried on. heat : factor on the noise that is added, 0..1.
+
+    Returns
+    -------
+    (B, C, Y, X), the state at index r.
+    """
     z = task.noise(r) if heat * added_noise(task.path, t, r, c) > 0 else None
     return step(task.path, t, r, x, x_hat, task.mu, w if heat == 1 else heat * w, z, c)
 
@@ -60,8 +80,9 @@ def ddim(task: Task, x: Tensor, *, eta: float = 0.0, heat: float = 1.0) -> Tenso
 
     Parameters
     ----------
+    x : (B, C, Y, X), the first state. eta : 0..1.
     heat : factor on the noise that is added, 0..1; below 1 **the draws are narrower than the posterior**, and 0 is the
-        posterior's mean at every step (DiffIR).
+        posterior's mean at every step.
     """
 
     def advance(t: int, r: int, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,7 +93,12 @@ def ddim(task: Task, x: Tensor, *, eta: float = 0.0, heat: float = 1.0) -> Tenso
 
 
 def euler(task: Task, x: Tensor, *, eta: float = 0.0) -> Tensor:
-    """Euler's rule for the probability-flow equation in s / a, which is `ddim` with eta = 0, whatever is given."""
+    """Euler's rule for the probability-flow equation in s / a, which is `ddim` with eta = 0.
+
+    Parameters
+    ----------
+    x : (B, C, Y, X), the first state. eta : has no effect.
+    """
     return ddim(task, x)
 
 
@@ -86,13 +112,14 @@ def heun(
     churn_max: float = math.inf,
     churn_noise: float = 1.0,
 ) -> Tensor:
-    """Heun's rule in sigma = s / a (Karras et al. 2022, algorithm 2); two estimates a step, eta is 0.
+    """Heun's rule in sigma = s / a (Karras et al. 2022, algorithm 2); two estimates a step.
 
-    With y = u / a the equation is dy/dsigma = (y - x^) / sigma.  An end with a = 0 or s = 0 takes its step at order
-    one.
+    With y = (x - b mu) / a the equation is dy/dsigma = (y - x^) / sigma.  An end with a = 0 or s = 0 takes its step at
+    order one.
 
     Parameters
     ----------
+    x : (B, C, Y, X), the first state. eta : has no effect.
     churn : S_churn; before a step noise is added until sigma is larger by min(churn / steps, sqrt(2) - 1), but not
         beyond the path's end, where no network was trained.
     churn_min, churn_max : S_min and S_max, the sigmas between which that is done. churn_noise : S_noise.
@@ -103,18 +130,18 @@ def heun(
         p, q = task.path.at(t), task.path.at(r)
         at: float = t
         if most > 0 and p.a > 0 and churn_min <= p.s / p.a <= churn_max:
-            at = task.path.index_of((1 + most) * p.s / p.a)
+            at = task.path.index_of((1 + most) * p.s / p.a)  # lines 5 and 6 of algorithm 2: up by churn
             p = task.path.at(at)
             x = _add_churn(task, t, p, x, churn_noise * w)
         x_hat = task.estimate(x, at)
         if min(p.s, p.a, q.s) == 0:
             return x_hat, take_step(task, t, r, x, x_hat, w, carry(task.path, t, r, 0.0))
         y, sigma, sigma_r = (x - p.b * task.mu) / p.a, p.s / p.a, q.s / q.a
-        slope = (y - x_hat) / sigma
-        ahead = q.a * (y + (sigma_r - sigma) * slope) + q.b * task.mu
+        slope = (y - x_hat) / sigma  # line 7
+        ahead = q.a * (y + (sigma_r - sigma) * slope) + q.b * task.mu  # line 8: Euler's step
         x_hat = task.estimate(ahead, r)
-        slope = slope + ((ahead - q.b * task.mu) / q.a - x_hat) / sigma_r
-        return x_hat, q.a * (y + (sigma_r - sigma) / 2 * slope) + q.b * task.mu
+        slope = slope + ((ahead - q.b * task.mu) / q.a - x_hat) / sigma_r  # line 10
+        return x_hat, q.a * (y + (sigma_r - sigma) / 2 * slope) + q.b * task.mu  # line 11: the mean of both slopes
 
     return follow(task, x, advance)
 
@@ -150,9 +177,10 @@ def _multistep(task: Task, x: Tensor, warm: Callable[[int, int, Tensor, Tensor],
         x_hat = task.estimate(x, t)
         if min(p.s, p.a) > 0:
             u = x - p.b * task.mu
-            e = (u - p.a * x_hat) / p.s
+            e = (u - p.a * x_hat) / p.s  # the noise that the estimate implies, w included
             history = [(e, w), *history[:3]]
             if q.s > 0:
+                # where w changed on the way, earlier noise is brought to the present scale
                 past = [old if v is w else old * (w / v) for old, v in history]
                 if warm is not None and len(past) < 4 and q.a < STEEP * p.a:
                     e = warm(t, r, u, e)
@@ -165,15 +193,24 @@ def _multistep(task: Task, x: Tensor, warm: Callable[[int, int, Tensor, Tensor],
 
 
 def plms(task: Task, x: Tensor, *, eta: float = 0.0) -> Tensor:
-    """Linear multistep on the implied noise (Liu et al. 2022) with lower orders as warm-up; eta is 0."""
+    """Linear multistep on the implied noise (Liu et al. 2022) with lower orders as warm-up.
+
+    Parameters
+    ----------
+    x : (B, C, Y, X), the first state. eta : has no effect.
+    """
     return _multistep(task, x, None)
 
 
 def pndm(task: Task, x: Tensor, *, eta: float = 0.0) -> Tensor:
-    """F-PNDM (Liu et al. 2022): `plms` whose first three steps are pseudo Runge-Kutta of order 4; eta is 0.
+    """F-PNDM (Liu et al. 2022): `plms` whose first three steps are pseudo Runge-Kutta of order 4.
 
     Four estimates in each of those: at t, twice half-way to r in the index, and at r, weighted 1, 2, 2, 1; one, as in
     `plms`, where the step is too steep for that.
+
+    Parameters
+    ----------
+    x : (B, C, Y, X), the first state. eta : has no effect.
     """
 
     def noise_at(u: Tensor, t: float) -> Tensor:
@@ -194,7 +231,12 @@ def pndm(task: Task, x: Tensor, *, eta: float = 0.0) -> Tensor:
 def dpmpp2m(task: Task, x: Tensor, *, eta: float = 0.0) -> Tensor:
     """DPM-Solver++(2M) (Lu et al. 2022): the one step with an estimate extrapolated by half a step in lambda.
 
-    x^ -> x^ + (x^ - x^_before) / (2 q), q = h_before / h.  With eta = 1 on a Markov path this is its SDE form.
+    x^ -> x^ + (x^ - x^_before) / (2 q), q = h_before / h, with h the step in lambda = ln(a / s).  With eta = 1 on a
+    Markov path this is its SDE form.
+
+    Parameters
+    ----------
+    x : (B, C, Y, X), the first state. eta : 0..1.
     """
     before: tuple[Tensor, float] | None = None
 
@@ -203,7 +245,7 @@ def dpmpp2m(task: Task, x: Tensor, *, eta: float = 0.0) -> Tensor:
         p, q = task.path.at(t), task.path.at(r)
         x_hat = used = task.estimate(x, t)
         if min(p.a, p.s, q.s) > 0:
-            h = math.log(q.a / q.s) - math.log(p.a / p.s)
+            h = math.log(q.a / q.s) - math.log(p.a / p.s)  # the step in lambda
             if before is not None:
                 used = x_hat + (h / (2 * before[1])) * (x_hat - before[0])
             before = (x_hat, h)
@@ -218,15 +260,19 @@ def _reverse_step(task: Task, t: int, r: int, x: Tensor, x_hat: Tensor, w: Tenso
     if p.s == 0 or r == 0:
         return take_step(task, t, r, x, x_hat, w, carry(task.path, t, r, 1.0))
     kept = p.a / q.a
-    mean = step(task.path, t, r, x, x_hat, task.mu, w, None, kept * (q.s / p.s) ** 2)
+    mean = step(task.path, t, r, x, x_hat, task.mu, w, None, kept * (q.s / p.s) ** 2)  # the posterior's c
     return mean + math.sqrt(max(p.s**2 - (kept * q.s) ** 2, 0.0)) * (w * task.noise(r))
 
 
 def reverse_diffusion(task: Task, x: Tensor, *, eta: float = 1.0) -> Tensor:
-    """The reverse equation by the path's own transitions (Song et al. 2021, appendix F; IR-SDE); eta is 1.
+    """The reverse equation by the path's own transitions (Song et al. 2021, appendix F; IR-SDE).
 
     u_r = (u_t + G^2 w^2 score) / A + G w z of the transition u_t = A u_r + G w z.  Its noise is exact only as steps
-    become short: **few steps leave too much**; `ancestral` has no such error.
+    become short: **few steps leave too much**; `sampler.ancestral` has no such error.
+
+    Parameters
+    ----------
+    x : (B, C, Y, X), the first state. eta : has no effect.
     """
 
     def advance(t: int, r: int, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
@@ -244,6 +290,7 @@ def predictor_corrector(task: Task, x: Tensor, *, eta: float = 1.0, snr: float =
 
     Parameters
     ----------
+    x : (B, C, Y, X), the first state. eta : has no effect.
     snr : signal-to-noise ratio of a correction, > 0. corrector : corrections after a step.
     """
 
@@ -275,6 +322,10 @@ def consistency(task: Task, x: Tensor, *, eta: float = 1.0) -> Tensor:
     """Estimate, noise anew to the next index, estimate again (Song et al. 2023, algorithm 1): the step with c = 0.
 
     Only for a network that was taught to jump (LCM, Luo et al. 2023); for any other **the draws are too smooth**.
+
+    Parameters
+    ----------
+    x : (B, C, Y, X), the first state. eta : has no effect.
     """
 
     def advance(t: int, r: int, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
@@ -285,5 +336,10 @@ def consistency(task: Task, x: Tensor, *, eta: float = 1.0) -> Tensor:
 
 
 def one_step(task: Task, x: Tensor, *, eta: float = 0.0) -> Tensor:
-    """The first estimate, whatever the number of steps (SinSR, Wang et al. 2024)."""
+    """The first estimate, whatever the number of steps (SinSR, Wang et al. 2024).
+
+    Parameters
+    ----------
+    x : (B, C, Y, X), the first state. eta : has no effect.
+    """
     return task.estimate(x, task.times[0])

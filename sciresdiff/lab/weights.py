@@ -39,8 +39,9 @@ def edge_frequency(
 
     Parameters
     ----------
-    alpha : share of the edges, 0..1; what a learned one begins with. floor : smallest weight in units of ``scale``,
-        above 0 up to 1. smooth : share of the old map in a new one, 0..1.
+    prior, scale, up : (..., Y, X), the prior's mean (not used), its scale, the interpolated frame.
+    alpha : share of the edges, 0..1; what a learned one begins with.
+    floor : smallest weight in units of ``scale``, above 0 up to 1. smooth : share of the old map in a new one, 0..1.
     """
     return start_staged(scale, up, alpha, floor, smooth).w
 
@@ -111,10 +112,15 @@ class Staged(DynamicScale):
         return self.scale * (self.floor + (2 * (1 - self.floor)) * mixed)
 
     def at(self, path: Path, t: Any, x: Tensor) -> Staged:
-        """The map renewed at the state x at index t: one, or (B,) in training; it is differentiable in alpha alone."""
+        """The map renewed at a state; it is differentiable in alpha alone.
+
+        Parameters
+        ----------
+        t : index of the state: one, or (B,) in training. x : (B, C, Y, X), the state.
+        """
         p = path.at(t) if isinstance(t, int) else path.at(t, x)
         share = p.a / (p.a + p.s)
-        image = self.shift + self.stretch * (x.detach() / (p.a + p.b))
+        image = self.shift + self.stretch * (x.detach() / (p.a + p.b))  # without its decay, in the frame's units
         mixture = share * image + (1 - share) * self.up
         edge, high = edges(mixture), high_pass(mixture)
         edge, high = (

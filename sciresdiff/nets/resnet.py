@@ -31,7 +31,7 @@ class Block(nn.Module):
         """Two 3x3 convolutions of ``width`` channels."""
         super().__init__()
         self.first = nn.Conv2d(width, width, 3, padding=1)
-        self.second = zero_init(nn.Conv2d(width, width, 3, padding=1))
+        self.second = zero_init(nn.Conv2d(width, width, 3, padding=1))  # a block starts as the identity
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, width, h, w) to the same."""
@@ -52,18 +52,37 @@ class ResNet(nn.Module):
         self.head = nn.Conv2d(inputs, width, 3, padding=1)
         self.body = nn.Sequential(*[Block(width) for _ in range(depth)])
         self.tail = zero_init(nn.Conv2d(width, outputs, 3, padding=1))
-        self.receptive_px = 2 * depth + 2
+        self.receptive_px = 2 * depth + 2  # a pixel for each 3x3 convolution in a row
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, h, w) to (B, outputs, h, w)."""
         return self.tail(self.body(self.head(x).relu_()))
 
     def partial_head(self, x: Tensor, first: int) -> Tensor:
-        """What n channels from the first-th on add to the head, (B, n, h, w) to (B, width, h, w): linear, no bias."""
+        """What n channels add to the first convolution; it is linear, so that channels that stay are worked in once.
+
+        Parameters
+        ----------
+        x : (B, n, h, w), n channels of the input. first : which channel of the input the first of them is.
+
+        Returns
+        -------
+        (B, width, h, w), without the bias.
+        """
         return F.conv2d(x, self.head.weight[:, first : first + x.shape[1]], padding=1)
 
     def forward_from_head(self, x: Tensor, first: int, count: int) -> Tensor:
-        """The network on the other channels, then what `partial_head` made of ``count`` channels from ``first`` on."""
+        """The network on the other channels, and what `partial_head` made of those that are left out.
+
+        Parameters
+        ----------
+        x : (B, inputs - count + width, h, w), the other channels, then the answer of `partial_head`.
+        first, count : which channels of the input are left out.
+
+        Returns
+        -------
+        (B, outputs, h, w)
+        """
         weight, others = self.head.weight, x.shape[1] - self.head.out_channels
         kept = torch.cat([weight[:, :first], weight[:, first + count :]], dim=1)
         head = F.conv2d(x[:, :others], kept, self.head.bias, padding=1).add_(x[:, others:])

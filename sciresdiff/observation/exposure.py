@@ -93,7 +93,12 @@ class Exposure:
         )
 
     def with_pixels(self, pixels: Array, variance: Array) -> Exposure:
-        """The same exposure of one plane with other values and their variance, (h, w): another sky seen through it."""
+        """The same exposure of one plane with other data: another sky seen through it.
+
+        Parameters
+        ----------
+        pixels, variance : (h, w), unit and unit**2.
+        """
         changed = self.plane.with_(pixels=np.asarray(pixels, np.float32)[None], variance=np.asarray(variance)[None])
         return replace(self, image=in_memory(changed), noise=Noise())
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
 
 from sciresdiff.errors import InputError
 from sciresdiff.frame import PixelSize
@@ -20,7 +23,7 @@ class Grid:
     def finer(self, scale: int) -> Grid:
         """The grid with ``scale`` times more pixels along each axis over the same area."""
         h, w = self.shape
-        return Grid((scale * h, scale * w), self.pixel_size.finer(scale) if self.pixel_size else None)
+        return Grid((scale * h, scale * w), self.pixel_size.refine(scale) if self.pixel_size else None)
 
     def ratio(self, other: Grid) -> int:
         """How many pixels of this grid lie along the side of one of ``other``.
@@ -33,3 +36,20 @@ class Grid:
         if H % h or W % w or H // h != W // w:
             raise InputError(f"grid: {H} x {W} px are no whole multiple of {h} x {w} px; crop the image to one that is")
         return H // h
+
+
+def upsample_nearest(coarse: NDArray[Any], scale: int) -> NDArray[Any]:
+    """Repeat every coarse pixel over its area of the fine grid.
+
+    **Sums are not conserved**: values that add up are to be divided by scale^2.
+
+    Parameters
+    ----------
+    coarse : (..., h, w) array of values, masks or flags.
+    scale : fine pixels per coarse pixel and axis.
+
+    Returns
+    -------
+    (..., scale * h, scale * w) array of the same type.
+    """
+    return coarse.repeat(scale, axis=-2).repeat(scale, axis=-1)

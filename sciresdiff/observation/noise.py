@@ -45,7 +45,13 @@ class Noise:
     """Level of every plane's sky, in the file's unit; needed with ``psf_error``."""
 
     def window(self, plane: int, region: Region) -> Noise:
-        """The noise model of a part of one plane: maps are cut, numbers hold everywhere."""
+        """The noise model of a part of one plane: maps are cut, numbers hold everywhere.
+
+        Parameters
+        ----------
+        plane : its number.
+        region : pixels of the plane.
+        """
         return replace(
             self,
             detector=None if self.detector is None else crop_detector(self.detector, region),
@@ -152,7 +158,18 @@ def resolve_detector(frame: Frame, samples: Samples, stated: Stated) -> tuple[De
 
 
 def detector_value(frame: Frame, stated: Stated, name: str) -> float | NDArray[np.float32] | None:
-    """A number of the detector, or a map (h, w) of it: what is stated, else the file's fact of that name."""
+    """A number of the detector, or a map of it: what is stated, else the file's fact of that name.
+
+    Parameters
+    ----------
+    frame : what the file says.
+    stated : what the user states; a text names the file of a map.
+    name : ``gain`` (e/unit), ``read_noise`` (e) or ``offset`` (unit).
+
+    Returns
+    -------
+    A number, an (h, w) array, or None where nobody says.
+    """
     given: float | str | None = getattr(stated, name)
     if isinstance(given, str):
         return read_detector_map(name, given, frame.pixels.shape[1:])
@@ -209,7 +226,17 @@ def measure_sky_variance(frame: Frame, samples: Samples) -> tuple[Noise, Notes]:
 
 
 def inflate(noise: Noise, notes: Notes, samples: Samples) -> tuple[Noise, Notes]:
-    """The noise times its measured correlation, where that is more than slight."""
+    """The noise times its measured correlation, where that is more than slight.
+
+    Resampled and filtered frames have noise that neighbours share: the scatter of a sum over b x b pixels is then more
+    than b times that of a pixel, and a variance per pixel promises too much of it.
+
+    Parameters
+    ----------
+    noise : of the frame.
+    notes : so far.
+    samples : of its planes; the first one is measured.
+    """
     first = samples(0)
     factor = noise_correlation(first.pixels, first.mask, noise.variance_of_sample(first, 0))
     notes += Notes(noise_correlation=f"{factor:.3f}")

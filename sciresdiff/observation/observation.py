@@ -105,7 +105,13 @@ class Observation:
         return replace(self, exposures=[exposure], grid=grid, core=core)
 
     def of_sample(self, sample: Sample, plane: int) -> Observation:
-        """The same of what a plane was sampled on, in memory: windows that lie side by side."""
+        """The same of what a plane was sampled on, in memory: windows that lie side by side.
+
+        Parameters
+        ----------
+        sample : of the plane.
+        plane : its number.
+        """
         exposure, scale = self.exposure, self.scale
         frame = sample.frame.with_(variance=exposure.noise.variance_of_sample(sample, plane)[None])
         grid = Grid(frame.pixels.shape[1:])  # type: ignore[arg-type]
@@ -113,7 +119,12 @@ class Observation:
         return replace(self, exposures=[part], grid=grid.finer(scale))
 
     def with_pixels(self, pixels: NDArray[Any], variance: NDArray[Any]) -> Observation:
-        """The same observation of one plane in memory, of other values and their variance, (h, w)."""
+        """The same observation of one plane in memory, of other data.
+
+        Parameters
+        ----------
+        pixels, variance : (h, w), unit and unit**2.
+        """
         return replace(self, exposures=[self.exposure.with_pixels(pixels, variance)])
 
     @cached_property

@@ -27,7 +27,13 @@ TARGET_FWHM = 2.0
 
 
 def resolve_psf(
-    path: str | Path, frame: Frame, samples: Samples, stated: Stated, scale: int
+    path: str | Path,
+    frame: Frame,
+    samples: Samples,
+    stated: Stated,
+    scale: int,
+    image: Kernel | None = None,
+    kernel: PSF | Kernel | None = None,
 ) -> tuple[PSF | None, float | None, Notes]:
     """The blur on the output grid, the FWHM of the wanted image's PSF, and where they come from.
 
@@ -38,6 +44,8 @@ def resolve_psf(
     samples : what the PSF is measured on where nobody states it.
     stated : ``kernel`` wins over ``psf``.
     scale : output pixels per pixel of the frame.
+    image : (Y, X), an image of the whole PSF on the frame's grid; as ``--psf``.
+    kernel : the blur itself, on the output grid; as ``--kernel``.
 
     Returns
     -------
@@ -49,26 +57,47 @@ def resolve_psf(
     UsageError : a SPEC that cannot be read.
     InputError : no source to measure a PSF from, or a PSF that is narrower than the target.
     """
-    fine = frame.pixel_size.finer(scale) if frame.pixel_size else None
+    fine = frame.pixel_size.refine(scale) if frame.pixel_size else None
+    if kernel is not None:
+        return kernel if isinstance(kernel, PSF) else PSF.constant(kernel), stated.target_fwhm, Notes(psf="--kernel")
     if stated.kernel:
         return field_of(render_kernel(stated.kernel, fine)), stated.target_fwhm, Notes(psf="--kernel")
     target = stated.target_fwhm or TARGET_FWHM
 
-    def between(whole: PSFSpec | str) -> PSF | None:
+    def between(whole: PSFSpec | Kernel | str) -> PSF | None:
         return field_of(psf.kernel_from_psf(whole, pixel=frame.pixel_size, scale=scale, target_fwhm_px_fine=target))
 
+    if image is not None:
+        return between(np.asarray(image, np.float64)), target, Notes(psf="--psf")
     if stated.psf and stated.psf != "measure":
         return between(stated.psf), target, Notes(psf="--psf")
     if stated.psf is None and frame.kernel is not None and frame.kernel_scale == scale:
-        kernel = render_kernel(frame.kernel, fine) if isinstance(frame.kernel, str) else frame.kernel
-        return field_of(kernel), stated.target_fwhm, Notes(psf="file")
+        written = render_kernel(frame.kernel, fine) if isinstance(frame.kernel, str) else frame.kernel
+        return field_of(written), stated.target_fwhm, Notes(psf="file")
     if stated.psf is None and (spec := psf_of_header(frame)):
         return between(spec), target, Notes(f"psf: {spec}, from the file", psf="header")
-    first = samples(0)
-    variance = None if first.frame.variance is None else first.frame.variance[0]
-    whole, used, lines = psf_from_sources(first.pixels, first.mask, variance, frame.kind)
-    notes = Notes(*lines, f"psf: measured from {used} sources of {path}", psf="measured")
-    return between(whole), target, notes
+    whole, used, notes = measure_psf(samples(0).frame)
+    return between(whole), target, notes + Notes(f"psf: measured from {used} sources of {path}", psf="measured")
+
+
+def measure_psf(frame: Frame, plane: int = 0) -> tuple[PSFSpec, int, Notes]:
+    """The PSF that the point sources of one plane of a frame show; see `physics.psf.measure.psf_from_sources`.
+
+    Returns
+    -------
+    psf : PSFSpec
+        In px of the frame, not integrated over the pixel.
+    used : int
+        Sources.
+    notes : Notes
+
+    Raises
+    ------
+    InputError
+        A microscope image, or fewer than 5 sources.
+    """
+    variance = None if frame.variance is None else frame.variance[plane]
+    return psf_from_sources(frame.pixels[plane], frame.mask[plane], variance, frame.kind)
 
 
 def field_of(kernel: Kernel | None) -> PSF | None:

@@ -6,6 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sciresdiff.errors import InputError
 from sciresdiff.frame import Frame, Quantity
 from sciresdiff.io import open_files
@@ -19,17 +22,27 @@ from sciresdiff.observation.options import Stated
 from sciresdiff.observation.pixel_size import parse_pixel_size
 from sciresdiff.observation.psf import resolve_psf
 from sciresdiff.observation.sample import Samples, mask_saturated, refuse_empty, refuse_saturation
+from sciresdiff.physics.psf.field import PSF
 from sciresdiff.region import Region
 
 
 def reading_options(stated: Stated) -> dict[str, Any]:
-    """The keywords of `sciresdiff.io.opened` that follow from what is stated."""
+    """The keywords of `sciresdiff.io.open_source` that follow from what is stated."""
     names = ("variance", "mask", "axes", "quantity")
     return {**{name: getattr(stated, name) for name in names}, "pixel_size": parse_pixel_size(stated.pixel_size)}
 
 
 def read_window(path: str, stated: Stated, plane: int, region: Region) -> Frame:
-    """A window of a file, with what is stated of it; saturated pixels masked."""
+    """A window of a file, with what is stated of it; saturated pixels masked.
+
+    A function of its arguments, so that an observation of a file pickles and any process reads the same.
+
+    Parameters
+    ----------
+    path : of the file.
+    stated : which planes are its noise and mask, and from which value a pixel is saturated.
+    plane, region : what is read.
+    """
     return mask_saturated(open_files.window(path, plane, region, **reading_options(stated)), stated.saturation)
 
 
@@ -79,20 +92,30 @@ def refuse_unusable(path: str | Path, frame: Frame, samples: Samples, stated: St
     refuse_stack(path, frame, stated)
 
 
-def observe(path: str | Path, source: Source, samples: Samples, stated: Stated, scale: int) -> Observation:
+def observe(
+    path: str | Path | None,
+    source: Source,
+    samples: Samples,
+    stated: Stated,
+    scale: int,
+    psf: NDArray[np.float64] | None = None,
+    kernel: PSF | NDArray[np.float64] | None = None,
+) -> Observation:
     """The observation that a file is, on a grid ``scale`` times finer.
 
     Parameters
     ----------
-    path : of the file, which windows are read from.
-    source : the same file, open.
+    path : of the file, which windows are read from; None for an image in memory.
+    source : the same image, open.
     samples : of its planes, on which is measured what nobody states.
     stated : what the user states.
     scale : output pixels per pixel of the file and axis.
+    psf, kernel : arrays that win over what is stated, as for `resolve_psf`.
 
     Returns
     -------
-    The observation with its notes; ``notes.origins`` says where quantity, noise and PSF come from.  It pickles.
+    The observation with its notes; ``notes.origins`` says where quantity, noise and PSF come from.  Of a file it
+    pickles.
 
     Raises
     ------
@@ -102,9 +125,12 @@ def observe(path: str | Path, source: Source, samples: Samples, stated: Stated, 
     quantity, notes = resolve_quantity(frame, stated)
     noise, more = resolve_noise(frame, samples, stated)
     notes += more
-    psf, target, more = resolve_psf(path, frame, samples, stated, scale)
+    blur, target, more = resolve_psf(path or "the image", frame, samples, stated, scale, psf, kernel)
     notes += more
     noise, more = with_psf_error(noise, frame, samples, notes.origins["psf"])
     grid = Grid((frame.pixels.shape[1], frame.pixels.shape[2]), frame.pixel_size)
-    image = Source(frame, partial(read_window, str(path), stated), str(path))
-    return Observation([Exposure(image, grid, noise, psf, quantity)], grid.finer(scale), target, notes + more)
+    if path is None:
+        image = Source(frame, lambda plane, region: mask_saturated(source.window(plane, region), stated.saturation))
+    else:
+        image = Source(frame, partial(read_window, str(path), stated), str(path))
+    return Observation([Exposure(image, grid, noise, blur, quantity)], grid.finer(scale), target, notes + more)

@@ -13,10 +13,10 @@ from torch import Tensor
 from sciresdiff.errors import InputError
 from sciresdiff.observation.exposure import Exposure
 from sciresdiff.observation.sample import Sample, Samples
-from sciresdiff.physics.consistency import Data, richardson_lucy
+from sciresdiff.physics.consistency import Data
 from sciresdiff.physics.operators import Operator
 from sciresdiff.physics.psf.field import PSF
-from sciresdiff.physics.richardson_lucy import MOST_ITERATIONS, pedestal
+from sciresdiff.physics.richardson_lucy import MOST_ITERATIONS, pedestal, richardson_lucy
 from sciresdiff.physics.sky import estimate_sky
 from sciresdiff.physics.statistics import PlaneStatistics
 
@@ -45,7 +45,13 @@ def measure_statistics(exposure: Exposure, scale: int, samples: Samples, core: i
 
 
 def measure_plane(exposure: Exposure, scale: int, sample: Sample, plane: int, core: int) -> PlaneStatistics:
-    """Sky, noise, a share of the pixels, and the iterations of Richardson-Lucy."""
+    """Sky, noise, a share of the pixels, and the iterations of Richardson-Lucy.
+
+    Parameters
+    ----------
+    exposure, scale, core : as for `measure_statistics`.
+    sample, plane : of the plane, and its number.
+    """
     variance = exposure.noise.variance_of_sample(sample, plane)
     good = ~sample.mask & np.isfinite(sample.pixels) & np.isfinite(variance) & (variance > 0)
     if not good.any() and exposure.image.frame.planes > 1:

@@ -1,4 +1,4 @@
-"""Hold an image to its data: Richardson-Lucy, the noise-aware consistency step, and the closing of the flux.
+"""Hold an image to its data: the noise-aware consistency step, and the closing of the flux.
 
 Notation: y = A x + n with A the `Operator`, N = diag(noise) the covariance of n, and Sigma = diag(w^2) the variance
 that is believed of the fine image x.
@@ -10,7 +10,6 @@ is why conjugate gradients, whose step lengths are inner products over the frame
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -146,7 +145,16 @@ def unconverged_weight(left: Tensor, noise: Tensor) -> Tensor:
 
 
 def apply_covariance(data: Data, w2: Tensor, q: Tensor) -> Tensor:
-    """(A Sigma A^T + N) q, (..., h, w), with w2 (..., s*h, s*w) the diagonal of Sigma; zero where masked if q is."""
+    """(A Sigma A^T + N) q.
+
+    Parameters
+    ----------
+    data : Data
+    w2 : (..., s*h, s*w) tensor
+        Diagonal of Sigma, >= 0.
+    q : (..., h, w) tensor
+        Zero where masked, and so is the result.
+    """
     return data.valid * data.operator.apply_weighted_gram(q, w2) + data.noise * q
 
 
@@ -204,42 +212,6 @@ def consistency_step(data: Data, x: Tensor, w2: Tensor, iterations: int = 12, pa
     """
     q = solve_covariance(data, w2, data.residual(x), iterations, patience)
     return torch.addcmul(x, w2, data.operator.adjoint(q))
-
-
-def richardson_lucy(data: Data, pedestal: Tensor, floor: float = 1e-2) -> Iterator[Tensor]:
-    """Accelerated Richardson-Lucy estimates of x, one after the other.
-
-    Each estimate is multiplied by A^T(y / A x) / A^T 1 (Richardson 1972; Lucy 1974) after an extrapolation in its
-    logarithm with the fixed momentum (k - 1) / (k + 2): about k^2 / 4 plain iterations for k of these.  The fixed
-    momentum keeps it local, where the usual one (Biggs & Andrews 1997) is an inner product over the frame.
-
-    Parameters
-    ----------
-    data : Data
-        Quantity ``sum``; no gradients are kept.
-    pedestal : (..., 1, 1) tensor
-        Added to y for the duration, so that a sky around zero stays positive; in units of y.
-    floor : float
-        Smallest value of y + pedestal that is used, same units.
-
-    Yields
-    ------
-    (..., s*h, s*w) tensor
-        Estimates with the pedestal taken off again.  **Pixels of y below floor - pedestal gain flux.**
-    """
-    operator, scale = data.operator, data.operator.scale
-    y = torch.where(data.valid > 0, (data.y + pedestal).clamp_min(floor), pedestal)
-    weight = operator.adjoint(torch.ones_like(y)).reciprocal_()  # 1 / A^T 1
-    x = (operator.adjoint(y) * weight / scale**2).clamp_min(floor / scale**2 * 1e-3)
-    before, k, tiny = x, 0, floor / scale**2 * 1e-6
-    while True:
-        k += 1
-        momentum = (k - 1) / (k + 2)
-        # x (x / x_before)^momentum; the limits keep single pixels from running away before the others move
-        guess = (x / before).clamp_(1e-2, 1e2).pow_(momentum).mul_(x) if momentum else x
-        ratio = torch.where(data.valid > 0, y / operator.apply(guess).clamp_min(1e-3 * floor), torch.ones_like(y))
-        before, x = x, operator.adjoint(ratio).mul_(guess).mul_(weight).clamp_min_(tiny)
-        yield x - pedestal / scale**2
 
 
 def close_flux(data: Data, x: Tensor, w2: Tensor, cell: int = 16) -> Tensor:

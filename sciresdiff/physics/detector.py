@@ -1,4 +1,4 @@
-"""The detector: from the electrons that a pixel expects to the number that is read out, and how far off that is."""
+"""The detector: from the expected electrons of a pixel to the number that is read out, and its variance."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ Number = float | NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Exposure:
-    """A frame that was read out."""
+class Readout:
+    """A frame as it comes from the detector."""
 
     pixels: Array
     """ADU, offset, sky and dark current still in it."""
@@ -26,11 +26,12 @@ class Exposure:
 
 @dataclass(frozen=True)
 class Detector:
-    """What a camera does to the light, per pixel; every number may be an array of the frame's shape.
+    """Noise model of a camera, per pixel; every number may be an array of the frame's shape.
 
     Raises
     ------
-    UsageError : a gain that is not above 0, a negative or infinite number elsewhere, bits outside 1 ... 32.
+    UsageError
+        A gain that is not above 0, a negative or infinite number elsewhere, bits outside 1 ... 32.
     """
 
     gain: Number = 1.0
@@ -44,16 +45,16 @@ class Detector:
     full_well: Number | None = None
     """Electrons at which a pixel is full."""
     bits: int | None = None
-    """Of the converter: whole numbers from 0 to 2^bits - 1; None leaves fractions."""
+    """Of the analogue-to-digital converter: whole numbers from 0 to 2^bits - 1; None leaves fractions."""
     offset: Number = 0.0
-    """ADU of a pixel without light."""
+    """Bias level, ADU: what a pixel without light reads."""
     excess: Number = 1.0
     """Excess noise factor F^2 of an electron multiplier: 1 without, 2 for an EMCCD at high gain."""
     photons: bool = True
     """Whether light comes in quanta; off where the gain is not known."""
 
     def __post_init__(self) -> None:
-        """Refuse what no detector has."""
+        """Check that every number is one that a detector can have."""
         for item in fields(self):
             value = getattr(self, item.name)
             option = "--" + item.name.replace("_", "-")
@@ -85,42 +86,45 @@ class Detector:
         still = not np.any(self.read_noise) and self.full_well is None and self.bits is None
         return self.photons or not still
 
-    def expose(self, rate: NDArray[Any], rng: np.random.Generator) -> Exposure:
+    def expose(self, rate: NDArray[Any], rng: np.random.Generator) -> Readout:
         """Read out a frame: photons, dark current, sky, full well, multiplication, read noise, gain, offset, converter.
 
         Parameters
         ----------
-        rate : electrons that the image alone gives on average, any shape. A negative expectation, as in a frame whose
-            sky is subtracted, passes without photon noise, so that the mean is kept.
-        rng : source of the random numbers.
+        rate : (Y, X) array, or any shape
+            Electrons that the image alone gives on average. A negative expectation, as in a frame whose sky is
+            subtracted, passes without photon noise, so that the mean is kept.
+        rng : numpy.random.Generator
 
         Returns
         -------
-        Exposure, its mean being ``rate / gain + pedestal`` **except where it saturates or is cut off at 0 ADU**.
+        Readout
+            Of the shape of ``rate``; its mean is ``rate / gain + pedestal`` **except where it saturates or is cut off
+            at 0 ADU**.
         """
         expected = np.asarray(rate, np.float64) + self.sky + self.dark
-        electrons = np.where(expected > 0, self._counted(np.maximum(expected, 0), rng), expected)
+        electrons = np.where(expected > 0, self._draw_photons(np.maximum(expected, 0), rng), expected)
         full = np.zeros(electrons.shape, bool)
         if self.full_well is not None:
             full, electrons = electrons >= self.full_well, np.minimum(electrons, self.full_well)
-        electrons = self._multiplied(electrons, rng)
+        electrons = self._multiply(electrons, rng)
         if np.any(self.read_noise):
             electrons = electrons + self.read_noise * rng.standard_normal(electrons.shape)
         adu = electrons / self.gain + self.offset
         if self.bits is not None:
             top = 2.0**self.bits - 1
             full, adu = full | (adu >= top), np.clip(np.rint(adu), 0, top)
-        return Exposure(adu, full)
+        return Readout(adu, full)
 
-    def _counted(self, expected: Array, rng: np.random.Generator) -> Array:
-        """Poisson numbers; beyond 1e9 the normal ones that they become."""
+    def _draw_photons(self, expected: Array, rng: np.random.Generator) -> Array:
+        """Poisson numbers; beyond 1e9, the normal ones that they become."""
         if not self.photons:
             return expected
         many = expected > 1e9
         drawn = rng.poisson(np.where(many, 0.0, expected)).astype(np.float64)
         return np.where(many, expected + np.sqrt(expected) * rng.standard_normal(expected.shape), drawn)
 
-    def _multiplied(self, electrons: Array, rng: np.random.Generator) -> Array:
+    def _multiply(self, electrons: Array, rng: np.random.Generator) -> Array:
         """The gain register: n electrons become a gamma-distributed number of mean n and variance n (F^2 - 1)."""
         if not self.photons or np.all(np.asarray(self.excess) == 1):
             return electrons
@@ -130,14 +134,27 @@ class Detector:
         return np.where(active, drawn, electrons)
 
     def sample(self, rate: NDArray[Any], rng: np.random.Generator) -> Array:
-        """The pixels of `expose`, ADU."""
+        """The pixels of `expose`, ADU.
+
+        Parameters
+        ----------
+        rate : (Y, X) array, or any shape
+            Electrons that the image alone gives on average.
+        rng : numpy.random.Generator
+        """
         return self.expose(rate, rng).pixels
 
     def variance(self, pixels: NDArray[Any]) -> Array:
-        """Variance of a pixel whose value or expectation is ``pixels`` (ADU, pedestal still in it).
+        """Variance of pixels, ADU^2.
 
-        (F^2 max(pixels - offset, 0) gain + read_noise^2) / gain^2 + 1/12 with bits, in ADU^2. **A saturated pixel
-        has no meaningful variance.**
+        (F^2 max(pixels - offset, 0) gain + read_noise^2) / gain^2, and 1/12 for the rounding of a converter. **A
+        saturated pixel has no meaningful variance.** Where the measured value stands for the expectation, pixels that
+        fluctuated down get too small a variance (Neyman's weights in place of Pearson's), which tells at few photons.
+
+        Parameters
+        ----------
+        pixels : (Y, X) array, or any shape
+            Their values or expectations, ADU, pedestal still in them.
         """
         adu = np.asarray(pixels, np.float64)
         light = np.maximum((adu - self.offset) * self.gain, 0) if self.photons else np.zeros(adu.shape)

@@ -320,14 +320,36 @@ class Operator:
         return cls(shape, scale, None, "sum", vectors.dtype, vectors.device, terms)
 
     def apply(self, high: Tensor) -> Tensor:
-        """A x: the coarse image (..., h, w) of a fine one (..., s*h, s*w)."""
+        """A x: the coarse image of a fine one.
+
+        Parameters
+        ----------
+        high : (..., s*h, s*w) tensor
+
+        Returns
+        -------
+        (..., h, w) tensor
+            A sum over blocks, or for quantity ``mean`` their mean.
+        """
         if self.basis:
             return _total(part.apply(weight * high) for weight, part in self.basis)
         low = [columns.matrix.multiply_rows(rows.matrix.multiply(high)) for rows, columns in self.terms]
         return torch.stack(low).sum(0) if len(low) > 1 else low[0]
 
     def adjoint(self, low: Tensor) -> Tensor:
-        """A^T y: a fine image (..., s*h, s*w) of a coarse one (..., h, w), ``<A x, y> == <x, A^T y>`` to rounding."""
+        """A^T y, with ``<A x, y> == <x, A^T y>`` to rounding.
+
+        **Not an inverse, and it does not conserve flux**: for quantity ``sum`` each coarse value goes, through the
+        kernel, to every fine pixel of its area.
+
+        Parameters
+        ----------
+        low : (..., h, w) tensor
+
+        Returns
+        -------
+        (..., s*h, s*w) tensor
+        """
         if self.basis:
             return _total(weight * part.adjoint(low) for weight, part in self.basis)
         return _total(rows.transpose.multiply(columns.transpose.multiply_rows(low)) for rows, columns in self.terms)

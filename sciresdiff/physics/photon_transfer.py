@@ -51,7 +51,7 @@ def detector_from_photon_transfer(pixels: NDArray[Any], mask: Mask | None = None
         return None, Notes(
             "gain: too few pixels or no contrast for a photon-transfer slope; give --gain and --read-noise"
         )
-    offset = float(np.percentile(mean, 1))
+    offset = float(np.percentile(mean, 1))  # the minimum would be that of the noise
     fitted = _fit_binned_line(mean - offset, variance)
     if fitted is None:
         return None, Notes("gain: the noise does not grow with the signal, so no photon-transfer slope; give --gain")
@@ -91,8 +91,9 @@ def _fit_binned_line(signal: Array, variance: Array, bins: int = 16) -> tuple[fl
     residual = (design @ solution - y) * weight
     spread = np.linalg.inv((design * weight[:, None]).T @ (design * weight[:, None]))
     error = np.sqrt(spread[0, 0] * (residual**2).sum() / max(len(x) - 2, 1))
-    if not solution[0] > 3 * error:
+    if not solution[0] > 3 * error:  # noise that does not grow with the light
         return None
+    # an intercept below zero is no variance
     return float(solution[0]), float(max(solution[1], y.min() * 0.1))
 
 

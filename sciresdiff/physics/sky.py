@@ -116,6 +116,7 @@ def sorted_sample(pixels: NDArray[Any], mask: Mask | None) -> Array:
 
 def _without_padding(values: Array) -> Array:
     """Drop a value that fills a border: far commoner than any other, and not where the rest has its sky."""
+    # real noise repeats a value less often than a border of zeros does, unless counts are few
     level, counts = np.unique(values, return_counts=True)
     order = np.argsort(counts)
     filler = level[order[-1]]
@@ -183,7 +184,8 @@ def background_map(pixels: NDArray[Any], mask: Mask | None = None, block: int = 
     if not known.any():
         return np.zeros(pixels.shape)
     levels = np.where(known, levels, np.median(levels[known]))
-    levels = ndimage.median_filter(levels, 3, mode="nearest")
+    levels = ndimage.median_filter(levels, 3, mode="nearest")  # a square full of one object is an outlier
+    # centres of the pixels in units of squares, whose centres are whole numbers
     places = [(np.arange(n) + 0.5) / block - 0.5 for n in pixels.shape]
     grid = np.meshgrid(*places, indexing="ij")
     return np.asarray(ndimage.map_coordinates(levels, grid, order=1, mode="nearest"))
@@ -215,7 +217,7 @@ def _clipped_lower_half(values: Array) -> tuple[float, float]:
     for _ in range(8):
         middle, lower = ordered[(first + last) // 2], ordered[first + (last - first) // 4]
         sigma = QUARTILE_TO_SIGMA * float(middle - lower)
-        if not sigma > 0:
+        if not sigma > 0:  # half of the values are equal, as in photon counting: quartiles say nothing
             return float(middle), float(ordered[first:last].std())
         ends = np.searchsorted(ordered, [middle - 3 * sigma, middle + 3 * sigma])
         if (ends == (first, last)).all():
@@ -295,6 +297,7 @@ def noise_correlation(pixels: NDArray[Any], mask: Mask | None = None, variance: 
     sky = _quiet_sky(pixels, mask)
     if sky.squares < 4 or sky.share < 1 / 3:
         return 1.0
+    # sources left in the quiet squares would correlate over their own width
     limit = 4 * _clipped_lower_half(sky.flat[sky.good])[1]
     with np.errstate(invalid="ignore"):
         good = sky.good & ~ndimage.binary_dilation(np.abs(sky.flat) > limit, iterations=2)
@@ -302,6 +305,7 @@ def noise_correlation(pixels: NDArray[Any], mask: Mask | None = None, variance: 
         return 1.0
     flat = np.where(good, sky.flat - sky.flat[good].mean(), 0.0)
     zero = float((flat**2).sum() / good.sum())
+    # C at lags beyond the reach of common resampling kernels: what is left there is faint structure
     structure = float(np.mean([_autocovariance(flat, good, *lag) for d in (4, 5, 6) for lag in ((d, 0), (0, d))]))
     known = None if variance is None else float(np.median(variance[good]))
     if structure > 0.035 * zero if known is None else zero > 1.2 * known:

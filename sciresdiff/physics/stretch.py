@@ -29,9 +29,13 @@ class Family:
     """One kind of stretch: how it is fitted, applied and undone."""
 
     fit: Callable[..., dict[str, float]]
+    """(pixels, mask, variance, **settings) -> parameters."""
     forward: Callable[[Any, Parameters], Any]
+    """(data units, parameters) -> stretched units."""
     inverse: Callable[[Any, Parameters], Any]
+    """(stretched units, parameters) -> data units."""
     scale: Callable[[Parameters], float]
+    """Data units per stretched unit, at the sky."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +43,16 @@ class Stretch:
     """A fitted stretch. Works on numpy arrays (in float64) and on torch tensors (in their own type)."""
 
     name: str
+    """A key of `STRETCHES`."""
     parameters: Mapping[str, float] = field(default_factory=dict)
+    """What was fitted: ``sky``, ``sigma`` ... in data units."""
 
     def forward(self, x: Any) -> Any:
-        """Data units -> stretched units."""
+        """Data units -> stretched units, any shape."""
         return STRETCHES[self.name].forward(_float64_or_tensor(x), self.parameters)
 
     def inverse(self, u: Any) -> Any:
-        """Stretched units -> data units."""
+        """Stretched units -> data units, any shape."""
         return STRETCHES[self.name].inverse(_float64_or_tensor(u), self.parameters)
 
     @property
@@ -120,6 +126,7 @@ def _sky_and_noise(
     sky, sigma = estimate_sky(pixels, mask)
     if variance is None:
         return sky, sigma or 1.0
+    # the variance of sky pixels alone: photon noise of sources is not the noise of the sky
     good = np.isfinite(variance) & (variance > 0) & (np.abs(pixels - sky) <= 3 * sigma)
     if mask is not None:
         good &= ~mask
@@ -131,11 +138,13 @@ def _fit_identity(pixels: Any, mask: Any, variance: Any) -> dict[str, float]:
 
 
 def _fit_noise(pixels: Any, mask: Any, variance: Any) -> dict[str, float]:
+    """Units of the sky's noise, 0 at the sky."""
     sky, sigma = _sky_and_noise(pixels, mask, variance)
     return {"sky": sky, "sigma": sigma}
 
 
 def _fit_asinh(pixels: Any, mask: Any, variance: Any, softening: float = 3.0) -> dict[str, float]:
+    """Linear below ``softening`` sigma of the sky, logarithmic above (Lupton, Gunn & Szalay 1999)."""
     if not softening > 0:
         raise UsageError(f"softening {softening}: has to be above 0, in units of the noise; 3 is the default")
     return {**_fit_noise(pixels, mask, variance), "softening": float(softening)}
@@ -181,6 +190,7 @@ def _sinh(u: Any, p: Parameters) -> Any:
 def _anscombe(x: Any, p: Parameters) -> Any:
     """2 sqrt(e + 3/8 + read^2) (Starck, Murtagh & Bijaoui 1998), continued by its tangent below e = -read^2."""
     v = p["gain"] * (x - p["offset"]) + 0.375 + p["read_noise"] ** 2
+    # 2 sqrt(v) has slope 0.375^-1/2 at v = 0.375: the tangent keeps the map invertible where a root has no value
     return 2 * v.clip(0.375, None) ** 0.5 + (v.clip(None, 0.375) - 0.375) / 0.375**0.5
 
 

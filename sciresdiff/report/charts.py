@@ -1,33 +1,39 @@
-"""The charts of a report: curves of the checks, drawn."""
+"""The charts of a report, from the curves of the checks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+from markupsafe import Markup
 
 from sciresdiff.checks import UnmeasuredError
 from sciresdiff.checks.baselines import bicubic_image
+from sciresdiff.checks.calibration import calibration_curve, coverage_curve
 from sciresdiff.checks.evidence import Evidence
+from sciresdiff.checks.flux import Bin, flux_by_magnitude
 from sciresdiff.checks.residual import residual_map
+from sciresdiff.checks.resolution import SEVENTH, frc_curve
+from sciresdiff.checks.spectrum import HALF, spectra
 from sciresdiff.report.svg import Chart, Guide, Series, draw
-
-if TYPE_CHECKING:
-    from sciresdiff.checks.flux import Bin
 
 Maker = Callable[[Evidence], Chart | list[Chart] | None]
 
 CYCLES = "cycles per output pixel"
 BAND = (0.0, 0.5)
-"""From the mean to the finest period, 2 px."""
+"""Frequencies from the mean to the finest period, 2 px."""
 REACH = 6.0
 """Farthest residual that the histogram shows, sigma."""
 
 
-def charts_of(evidence: Evidence) -> dict[str, list[str]]:
-    """Heading of the report -> charts as HTML; those that cannot be measured on this evidence are left out."""
-    found: dict[str, list[str]] = {}
+def draw_charts(evidence: Evidence) -> dict[str, list[Markup]]:
+    """Draw the charts of an image.
+
+    Returns
+    -------
+    Heading of the report -> charts as HTML; those that cannot be measured on this evidence are left out.
+    """
+    found: dict[str, list[Markup]] = {}
     for name, (heading, make) in CHARTS.items():
         try:
             made = make(evidence)
@@ -35,12 +41,17 @@ def charts_of(evidence: Evidence) -> dict[str, list[str]]:
             continue
         for chart in made if isinstance(made, list) else [made] if made else []:
             if (drawn := draw(chart)) is not None:
-                found.setdefault(heading, []).append(drawn.replace("<figure ", f'<figure data-chart="{name}" ', 1))
+                found.setdefault(heading, []).append(
+                    Markup(drawn.replace("<figure ", f'<figure data-chart="{name}" ', 1))
+                )
     return found
 
 
 def residual_histogram(evidence: Evidence) -> Chart | None:
-    """How the residuals are distributed, beside the normal law that noise has."""
+    """Histogram of the residuals (y - A x) / sigma, beside the normal law of noise.
+
+    On a logarithmic scale down to half a pixel per bin, so that wings show; beyond 6 sigma they are counted in words.
+    """
     found = residual_map(evidence)
     values = np.empty(0) if found is None else found[np.isfinite(found)]
     if not values.size:
@@ -65,8 +76,8 @@ def residual_histogram(evidence: Evidence) -> Chart | None:
     )  # fmt: skip
 
 
-def _compared(evidence: Evidence) -> dict[str, tuple[Evidence, int]]:
-    """What curves are drawn of, and in which colour: the image, bicubic, and Richardson-Lucy where it was made."""
+def _images(evidence: Evidence) -> dict[str, tuple[Evidence, int]]:
+    """The images that have curves, with their colours: the image, bicubic, and Richardson-Lucy where it was made."""
     found = {"image": (evidence, 1)}
     if evidence.low is not None:
         found["bicubic"] = (evidence.with_image(bicubic_image(evidence)), 2)
@@ -82,10 +93,12 @@ def _nyquist(evidence: Evidence) -> tuple[Guide, ...]:
 
 
 def spectral(evidence: Evidence) -> list[Chart]:
-    """Mean power at every frequency, of image, truth and baselines; and their coherence with the truth."""
-    from sciresdiff.checks.spectrum import HALF, spectra
+    """Power spectra of image, truth and baselines, and their coherence with the truth.
 
-    found = [(name, spectra(one), colour) for name, (one, colour) in _compared(evidence).items()]
+    A vertical line marks the Nyquist frequency of the data, 0.5 / scale cycles per output pixel: power beyond it was
+    supplied by the method.
+    """
+    found = [(name, spectra(one), colour) for name, (one, colour) in _images(evidence).items()]
     series = [Series(name, curve.frequency[1:], curve.image[1:], "line", colour) for name, curve, colour in found]
     true = found[0][1].truth
     if true is not None:
@@ -96,20 +109,21 @@ def spectral(evidence: Evidence) -> list[Chart]:
     )
     if true is None:
         return [power]
-    alike = [Series(n, c.frequency[1:], c.coherence[1:], "line", k) for n, c, k in found if c.coherence is not None]
+    coherence = [Series(n, c.frequency[1:], c.coherence[1:], "line", k) for n, c, k in found if c.coherence is not None]
     words = "1: the structure is where the truth has it; 0: it has nothing to do with the truth."
     guides = (Guide("a half", HALF), *_nyquist(evidence))
-    return [power, Chart("Coherence with the truth", CYCLES, "coherence", alike, words, guides=guides, x_range=BAND,
+    return [power, Chart("Coherence with the truth", CYCLES, "coherence", coherence, words, guides=guides, x_range=BAND,
                          y_range=(0.0, 1.05))]  # fmt: skip
 
 
 def ring_correlation(evidence: Evidence) -> Chart | None:
-    """Fourier ring correlation with the truth, and its thresholds."""
-    from sciresdiff.checks.resolution import SEVENTH, frc_curve
+    """Fourier ring correlation with the truth, with its thresholds 1/7 and half a bit; None without a truth.
 
+    Resolution is where the curve first falls below a threshold (`frc_resolution_px`).
+    """
     if evidence.truth is None:
         return None
-    found = {name: (frc_curve(one), colour) for name, (one, colour) in _compared(evidence).items()}
+    found = {name: (frc_curve(one), colour) for name, (one, colour) in _images(evidence).items()}
     series = [Series(name, c.frequency[1:], c.correlation[1:], "line", colour) for name, (c, colour) in found.items()]
     own = found["image"][0]
     series.append(Series("half-bit threshold", own.frequency[1:], own.half_bit[1:], "dashed", 0))
@@ -120,12 +134,13 @@ def ring_correlation(evidence: Evidence) -> Chart | None:
 
 
 def flux_bias(evidence: Evidence) -> Chart | None:
-    """Error of the sources' fluxes against their true magnitude: every source, and medians by magnitude."""
-    from sciresdiff.checks.flux import flux_by_magnitude
+    """Flux errors of the sources against their true magnitude: single sources, and medians by magnitude.
 
+    In magnitudes, above 0 too faint; the axis covers 98 % of the errors. None without a truth.
+    """
     if evidence.truth is None:
         return None
-    found = [(name, flux_by_magnitude(one), colour) for name, (one, colour) in _compared(evidence).items()]
+    found = [(name, flux_by_magnitude(one), colour) for name, (one, colour) in _images(evidence).items()]
     own = found[0][1]
     series = [_medians(name, one.bins, colour) for name, one, colour in found]
     series.append(Series("single sources", own.magnitude, own.delta, "dots", 6))
@@ -137,16 +152,17 @@ def flux_bias(evidence: Evidence) -> Chart | None:
 
 
 def _medians(name: str, bins: Sequence[Bin], colour: int) -> Series:
-    """Medians in the middle of their bins; the scatter is drawn for the image only."""
+    """Medians at the centres of their bins; the scatter is drawn for the image only."""
     middle = [(one.low + one.high) / 2 for one in bins]
     spread = [one.scatter for one in bins] if name == "image" else None
     return Series(name, middle, [one.median for one in bins], "line", colour, spread)
 
 
 def claimed_errors(evidence: Evidence) -> Chart | None:
-    """Errors that are made against errors that are claimed."""
-    from sciresdiff.checks.calibration import calibration_curve
+    """Actual errors (RMSE) against claimed errors (RMV), in bins of ERR; None without ERR or truth.
 
+    The calibration curve of Levi et al. 2022 (Sensors 22, 5540): on the diagonal where errors are calibrated.
+    """
     if evidence.err is None or evidence.truth is None:
         return None
     curve = calibration_curve(evidence)
@@ -159,9 +175,11 @@ def claimed_errors(evidence: Evidence) -> Chart | None:
 
 
 def coverage(evidence: Evidence) -> Chart | None:
-    """Coverage by signal to noise."""
-    from sciresdiff.checks.calibration import coverage_curve
+    """Coverage by signal to noise: the share of pixels whose truth is within 1 and 1.645 ERR; None without either.
 
+    Calibrated normal errors have 0.68 and 0.90 everywhere; ERR that is right on average may be too large on sky and too
+    small on sources.
+    """
     if evidence.err is None or evidence.truth is None:
         return None
     curve = coverage_curve(evidence)
@@ -183,4 +201,4 @@ CHARTS: dict[str, tuple[str, Maker]] = {
     "claimed_errors": ("Uncertainty", claimed_errors),
     "coverage": ("Uncertainty", coverage),
 }
-"""Name -> heading that the charts stand under, and the function that makes them; None where there is none to draw."""
+"""Name -> heading of the report, and the function that makes the charts; None where there is none to draw."""

@@ -1,4 +1,8 @@
-"""Line charts as SVG that take their colours from the page."""
+"""Line charts as SVG that take their colours from the page.
+
+Not matplotlib's SVG: its colours are fixed, where the page has light, dark and print palettes; its ids repeat from
+chart to chart; and seven charts take 2.3 s and 135 KB instead of 3 ms and 27 KB.
+"""
 
 from __future__ import annotations
 
@@ -11,22 +15,23 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Points = NDArray[np.float64]
-Style = Literal["line", "dashed", "dots", "steps", "bars"]
+Style = Literal["line", "dashed", "dots", "steps"]
 
 WIDTH, HEIGHT = 460, 300
-"""Units of the drawing; text is 13 of them, so that it can be read on a phone."""
+"""Units of the drawing; text is 13 of them, to be legible on a phone."""
 LEFT, RIGHT, TOP, BOTTOM = 62, 12, 12, 46
 """Room beside the axes."""
 MOST = 300
-"""Points of a line; longer ones are thinned out."""
+"""Most points of a line; of longer ones every n-th is drawn."""
 MOST_DOTS = 1500
+"""Most dots."""
 LEAST_DECADES = 1.5
-"""Below as many decades a logarithmic axis has marks at 1, 2 and 5, above at the decades."""
+"""A logarithmic axis of fewer decades has marks at 1, 2 and 5, one of more at the decades."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """One curve: x and y of the same length; what is not finite is left out."""
+    """One curve: x and y (n,); points that are not finite are left out."""
 
     name: str
     x: ArrayLike
@@ -40,7 +45,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Guide:
-    """A straight line that a curve is read against."""
+    """A straight reference line, with its name."""
 
     words: str
     at: float
@@ -49,26 +54,24 @@ class Guide:
 
 @dataclass(frozen=True)
 class Chart:
-    """What `draw` draws, in data units."""
+    """What `draw` draws, in data units; ``x`` and ``y`` are the names of the axes."""
 
     title: str
     x: str
     y: str
     series: Sequence[Series]
     words: str = ""
-    """What to see in it, one sentence; also what is read aloud."""
+    """What to look for, one sentence; screen readers say it, too."""
     x_log: bool = False
     y_log: bool = False
     guides: Sequence[Guide] = ()
-    accepted: tuple[float, float] | None = None
-    """Range of y that is shaded."""
     x_range: tuple[float, float] | None = None
     y_range: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A range of data laid over a range of the drawing."""
+    """A range of data, and the range of the drawing that it covers."""
 
     low: float
     high: float
@@ -77,7 +80,7 @@ class Axis:
     log: bool = False
 
     def place(self, values: ArrayLike) -> Points:
-        """Where values stand in the drawing; NaN for what has no logarithm."""
+        """Map values (n,) or a number to units of the drawing, same shape; NaN for what has no logarithm."""
         found = np.asarray(values, float)
         low, high = self.low, self.high
         if self.log:
@@ -87,22 +90,22 @@ class Axis:
 
     @property
     def ticks(self) -> list[float]:
-        """Round values within the range."""
+        """Round values within the range, about five; decades where it is logarithmic and long."""
         return _log_ticks(self.low, self.high) if self.log else _even_ticks(self.low, self.high)
 
 
 def draw(chart: Chart) -> str | None:
-    """The chart as one ``<figure>`` with its legend; None where nothing in it is finite.
+    """Draw a chart as one ``<figure>`` with its legend; None where nothing in it is finite.
 
-    Colours are the page's CSS variables through the classes ``c0`` to ``c6``, so that light, dark and print all have
-    theirs. There are no ids: any number of charts may stand in a page.
+    Colours are the page's CSS variables through the classes ``c0`` to ``c6``, for light, dark and print. There are no
+    ids: a page may hold any number of charts.
     """
     axes = _axes(chart)
     if axes is None:
         return None
     x, y = axes
     label = escape(f"{chart.title}. {chart.words}", quote=True)
-    inner = _accepted(chart, y) + "".join(_guide(guide, x, y) for guide in chart.guides)
+    inner = "".join(_guide(guide, x, y) for guide in chart.guides)
     inner += "".join(_series(one, x, y) for one in reversed(chart.series))  # the first on top
     return (
         f'<figure class="chart"><figcaption>{escape(chart.title)}</figcaption>'
@@ -115,9 +118,9 @@ def draw(chart: Chart) -> str | None:
 
 def _axes(chart: Chart) -> tuple[Axis, Axis] | None:
     """Both axes, with room around the data and around the guides."""
-    room = 0.03 if any(one.style in ("dots", "bars") for one in chart.series) else 0.0
+    room = 0.03 if any(one.style == "dots" for one in chart.series) else 0.0
     x = _range([np.asarray(s.x, float) for s in chart.series], chart.x_log, chart.x_range, room, ())
-    extra = [g.at for g in chart.guides if g.axis == "y"] + list(chart.accepted or ())
+    extra = [g.at for g in chart.guides if g.axis == "y"]
     y = _range([part for s in chart.series for part in _heights(s)], chart.y_log, chart.y_range, 0.06, extra)
     if x is None or y is None:
         return None
@@ -125,16 +128,18 @@ def _axes(chart: Chart) -> tuple[Axis, Axis] | None:
 
 
 def _heights(series: Series) -> list[Points]:
+    """y, or the ends of its error bars, (n,) each."""
     y = np.asarray(series.y, float)
-    return (
-        [y] if series.spread is None else [y - np.asarray(series.spread, float), y + np.asarray(series.spread, float)]
-    )
+    if series.spread is None:
+        return [y]
+    spread = np.asarray(series.spread, float)
+    return [y - spread, y + spread]
 
 
 def _range(
     parts: Sequence[Points], log: bool, given: tuple[float, float] | None, room: float, extra: Sequence[float]
 ) -> tuple[float, float] | None:
-    """The ends of an axis: those given, else the data's and the guides'; None without data."""
+    """Ends of an axis: those given, else the data's and the guides' with some room; None without data."""
     values = np.concatenate([np.ravel(part) for part in parts]) if parts else np.empty(0)
     values = values[np.isfinite(values) & ((values > 0) if log else True)]
     if not values.size:
@@ -152,6 +157,7 @@ def _range(
 
 
 def _even_ticks(low: float, high: float) -> list[float]:
+    """Multiples of 1, 2, 2.5 or 5 times a power of ten, about five of them."""
     raw = (high - low) / 5
     power = 10 ** np.floor(np.log10(raw))
     step = next(power * n for n in (1, 2, 2.5, 5, 10) if power * n >= raw * (1 - 1e-9))
@@ -159,6 +165,7 @@ def _even_ticks(low: float, high: float) -> list[float]:
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
+    """Powers of ten, and 2 and 5 times these in a short range; six decades at most."""
     first, last = int(np.floor(np.log10(low))), int(np.ceil(np.log10(high)))
     decades = np.log10(high / low)
     parts = (1, 2, 5) if decades < LEAST_DECADES else (1,)
@@ -167,8 +174,8 @@ def _log_ticks(low: float, high: float) -> list[float]:
     return [tick for tick in found if low * (1 - 1e-9) <= tick <= high * (1 + 1e-9)]
 
 
-def _named(value: float) -> str:
-    """A tick's label, short."""
+def _tick_label(value: float) -> str:
+    """Label of a tick, beyond 1e-3 to 1e5 as a power of ten."""
     if value and not 1e-3 <= abs(value) < 1e5:
         mantissa, power = f"{value:.0e}".split("e")
         sign = "" if mantissa == "1" else "−" if mantissa == "-1" else f"{mantissa}·".replace("-", "−")
@@ -177,16 +184,16 @@ def _named(value: float) -> str:
 
 
 def _frame(chart: Chart, x: Axis, y: Axis) -> str:
-    """Grid, tick labels and names of the axes."""
+    """Grid, tick labels, and names of the axes."""
     parts = []
     for tick in x.ticks:
         at = float(x.place(tick))
         parts.append(f'<path class="grid" d="M{at:.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
-        parts.append(f'<text x="{at:.1f}" y="{HEIGHT - BOTTOM + 17}" text-anchor="middle">{_named(tick)}</text>')
+        parts.append(f'<text x="{at:.1f}" y="{HEIGHT - BOTTOM + 17}" text-anchor="middle">{_tick_label(tick)}</text>')
     for tick in y.ticks:
         at = float(y.place(tick))
         parts.append(f'<path class="grid" d="M{LEFT} {at:.1f}H{WIDTH - RIGHT}"/>')
-        parts.append(f'<text x="{LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{_named(tick)}</text>')
+        parts.append(f'<text x="{LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{_tick_label(tick)}</text>')
     middle = (TOP + HEIGHT - BOTTOM) / 2
     parts.append(
         f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 8}" text-anchor="middle">{escape(chart.x)}</text>'
@@ -196,14 +203,8 @@ def _frame(chart: Chart, x: Axis, y: Axis) -> str:
     return "".join(parts)
 
 
-def _accepted(chart: Chart, y: Axis) -> str:
-    if chart.accepted is None:
-        return ""
-    low, high = (float(at) for at in y.place(np.array(chart.accepted)))
-    return f'<rect class="accepted" x="{LEFT}" y="{high:.1f}" width="{WIDTH}" height="{low - high:.1f}"/>'
-
-
 def _guide(guide: Guide, x: Axis, y: Axis) -> str:
+    """A reference line with its name, on the side where there is room."""
     if guide.axis == "y":
         at = float(y.place(guide.at))
         return (
@@ -220,18 +221,19 @@ def _guide(guide: Guide, x: Axis, y: Axis) -> str:
 
 
 def _series(series: Series, x: Axis, y: Axis) -> str:
-    """One curve, in the style that it asks for."""
+    """One curve in its style."""
     across, up = x.place(series.x), y.place(series.y)
-    bars = _spread(series, across, y)
+    bars = _error_bars(series, across, y)
     keep = np.isfinite(across) & np.isfinite(up)
-    across, up = across[keep], np.clip(up[keep], -1e4, 1e4)
+    across, up = across[keep], np.clip(up[keep], -1e4, 1e4)  # far beyond the frame browsers lose precision
     if not across.size:
         return ""
-    maker = {"dots": _dots, "bars": _bars, "steps": _steps}.get(series.style, _line)
+    maker = {"dots": _dots, "steps": _steps}.get(series.style, _line)
     return f'<g class="c{series.colour}">{bars}{maker(across, up, y, series.style)}</g>'
 
 
-def _thinned(across: Points, up: Points, most: int) -> tuple[Points, Points]:
+def _thin_out(across: Points, up: Points, most: int) -> tuple[Points, Points]:
+    """Points (n,), evenly chosen where they are too many."""
     if across.size <= most:
         return across, up
     chosen = np.unique(np.linspace(0, across.size - 1, most).astype(int))
@@ -239,26 +241,20 @@ def _thinned(across: Points, up: Points, most: int) -> tuple[Points, Points]:
 
 
 def _line(across: Points, up: Points, y: Axis, style: str) -> str:
-    points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(*_thinned(across, up, MOST), strict=True))
+    points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(*_thin_out(across, up, MOST), strict=True))
     return f'<polyline class="{style}" points="{points}"/>'
 
 
 def _steps(across: Points, up: Points, y: Axis, style: str) -> str:
+    """A histogram's outline; points are the middles of the steps."""
     half = np.diff(across, append=2 * across[-1] - across[-2] if across.size > 1 else across[-1] + 4) / 2
     x = np.stack([across - half, across + half], 1).ravel()
     return _line(x, np.repeat(up, 2), y, "line")
 
 
-def _bars(across: Points, up: Points, y: Axis, style: str) -> str:
-    width = float(np.median(np.diff(across))) if across.size > 1 else 20.0
-    foot = min(max(float(y.place(0.0)), TOP), HEIGHT - BOTTOM) if not y.log else HEIGHT - BOTTOM
-    each = (f"M{a - width / 2:.1f} {foot:.1f}V{b:.1f}h{width:.1f}V{foot:.1f}" for a, b in zip(across, up, strict=True))
-    return f'<path class="bars" d="{"".join(each)}"/>'
-
-
 def _dots(across: Points, up: Points, y: Axis, style: str) -> str:
     radius = 3 if across.size <= 60 else 1.6
-    across, up = _thinned(across, up, MOST_DOTS)
+    across, up = _thin_out(across, up, MOST_DOTS)
     each = (
         f"M{a - radius:.1f} {b:.1f}a{radius} {radius} 0 1 0 {2 * radius} 0a{radius} {radius} 0 1 0 {-2 * radius} 0"
         for a, b in zip(across, up, strict=True)
@@ -266,7 +262,7 @@ def _dots(across: Points, up: Points, y: Axis, style: str) -> str:
     return f'<path class="dots" d="{"".join(each)}"/>'
 
 
-def _spread(series: Series, across: Points, y: Axis) -> str:
+def _error_bars(series: Series, across: Points, y: Axis) -> str:
     if series.spread is None:
         return ""
     ends = [y.place(part) for part in _heights(series)]
@@ -288,9 +284,19 @@ GAUGE = (132, 18)
 
 
 def gauge(value: float, limit: tuple[float | None, float | None], others: Sequence[float] = ()) -> str:
-    """A strip: the accepted range shaded, a mark at the value, ticks at the baselines' values; nothing for no limit.
+    """Draw a strip: the accepted range shaded, a mark at the value, ticks at the baselines' values.
 
-    The strip is as wide as the range and the value ask for; what lies beyond stands at its end.
+    The strip covers the range and the value; baselines beyond it are drawn at its ends.
+
+    Parameters
+    ----------
+    value : of the image.
+    limit : accepted ends, None for an open one.
+    others : values of the baselines.
+
+    Returns
+    -------
+    SVG; empty where there is no limit.
     """
     if limit == (None, None) or not np.isfinite(value):
         return ""
@@ -311,7 +317,7 @@ def _within(axis: Axis, value: float) -> float:
 
 
 def _reach(value: float, limit: tuple[float | None, float | None]) -> tuple[float, float]:
-    """The ends of a strip: the range and three quarters of its width to each side, or as far as a single end asks."""
+    """Ends of a strip: the range and three quarters of its width to each side; of a single end, past the value."""
     low, high = limit
     if low is not None and high is not None and high > low:
         return low - 0.75 * (high - low), high + 0.75 * (high - low)

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from sciresdiff.physics.consistency import Data, consistency_step
 from sciresdiff.physics.richardson_lucy import richardson_lucy_until_chi2_one
-from sciresdiff.restoration.ops import box, contrast
-from sciresdiff.restoration.prior import Estimate, bounded_below
+from sciresdiff.restoration.ops import box_mean, local_contrast
+from sciresdiff.restoration.prior import Estimate, bound_below
 
 CHI2_LIMIT = 2.1
 """Local chi2 over 5 x 5 pixels that chance exceeds once in a thousand (chi-square of 25 degrees of freedom)."""
@@ -35,8 +35,8 @@ def physics_estimate(data: Data) -> Estimate:
     The scale of its error is 1/e of the local contrast: what an untrained prior would say.
     """
     x, _ = richardson_lucy_until_chi2_one(data)
-    _, amplitude = contrast(x, data.noise, data.operator.scale)
-    start = bounded_below(data, Estimate(x, amplitude * float(np.exp(-1)), x))
+    _, amplitude = local_contrast(x, data.noise, data.operator.scale)
+    start = bound_below(data, Estimate(x, amplitude * float(np.exp(-1)), x))
     return replace(start, x=consistency_step(data, start.x, start.w.square(), FINAL_ITERATIONS, PATIENCE))
 
 
@@ -47,7 +47,7 @@ def with_model_error(data: Data) -> Data:
 
 def local_chi2(data: Data, x: Tensor) -> Tensor:
     """chi2 of an image (1, 1, s*h, s*w) over 5 x 5 coarse pixels, (1, 1, h, w)."""
-    return box(data.residual(x).square() / data.noise, 2)
+    return box_mean(data.residual(x).square() / data.noise, 2)
 
 
 def fallback_weight(data: Data, model: Tensor, physics: Callable[[], Tensor]) -> Tensor | None:
@@ -76,7 +76,13 @@ def fallback_weight(data: Data, model: Tensor, physics: Callable[[], Tensor]) ->
 
 
 def blend(model: Estimate, physics: Estimate, weight: Tensor) -> Estimate:
-    """The model's estimate, and the physics' by its weight (1, 1, s*h, s*w)."""
+    """The model's estimate, and the physics' by its weight.
+
+    Parameters
+    ----------
+    model, physics : estimates of one plane.
+    weight : (1, 1, s*h, s*w), 0..1; 1 gives the physics'.
+    """
     return Estimate(
         **{f.name: torch.lerp(getattr(model, f.name), getattr(physics, f.name), weight) for f in fields(model)}
     )

@@ -39,7 +39,12 @@ class Args:
 
 
 def apply_hooks(method: Method, x: Tensor, args: Args) -> Tensor:
-    """An estimate, (B, 1, s*h, s*w), after all hooks of a method, in order."""
+    """An estimate after all hooks of a method, in order.
+
+    Parameters
+    ----------
+    method : its ``hooks`` are names of `HOOKS`. x : (B, 1, s*h, s*w), noise units. args : what hooks may know.
+    """
     for name in method.hooks:
         x = HOOKS[name](x, args)
     return x
@@ -68,7 +73,7 @@ def apply_training_hooks(method: Method, data: Data, x: Tensor, scale: Tensor, p
 
     Parameters
     ----------
-    x, scale, p : as for `hold_to_data`.
+    x, scale : (B, 1, s*h, s*w), estimate and scale of the prior. p : level of the state, one for each image or for all.
     """
     return hold_to_data(data, x, scale, p) if "consistency" in method.hooks else x
 

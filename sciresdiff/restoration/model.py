@@ -99,7 +99,7 @@ def prior_card(card: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def tensors(model: Model) -> dict[str, Tensor]:
-    """Every weight by name."""
+    """Every weight by name, ``prior.*`` and ``refiner.*``, on the CPU."""
     named = {f"prior.{k}": v for k, v in model.prior.state_dict().items()}
     if model.refiner is not None:
         named |= {f"refiner.{k}": v for k, v in model.refiner.state_dict().items()}
@@ -205,13 +205,27 @@ def load(name: str) -> Model:
 
 
 def prior_of(card: dict[str, Any], weights: dict[str, Tensor]) -> Prior:
-    """The prior that a card describes, not filled yet: trained here, or by others (kind ``published``)."""
+    """The prior that a card describes, not filled yet: trained here, or of a kind in `PRIORS`.
+
+    Parameters
+    ----------
+    card : the entry ``prior`` of a model's card. weights : all tensors of the file by name.
+    """
     kind = card.get("kind")
     return Prior(PriorConfig(**card)) if kind is None else PRIORS[kind](card, weights)
 
 
 def fill(model: Model, weights: dict[str, Tensor]) -> None:
-    """Put weights by name into the networks of a model."""
+    """Put weights by name into the networks of a model.
+
+    Parameters
+    ----------
+    weights : names begin with ``prior.`` and ``refiner.``.
+
+    Raises
+    ------
+    RuntimeError : a name is missing or left over, or a shape differs.
+    """
     for part, module in (("prior", model.prior), ("refiner", model.refiner)):
         if module is not None:
             module.load_state_dict({k[len(part) + 1 :]: v for k, v in weights.items() if k.startswith(part + ".")})
@@ -224,7 +238,7 @@ def shipped_cards() -> list[dict[str, Any]]:
 
 
 def default_for(kind: str, scale: int) -> str | None:
-    """The name of the shipped model for a kind of frame and a scale, if there is one."""
+    """The name of the shipped model for a kind of frame (``astro``, ``micro``) and a scale, None if there is none."""
     for card in shipped_cards():
         if card["kind"] == kind and card["prior"]["scale"] == scale:
             return str(card["name"])

@@ -15,25 +15,36 @@ from sciresdiff.physics.psf.field import PSF
 from sciresdiff.physics.psf.width import moments_of_square
 
 
-def contrast(x: Tensor, noise: Tensor, scale: int) -> tuple[Tensor, Tensor]:
+def local_contrast(x: Tensor, noise: Tensor, scale: int) -> tuple[Tensor, Tensor]:
     """The local background, and how strongly the image varies about it.
+
+    What a network sees is (x - background) / amplitude: the same whatever the brightness.
 
     Parameters
     ----------
-    x : (B, 1, s*h, s*w). noise : (B, 1, h, w), variance of the coarse pixels.
+    x : (B, 1, s*h, s*w), noise units.
+    noise : (B, 1, h, w), variance of the coarse pixels.
+    scale : s.
 
     Returns
     -------
     background and amplitude, both (B, 1, s*h, s*w): the mean over five coarse pixels, and the root mean square
     deviation from it over 3 x 3 fine pixels, never below the noise spread over the coarse pixel.
     """
-    background = F.interpolate(box(F.avg_pool2d(x, scale), 2), scale_factor=float(scale), mode="bilinear")
-    floor = finer(noise, scale) / scale**4
-    return background, (box((x - background).square(), 1) + floor).sqrt()
+    # A plane of light is background wherever its slope is; without the floor empty sky would be divided by nothing.
+    background = F.interpolate(box_mean(F.avg_pool2d(x, scale), 2), scale_factor=float(scale), mode="bilinear")
+    floor = upsample_nearest(noise, scale) / scale**4
+    return background, (box_mean((x - background).square(), 1) + floor).sqrt()
 
 
-def box(v: Tensor, radius: int) -> Tensor:
-    """Mean over a square of 2 radius + 1 pixels, of those inside the image; one axis after the other."""
+def box_mean(v: Tensor, radius: int) -> Tensor:
+    """Mean over a square of 2 radius + 1 pixels, of those inside the image; one axis after the other.
+
+    Parameters
+    ----------
+    v : (..., Y, X).
+    radius : 0 gives v.
+    """
     for axis in (-2, -1):
         size = v.shape[axis]
         total = v.clone()
@@ -46,12 +57,12 @@ def box(v: Tensor, radius: int) -> Tensor:
     return v
 
 
-def finer(coarse: Tensor, scale: int) -> Tensor:
-    """Every coarse pixel repeated over its fine pixels."""
+def upsample_nearest(coarse: Tensor, scale: int) -> Tensor:
+    """Every coarse pixel of (B, C, h, w) repeated over its fine pixels, (B, C, s*h, s*w)."""
     return F.interpolate(coarse, scale_factor=float(scale), mode="nearest")
 
 
-def unshuffled(v: Tensor, scale: int) -> Tensor:
+def pixel_unshuffle(v: Tensor, scale: int) -> Tensor:
     """`F.pixel_unshuffle` of (B, 1, s*h, s*w) into channels-last memory, which convolutions want."""
     b, _, height, width = v.shape
     h, w = height // scale, width // scale
@@ -59,29 +70,39 @@ def unshuffled(v: Tensor, scale: int) -> Tensor:
     return cells.permute(0, 3, 1, 2)
 
 
-def stacked(fine: Iterator[Tensor], coarse: list[Tensor], scale: int, channels: int) -> Tensor:
+def stack_channels(fine: Iterator[Tensor], coarse: list[Tensor], scale: int, channels: int) -> Tensor:
     """Fine images, unshuffled to the coarse grid, and coarse ones as the channels of one input (B, channels, h, w).
 
     Without gradients the fine images are made one by one, so that only one of them is in memory beside the result.
+
+    Parameters
+    ----------
+    fine : (B, 1, s*h, s*w) each; every one gives s^2 channels.
+    coarse : (B, 1, h, w) each.
+    scale : s.
+    channels : how many there are in all.
     """
     if torch.is_grad_enabled():
-        return torch.cat([*(unshuffled(v, scale) for v in fine), *coarse], dim=1)
+        return torch.cat([*(pixel_unshuffle(v, scale) for v in fine), *coarse], dim=1)
     size = (coarse[0].shape[0], channels, *coarse[0].shape[-2:])
     out = torch.empty(size, dtype=coarse[0].dtype, device=coarse[0].device, memory_format=torch.channels_last)
     at = 0
-    for v in itertools.chain((unshuffled(v, scale) for v in fine), coarse):
+    for v in itertools.chain((pixel_unshuffle(v, scale) for v in fine), coarse):
         out[:, at : at + v.shape[1]] = v
         at += v.shape[1]
     return out
 
 
-def maps(numbers: Tensor, like: Tensor) -> list[Tensor]:
+def constant_maps(numbers: Tensor, like: Tensor) -> list[Tensor]:
     """(B, n) numbers as n constant images of the size of ``like`` (B, 1, h, w)."""
     return list(numbers[:, :, None, None].expand(-1, -1, *like.shape[-2:]).split(1, dim=1))
 
 
-def asinh_(x: Tensor) -> Tensor:
-    """The inverse hyperbolic sine, without gradients in place; torch's own takes eight times as long."""
+def asinh(x: Tensor) -> Tensor:
+    """asinh x = sign(x) log1p(|x| + x^2 / (1 + sqrt(1 + x^2))); without gradients in place.
+
+    torch's own takes eight times as long.  The form keeps small values exact, where log(x + sqrt(1 + x^2)) loses them.
+    """
     if torch.is_grad_enabled():
         return torch.asinh(x)
     for part in x.split(64, dim=-2):

@@ -21,12 +21,12 @@ from sciresdiff.physics.consistency import Data, consistency_step, row_sum_bound
 from sciresdiff.restoration.fallback import PATIENCE
 from sciresdiff.restoration.hooks import Args, apply_hooks
 from sciresdiff.restoration.model import Model
-from sciresdiff.restoration.ops import contrast, finer
-from sciresdiff.restoration.prior import Estimate, Run
+from sciresdiff.restoration.ops import local_contrast, upsample_nearest
+from sciresdiff.restoration.prior import Estimate
 from sciresdiff.restoration.refiner import CachedCondition, Refiner, condition
 from sciresdiff.restoration.residual_space import noise_scale, residual_space
 from sciresdiff.restoration.settings import Settings
-from sciresdiff.restoration.tiles import run_in_tiles
+from sciresdiff.tiling import Run, run_in_tiles
 
 PERTURBATION_ITERATIONS = 16
 """Chebyshev iterations of a draw from the linear-Gaussian posterior."""
@@ -246,8 +246,8 @@ def calibrate(spread: Tensor, best: Tensor, data: Data, model: Model | None, set
     if not table:
         return spread
     s = data.operator.scale
-    _, amplitude = contrast(best, data.noise, s)
-    snr = amplitude * s**2 / finer(data.noise.sqrt(), s)
+    _, amplitude = local_contrast(best, data.noise, s)
+    snr = amplitude * s**2 / upsample_nearest(data.noise.sqrt(), s)
     at, factor = (np.asarray(table[k]) for k in ("log_snr", "factor"))
     values = np.interp(torch.log(snr).cpu().numpy(), at, factor).astype(np.float32)
     return spread * torch.from_numpy(values).to(spread.device)

@@ -7,7 +7,7 @@ that it expects to leave.  That scale is the Sigma of the consistency step that 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -17,12 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sciresdiff.nets import BACKBONES
-from sciresdiff.physics.consistency import Data, consistency_step, richardson_lucy
-from sciresdiff.physics.richardson_lucy import pedestal
-from sciresdiff.restoration.ops import asinh_, contrast, finer, maps, stacked
-
-Run = Callable[[nn.Module, Sequence[Tensor]], Tensor]
-"""How a network is evaluated on a frame whose channels come in parts: at once, or in tiles."""
+from sciresdiff.physics.consistency import Data, consistency_step
+from sciresdiff.physics.richardson_lucy import pedestal, richardson_lucy
+from sciresdiff.restoration.ops import asinh, constant_maps, local_contrast, stack_channels, upsample_nearest
+from sciresdiff.tiling import Run, run_at_once
 
 
 @dataclass(frozen=True)
@@ -60,13 +58,7 @@ class Estimate:
     """The network's estimate before the consistency step."""
 
 
-def at_once(net: nn.Module, parts: Sequence[Tensor]) -> Tensor:
-    """A network evaluated on the whole frame."""
-    out: Tensor = net(torch.cat(list(parts), dim=1))
-    return out
-
-
-def bounded_below(data: Data, estimate: Estimate) -> Estimate:
+def bound_below(data: Data, estimate: Estimate) -> Estimate:
     """An estimate that stays above the pedestal's floor, and whose scale leaves it little way below.
 
     No scene is darker than its darkest data by more than their noise: without this bound the consistency step pays for
@@ -75,12 +67,17 @@ def bounded_below(data: Data, estimate: Estimate) -> Estimate:
     s = data.operator.scale
     floor = -pedestal(data) / s**2
     guess = torch.maximum(estimate.guess, floor)
-    w = torch.minimum(estimate.w, guess - floor + finer(data.noise.sqrt(), s) / s**2)
+    w = torch.minimum(estimate.w, guess - floor + upsample_nearest(data.noise.sqrt(), s) / s**2)
     return Estimate(guess, w, guess)
 
 
-def starts(data: Data, early: int, late: int) -> tuple[Tensor, Tensor]:
-    """A smooth and a sharp Richardson-Lucy estimate."""
+def starting_estimates(data: Data, early: int, late: int) -> tuple[Tensor, Tensor]:
+    """A smooth and a sharp Richardson-Lucy estimate, both (B, 1, s*h, s*w).
+
+    Parameters
+    ----------
+    early, late : accelerated iterations of the smooth and of the sharp one.
+    """
     smooth = sharp = data.y
     for k, x in enumerate(richardson_lucy(data, pedestal(data)), start=1):
         if k == early:
@@ -108,9 +105,16 @@ class Prior(nn.Module):
         return max(int(stage.receptive_px) for stage in self.stages)  # type: ignore[arg-type]
 
     def features(self, data: Data, estimate: Estimate, smooth: Tensor, kernel: Tensor) -> tuple[Tensor, Tensor]:
-        """What a stage sees, (B, 5 s^2 + 8, h, w), and the local contrast that scales its answer."""
+        """What a stage sees, (B, 5 s^2 + 8, h, w), and the local contrast that scales its answer.
+
+        Parameters
+        ----------
+        data, estimate : in noise units.
+        smooth : (B, 1, s*h, s*w), the smooth start: where the two estimates differ, detail is in doubt.
+        kernel : (B, 4), `ops.psf_features`.
+        """
         s, x = self.config.scale, estimate.x
-        background, amplitude = contrast(x, data.noise, s)
+        background, amplitude = local_contrast(x, data.noise, s)
         first = [(x - background) / amplitude]
         del background  # what is not held is not in memory when the features are
         r = data.residual(x)
@@ -119,9 +123,9 @@ class Prior(nn.Module):
         def fine() -> Iterator[Tensor]:
             yield first.pop()
             yield (smooth - x) / amplitude
-            yield torch.log(amplitude * s**2 / finer(root, s)) / 3
+            yield torch.log(amplitude * s**2 / upsample_nearest(root, s)) / 3
             yield torch.log(estimate.w / amplitude)
-            yield asinh_(data.operator.adjoint(r / root) / s**2)
+            yield asinh(data.operator.adjoint(r / root) / s**2)
 
         coarse = [
             torch.asinh(data.y * data.valid) / 4,
@@ -129,10 +133,20 @@ class Prior(nn.Module):
             torch.log(data.noise) / 4,
             data.valid,
         ]
-        return stacked(fine(), [*coarse, *maps(kernel, data.y)], s, 5 * s**2 + 8), amplitude
+        return stack_channels(fine(), [*coarse, *constant_maps(kernel, data.y)], s, 5 * s**2 + 8), amplitude
 
     def stage(self, k: int, data: Data, estimate: Estimate, smooth: Tensor, kernel: Tensor, run: Run) -> Estimate:
-        """The network of stage k: a bounded correction and the scale of the error that is left."""
+        """The network of stage k: a bounded correction and the scale of the error that is left.
+
+        x + b A tanh(c / b) with A the local contrast, b the bound and c the network's answer: no stage moves a pixel by
+        more than b times the contrast around it, whatever the network has learned.
+
+        Parameters
+        ----------
+        k : number of the stage, from 0.
+        data, estimate, smooth, kernel : as for `features`.
+        run : how the network is evaluated.
+        """
         features, amplitude = self.features(data, estimate, smooth, kernel)
         out = run(self.stages[k], [features]).float()
         del features  # the largest of all
@@ -140,7 +154,7 @@ class Prior(nn.Module):
         bound = self.config.bound
         guess = estimate.x + amplitude * bound * torch.tanh(correction / bound)
         w = amplitude * torch.exp(4 * torch.tanh(scale / 4) - 1)
-        return bounded_below(data, Estimate(guess, w, guess))
+        return bound_below(data, Estimate(guess, w, guess))
 
     def forward(
         self,
@@ -161,10 +175,10 @@ class Prior(nn.Module):
         iterations, last : of the consistency steps, and of the last one; the training's number by default.
         patience : more of the last one, where bright cores ask for it.
         """
-        run = run or at_once
+        run = run or run_at_once
         with torch.no_grad():
-            smooth, sharp = starts(data, self.config.early, self.config.late)
-            _, amplitude = contrast(sharp, data.noise, self.config.scale)
+            smooth, sharp = starting_estimates(data, self.config.early, self.config.late)
+            _, amplitude = local_contrast(sharp, data.noise, self.config.scale)
         estimate = Estimate(sharp, amplitude * float(np.exp(-1)), sharp)
         counts = [(iterations or self.config.iterations, 0)] * self.config.stages
         counts[-1] = (last or counts[-1][0], patience)

@@ -21,9 +21,10 @@ from sciresdiff.diffusion.prediction import PREDICTIONS
 from sciresdiff.nets import BACKBONES
 from sciresdiff.physics.consistency import Data
 from sciresdiff.plugins import Registry
-from sciresdiff.restoration.ops import contrast, finer, maps, stacked, unshuffled
-from sciresdiff.restoration.prior import Estimate, Run, at_once
+from sciresdiff.restoration.ops import constant_maps, local_contrast, pixel_unshuffle, stack_channels, upsample_nearest
+from sciresdiff.restoration.prior import Estimate
 from sciresdiff.restoration.residual_space import ResidualSpace
+from sciresdiff.tiling import Run, run_at_once
 
 Noise = Callable[[Tensor, int], Tensor]
 """(a tensor, index) -> unit noise of its shape, a pure function of the index."""
@@ -79,7 +80,7 @@ CONDITIONS: Registry[Condition] = Registry(
 
 
 def known_channels(scale: int, conditions: Sequence[str] = ()) -> int:
-    """Channels of `condition`."""
+    """Channels of `condition`: three fine images unshuffled, three coarse ones, four of the kernel, and more."""
     return 3 * scale**2 + 7 + sum(CONDITIONS[name].count(scale) for name in conditions)
 
 
@@ -93,31 +94,49 @@ def condition(
     level : noise on the coarse image over its maker's error, above 0 up to 1, one or (B,); 1 for a frame as it came.
     """
     s, root = data.operator.scale, data.noise.sqrt()
-    background, amplitude = contrast(prior.x, data.noise, s)
+    background, amplitude = local_contrast(prior.x, data.noise, s)
 
     def fine() -> Iterator[Tensor]:
         yield (prior.x - background) / amplitude
-        yield torch.log(amplitude * s**2 / finer(root, s)) / 3
+        yield torch.log(amplitude * s**2 / upsample_nearest(root, s)) / 3
         yield torch.log(prior.w / amplitude)
 
+    # asinh and logarithms: linear for faint structure, and bright stars stay within what a network can learn
     r = data.residual(prior.x) / root
     coarse = [torch.asinh(data.y * data.valid) / 4, torch.asinh(r) / 2, data.valid]
     told = torch.as_tensor(level, dtype=data.y.dtype, device=data.y.device)
     more = [v for name in conditions for v in CONDITIONS[name].maps(data, prior, told)]
-    return stacked(fine(), [*coarse, *maps(kernel, data.y), *more], s, known_channels(s, conditions))
+    return stack_channels(fine(), [*coarse, *constant_maps(kernel, data.y), *more], s, known_channels(s, conditions))
 
 
 def level_features(p: NoiseLevel, like: Tensor) -> Tensor:
-    """Three numbers for the level of the noise, (B, 3): the weights of signal and noise, and their ratio."""
+    """Three numbers for the level of the noise: the weights of signal and noise, and the noise's share.
+
+    Parameters
+    ----------
+    p : one level, or one for every image. like : (B, ...), whose dtype and device they have.
+
+    Returns
+    -------
+    (B, 3) : a, s and s / (a + s).
+    """
     a, s = (torch.as_tensor(v, dtype=like.dtype, device=like.device).reshape(-1) for v in (p.a, p.s))
     size = torch.where(a + s > 0, s / (a + s), 1.0)  # a bridge ends at its anchor: neither signal nor noise
     return torch.stack([a, s, size], dim=-1).expand(like.shape[0], -1)
 
 
 def with_realism(levels: Tensor, realism: float | Tensor) -> Tensor:
-    """Levels, (B, 3), that also say what a one-step student is to draw: from 0, a mean, to 1, a likely image.
+    """Levels that also say what a one-step student is to draw: from 0, a mean, to 1, a likely image.
 
     Realism r moves r s from the noise's number to the signal's; their sum, which brings the state to order one, stays.
+
+    Parameters
+    ----------
+    levels : (B, 3), `level_features`. realism : 0..1, one or one for every image.
+
+    Returns
+    -------
+    (B, 3)
     """
     a, s, size = levels.unbind(-1)
     r = torch.as_tensor(realism, dtype=levels.dtype, device=levels.device).reshape(-1)
@@ -145,7 +164,7 @@ class Refiner(nn.Module):
         super().__init__()
         self.config = config
         square = config.scale**2
-        inputs = square + known_channels(config.scale, config.conditions) + LEVELS
+        inputs = square + known_channels(config.scale, config.conditions) + LEVELS  # state, condition, level
         self.net = BACKBONES[config.backbone](inputs, square, config.width, config.depth)
         start = None if config.alpha is None else torch.logit(torch.tensor(float(config.alpha)), 1e-3)
         self.logit = None if start is None else nn.Parameter(start)
@@ -176,12 +195,21 @@ class Refiner(nn.Module):
         return int(self.net.receptive_px)  # type: ignore[arg-type]
 
     def cache_condition(self, known: Tensor, run: Run | None = None) -> Tensor | CachedCondition:
-        """`condition` as far as the network can work it in beforehand, once for all steps and draws."""
+        """What the first convolution makes of `condition`, which is the same in all steps and draws.
+
+        Parameters
+        ----------
+        known : (B, `known_channels`, h, w), `condition`. run : how the network is evaluated.
+
+        Returns
+        -------
+        The cache, or ``known`` itself where gradients are asked for or the network cannot do it.
+        """
         if torch.is_grad_enabled() or not hasattr(self.net, "partial_head"):
             return known
         net: Any = self.net
         net = partial(net.partial_head, first=self.config.scale**2)
-        return CachedCondition((run or at_once)(net, [known]), known.shape[1])
+        return CachedCondition((run or run_at_once)(net, [known]), known.shape[1])
 
     def forward(self, u: Tensor, levels: Tensor, known: Tensor | CachedCondition, run: Run | None = None) -> Tensor:
         """What the method's prediction asks for.
@@ -199,15 +227,15 @@ class Refiner(nn.Module):
         """
         s = self.config.scale
         signal, noise, size = (v[:, :, None, None] for v in levels.split(1, dim=1))
-        state = unshuffled(u, s) / (signal + noise).clamp_min(1e-3)  # of order one at every level
+        state = pixel_unshuffle(u, s) / (signal + noise).clamp_min(1e-3)  # of order one at every level
         level = levels[:, :, None, None].expand(-1, -1, *state.shape[-2:])
-        level = level.contiguous(memory_format=torch.channels_last)
+        level = level.contiguous(memory_format=torch.channels_last)  # as convolutions want it
         net: Any = self.net
         if isinstance(known, CachedCondition):
             net = partial(net.forward_from_head, first=s**2, count=known.channels)
-            out = (run or at_once)(net, [state, level, known.head]).float()
+            out = (run or run_at_once)(net, [state, level, known.head]).float()
         else:
-            out = (run or at_once)(net, [state, known, level]).float()
+            out = (run or run_at_once)(net, [state, known, level]).float()
         if self.config.prediction == "x0":  # with little noise left the state itself is the better answer
             out = torch.addcmul(out, 1 - size, state)
         elif self.config.prediction in GAUSSIAN:  # what is known of the answer where z_0 is of unit variance
@@ -224,14 +252,35 @@ class Refiner(nn.Module):
         run: Run | None = None,
         realism: float = 0.0,
     ) -> tuple[Tensor, Tensor]:
-        """The network's answer to a state in `ResidualSpace`'s units, and the estimate of z_0 that follows from it."""
+        """The network's answer to a state, and the estimate of z_0 that follows from it.
+
+        Parameters
+        ----------
+        x : (B, 1, s*h, s*w), a state in the units of ``space``. p : its level.
+        known : `condition`, (B, `known_channels`, h, w), or what `cache_condition` made of it.
+        run : how the network is evaluated. realism : 0..1, see `with_realism`.
+
+        Returns
+        -------
+        answer, estimate : (B, 1, s*h, s*w) each.
+        """
         answer = self(x - p.b * space.mu, with_realism(level_features(p, x), realism), known, run)
         return answer, PREDICTIONS[self.config.prediction].estimate(p, x, answer, space.mu, space.w)
 
     def draw(
         self, method: Method, space: ResidualSpace, known: Tensor, noise: Noise, run: Run, steps: int | None
     ) -> Tensor:
-        """One draw as an image, (B, 1, s*h, s*w), where `latent`; ``known`` is its `condition`."""
+        """One draw as an image, where `latent`.
+
+        Parameters
+        ----------
+        known : (B, `known_channels`, h, w), its `condition`. noise : unit noise of a tensor's shape, by index.
+        run : how the network is evaluated. steps : of the path; None for the method's own.
+
+        Returns
+        -------
+        (B, 1, s*h, s*w), noise units.
+        """
         raise NotImplementedError
 
     def loss(

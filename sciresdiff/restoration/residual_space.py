@@ -39,7 +39,14 @@ class ResidualSpace:
     """Largest |z| of a truth in training."""
 
     def state(self, x: Tensor, p: NoiseLevel) -> Tensor:
-        """A state x_t of images, (B, 1, s*h, s*w), as one of z: the weights of image and anchor take the mean off."""
+        """A state of images as one of z: x_t - (a + b) mean, in units.
+
+        a x + b mu = (a + b) mean + scale (a z + b mu_z), so that the same path holds for z.
+
+        Parameters
+        ----------
+        x : (B, 1, s*h, s*w), the state at level p. p : one level, or of shape (B, 1, 1, 1).
+        """
         return (x - (p.a + p.b) * self.mean) / self.scale
 
     def truth(self, x: Tensor) -> Tensor:
@@ -62,6 +69,7 @@ def residual_space(method: Method, data: Data, prior: Estimate) -> ResidualSpace
     data : (B, 1, h, w) tensors in noise units. prior : its images (B, 1, s*h, s*w).
     """
     s, numbers = data.operator.scale, method.space_params
+    # y is a sum over s^2 fine pixels
     up = F.interpolate(data.y * data.valid, scale_factor=float(s), mode="bicubic") / s**2
     mean = up if numbers.get("base") == "up" else prior.x
     scale = prior.w / numbers["gain"] if "gain" in numbers else prior.w

@@ -22,12 +22,12 @@ from sciresdiff.observation.observation import Observation
 from sciresdiff.physics.consistency import Data, close_flux, consistency_step, support
 from sciresdiff.restoration.fallback import FINAL_ITERATIONS, PATIENCE, blend, fallback_weight, physics_estimate
 from sciresdiff.restoration.model import Model
-from sciresdiff.restoration.ops import box, finer, psf_features
+from sciresdiff.restoration.ops import box_mean, psf_features, upsample_nearest
 from sciresdiff.restoration.posterior import Moments, calibrate, count_samples, draw_samples
 from sciresdiff.restoration.prior import Estimate
 from sciresdiff.restoration.restored import Restored
 from sciresdiff.restoration.settings import Consistency, Settings
-from sciresdiff.restoration.tiles import run_in_tiles
+from sciresdiff.tiling import run_in_tiles
 
 Progress = Callable[[int, int, str], None]
 
@@ -110,7 +110,13 @@ def estimate(data: Data, features: Tensor, model: Model | None, settings: Settin
 
 
 def starting_estimate(data: Data, best: Estimate, settings: Settings) -> Estimate:
-    """The estimate that samples are drawn about, with the flux that the mode promises."""
+    """The estimate that samples are drawn about, with the flux that the mode promises.
+
+    Parameters
+    ----------
+    data, best : of one plane, noise units.
+    settings : ``consistency``; in mode ``noise`` the estimate is held to the data already.
+    """
     x = enforce_flux(
         data, best.x if settings.consistency == "noise" else best.guess, best.w.square(), settings.consistency
     )
@@ -171,7 +177,7 @@ def posterior_summary(
     counted = restrict_to_core(data, observation)
     seen, total = total_flux(counted, x, units.sky / units.sigma)
     scale = data.operator.scale
-    flat = finer(box(F.avg_pool2d(w2, scale), FLAT_PX), scale)
+    flat = upsample_nearest(box_mean(F.avg_pool2d(w2, scale), FLAT_PX), scale)
     return Restored(
         units.image(x),
         units.spread(calibrate(spread, best.x, data, model, settings)),

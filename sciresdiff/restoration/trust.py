@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sciresdiff.checks.trust import claims, contrast, noise_per_fine_pixel
+from sciresdiff.observation.grid import upsample_nearest
 from sciresdiff.observation.observation import Observation
 from sciresdiff.restoration.restored import Restored
 
@@ -48,7 +49,7 @@ def score(restored: Restored, observation: Observation) -> Plane:
     """
     exposure, scale = observation.exposure, observation.scale
     usable = ~exposure.mask & np.isfinite(exposure.variance)
-    fine = usable.repeat(scale, 0).repeat(scale, 1) & np.isfinite(restored.mean) & np.isfinite(restored.err)
+    fine = upsample_nearest(usable, scale) & np.isfinite(restored.mean) & np.isfinite(restored.err)
     c = np.abs(contrast(whole(restored.mean), scale))
     claimed = fine & claims(c, noise_per_fine_pixel(np.where(usable, exposure.variance, 0), observation))
     c[~claimed] = 1

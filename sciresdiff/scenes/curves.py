@@ -12,21 +12,33 @@ from sciresdiff.scenes.draw import (
     Rng,
     add_field,
     add_points,
-    at,
-    grid,
     log_uniform,
-    positions,
+    padded_grid,
+    padded_side,
     random_field,
-    side,
+    uniform_positions,
+    values_at,
 )
 
 Curves = tuple[Array, Array]
 
-SPACING = 0.6  # pixels between the points of a curve: finer than any point spread function here
+"""x and y, (n, steps) each, in pixels of the frame."""
+
+SPACING = 0.6
+"""Pixels between the points of a curve: finer than any point spread function here."""
 
 
-def walks(rng: Rng, x: Array, y: Array, angle: Array, length: float, persistence: float) -> Curves:
-    """Persistent random walks from the given starts: curves (n, steps) of the given length and stiffness in pixels."""
+def random_walks(rng: Rng, x: Array, y: Array, angle: Array, length: float, persistence: float) -> Curves:
+    """Persistent random walks, as filaments bend.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    x, y, angle : (n,) array
+        Starts in pixels of the frame, and directions in radians.
+    length, persistence : float
+        Pixels along a curve, and over which it keeps its direction.
+    """
     steps = max(2, int(length / SPACING))
     bend = ndimage.uniform_filter1d(rng.standard_normal((len(x), steps)), min(steps, 15), axis=1) * np.sqrt(15)
     turn = angle[:, None] + np.cumsum(bend, 1) * np.sqrt(SPACING / persistence) * 0.5
@@ -34,10 +46,22 @@ def walks(rng: Rng, x: Array, y: Array, angle: Array, length: float, persistence
 
 
 def streamlines(heading: Array, x: Array, y: Array, length: float, size: int) -> Curves:
-    """Curves (n, steps) of the given length that follow a field of directions (radians, padded frame)."""
+    """Curves of the given length that follow a field of directions.
+
+    Parameters
+    ----------
+    heading : (m, m) array
+        Directions in radians over the padded frame.
+    x, y : (n,) array
+        Starts in pixels of the frame.
+    length : float
+        Pixels.
+    size : int
+        Of the frame, pixels.
+    """
     stride, path = 5 * SPACING, [(x, y)]
     for _ in range(max(2, int(length / stride))):
-        angle = at(heading, x, y)
+        angle = values_at(heading, x, y)
         x, y = x + stride * np.cos(angle), y + stride * np.sin(angle)
         path.append((x, y))
     knots: Array = np.array(path)
@@ -47,27 +71,51 @@ def streamlines(heading: Array, x: Array, y: Array, length: float, size: int) ->
     return fine[:, 0].T, fine[:, 1].T
 
 
-def beziers(a: Array, b: Array, c: Array) -> Curves:
-    """Quadratic curves from `a` to `c` pulled towards `b`, each (n, 2), as arrays (n, steps)."""
+def bezier_curves(a: Array, b: Array, c: Array) -> Curves:
+    """Quadratic Bezier curves (1 - t)^2 a + 2 t (1 - t) b + t^2 c.
+
+    Parameters
+    ----------
+    a, b, c : (n, 2) array
+        Starts, the points that the curves are pulled towards, and ends, as x, y in pixels.
+    """
     steps = 2 + int(np.hypot(*(np.abs(b - a) + np.abs(c - b)).max(0)) / SPACING)
     t = np.linspace(0, 1, steps)[:, None, None]
     curve = (1 - t) ** 2 * a + 2 * t * (1 - t) * b + t**2 * c
     return curve[..., 0].T, curve[..., 1].T
 
 
-def along(rng: Rng, shape: tuple[int, ...], roughness: float) -> Array:
-    """Brightness along curves (n, steps): log-normal, changing over about 15 pixels."""
+def brightness_along(rng: Rng, shape: tuple[int, ...], roughness: float) -> Array:
+    """Brightness along curves: log-normal, changing over about 15 pixels.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    shape : (n, steps)
+        Of the curves.
+    roughness : float
+        Standard deviation of the logarithm.
+    """
     coarse = rng.standard_normal((shape[0], shape[1] // 40 + 4))
     where = np.linspace(1, coarse.shape[1] - 2, shape[1])
     i, t = where.astype(int), where % 1
     return np.exp(roughness * (coarse[:, i] * (1 - t) + coarse[:, i + 1] * t))
 
 
-def add_curves(rng: Rng, sub: Array, curves: Curves, value: Array, width: float = 0.0, strands: int = 1) -> None:
-    """Draw curves; `value` (n, 1) or (n, steps) is flux per pixel of length.
+def add_curves(rng: Rng, canvas: Array, curves: Curves, value: Array, width: float = 0.0, strands: int = 1) -> None:
+    """Draw curves onto a canvas in place.
 
-    `width` is the thickness (standard deviation, pixels) over which `strands` parallel lines with a Gaussian profile
-    are spread.
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    canvas : (m, m) array
+    curves : Curves
+    value : (n, 1) or (n, steps) array
+        Flux per pixel of length.
+    width : float
+        Thickness (standard deviation, pixels).
+    strands : int
+        Parallel lines with a Gaussian profile that are spread over it.
     """
     x, y = curves
     step = np.hypot(np.gradient(x, axis=1), np.gradient(y, axis=1)) + 1e-9
@@ -76,7 +124,7 @@ def add_curves(rng: Rng, sub: Array, curves: Curves, value: Array, width: float 
     weights = np.exp(-(offsets**2) / 2)
     for offset, weight in zip(offsets * width, weights / weights.sum(), strict=True):
         flux = np.broadcast_to(value, x.shape) * step * weight
-        add_points(sub, (x + offset * nx).ravel(), (y + offset * ny).ravel(), flux.ravel(), smooth=False)
+        add_points(canvas, (x + offset * nx).ravel(), (y + offset * ny).ravel(), flux.ravel(), smooth=False)
 
 
 def strands_for(width: float) -> int:
@@ -85,8 +133,21 @@ def strands_for(width: float) -> int:
 
 
 def blob_mask(rng: Rng, size: int, cx: float, cy: float, radius: float, lobes: float, edge: float) -> Array:
-    """A cell body seen from above: a disc with a wavy outline and a smooth edge, 0 to 1 over the padded frame."""
-    y, x = grid(size)
+    """A cell body seen from above: a disc with a wavy outline and a smooth edge, 0 to 1 over the padded frame.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    size : int
+        Of the frame, pixels.
+    cx, cy, radius : float
+        Pixels of the frame.
+    lobes : float
+        How wavy the outline is; 0 is a circle.
+    edge : float
+        Width of the edge, pixels.
+    """
+    y, x = padded_grid(size)
     dx, dy = x - np.float32(cx), y - np.float32(cy)
     order = np.arange(1, 8)
     theta = np.linspace(-np.pi, np.pi, 181)
@@ -108,8 +169,21 @@ def web_outline(rng: Rng, size: int) -> tuple[Array, Array]:
 
 
 def polygon_mask(size: int, x: Array, y: Array) -> Array:
-    """Inside of a closed curve (even-odd rule), 0 or 1 with edges a few pixels soft."""
-    n, coarse = side(size), 4
+    """Inside of a closed curve (even-odd rule), 0 or 1 with edges a few pixels soft.
+
+    Parameters
+    ----------
+    size : int
+        Of the frame, pixels.
+    x, y : (n,) array
+        Corners in pixels of the frame; the last is joined to the first.
+
+    Returns
+    -------
+    (m, m) float32 array
+        Over the padded frame.
+    """
+    n, coarse = padded_side(size), 4
     line = np.arange(-MARGIN + coarse / 2, size + MARGIN, coarse)
     x2, y2 = np.roll(x, -1), np.roll(y, -1)
     crosses = (y[None] > line[:, None]) != (y2[None] > line[:, None])
@@ -118,9 +192,21 @@ def polygon_mask(size: int, x: Array, y: Array) -> Array:
     return ndimage.zoom(inside.astype(np.float32), n / len(line), order=1, mode="nearest", grid_mode=True)[:n, :n]
 
 
-def add_blobs(rng: Rng, sub: Array, size: int, x: Array, y: Array, radius: Array, value: Array) -> None:
-    """Round vesicles: filled, Gaussian or hollow discs."""
-    padded, n = np.zeros((side(size),) * 2, np.float32), side(size)
+def add_blobs(rng: Rng, canvas: Array, size: int, x: Array, y: Array, radius: Array, value: Array) -> None:
+    """Draw round vesicles, filled or hollow, onto a canvas in place; those that reach over its border are left out.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    canvas : (m, m) array
+    size : int
+        Of the frame, pixels.
+    x, y, radius : (n,) array
+        Pixels of the frame.
+    value : (n,) array
+        Surface brightness.
+    """
+    padded, n = np.zeros((padded_side(size),) * 2, np.float32), padded_side(size)
     hollow = rng.uniform(0, 0.9) * (rng.random(len(x)) < rng.uniform(0, 0.5))
     for cx, cy, r, v, h in zip(x + MARGIN, y + MARGIN, radius, value, hollow, strict=True):
         reach = int(2 * r) + 3
@@ -131,14 +217,14 @@ def add_blobs(rng: Rng, sub: Array, size: int, x: Array, y: Array, radius: Array
         rr = np.hypot(line[None, :] - (cx - ix), line[:, None] - (cy - iy))
         disc = np.clip(r - rr + 0.5, 0, 1) - h * np.clip(0.7 * r - rr + 0.5, 0, 1)
         padded[iy - reach : iy + reach + 1, ix - reach : ix + reach + 1] += v * disc
-    add_field(sub, padded)
+    add_field(canvas, padded)
 
 
-def scatter(rng: Rng, size: int, n: int) -> Curves:
-    """Positions: even, or clustered around parents (a Thomas process)."""
+def draw_positions(rng: Rng, size: int, n: int) -> Curves:
+    """``n`` positions over the padded frame: uniform, or clustered around parents (a Thomas process)."""
     if rng.random() < 0.4:
-        return positions(rng, size, n)
-    px, py = positions(rng, size, int(rng.integers(2, 30)))
+        return uniform_positions(rng, size, n)
+    px, py = uniform_positions(rng, size, int(rng.integers(2, 30)))
     parent, spread = rng.integers(0, len(px), n), log_uniform(rng, 0.01, 0.15) * size
     return px[parent] + rng.normal(0, spread, n), py[parent] + rng.normal(0, spread, n)
 
@@ -160,11 +246,22 @@ def cell_walls(rng: Rng, size: int, cell: float, order: float) -> tuple[Curves, 
 
 
 def bend_curves(rng: Rng, size: int, curves: Curves, amount: float, scale: float) -> Curves:
-    """Curves displaced by a smooth random field."""
-    dx, dy = (np.float32(amount) * random_field(rng, side(size), 4.0, longest=scale, shortest=4) for _ in "xy")
-    smooth = [_read(field, *curves) for field in (dx, dy)]
+    """Curves displaced by a smooth random field.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    size : int
+        Of the frame, pixels.
+    curves : Curves
+    amount, scale : float
+        Standard deviation of the displacement and its longest wavelength, pixels.
+    """
+    dx, dy = (np.float32(amount) * random_field(rng, padded_side(size), 4.0, longest=scale, shortest=4) for _ in "xy")
+    smooth = [_interpolate(field, *curves) for field in (dx, dy)]
     return curves[0] + smooth[0], curves[1] + smooth[1]
 
 
-def _read(field: Array, x: Array, y: Array) -> Array:
+def _interpolate(field: Array, x: Array, y: Array) -> Array:
+    """A field of the padded frame at positions, linearly."""
     return ndimage.map_coordinates(field, [y + MARGIN, x + MARGIN], order=1, mode="nearest")

@@ -1,4 +1,4 @@
-"""Scars that a detector leaves in a truth: saturated columns and cosmic-ray hits."""
+"""What a detector leaves in a scene: saturated columns and cosmic-ray hits."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ def saturate(frame: Array, well: float | Array, up: float | Array = 0.5) -> Arra
 
     Parameters
     ----------
-    frame : (rows, columns)
-    well : full well, a number or an array like `frame`
-    up : share of the excess that moves towards row 0; a number or one per column
+    frame : (rows, columns) array
+        Flux per pixel.
+    well : float or (rows, columns) array
+        Full well, in the unit of the frame.
+    up : float or (columns,) array
+        Share of the excess that moves towards row 0.
 
     Returns
     -------
-    (rows, columns) array; flux is kept, **except for what bleeds over the first or last row**.
+    (rows, columns) array
+        Flux is kept, **except for what bleeds over the first or last row**.
     """
     wells = np.broadcast_to(np.asarray(well, np.float64), frame.shape)
     hot = np.flatnonzero((frame > wells).any(0))
@@ -26,14 +30,14 @@ def saturate(frame: Array, well: float | Array, up: float | Array = 0.5) -> Arra
     column = np.asarray(frame, np.float64)[:, hot]
     excess = np.maximum(column - limit, 0)
     share = np.broadcast_to(np.asarray(up, np.float64), frame.shape[1:])[hot]
-    column = _push(column - excess, excess * (1 - share), limit)
-    column = _push(column[::-1], (excess * share)[::-1], limit[::-1])[::-1]
+    column = _carry_down_rows(column - excess, excess * (1 - share), limit)
+    column = _carry_down_rows(column[::-1], (excess * share)[::-1], limit[::-1])[::-1]
     out = np.array(frame)
     out[:, hot] = column
     return out
 
 
-def _push(column: Array, excess: Array, limit: Array) -> Array:
+def _carry_down_rows(column: Array, excess: Array, limit: Array) -> Array:
     """Carry the excess down the rows, each pixel taking what it has room for."""
     out, carry = column.copy(), np.zeros(column.shape[1])
     for row in range(len(out)):
@@ -44,7 +48,7 @@ def _push(column: Array, excess: Array, limit: Array) -> Array:
 
 
 def bleed(rng: Rng, frame: Array, well: float) -> Array:
-    """`saturate` along a random axis, with a full well that differs by half a per cent from pixel to pixel."""
+    """`saturate` a frame (rows, columns) along a random axis; full wells differ by half a per cent between pixels."""
     wells = well * (1 + 0.005 * rng.standard_normal(frame.shape))
     up = rng.uniform(0.3, 0.7, frame.shape[1])
     if rng.random() < 0.25:
@@ -53,7 +57,17 @@ def bleed(rng: Rng, frame: Array, well: float) -> Array:
 
 
 def add_hits(rng: Rng, frame: Array, n: int, brightest: float) -> None:
-    """Add cosmic-ray hits in place: tracks one pixel wide, most of them short."""
+    """Add cosmic-ray hits in place: tracks one pixel wide, most of them short.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    frame : (rows, columns) array
+    n : int
+        Hits.
+    brightest : float
+        Per pixel, above 10, which is the faintest.
+    """
     for _ in range(n):
         length = max(1, int(rng.exponential(4.0)))
         x, y = rng.uniform(0, frame.shape[0], 2)

@@ -19,10 +19,10 @@ Array = NDArray[Any]
 Rng = np.random.Generator
 
 OVER = 2
-
+"""Sub-pixels of the canvas per pixel and axis."""
 
 MARGIN = 48
-# variance (pixels squared) that the B-spline and the block sum add to every optical profile
+"""Pixels that the canvas reaches beyond the frame on every side."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class Psf:
+class ScenePSF:
     """An optical profile on the sub-pixel grid, and what a lone star looks like through it.
 
     Attributes
@@ -61,17 +61,17 @@ class Psf:
     peak: float
 
 
-def side(size: int) -> int:
-    """Side of the padded frame in pixels."""
+def padded_side(size: int) -> int:
+    """Side of the padded frame in pixels, for a frame of ``size`` pixels."""
     return size + 2 * MARGIN
 
 
-def canvas(size: int) -> Array:
-    """Empty sub-pixel canvas for a frame of `size` pixels."""
-    return np.zeros((OVER * side(size),) * 2, np.float32)
+def empty_canvas(size: int) -> Array:
+    """Empty canvas for a frame of ``size`` pixels: (OVER * padded_side, ) * 2, float32."""
+    return np.zeros((OVER * padded_side(size),) * 2, np.float32)
 
 
-def grid(size: int) -> tuple[Array, Array]:
+def padded_grid(size: int) -> tuple[Array, Array]:
     """Open pixel coordinates (y, x) of the padded frame; pixel centres are integers, 0 is the frame's first."""
     line = np.arange(-MARGIN, size + MARGIN, dtype=np.float32)
     return line[:, None], line[None, :]
@@ -86,53 +86,61 @@ def _spline(position: Array) -> tuple[Array, Array]:
 
 
 def _linear(position: Array) -> tuple[Array, Array]:
+    """First tap and the two linear weights (2, n) of sub-pixel positions."""
     first = np.floor(position).astype(np.int64)
     t = position - first
     return first, np.stack([1 - t, t])
 
 
-def add_points(sub: Array, x: Array, y: Array, flux: Array, smooth: bool = True) -> None:
+def add_points(canvas: Array, x: Array, y: Array, flux: Array, smooth: bool = True) -> None:
     """Add point sources to a canvas in place; points that leave the canvas are dropped.
 
     Parameters
     ----------
-    sub : canvas
-    x, y : (n,) frame coordinates in pixels
-    flux : (n,) total flux of each
+    canvas : (n, n) float32 array
+    x, y : (n,) array
+        Frame coordinates in pixels, 0 the centre of the frame's first pixel.
+    flux : (n,) array
+        Total flux of each; points of 0 and below are left out.
     smooth : bool
         Cubic B-spline weights (exact for stars); otherwise linear ones, four times cheaper, for dense curves.
     """
-    n = sub.shape[0]
+    n = canvas.shape[0]
     taps = _spline if smooth else _linear
     ix, wx = taps((np.asarray(x, np.float64) + MARGIN + 0.5) * OVER - 0.5)
     iy, wy = taps((np.asarray(y, np.float64) + MARGIN + 0.5) * OVER - 0.5)
     k = len(wx)
     inside = (np.asarray(flux) > 0) & (ix >= 0) & (iy >= 0) & (ix + k <= n) & (iy + k <= n)
     ix, iy, wx, wy = ix[inside], iy[inside], wx[:, inside], wy[:, inside] * np.asarray(flux)[inside]
+    # bincount adds up points that share a sub-pixel, which indexing would not
     step = np.arange(k)
     index = (iy + step[:, None])[:, None] * n + (ix + step[:, None])[None]
-    sub += np.bincount(index.ravel(), (wy[:, None] * wx[None]).ravel(), n * n).reshape(n, n).astype(np.float32)
+    canvas += np.bincount(index.ravel(), (wy[:, None] * wx[None]).ravel(), n * n).reshape(n, n).astype(np.float32)
 
 
-def add_field(sub: Array, field: Array) -> None:
-    """Add a field of surface brightness, sampled at the pixels of the padded frame, to a canvas in place."""
+def add_field(canvas: Array, field: Array) -> None:
+    """Add a field of surface brightness, (n, n) at the pixels of the padded frame, to a canvas in place."""
     n = field.shape[0]
-    sub.reshape(n, OVER, n, OVER)[...] += np.asarray(field, np.float32)[:, None, :, None] / OVER**2
+    canvas.reshape(n, OVER, n, OVER)[...] += np.asarray(field, np.float32)[:, None, :, None] / OVER**2
 
 
-def render(sub: Array, psf: Psf) -> Array:
-    """Canvas seen through a point spread function: (side, side) float32, total flux kept, border periodic."""
-    n, k = sub.shape[0], psf.kernel.shape[0]
-    padded = np.zeros_like(sub)
+def render(canvas: Array, psf: ScenePSF) -> Array:
+    """Canvas seen through a point spread function: (n, n) float32 of the padded frame.
+
+    **Flux is kept but for rounding below 0, which is cut; borders are periodic.**
+    """
+    n, k = canvas.shape[0], psf.kernel.shape[0]
+    padded = np.zeros_like(canvas)
     padded[:k, :k] = psf.kernel
+    # centre of the kernel to the origin, where an FFT has it
     kernel = np.roll(padded, (-(k // 2), -(k // 2)), (0, 1))
-    image = fft.irfft2(fft.rfft2(sub) * fft.rfft2(kernel), s=sub.shape)
+    image = fft.irfft2(fft.rfft2(canvas) * fft.rfft2(kernel), s=canvas.shape)
     blocks = np.maximum(image, 0).reshape(n // OVER, OVER, n // OVER, OVER)
     return blocks.sum((1, 3), dtype=np.float32)
 
 
 def crop(frame: Array) -> Array:
-    """The frame without its margin."""
+    """The frame (size, size), without the margin of a padded one."""
     return np.ascontiguousarray(frame[MARGIN:-MARGIN, MARGIN:-MARGIN], dtype=np.float32)
 
 
@@ -141,12 +149,18 @@ def random_field(rng: Rng, n: int, slope: float, longest: float = np.inf, shorte
 
     Parameters
     ----------
+    rng : numpy.random.Generator
+    n : int
+        Side in pixels.
+    slope : float
+        2 is rough, 4 is smooth.
     longest, shortest : float
         Wavelengths in pixels beyond which the spectrum is flat, and below which it falls off.
     """
     m = fft.next_fast_len(n, real=True)
     ky, kx = np.fft.fftfreq(m).astype(np.float32)[:, None], np.fft.rfftfreq(m).astype(np.float32)[None, :]
     k2 = kx * kx + ky * ky + np.float32(max(1 / m, 1 / longest) ** 2)
+    # the amplitude is the root of the power k^-slope, and k2 is k squared
     amplitude = k2 ** np.float32(-slope / 4) * np.exp(-0.5 * k2 * np.float32(shortest) ** 2)
     amplitude[0, 0] = 0
     noise = rng.standard_normal((2, m, m // 2 + 1), np.float32)
@@ -156,26 +170,44 @@ def random_field(rng: Rng, n: int, slope: float, longest: float = np.inf, shorte
 
 
 def blur(field: Array, sigma: float) -> Array:
-    """Periodic Gaussian blur by FFT, which costs the same for any width; never negative."""
+    """Periodic Gaussian blur of a field (Y, X) by FFT, which costs the same for any width; never negative.
+
+    ``sigma`` is in pixels.
+    """
     fy, fx = np.fft.fftfreq(field.shape[0])[:, None], np.fft.rfftfreq(field.shape[1])[None, :]
     gain = np.exp(-2 * (np.pi * sigma) ** 2 * (fy * fy + fx * fx)).astype(np.float32)
     return np.maximum(fft.irfft2(fft.rfft2(field) * gain, s=field.shape), 0)
 
 
 def warp(field: Array, dy: Array, dx: Array) -> Array:
-    """Field read at displaced positions (pixels), periodic."""
+    """A field read at displaced positions, periodic, with linear interpolation; **flux is not kept**.
+
+    Parameters
+    ----------
+    field : (Y, X) array
+    dy, dx : (Y, X) array
+        Displacements in pixels.
+    """
     y, x = np.indices(field.shape, dtype=np.float32)
     return ndimage.map_coordinates(field, [y + dy, x + dx], order=1, mode="grid-wrap").astype(np.float32)
 
 
-def at(field: Array, x: Array, y: Array) -> Array:
-    """Values of a padded-frame field at frame coordinates (nearest pixel, clamped)."""
+def values_at(field: Array, x: Array, y: Array) -> Array:
+    """Values of a field at positions: those of the nearest pixel, clamped at the border.
+
+    Parameters
+    ----------
+    field : (n, n) array
+        Over the padded frame.
+    x, y : (...) array
+        Pixels of the frame.
+    """
     n = field.shape[0]
     iy, ix = (np.clip(np.rint(v + MARGIN).astype(int), 0, n - 1) for v in (y, x))
     return field[iy, ix]
 
 
-def positions(rng: Rng, size: int, n: int) -> tuple[Array, Array]:
+def uniform_positions(rng: Rng, size: int, n: int) -> tuple[Array, Array]:
     """`n` uniform positions over the padded frame, as (x, y)."""
     x, y = rng.uniform(-MARGIN, size + MARGIN, (2, n))
     return x, y

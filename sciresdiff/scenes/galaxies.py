@@ -4,39 +4,76 @@ from __future__ import annotations
 
 import numpy as np
 
-from sciresdiff.scenes.draw import MARGIN, Array, Rng, add_field, grid, log_uniform, positions, random_field, side
+from sciresdiff.scenes.draw import (
+    MARGIN,
+    Array,
+    Rng,
+    add_field,
+    log_uniform,
+    padded_grid,
+    padded_side,
+    random_field,
+    uniform_positions,
+)
 
 
 def ellipse(size: int, cx: float, cy: float, ratio: float, angle: float) -> tuple[Array, Array]:
     """Coordinates over the padded frame along the major axis, and across it stretched to a circle."""
-    y, x = grid(size)
+    y, x = padded_grid(size)
     x, y = x - np.float32(cx), y - np.float32(cy)
     c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     return x * c + y * s, (y * c - x * s) / np.float32(ratio)
 
 
 def sersic(r: Array, re: float, n: float) -> Array:
-    """Sersic's profile exp(-b_n ((r / re)^(1/n) - 1)), 1 at the half-light radius `re`; b_n of Ciotti & Bertin 1999."""
+    """Sersic's profile exp(-b_n ((r / re)^(1/n) - 1)), 1 at the half-light radius.
+
+    b_n = 2 n - 1/3 + 0.009876 / n (Ciotti & Bertin 1999), so that half of the light lies within ``re``.
+
+    Parameters
+    ----------
+    r : (Y, X) array
+        Radius in pixels.
+    re : float
+        Half-light radius, pixels.
+    n : float
+        Index: 0.5 a Gaussian, 1 a disc, 4 a giant elliptical.
+    """
     b = 2 * n - 1 / 3 + 0.009876 / n
     return np.exp(np.float32(-b) * ((r / np.float32(re)) ** np.float32(1 / n) - 1))
 
 
 def soft_radius(u: Array, v: Array, by: float = 0.35) -> Array:
-    """Radius that does not reach 0, so that a cusp is not a pixel's accident."""
+    """Radius sqrt(u^2 + v^2 + by^2) of coordinates (Y, X) in pixels.
+
+    It does not reach 0, so that the peak of a cusp does not depend on where in its pixel the centre lies.
+    """
     return np.sqrt(u * u + v * v + np.float32(by) ** 2)
 
 
-def faint_galaxies(rng: Rng, sub: Array, size: int, n: int, brightest: float | None = None) -> None:
-    """Draw many small galaxies, 1 to 6 pixels in half-light radius, onto a canvas in place."""
-    x, y = positions(rng, size, n)
+def faint_galaxies(rng: Rng, canvas: Array, size: int, n: int, brightest: float | None = None) -> None:
+    """Draw many small galaxies, 1 to 6 pixels in half-light radius, onto a canvas in place.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    canvas : (m, m) array
+    size : int
+        Of the frame, pixels.
+    n : int
+        Galaxies; those that reach over the border of the canvas are left out.
+    brightest : float, optional
+        Largest peak; random from 5 to 2000 where it is not given.
+    """
+    x, y = uniform_positions(rng, size, n)
     top = brightest or log_uniform(rng, 5, 2000)
     values = top * rng.random(n) ** rng.uniform(1.5, 4)
     reach = 20
-    padded = np.zeros((side(size),) * 2, np.float32)
+    padded = np.zeros((padded_side(size),) * 2, np.float32)
     local = np.arange(-reach, reach + 1, dtype=np.float32)
     for cx, cy, value in zip(x, y, values, strict=True):
         ix, iy = int(round(cx)) + MARGIN, int(round(cy)) + MARGIN
-        if min(ix, iy) < reach or max(ix, iy) >= side(size) - reach:
+        if min(ix, iy) < reach or max(ix, iy) >= padded_side(size) - reach:
             continue
         angle, ratio, re = rng.uniform(0, np.pi), rng.uniform(0.25, 1.0), log_uniform(rng, 0.7, 5.0)
         dx, dy = local[None, :] - (cx - ix + MARGIN), local[:, None] - (cy - iy + MARGIN)
@@ -44,7 +81,7 @@ def faint_galaxies(rng: Rng, sub: Array, size: int, n: int, brightest: float | N
         index = min(rng.uniform(0.6, 4.0), 6 - re)
         blob = sersic(soft_radius(u, v), re, index) * np.clip((reach - np.hypot(dx, dy)) / 6, 0, 1)
         padded[iy - reach : iy + reach + 1, ix - reach : ix + reach + 1] += value * blob / blob.max()
-    add_field(sub, padded)
+    add_field(canvas, padded)
 
 
 def elliptical(rng: Rng, size: int, cx: float, cy: float, re: float) -> Array:
@@ -63,7 +100,7 @@ def spiral(rng: Rng, size: int, cx: float, cy: float, re: float) -> Array:
     ratio, angle = np.sqrt(rng.uniform(0.03, 1.0)), rng.uniform(0, np.pi)
     u, v = ellipse(size, cx, cy, ratio, angle)
     r = soft_radius(u, v)
-    texture = random_field(rng, side(size), rng.uniform(2.0, 3.0), longest=2 * re)
+    texture = random_field(rng, padded_side(size), rng.uniform(2.0, 3.0), longest=2 * re)
     theta = np.arctan2(v, u) + np.float32(0.25) * texture
     arms, pitch = rng.integers(1, 5), np.tan(rng.uniform(0.15, 0.6)) * rng.choice([-1, 1])
     wave = arms * (theta - np.log(r / re) / np.float32(pitch)) + np.float32(rng.uniform(0, 2 * np.pi))
@@ -96,7 +133,7 @@ def edge_on(rng: Rng, size: int, cx: float, cy: float, re: float) -> Array:
     height = re * rng.uniform(0.06, 0.2)
     light = np.exp(-np.abs(u) * np.float32(1.7 / re)) / np.cosh(np.minimum(np.abs(v) / np.float32(height), 20)) ** 2
     light = light + rng.uniform(0, 2) * np.exp(-soft_radius(u, v * 1.3) / np.float32(0.3 * re))
-    texture = random_field(rng, side(size), 2.5, longest=re)
+    texture = random_field(rng, padded_side(size), 2.5, longest=re)
     lane = np.exp(-(((v - rng.normal(0, 0.3) * height) / (0.4 * height)) ** 2) - (u / (2 * re)) ** 2)
     light *= np.exp(-np.float32(rng.uniform(0, 2)) * lane * np.exp(0.7 * texture))
     return (light / light.max()).astype(np.float32)
@@ -105,8 +142,8 @@ def edge_on(rng: Rng, size: int, cx: float, cy: float, re: float) -> Array:
 def irregular(rng: Rng, size: int, cx: float, cy: float, re: float) -> Array:
     """A dwarf or a distant clumpy galaxy: a lumpy body without symmetry; peak 1."""
     u, v = ellipse(size, cx, cy, rng.uniform(0.3, 1.0), rng.uniform(0, np.pi))
-    texture = random_field(rng, side(size), rng.uniform(2.0, 3.2), longest=2 * re)
-    bend = random_field(rng, side(size), 4.0, longest=4 * re) * np.float32(0.3 * re)
+    texture = random_field(rng, padded_side(size), rng.uniform(2.0, 3.2), longest=2 * re)
+    bend = random_field(rng, padded_side(size), 4.0, longest=4 * re) * np.float32(0.3 * re)
     light = sersic(soft_radius(u + bend, v - bend), re, rng.uniform(0.5, 1.2)) * np.exp(rng.uniform(0.6, 1.8) * texture)
     return (light / light.max()).astype(np.float32)
 

@@ -11,28 +11,28 @@ from sciresdiff.scenes.detector import add_hits, bleed
 from sciresdiff.scenes.draw import (
     MARGIN,
     Array,
-    Psf,
     Rng,
     Scene,
+    ScenePSF,
     add_field,
     add_points,
-    at,
-    canvas,
     crop,
-    grid,
+    empty_canvas,
     log_uniform,
     log_uniforms,
-    positions,
+    padded_grid,
+    padded_side,
     random_field,
     render,
-    side,
+    uniform_positions,
+    values_at,
     warp,
 )
 from sciresdiff.scenes.galaxies import ellipse, elliptical, faint_galaxies, galaxy_light, soft_radius
 from sciresdiff.scenes.psf import gaussian_psf, halo_psf, moffat_psf, pupil_psf
 
 
-def telescope_psf(rng: Rng) -> Psf:
+def telescope_psf(rng: Rng) -> ScenePSF:
     """A space telescope (half of the time), seeing, a Gaussian or a core with a halo; FWHM 1.7 to 3.2 pixels."""
     pick, width = rng.random(), rng.uniform(1.75, 3.2)
     angle = rng.uniform(0, np.pi)
@@ -55,9 +55,9 @@ def telescope_psf(rng: Rng) -> Psf:
     return halo_psf(width, width * rng.uniform(2, 4), rng.uniform(0.05, 0.3))
 
 
-def _finish(rng: Rng, sub: Array, psf: Psf, label: str, peaks: Array | None = None) -> Scene:
+def _render_scene(rng: Rng, canvas: Array, psf: ScenePSF, label: str, peaks: Array | None = None) -> Scene:
     """Convolve, let the brightest stars bleed in a third of the scenes that have any, add rare hits, crop."""
-    frame = render(sub, psf)
+    frame = render(canvas, psf)
     if peaks is not None and len(peaks) > 4 and rng.random() < 0.35:
         well = float(np.quantile(peaks, 1 - log_uniform(rng, 0.001, 0.2)))
         # not so low that trails or a galaxy's flat body are all that is left of the frame
@@ -85,7 +85,19 @@ def star_peaks(rng: Rng, n: int, brightest: float) -> Array:
 
 
 def companions(rng: Rng, x: Array, y: Array, peaks: Array) -> tuple[Array, Array, Array]:
-    """Give a random share of the stars a neighbour at 0.7 to 4 pixels."""
+    """Give a random share of the stars a fainter neighbour at 0.7 to 4 pixels.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    x, y, peaks : (n,) array
+        Stars.
+
+    Returns
+    -------
+    x, y, peaks : (n + m,) array
+        Stars and neighbours.
+    """
     pick = np.flatnonzero(rng.random(len(x)) < rng.uniform(0, 0.35))
     far, angle = rng.uniform(0.7, 4.0, len(pick)), rng.uniform(0, 2 * np.pi, len(pick))
     ratio = log_uniforms(rng, 0.02, 1.0, len(pick))
@@ -96,72 +108,91 @@ def companions(rng: Rng, x: Array, y: Array, peaks: Array) -> tuple[Array, Array
     )
 
 
-def draw_stars(rng: Rng, sub: Array, psf: Psf, x: Array, y: Array, brightest: float) -> Array:
-    """Draw stars with random peaks at the given positions, some of them double; returns the peaks."""
+def draw_stars(rng: Rng, canvas: Array, psf: ScenePSF, x: Array, y: Array, brightest: float) -> Array:
+    """Draw stars with random peaks at the given positions, some of them double, onto a canvas in place.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    canvas : (m, m) array
+    psf : ScenePSF
+        Turns a peak into a flux.
+    x, y : (n,) array
+        Pixels of the frame.
+    brightest : float
+        Largest peak possible.
+
+    Returns
+    -------
+    (k,) array
+        Peaks, those of neighbours too.
+    """
     x, y, peaks = companions(rng, x, y, star_peaks(rng, len(x), brightest))
-    add_points(sub, x, y, peaks / psf.peak)
+    add_points(canvas, x, y, peaks / psf.peak)
     return peaks
 
 
 def _count(rng: Rng, size: int, low: float, high: float) -> int:
     """A number of objects for the padded frame from a density per 512 x 512, uniform in the logarithm."""
-    return int(rng.poisson(log_uniform(rng, low, high) * side(size) ** 2 / 512**2))
+    return int(rng.poisson(log_uniform(rng, low, high) * padded_side(size) ** 2 / 512**2))
 
 
 def gradient(rng: Rng, size: int, amplitude: float) -> Array:
     """A smooth background: a tilted plane with a little curvature, zero at its lowest."""
-    y, x = (v / size for v in grid(size))
+    y, x = (v / size for v in padded_grid(size))
     a, b, c, d = rng.normal(size=4)
     field = a * x + b * y + 0.5 * (c * x * x + d * y * y)
     field = field - field.min()
     return (amplitude * field / (field.max() + 1e-9)).astype(np.float32)
 
 
-def empty(rng: Rng, size: int) -> Scene:
+def empty_field(rng: Rng, size: int) -> Scene:
     """Sky with at most a few faint things on it."""
-    sub, psf = canvas(size), telescope_psf(rng)
-    x, y = positions(rng, size, int(rng.integers(0, 4)))
-    add_points(sub, x, y, log_uniforms(rng, 0.1, 20, len(x)) / psf.peak)
+    canvas, psf = empty_canvas(size), telescope_psf(rng)
+    x, y = uniform_positions(rng, size, int(rng.integers(0, 4)))
+    add_points(canvas, x, y, log_uniforms(rng, 0.1, 20, len(x)) / psf.peak)
     if rng.random() < 0.4:
-        add_field(sub, gradient(rng, size, log_uniform(rng, 0.1, 10)))
-    return _finish(rng, sub, psf, "empty")
+        add_field(canvas, gradient(rng, size, log_uniform(rng, 0.1, 10)))
+    return _render_scene(rng, canvas, psf, "empty")
 
 
-def sparse(rng: Rng, size: int) -> Scene:
+def sparse_field(rng: Rng, size: int) -> Scene:
     """A field with few stars, and faint galaxies between them half of the time."""
-    sub, psf = canvas(size), telescope_psf(rng)
-    x, y = positions(rng, size, _count(rng, size, 4, 120))
-    peaks = draw_stars(rng, sub, psf, x, y, log_uniform(rng, 1e2, 3e5))
+    canvas, psf = empty_canvas(size), telescope_psf(rng)
+    x, y = uniform_positions(rng, size, _count(rng, size, 4, 120))
+    peaks = draw_stars(rng, canvas, psf, x, y, log_uniform(rng, 1e2, 3e5))
     if rng.random() < 0.5:
-        faint_galaxies(rng, sub, size, _count(rng, size, 5, 60))
-    return _finish(rng, sub, psf, "sparse", peaks)
+        faint_galaxies(rng, canvas, size, _count(rng, size, 5, 60))
+    return _render_scene(rng, canvas, psf, "sparse", peaks)
 
 
-def crowded(rng: Rng, size: int) -> Scene:
+def crowded_field(rng: Rng, size: int) -> Scene:
     """A field in the Milky Way or a nearby galaxy: hundreds to thousands of stars, patchy where dust is in front."""
-    sub, psf = canvas(size), telescope_psf(rng)
-    x, y = positions(rng, size, _count(rng, size, 150, 8000))
+    canvas, psf = empty_canvas(size), telescope_psf(rng)
+    x, y = uniform_positions(rng, size, _count(rng, size, 150, 8000))
     if rng.random() < 0.25:
-        dust = random_field(rng, side(size), rng.uniform(2.5, 3.5))
-        keep = rng.random(len(x)) < np.exp(-np.exp(rng.uniform(0.3, 1.2) * at(dust, x, y)))
+        dust = random_field(rng, padded_side(size), rng.uniform(2.5, 3.5))
+        keep = rng.random(len(x)) < np.exp(-np.exp(rng.uniform(0.3, 1.2) * values_at(dust, x, y)))
         x, y = x[keep], y[keep]
-    peaks = draw_stars(rng, sub, psf, x, y, log_uniform(rng, 1e3, 1e6))
-    return _finish(rng, sub, psf, "crowded", peaks)
+    peaks = draw_stars(rng, canvas, psf, x, y, log_uniform(rng, 1e3, 1e6))
+    return _render_scene(rng, canvas, psf, "crowded", peaks)
 
 
 def globular(rng: Rng, size: int) -> Scene:
     """A globular cluster: stars that crowd towards a centre, which may lie outside the frame."""
-    sub, psf = canvas(size), telescope_psf(rng)
+    canvas, psf = empty_canvas(size), telescope_psf(rng)
     n, core = _count(rng, size, 1200, 12000), log_uniform(rng, 0.05, 1.0) * size
     cx, cy = rng.uniform(-0.2, 1.2, 2) * size
     # King's surface density (1 + (r / core)^2)^-1 out to a tidal radius
     r = core * np.sqrt(np.expm1(rng.random(n) * np.log1p((1.2 * size / core) ** 2)))
     angle, flat = rng.uniform(0, 2 * np.pi, n), rng.uniform(0.8, 1.0)
-    peaks = draw_stars(rng, sub, psf, cx + r * np.cos(angle), cy + flat * r * np.sin(angle), log_uniform(rng, 1e4, 2e6))
-    return _finish(rng, sub, psf, "globular", peaks)
+    peaks = draw_stars(
+        rng, canvas, psf, cx + r * np.cos(angle), cy + flat * r * np.sin(angle), log_uniform(rng, 1e4, 2e6)
+    )
+    return _render_scene(rng, canvas, psf, "globular", peaks)
 
 
-def _knots(rng: Rng, sub: Array, size: int, light: Array, peak: float, psf: Psf) -> None:
+def _knots(rng: Rng, canvas: Array, size: int, light: Array, peak: float, psf: ScenePSF) -> None:
     """Star clusters and HII regions, drawn where a galaxy is bright (its light to a random power)."""
     n = int(log_uniform(rng, 3, 400))
     share = np.cumsum(light.ravel().astype(np.float64) ** rng.uniform(0.5, 1.0))
@@ -169,43 +200,45 @@ def _knots(rng: Rng, sub: Array, size: int, light: Array, peak: float, psf: Psf)
     y, x = np.divmod(np.minimum(index, light.size - 1), light.shape[1])
     x, y = x - MARGIN + rng.uniform(-0.5, 0.5, n), y - MARGIN + rng.uniform(-0.5, 0.5, n)
     flux = peak * 0.3 * np.minimum(rng.pareto(rng.uniform(0.8, 1.6), n) * 0.02, 1) / psf.peak
-    add_points(sub, x, y, flux)
+    add_points(canvas, x, y, flux)
 
 
 def galaxy(rng: Rng, size: int) -> Scene:
     """One large galaxy, with companions, background galaxies and foreground stars."""
-    sub, psf = canvas(size), telescope_psf(rng)
+    canvas, psf = empty_canvas(size), telescope_psf(rng)
     cx, cy = rng.uniform(0.2, 0.8, 2) * size
     light, peak = galaxy_light(rng, size, cx, cy, log_uniform(rng, 0.03, 0.3) * size), log_uniform(rng, 10, 3e4)
-    add_field(sub, light * np.float32(peak))
+    add_field(canvas, light * np.float32(peak))
     if rng.random() < 0.6:
-        _knots(rng, sub, size, light, peak, psf)
+        _knots(rng, canvas, size, light, peak, psf)
     if rng.random() < 0.15:
-        add_points(sub, np.array([cx]), np.array([cy]), peak * log_uniforms(rng, 0.1, 30, 1) / psf.peak)
-    faint_galaxies(rng, sub, size, _count(rng, size, 3, 80))
-    x, y = positions(rng, size, _count(rng, size, 1, 60))
-    peaks = draw_stars(rng, sub, psf, x, y, log_uniform(rng, 1e2, 1e5))
-    return _finish(rng, sub, psf, "galaxy", peaks)
+        add_points(canvas, np.array([cx]), np.array([cy]), peak * log_uniforms(rng, 0.1, 30, 1) / psf.peak)
+    faint_galaxies(rng, canvas, size, _count(rng, size, 3, 80))
+    x, y = uniform_positions(rng, size, _count(rng, size, 1, 60))
+    peaks = draw_stars(rng, canvas, psf, x, y, log_uniform(rng, 1e2, 1e5))
+    return _render_scene(rng, canvas, psf, "galaxy", peaks)
 
 
 def merger(rng: Rng, size: int) -> Scene:
     """Two or three galaxies in contact, with tidal tails."""
-    sub, psf = canvas(size), telescope_psf(rng)
+    canvas, psf = empty_canvas(size), telescope_psf(rng)
     cx, cy, re = *rng.uniform(0.3, 0.7, 2) * size, log_uniform(rng, 0.04, 0.15) * size
-    peak, total = log_uniform(rng, 30, 2e4), np.zeros((side(size),) * 2, np.float32)
+    peak, total = log_uniform(rng, 30, 2e4), np.zeros((padded_side(size),) * 2, np.float32)
     for _ in range(int(rng.integers(2, 4))):
         dx, dy = rng.normal(0, re, 2)
         total += np.float32(rng.uniform(0.2, 1)) * galaxy_light(rng, size, cx + dx, cy + dy, re * rng.uniform(0.4, 1.2))
-    bend = (random_field(rng, side(size), 4.5, longest=5 * re) * np.float32(re * rng.uniform(0.2, 0.8)) for _ in "yx")
+    bend = (
+        random_field(rng, padded_side(size), 4.5, longest=5 * re) * np.float32(re * rng.uniform(0.2, 0.8)) for _ in "yx"
+    )
     total = warp(total, *bend)
-    add_field(sub, total * np.float32(peak))
-    _knots(rng, sub, size, total, peak, psf)
-    _tail(rng, sub, cx, cy, re, peak * re * 0.5)
-    faint_galaxies(rng, sub, size, _count(rng, size, 5, 80))
-    return _finish(rng, sub, psf, "merger")
+    add_field(canvas, total * np.float32(peak))
+    _knots(rng, canvas, size, total, peak, psf)
+    _tail(rng, canvas, cx, cy, re, peak * re * 0.5)
+    faint_galaxies(rng, canvas, size, _count(rng, size, 5, 80))
+    return _render_scene(rng, canvas, psf, "merger")
 
 
-def _tail(rng: Rng, sub: Array, cx: float, cy: float, re: float, flux: float) -> None:
+def _tail(rng: Rng, canvas: Array, cx: float, cy: float, re: float, flux: float) -> None:
     """A curved, fading stream of light that leaves a galaxy."""
     n = 3000
     t = rng.random(n) ** 0.7
@@ -213,40 +246,42 @@ def _tail(rng: Rng, sub: Array, cx: float, cy: float, re: float, flux: float) ->
     r, angle = re * (0.5 + rng.uniform(1.5, 4) * t), start + turn * t
     spread = rng.normal(0, 1, (2, n)) * re * rng.uniform(0.05, 0.15) * (0.5 + t)
     weight = flux * np.exp(-3 * t) / n * 3
-    add_points(sub, cx + r * np.cos(angle) + spread[0], cy + r * np.sin(angle) + spread[1], weight, smooth=False)
+    add_points(canvas, cx + r * np.cos(angle) + spread[0], cy + r * np.sin(angle) + spread[1], weight, smooth=False)
 
 
 def survey(rng: Rng, size: int) -> Scene:
     """A deep survey field: many small galaxies, a few larger ones, some stars."""
-    sub, psf = canvas(size), telescope_psf(rng)
-    faint_galaxies(rng, sub, size, _count(rng, size, 30, 300))
+    canvas, psf = empty_canvas(size), telescope_psf(rng)
+    faint_galaxies(rng, canvas, size, _count(rng, size, 30, 300))
     for _ in range(int(rng.integers(0, 4))):
         cx, cy = rng.uniform(0, size, 2)
         light = galaxy_light(rng, size, cx, cy, log_uniform(rng, 2, 12))
-        add_field(sub, light * np.float32(log_uniform(rng, 5, 3e3)))
-    x, y = positions(rng, size, _count(rng, size, 3, 60))
-    peaks = draw_stars(rng, sub, psf, x, y, log_uniform(rng, 1e2, 1e5))
-    return _finish(rng, sub, psf, "survey", peaks)
+        add_field(canvas, light * np.float32(log_uniform(rng, 5, 3e3)))
+    x, y = uniform_positions(rng, size, _count(rng, size, 3, 60))
+    peaks = draw_stars(rng, canvas, psf, x, y, log_uniform(rng, 1e2, 1e5))
+    return _render_scene(rng, canvas, psf, "survey", peaks)
 
 
 def galaxy_cluster(rng: Rng, size: int) -> Scene:
     """A cluster of galaxies: a giant in diffuse light, members around it, now and then lensed arcs."""
-    sub, psf = canvas(size), telescope_psf(rng)
+    canvas, psf = empty_canvas(size), telescope_psf(rng)
     cx, cy = rng.uniform(0.2, 0.8, 2) * size
     peak = log_uniform(rng, 100, 1e4)
-    add_field(sub, elliptical(rng, size, cx, cy, rng.uniform(0.08, 0.3) * size) * np.float32(peak))
+    add_field(canvas, elliptical(rng, size, cx, cy, rng.uniform(0.08, 0.3) * size) * np.float32(peak))
     for _ in range(int(rng.integers(2, 7))):
         x, y = np.array([cx, cy]) + rng.normal(0, 0.25 * size, 2)
         member = elliptical(rng, size, x, y, log_uniform(rng, 2, 12))
-        add_field(sub, member * np.float32(peak * rng.uniform(0.05, 0.8)))
-    faint_galaxies(rng, sub, size, _count(rng, size, 30, 200), 0.2 * peak)
+        add_field(canvas, member * np.float32(peak * rng.uniform(0.05, 0.8)))
+    faint_galaxies(rng, canvas, size, _count(rng, size, 30, 200), 0.2 * peak)
     for _ in range(int(rng.integers(0, 4))):
-        _arc(rng, sub, cx, cy, rng.uniform(0.1, 0.35) * size, peak)
-    x, y = positions(rng, size, _count(rng, size, 2, 20))
-    return _finish(rng, sub, psf, "galaxy-cluster", draw_stars(rng, sub, psf, x, y, log_uniform(rng, 1e2, 1e5)))
+        _arc(rng, canvas, cx, cy, rng.uniform(0.1, 0.35) * size, peak)
+    x, y = uniform_positions(rng, size, _count(rng, size, 2, 20))
+    return _render_scene(
+        rng, canvas, psf, "galaxy-cluster", draw_stars(rng, canvas, psf, x, y, log_uniform(rng, 1e2, 1e5))
+    )
 
 
-def _arc(rng: Rng, sub: Array, cx: float, cy: float, radius: float, peak: float) -> None:
+def _arc(rng: Rng, canvas: Array, cx: float, cy: float, radius: float, peak: float) -> None:
     """A gravitational arc: a thin piece of a circle around the giant."""
     length = rng.uniform(0.1, 0.9)
     n = 1 + int(8 * radius * length)
@@ -254,7 +289,7 @@ def _arc(rng: Rng, sub: Array, cx: float, cy: float, radius: float, peak: float)
     fade = np.sin(np.pi * (np.arange(n) + 0.5) / n) * np.exp(0.5 * np.cos(rng.uniform(10, 40) * angle))
     width = rng.normal(0, rng.uniform(0.3, 1.2), n)
     flux = peak * rng.uniform(0.005, 0.08) * fade / 4
-    add_points(sub, cx + (radius + width) * np.cos(angle), cy + (radius + width) * np.sin(angle), flux, smooth=False)
+    add_points(canvas, cx + (radius + width) * np.cos(angle), cy + (radius + width) * np.sin(angle), flux, smooth=False)
 
 
 def _ridges(rng: Rng, n: int, slope: float, thin: float) -> Array:
@@ -265,7 +300,7 @@ def _ridges(rng: Rng, n: int, slope: float, thin: float) -> Array:
 
 def gas(rng: Rng, size: int) -> Array:
     """A cloud of gas: exponentiated multi-fractal field, warped, with filaments and dark clouds; largest value 1."""
-    n, slope = side(size), rng.uniform(2.4, 3.8)
+    n, slope = padded_side(size), rng.uniform(2.4, 3.8)
     cloud = np.exp(rng.uniform(0.6, 1.6) * random_field(rng, n, slope))
     if rng.random() < 0.7:
         cloud = cloud + rng.uniform(0.3, 3) * _ridges(rng, n, rng.uniform(2.6, 3.6), rng.uniform(0.02, 0.2))
@@ -278,7 +313,7 @@ def gas(rng: Rng, size: int) -> Array:
 
 def shell(rng: Rng, size: int) -> Array:
     """A supernova remnant or planetary nebula: a limb-brightened bubble, torn into filaments; largest value about 1."""
-    n = side(size)
+    n = padded_side(size)
     cx, cy = rng.uniform(0.2, 0.8, 2) * size
     u, v = ellipse(size, cx, cy, rng.uniform(0.6, 1.0), rng.uniform(0, np.pi))
     radius = log_uniform(rng, 0.06, 0.45) * size
@@ -292,21 +327,21 @@ def shell(rng: Rng, size: int) -> Array:
 
 def nebula(rng: Rng, size: int) -> Scene:
     """Gas in emission and absorption, or a shell, with stars in front and behind."""
-    sub, psf = canvas(size), telescope_psf(rng)
+    canvas, psf = empty_canvas(size), telescope_psf(rng)
     light = shell(rng, size) if rng.random() < 0.35 else gas(rng, size)
     light = light * np.float32(log_uniform(rng, 3, 5e3))
-    add_field(sub, light)
+    add_field(canvas, light)
     if rng.random() < 0.3:
-        add_field(sub, gradient(rng, size, log_uniform(rng, 1, 100)))
-    x, y = positions(rng, size, _count(rng, size, 3, 1200))
-    peaks = draw_stars(rng, sub, psf, x, y, log_uniform(rng, 1e2, 2e5))
-    return _finish(rng, sub, psf, "nebula", peaks)
+        add_field(canvas, gradient(rng, size, log_uniform(rng, 1, 100)))
+    x, y = uniform_positions(rng, size, _count(rng, size, 3, 1200))
+    peaks = draw_stars(rng, canvas, psf, x, y, log_uniform(rng, 1e2, 2e5))
+    return _render_scene(rng, canvas, psf, "nebula", peaks)
 
 
 SKY = {
-    "empty": empty,
-    "sparse": sparse,
-    "crowded": crowded,
+    "empty": empty_field,
+    "sparse": sparse_field,
+    "crowded": crowded_field,
     "globular": globular,
     "survey": survey,
     "galaxy": galaxy,
@@ -314,7 +349,7 @@ SKY = {
     "galaxy-cluster": galaxy_cluster,
     "nebula": nebula,
 }
-
+"""Name -> kind of scene."""
 
 SKY_SHARES = {
     "empty": 0.04,
@@ -327,3 +362,4 @@ SKY_SHARES = {
     "galaxy-cluster": 0.05,
     "nebula": 0.09,
 }
+"""How often each kind is drawn in the mixture ``astro``."""

@@ -16,7 +16,7 @@ from sciresdiff.checks.evidence import Evidence
 from sciresdiff.checks.result import Range, Result, not_computed
 from sciresdiff.errors import UsageError
 from sciresdiff.io.files import split_spec
-from sciresdiff.io.jsonable import plain
+from sciresdiff.io.jsonable import jsonable
 from sciresdiff.io.sink import Sink
 from sciresdiff.jobs.evaluate.judge import (
     Judgement,
@@ -30,8 +30,9 @@ from sciresdiff.jobs.evaluate.judge import (
     parse_results,
     read_piece,
 )
-from sciresdiff.jobs.evaluate.load_evidence import PLANES, Given, evidence_of, kind_of, overview, span_of
+from sciresdiff.jobs.evaluate.load_evidence import EvidenceFiles, evidence_of, kind_of, overview, span_of
 from sciresdiff.jobs.evaluate.options import EvaluateOptions
+from sciresdiff.jobs.evaluate.output_planes import PLANES
 from sciresdiff.jobs.evaluate.pieces import describe_place
 from sciresdiff.jobs.identity import NO_BYTES, describe_machine, describe_value, find_companions
 from sciresdiff.notes import Notes
@@ -107,9 +108,9 @@ def run(
         A file that cannot be read, or files that do not fit each other.
     """
     options = replace(options or EvaluateOptions(), **settings)
-    methods = _parse_baselines(options.baselines)
+    methods = parse_baselines(options.baselines)
     own = checks.read_limits(options.limits, checks.RESULTS) if options.limits else {}
-    _refuse_report(report, options.overwrite)
+    refuse_report(report, options.overwrite)
     names = [None if name is None else str(name) for name in (high, low, truth)]
     request = Request(str(high), names[1], names[2], options, tuple(methods), own, uuid.uuid4().hex)
     with open_request(request) as (given, notes):
@@ -119,7 +120,7 @@ def run(
         pieces = [Piece(plane, tile) for plane in planes for tile in tiles]
         make_output = partial(Evaluation, request, given, notes, pieces, report)
         record = executor.execute(make_job(request, pieces, make_output), progress, shard, scheduler)
-    return {"high": str(high), **record} if record.get("status") == "waiting" else record
+    return record if "high" in record else {"high": str(high), **record}  # a shard that waits has no record yet
 
 
 def make_job(request: Request, pieces: Sequence[Piece], make_output: Any) -> executor.Job:
@@ -179,7 +180,7 @@ class Evaluation:
     """The record of an evaluation, and its report; an `executor.Output`."""
 
     request: Request
-    given: Given
+    given: EvidenceFiles
     notes: Notes
     """What was assumed when the files were opened."""
     pieces: Sequence[Piece]
@@ -197,6 +198,18 @@ class Evaluation:
 
     def finish(self, journal: Journal, sums: Sequence[Sums]) -> dict[str, Any]:
         """Pool the pieces, write the report, and return the record."""
+        return self.make_record(sums, journal.notes)
+
+    def make_record(self, sums: Sequence[Sums], run_notes: Notes) -> dict[str, Any]:
+        """Pool what every piece shows, write the report, and return the record.
+
+        Parameters
+        ----------
+        sums : sequence of mapping
+            Of every piece.
+        run_notes : Notes
+            On how the run went.
+        """
         request, given = self.request, self.given
         found, others = (pool_pieces if request.in_pieces else collect_planes)(request, given, self.pieces, sums)
         cut, shown, said = {}, find_worst(self.pieces, sums), list[str]()
@@ -217,8 +230,8 @@ class Evaluation:
             "verdict": checks.verdict(found, request.limits, kind_of(given)),
             "results": records.as_data(found),
             "baselines": {name: records.as_data(results) for name, results in others.items()},
-            "said": list(dict.fromkeys([*self.notes, *said, *journal.notes])),
-            **({"registration": plain(given.registered)} if given.registered else {}),
+            "said": list(dict.fromkeys([*self.notes, *said, *run_notes])),
+            **({"registration": jsonable(given.registration)} if given.registration else {}),
         }
         if self.report:
             view = overview(given, shown) if request.in_pieces else None
@@ -248,7 +261,7 @@ class Evaluation:
 
 
 def collect_planes(
-    request: Request, given: Given, pieces: Sequence[Piece], sums: Sequence[Sums]
+    request: Request, given: EvidenceFiles, pieces: Sequence[Piece], sums: Sequence[Sums]
 ) -> tuple[list[Result], dict[str, list[Result]]]:
     """The results of planes that were judged whole: of the image, and of every baseline.
 
@@ -273,7 +286,7 @@ def collect_planes(
 
 
 def pool_pieces(
-    request: Request, given: Given, pieces: Sequence[Piece], sums: Sequence[Sums]
+    request: Request, given: EvidenceFiles, pieces: Sequence[Piece], sums: Sequence[Sums]
 ) -> tuple[list[Result], dict[str, list[Result]]]:
     """The results of planes that were judged in pieces, pooled (`checks.pooling`): of the image, and of every baseline.
 
@@ -342,17 +355,17 @@ def _draw(
         The whole frame, of which ``first`` is a piece.
     """
     if Path(report).suffix.lower() == ".png":
-        from sciresdiff.report.figures import panel
+        from sciresdiff.report.figures import write_panel
 
         part = f", the piece from {view.place}" if view else ""
-        panel(first, report, unit, f"{Path(record['high']).name}: {record['verdict']}{part}", overwrite)
+        write_panel(first, report, unit, f"{Path(record['high']).name}: {record['verdict']}{part}", overwrite)
     else:
         from sciresdiff.report.html import write_page
 
         write_page(record, first, report, unit, own, overwrite, view)
 
 
-def _parse_baselines(baselines: Sequence[str] | str) -> list[str]:
+def parse_baselines(baselines: Sequence[str] | str) -> list[str]:
     """The names of baselines, each once; UsageError for one that is unknown."""
     from sciresdiff.checks.baselines import BASELINES
 
@@ -364,7 +377,7 @@ def _parse_baselines(baselines: Sequence[str] | str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _refuse_report(report: str | Path | None, overwrite: bool) -> None:
+def refuse_report(report: str | Path | None, overwrite: bool) -> None:
     """Refuse a report of an unknown ending, or that exists."""
     if report is None:
         return

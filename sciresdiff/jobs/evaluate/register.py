@@ -1,55 +1,45 @@
-"""Two frames of one sky by different instruments: ratio of zero points, PSFs and displacement, before any scoring."""
+"""Registration of two frames of one sky by different instruments: ratio of zero points, PSFs and displacement."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sciresdiff import io
-from sciresdiff.checks import registration as pure
+from sciresdiff.checks import registration
 from sciresdiff.checks.arrays import Array, Mask, fill_with_median
 from sciresdiff.checks.check import UnmeasuredError
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, PixelSize, Quantity
-from sciresdiff.io.jsonable import plain
-from sciresdiff.observation.psf import psf_of_header
+from sciresdiff.io.jsonable import jsonable
+from sciresdiff.jobs.evaluate.image_plane import ImagePlane, read_plane
+from sciresdiff.jobs.evaluate.overlap import PixelMap, crop_overlap, map_pixels, resample
+from sciresdiff.notes import Notes
+from sciresdiff.physics import psf
+from sciresdiff.region import Region
 
-LARGEST = 1024
-"""Side of the middle of the overlap that is looked at, px of the finer grid."""
-LATTICE = 33
-"""Points to a side at which world coordinates are computed; between them splines do."""
 RADIUS_FWHM = 6.0
-"""Radius of the aperture where none is given, in FWHM of the blurrier PSF: 0.5 % of a Moffat's light is beyond."""
-WIDE_PX = 3.0
-"""FWHM that is taken for it where no PSF is known, px of the coarser frame."""
-HOLLOW = 0.02
-"""Share of a PSF's light that its wings may take back before the image is called in question."""
-SAME = 0.005
-"""Relative difference of pixel sides below which two frames are on one grid."""
-BIAS = ("fk5", "icrs")
-"""Systems of coordinates that differ by 0.02 arcsec, and that headers mix up by more than that."""
+"""Default radius of the aperture in FWHM of the blurrier PSF: 0.5 % of a Moffat's light is beyond."""
+ASSUMED_FWHM = 3.0
+"""FWHM that an aperture is sized for where no PSF is known, px of the coarser frame."""
 
 
 @dataclass(frozen=True)
 class Registration:
-    """What lies between two frames of one sky; lengths in ``unit``."""
+    """Flux ratio, displacement and PSF widths of two frames of one sky; lengths in ``unit``."""
 
     flux_ratio: float | None
     """Flux in ``high`` over flux in ``low``, in the same aperture; None where it could not be measured."""
     radius: float | None
     """Of the aperture."""
-    place: tuple[float, float] | None
-    """Its centre, (y, x) px of ``high``."""
+    centre: tuple[float, float] | None
+    """Of the aperture, (y, x) px of ``high``."""
     fitted_ratio: float | None
     """The same ratio from a straight line through all pixels of the matched images."""
     shift: tuple[float, float] | None
-    """Where ``low`` shows things less where ``high`` shows them, along the rows and columns (y, x) of ``high``."""
+    """Position of a source in ``low`` less that in ``high``, along the rows and columns (y, x) of ``high``."""
     shift_error: float | None
     """Standard error per axis."""
     correlation: float | None
@@ -58,40 +48,13 @@ class Registration:
     fwhm_low: float | None
     unit: str
     """arcsec, um, or px of ``high``."""
-    said: tuple[str, ...] = ()
+    notes: Notes = field(default_factory=Notes)
+    """What was assumed, and why something was not measured."""
 
     @property
     def distance(self) -> float | None:
         """Length of the displacement."""
         return None if self.shift is None else float(np.hypot(*self.shift))
-
-
-@dataclass(frozen=True)
-class _Side:
-    """One plane of a frame."""
-
-    frame: Frame
-    name: str
-    pixels: Array
-    good: Mask
-    sides: tuple[float, float] | None
-    psf: Array | None
-
-    def fwhm(self) -> float | None:
-        """Of the PSF, in px."""
-        from sciresdiff.physics.psf.image import fwhm
-
-        return None if self.psf is None else fwhm(self.psf)
-
-
-@dataclass(frozen=True)
-class _Grid:
-    """Where the pixels of the finer frame lie on the coarser one."""
-
-    places: Array
-    """(2, Y, X), rows and columns of ``low``."""
-    jacobian: NDArray[np.float64]
-    """(2, 2), px of ``low`` to a px of ``high``, in the middle."""
 
 
 def register(
@@ -107,361 +70,230 @@ def register(
     radius: float | None = None,
     quantity: Quantity | None = None,
 ) -> Registration:
-    """Measure ratio of zero points, PSFs and displacement of two frames of one sky.
+    """Measure flux ratio, PSFs and displacement of two frames of one sky.
 
-    The coarser frame is brought to the finer one's pixels, by world coordinates where both frames have them, else
-    middle on middle by the sides of the pixels (no rotation). Each image is blurred with the *other's* PSF, so that
-    both have the same one and nothing is divided; then `checks.registration.displacement` and
-    `checks.registration.aperture` measure, the latter on the brightest source about which the aperture fits. ICRS and
-    FK5 (J2000) are taken as one system, since headers do not tell them apart; what the difference would be is said.
+    The coarser frame is resampled to the finer one's pixels (`overlap.map_pixels`). Each image is blurred with the
+    *other's* PSF, so that both have the same one and nothing is divided. Then `checks.registration.displacement` and
+    `checks.registration.aperture` measure, the latter on the brightest source about which the aperture fits.
 
     Parameters
     ----------
-    high, low : the finer and the coarser frame, files or read.
-    psf_high, psf_low : SPEC, file (of a cube the plane of the frame) or image, on the frame's own pixels and with the
-        pixel in it; without them what the frame states, else what its stars show.
-    pixel_high, pixel_low : sides of the pixels (a number is arcsec); win over the files.
-    plane_high, plane_low : which planes of the frames.
-    radius : of the aperture, in the unit of the pixel sizes (without any, px of ``high``); by default 6 FWHM of the
+    high, low : str, Path or Frame
+        The finer and the coarser frame.
+    psf_high, psf_low : str, Path, (K, L) array or None
+        SPEC, file (of a cube the plane of the frame) or image, on the frame's own pixels and with the pixel in it;
+        None: what the frame states, else what its stars show.
+    pixel_high, pixel_low : float, PixelSize or None
+        Sides of the pixels, a number in arcsec; they win over the files.
+    plane_high, plane_low : int
+        Numbers of the planes, from 0.
+    radius : float or None
+        Of the aperture, in the unit of the pixel sizes (without any, px of ``high``), above 0; None: 6 FWHM of the
         blurrier PSF, or less where the frame is small.
-    quantity : whether pixels add up; by default what the frames say, else by kind.
+    quantity : {"sum", "mean", None}
+        Whether pixels add up; None: as the frames say, else by kind.
 
     Raises
     ------
-    InputError : a file that cannot be read, ``high`` coarser than ``low``, no overlap, or no such plane.
-    UsageError : a radius that is not above 0.
+    InputError
+        A file that cannot be read, ``high`` coarser than ``low``, no overlap, or no such plane.
+    UsageError
+        A radius that is not above 0.
     """
     if radius is not None and not radius > 0:
         raise UsageError(f"radius: {radius:g} is no radius; give a number above 0")
-    said: list[str] = []
-    fine = _side(high, plane_high, pixel_high, psf_high, said)
-    coarse = _side(low, plane_low, pixel_low, psf_low, said)
-    grid = _cut(_grid(fine, coarse, said), coarse, said)
-    return _measured(fine, coarse, *grid, radius, _quantity(fine, coarse, quantity, said), said)
+    fine, notes = read_plane(high, plane_high, pixel_high, psf_high)
+    coarse, of_coarse = read_plane(low, plane_low, pixel_low, psf_low)
+    pixel_map, of_map = map_pixels(fine, coarse)
+    pixel_map, region, of_crop = crop_overlap(pixel_map, coarse)
+    known = quantity or fine.frame.quantity or coarse.frame.quantity
+    known, of_quantity = fine.frame.quantity_or_usual(known)
+    pair, of_blur = _match_blur(fine, coarse, pixel_map, region, known)
+    notes = notes + of_coarse + of_map + of_crop + of_quantity + of_blur
+    return _measure(fine, coarse, pixel_map, region, pair, radius, notes)
 
 
-def _side(given: str | Path | Frame, plane: int, pixel: float | PixelSize | None, psf: Any, said: list[str]) -> _Side:
-    """One plane of a frame, its pixel's sides and its PSF."""
-    frame = given if isinstance(given, Frame) else io.read(given)
-    name = "frame" if isinstance(given, Frame) else Path(given).name
-    if not 0 <= plane < frame.planes:
-        raise InputError(f"{name}: no plane {plane}; it has {frame.planes}, counted from 0")
-    size = PixelSize(float(pixel), float(pixel), "arcsec") if isinstance(pixel, int | float) else pixel
-    size = size or frame.pixel_size
-    frame = frame.with_(pixel_size=size)
-    good = ~frame.mask[plane] & np.isfinite(frame.pixels[plane])
-    if not good.any():
-        raise InputError(f"{name}: every pixel is masked; there is nothing to register")
-    sides = None if size is None else (size.y, size.x)
-    image = _psf(frame, plane, psf, name, said)
-    if image is not None and (share := pure.negative_wings(image)) > HOLLOW:
-        said.append(
-            f"{name}: the PSF's wings are negative, {100 * share:.0f} % of its light; its sky was taken too high, and"
-            " the ratio that is fitted to matched images is wrong by as much"
-        )
-    return _Side(frame, name, frame.pixels[plane].astype(np.float64), good, sides, image)
+@dataclass(frozen=True)
+class _MatchedPair:
+    """Two images on one grid."""
+
+    high: Array
+    """(Y, X)."""
+    low: Array
+    """(Y, X)."""
+    good: Mask
+    """(Y, X), True where both are valid."""
 
 
-def _psf(frame: Frame, plane: int, given: Any, name: str, said: list[str]) -> Array | None:
-    """The PSF with the pixel in it: given, stated, or of the frame's stars; None where there is none."""
-    from sciresdiff.physics import psf
-    from sciresdiff.physics.psf.measure import psf_from_sources
-
-    if isinstance(given, np.ndarray):
-        return psf.centre_psf(given)
-    if given is not None:
-        parsed = psf.parse(str(given))
-        if parsed.shape != "file":
-            return psf.render(parsed, frame.pixel_size, integrate=True)
-        image = io.read_image(str(given))
-        return psf.centre_psf(image if image.ndim < 3 else image[min(plane, len(image) - 1)])
-    if stated := psf_of_header(frame):
-        return psf.render(stated, frame.pixel_size, integrate="psf_known" not in frame.facts)
-    variance = None if frame.variance is None else frame.variance[plane]
-    try:
-        found, used, _ = psf_from_sources(frame.pixels[plane], frame.mask[plane], variance, frame.kind)
-    except InputError:
-        said.append(f"{name}: no PSF is given or stated, and there are too few stars to measure one")
-        return None
-    said.append(f"{name}: PSF {found} px measured on {used} stars")
-    return psf.render(found, frame.pixel_size, integrate=True)
-
-
-def _quantity(fine: _Side, coarse: _Side, told: Quantity | None, said: list[str]) -> Quantity:
-    quantity, notes = fine.frame.quantity_or_usual(told or fine.frame.quantity or coarse.frame.quantity)
-    said.extend(notes)
-    return quantity
-
-
-def _grid(fine: _Side, coarse: _Side, said: list[str]) -> _Grid:
-    """Rows and columns of the coarse frame for every pixel of the fine one."""
-    headers = [_sky_header(side.frame) for side in (fine, coarse)]
-    if headers[0] is not None and headers[1] is not None:
-        nodes = [np.linspace(0, n - 1, LATTICE) for n in fine.pixels.shape]
-        y, x = np.meshgrid(*nodes, indexing="ij")
-        seen = _through_sky(headers[0], headers[1], y, x)
-        places, jacobian = _between(nodes, seen, fine.pixels.shape)
-        _say_bias(headers, fine, jacobian, said)
-    else:
-        steps = _steps(fine, coarse)
-        jacobian = np.diag(steps)
-        lines = [
-            (m - 1) / 2 + (np.arange(n) - (n - 1) / 2) * step
-            for n, m, step in zip(fine.pixels.shape, coarse.pixels.shape, steps, strict=True)
-        ]
-        places = np.stack(np.meshgrid(*lines, indexing="ij"))
-        said.append("grid: no world coordinates in both frames; laid middle on middle by the sides of the pixels")
-    if np.sqrt(abs(np.linalg.det(jacobian))) > 1 + SAME:
-        raise InputError(f"{fine.name}: its pixels are larger than those of {coarse.name}; give the finer frame first")
-    return _Grid(places, jacobian)
-
-
-def _sky_header(frame: Frame) -> Any:
-    """The header of a frame with celestial coordinates, else None."""
-    from sciresdiff.io.fits.wcs import has_wcs
-
-    header = getattr(frame.header, "image", None)
-    return header if frame.kind == "astro" and header is not None and has_wcs(header) else None
-
-
-def _steps(fine: _Side, coarse: _Side) -> tuple[float, float]:
-    """Px of the coarse frame to a px of the fine one, by their sides, else by their shapes."""
-    if fine.sides is not None and coarse.sides is not None:
-        return fine.sides[0] / coarse.sides[0], fine.sides[1] / coarse.sides[1]
-    ratios = [n / m for n, m in zip(fine.pixels.shape, coarse.pixels.shape, strict=True)]
-    if ratios[0] == ratios[1] and ratios[0] == round(ratios[0]):
-        return 1 / ratios[0], 1 / ratios[1]
-    raise InputError(f"{fine.name}, {coarse.name}: the sides of the pixels are not known; give --pixel-size")
-
-
-def _through_sky(header: Any, other: Any, y: Array, x: Array) -> Array:
-    """Rows and columns on ``other`` of pixels of ``header``, ICRS and FK5 taken as one: (2, ...)."""
-    from astropy.wcs import WCS
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what astropy mends in a header
-        one, two = WCS(header, naxis=2), WCS(other, naxis=2)
-        if _system(one) == _system(two):
-            sky = one.all_pix2world(np.stack([x.ravel(), y.ravel()], 1), 0)
-            seen = two.all_world2pix(sky, 0, quiet=True)[:, ::-1].T
-        else:
-            seen = np.stack(two.world_to_pixel(one.pixel_to_world(x.ravel(), y.ravel()))[::-1])
-    return np.asarray(seen.reshape(2, *y.shape))
-
-
-def _system(wcs: Any) -> str:
-    """Name and equinox of the celestial system; ICRS for both of `BIAS`."""
-    from astropy.wcs.utils import wcs_to_celestial_frame
-
-    frame = wcs_to_celestial_frame(wcs)
-    year = float(frame.equinox.jyear) if hasattr(frame, "equinox") else 2000.0
-    return "icrs" if frame.name in BIAS and abs(year - 2000) < 0.01 else f"{frame.name} {year:.3f}"
-
-
-def _between(nodes: Sequence[Array], seen: Array, shape: tuple[int, ...]) -> tuple[Array, NDArray[np.float64]]:
-    """Places of all pixels from those on a lattice, and the jacobian in the middle."""
-    from scipy.interpolate import RectBivariateSpline
-
-    if not np.isfinite(seen).all():
-        raise InputError("grid: the world coordinates of one frame have no place on the other")
-    lines = [np.arange(n) for n in shape]
-    splines = [RectBivariateSpline(*nodes, plane) for plane in seen]
-    middle = [(n - 1) / 2 for n in shape]
-    jacobian = np.array([[float(s(*middle, dx=1)[0, 0]), float(s(*middle, dy=1)[0, 0])] for s in splines])
-    return np.stack([spline(*lines) for spline in splines]), jacobian
-
-
-def _say_bias(headers: Sequence[Any], fine: _Side, jacobian: NDArray[np.float64], said: list[str]) -> None:
-    """Say what taking ICRS and FK5 as one has done to the displacement."""
-    from astropy.wcs import WCS
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        one, two = (WCS(header, naxis=2) for header in headers)
-        if _system(one) != _system(two) or one.wcs.radesys == two.wcs.radesys:
-            return
-        y, x = ((n - 1) / 2 for n in fine.pixels.shape)
-        told = np.array(two.world_to_pixel(one.pixel_to_world(x, y))[::-1], float)
-    as_one = _through_sky(headers[0], headers[1], np.array([[y]]), np.array([[x]])).ravel()
-    off = -np.linalg.inv(jacobian) @ (told - as_one) * np.array(fine.sides)
-    said.append(
-        f"grid: RADESYS {one.wcs.radesys} and {two.wcs.radesys} taken as one system; told apart,"
-        f" the shift would differ by ({off[0]:+.4f}, {off[1]:+.4f}) arcsec"
-    )
-
-
-def _cut(grid: _Grid, coarse: _Side, said: list[str]) -> tuple[_Grid, tuple[slice, slice]]:
-    """The overlap, at most `LARGEST` px to a side about its middle, and where it lies on the fine frame."""
-    h, w = coarse.pixels.shape
-    inside = (abs(grid.places[0] - (h - 1) / 2) <= h / 2) & (abs(grid.places[1] - (w - 1) / 2) <= w / 2)
-    if not inside.any():
-        raise InputError(f"{coarse.name}: does not overlap the other frame; give two frames of the same sky")
-    cut = _span(inside.any(1)), _span(inside.any(0))
-    if max(s.stop - s.start for s in cut) == LARGEST < max(inside.shape):
-        said.append(f"registration: measured on the middle {LARGEST} px of the overlap")
-    return _Grid(grid.places[:, *cut], grid.jacobian), cut
-
-
-def _span(line: NDArray[np.bool_]) -> slice:
-    """From the first to the last True, or the middle of it."""
-    at = np.flatnonzero(line)
-    start, stop = int(at[0]), int(at[-1]) + 1
-    spare = max(0, stop - start - LARGEST)
-    return slice(start + spare // 2, start + spare // 2 + min(stop - start, LARGEST))
-
-
-def _onto(coarse: _Side, grid: _Grid, quantity: Quantity) -> tuple[Array, Mask]:
-    """The coarse frame on the fine grid, in flux per fine pixel, and where it is good."""
-    from scipy.ndimage import map_coordinates
-
-    image = map_coordinates(fill_with_median(coarse.pixels, coarse.good), grid.places, order=3, mode="nearest")
-    # pixels beyond the frame are bad; any part of a bad pixel spoils
-    bad = map_coordinates((~coarse.good).astype(float), grid.places, order=1, mode="nearest")
-    edge = [(abs(p - (n - 1) / 2) <= n / 2) for p, n in zip(grid.places, coarse.pixels.shape, strict=True)]
-    area = abs(float(np.linalg.det(grid.jacobian))) if quantity == "sum" else 1.0
-    return np.asarray(image * area), np.asarray((bad < 0.01) & edge[0] & edge[1])
-
-
-def _measured(
-    fine: _Side,
-    coarse: _Side,
-    grid: _Grid,
-    cut: tuple[slice, slice],
-    radius: float | None,
-    quantity: Quantity,
-    said: list[str],
-) -> Registration:
-    """Displacement and flux on the common grid."""
-    high, good_high = fine.pixels[cut], fine.good[cut]
-    low, good_low = _onto(coarse, grid, quantity)
-    widths = _widths(fine, coarse, grid)
+def _match_blur(
+    fine: ImagePlane, coarse: ImagePlane, pixel_map: PixelMap, region: Region, quantity: Quantity
+) -> tuple[_MatchedPair, Notes]:
+    """Both frames on the finer grid, each convolved with the PSF of the other where both are known."""
+    high, good_high = fine.pixels[region.slices], fine.good[region.slices]
+    low, good_low = resample(coarse, pixel_map, quantity)
+    notes = Notes()
     if fine.psf is not None and coarse.psf is not None:
-        high, good_high = pure.convolve(high, good_high, pure.resample_psf(coarse.psf, grid.jacobian))
-        low, good_low = pure.convolve(low, good_low, fine.psf)
+        # (x * p) * q = (x * q) * p: both images have the blur p * q, and no noise is amplified by a division
+        other = registration.resample_psf(coarse.psf, pixel_map.jacobian)
+        high, good_high = registration.convolve(high, good_high, other)
+        low, good_low = registration.convolve(low, good_low, fine.psf)
     else:
-        said.append("psf: not known of both frames; they are compared as they are, and the flux ratio has the light in"
-                    " it that the blurrier one spreads beyond the aperture")  # fmt: skip
-    good = good_high & good_low
-    sides = fine.sides or (1.0, 1.0)
-    moved = _displacement(high, low, good, said)
-    back = low if moved is None else pure.shift_image(low, (-moved.y, -moved.x))
-    wide = widths[1] or WIDE_PX * float(np.sqrt(sides[0] * sides[1] / abs(np.linalg.det(grid.jacobian))))
-    found = _aperture(fill_with_median(high, good), fill_with_median(back, good), good, radius, wide, sides, said)
-    side = float(np.sqrt(sides[0] * sides[1]))
+        notes = Notes("psf: not known of both frames; they are compared as they are, and the flux ratio has the light"
+                      " in it that the blurrier one spreads beyond the aperture")  # fmt: skip
+    return _MatchedPair(high, low, good_high & good_low), notes
+
+
+def _measure(
+    fine: ImagePlane,
+    coarse: ImagePlane,
+    pixel_map: PixelMap,
+    region: Region,
+    pair: _MatchedPair,
+    radius: float | None,
+    notes: Notes,
+) -> Registration:
+    """Displacement and flux ratio of a matched pair, in the unit of the finer frame's pixels."""
+    coarse_side = fine.side / float(np.sqrt(pixel_map.area))
+    fwhm_high = None if fine.psf is None else psf.fwhm(fine.psf) * fine.side
+    fwhm_low = None if coarse.psf is None else psf.fwhm(coarse.psf) * coarse_side
+    moved, of_shift = _measure_displacement(pair)
+    if moved is not None:  # both fluxes are summed about the same place of the sky
+        pair = _MatchedPair(pair.high, registration.shift_image(pair.low, (-moved.y, -moved.x)), pair.good)
+    found, of_flux = _measure_fluxes(pair, fine.sides, radius, fwhm_low or ASSUMED_FWHM * coarse_side)
+    fluxes = None if found is None else found[0]
     return Registration(
-        flux_ratio=None if found is None or not found[0].low > 0 else found[0].high / found[0].low,
-        radius=None if found is None else found[0].radius,
-        place=None if found is None else (float(found[1][0] + cut[0].start), float(found[1][1] + cut[1].start)),
+        flux_ratio=None if fluxes is None or not fluxes.low > 0 else fluxes.high / fluxes.low,
+        radius=None if fluxes is None else fluxes.radius,
+        centre=None if found is None else (float(found[1][0] + region.y0), float(found[1][1] + region.x0)),
         fitted_ratio=None if moved is None or not moved.slope > 0 else 1 / moved.slope,
-        shift=None if moved is None else (moved.y * sides[0], moved.x * sides[1]),
-        shift_error=None if moved is None else moved.error * side,
+        shift=None if moved is None else (moved.y * fine.sides[0], moved.x * fine.sides[1]),
+        shift_error=None if moved is None else moved.error * fine.side,
         correlation=None if moved is None else moved.correlation,
-        fwhm_high=widths[0],
-        fwhm_low=widths[1],
+        fwhm_high=fwhm_high,
+        fwhm_low=fwhm_low,
         unit=fine.frame.pixel_size.unit if fine.frame.pixel_size else "px",
-        said=tuple(said),
+        notes=notes + of_shift + of_flux,
     )
 
 
-def _widths(fine: _Side, coarse: _Side, grid: _Grid) -> tuple[float | None, float | None]:
-    """FWHM of both PSFs in the unit of the fine frame's pixel."""
-    side = float(np.sqrt(np.prod(fine.sides or (1.0, 1.0))))
-    step = side / float(np.sqrt(abs(np.linalg.det(grid.jacobian))))
-    found = fine.fwhm(), coarse.fwhm()
-    return None if found[0] is None else found[0] * side, None if found[1] is None else found[1] * step
-
-
-def _displacement(high: Array, low: Array, good: Mask, said: list[str]) -> pure.Displacement | None:
+def _measure_displacement(pair: _MatchedPair) -> tuple[registration.Displacement | None, Notes]:
+    """The displacement; None, and the reason, where the images have too little in common."""
     try:
-        return pure.displacement(high, low, good)
+        return registration.displacement(pair.high, pair.low, pair.good), Notes()
     except UnmeasuredError as why:
-        said.append(f"shift: not measured: {why}")
-        return None
+        return None, Notes(f"shift: not measured: {why}")
 
 
-def _aperture(
-    high: Array,
-    low: Array,
-    good: Mask,
-    radius: float | None,
-    wide: float,
-    sides: tuple[float, float],
-    said: list[str],
-) -> tuple[pure.Aperture, tuple[int, int]] | None:
-    """Fluxes about the brightest source that there is room for, and its place."""
-    room = radius or RADIUS_FWHM / 2 * wide
-    if (place := pure.brightest(high, good, room, sides)) is None:
-        said.append(f"flux ratio: not measured: no place for an aperture of radius {room:.3g} in the overlap")
-        return None
-    edge = min((min(p, n - 1 - p) + 0.5) * s for p, n, s in zip(place, high.shape, sides, strict=True))
-    try:
-        found = pure.aperture(high, low, good, place, radius or min(RADIUS_FWHM * wide, edge / pure.ANNULUS[1]), sides)
-    except UnmeasuredError as why:
-        said.append(f"flux ratio: not measured: {why}")
-        return None
-    said.append(f"flux ratio: aperture of radius {found.radius:.3g}, sky the {found.sky}")
-    return found, place
-
-
-def other_grid(image: Frame, truth: Frame) -> bool:
-    """Whether two frames have pixels of different sizes, so that no pixel of one is a pixel of the other."""
-    one, two = image.pixel_size, truth.pixel_size
-    if one is None or two is None or one.unit != two.unit:
-        return False
-    return max(abs(one.y / two.y - 1), abs(one.x / two.x - 1)) > SAME
-
-
-def measured(
-    image: Frame,
-    truth: Frame,
-    said: list[str],
-    psf_image: str | Path | Array | None = None,
-    psf_truth: str | Path | Array | None = None,
-) -> dict[str, Any]:
-    """What lies between an image and a truth by another instrument, for the record of an evaluation.
+def _measure_fluxes(
+    pair: _MatchedPair, sides: tuple[float, float], radius: float | None, fwhm: float
+) -> tuple[tuple[registration.Aperture, tuple[int, int]] | None, Notes]:
+    """Fluxes about the brightest source with room for an aperture.
 
     Parameters
     ----------
-    image, truth : the first plane of each is looked at.
-    said : gets a line with the figures, and one for every assumption.
-    psf_image, psf_truth : as in `register`.
+    pair : _MatchedPair
+        Registered.
+    sides : (float, float)
+        Of a pixel (y, x).
+    radius : float or None
+        Of the aperture in the unit of the sides; None: 6 ``fwhm``, or as much as the frame has room for.
+    fwhm : float
+        Of the blurrier PSF, in the same unit.
 
     Returns
     -------
-    ``flux_ratio`` and ``fitted_ratio`` (truth over image), ``shift`` (where the truth shows things less where the
-    image does, y and x of the finer frame), ``shift_error``, ``distance``, ``fwhm_image``, ``fwhm_truth``, ``unit``,
-    ``radius`` and ``place`` of the aperture, ``finer``, ``said``. What cannot be measured is None, and ``said`` has
-    the reason.
+    found : (Aperture, (int, int)) or None
+        Fluxes, and the centre (y, x) of the aperture, px.
+    notes : Notes
+        Radius and sky, or the reason why nothing was measured.
+    """
+    high, low = (fill_with_median(image, pair.good) for image in (pair.high, pair.low))
+    # a small frame may have room for half the radius only; a radius that was asked for is kept
+    room = radius or RADIUS_FWHM / 2 * fwhm
+    if (centre := registration.brightest(high, pair.good, room, sides)) is None:
+        reason = f"no place for an aperture of radius {room:.3g} in the overlap"
+        return None, Notes(f"flux ratio: not measured: {reason}")
+    edge = min((min(p, n - 1 - p) + 0.5) * s for p, n, s in zip(centre, high.shape, sides, strict=True))
+    # the whole ring of the sky lies inside the frame
+    radius = radius or min(RADIUS_FWHM * fwhm, edge / registration.ANNULUS[1])
+    try:
+        fluxes = registration.aperture(high, low, pair.good, centre, radius, sides)
+    except UnmeasuredError as why:
+        return None, Notes(f"flux ratio: not measured: {why}")
+    return (fluxes, centre), Notes(f"flux ratio: aperture of radius {fluxes.radius:.3g}, sky the {fluxes.sky}")
+
+
+def register_truth(
+    image: Frame,
+    truth: Frame,
+    psf_image: str | Path | Array | None = None,
+    psf_truth: str | Path | Array | None = None,
+) -> tuple[dict[str, Any], Notes]:
+    """Register an image and a truth by another instrument, for the record of an evaluation.
+
+    Parameters
+    ----------
+    image, truth : Frame
+        The first plane of each is compared.
+    psf_image, psf_truth : str, Path, (K, L) array or None
+        As for `register`.
+
+    Returns
+    -------
+    record : dict
+        ``flux_ratio`` and ``fitted_ratio`` (truth over image), ``shift`` (position in the truth less that in the
+        image, y and x of the finer frame), ``shift_error``, ``distance``, ``fwhm_image``, ``fwhm_truth``, ``unit``,
+        ``radius`` and ``place`` of the aperture, ``finer``, ``said``. What cannot be measured is None, and ``said`` has
+        the reason.
+    notes : Notes
+        A line with the figures, and one for every assumption.
     """
     sizes = [1.0 if f.pixel_size is None else f.pixel_size.y * f.pixel_size.x for f in (image, truth)]
-    swapped = sizes[0] > sizes[1]
+    truth_is_finer = sizes[0] > sizes[1]
     try:
         found = (
             register(truth, image, psf_high=psf_truth, psf_low=psf_image)
-            if swapped
+            if truth_is_finer
             else register(image, truth, psf_high=psf_image, psf_low=psf_truth)
         )
     except InputError as problem:
-        said.append(f"registration: {problem}")
-        return {"said": [str(problem)]}
-    told = asdict(found)
-    widths = told.pop("fwhm_high"), told.pop("fwhm_low")
-    told["fwhm_image"], told["fwhm_truth"] = widths[::-1] if swapped else widths
-    if not swapped:
-        told |= {name: told[name] and 1 / told[name] for name in ("flux_ratio", "fitted_ratio")}
-    elif told["shift"] is not None:
-        told["shift"] = [-part for part in told["shift"]]
-    told |= {"finer": "truth" if swapped else "image", "distance": found.distance}
-    said.append(f"registration: {summary(found)}")
-    said.extend(f"registration: {line}" for line in found.said)
-    return dict(plain(told))
+        return {"said": [str(problem)]}, Notes(f"registration: {problem}")
+    lines = (f"registration: {line}" for line in found.notes)
+    return _as_record(found, truth_is_finer), Notes(f"registration: {summary(found)}", *lines)
+
+
+def _as_record(found: Registration, truth_is_finer: bool) -> dict[str, Any]:
+    """The registration in JSON's types, ratios and shift of the truth against the image."""
+    ratios, shift = [found.flux_ratio, found.fitted_ratio], found.shift
+    fwhm_image, fwhm_truth = found.fwhm_high, found.fwhm_low
+    if truth_is_finer:
+        fwhm_image, fwhm_truth = fwhm_truth, fwhm_image
+        shift = None if shift is None else (-shift[0], -shift[1])
+    else:
+        ratios = [ratio and 1 / ratio for ratio in ratios]
+    record = {
+        "flux_ratio": ratios[0],
+        "radius": found.radius,
+        "place": found.centre,
+        "fitted_ratio": ratios[1],
+        "shift": shift,
+        "shift_error": found.shift_error,
+        "correlation": found.correlation,
+        "unit": found.unit,
+        "said": found.notes.lines,
+        "fwhm_image": fwhm_image,
+        "fwhm_truth": fwhm_truth,
+        "finer": "truth" if truth_is_finer else "image",
+        "distance": found.distance,
+    }
+    return dict(jsonable(record))
 
 
 def summary(found: Registration) -> str:
-    """The figures in one line."""
+    """The figures of a registration in one line."""
     ratio = "-" if found.flux_ratio is None else f"{found.flux_ratio:.4g} (radius {found.radius:.3g} {found.unit})"
-    wide = ["-" if x is None else f"{x:.3g}" for x in (found.fwhm_high, found.fwhm_low)]
-    moved = "-" if found.shift is None else (
+    widths = ["-" if x is None else f"{x:.3g}" for x in (found.fwhm_high, found.fwhm_low)]
+    shift = "-" if found.shift is None else (
         f"({found.shift[0]:+.3f}, {found.shift[1]:+.3f}) +- {found.shift_error:.3f} {found.unit}"
     )  # fmt: skip
-    return f"flux finer / coarser {ratio}, FWHM {wide[0]} and {wide[1]} {found.unit}, shift {moved}"
+    return f"flux finer / coarser {ratio}, FWHM {widths[0]} and {widths[1]} {found.unit}, shift {shift}"

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from sciresdiff import plugins
 from sciresdiff.checks.evidence import Evidence
 from sciresdiff.checks.sums import data_sums
-from sciresdiff.frame import Frame
+from sciresdiff.frame import PLANES, Frame
 from sciresdiff.io.sink import IMAGE
-from sciresdiff.io.source import PLANES
 from sciresdiff.jobs.blocks import Block
 from sciresdiff.jobs.upscale import trust
 from sciresdiff.jobs.upscale.inputs import Inputs
@@ -23,6 +22,7 @@ from sciresdiff.jobs.upscale.models import models_of
 from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.jobs.upscale.trust import Marker
 from sciresdiff.notes import Notes
+from sciresdiff.observation.grid import upsample_nearest
 from sciresdiff.observation.observation import Observation
 from sciresdiff.restoration.model import device_of
 from sciresdiff.restoration.restore import restore
@@ -176,11 +176,6 @@ def planes_of(block: Block, window: Observation, restored: Restored) -> dict[str
         "GATE": restored.gate[fine],
         "DQ": quality(exposure.plane, inside, scale),
     }
-
-
-def upsample_nearest(plane: Array, scale: int) -> Array:
-    """Every pixel of (..., h, w) repeated over its area on the fine grid, (..., s*h, s*w)."""
-    return plane.repeat(scale, axis=-2).repeat(scale, axis=-1)
 
 
 def quality(frame: Frame, inside: tuple[slice, slice], scale: int) -> NDArray[np.int32]:

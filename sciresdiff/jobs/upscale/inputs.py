@@ -66,32 +66,39 @@ class Inputs:
 
 def resolve_inputs(path: str | Path, options: UpscaleOptions) -> Inputs:
     """Resolve scale, quantity, noise, PSF and models of a file; see `resolve_source`."""
-    with io.opened(path, **reading_options(options)) as source:
+    with io.open_source(path, **reading_options(options)) as source:
         return resolve_source(path, source, options)
 
 
-def resolve_source(path: str | Path, source: Source, options: UpscaleOptions) -> Inputs:
+def resolve_source(
+    path: str | Path | None,
+    source: Source,
+    options: UpscaleOptions,
+    psf: NDArray[np.float64] | None = None,
+    kernel: PSF | NDArray[np.float64] | None = None,
+) -> Inputs:
     """Missing settings are read from the header or measured, and noted.
 
     Parameters
     ----------
-    path : of the file.
-    source : the same file, open.
+    path : of the file; None for an image in memory.
+    source : the same image, open.
     options : what the user states.
+    psf, kernel : arrays that win over what is stated, as for `observation.psf.resolve_psf`.
 
     Raises
     ------
     UsageError, InputError : what cannot be settled, and what to give.
     """
     frame, samples = source.frame, samples_of_source(source, options.saturation)
-    refuse_unusable(path, frame, samples, options)
+    refuse_unusable(path or "the image", frame, samples, options)
     scale, name, chosen, notes = models_of(frame, options)
-    observation = observe(path, source, samples, options, scale)
+    observation = observe(path, source, samples, options, scale, psf, kernel)
     notes = frame.notes + notes + samples(0).notes + observation.notes
     model, then = chosen
-    for stage, psf in stages(chosen, observation.exposure.psf):
+    for stage, blur in stages(chosen, observation.exposure.psf):
         check_steps(stage, options)
-        notes += warn_psf(stage, psf, stage.scale) + warn_networks(stage) + warn_codec(stage, options)
+        notes += warn_psf(stage, blur, stage.scale) + warn_networks(stage) + warn_codec(stage, options)
     notes += warn_noise(model, observation, samples) + check_realism(options.realism, model, name)
     if model is None and not options.refine:
         notes += Notes("ERR: without draws it is the scale that the physics assumes, before the data narrow it")

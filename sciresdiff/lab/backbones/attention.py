@@ -73,20 +73,39 @@ def split_windows(x: Tensor, window: int) -> Tensor:
 
 
 def merge_windows(x: Tensor, window: int, h: int, w: int) -> Tensor:
-    """The inverse of `split_windows`."""
+    """The inverse of `split_windows`: (B * windows, window^2, C) -> (B, h, w, C).
+
+    Parameters
+    ----------
+    window : side of a window, divides h and w. h, w : size of the map.
+    """
     x = x.view(-1, h // window, w // window, window, window, x.shape[-1]).transpose(2, 3)
     return x.reshape(-1, h, w, x.shape[-1])
 
 
 def split_shifted(x: Tensor, window: int, shift: int) -> Tensor:
-    """(B, h, w, C) to (B windows, window^2, C); shifted windows go beyond the map, and have zeros there."""
+    """Windows of a grid that is shifted; it goes beyond the map, and the windows have zeros there.
+
+    Parameters
+    ----------
+    x : (B, h, w, C), multiples of the window. window : side. shift : up and to the left, 0 for none.
+
+    Returns
+    -------
+    (B windows, window^2, C)
+    """
     if shift:
         x = F.pad(x, (0, 0, shift, window - shift, shift, window - shift))
     return split_windows(x, window)
 
 
 def merge_shifted(x: Tensor, window: int, shift: int, h: int, w: int) -> Tensor:
-    """The inverse of `split_shifted`."""
+    """The inverse of `split_shifted`: (B windows, window^2, C) -> (B, h, w, C).
+
+    Parameters
+    ----------
+    window, shift : as they were split. h, w : size of the map.
+    """
     if not shift:
         return merge_windows(x, window, h, w)
     return merge_windows(x, window, h + window, w + window)[:, shift : shift + h, shift : shift + w]

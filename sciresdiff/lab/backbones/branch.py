@@ -13,7 +13,12 @@ from sciresdiff.nets.resnet import zero_init
 
 
 def pad_to_multiple(x: Tensor, multiple_of: int) -> Tensor:
-    """An image whose last row and column are repeated until its sides are multiples; constant maps stay constant."""
+    """An image whose last row and column are repeated until its sides are multiples; constant maps stay constant.
+
+    Parameters
+    ----------
+    x : (B, C, h, w). multiple_of : of both sides.
+    """
     h, w = x.shape[-2:]
     return F.pad(x, (0, -w % multiple_of, 0, -h % multiple_of), mode="replicate")
 

@@ -48,7 +48,7 @@ class LocalAttention(nn.Module):
 
 
 def simple_gate(v: Tensor) -> Tensor:
-    """The product of the two halves of the channels, which does the work of an activation."""
+    """The product of both halves of the channels, (B, 2 C, h, w) to (B, C, h, w), in place of an activation."""
     a, b = v.chunk(2, dim=1)
     return a * b
 

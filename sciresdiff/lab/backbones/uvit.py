@@ -76,7 +76,9 @@ class UViT(nn.Module):
         x = pad_to_multiple(x, self.multiple_of)
         level = self.level(self.code(x))
         x = self.head(x)
-        patches = self.patches(x)
+        # in float32: oneDNN's bfloat16 convolution of 4 x 4 at stride 4 is wrong for 16 channels on CPUs with AMX
+        with torch.autocast(x.device.type, enabled=False):
+            patches = self.patches(x.to(self.patches.weight.dtype))
         places = positions(patches.shape[2], patches.shape[3], patches.shape[1]).to(patches)
         tokens = self.transform(torch.cat([level[:, None], patches.flatten(2).mT + places], dim=1))[:, 1:]
         back = self.pixels(self.norm(tokens)).mT.unflatten(2, patches.shape[-2:])

@@ -33,7 +33,7 @@ from sciresdiff.physics.psf.split import split_kernel
 from sciresdiff.physics.statistics import PlaneStatistics
 from sciresdiff.restoration.fallback import FINAL_ITERATIONS, PATIENCE
 from sciresdiff.restoration.model import Model
-from sciresdiff.restoration.ops import box, finer, psf_features
+from sciresdiff.restoration.ops import box_mean, psf_features, upsample_nearest
 from sciresdiff.restoration.posterior import draw_sample, gaussian, has_refiner, perturbed_consistency
 from sciresdiff.restoration.prior import Estimate
 from sciresdiff.restoration.refiner import condition
@@ -67,8 +67,13 @@ def augmentation_level(model: Model) -> float:
 
 
 def smooth_error(first: Restored) -> Tensor:
-    """The first model's ERR, (1, 1, Y, X): its mean square over 3 x 3 pixels, as few draws scatter by themselves."""
-    return box(torch.from_numpy(first.err.astype(np.float64))[None, None].square(), 1).sqrt()
+    """The first model's ERR: its mean square over 3 x 3 pixels, as few draws scatter by themselves.
+
+    Returns
+    -------
+    (1, 1, Y, X), in the frame's unit.
+    """
+    return box_mean(torch.from_numpy(first.err.astype(np.float64))[None, None].square(), 1).sqrt()
 
 
 def coarse_draw(
@@ -163,7 +168,8 @@ def cascade(
     Parameters
     ----------
     observation : as for `restore`; its PSF is that of both scales together, the same all over the field.
-    models : the first one and the second one.
+    models : the first one, and the one that goes on with its draws. settings : how draws are made.
+    device : where networks run. progress : is told what is done.
 
     Returns
     -------
@@ -190,7 +196,7 @@ def cascade(
     error = smooth_error(first)
     second = second_stage(two, stage, rest, settings, device)
     share = two.scale**2 if observation.quantity == "sum" else 1
-    w = units.noise_units(finer(error, two.scale)[0, 0].numpy() / share, data.y, spread=True)
+    w = units.noise_units(upsample_nearest(error, two.scale)[0, 0].numpy() / share, data.y, spread=True)
 
     def fine(image: Array) -> Tensor:
         return units.noise_units(image, data.y)
@@ -198,7 +204,7 @@ def cascade(
     guess = fine(second(torch.from_numpy(first.mean)[None, None], error.square(), None))
     x = consistency_step(data, guess, w.square(), FINAL_ITERATIONS, PATIENCE)
     best = starting_estimate(data, Estimate(x, w, guess), settings)
-    gate = finer(torch.from_numpy(first.gate)[None, None], two.scale).to(data.y)
+    gate = upsample_nearest(torch.from_numpy(first.gate)[None, None], two.scale).to(data.y)
     draws = chain_draws(data, first, second, fine, w, augmentation_level(two), settings.seed)
     half = total // 2
     return posterior_summary(observation, data, best, gate, draws, None, settings,

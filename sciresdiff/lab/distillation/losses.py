@@ -52,6 +52,10 @@ def ddim_step(p: NoiseLevel, q: NoiseLevel, x: Tensor, x_hat: Tensor, mu: Tensor
     """The deterministic step (DDIM) from level p to q, x_r = a_r x^ + b_r mu + (s_r / s_t) (x_t - a_t x^ - b_t mu).
 
     From a level without noise none is carried.
+
+    Parameters
+    ----------
+    p, q : levels, one for all or (B, 1, 1, 1). x, x_hat, mu : (B, C, Y, X), state, estimate, anchor.
     """
     s, s_r = (torch.as_tensor(v, dtype=x.dtype, device=x.device) for v in (p.s, q.s))
     c = torch.where(s > 0, s_r / s.clamp_min(1e-30), 0.0)
@@ -59,7 +63,16 @@ def ddim_step(p: NoiseLevel, q: NoiseLevel, x: Tensor, x_hat: Tensor, mu: Tensor
 
 
 def teacher_states(path: Path, teach: Guess, x_T: Tensor, mu: Tensor) -> list[Tensor]:
-    """Every state of the teacher's deterministic way, from x_T (first) to x_0 (last)."""
+    """Every state of the teacher's deterministic way, from x_T (first) to x_0 (last).
+
+    Parameters
+    ----------
+    teach : the teacher's estimate of x_0. x_T, mu : (B, C, Y, X), start and anchor.
+
+    Returns
+    -------
+    T + 1 states, (B, C, Y, X) each.
+    """
     states = [x_T]
     for t in range(path.T, 0, -1):
         states.append(ddim_step(path.at(t), path.at(t - 1), states[-1], teach(states[-1], t, 0.0), mu))
@@ -72,6 +85,10 @@ def one_step_target(path: Path, x_T: Tensor, x_r: Tensor, r: int, mu: Tensor) ->
     X(r) = (x_r - b_r mu - c (x_T - b_T mu)) / (a_r - c a_T), c = s_r / s_T.  For r = T - 1 it is the teacher's first
     estimate, a mean (fidelity); for r = 0 the end of the teacher's way, a draw (realism); between them the average
     estimate of the way so far, which on a straight path is the one-step velocity of OFTSR (Zhu et al. 2024).
+
+    Parameters
+    ----------
+    x_T, x_r, mu : (B, C, Y, X), start, the teacher's state at index r, anchor.
     """
     p, q = path.at(path.T), path.at(r)
     c = q.s / p.s if p.s > 0 else 0.0
@@ -128,7 +145,12 @@ def pick_targets(path: Path, states: list[Tensor], share: float, draw: Tensor, m
 
 
 def skip_out(t: Tensor, T: int, sd: float = 0.5) -> tuple[Tensor, Tensor]:
-    """LCM's c_skip = sd^2 / ((10 n)^2 + sd^2) and c_out = 10 n / sqrt((10 n)^2 + sd^2), n the index out of 1000."""
+    """LCM's c_skip = sd^2 / ((10 n)^2 + sd^2) and c_out = 10 n / sqrt((10 n)^2 + sd^2), n the index out of 1000.
+
+    Parameters
+    ----------
+    t : indices, any shape, as (B, 1, 1, 1). T : length of the path. sd : of the images, as published.
+    """
     n = 10 * t * (INDICES / T)
     return sd**2 / (n**2 + sd**2), n / (n**2 + sd**2).sqrt()
 
@@ -158,7 +180,12 @@ def consistency(
 
 
 def consistency_image(guess: Guess, x: Tensor, t: Tensor, T: int) -> Tensor:
-    """c_skip x + c_out x^."""
+    """c_skip x + c_out x^: at index 0 the state itself, whatever the network answers.
+
+    Parameters
+    ----------
+    x : (B, C, Y, X), states. t : (B,), their indices. T : length of the path.
+    """
     c_skip, c_out = skip_out(t.view(-1, 1, 1, 1).to(x), T)
     return c_skip * x + c_out * guess(x, t, 0.0)
 

@@ -86,12 +86,17 @@ class Codec(nn.Module):
         return out
 
     def forward(self, x: Tensor) -> Tensor:
-        """There and back."""
+        """There and back, (B, 1, Y, X) to the same."""
         return self.decode(self.encode(x))
 
     @torch.no_grad()
     def settle(self, x: Tensor) -> None:
-        """Make the codes of images like these of mean 0 and spread 1; what comes back does not change."""
+        """Make the codes of images like these of mean 0 and spread 1; what comes back does not change.
+
+        Parameters
+        ----------
+        x : (B, 1, Y, X), images of the kind that will be coded.
+        """
         code = self.encode(x) * self.spread[:, None, None] + self.shift[:, None, None]
         self.shift.copy_(code.mean((0, 2, 3)))
         self.spread.copy_(code.std((0, 2, 3)).clamp_min(LEAST))

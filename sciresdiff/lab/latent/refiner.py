@@ -23,7 +23,6 @@ from sciresdiff.errors import UsageError
 from sciresdiff.lab.latent.codec import Codec
 from sciresdiff.lab.latent.vector import By, Drawer, Encoder, Guess
 from sciresdiff.nets import BACKBONES
-from sciresdiff.restoration.prior import Run, at_once
 from sciresdiff.restoration.refiner import (
     LEVELS,
     CachedCondition,
@@ -34,6 +33,7 @@ from sciresdiff.restoration.refiner import (
     level_features,
 )
 from sciresdiff.restoration.residual_space import ResidualSpace
+from sciresdiff.tiling import Run, run_at_once
 
 CUT = 20.0
 """Errors beyond so many units weigh no more in training."""
@@ -56,7 +56,12 @@ class CodeRefiner(Refiner):
     latent = True
 
     def cache_condition(self, known: Tensor, run: Run | None = None) -> Tensor:
-        """`condition` as it is."""
+        """`condition` as it is, (B, channels, h, w): nothing is worked in beforehand.
+
+        Parameters
+        ----------
+        known : `condition`. run : not used.
+        """
         return known
 
     @classmethod
@@ -125,22 +130,46 @@ class LatentRefiner(CodeRefiner):
         return max(int(self.net.receptive_px), -(-self.codec.receptive_px // self.fold))  # type: ignore[arg-type]
 
     def encode(self, z: Tensor, run: Run) -> Tensor:
-        """(B, 1, s*h, s*w) to (B, channels, s*h / factor, s*w / factor)."""
+        """The code of images by the frozen autoencoder.
+
+        Parameters
+        ----------
+        z : (B, 1, s*h, s*w), in the units of the space. run : how the codec is evaluated.
+
+        Returns
+        -------
+        (B, channels, s*h / factor, s*w / factor)
+        """
         way = Way(self.codec.encode, s := self.config.scale, self.fold)
         return F.pixel_shuffle(run(way, [F.pixel_unshuffle(z, s)]).float(), self.fold)
 
     def decode(self, code: Tensor, run: Run) -> Tensor:
-        """The way back."""
+        """The images of codes.  **Flux is not conserved.**
+
+        Parameters
+        ----------
+        code : (B, channels, s*h / factor, s*w / factor). run : how the codec is evaluated.
+
+        Returns
+        -------
+        (B, 1, s*h, s*w)
+        """
         way = Way(self.codec.decode, self.fold, s := self.config.scale)
         return F.pixel_shuffle(run(way, [F.pixel_unshuffle(code, self.fold)]).float(), s)
 
     def forward(self, u: Tensor, levels: Tensor, known: Tensor | CachedCondition, run: Run | None = None) -> Tensor:
-        """What the method's prediction asks for; u is a code without its anchor."""
+        """What the method's prediction asks for.
+
+        Parameters
+        ----------
+        u : (B, channels, s*h / factor, s*w / factor), a code without its anchor. levels : (B, 3), `level_features`.
+        known : (B, `known_channels`, h, w), `condition`. run : how the network is evaluated.
+        """
         assert not isinstance(known, CachedCondition)
         signal, noise, size = (v[:, :, None, None] for v in levels.split(1, dim=1))
         state = F.pixel_unshuffle(u, self.fold) / (signal + noise).clamp_min(1e-3)
         parts = [state, known, levels[:, :, None, None].expand(-1, -1, *known.shape[-2:])]
-        out = (run or at_once)(self.net, parts).float()
+        out = (run or run_at_once)(self.net, parts).float()
         if self.config.prediction == "x0":
             out = torch.addcmul(out, 1 - size, state)
         return F.pixel_shuffle(out, self.fold)
@@ -148,7 +177,19 @@ class LatentRefiner(CodeRefiner):
     def draw(
         self, method: Method, space: ResidualSpace, known: Tensor, noise: Noise, run: Run, steps: int | None
     ) -> Tensor:
-        """The code's own noise has the scale 1; the method's weight is of images and not used."""
+        """One draw as an image: sample a code, decode it.
+
+        The code's own noise has the scale 1; the method's weight is of images and not used.
+
+        Parameters
+        ----------
+        known : (B, `known_channels`, h, w), `condition`. noise : unit noise of a tensor's shape, by index.
+        run : how networks are evaluated. steps : of the path; None for the method's own.
+
+        Returns
+        -------
+        (B, 1, s*h, s*w), noise units.
+        """
         mu, path = self.encode(space.mu, run), method.path(steps)
         w, asked = torch.ones_like(mu), PREDICTIONS[method.prediction]
 
@@ -169,7 +210,13 @@ class LatentRefiner(CodeRefiner):
         gen: torch.Generator,
         run: Run,
     ) -> Tensor:
-        """Of the prediction, at random steps of the path."""
+        """The loss of the prediction, at random steps of the path, in the code's own units.
+
+        Parameters
+        ----------
+        known : (B, `known_channels`, h, w), `condition`. truth : (B, 1, s*h, s*w), in units of the space.
+        valid : the same shape, 1 where a pixel counts. gen : where random numbers come from.
+        """
         with torch.no_grad():
             x0, mu = self.encode(truth, run), self.encode(space.mu, run)
         w, path = torch.ones_like(x0), method.training_path()
@@ -211,11 +258,30 @@ class VectorRefiner(CodeRefiner):
         return max(self.net.receptive_px, self.sees.receptive_px)
 
     def vector(self, encoder: Encoder, parts: list[Tensor], run: Run) -> Tensor:
-        """(B, length) of a whole frame."""
+        """The vector of a whole frame.
+
+        Parameters
+        ----------
+        encoder : of the data, or of data and truth. parts : its input, (B, n, h, w) each. run : how it is evaluated.
+
+        Returns
+        -------
+        (B, length)
+        """
         return encoder.vector(run(encoder, parts).float())
 
     def run_chain(self, method: Method, seen: Tensor, noise: Callable[[int], Tensor], steps: int | None) -> Tensor:
-        """The end of the chain, (B, length), from the data's vector."""
+        """The end of the chain of vectors.
+
+        Parameters
+        ----------
+        seen : (B, length), the data's vector. noise : unit noise (B, length), by index.
+        steps : of the chain; None for the method's own.
+
+        Returns
+        -------
+        (B, length)
+        """
         path = method.path(steps)
 
         def denoise(x: Tensor, t: Any) -> Tensor:
@@ -224,13 +290,32 @@ class VectorRefiner(CodeRefiner):
         return sample(method, denoise, torch.zeros_like(seen), torch.ones_like(seen), noise, steps)
 
     def draw_by_vector(self, known: Tensor, vector: Tensor, run: Run) -> Tensor:
-        """z by a vector, (B, 1, s*h, s*w)."""
+        """z as the network draws it by a vector.
+
+        Parameters
+        ----------
+        known : (B, `known_channels`, h, w), `condition`. vector : (B, length). run : how the network is evaluated.
+
+        Returns
+        -------
+        (B, 1, s*h, s*w)
+        """
         return F.pixel_shuffle(run(By(self.net, vector), [known]).float(), self.config.scale)
 
     def draw(
         self, method: Method, space: ResidualSpace, known: Tensor, noise: Noise, run: Run, steps: int | None
     ) -> Tensor:
-        """Draws differ by the vector that the chain starts from."""
+        """One draw as an image; draws differ by the vector that the chain starts from.
+
+        Parameters
+        ----------
+        known : (B, `known_channels`, h, w), `condition`. noise : unit noise of a tensor's shape, by index.
+        run : how networks are evaluated. steps : of the chain; None for the method's own.
+
+        Returns
+        -------
+        (B, 1, s*h, s*w), noise units.
+        """
         seen = self.vector(self.sees, [known], run)
         vector = self.run_chain(method, seen, lambda t: noise(seen[:, None, None], t)[:, 0, 0], steps)
         return space.image(self.draw_by_vector(known, vector, run))
@@ -245,9 +330,14 @@ class VectorRefiner(CodeRefiner):
         gen: torch.Generator,
         run: Run,
     ) -> Tensor:
-        """Of the images by the true vector and by the chain's, and of the chain's vector.
+        """The loss of the images by the true vector and by the chain's, and of the chain's vector.
 
         The chain starts at x_T of the true vector, as in the paper, and is run to its end.
+
+        Parameters
+        ----------
+        known : (B, `known_channels`, h, w), `condition`. truth : (B, 1, s*h, s*w), in units of the space.
+        valid : the same shape, 1 where a pixel counts. gen : where random numbers come from.
         """
         true = self.vector(self.told, [known, F.pixel_unshuffle(truth, self.config.scale)], run)
         path = method.training_path()

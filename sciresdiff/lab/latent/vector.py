@@ -33,7 +33,7 @@ class Encoder(nn.Module):
         self.receptive_px, self.length = 2 * depth + 1, length
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps; they may be made in tiles."""
+        """(B, inputs, h, w) to maps (B, width, h, w); they may be made in tiles."""
         out: Tensor = F.relu(self.body(F.relu(self.head(x))))
         return out
 

@@ -77,7 +77,7 @@ class EDSRNet(nn.Module):
         self.receptive_px = 2 * depth + 2 + upsampler_reach(scale)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Any h and w."""
+        """(B, channels, h, w) to (B, channels, scale h, scale w), for any h and w."""
         mean = mean_colour(self.channels).to(x)
         x = self.conv_first((x - mean) * 255)
         return self.conv_last(self.upsample(self.conv_after_body(self.body(x)) + x)) / 255 + mean

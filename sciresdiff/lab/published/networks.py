@@ -133,6 +133,15 @@ def first_names(names: list[str], most: int = 3) -> str:
 def build_network(name: str, sizes: Mapping[str, Any], weights: Mapping[str, Tensor] | None = None) -> nn.Module:
     """A published network, filled where weights are given; spandrel's need them to be built.
 
+    Parameters
+    ----------
+    name : of `ARCHITECTURES`, or `LIBRARY`. sizes : arguments of its ``build``.
+    weights : under the names of the module.
+
+    Returns
+    -------
+    (B, channels, h, w) in [0, 1] to (B, channels, scale h, scale w).
+
     Raises
     ------
     MisfitError : a network of spandrel's where that is not installed.

@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from sciresdiff.lab.published.networks import LIBRARY, build_network
 from sciresdiff.physics.consistency import Data
 from sciresdiff.physics.stretch import Stretch, fit_stretch
-from sciresdiff.restoration.ops import contrast
-from sciresdiff.restoration.prior import Estimate, Prior, PriorConfig, Run, bounded_below
+from sciresdiff.restoration.ops import local_contrast
+from sciresdiff.restoration.prior import Estimate, Prior, PriorConfig, bound_below
+from sciresdiff.tiling import Run
 
 HALO = 64
 """Coarse pixels that tiles overlap at most: beyond it what these networks still see is negligible, but not nothing."""
@@ -65,12 +66,12 @@ class Unit:
     """Answers beyond [1 - widest, widest] are cut."""
 
     def forward(self, y: Tensor) -> Tensor:
-        """Noise units of the coarse pixel -> the network's units."""
+        """Noise units of the coarse pixel -> the network's units, (1, 1, h, w)."""
         out: Tensor = (self.stretch.forward(y) - self.low) / self.width
         return out
 
     def inverse(self, u: Tensor) -> Tensor:
-        """The network's units -> noise units of the coarse pixel."""
+        """The network's units -> noise units, (1, 1, s*h, s*w).  **Answers beyond ``widest`` are cut.**"""
         out: Tensor = self.stretch.inverse(u.clamp(1 - self.widest, self.widest) * self.width + self.low)
         return out
 
@@ -104,7 +105,7 @@ class Planes(nn.Module):
     """
 
     def __init__(self, net: nn.Module, halo: int | None = None) -> None:
-        """``net``: what nets.published.built returns; ``halo``: as in `PublishedConfig`."""
+        """``net``: what `networks.build_network` returns; ``halo``: as in `PublishedConfig`."""
         super().__init__()
         self.net = net
         self.scale, self.channels = int(net.scale), int(net.channels)  # type: ignore[arg-type]
@@ -114,7 +115,7 @@ class Planes(nn.Module):
         self.tile_exact = bool(getattr(net, "tile_exact", True)) and self.receptive_px >= reach
 
     def forward(self, u: Tensor) -> Tensor:
-        """Any h and w."""
+        """(B, 1, h, w) to (B, s^2, h, w), for any h and w."""
         h, w = u.shape[-2:]
         bottom, right = -h % self.multiple_of, -w % self.multiple_of
         mode = "reflect" if bottom < h and right < w else "replicate"
@@ -136,13 +137,25 @@ class PublishedPrior(Prior):
 
     @classmethod
     def from_card(cls, card: Mapping[str, Any], weights: Mapping[str, Tensor]) -> PublishedPrior:
-        """The prior that a model card describes, not filled yet; ``weights``: those of the whole model file."""
+        """The prior that a model card describes, not filled yet.
+
+        Parameters
+        ----------
+        card : fields of `PublishedConfig`.
+        weights : all tensors of the model file by name; a network of spandrel's cannot be built without its own.
+        """
         config, start = PublishedConfig(**card), "prior.stages.0.net.net."
         own = {k.removeprefix(start): v for k, v in weights.items() if k.startswith(start)}
         return cls(config, own if config.backbone == LIBRARY else None)
 
     def stage(self, k: int, data: Data, estimate: Estimate, smooth: Tensor, kernel: Tensor, run: Run) -> Estimate:
-        """The network's image and the scale of its error; masked pixels are filled from a smooth estimate."""
+        """The network's image and the scale of its error; masked pixels are filled from a smooth estimate.
+
+        Parameters
+        ----------
+        k : 0, the only stage. data : (B, 1, h, w) tensors in noise units. smooth : (B, 1, s*h, s*w), Richardson-Lucy's.
+        estimate, kernel : not used. run : how the network is evaluated.
+        """
         del estimate, kernel
         s = self.config.scale
         y = torch.where(data.valid > 0, data.y, data.operator.apply(smooth))
@@ -150,12 +163,17 @@ class PublishedPrior(Prior):
         u = torch.cat([unit.forward(plane) for unit, plane in zip(units, y.split(1), strict=True)])
         v = F.pixel_shuffle(run(self.stages[k], [u]).float(), s)
         guess = torch.cat([unit.inverse(plane) for unit, plane in zip(units, v.split(1), strict=True)]) / s**2
-        seen, drawn = (contrast(x, data.noise, s)[1] for x in (smooth, guess))
+        seen, drawn = (local_contrast(x, data.noise, s)[1] for x in (smooth, guess))
         amplitude = torch.maximum(seen, drawn)  # a source that the network wipes out leaves room to come back
-        return bounded_below(data, Estimate(guess, self.config.factor * amplitude, guess))
+        return bound_below(data, Estimate(guess, self.config.factor * amplitude, guess))
 
     def units(self, y: Tensor, data: Data) -> list[Unit]:
-        """The map to [0, 1] of every image of a batch, measured on its valid pixels."""
+        """The map to [0, 1] of every image of a batch, measured on its valid pixels, or on the plane around it.
+
+        Parameters
+        ----------
+        y : (B, 1, h, w), filled, noise units. data : valid pixels, noise, and perhaps the plane's statistics.
+        """
         make, settings = STRETCHES[self.config.stretch], self.config.settings
         if data.statistics is not None:
             known = data.statistics.y[None], np.zeros((1, data.statistics.y.size), bool), data.statistics.noise[None]

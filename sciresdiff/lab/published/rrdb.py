@@ -82,7 +82,7 @@ class RRDBNet(nn.Module):
         self.receptive_px = unshuffle * (15 * depth + 2 + math.ceil(tail)) + unshuffle - 1
 
     def forward(self, x: Tensor) -> Tensor:
-        """h and w are multiples of ``multiple_of``."""
+        """(B, channels, h, w) to (B, channels, scale h, scale w); h and w are multiples of ``multiple_of``."""
         x = self.conv_first(F.pixel_unshuffle(x, self.unshuffle) if self.unshuffle > 1 else x)
         x = self.conv_body(self.body(x)).add_(x)
         for k in range(self.doublings):

@@ -180,7 +180,7 @@ class SwinIRNet(nn.Module):
         self.conv_last = conv(INSIDE, self.channels)
 
     def enlarge(self, x: Tensor) -> Tensor:
-        """Features to the fine image."""
+        """Features (B, width, h, w) to the fine image (B, channels, scale h, scale w)."""
         if self.kind == "pixelshuffledirect":
             return self.upsample(x)
         x = self.conv_before_upsample(x)
@@ -192,7 +192,7 @@ class SwinIRNet(nn.Module):
         return self.conv_last(F.leaky_relu_(self.conv_hr(x), SLOPE))
 
     def forward(self, x: Tensor) -> Tensor:
-        """h and w are multiples of ``multiple_of``."""
+        """(B, channels, h, w) to (B, channels, scale h, scale w); h and w are multiples of ``multiple_of``."""
         mean = mean_colour(self.channels).to(x)
         x = self.conv_first(x - mean)
         y = self.norm(self.layers(self.patch_embed(x.permute(0, 2, 3, 1))))

@@ -140,13 +140,14 @@ def difference_kernel(whole: Array, target: Array, *, scale: int | None = None, 
         The PSF is narrower than the target.
     """
     side = max(*whole.shape, *target.shape) if scale is None else scale * max(*whole.shape, *target.shape)
-    n = (side + 2 * max(target.shape)) | 1
+    n = (side + 2 * max(target.shape)) | 1  # odd, so that it has a centre, and padded against wrapping around
     response = _spectrum(target, n)
     wanted = _spectrum(_taper_edges(whole), n) if scale is None else _coarse_spectrum(whole, scale, n)
     if scale is not None:
         line = _dirichlet(n, scale)
         response = response * np.outer(line, line)
     _check_width(wanted, response)
+    # t^ in place of its conjugate: it is real, since the target is symmetric about its centre
     spectrum = wanted * response / (response**2 + floor**2 * response[0, 0] ** 2)
     kernel = np.fft.fftshift(np.fft.ifft2(spectrum).real)
     return _trim(kernel / kernel.sum())

@@ -71,7 +71,7 @@ def render(psf: PSFSpec | str, pixel: PixelSize | None, *, integrate: bool, over
 def _render_shape(psf: PSFSpec, step: tuple[float, float], integrate: bool, fine: int) -> Array:
     """A shape on pixels of ``step`` / ``fine``, in the unit of its lengths."""
     shape, values = SHAPES[psf.shape], profile_values(psf)
-    steps = step[0] / fine, step[1] / fine
+    steps = step[0] / fine, step[1] / fine  # pixels need not be square on the sky
     reach = [shape.reach(values) * e / s for e, s in zip(extent(values), steps, strict=True)]
     y, x = (_pixel_centres(r, s) for s, r in zip(steps, reach, strict=True))
     if integrate and psf.shape == "gaussian" and values.get("ratio", 1.0) == 1.0:
@@ -100,6 +100,7 @@ def _integrate_over_pixels(psf: PSFSpec, y: Array, x: Array, steps: tuple[float,
     """Quadrature over every pixel, with more points the narrower the profile is."""
     shape, values = SHAPES[psf.shape], profile_values(psf)
     narrow = shape.fwhm(values) * np.sqrt(values.get("ratio", 1.0)) / max(steps)
+    # between two nodes the profile must not change much: the narrower it is in pixels, the more of them
     nodes, weights = np.polynomial.legendre.leggauss(int(np.clip(np.ceil(8 / narrow) + 2, 4, 24)))
     kernel = np.zeros((len(y), len(x)))
     for dy, wy in zip(nodes / 2, weights, strict=True):
@@ -232,7 +233,7 @@ def kernel_from_psf(
         effective = psf.shape == "file" if effective is None else effective
         if not effective:
             return _kernel_from_optical(psf, pixel, scale, target_fwhm_px_fine)
-        image = render(psf, pixel, integrate=psf.shape == "file")
+        image = render(psf, pixel, integrate=psf.shape == "file")  # a file is centred, a shape already is
     else:
         image = centre_psf(psf)
     return difference_kernel(image, target_psf(target_fwhm_px_fine), scale=scale)
@@ -263,6 +264,7 @@ def _gaussian_difference(psf: PSFSpec, pixel: PixelSize | None, scale: int, targ
     covariance = values["sigma"] ** 2 * (np.outer(major, major) / ratio + np.outer(across, across) * ratio)
     covariance = covariance / np.outer(step, step)
     target = target_fwhm / FWHM_PER_SIGMA
+    # covariances add under convolution: Sigma_k = Sigma_psf - Sigma_target
     variances, axes = np.linalg.eigh(covariance - target**2 * np.eye(2))
     # the target is narrower than the PSF as its pixels show it, which are 1/12 px^2 wider
     if variances[0] < -1 / 12:

@@ -51,7 +51,7 @@ def elliptical_radius2(y: Array, x: Array, values: Values) -> Array:
 
     Parameters
     ----------
-    y, x : arrays that broadcast
+    y, x : (Y, 1) and (1, X) arrays, or any that broadcast
         Positions from the centre, in one unit of length.
     values : mapping
         ``ratio``, minor over major axis; ``theta``, angle of the major axis in degrees, from +x towards +y.
@@ -72,12 +72,28 @@ def extent(values: Values) -> tuple[float, float]:
 
 
 def gaussian(y: Array, x: Array, values: Values) -> Array:
-    """exp(-r^2 / (2 sigma^2)), 1 at the centre, at positions y and x that broadcast."""
+    """exp(-r^2 / (2 sigma^2)), 1 at the centre.
+
+    Parameters
+    ----------
+    y, x : (Y, 1) and (1, X) arrays, or any that broadcast
+        Positions from the centre, in one unit of length.
+    values : mapping
+        ``sigma`` in that unit, and what `elliptical_radius2` takes.
+    """
     return np.asarray(np.exp(-0.5 * elliptical_radius2(y, x, values) / values["sigma"] ** 2))
 
 
 def moffat(y: Array, x: Array, values: Values) -> Array:
-    """(1 + r^2 / alpha^2)^-beta, alpha = FWHM / (2 sqrt(2^(1/beta) - 1)) (Moffat 1969)."""
+    """(1 + r^2 / alpha^2)^-beta, alpha = FWHM / (2 sqrt(2^(1/beta) - 1)) (Moffat 1969), 1 at the centre.
+
+    Parameters
+    ----------
+    y, x : (Y, 1) and (1, X) arrays, or any that broadcast
+        Positions from the centre, in one unit of length.
+    values : mapping
+        ``fwhm`` in that unit, ``beta`` > 1, and what `elliptical_radius2` takes.
+    """
     return np.asarray((1 + elliptical_radius2(y, x, values) / _alpha(values) ** 2) ** -values["beta"])
 
 
@@ -105,7 +121,7 @@ def airy(y: Array, x: Array, values: Values) -> Array:
 
     Parameters
     ----------
-    y, x : arrays that broadcast
+    y, x : (Y, 1) and (1, X) arrays, or any that broadcast
         Positions from the centre, in the unit of ``scale``.
     values : mapping
         ``scale``, lambda / D for a telescope and lambda / (2 NA) for a microscope; ``obstruction``, the ratio e of the
@@ -152,6 +168,7 @@ def pupil_amplitude(values: Values) -> NDArray[np.complex128]:
     for vane in range(round(values.get("spiders", 0))):
         angle = np.pi / 2 + 2 * np.pi * vane / values["spiders"]
         along, across = x * np.cos(angle) + y * np.sin(angle), x * np.sin(angle) - y * np.cos(angle)
+        # vanes are half-lines: the other half is another vane
         open_ = np.clip((np.abs(across) - values.get("spider_width", 0.02)) * edge + 0.5, 0, 1)
         amplitude = amplitude * np.where(along > 0, open_, 1)
     waves = sum((values[name] * term(r, t) for name, term in ZERNIKE.items() if values.get(name)), np.zeros_like(r))
@@ -163,12 +180,13 @@ def optical(y: Array, x: Array, values: Values) -> Array:
 
     Parameters
     ----------
-    y, x : arrays that broadcast
+    y, x : (Y, 1) and (1, X) arrays, or any that broadcast
         Positions from the centre, in the unit of ``scale``.
     values : mapping
         ``scale``, lambda / D, and what `pupil_amplitude` takes.
     """
     of_pupil = {key: x for key, x in values.items() if key in _PUPIL or key == "obstruction"}
+    # one transform serves every grid: the kernel's pixels read it by interpolation
     pattern = _focal_pattern(tuple(sorted(of_pupil.items())))
     step = values["scale"] * PUPIL / FOCAL
     places = np.broadcast_arrays(y / step + FOCAL // 2, x / step + FOCAL // 2)
@@ -178,6 +196,7 @@ def optical(y: Array, x: Array, values: Values) -> Array:
 @lru_cache(maxsize=4)
 def _focal_pattern(values: tuple[tuple[str, float], ...]) -> Array:
     """Spline coefficients of the intensity in the focal plane, the centre of the pupil's transform in the middle."""
+    # Fraunhofer diffraction; zero-padding the pupil FOCAL / PUPIL times samples lambda / D by as many points
     field = np.fft.fft2(pupil_amplitude(dict(values)), (FOCAL, FOCAL))
     return np.asarray(ndimage.spline_filter(np.fft.fftshift(np.abs(field) ** 2), order=3))
 

@@ -39,6 +39,7 @@ def split_kernel(kernel: Array | None, fine: int) -> tuple[Array | None, Array |
     k_1, k_2 : arrays or None
         On the middle grid and on the fine one.
     """
+    # variances add: sigma_2^2 = (TARGET fine)^2 - TARGET^2 in units of 2.355^2
     between = TARGET / np.sqrt(8 * np.log(2)) * np.sqrt(fine**2 - 1)
     if kernel is None or narrowest_sigma(kernel) < np.hypot(between, LEAST * fine):
         return None, kernel
@@ -51,9 +52,24 @@ def split_kernel(kernel: Array | None, fine: int) -> tuple[Array | None, Array |
 
 
 def low_frequencies(kernel: Array, side: int, fine: int) -> Array:
-    """The lowest ``side`` x ``side`` frequencies of a kernel on the fine grid, in the order of FFTs."""
+    """The lowest frequencies of a kernel on the fine grid, in the order of FFTs.
+
+    Parameters
+    ----------
+    kernel : (K, L) array
+        Odd sides, centred.
+    side : int
+        Frequencies per axis.
+    fine : int
+        The frequencies are those of a grid of ``side * fine`` pixels.
+
+    Returns
+    -------
+    (side, side) complex array
+    """
     n = side * fine
     y, x = (np.arange(m) - m // 2 for m in kernel.shape)
     f = np.fft.fftfreq(side) * side
+    # a direct transform: only side x side of the (side fine)^2 frequencies are needed
     waves = [np.exp(-2j * np.pi * f[:, None] * at / n) for at in (y, x)]
     return np.asarray(waves[0] @ kernel @ waves[1].T)

@@ -1,0 +1,262 @@
+"""``sciresdiff.restore``: an image on a finer grid, with its error and what of it the data fix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.nddata import CCDData, StdDevUncertainty
+from numpy.typing import NDArray
+
+from sciresdiff import io
+from sciresdiff.api.image import Array, Image, is_name, make_options, open_image, squeeze, warn_of
+from sciresdiff.frame import Frame, Kind, PixelSize
+from sciresdiff.jobs.blocks import of_plane
+from sciresdiff.jobs.upscale import trust
+from sciresdiff.jobs.upscale.block import Done, Job, count_draws, read_block, restore_block
+from sciresdiff.jobs.upscale.header import figures, history, pooled, provenance
+from sciresdiff.jobs.upscale.inputs import Inputs, resolve_source
+from sciresdiff.jobs.upscale.job import blocks_of, with_statistics
+from sciresdiff.jobs.upscale.options import UpscaleOptions
+from sciresdiff.notes import Notes
+from sciresdiff.observation.observation import Observation
+from sciresdiff.observation.resolve import reading_options
+from sciresdiff.observation.sample import samples_of_source
+from sciresdiff.physics.psf.field import PSF
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Restored:
+    """A restored image; arrays (s*h, s*w), or (planes, s*h, s*w) of an image of several planes."""
+
+    sci: NDArray[np.float32]
+    """Mean of the posterior samples, in the unit of the input."""
+    err: NDArray[np.float32]
+    """Standard deviation of the posterior, per pixel; **errors of neighbouring pixels are correlated**: measure the
+    error of a sum on ``draws``."""
+    support: NDArray[np.float32]
+    """0..1, fraction of the structure that is constrained by the data."""
+    gate: NDArray[np.float32]
+    """0..1, weight of the physics-only estimate."""
+    dq: NDArray[np.int32]
+    """Data quality: the input's flags, 1 where it was masked, 256 where saturated."""
+    trust: NDArray[np.uint8] | None
+    """1 where claimed structure may be believed, at the risk that ``notes`` states; None where nothing is promised."""
+    draws: NDArray[np.float32] | None
+    """(K, s*h, s*w), or (planes, K, s*h, s*w): the posterior samples, where ``save_samples`` asked for them."""
+    chi2: tuple[float, ...]
+    """Of every plane: of the image, measured again, against the data."""
+    flux_ratio: tuple[float, ...]
+    """Of every plane: total of the image over that of the data."""
+    observation: Observation
+    """What it was restored from."""
+    notes: Notes
+    """What was read, measured, assumed and warned of; ``notes.origins`` says where each setting came from."""
+    cards: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """The header cards that say how it came to be."""
+    history: tuple[str, ...] = field(default=(), repr=False)
+    """HISTORY cards."""
+
+    @property
+    def scale(self) -> int:
+        """Output pixels per input pixel and axis."""
+        return self.observation.scale
+
+    @property
+    def frame(self) -> Frame:
+        """The image as a frame, with unit, pixel size and header of the output grid."""
+        frame = self.observation.exposure.image.frame
+        stack = self.sci.reshape(-1, *self.sci.shape[-2:])
+        shape = tuple(self.scale * n if axis in "YX" else n for axis, n in zip(frame.axes, frame.shape, strict=True))
+        size = frame.pixel_size.refine(self.scale) if frame.pixel_size else None
+        return frame.with_(
+            pixels=stack, mask=~np.isfinite(stack), variance=None, dq=None, saturated=None, kernel=None,
+            kernel_scale=None, quantity=self.observation.quantity, pixel_size=size, shape=shape,
+        )  # fmt: skip
+
+    def write(
+        self, path: str | Path, *, overwrite: bool = False, dtype: str | None = None, pyramid: bool = False
+    ) -> list[Path]:
+        """Write the image and its planes, as ``sciresdiff upscale`` does, but without a sidecar.
+
+        Parameters
+        ----------
+        path : its ending says the format: .fits, .tif, .ome.tif, .ome.zarr, .h5.
+        overwrite : replace a file that exists.
+        dtype : of the pixels; float32 for FITS, the input's for TIFF.
+        pyramid : smaller copies to look at, in .ome.tif and .ome.zarr.
+
+        Returns
+        -------
+        The files that were written.
+
+        Raises
+        ------
+        UsageError : a file that exists, or a format that is not written.
+        """
+        named = {"ERR": self.err, "SUPPORT": self.support, "GATE": self.gate, "DQ": self.dq, "TRUST": self.trust}
+        height, width = self.sci.shape[-2:]
+        planes = {name: p.reshape(-1, height, width) for name, p in named.items() if p is not None}
+        if self.draws is not None:
+            planes["DRAWS"] = self.draws.reshape(-1, height, width)
+        source = self.observation.exposure.image.frame
+        whole = self.frame if source.header is None else self.frame.with_(pixel_size=source.pixel_size)
+        wrote = io.write(path, whole, planes=planes, provenance=self.cards, history=self.history, scale=self.scale,
+                         overwrite=overwrite, dtype=dtype, pyramid=pyramid)  # fmt: skip
+        return [Path(file) for file in wrote["files"]]
+
+    def to_ccddata(self) -> CCDData:
+        """An image of one plane as astropy's ``CCDData``: ``err`` as its uncertainty, ``dq`` above 0 as its mask.
+
+        Raises
+        ------
+        InputError : an image of several planes.
+        """
+        ccd = self.frame.to_ccddata()
+        ccd.uncertainty = StdDevUncertainty(self.err)
+        ccd.mask = self.dq > 0
+        return ccd
+
+
+def restore(
+    image: Image,
+    scale: int | None = None,
+    *,
+    psf: str | Array | None = None,
+    kernel: str | Array | PSF | None = None,
+    variance: Array | str | None = None,
+    mask: Array | str | None = None,
+    model: str | None = None,
+    samples: int = 8,
+    save_samples: bool = False,
+    kind: Kind = "astro",
+    unit: str | None = None,
+    pixel_size: PixelSize | str | None = None,
+    options: UpscaleOptions | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Restored:
+    """Restore an image on a grid ``scale`` times finer.
+
+    Missing settings are read from the image's metadata or measured on it, and noted.
+
+    Parameters
+    ----------
+    image : (h, w) or (planes, h, w) array in any linear unit, a file, a `Frame`, or astropy's ``CCDData``.
+    scale : output pixels per input pixel and axis; by default the file's or the model's, else 2.
+    psf : the image's whole PSF: a SPEC such as ``gaussian:fwhm=2.1px``, or an image of it (Y, X) on the input's grid.
+    kernel : the blur between the wanted image and this one, on the output grid: a SPEC, an array (K, L), or a `PSF`
+        that changes over the field; wins over ``psf``.
+    variance : of the noise, unit**2, the image's shape; for a file also the name of an extension or a file.
+    mask : True where a pixel carries no information; likewise.
+    model : a shipped model, a file, or ``physics``; by default by ``kind`` and ``scale``.
+    samples : posterior samples that are drawn.
+    save_samples : whether they are returned.
+    kind : ``astro`` or ``micro``, of an image that is no file: which shipped model suits it.
+    unit, pixel_size : of an array; a pixel size may be a text such as ``0.11um``.
+    options : further options; those that are given by name win.
+    progress : told (done, total, what) between the steps.
+    settings : any other option of ``sciresdiff upscale`` by its name in Python, for instance ``gain=2.0``,
+        ``read_noise=5.0``, ``quantity="sum"``, ``refine=False``, ``seed=3``.
+
+    Returns
+    -------
+    Restored
+
+    Raises
+    ------
+    UsageError, InputError : the sentences of the command line: an option that does not fit, a file that cannot be read,
+        noise or PSF that are not known and cannot be measured.
+
+    Warns
+    -----
+    SciresdiffWarning : a setting outside of what the model was trained on.
+
+    Examples
+    --------
+    >>> restored = sciresdiff.restore(image, scale=2, psf="gaussian:fwhm=2.5px", variance=variance)
+    >>> restored.sci, restored.err, restored.notes.lines
+    """
+    by_name = {"scale": scale, "model": model, "samples": samples, "save_samples": save_samples, **settings}
+    by_name |= {name: value for name, value in (("psf", psf), ("kernel", kernel)) if isinstance(value, str)}
+    by_name |= {name: str(value) for name, value in (("variance", variance), ("mask", mask)) if is_name(value)}
+    if isinstance(pixel_size, str):
+        by_name["pixel_size"] = pixel_size
+    chosen = make_options(UpscaleOptions, options, {n: v for n, v in by_name.items() if v is not None})
+    reading = reading_options(chosen)
+    size = pixel_size if isinstance(pixel_size, PixelSize) else reading["pixel_size"]
+    with open_image(image, kind, variance=variance, mask=mask, unit=unit, pixel_size=size, reading=reading) as (
+        path,
+        source,
+    ):
+        image_of_psf, blur = (None if isinstance(psf, str) else psf), (None if isinstance(kernel, str) else kernel)
+        inputs = resolve_source(path, source, chosen, image_of_psf, blur)
+        return restore_inputs(inputs, chosen, progress or (lambda done, total, label: None))
+
+
+def restore_inputs(inputs: Inputs, options: UpscaleOptions, progress: Progress) -> Restored:
+    """Restore an image whose inputs are resolved, block by block, into memory.
+
+    Parameters
+    ----------
+    inputs : with the source of the image open.
+    options : of the restoration.
+    progress : told (done, total, what).
+    """
+    blocks, image = blocks_of(inputs), inputs.observation.exposure.image
+    samples = samples_of_source(image)
+    marker = trust.find_marker(options, inputs, samples)
+    if not blocks[0].whole:
+        inputs = with_statistics(inputs, samples, len(blocks))
+    job = Job("", options, inputs, marker)
+    done: list[Done] = []
+    for block in blocks:
+        done.append(restore_block(job, block, read_block(job, block)))
+        progress(len(done), len(blocks), "blocks")
+    planes = range(inputs.frame.planes)
+    sums = [[done[block.number].sums for block in of_plane(blocks, plane)] for plane in planes]
+    found = [pooled(parts) for parts in sums]
+    counted = [trust.add_sums([s["trust"] for s in parts if "trust" in s]) for parts in sums]
+    verdict = trust.verdict(marker, counted, [plane["chi2"] for plane in found], written=False)
+    arrays = assemble(done, inputs)
+    if "TRUST" in arrays:
+        arrays["TRUST"][list(verdict.empty)] = 0
+    if verdict.silent:
+        arrays.pop("TRUST", None)
+    cards = {**provenance(options, inputs, count_draws(job)), **figures(found), "SRDTRUST": verdict.card}
+    said = dict.fromkeys(line for block in done for line in block.notes)
+    notes = inputs.notes + Notes(*said) + verdict.notes
+    return Restored(
+        sci=squeeze(arrays["SCI"]),
+        err=squeeze(arrays["ERR"]),
+        support=squeeze(arrays["SUPPORT"]),
+        gate=squeeze(arrays["GATE"]),
+        dq=squeeze(arrays["DQ"]),
+        trust=squeeze(arrays["TRUST"]) if "TRUST" in arrays else None,
+        draws=squeeze(arrays["DRAWS"]) if "DRAWS" in arrays else None,
+        chi2=tuple(plane["chi2"] for plane in found),
+        flux_ratio=tuple(plane["flux_ratio"] for plane in found),
+        observation=inputs.observation,
+        notes=warn_of(notes),
+        cards=cards,
+        history=tuple(history(options, inputs)),
+    )
+
+
+def assemble(done: list[Done], inputs: Inputs) -> dict[str, Array]:
+    """The planes of all blocks, each (planes, Y, X); DRAWS (planes, K, Y, X)."""
+    count, scale = inputs.frame.planes, inputs.scale
+    shape = inputs.observation.grid.shape
+    arrays: dict[str, Array] = {}
+    for block in done:
+        here = block.block.tile.core.scaled(scale).slices
+        for name, values in block.arrays.items():
+            if name not in arrays:
+                arrays[name] = np.empty((count, *values.shape[:-2], *shape), values.dtype)
+            arrays[name][(block.block.plane, ..., *here)] = values
+    return arrays
