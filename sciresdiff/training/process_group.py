@@ -4,8 +4,8 @@ All of them hold the same weights.  Each works on its samples of a batch, and th
 what a run does depends on its batches alone and not on how many processes share them.
 
 `torch.nn.parallel.DistributedDataParallel` in place of `ProcessGroup.all_reduce` gives the same losses, but in more
-lines: it wants the loss as the ``forward`` of a module, takes the plain mean where shares of a batch differ in size, and
-fails inside ``backward``, where a lost process cannot be told from a lack of memory.  All else here would stay.
+lines: it wants the loss as the ``forward`` of a module, takes the plain mean where shares of a batch differ in size,
+and fails inside ``backward``, where a lost process cannot be told from a lack of memory.  All else here would stay.
 """
 
 from __future__ import annotations
