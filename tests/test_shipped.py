@@ -53,7 +53,7 @@ def test_better_than_bicubic_with_honest_errors_and_draws(name):
         chi2.append(known.chi2(done.draws))
     assert np.mean(gains) > 3  # measured: 8 and more; a model that learned nothing has less
     assert 0.5 < np.mean(inside) < 0.85  # 0.68 on many frames; these are six
-    assert 0.85 < np.median(chi2) < 1.15  # the median: frames of 1e5 sigma have more, see docs/benchmarks.md
+    assert 0.85 < np.median(chi2) < 1.15  # the median: frames of 1e5 sigma have more, see docs/reference/benchmarks.md
 
 
 @pytest.mark.parametrize("name", NAMES)
