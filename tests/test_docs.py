@@ -44,6 +44,8 @@ def test_the_reference_page_is_what_the_help_says() -> None:
     assert kept == reference.page(), "docs/reference/cli.md is not what the commands' help says; run 'make docs'"
     kept = (REFERENCE / "checks.md").read_text()
     assert kept == reference.checks_page(), "docs/reference/checks.md is not what the registry says; run 'make docs'"
+    kept = (REFERENCE / "modules.md").read_text()
+    assert kept == reference.modules_page(), "docs/reference/modules.md is not what the files say; run 'make docs'"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
