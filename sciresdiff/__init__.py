@@ -7,8 +7,12 @@ from sciresdiff.plugins import on_first_use
 __version__ = "0.1.0"
 
 PUBLIC = {
-    "restore": "sciresdiff.api.restore:restore",
-    "Restored": "sciresdiff.api.restore:Restored",
+    "restore": "sciresdiff.api.restored:restore",
+    "degrade": "sciresdiff.api.degraded:degrade",
+    "evaluate": "sciresdiff.api.evaluation:evaluate",
+    "Restored": "sciresdiff.api.restored:Restored",
+    "Degraded": "sciresdiff.api.degraded:Degraded",
+    "Evaluation": "sciresdiff.api.evaluation:Evaluation",
     "Exposure": "sciresdiff.observation.exposure:Exposure",
     "Observation": "sciresdiff.observation.observation:Observation",
     "PSF": "sciresdiff.physics.psf.field:PSF",
@@ -18,8 +22,6 @@ PUBLIC = {
     "PixelSize": "sciresdiff.frame:PixelSize",
     "read": "sciresdiff.io:read",
     "write": "sciresdiff.io:write",
-    "degrade": "sciresdiff.jobs.degrade.job:run",
-    "evaluate": "sciresdiff.jobs.evaluate.job:run",
 }
 """Public name -> where it is defined; imported when it is first used."""
 

@@ -190,3 +190,98 @@ def test_bad_arguments_are_the_command_lines_sentences(change: dict, problem: ty
 def test_what_is_no_image_is_refused(image: np.ndarray) -> None:
     with pytest.raises(InputError, match=r"image: an array of shape .* give numbers of shape \(h, w\)"):
         physics(image)
+
+
+# -- degrade ----------------------------------------------------------------------------------------------------------
+
+
+def scene() -> np.ndarray:
+    """Stars, well sampled, on a sky of 5."""
+    rng = np.random.default_rng(3)
+    truth = np.zeros((SCALE * SIDE, SCALE * SIDE))
+    for _ in range(20):
+        truth[tuple(rng.integers(6, SCALE * SIDE - 6, 2))] += 10 ** rng.uniform(2, 3.5)
+    return (gaussian_filter(truth, 0.85) + 5).astype("f4")
+
+
+def test_a_degraded_array_is_what_the_command_line_writes(tmp_path: Path) -> None:
+    fits.PrimaryHDU(scene()).writeto(tmp_path / "high.fits")
+    options = ["--scale", "2", "--kernel", KERNEL, "--gain", "2", "--read-noise", "3", "--quantity", "sum", "-q"]
+    assert run("degrade", str(tmp_path / "high.fits"), "-o", str(tmp_path / "low.fits"), *options) == 0
+    settings = {"kernel": KERNEL, "gain": 2.0, "read_noise": 3.0, "quantity": "sum"}
+    of_array, of_file = (sciresdiff.degrade(one, 2, **settings) for one in (scene(), tmp_path / "high.fits"))
+    with fits.open(tmp_path / "low.fits") as wanted:
+        for low in (of_array, of_file):
+            np.testing.assert_array_equal(low.sci, wanted["SCI"].data)
+            np.testing.assert_array_equal(low.var.astype("f4"), wanted["VAR"].data)
+            np.testing.assert_array_equal(low.dq, wanted["DQ"].data)
+            np.testing.assert_allclose(low.kernel, wanted["KERNEL"].data)
+    (written,) = of_file.write(tmp_path / "python.fits")
+    assert written.read_bytes() == (tmp_path / "low.fits").read_bytes()
+
+
+def test_what_was_degraded_is_restored_with_its_own_blur_noise_and_scale() -> None:
+    low = sciresdiff.degrade(scene(), 2, kernel=KERNEL, gain=2.0, read_noise=3.0, quantity="sum")
+    done = sciresdiff.restore(low, model="physics", samples=2)
+    assert done.scale == 2 and done.notes.origins["psf"] == done.notes.origins["noise"] == "file"
+    np.testing.assert_array_equal(done.sci, physics(low.sci, variance=low.var).sci)
+
+
+def test_degrade_refuses_what_has_no_meaning() -> None:
+    with pytest.raises(UsageError, match="--sky: is in electrons and needs --gain"):
+        sciresdiff.degrade(scene(), 2, sky=10.0)
+    with pytest.raises(UsageError, match="--pairs: a training set is a file"):
+        sciresdiff.degrade(scene(), 2, pairs="set.h5")
+
+
+# -- evaluate ---------------------------------------------------------------------------------------------------------
+
+
+def test_images_in_memory_are_judged_like_their_files(tmp_path: Path) -> None:
+    low = sciresdiff.degrade(scene(), 2, kernel=KERNEL, gain=2.0, read_noise=3.0, quantity="sum")
+    low.write(tmp_path / "low.fits")
+    fits.PrimaryHDU(scene()).writeto(tmp_path / "truth.fits")
+    words = ["--model", "physics", "--samples", "2", "-q"]
+    assert run("upscale", str(tmp_path / "low.fits"), "-o", str(tmp_path / "high.fits"), *words) == 0
+    restored = sciresdiff.restore(tmp_path / "low.fits", model="physics", samples=2)
+    of_files = sciresdiff.evaluate(tmp_path / "high.fits", tmp_path / "low.fits", tmp_path / "truth.fits")
+    in_memory = sciresdiff.evaluate(restored, truth=scene())
+    assert in_memory.verdict == of_files.verdict
+    for one, two in zip(in_memory.results, of_files.results, strict=True):
+        assert (one["name"], one["region"], one["passed"]) == (two["name"], two["region"], two["passed"])
+        assert one["value"] == (None if two["value"] is None else pytest.approx(two["value"], rel=1e-6)), one["name"]
+    assert set(in_memory.baselines) == set(of_files.baselines) >= {"bicubic", "richardson-lucy-best"}
+    assert in_memory.value("psnr") > max(r["value"] for r in in_memory.baselines["bicubic"] if r["name"] == "psnr")
+
+
+def test_arrays_are_judged_with_their_data_and_without() -> None:
+    low = sciresdiff.degrade(scene(), 2, kernel=KERNEL, gain=2.0, read_noise=3.0, quantity="sum")
+    done = sciresdiff.restore(low, model="physics", samples=2)
+    with_data = sciresdiff.evaluate(
+        done.sci, low.sci, variance=low.var, kernel=KERNEL, quantity="sum", baselines="none"
+    )
+    assert with_data.value("chi2") == pytest.approx(sciresdiff.evaluate(done, baselines="none").value("chi2"), rel=1e-6)
+    alone = sciresdiff.evaluate(done.sci, truth=scene(), quantity="sum")
+    assert alone.value("psnr") > 30 and alone.value("chi2") is None
+    with pytest.raises(KeyError, match="no such figure"):
+        alone.value("psnrr")
+
+
+def test_a_report_is_written_where_it_is_asked_for(tmp_path: Path) -> None:
+    low = sciresdiff.degrade(scene(), 2, kernel=KERNEL, gain=2.0, read_noise=3.0, quantity="sum")
+    done = sciresdiff.restore(low, model="physics", samples=2)
+    sciresdiff.evaluate(done, truth=scene(), baselines="bicubic", report=tmp_path / "page.html")
+    assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
+    with pytest.raises(UsageError, match="--report"):
+        sciresdiff.evaluate(done, report=tmp_path / "page.txt")
+
+
+def test_evaluate_refuses_images_that_do_not_fit() -> None:
+    low, variance = field()
+    done = physics(low, variance=variance)
+    with pytest.raises(InputError, match="low: what restore returned knows its data"):
+        sciresdiff.evaluate(done, low)
+    with pytest.raises(InputError, match="no whole multiple"):
+        sciresdiff.evaluate(done.sci[:77], low)
+    with pytest.raises(UsageError, match="--probe: .*give files"):
+        sciresdiff.evaluate(done, probe=True)

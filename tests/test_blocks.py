@@ -28,6 +28,7 @@ from sciresdiff.physics import psf
 from sciresdiff.physics.operators import Operator
 from sciresdiff.physics.sky import sky_noise
 from sciresdiff.region import Region
+from sciresdiff.run import executor
 
 
 @pytest.mark.parametrize("scale", [1, 2, 3, 4, 8])
@@ -167,7 +168,7 @@ def test_the_order_of_blocks_does_not_matter(tmp_path: Path, small: None, monkey
     def backwards(do, items, read, **more):  # type: ignore[no-untyped-def]
         return ((item, do(item, read(item))) for item in reversed(items))
 
-    monkeypatch.setattr(upscale, "engine", lambda name: backwards)
+    monkeypatch.setattr(executor, "get_engine", lambda name: backwards)
     restored(path, "b.fits", save_samples=True, samples=2)
     assert (tmp_path / "a.fits").read_bytes() == (tmp_path / "b.fits").read_bytes()
 

@@ -46,7 +46,7 @@ def copier(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """Instead of ``jobs.degrade``: copies bytes, and fails as the file's text says."""
     problems = {"bad": InputError, "strict": CheckFailed, "full": ResourceError, "usage": UsageError}
 
-    def run(path_in: Path, path_out: Path, options: StandInOptions, progress: object = None) -> dict[str, Any]:
+    def run(path_in: Path, path_out: Path, options: StandInOptions, *more: object) -> dict[str, Any]:
         text = Path(path_in).read_text()
         if text in problems:
             raise problems[text](f"{path_in}: is {text}")
@@ -443,7 +443,7 @@ from test_cli import ModuleType, StandInOptions
 import sciresdiff.jobs
 from sciresdiff.cli.app import app
 
-def run(path_in, path_out, options, progress):
+def run(path_in, path_out, options, *more):
     part = Path(str(path_out) + ".part")
     try:
         part.write_text("half")

@@ -16,13 +16,14 @@ from scipy.ndimage import gaussian_filter
 
 from sciresdiff import io
 from sciresdiff.degradation import chain
-from sciresdiff.errors import ResourceError, UsageError
+from sciresdiff.errors import InputError, ResourceError, UsageError
 from sciresdiff.frame import Frame
 from sciresdiff.io.source import Source
 from sciresdiff.jobs import blocks
 from sciresdiff.jobs.degrade import block as degrade_blocks
 from sciresdiff.jobs.degrade.job import DegradeOptions, run
 from sciresdiff.region import Region
+from sciresdiff.run.shards import Shard
 
 KERNEL = "gaussian:sigma=1.5px"
 
@@ -96,8 +97,8 @@ def test_in_blocks_it_is_what_it_is_whole(
 def test_the_noise_is_a_function_of_the_place(fine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = DegradeOptions(2, kernel=KERNEL, gain=2.0, read_noise=5.0)
     run(fine, tmp_path / "a.fits", options)
-    straight = degrade_blocks.blocks_of
-    monkeypatch.setattr("sciresdiff.jobs.degrade.job.blocks_of", lambda *given: straight(*given)[::-1])
+    straight = degrade_blocks.plan_blocks
+    monkeypatch.setattr("sciresdiff.jobs.degrade.job.plan_blocks", lambda *given: straight(*given)[::-1])
     run(fine, tmp_path / "b.fits", options)
     assert (tmp_path / "a.fits").read_bytes() == (tmp_path / "b.fits").read_bytes()
     run(fine, tmp_path / "c.fits", replace(options, seed=1))
@@ -209,13 +210,15 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
     run(fine, tmp_path / "whole.fits", options)
     worked: list[int] = []
 
-    def stopping(job: degrade_blocks.Job, block: blocks.Block, window: Frame) -> degrade_blocks.Done:
+    straight = degrade_blocks.degrade_block
+
+    def stopping(plan: degrade_blocks.FramePlan, block: blocks.Block, window: Frame) -> degrade_blocks.Degraded:
         if block.number == at and len(worked) == at:
             raise OSError(28, "No space left on device", "out.fits")
         worked.append(block.number)
-        return degrade_blocks.work(job, block, window)
+        return straight(plan, block, window)
 
-    monkeypatch.setattr("sciresdiff.jobs.degrade.job.work", stopping)
+    monkeypatch.setattr(degrade_blocks, "degrade_block", stopping)
     with pytest.raises(ResourceError) as caught:
         run(fine, tmp_path / "out.fits", options)
     assert f"{at} of " in caught.value.__notes__[0]
@@ -228,3 +231,43 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
     assert worked[100:] == [0, *range(at, 20)], "the first tells what all have in common"
     assert (tmp_path / "out.fits").read_bytes() == (tmp_path / "whole.fits").read_bytes()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["fine.fits", "out.fits", "whole.fits"]
+
+
+@pytest.mark.usefixtures("in_blocks")
+@pytest.mark.parametrize("more", [{"gain": 2.0, "read_noise": 5.0}, {"recipe": "astro"}], ids=["stated", "recipe"])
+def test_shards_write_the_bytes_of_one_run(fine: Path, tmp_path: Path, more: dict[str, Any]) -> None:
+    options = DegradeOptions(2, kernel=KERNEL, **more)
+    whole = run(fine, tmp_path / "whole.fits", options)
+    records = [run(fine, tmp_path / "out.fits", options, shard=Shard(n, 3)) for n in (2, 3, 1)]
+    assert [record.get("status") for record in records] == ["waiting", "waiting", None]
+    assert (tmp_path / "out.fits").read_bytes() == (tmp_path / "whole.fits").read_bytes()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["fine.fits", "out.fits", "whole.fits"]
+    names = set(whole) - {"output", "files"}
+    assert {name: records[2][name] for name in names} == {name: whole[name] for name in names}
+
+
+@pytest.mark.usefixtures("in_blocks")
+def test_pairs_are_added_once_by_the_last_shard(fine: Path, tmp_path: Path) -> None:
+    options = DegradeOptions(2, kernel=KERNEL, pairs=str(tmp_path / "set.h5"), patch=64)
+    waiting = run(fine, tmp_path / "out.fits", options, shard=Shard(1, 2))
+    assert waiting["status"] == "waiting" and not (tmp_path / "set.h5").exists()
+    assert run(fine, tmp_path / "out.fits", options, shard=Shard(2, 2))["pairs"]["added"] > 5
+
+
+@pytest.mark.usefixtures("in_blocks")
+def test_an_input_that_changes_while_it_is_read_is_refused(
+    fine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight = degrade_blocks.degrade_block
+
+    def changing(plan: degrade_blocks.FramePlan, block: blocks.Block, window: Frame) -> degrade_blocks.Degraded:
+        if block.number == 3:
+            data = fine.read_bytes()
+            fine.unlink()
+            fine.write_bytes(data[:-1] + b"\1")  # behind the last array
+        return straight(plan, block, window)
+
+    monkeypatch.setattr(degrade_blocks, "degrade_block", changing)
+    with pytest.raises(InputError, match=r"fine\.fits: changed while it was read \(input\)"):
+        run(fine, tmp_path / "out.fits", DegradeOptions(2, kernel=KERNEL))
+    assert not (tmp_path / "out.fits").exists()

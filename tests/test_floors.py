@@ -13,15 +13,15 @@ import sciresdiff
 
 PACKAGE = Path(sciresdiff.__file__).parent
 FLOORS = (
-    ("errors", "malloc", "notes", "plugins", "region"),
+    ("errors", "files", "malloc", "notes", "plugins", "region"),
     ("frame", "options"),
-    ("io",),
+    ("io", "run"),
     ("physics", "nets"),
     ("diffusion", "tiling", "degradation", "scenes"),
     ("observation",),
     ("checks",),
     ("restoration",),
-    ("report", "run"),
+    ("report",),
     ("training",),
     ("lab",),
     ("jobs",),

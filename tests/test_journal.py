@@ -16,12 +16,14 @@ import pytest
 
 from sciresdiff.errors import UsageError
 from sciresdiff.io.sink import Sink
+from sciresdiff.jobs.identity import identify
 from sciresdiff.region import Region
 from sciresdiff.run import journal, locks, signals
-from sciresdiff.run.engines import behind, engine, serial
-from sciresdiff.run.entries import read
-from sciresdiff.run.identity import checksums, identity
-from sciresdiff.run.shards import Shard, shard_of
+from sciresdiff.run.checksums import checksums
+from sciresdiff.run.engines import get_engine, run_serially, write_behind
+from sciresdiff.run.entries import read_journal
+from sciresdiff.run.executor import process_blocks
+from sciresdiff.run.shards import Shard, parse_shard
 
 BLOCKS, SIDE = 6, 8
 KEY = {"version": "1", "input": "abc", "blocks": "6"}
@@ -81,17 +83,17 @@ def run(
             worked.append(number)
         return values(number)
 
-    with journal.opened(target, lambda part: raw_sink(target, part, room), count, key, **options) as opened:
-        sums = journal.filled(
+    with journal.open_journal(target, lambda part: raw_sink(target, part, room), count, key, **options) as opened:
+        sums = process_blocks(
             opened,
-            lambda todo: serial(work, todo, lambda number: number),
+            lambda todo: run_serially(work, todo, lambda number: number),
             lambda array: ([("SCI", 0, SIDE * number_of(array), 0, array)], sums_of(array)),
         )
         if sums is not None:
             last(opened)
             opened.sink.finish({})
             after()
-        return sums, opened.said
+        return sums, opened.notes.lines
 
 
 def sums_of(array: np.ndarray) -> dict[str, Any]:
@@ -170,7 +172,7 @@ def test_of_a_single_block_nothing_is_kept(target: Path) -> None:
 @pytest.mark.parametrize("cut", [1, 5, 60, 10_000], ids=lambda cut: f"{cut} bytes lost")
 def test_torn_lines_are_not_believed(target: Path, whole: bytes, cut: int) -> None:
     stopped(target, 4)
-    path = locks.journal_of(target)
+    path = locks.journal_path(target)
     size = path.stat().st_size
     os.truncate(path, max(size - cut, 0))
     worked: list[int] = []
@@ -185,16 +187,16 @@ def test_torn_lines_are_not_believed(target: Path, whole: bytes, cut: int) -> No
 @pytest.mark.parametrize("line", [b"\0" * 40, b"{}", b'{"block": 3, "windows": [[1]], "sums": {}, "checksum": ""}'])
 def test_nothing_behind_a_line_that_is_not_ours_is_believed(target: Path, line: bytes) -> None:
     stopped(target, 4)
-    path = locks.journal_of(target)
+    path = locks.journal_path(target)
     lines = path.read_bytes().split(b"\n")
     path.write_bytes(b"\n".join([*lines[:3], line, *lines[3:]]))
-    assert sorted(read(path).entries) == [0, 1]
-    assert read(path).whole == len(b"\n".join(lines[:3])) + 1
+    assert sorted(read_journal(path).entries) == [0, 1]
+    assert read_journal(path).size == len(b"\n".join(lines[:3])) + 1
 
 
 def test_blocks_whose_bytes_are_not_there_are_done_again(target: Path, whole: bytes) -> None:
     stopped(target, 4)
-    with locks.part_of(target).open("r+b") as part:
+    with locks.part_path(target).open("r+b") as part:
         part.seek(2 * SIDE * SIDE * 4 + 17)
         part.write(b"\xff")
     worked: list[int] = []
@@ -205,7 +207,7 @@ def test_blocks_whose_bytes_are_not_there_are_done_again(target: Path, whole: by
 
 def test_sums_that_do_not_belong_to_their_block_are_not_believed(target: Path) -> None:
     stopped(target, 4)
-    path = locks.journal_of(target)
+    path = locks.journal_path(target)
     path.write_text(path.read_text().replace('"clipped": 1', '"clipped": 2', 1))
     worked: list[int] = []
     run(target, worked)
@@ -215,7 +217,7 @@ def test_sums_that_do_not_belong_to_their_block_are_not_believed(target: Path) -
 @pytest.mark.parametrize("gone", ["part", "journal"])
 def test_one_file_without_the_other_begins_anew(target: Path, whole: bytes, gone: str) -> None:
     stopped(target, 4)
-    (locks.part_of(target) if gone == "part" else locks.journal_of(target)).unlink()
+    (locks.part_path(target) if gone == "part" else locks.journal_path(target)).unlink()
     worked: list[int] = []
     run(target, worked)
     assert worked == list(range(BLOCKS))
@@ -237,10 +239,10 @@ def test_a_run_stopped_between_the_file_and_its_record_goes_on(target: Path, who
 
 def test_a_kill_between_the_file_and_its_record_is_gone_on_with(target: Path, whole: bytes) -> None:
     stopped(target, 5)
-    kept = locks.journal_of(target).read_bytes()
+    kept = locks.journal_path(target).read_bytes()
     last: list[bytes] = []
-    run(target, after=lambda: last.append(locks.journal_of(target).read_bytes()))
-    locks.journal_of(target).write_bytes(last[0])
+    run(target, after=lambda: last.append(locks.journal_path(target).read_bytes()))
+    locks.journal_path(target).write_bytes(last[0])
     assert len(last[0]) > len(kept)
     worked: list[int] = []
     run(target, worked)
@@ -254,7 +256,7 @@ def test_another_jobs_journal_is_refused_and_replaced_on_demand(target: Path, wh
     other = {**KEY, "--samples": "4"}
     with pytest.raises(UsageError, match=r"^--output: .*begun by another job \(not the same: --samples\).*--overwrite"):
         run(target, key=other)
-    assert len(read(locks.journal_of(target)).entries) == 3, "a refusal changes nothing"
+    assert len(read_journal(locks.journal_path(target)).entries) == 3, "a refusal changes nothing"
     worked: list[int] = []
     run(target, worked, key=other, overwrite=True)
     assert worked == list(range(BLOCKS))
@@ -263,14 +265,14 @@ def test_another_jobs_journal_is_refused_and_replaced_on_demand(target: Path, wh
 
 def test_a_mended_input_is_gone_on_with_where_it_is_the_same(target: Path, whole: bytes) -> None:
     stopped(target, 4)
-    path = locks.journal_of(target)
+    path = locks.journal_path(target)
     path.write_text(path.read_text().replace('"abc"', '"damaged"'))
     with pytest.raises(UsageError, match="not the same: input"):
         run(target)
     with pytest.raises(UsageError, match="not the same: --samples, input"):
-        run(target, key={**KEY, "--samples": "4"}, seen=str)
+        run(target, key={**KEY, "--samples": "4"}, digest=str)
     worked: list[int] = []
-    stopped(target, 4, worked=worked, seen=lambda number: "another" if number == 1 else str(number))
+    stopped(target, 4, worked=worked, digest=lambda number: "another" if number == 1 else str(number))
     run(target, worked)
     assert worked == [1, 4, 5], "the journal is now that of the mended input"
     assert target.read_bytes() == whole
@@ -278,7 +280,7 @@ def test_a_mended_input_is_gone_on_with_where_it_is_the_same(target: Path, whole
 
 def test_another_versions_journal_is_refused(target: Path) -> None:
     stopped(target, 3)
-    path = locks.journal_of(target)
+    path = locks.journal_path(target)
     path.write_text(path.read_text().replace('"journal": 1', '"journal": 99', 1))
     with pytest.raises(UsageError, match="begun by another version of sciresdiff"):
         run(target)
@@ -304,7 +306,7 @@ def test_another_machine_goes_on_and_says_so(target: Path) -> None:
 
 def test_a_second_process_is_kept_out(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "LOOK_S", 0)
-    monkeypatch.setattr(locks.locked, "__defaults__", (0.0, False))
+    monkeypatch.setattr(locks.lock_file, "__defaults__", (0.0, False))
 
     def before(number: int) -> None:
         if number == 2:
@@ -322,7 +324,7 @@ def test_a_full_disk_leaves_what_is_done(target: Path, whole: bytes) -> None:
         with pytest.raises(OSError, match="No space left"):
             run(target, room=block + 5)
         assert not target.exists()
-        assert sorted(read(locks.journal_of(target)).entries) == list(range(full))
+        assert sorted(read_journal(locks.journal_path(target)).entries) == list(range(full))
     run(target)
     assert target.read_bytes() == whole
 
@@ -344,7 +346,7 @@ def test_a_journal_that_cannot_be_written_is_gone_on_with(
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
         patch.setattr(locks.os, "write", write)
         run(target)
-    assert 0 < len(read(locks.journal_of(target)).entries) < BLOCKS
+    assert 0 < len(read_journal(locks.journal_path(target)).entries) < BLOCKS
     run(target)
     assert target.read_bytes() == whole
 
@@ -401,7 +403,7 @@ def test_a_run_without_shards_takes_up_what_they_did(target: Path, whole: bytes)
 
 def test_the_last_shard_does_again_what_another_ones_disk_lost(target: Path, whole: bytes) -> None:
     run(target, shard=Shard(2, 2))
-    with locks.part_of(target).open("r+b") as part:
+    with locks.part_path(target).open("r+b") as part:
         part.seek(SIDE * SIDE * 4)
         part.write(b"\xff")
     worked: list[int] = []
@@ -438,7 +440,7 @@ def test_the_last_shard_believes_its_own_blocks_no_more_than_those_of_others(tar
 
     def before(number: int) -> None:
         if worked == [0, 2]:
-            with locks.part_of(target).open("r+b") as part:
+            with locks.part_path(target).open("r+b") as part:
                 part.write(b"\xff")  # in block 0
 
     run(target, worked, before=before, shard=Shard(1, 2))
@@ -452,21 +454,21 @@ def test_a_shard_that_fails_while_another_begins_or_ends_touches_nothing(target:
 
     def before(number: int) -> None:
         if number == 3:
-            turns.append(locks.locked(locks.turn_of(target)))
+            turns.append(locks.lock_file(locks.turn_path(target)))
             raise OSError(errno.EIO, "bad disk")
 
     with pytest.raises(OSError, match="bad disk") as caught:
         run(target, before=before, shard=Shard(2, 2))
     assert "is left to the other shards" in caught.value.__notes__[0]
-    assert locks.part_of(target).exists()
-    assert len(locks.beside(target)) == 2
+    assert locks.part_path(target).exists()
+    assert len(locks.find_journals(target)) == 2
     os.close(turns[0])
 
 
 def test_what_is_changed_at_the_end_is_believed_again(target: Path) -> None:
     def change(opened: journal.Journal) -> None:
         opened.sink.put("SCI", 0, SIDE, 0, np.zeros((SIDE, SIDE), np.float32))
-        opened.restate([1])
+        opened.update_checksums([1])
 
     worked: list[int] = []
     with pytest.raises(KeyboardInterrupt):
@@ -482,7 +484,7 @@ def stopping_at_once() -> None:
 @pytest.mark.parametrize("text", ["0/4", "5/4", "1", "a/b", "1/0", "-1/4", "1.5/4", ""])
 def test_shards_outside_1_to_n(text: str) -> None:
     with pytest.raises(UsageError, match=r"^--shard: .* is given, but i/n with i from 1 to n"):
-        shard_of(text)
+        parse_shard(text)
 
 
 def test_every_item_is_in_one_shard() -> None:
@@ -507,15 +509,15 @@ def test_a_job_is_its_content_and_its_options(tmp_path: Path) -> None:
     low, psf = tmp_path / "low.fits", tmp_path / "psf.fits"
     low.write_bytes(b"one")
     psf.write_bytes(b"psf")
-    first = identity(low, Options())
-    assert first == identity(low, Options(threads=4, overwrite=True)), "what does not change the bytes"
-    assert first != identity(low, Options(samples=4))
-    given = identity(low, Options(psf=str(psf)))
+    first = identify(low, Options())
+    assert first == identify(low, Options(threads=4, overwrite=True)), "what does not change the bytes"
+    assert first != identify(low, Options(samples=4))
+    given = identify(low, Options(psf=str(psf)))
     psf.write_bytes(b"another")
-    assert given != identity(low, Options(psf=str(psf))), "a file that an option names"
+    assert given != identify(low, Options(psf=str(psf))), "a file that an option names"
     low.write_bytes(b"other")
-    assert first != identity(low, Options())
-    assert set(identity(low, Options(psf="gaussian:fwhm=2px"), [psf])) == {"version", "input", "model", "--psf"}
+    assert first != identify(low, Options())
+    assert set(identify(low, Options(psf="gaussian:fwhm=2px"), [psf])) == {"version", "input", "model", "--psf"}
     assert list(checksums([low])) == ["low.fits"]
 
 
@@ -527,56 +529,56 @@ def test_a_stop_waits_for_the_block_in_hand_and_a_second_one_does_not(target: Pa
 
     def before(number: int) -> None:
         if number == 2:
-            asked.append(signals.ask(KeyboardInterrupt()))
+            asked.append(signals.request_stop(KeyboardInterrupt()))
 
     with pytest.raises(KeyboardInterrupt):
         run(target, before=before)
     assert asked == [True]
-    assert sorted(read(locks.journal_of(target)).entries) == [0, 1, 2]
+    assert sorted(read_journal(locks.journal_path(target)).entries) == [0, 1, 2]
 
     def twice(number: int) -> None:
-        signals.ask(KeyboardInterrupt())
-        signals.ask(InterruptedError())
+        signals.request_stop(KeyboardInterrupt())
+        signals.request_stop(InterruptedError())
 
     with pytest.raises(InterruptedError):
         run(target, before=twice)
-    assert sorted(read(locks.journal_of(target)).entries) == [0, 1, 2]
+    assert sorted(read_journal(locks.journal_path(target)).entries) == [0, 1, 2]
     run(target)
 
 
 def test_a_stop_waits_until_the_file_is_finished(target: Path, whole: bytes) -> None:
     with pytest.raises(KeyboardInterrupt):
-        run(target, after=lambda: signals.ask(KeyboardInterrupt()) and None)
+        run(target, after=lambda: signals.request_stop(KeyboardInterrupt()) and None)
     assert target.read_bytes() == whole
     assert os.listdir(target.parent) == [target.name]
 
 
 def test_a_stop_outside_of_blocks_is_at_once() -> None:
     with pytest.raises(KeyboardInterrupt):
-        signals.ask(KeyboardInterrupt())
-    signals.heed()
+        signals.request_stop(KeyboardInterrupt())
+    signals.raise_if_stopped()
 
 
 def test_what_is_done_behind_is_in_order_and_its_failure_is_told() -> None:
     seen: list[int] = []
-    with behind() as later:
+    with write_behind() as later:
         for number in range(5):
             later(seen.append, number)
     assert seen == list(range(5))
-    with pytest.raises(ZeroDivisionError), behind() as later:
+    with pytest.raises(ZeroDivisionError), write_behind() as later:
         later(lambda: 1 / 0)
-    assert [item for item, _ in serial(lambda item, read: item, [], lambda item: item)] == []
+    assert [item for item, _ in run_serially(lambda item, read: item, [], lambda item: item)] == []
 
 
 def test_an_engine_that_is_not_there() -> None:
-    assert engine("serial") is serial
+    assert get_engine("serial") is run_serially
     with pytest.raises(UsageError, match="--scheduler: loom is given"):
-        engine("loom")
+        get_engine("loom")
 
 
 def test_a_journals_lines_are_json(target: Path) -> None:
     stopped(target, 2)
-    lines = [json.loads(line) for line in locks.journal_of(target).read_text().splitlines()]
+    lines = [json.loads(line) for line in locks.journal_path(target).read_text().splitlines()]
     assert lines[0]["key"] == KEY
     assert [line["block"] for line in lines[1:]] == [0, 1]
     assert lines[1]["windows"] == [["SCI", 0, 0, SIDE, 0, SIDE]]

@@ -15,7 +15,8 @@ from sciresdiff.errors import UsageError
 from sciresdiff.frame import Frame
 from sciresdiff.io.source import hollow
 from sciresdiff.run import journal, locks
-from sciresdiff.run.entries import read
+from sciresdiff.run.entries import read_journal
+from sciresdiff.run.executor import process_blocks
 from sciresdiff.run.shards import Shard
 
 ENDS = ("fits", "fits.gz", "tif", "ome.tif")
@@ -54,12 +55,12 @@ def run(target: Path, stop_at: int | None = None, shard: Shard | None = None, dt
         arrays = {"SCI": frame.pixels, "ERR": image("ERR"), "DRAWS": draws}
         return [(name, plane, y, x, array[window]) for name, array in arrays.items()], {}
 
-    with journal.opened(target, make, len(PLACES), {"input": "one"}, shard=shard) as opened:
-        sums = journal.filled(opened, results, parts)
+    with journal.open_journal(target, make, len(PLACES), {"input": "one"}, shard=shard) as opened:
+        sums = process_blocks(opened, results, parts)
         if sums is None:
             return {}
         report = opened.sink.finish({"SRDFLUX": 0.5})
-        return {**report, "clipped": sum(s["clipped"] for s in sums) if opened.resumable else report["clipped"]}
+        return {**report, "clipped": sum(s["clipped"] for s in sums) if opened.is_resumable else report["clipped"]}
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -75,7 +76,7 @@ def test_a_run_that_was_stopped_twice_has_the_bytes_of_one_that_was_not(tmp_path
         with pytest.raises(KeyboardInterrupt):
             run(target, at, dtype=dtype)
         assert not target.exists()
-        kept = len(read(locks.journal_of(target)).entries)
+        kept = len(read_journal(locks.journal_path(target)).entries)
         if not kept:
             pytest.skip(f".{end} is written in one go, so that a run begins anew")
         assert kept == at
@@ -105,8 +106,8 @@ def test_a_part_file_that_is_cut_or_of_another_header_is_begun_anew(tmp_path: Pa
         target = tmp_path / str(size) / f"x.{end}"
         with pytest.raises(KeyboardInterrupt):
             run(target, 6)
-        if not locks.part_of(target).exists():
+        if not locks.part_path(target).exists():
             pytest.skip(f".{end} is written in one go, so that a run begins anew")
-        os.truncate(locks.part_of(target), size)
+        os.truncate(locks.part_path(target), size)
         run(target)
         assert contents(target.parent) == contents(tmp_path / "one")

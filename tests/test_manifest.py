@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
+from astropy.io import fits
 from typer.testing import CliRunner, Result
 
 import sciresdiff.jobs
 from sciresdiff.cli.app import app
 from sciresdiff.errors import InputError
+from sciresdiff.jobs.identity import identify_with_models
 from sciresdiff.run import locks, manifest
 from sciresdiff.run.batch import Task
-from sciresdiff.run.identity import checksums, known_by
+from sciresdiff.run.checksums import checksums
 
 Run = Callable[..., Result]
 
@@ -37,12 +42,16 @@ def worked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Instead of ``jobs.degrade``: copies text and writes a record as ``upscale`` does; the names that it did."""
     names: list[str] = []
 
-    def run(path_in: Path, path_out: Path, options: Options, progress: Any = None) -> dict[str, Any]:
+    def run(path_in: Path, path_out: Path, options: Options, *more: Any) -> dict[str, Any]:
         if path_in.read_text() == "bad":
             raise InputError(f"{path_in}: is bad")
         names.append(path_in.name)
         path_out.write_text(path_in.read_text() * options.scale)
-        record = {"identity": known_by(path_in, options), "checksums": checksums([path_out]), "model": "none"}
+        record = {
+            "identity": identify_with_models(path_in, options),
+            "checksums": checksums([path_out]),
+            "model": "none",
+        }
         path_out.with_name(path_out.name + ".json").write_text(json.dumps(record))
         return record
 
@@ -98,7 +107,7 @@ def test_the_manifest_tells_what_was_done(again: Run, tmp_path: Path) -> None:
     path = tmp_path / "new" / "batch.jsonl"
     again("--manifest", path)
     again("--manifest", path)
-    records = manifest.read(path)
+    records = manifest.read_manifest(path)
     assert [record["status"] for record in records] == ["done", "failed", "done", "skipped", "failed", "skipped"]
     done, bad, *_ = records
     assert done["input"] == str(tmp_path / "in" / "a.fits")
@@ -123,7 +132,7 @@ def test_a_torn_line_costs_that_line_alone(again: Run, tmp_path: Path) -> None:
     again("--manifest", path)
     path.write_bytes(path.read_bytes()[:-20])
     again("--manifest", path)
-    assert [r["status"] for r in manifest.read(path)] == ["done", "failed", "skipped", "failed", "skipped"]
+    assert [r["status"] for r in manifest.read_manifest(path)] == ["done", "failed", "skipped", "failed", "skipped"]
 
 
 def test_a_manifest_that_cannot_be_written(again: Run, worked: list[str], tmp_path: Path) -> None:
@@ -147,19 +156,21 @@ def test_shards_share_the_files(again: Run, worked: list[str], tmp_path: Path) -
     assert result.stderr.startswith("sciresdiff: --shard: 8/7 is given")
 
 
-def test_a_single_file_that_cannot_be_shared_is_the_first_shards(worked: list[str], tmp_path: Path) -> None:
-    (tmp_path / "a.fits").write_text("one")
+def test_a_single_file_that_cannot_be_shared_is_the_first_shards(tmp_path: Path) -> None:
+    fits.writeto(tmp_path / "a.fits", np.ones((16, 16), np.float32))
     words = ["degrade", str(tmp_path / "a.fits"), "-o", str(tmp_path / "o.fits"), "--scale", "2", "--shard"]
-    assert CliRunner().invoke(app, [*words, "2/2"]).exit_code == 0
-    assert worked == []
+    result = CliRunner().invoke(app, [*words, "2/2"])
+    assert result.exit_code == 0
+    assert "shard 2/2: no block is left for it (of 1 in all)" in result.stderr
+    assert sorted(os.listdir(tmp_path)) == ["a.fits"]
     assert CliRunner().invoke(app, [*words, "1/2"]).exit_code == 0
-    assert worked == ["a.fits"]
+    assert sorted(os.listdir(tmp_path)) == ["a.fits", "o.fits"]
 
 
 def test_the_journal_of_a_run_killed_when_its_output_was_whole_goes(again: Run, tmp_path: Path) -> None:
     (tmp_path / "in" / "b.fits").unlink()
     again()
-    left = locks.journal_of(tmp_path / "out" / "a_x2.fits")
+    left = locks.journal_path(tmp_path / "out" / "a_x2.fits")
     left.touch()
     assert again().exit_code == 0
     assert not left.exists()
@@ -180,7 +191,8 @@ def test_what_waits_for_other_shards_is_not_done(tmp_path: Path) -> None:
     source.write_text("new")
     target.write_text("an older output, which --overwrite will replace")
     task = Task(source, target)
-    with manifest.opened(path, Options(2)) as book:
-        book.done(task, {"status": "waiting"})
-    assert [record["status"] for record in manifest.read(path)] == ["waiting"]
-    assert not manifest.standing(Options(2), path)(task)
+    identify = partial(identify_with_models, options=Options(2))
+    with manifest.open_manifest(path, identify) as book:
+        book.add_done(task, {"status": "waiting"})
+    assert [record["status"] for record in manifest.read_manifest(path)] == ["waiting"]
+    assert not manifest.completion_check(identify, path)(task)

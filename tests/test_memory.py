@@ -16,6 +16,7 @@ from sciresdiff.errors import ResourceError
 from sciresdiff.jobs.upscale import block
 from sciresdiff.jobs.upscale import job as upscale
 from sciresdiff.jobs.upscale.options import UpscaleOptions
+from sciresdiff.notes import Notes
 from sciresdiff.restoration.model import shipped_cards
 from sciresdiff.restoration.settings import Settings as RestoreSettings
 from sciresdiff.run import memory
@@ -28,7 +29,7 @@ class Settings:
 
 @pytest.fixture(autouse=True)
 def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "_found", {})
+    monkeypatch.setattr(memory, "_limits", {})
 
 
 PROBLEMS = (
@@ -53,38 +54,38 @@ def holds(room: int, seen: list[Settings], problem: Exception) -> Callable[[Sett
 @pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: type(problem).__name__)
 def test_the_tile_is_halved_until_it_fits(problem: Exception) -> None:
     seen: list[Settings] = []
-    said: list[str] = []
-    assert memory.sparing(holds(100, seen, problem), Settings(256), 2048, said.append) == "image"
+    image, said = memory.retry_with_smaller_tiles(holds(100, seen, problem), Settings(256), 2048)
+    assert image == "image"
     assert [s.tile for s in seen] == [256, 128, 64]
-    assert said[0] == "WARNING memory ran out; going on with --tile 128"
-    assert said[-1] == "WARNING memory ran out; going on with --tile 64"
+    assert said.lines[0] == "WARNING memory ran out; going on with --tile 128"
+    assert said.lines[-1] == "WARNING memory ran out; going on with --tile 64"
 
 
 def test_the_blocks_that_follow_begin_with_what_memory_holds() -> None:
     seen: list[Settings] = []
-    said: list[str] = []
+    said = Notes()
     for _ in range(3):
-        memory.sparing(holds(128, seen, MemoryError()), Settings(0), 200, said.append)
+        said += memory.retry_with_smaller_tiles(holds(128, seen, MemoryError()), Settings(0), 200)[1]
     assert [s.tile for s in seen] == [0, 100, 100, 100], "0 is the frame, of 200"
-    assert len(said) == 1
+    assert len(said.lines) == 1
 
 
 def test_it_ends_with_what_to_try() -> None:
     with pytest.raises(ResourceError, match=r"^memory ran out with --tile 32 .*--device cpu"):
-        memory.sparing(holds(1, [], MemoryError()), Settings(), 4000, lambda line: None)
+        memory.retry_with_smaller_tiles(holds(1, [], MemoryError()), Settings(), 4000)
 
 
 def test_a_network_that_sees_beyond_a_tile_is_not_cut() -> None:
     seen: list[Settings] = []
     with pytest.raises(ResourceError, match="sees beyond a tile"):
-        memory.sparing(holds(1, seen, MemoryError()), Settings(), 4000, lambda line: None, exact=False)
+        memory.retry_with_smaller_tiles(holds(1, seen, MemoryError()), Settings(), 4000, exact=False)
     assert len(seen) == 1
 
 
 def test_other_problems_pass() -> None:
     with pytest.raises(ZeroDivisionError):
-        memory.sparing(lambda settings: 1 / 0, Settings(), 100, lambda line: None)
-    assert not memory.ran_out(RuntimeError("shape mismatch"))
+        memory.retry_with_smaller_tiles(lambda settings: 1 / 0, Settings(), 100)
+    assert not memory.is_out_of_memory(RuntimeError("shape mismatch"))
 
 
 def test_an_image_is_the_same_with_less_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

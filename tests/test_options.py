@@ -128,9 +128,9 @@ def test_every_field_is_an_option_with_help_and_a_known_panel(kind: type[Any]) -
 
 
 def test_public_names_are_found_when_they_are_used() -> None:
-    from sciresdiff.jobs.upscale import job
+    from sciresdiff.api.restored import restore
 
-    assert sciresdiff.upscale is job.run
+    assert sciresdiff.restore is restore
     assert set(sciresdiff.PUBLIC) <= set(dir(sciresdiff))
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         sciresdiff.nothing  # noqa: B018

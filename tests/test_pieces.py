@@ -27,6 +27,7 @@ from sciresdiff.jobs.evaluate import pieces
 from sciresdiff.jobs.evaluate.options import EvaluateOptions
 from sciresdiff.observation.observation import Observation
 from sciresdiff.region import Region
+from sciresdiff.run.shards import Shard
 
 Array = NDArray[np.float64]
 KERNEL = "gaussian:sigma=1.2px"
@@ -222,9 +223,87 @@ def test_pieces_cover_a_plane_once_and_begin_where_its_sky_is_measured(scale: in
     seen = np.zeros(shape, np.uint8)
     nothing = np.broadcast_to(np.float32(0), shape)
     data = Observation.of_arrays(nothing, nothing, scale, np.ones((31, 31)))
-    for tile in pieces.pieces(shape, data):
+    for tile in pieces.plan_pieces(shape, data):
         seen[tile.core.slices] += 1
         assert scale * tile.core.y0 % 64 == 0 and scale * tile.window.y0 % 64 == 0
         assert tile.core.y0 == 0 or scale * (tile.core.y0 - tile.window.y0) >= 64 + 15
     assert (seen == 1).all()
-    assert len(pieces.pieces((4096 // scale, 4096 // scale), data)) == 1
+    assert len(pieces.plan_pieces((4096 // scale, 4096 // scale), data)) == 1
+
+
+# Many processes, and interruptions
+
+
+def beside(files: Path) -> list[str]:
+    """What lies hidden beside the image."""
+    return sorted(path.name for path in files.iterdir() if path.name.startswith("."))
+
+
+def without_run(record: dict[str, Any]) -> dict[str, Any]:
+    """A record but for what it says of how it was made."""
+    return {**record, "said": [line for line in record["said"] if not line.startswith("resumed:")]}
+
+
+@pytest.fixture(scope="module")
+def wanted(files: Path) -> dict[str, Any]:
+    """The record of one process, with all that pieces and baselines can say."""
+    with in_pieces():
+        return run(files, baselines="bicubic,richardson-lucy")
+
+
+def test_shards_give_the_record_of_one_run(files: Path, wanted: dict[str, Any]) -> None:
+    with in_pieces():
+        found = [run(files, baselines="bicubic,richardson-lucy", shard=Shard(n, 3)) for n in (3, 1)]
+        assert [one["status"] for one in found] == ["waiting"] * 2
+        assert found[0]["said"] == ["shard 3/3: its blocks are done; the shard that comes last has the record"]
+        assert ".high.fits.evaluate.1-of-3.journal" in beside(files)
+        assert run(files, baselines="bicubic,richardson-lucy", shard=Shard(2, 3)) == wanted
+    assert beside(files) == []
+
+
+@pytest.mark.parametrize("at", [1, 3])
+def test_an_evaluation_that_was_stopped_is_resumed(
+    files: Path, wanted: dict[str, Any], monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    worked: list[int] = []
+    straight = evaluate.judge_piece
+
+    def stopping(request: Any, keep: bool, piece: Any, evidence: Any) -> Any:
+        if len(worked) == at:
+            raise OSError("bad disk")
+        worked.append(1)
+        return straight(request, keep, piece, evidence)
+
+    with in_pieces():
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="bad disk") as problem:
+            patch.setattr(evaluate, "judge_piece", stopping)
+            run(files, baselines="bicubic,richardson-lucy")
+        assert problem.value.__notes__ == [
+            f"{at} of 4 blocks of high.fits are kept; the same command goes on from there"
+        ]
+        assert beside(files) == [".high.fits.evaluate.journal"]
+        record = run(files, baselines="bicubic,richardson-lucy")
+    assert f"resumed: {at} of 4 blocks were done before" in record["said"]
+    assert without_run(record) == wanted
+    assert beside(files) == []
+
+
+def test_another_evaluation_does_not_take_up_what_one_left(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with in_pieces():
+        run(files, shard=Shard(1, 2))
+        record = run(files, baselines="none")
+        assert not any(line.startswith("resumed:") for line in record["said"])
+    assert beside(files) == []
+
+
+def test_planes_that_are_judged_whole_are_shared_too(tmp_path: Path) -> None:
+    truth = stars()[:128, :128]
+    stack = np.stack([truth, truth + 1, 2 * truth])
+    write(tmp_path / "high.fits", SCI=stack)
+    write(tmp_path / "truth.fits", SCI=stack + np.random.default_rng(0).normal(size=stack.shape))
+    given = {"truth": tmp_path / "truth.fits", "baselines": "none"}
+    whole = evaluate.run(tmp_path / "high.fits", **given)
+    found = [evaluate.run(tmp_path / "high.fits", shard=Shard(n, 2), **given) for n in (1, 2)]
+    assert found[0]["status"] == "waiting"
+    assert found[1] == whole
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["high.fits", "truth.fits"]

@@ -13,8 +13,8 @@ from sciresdiff.errors import InputError
 from sciresdiff.io import planes
 from sciresdiff.io.beside import siblings
 from sciresdiff.io.planes import NOISE_PLANES, STATED, patches, stated
-from sciresdiff.run import batch
-from sciresdiff.run.identity import identity
+from sciresdiff.jobs import inputs
+from sciresdiff.jobs.identity import identify
 
 RNG = np.random.default_rng(3)
 IMAGE = RNG.normal(100, 5, (30, 40)).astype("f4")
@@ -118,23 +118,23 @@ def test_chips_of_one_file(tmp_path):
     """Each with the noise of its own version, also where it is asked for by name alone."""
     hdus = [image(IMAGE + v, name, v) for v in (1, 2, 3) for name in ("SCI", "ERR")]
     path = save(tmp_path / "x.fits", *hdus)
-    found = batch.find_inputs([f"{path}[SCI,*]"])
+    found = inputs.find_inputs([f"{path}[SCI,*]"])
     assert [item.path.name for item in found] == ["x.fits[SCI,1]", "x.fits[SCI,2]", "x.fits[SCI,3]"]
-    tasks = batch.place(found, str(tmp_path / "out"), [f"{path}[SCI,*]"], lambda _: 2)
+    tasks = inputs.name_outputs(found, str(tmp_path / "out"), [f"{path}[SCI,*]"], lambda _: 2)
     assert [t.target.name for t in tasks if t.target] == ["x_SCI1_x2.fits", "x_SCI2_x2.fits", "x_SCI3_x2.fits"]
     for v in (1, 2, 3):
         frame = io.read(f"{path}[SCI,{v}]", variance="ERR")
         np.testing.assert_array_equal(frame.pixels[0], IMAGE + v)
         np.testing.assert_allclose(frame.variance[0], (IMAGE + v) ** 2.0, rtol=1e-6)
-    assert [item.path.name for item in batch.find_inputs([f"{path}[*]"])] == ["x.fits[1]", "x.fits[3]", "x.fits[5]"]
+    assert [item.path.name for item in inputs.find_inputs([f"{path}[*]"])] == ["x.fits[1]", "x.fits[3]", "x.fits[5]"]
     with pytest.raises(InputError, match="no image NOPE"):
-        batch.find_inputs([f"{path}[NOPE,*]"])
+        inputs.find_inputs([f"{path}[NOPE,*]"])
 
 
 def test_a_folder_of_triplets_holds_one_image_each(tmp_path):
     for name in ("a_ooi_1.fits", "a_oow_1.fits", "a_ood_1.fits", "b.fits", "b.rms.fits", "c_weight.fits"):
         save(tmp_path / name, image())
-    found = [item.path.name for item in batch.find_inputs([str(tmp_path)])]
+    found = [item.path.name for item in inputs.find_inputs([str(tmp_path)])]
     assert found == ["a_ooi_1.fits", "b.fits", "c_weight.fits"]
 
 
@@ -142,12 +142,12 @@ def test_an_output_depends_on_the_files_beside_its_input(tmp_path):
     from sciresdiff.jobs.upscale.options import UpscaleOptions
 
     path = save(tmp_path / "x.fits", image())
-    alone = identity(path, UpscaleOptions())
+    alone = identify(path, UpscaleOptions())
     save(tmp_path / "x.rms.fits", image())
-    beside = identity(path, UpscaleOptions())
+    beside = identify(path, UpscaleOptions())
     assert {*beside} - {*alone} == {"beside (noise)"}
     other = UpscaleOptions(variance=f"rms:{tmp_path / 'x.rms.fits'}")
-    assert identity(path, other)["--variance"].startswith("rms:x.rms.fits:")
+    assert identify(path, other)["--variance"].startswith("rms:x.rms.fits:")
 
 
 @pytest.mark.parametrize(

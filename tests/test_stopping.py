@@ -24,7 +24,7 @@ from sciresdiff.cli.app import app
 class Options:
     scale: int
 
-def run(path_in, path_out, options, progress):
+def run(path_in, path_out, options, *more):
     def before(number):
         print(number, flush=True)
         sys.stdin.readline()

@@ -23,7 +23,7 @@ from sciresdiff.options import Option
 
 Array = NDArray[Any]
 Image: TypeAlias = Array | str | Path | Frame | CCDData
-"""An image of one plane (h, w) or several (planes, h, w), or the file of one."""
+"""An image of one plane (h, w) or several (planes, h, w), the file of one, or what a verb returned."""
 Options = TypeVar("Options")
 
 
@@ -80,6 +80,7 @@ def frame_of(image: Array | Frame | CCDData, kind: Kind, unit: str | None, pixel
     ------
     InputError : no image of two or three axes, or one of complex numbers.
     """
+    image = getattr(image, "frame", image)
     if isinstance(image, Frame):
         return image
     if isinstance(image, CCDData):

@@ -128,7 +128,7 @@ def heed_signals(quiet: bool) -> Iterator[None]:
 
     def stop_it(number: int, frame: FrameType | None) -> None:
         try:
-            signals.ask(Signalled(number))
+            signals.request_stop(Signalled(number))
         except Signalled:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             raise

@@ -11,8 +11,8 @@ from typing import Any
 
 import rich.console
 
-from sciresdiff.run.batch import Progress, no_progress
 from sciresdiff.run.options import RunOptions
+from sciresdiff.run.progress import Progress, no_progress
 
 INTERVAL_S = 10.0
 """Time between two lines of progress where there is no terminal."""

@@ -28,7 +28,7 @@ def degrade(options: DegradeOptions, files: FileOptions) -> None:
         files,
         options,
         scale_of=lambda path: options.scale,
-        work=lambda path, target, progress, shard: job.run(path, target, options, progress),
+        work=lambda path, target, progress, shard: job.run(path, target, options, progress, shard, files.scheduler),
         plan=lambda path: job.plan(path, options),
-        far=partial(job.run, options=options),
+        remote=partial(job.run, options=options),
     )

@@ -16,9 +16,10 @@ from sciresdiff.cli.parameters import command
 from sciresdiff.cli.run import finish, set_threads
 from sciresdiff.errors import CheckFailed, UsageError
 from sciresdiff.jobs.evaluate.options import EvaluateFiles, EvaluateOptions
+from sciresdiff.jobs.inputs import check_target, find_inputs
 from sciresdiff.run import batch, workers
 from sciresdiff.run.options import BatchOptions
-from sciresdiff.run.shards import shard_of
+from sciresdiff.run.shards import parse_shard
 
 Partners = Mapping[Path, Mapping[str, Path | None]]
 """Image -> its ``low`` frame, its ``truth`` and its ``report``."""
@@ -36,10 +37,11 @@ def evaluate(options: EvaluateOptions, beside: EvaluateFiles, files: BatchOption
     """
     console = Console.of(files)
     stdin = sys.stdin if "-" in files.inputs else ()
-    tasks = [batch.Task(item.path) for item in batch.find_inputs(files.inputs, files.recursive, stdin)]
+    tasks = [batch.Task(item.path) for item in find_inputs(files.inputs, files.recursive, stdin)]
     partners, index = find_partners(tasks, beside)
-    if shard := shard_of(files.shard):
-        tasks = list(shard.share(tasks))
+    shard, several = parse_shard(files.shard), len(tasks) > 1
+    if shard and several:  # every shard writes the pages of its own images, and none over all
+        tasks, index = list(shard.share(tasks)), None
         partners = {task.source: partners[task.source] for task in tasks}
     if files.dry_run:
         for path, known in partners.items():
@@ -47,16 +49,17 @@ def evaluate(options: EvaluateOptions, beside: EvaluateFiles, files: BatchOption
         return
     for option, target in (("--csv", beside.csv), ("--csv-long", beside.csv_long), ("--report", index)):
         if target:
-            batch.check_target(Path(target), files.overwrite, option)
+            check_target(Path(target), files.overwrite, option)
     set_threads(files.threads)
     records: dict[str, Mapping[str, Any]] = {}
     with console.progress() as progress:
-        each: batch.Each = batch.in_turn
+        each: batch.Each = batch.run_in_turn
         work = partial(judge, partners=partners, options=options)
-        if files.scheduler and len(tasks) > 1:
-            each = workers.spread(files.scheduler, files.threads, progress)
+        if files.scheduler and several:
+            each = workers.distribute(files.scheduler, files.threads, progress)
         else:
-            work = partial(work, progress=progress)
+            part = None if several else shard
+            work = partial(work, progress=progress, shard=part, scheduler=files.scheduler)
         report = _report(console, records, beside.strict)
         code = batch.run(tasks, work, report, report_failure(console, len(tasks)), each=each)
     done = [records[str(path)] for path in partners if str(path) in records]
@@ -66,13 +69,11 @@ def evaluate(options: EvaluateOptions, beside: EvaluateFiles, files: BatchOption
     finish(code)
 
 
-def judge(
-    task: batch.Task, partners: Partners, options: EvaluateOptions, progress: batch.Progress = batch.no_progress
-) -> Mapping[str, Any]:
-    """Evaluate one image."""
+def judge(task: batch.Task, partners: Partners, options: EvaluateOptions, **run: Any) -> Mapping[str, Any]:
+    """Evaluate one image, with ``run`` for `sciresdiff.jobs.evaluate.run`; it pickles."""
     from sciresdiff.jobs import evaluate as job
 
-    record: Mapping[str, Any] = job.run(task.source, **partners[task.source], options=options, progress=progress)
+    record: Mapping[str, Any] = job.run(task.source, **partners[task.source], options=options, **run)
     return record
 
 
@@ -88,7 +89,7 @@ def find_partners(tasks: Sequence[batch.Task], beside: EvaluateFiles) -> tuple[P
     highs = [task.source for task in tasks]
 
     def match(option: str, specs: Sequence[str]) -> list[Path | None]:
-        found: list[Path | None] = job.pairs(highs, [i.path for i in batch.find_inputs(specs)] if specs else [], option)
+        found: list[Path | None] = job.pairs(highs, [i.path for i in find_inputs(specs)] if specs else [], option)
         return found
 
     pages, index = _pages(beside.report, highs)
@@ -156,12 +157,15 @@ def _report(
     """Make a function that collects and prints a record, and returns the exit code that it deserves."""
 
     def report(task: batch.Task, record: Mapping[str, Any]) -> int:
-        records[str(task.source)] = record
         for line in record.get("said", ()):
             console.info(f"{task.source.name}: {line}")
+        waits = record.get("status") == "waiting"  # another shard has the record
         if console.json:
             console.record(record)
-        else:
+        if waits:
+            return 0
+        records[str(task.source)] = record
+        if not console.json:
             print_results(record, console.verbose)
         if not (strict and record["verdict"] == "fail"):
             return 0

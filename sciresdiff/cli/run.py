@@ -1,4 +1,4 @@
-"""From parsed options to many jobs: expand, plan or run, report, and end with the worst code."""
+"""From parsed options to many jobs: find the inputs, plan or run, report, and end with the worst exit code."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ import typer
 
 from sciresdiff.cli.console import Console
 from sciresdiff.cli.messages import report_done, report_failure, report_plan, report_skipped
+from sciresdiff.jobs.inputs import find_inputs, is_due, name_outputs
 from sciresdiff.run import batch, workers
 from sciresdiff.run.options import FileOptions
-from sciresdiff.run.shards import Shard, shard_of
+from sciresdiff.run.progress import Progress
+from sciresdiff.run.shards import Shard, parse_shard
 
-Work = Callable[[Path, Path, batch.Progress, Shard | None], Mapping[str, Any]]
+Work = Callable[[Path, Path, Progress, Shard | None], Mapping[str, Any]]
 Plan = Callable[[Path], Mapping[str, Any]]
+Remote = Callable[[Path, Path], Mapping[str, Any]]
+"""(input, output) -> record; it pickles."""
 
 
 def over_files(
@@ -26,60 +30,78 @@ def over_files(
     scale_of: Callable[[Path], int | None],
     work: Work,
     plan: Plan,
-    blocks: bool = False,
-    far: workers.Far | None = None,
+    remote: Remote,
 ) -> None:
-    """Do one job for every input, or say with ``--dry-run`` what would be done.
+    """Run one job for every input, or report with ``--dry-run`` what it would do; end with the worst exit code.
 
-    ``options`` are what an output depends on. ``blocks``: of a single input a shard does its share of the blocks,
-    which ``work`` is then told; otherwise shards share files. ``far``: the job as workers of ``--scheduler`` do it,
-    where there are several inputs.
+    Shards share the files of several inputs, and the blocks of a single one; so do the workers of ``--scheduler``.
+
+    Parameters
+    ----------
+    shared : FileOptions
+        Options of all commands that write files.
+    options : dataclass
+        Options that an output depends on.
+    scale_of : callable
+        Input -> scale in its output's name, or None.
+    work : callable
+        (input, output, progress, shard) -> record.
+    plan : callable
+        Input -> what would be done.
+    remote : callable
+        The job as a worker does it, where there are several inputs.
     """
+    from sciresdiff.jobs.identity import identify_with_models
     from sciresdiff.run import manifest
 
     skip = Path(shared.output) if Path(shared.output).is_dir() else None
-    found = batch.find_inputs(shared.inputs, shared.recursive, sys.stdin if "-" in shared.inputs else (), skip)
-    shard = shard_of(shared.shard)
-    part = shard if blocks and len(found) == 1 else None
-    tasks = batch.place(found, shared.output, shared.inputs, scale_of, shard if part is None else None)
+    found = find_inputs(shared.inputs, shared.recursive, sys.stdin if "-" in shared.inputs else (), skip)
+    shard = parse_shard(shared.shard)
+    part = shard if len(found) == 1 else None
+    tasks = name_outputs(found, shared.output, shared.inputs, scale_of, shard if part is None else None)
     console, listed = Console.of(shared), Path(shared.manifest) if shared.manifest else None
-    stands, right, wrong, skip_it = (
-        manifest.standing(options, listed),
+    identify = partial(identify_with_models, options=options)
+    due = partial(is_due, overwrite=shared.overwrite, is_done=manifest.completion_check(identify, listed))
+    tell_done, tell_failed, tell_skipped = (
         report_done(console),
         report_failure(console, len(found)),
         report_skipped(console),
     )
     if shared.dry_run:
-        finish(
-            batch.run(
-                tasks, lambda t: plan(t.source), report_plan(console), wrong, shared.overwrite, False, stands, skip_it
-            )
-        )
-    with console.progress() as progress, manifest.opened(listed, options) as notes:
+        tell = report_plan(console)
+        finish(batch.run(tasks, lambda task: plan(task.source), tell, tell_failed, due, tell_skipped, writes=False))
+    with console.progress() as progress, manifest.open_manifest(listed, identify) as lines:
 
-        def one(task: batch.Task) -> Mapping[str, Any]:
-            assert task.target, "place() names an output for every input"
-            notes.start()
+        def run_here(task: batch.Task) -> Mapping[str, Any]:
+            assert task.target, "name_outputs() names one for every input"
+            lines.start_task()
             return work(task.source, task.target, progress, part)
 
         def done(task: batch.Task, record: Mapping[str, Any]) -> None:
-            notes.done(task, record)
-            right(task, record)
+            lines.add_done(task, record)
+            tell_done(task, record)
 
-        def bad(task: batch.Task, problem: Exception) -> None:
-            notes.failed(task, problem)
-            wrong(task, problem)
+        def failed(task: batch.Task, problem: Exception) -> None:
+            lines.add_failed(task, problem)
+            tell_failed(task, problem)
 
-        def there(task: batch.Task) -> None:
-            notes.skipped(task)
-            skip_it(task)
+        def skipped(task: batch.Task) -> None:
+            lines.add_skipped(task)
+            tell_skipped(task)
 
-        does: Callable[[batch.Task], Mapping[str, Any]] = one
-        each: batch.Each = batch.in_turn
-        if shared.scheduler and far and len(found) > 1:
-            does, each = partial(workers.timed, far), workers.spread(shared.scheduler, shared.threads, progress)
-        code = batch.run(tasks, does, done, bad, shared.overwrite, True, stands, there, each)
+        does: Callable[[batch.Task], Mapping[str, Any]] = run_here
+        each: batch.Each = batch.run_in_turn
+        if shared.scheduler and len(found) > 1:
+            does = partial(workers.run_timed, partial(_run_remotely, remote))
+            each = workers.distribute(shared.scheduler, shared.threads, progress)
+        code = batch.run(tasks, does, done, failed, due, skipped, each)
     finish(code)
+
+
+def _run_remotely(remote: Remote, task: batch.Task) -> Mapping[str, Any]:
+    """The record of a task that a worker does."""
+    assert task.target, "name_outputs() names one for every input"
+    return remote(task.source, task.target)
 
 
 def finish(code: int) -> None:

@@ -12,7 +12,7 @@ from sciresdiff.cli.console import Console
 from sciresdiff.cli.messages import format_record
 from sciresdiff.cli.parameters import command
 from sciresdiff.errors import UsageError
-from sciresdiff.run import batch
+from sciresdiff.jobs.inputs import find_inputs
 from sciresdiff.run.options import RunOptions
 from sciresdiff.training.options import TrainOptions
 
@@ -75,7 +75,7 @@ def find_data(specs: Sequence[str]) -> tuple[str, ...]:
     """Files in the order named; folders of pairs or of pictures stay whole."""
     from sciresdiff.training.folders import is_ours
 
-    named = [[spec] if is_ours(Path(spec)) else [str(i.path) for i in batch.find_inputs([spec])] for spec in specs]
+    named = [[spec] if is_ours(Path(spec)) else [str(i.path) for i in find_inputs([spec])] for spec in specs]
     return tuple(dict.fromkeys(path for paths in named for path in paths))
 
 

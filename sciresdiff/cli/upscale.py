@@ -27,8 +27,7 @@ def upscale(options: UpscaleOptions, files: FileOptions) -> None:
         scale_of=lambda path: _scale_of(path, options),
         work=lambda path, target, progress, shard: job.run(path, target, options, progress, shard, files.scheduler),
         plan=lambda path: job.plan(path, options),
-        blocks=True,
-        far=partial(job.run, options=options),
+        remote=partial(job.run, options=options),
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sciresdiff.errors import InputError, ResourceError, SciresdiffError, UsageError
+from sciresdiff.files import remove
 
 TYPES = ("uint8", "int16", "uint16", "int32", "uint32", "float32", "float64")
 """Types of pixels that can be asked for."""
@@ -166,14 +166,6 @@ def folder_in_parts(
         if part is None:
             remove(place)
             _tidy(list(reversed(made)))
-
-
-def remove(path: Path) -> None:
-    """Take away a file, or a folder with all that is in it."""
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _refuse(path: Path, overwrite: bool) -> None:

@@ -1,8 +1,8 @@
-"""The engine of many machines: pieces of a job on the workers of a Dask scheduler, which reach the same files.
+"""The Dask engine: pieces of a job on the workers of a scheduler, which reach the same files.
 
-A piece is read, worked on and forgotten where a worker is free; a worker that is lost is replaced by the others, and
-what it had in hand is done again.  As a piece depends on nothing but its number, the result is the serial one's, byte
-for byte, where the workers have the same version of torch, the same kind of processor and the same ``--threads``.
+A piece is read, worked on and forgotten wherever a worker is free. What a lost worker had in hand is done again by
+another one. A piece depends on nothing but its number, so the result has the bytes of the serial one where the workers
+have the same version of torch, the same kind of processor and the same ``--threads``.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from sciresdiff.errors import InputError, ResourceError, UsageError
 from sciresdiff.run import signals
 
 ANSWER_S = 5
-"""How long a scheduler, or another worker, may take to answer."""
+"""Longest time that a scheduler, or another worker, may take to answer, seconds."""
 LOOK_S = 0.5
-"""How often signals are looked for while the workers work."""
+"""Interval at which signals are looked for while the workers compute, seconds."""
 WORKERLESS_S = 60
-"""After so long without a worker it is said that there is none."""
+"""Time without a worker after which a warning is given, seconds."""
 AHEAD = 2
-"""Pieces that are sent for every worker: the one in hand, and the next."""
+"""Pieces sent per worker: the one in hand, and the next one."""
 CORES = 4
-"""Cores of a worker of ``local``, where that many are there."""
+"""Cores of one worker of ``local``, where the machine has that many."""
 LOST = ("KilledWorker", "CommClosedError", "CancelledError", "FutureCancelledError", "FuturesCancelledError")
-"""Names of what Dask raises when machines are gone."""
+"""Names of the exceptions that Dask raises when workers or the scheduler are lost."""
 
 
 def is_address(where: str) -> bool:
-    """Whether ``--scheduler`` names an engine of this kind: an address, ``local`` or ``local:N``."""
+    """Whether ``--scheduler`` names this engine: an address (tcp://HOST:PORT), ``local`` or ``local:N``."""
     return bool(re.fullmatch(r"(tcp|tls)://\S+:\d+|local(:\d+)?", where))
 
 
-def distributed(
+def run_distributed(
     where: str,
     work: Callable[[Any, Any], Any],
     items: Sequence[Any],
@@ -51,79 +51,100 @@ def distributed(
     threads: int | None = None,
     **options: Any,
 ) -> Iterator[tuple[Any, Any]]:
-    """(item, work(item, read(item))) of every item, as they are done by the workers of a scheduler.
+    """Yield (item, work(item, read(item))) of every item, in the order in which workers finish them.
 
     Parameters
     ----------
-    where : address of a scheduler as ``tcp://HOST:PORT``, or ``local:N``, N processes of this machine.
-    work, read, items : they pickle, and so do the results.
-    threads : of every worker; its own number by default, for ``local`` the cores that are its share.
+    where : str
+        Address of a scheduler as ``tcp://HOST:PORT``, or ``local:N`` for N processes of this machine.
+    work, read : callable
+        They pickle, and so do items and results.
+    items : sequence
+        What is worked on.
+    threads : int, optional
+        Threads of every worker; by default its own number, for ``local`` its share of the cores.
 
     Raises
     ------
-    UsageError : Dask is not installed; workers of another version of sciresdiff.
-    ResourceError : a scheduler that does not answer or is gone; a piece that brings every worker down.
+    UsageError
+        Dask is not installed, or workers have another version of sciresdiff.
+    ResourceError
+        The scheduler does not answer or is lost, or a piece brings down every worker.
     """
-    threads = threads or (max((os.cpu_count() or 1) // local_size(where), 1) if where.startswith("local") else None)
-    sent = pickle.dumps(Given(work, read, threads, os.getcwd(), __version__))
-    with told(where):
-        client = connected(where)
-        given = client.submit(pickle.loads, sent, pure=False)
+    threads = threads or (max((os.cpu_count() or 1) // local_workers(where), 1) if where.startswith("local") else None)
+    sent = pickle.dumps(Payload(work, read, threads, os.getcwd(), __version__))
+    with explain_losses(where):
+        client = connect(where)
+        payload = client.submit(pickle.loads, sent, pure=False)  # once for all pieces, not once for each
         left = iter(items)
         waiting: dict[Any, Any] = {}
         try:
             while True:
                 room = AHEAD * max(len(client.scheduler_info(n_workers=-1)["workers"]), 1) - len(waiting)
                 for item in islice(left, max(room, 0)):
-                    waiting[client.submit(piece, given, item, pure=False)] = item
+                    waiting[client.submit(run_piece, payload, item, pure=False)] = item
                 if not waiting:
                     return
-                for future in some(client, where, list(waiting)):
+                for future in wait_for_some(client, where, list(waiting)):
                     yield waiting.pop(future), future.result()
                     future.release()
         finally:
-            client.cancel([*waiting, given])
+            client.cancel([*waiting, payload])
 
 
 @dataclass(frozen=True)
-class Given:
-    """What every piece needs."""
+class Payload:
+    """What every piece needs; sent to each worker once."""
 
     work: Callable[[Any, Any], Any]
     read: Callable[[Any], Any]
     threads: int | None
     folder: str
-    """Where names of files start from."""
+    """Folder that relative paths start from."""
     version: str
 
 
-_one = threading.Lock()
+_one_at_a_time = threading.Lock()
 
 
-def piece(given: Given, item: Any) -> Any:
-    """One piece, on a worker, which does one at a time with all its cores."""
+def run_piece(payload: Payload, item: Any) -> Any:
+    """Work on one piece, on a worker; a worker does one at a time with all its cores.
+
+    Raises
+    ------
+    UsageError
+        The worker has another version of sciresdiff.
+    InputError
+        The worker does not reach the folder of the run.
+    """
     import torch
 
-    if given.version != __version__:
-        line = f"a worker has sciresdiff {__version__}, and this is {given.version}; install the same"
+    if payload.version != __version__:
+        line = f"a worker has sciresdiff {__version__}, and this is {payload.version}; install the same"
         raise UsageError(f"--scheduler: {line}")
-    with _one:
+    with _one_at_a_time:
         try:
-            os.chdir(given.folder)
+            os.chdir(payload.folder)
         except OSError as problem:
-            raise InputError(f"{given.folder}: a worker does not reach this folder ({problem.strerror})") from None
-        if given.threads:
-            torch.set_num_threads(given.threads)
-        return given.work(item, given.read(item))
+            raise InputError(f"{payload.folder}: a worker does not reach this folder ({problem.strerror})") from None
+        if payload.threads:
+            torch.set_num_threads(payload.threads)
+        return payload.work(item, payload.read(item))
 
 
-def some(client: Any, where: str, futures: list[Any]) -> list[Any]:
-    """The futures that are done, once there are any; signals are heeded meanwhile."""
+def wait_for_some(client: Any, where: str, futures: list[Any]) -> list[Any]:
+    """Wait until at least one future is done and return those that are; a requested stop is raised meanwhile.
+
+    Raises
+    ------
+    ResourceError
+        The scheduler is lost.
+    """
     from distributed import wait
 
     waited = 0.0
     while True:
-        signals.heed()
+        signals.raise_if_stopped()
         try:
             with client.as_current():
                 return list(wait(futures, timeout=LOOK_S, return_when="FIRST_COMPLETED").done)
@@ -136,8 +157,14 @@ def some(client: Any, where: str, futures: list[Any]) -> list[Any]:
 
 
 @contextmanager
-def told(where: str) -> Iterator[None]:
-    """What Dask raises when machines are gone, in our words."""
+def explain_losses(where: str) -> Iterator[None]:
+    """Turn what Dask raises when workers are lost into one line that says what to do.
+
+    Raises
+    ------
+    ResourceError
+        In place of any exception named in `LOST`.
+    """
     try:
         yield
     except Exception as problem:
@@ -149,19 +176,22 @@ def told(where: str) -> Iterator[None]:
         ) from None
 
 
-def local_size(where: str) -> int:
-    """Processes of ``local`` or ``local:N``."""
+def local_workers(where: str) -> int:
+    """Number of processes of ``local`` or ``local:N``."""
     number = where.partition(":")[2]
     return max(int(number), 1) if number else max((os.cpu_count() or 1) // CORES, 1)
 
 
 @cache
-def connected(where: str) -> Any:
-    """The client of a scheduler, which stays connected until this process ends.
+def connect(where: str) -> Any:
+    """Connect to a scheduler; the client stays connected until this process ends.
 
     Raises
     ------
-    UsageError : Dask is not installed. ResourceError : there is no answer.
+    UsageError
+        Dask is not installed.
+    ResourceError
+        The scheduler does not answer.
     """
     try:
         import dask
@@ -172,13 +202,13 @@ def connected(where: str) -> Any:
         ) from None
     dask.config.set(
         {
-            "distributed.admin.large-graph-warning-threshold": "1GB",  # what is measured on a frame is large
-            "distributed.comm.timeouts.connect": f"{ANSWER_S}s",  # so long a lost worker is asked for what it had
+            "distributed.admin.large-graph-warning-threshold": "1GB",  # measurements of a frame are large
+            "distributed.comm.timeouts.connect": f"{ANSWER_S}s",  # how long a lost worker is asked for its results
         }
     )
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is raised
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # every failure that matters is raised as well
     if where.startswith("local"):
-        size, quiet = local_size(where), {"dashboard_address": None, "silence_logs": logging.CRITICAL}
+        size, quiet = local_workers(where), {"dashboard_address": None, "silence_logs": logging.CRITICAL}
         cluster = LocalCluster(size, threads_per_worker=1, processes=True, memory_limit=0, **quiet)
         return Client(cluster, set_as_default=False)
     try:
@@ -191,7 +221,7 @@ def connected(where: str) -> Any:
 
 
 def reason(problem: BaseException) -> str:
-    """What went wrong, in Dask's first words or those of its cause."""
+    """The first sentence of what Dask says, or of its cause."""
     cause = problem.__cause__ or problem
     words = re.sub(r"in <[^>]*>: ", "", " ".join(str(cause).split())).split(". ")[0]
     return words[:160] or type(cause).__name__

@@ -1,4 +1,4 @@
-"""Engines: many pieces of one job in, their results out; what they do never depends on the engine."""
+"""Engines: where the pieces of a job are worked on. The results never depend on the engine."""
 
 from __future__ import annotations
 
@@ -14,48 +14,48 @@ from sciresdiff.run import dask, signals
 
 
 class Engine(Protocol):
-    """Does ``work(item, read(item))`` for every item."""
+    """Computes ``work(item, read(item))`` for every item."""
 
     def __call__(
         self, work: Callable[[Any, Any], Any], items: Sequence[Any], read: Callable[[Any], Any], **options: Any
     ) -> Iterator[tuple[Any, Any]]:
-        """(item, result) of every item, **in any order**; what a piece raises is raised here.
+        """Yield (item, result) for every item, **in any order**; exceptions of a piece are raised here.
 
-        ``work`` and ``read`` are pure functions that pickle, and so are the items and the results. Between two results
-        an engine heeds `stop`.
+        ``work`` and ``read`` are pure functions that pickle, and so are items and results. Between two results an
+        engine calls `signals.raise_if_stopped`.
         """
 
 
-def serial(
+def run_serially(
     work: Callable[[Any, Any], Any], items: Sequence[Any], read: Callable[[Any], Any], **options: Any
 ) -> Iterator[tuple[Any, Any]]:
-    """One item after the other, in this process; the next one is read meanwhile."""
+    """Work on one item after the other, in this process, while a thread reads the next one."""
     with ThreadPoolExecutor(1, "read") as pool:
         ahead = pool.submit(read, items[0]) if items else None
         for number, item in enumerate(items):
             assert ahead is not None
-            signals.heed()
+            signals.raise_if_stopped()
             seen = ahead.result()
             ahead = pool.submit(read, items[number + 1]) if number + 1 < len(items) else None
             yield item, work(item, seen)
-            del seen
-        signals.heed()
+            del seen  # before the next one is waited for, so that two are in memory at most
+        signals.raise_if_stopped()
 
 
-ENGINES: dict[str, Engine] = {"serial": serial}
+ENGINES: dict[str, Engine] = {"serial": run_serially}
 """Name -> engine."""
 
 
-def engine(name: str) -> Engine:
-    """The engine of this name: one of ENGINES, or the address of a Dask scheduler, ``local`` or ``local:N``.
+def get_engine(name: str) -> Engine:
+    """The engine of this name: one of `ENGINES`, or the address of a Dask scheduler, ``local`` or ``local:N``.
 
     Raises
     ------
     UsageError
-        There is none.
+        There is none of this name.
     """
     if dask.is_address(name):
-        return partial(dask.distributed, name)
+        return partial(dask.run_distributed, name)
     if name not in ENGINES:
         raise UsageError(
             f"--scheduler: {name} is given, but an address as tcp://HOST:PORT, local, or local:N is needed"
@@ -64,20 +64,23 @@ def engine(name: str) -> Engine:
 
 
 @contextmanager
-def behind(depth: int = 1) -> Iterator[Callable[..., None]]:
-    """Calls that are done in order by one thread, while the caller goes on; at most ``depth`` of them are open.
+def write_behind(depth: int = 1) -> Iterator[Callable[..., None]]:
+    """Run calls in order in one other thread, while the caller continues; at most ``depth`` are waiting.
 
-    Yields a function (call, *arguments) -> None. What a call raises is raised by the next one, or at the end; all
-    calls have ended when the context does.
+    Yields
+    ------
+    callable
+        (call, *arguments) -> None. What a call raises is raised by the next one, or at the end of the context, where
+        all calls have ended.
     """
     waiting: deque[Future[None]] = deque()
     with ThreadPoolExecutor(1, "write") as pool:
 
-        def later(call: Callable[..., None], *arguments: Any) -> None:
+        def submit(call: Callable[..., None], *arguments: Any) -> None:
             while len(waiting) >= depth:
                 waiting.popleft().result()
             waiting.append(pool.submit(call, *arguments))
 
-        yield later
+        yield submit
         while waiting:
             waiting.popleft().result()

@@ -1,4 +1,4 @@
-"""Who writes an output: names of the files beside it, and locks that end with the process that holds them."""
+"""Which process writes an output: the names of the files beside it, and locks that end with their process."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sciresdiff.errors import UsageError
+from sciresdiff.files import remove
 from sciresdiff.run import signals
 from sciresdiff.run.shards import Shard
 
@@ -22,7 +23,7 @@ except ImportError:  # Windows, where nothing is locked
     fcntl = None  # type: ignore[assignment]
 
 LOOK_S, LOOKS = 0.05, 10
-"""Seconds between two looks at a lock that another run may hold for a moment, and how many there are."""
+"""Seconds between two tries for a lock that another run may hold for a moment, and the number of tries."""
 
 _PART = re.compile(r"(\.\d+)?")
 _NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR)
@@ -30,58 +31,59 @@ _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 _sync = getattr(os, "fdatasync", os.fsync)
 
 
-def part_of(target: Path) -> Path:
-    """Where the unfinished file lies."""
+def part_path(target: Path) -> Path:
+    """Path of the unfinished file, ``.NAME.part`` beside the target."""
     return target.with_name(f".{target.name}.part")
 
 
-def parts_of(target: Path) -> list[Path]:
-    """The unfinished files that are there: of the target, and with numbers of those that belong to it."""
-    start = part_of(target)
+def find_parts(target: Path) -> list[Path]:
+    """The unfinished files that exist: that of the target, and numbered ones of files that belong to it."""
+    start = part_path(target)
     return [
         path for path in start.parent.glob(glob.escape(start.name) + "*") if _PART.fullmatch(path.name, len(start.name))
     ]
 
 
-def journal_of(target: Path, shard: Shard | None = None) -> Path:
-    """The journal of a run, or of a shard."""
+def journal_path(target: Path, shard: Shard | None = None) -> Path:
+    """Path of the journal of a run, ``.NAME.journal``, or of a shard, ``.NAME.2-of-4.journal``."""
     middle = f".{shard.number}-of-{shard.of}" if shard else ""
     return target.with_name(f".{target.name}{middle}.journal")
 
 
-def beside(target: Path) -> list[Path]:
-    """All journals of a target that are there, the unsharded run's first."""
+def find_journals(target: Path) -> list[Path]:
+    """All journals of a target that exist, that of a run without shards first."""
     names = re.compile(re.escape(f".{target.name}") + r"(\.\d+-of-\d+)?\.journal")
     found = target.parent.glob(f".{glob.escape(target.name)}.*journal")
     return sorted((path for path in found if names.fullmatch(path.name)), key=lambda path: (len(path.name), path.name))
 
 
-def turn_of(target: Path) -> Path:
-    """The file that a shard locks while it begins or ends, so that one does at a time."""
+def turn_path(target: Path) -> Path:
+    """Path of the file that a shard locks while it begins or ends, so that only one does at a time."""
     return target.with_name(f".{target.name}.lock")
 
 
 @dataclass
 class Locks:
-    """The lock that a run holds on its journal, and the turn that shards take."""
+    """The lock that a run holds on its journal, and the turn that shards take to begin and to end."""
 
     target: Path
     path: Path
     """The run's own journal."""
     own: int
-    """The same, open and locked."""
+    """Descriptor of that journal, open and locked."""
     turn: int | None = None
+    """Descriptor of the locked turn file, while this shard has the turn."""
 
     def take_turn(self, wait: float = float("inf")) -> None:
-        """Wait until no other shard begins or ends, and keep it so.
+        """Wait until no other shard begins or ends, and keep others from it until `pass_turn`.
 
         Raises
         ------
         BlockingIOError
-            Another one does for longer than ``wait`` seconds.
+            Another shard has the turn for longer than ``wait`` seconds.
         """
         if self.turn is None:
-            self.turn = locked(turn_of(self.target), wait, needed=True)
+            self.turn = lock_file(turn_path(self.target), wait, needed=True)
 
     def pass_turn(self) -> None:
         """Let other shards begin and end."""
@@ -89,45 +91,39 @@ class Locks:
             os.close(self.turn)
             self.turn = None
 
-    def alive(self) -> list[Path]:
-        """Journals of the other shards that are at work."""
-        return [path for path in beside(self.target) if path != self.path and busy(path)]
+    def find_active(self) -> list[Path]:
+        """Journals that other running processes hold."""
+        return [path for path in find_journals(self.target) if path != self.path and is_locked(path)]
 
-    def linked(self) -> bool:
-        """Whether the journal is still there, and not taken away by the shard that finished the file."""
-        return linked(self.own, self.path)
+    def is_linked(self) -> bool:
+        """Whether the journal still has its name; the shard that finishes the output removes all journals."""
+        return _is_linked(self.own, self.path)
 
     def append(self, line: str) -> None:
-        """A line at the end of the journal, on the disk when this returns."""
+        """Add a line to the journal; it is on the disk when this returns."""
         data = line.encode() + b"\n"
         while data:
             data = data[os.write(self.own, data) :]
         _sync(self.own)
 
-    def cut(self, size: int) -> None:
-        """Forget all of the journal behind its first ``size`` bytes."""
+    def truncate(self, size: int) -> None:
+        """Drop everything behind the first ``size`` bytes of the journal."""
         os.ftruncate(self.own, size)
         os.lseek(self.own, 0, os.SEEK_END)
 
-    def clear(self) -> None:
-        """Take away what is beside the target: its journals, and what is unfinished."""
-        clear(self.target)
-
     def close(self) -> None:
-        """Give the locks back."""
+        """Release the locks."""
         self.pass_turn()
         os.close(self.own)
 
 
-def clear(target: Path) -> None:
-    """Take away all journals of a target, and what is unfinished of it and of the files that belong to it."""
-    from sciresdiff.io.files import remove
-
-    for path in (*parts_of(target), *beside(target), turn_of(target)):
+def remove_leftovers(target: Path) -> None:
+    """Remove everything beside a target: its journals, its lock, and unfinished files."""
+    for path in (*find_parts(target), *find_journals(target), turn_path(target)):
         remove(path)
 
 
-def linked(descriptor: int, path: Path) -> bool:
+def _is_linked(descriptor: int, path: Path) -> bool:
     """Whether an open file still has this name."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(path))
@@ -136,30 +132,44 @@ def linked(descriptor: int, path: Path) -> bool:
 
 
 def _lock(descriptor: int) -> None:
-    """Lock an open file, or say at once that another process has."""
+    """Lock an open file; BlockingIOError at once where another process has it."""
     if fcntl is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def locked(path: Path, wait: float = LOOKS * LOOK_S, needed: bool = False) -> int:
-    """Open a file, make it if it is not there, and lock it; the lock ends with the process.
+def lock_file(path: Path, wait: float = LOOKS * LOOK_S, needed: bool = False) -> int:
+    """Open a file, create it where it is missing, and lock it; the lock ends with the process.
 
-    **On a file system without locks nothing is locked**, unless that is ``needed``.
+    **On a file system without locks nothing is locked**, unless ``needed``.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    wait : float
+        Longest wait for another process, seconds.
+    needed : bool
+        Whether a file system without locks is an error.
+
+    Returns
+    -------
+    int
+        The descriptor, at the end of the file.
 
     Raises
     ------
     BlockingIOError
         Another process holds it for longer than ``wait`` seconds.
     UsageError
-        There are no locks, and one is needed.
+        The file system has no locks, and one is ``needed``.
     """
     end = time.monotonic() + wait
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             _lock(descriptor)
-            if linked(descriptor, path):  # else it was taken away meanwhile
+            if _is_linked(descriptor, path):  # else it was removed between the two calls
                 os.lseek(descriptor, 0, os.SEEK_END)
                 return descriptor
             os.close(descriptor)
@@ -171,11 +181,11 @@ def locked(path: Path, wait: float = LOOKS * LOOK_S, needed: bool = False) -> in
                 raise UsageError(f"--shard: {path.parent} is on a file system without locks; write elsewhere") from None
             if not isinstance(problem, BlockingIOError) or time.monotonic() > end:
                 raise
-            signals.heed()
+            signals.raise_if_stopped()
             time.sleep(LOOK_S)
 
 
-def busy(path: Path) -> bool:
+def is_locked(path: Path) -> bool:
     """Whether another process holds this journal."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
@@ -190,30 +200,46 @@ def busy(path: Path) -> bool:
     return False
 
 
+def can_begin(target: Path) -> bool:
+    """Whether a journal can be written beside a target, and no other process writes one."""
+    free = (os.access(path, os.W_OK) and not is_locked(path) for path in find_journals(target))
+    return os.access(target.parent, os.W_OK) and all(free)
+
+
 @contextmanager
-def held(target: Path, shard: Shard | None = None) -> Iterator[Locks]:
-    """The locks of a run; a shard's has the turn.
+def hold_locks(target: Path, shard: Shard | None = None, subject: str | None = None) -> Iterator[Locks]:
+    """Hold the locks of a run inside this context; a shard begins with the turn.
+
+    Parameters
+    ----------
+    target : Path
+        The output, beside which the locked files lie.
+    shard : Shard, optional
+        The shard that this run is.
+    subject : str, optional
+        How messages call the output; ``--output: TARGET`` by default.
 
     Raises
     ------
     UsageError
-        Another process writes this output, or nothing can be written where it is wanted.
+        Another process writes this output, or nothing can be written in its folder.
     """
+    subject = subject or f"--output: {target}"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        own = locked(journal_of(target, shard))
+        own = lock_file(journal_path(target, shard))
     except BlockingIOError:
-        raise UsageError(f"--output: {target} is being written by another process; wait until it has ended") from None
+        raise UsageError(f"{subject} is being written by another process; wait until it has ended") from None
     except OSError as problem:
         if problem.errno in _NO_PLACE:
-            raise UsageError(f"--output: {target} cannot be written ({problem.strerror}); give another place") from None
+            raise UsageError(f"{subject} cannot be written ({problem.strerror}); give another place") from None
         raise
-    locks = Locks(target, journal_of(target, shard), own)
+    locks = Locks(target, journal_path(target, shard), own)
     try:
-        if strangers := [path for path in locks.alive() if not shard or of_shards(path) != shard.of]:
-            told = strangers[0].name.removeprefix(f".{target.name}").removesuffix(".journal").lstrip(".")
-            what = f"shard {told.replace('-of-', '/')}" if told else "another process"
-            raise UsageError(f"--output: {target} is being written by {what}; wait until it has ended")
+        if strangers := [path for path in locks.find_active() if not shard or _shard_count(path) != shard.of]:
+            number = strangers[0].name.removeprefix(f".{target.name}").removesuffix(".journal").lstrip(".")
+            other = f"shard {number.replace('-of-', '/')}" if number else "another process"
+            raise UsageError(f"{subject} is being written by {other}; wait until it has ended")
         if shard:
             locks.take_turn()
         yield locks
@@ -221,7 +247,7 @@ def held(target: Path, shard: Shard | None = None) -> Iterator[Locks]:
         locks.close()
 
 
-def of_shards(path: Path) -> int:
-    """How many shards a journal's name speaks of; 0 for a run without."""
+def _shard_count(path: Path) -> int:
+    """The number of shards that the name of a journal states; 0 for a run without shards."""
     match = re.search(r"\.\d+-of-(\d+)\.journal$", path.name)
     return int(match[1]) if match else 0

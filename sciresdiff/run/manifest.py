@@ -1,4 +1,4 @@
-"""What a batch did, a JSON line a file, written when the file is done."""
+"""The manifest of a batch: a JSON line for each file, written when the file is done."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from sciresdiff.errors import UsageError
-from sciresdiff.io.jsonable import dumps
 from sciresdiff.run.batch import Task, as_error, exit_code, reason
-from sciresdiff.run.identity import checksums, known_by, stands
-from sciresdiff.run.locks import beside, busy, clear
+from sciresdiff.run.checksums import checksums, is_current
+from sciresdiff.run.locks import find_journals, is_locked, remove_leftovers
+
+Identify = Callable[[Path], Mapping[str, str]]
+"""Input -> everything that its output depends on."""
 
 
-def read(path: Path | None) -> list[dict[str, Any]]:
-    """The records of a manifest; lines that are torn are left out.
+def read_manifest(path: Path | None) -> list[dict[str, Any]]:
+    """The records of a manifest, without lines that are torn; none where there is no file.
 
     Raises
     ------
@@ -31,10 +33,11 @@ def read(path: Path | None) -> list[dict[str, Any]]:
         lines = path.read_bytes().splitlines() if path and path.exists() else []
     except OSError as problem:
         raise UsageError(f"--manifest: {path}: {problem.strerror}; give another name") from problem
-    return [record for line in lines if (record := _record(line))]
+    return [record for line in lines if (record := _parse(line))]
 
 
-def _record(line: bytes | str) -> dict[str, Any]:
+def _parse(line: bytes | str) -> dict[str, Any]:
+    """A record; empty where the line holds none."""
     try:
         record = json.loads(line)
     except ValueError:
@@ -42,29 +45,37 @@ def _record(line: bytes | str) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def standing(options: Any, manifest: Path | None) -> Callable[[Task], bool]:
-    """A function that tells whether a task's output is whole and what the task would write.
+def completion_check(identify: Identify, manifest: Path | None) -> Callable[[Task], bool]:
+    """A function that tells whether a task's output is complete, and the one that the task would write.
 
     The record beside the output says so, or a line of the manifest.
-    """
-    listed = {record.get("output"): record for record in read(manifest) if record.get("checksums")}
 
-    def check(task: Task) -> bool:
+    Parameters
+    ----------
+    identify : callable
+        Input -> everything that its output depends on.
+    manifest : Path or None
+        The manifest of earlier runs.
+    """
+    listed = {record.get("output"): record for record in read_manifest(manifest) if record.get("checksums")}
+
+    def is_done(task: Task) -> bool:
         assert task.target
-        known = known_by(task.source, options)
+        identity = identify(task.source)
         sidecar = task.target.with_name(task.target.name + ".json")
-        records = [_record(sidecar.read_text(errors="replace")) if sidecar.is_file() else {}]
-        if found := any(stands(r, task.target, known) for r in [*records, listed.get(str(task.target), {})]):
-            leftover(task.target)
+        beside = _parse(sidecar.read_text(errors="replace")) if sidecar.is_file() else {}
+        found = any(is_current(r, task.target, identity) for r in (beside, listed.get(str(task.target), {})))
+        if found:
+            remove_stale_journal(task.target)
         return found
 
-    return check
+    return is_done
 
 
-def leftover(target: Path) -> None:
-    """Take away the journal of a run that was killed when its output was complete."""
-    if not any(map(busy, beside(target))):
-        clear(target)
+def remove_stale_journal(target: Path) -> None:
+    """Remove the journal of a run that was killed when its output was complete."""
+    if not any(map(is_locked, find_journals(target))):
+        remove_leftovers(target)
 
 
 @dataclass
@@ -73,56 +84,64 @@ class Manifest:
 
     descriptor: int | None
     path: Path | None
-    options: Any
+    identify: Identify
     began: float = 0.0
+    """When the current task began, seconds of `time.monotonic`."""
 
-    def start(self) -> None:
-        """A task begins."""
+    def start_task(self) -> None:
+        """Note the time at which a task begins."""
         self.began = time.monotonic()
 
-    def done(self, task: Task, record: Mapping[str, Any]) -> None:
-        """A task is done."""
+    def add_done(self, task: Task, record: Mapping[str, Any]) -> None:
+        """Add the line of a task that is done, or of a shard that waits for others."""
         if self.descriptor is None or task.target is None:
             return
-        if record.get("status") == "waiting":  # for other shards; what lies there may be an older output
+        if record.get("status") == "waiting":  # a file of the output's name may be an older output: not described
             self._add(task, "waiting", seconds=round(time.monotonic() - self.began, 3))
             return
         cards = record.get("provenance", {})
         sums = record.get("checksums") or checksums([task.target] if task.target.exists() else [])
-        known = record.get("identity") or known_by(task.source, self.options)
-        facts = {"model": record.get("model"), "hash": cards.get("SRDHASH"), "checksums": sums, "identity": known}
-        seconds = record.get("seconds", round(time.monotonic() - self.began, 3))  # those of the worker that did it
+        identity = record.get("identity") or self.identify(task.source)
+        facts = {"model": record.get("model"), "hash": cards.get("SRDHASH"), "checksums": sums, "identity": identity}
+        seconds = record.get("seconds", round(time.monotonic() - self.began, 3))  # a worker measures its own
         self._add(task, "done", seconds=seconds, **facts)
 
-    def failed(self, task: Task, problem: Exception) -> None:
-        """A task failed."""
+    def add_failed(self, task: Task, problem: Exception) -> None:
+        """Add the line of a task that failed."""
         self._add(task, "failed", error=reason(as_error(problem) or problem), exit_code=exit_code(problem))
 
-    def skipped(self, task: Task) -> None:
-        """A task's output was there."""
+    def add_skipped(self, task: Task) -> None:
+        """Add the line of a task whose output was complete before."""
         self._add(task, "skipped")
 
     def _add(self, task: Task, status: str, **facts: Any) -> None:
-        """One write, so that lines of several processes do not mix."""
+        """Add a line in one write, so that lines of several processes do not mix."""
         if self.descriptor is None:
             return
         record = {"input": str(task.source), "output": str(task.target), "status": status, "exit_code": 0, **facts}
-        line = dumps(record).encode() + b"\n"
+        line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
         if os.write(self.descriptor, line) < len(line):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
 
 
 @contextmanager
-def opened(path: Path | None, options: Any) -> Iterator[Manifest]:
-    """A manifest to add to; several processes may do so at once.
+def open_manifest(path: Path | None, identify: Identify) -> Iterator[Manifest]:
+    """Open a manifest to add lines; several processes may do so at once.
+
+    Parameters
+    ----------
+    path : Path or None
+        The file; without one nothing is written.
+    identify : callable
+        Input -> everything that its output depends on.
 
     Raises
     ------
     UsageError
-        It cannot be written where it is wanted.
+        It cannot be written.
     """
     if path is None:
-        yield Manifest(None, None, options)
+        yield Manifest(None, None, identify)
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -133,6 +152,6 @@ def opened(path: Path | None, options: Any) -> Iterator[Manifest]:
         size = os.fstat(descriptor).st_size
         if size and os.pread(descriptor, 1, size - 1) != b"\n":  # the line that a killed run tore
             os.write(descriptor, b"\n")
-        yield Manifest(descriptor, path, options)
+        yield Manifest(descriptor, path, identify)
     finally:
         os.close(descriptor)

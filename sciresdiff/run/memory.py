@@ -1,4 +1,4 @@
-"""When memory runs out: fewer draws at once, then smaller network tiles, and the same result."""
+"""When memory runs out: the same result with smaller tiles."""
 
 from __future__ import annotations
 
@@ -9,66 +9,71 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from sciresdiff.errors import ResourceError
+from sciresdiff.notes import Notes
 
 Result = TypeVar("Result")
 
 LEAST_TILE = 32
-"""Coarse pixels; below it a tile is mostly halo, and saves nothing."""
+"""Smallest tile, coarse px; a smaller one is mostly halo, and saves nothing."""
 
-_found: dict[str, int] = {}
-"""Field of the settings -> the most that memory was found to hold, for the blocks that follow."""
+_limits: dict[str, int] = {}
+"""Field of the settings -> the largest value that memory was found to hold, for the blocks that follow."""
 
 
-def ran_out(problem: BaseException) -> bool:
-    """Whether memory ran out: numpy's, a device's, or main memory in torch, which tells it by a plain RuntimeError."""
+def is_out_of_memory(problem: BaseException) -> bool:
+    """Whether an exception says that memory ran out: numpy's, a device's, or the RuntimeError of torch on a CPU."""
     if isinstance(problem, MemoryError) or type(problem).__name__ == "OutOfMemoryError":
         return True
     words = ("DefaultCPUAllocator", "out of memory", "ALLOC_FAILED")
     return isinstance(problem, RuntimeError) and any(word in str(problem) for word in words)
 
 
-def sparing(
-    attempt: Callable[[Any], Result], settings: Any, side: int, say: Callable[[str], None], exact: bool = True
-) -> Result:
-    """Do it, with less at once if memory runs out.
+def retry_with_smaller_tiles(
+    attempt: Callable[[Any], Result], settings: Any, side: int, exact: bool = True
+) -> tuple[Result, Notes]:
+    """Call ``attempt(settings)``; as long as memory runs out, halve the tile and try again.
 
     Parameters
     ----------
-    attempt
-        Settings -> result. **The result must not depend on** ``tile`` **of the settings**, but for
-        the rounding of convolutions of another size.
-    settings
-        A dataclass with ``tile``, coarse pixels (0: all).
-    side
-        The longer side of what is restored, coarse pixels.
-    say
-        Told once what memory holds.
-    exact
-        Whether the networks' answers do not depend on the tile.
+    attempt : callable
+        Settings -> result. **The result must not depend on** ``tile`` **of the settings**, but for the rounding of
+        convolutions of another size.
+    settings : dataclass
+        With a field ``tile``, coarse px (0: all).
+    side : int
+        The longer side of what is restored, coarse px.
+    exact : bool
+        Whether the output of the networks does not depend on the tile.
+
+    Returns
+    -------
+    result, notes
+        What ``attempt`` returned, and a warning for every smaller tile.
 
     Raises
     ------
     ResourceError
-        Memory ran out with the least that is possible.
+        Memory ran out with the smallest tile, or with any tile where the networks are not ``exact``.
     """
-    if most := _found.get("tile"):
-        settings = replace(settings, tile=min(most, settings.tile or most))
+    notes = Notes()
+    if largest := _limits.get("tile"):
+        settings = replace(settings, tile=min(largest, settings.tile or largest))
     while True:
         try:
-            return attempt(settings)
+            return attempt(settings), notes
         except Exception as problem:
-            if not ran_out(problem):
+            if not is_out_of_memory(problem):
                 raise
             reason = str(problem).strip().split("\n")[0][:120] or type(problem).__name__
-        less = _less(settings, side, exact, reason)  # outside of the handler, whose traceback holds the tensors
-        _found["tile"] = less
-        settings = replace(settings, tile=less)
+        tile = _halve(settings, side, exact, reason)  # outside of the handler, whose traceback holds the tensors
+        _limits["tile"] = tile
+        settings = replace(settings, tile=tile)
         _release()
-        say(f"WARNING memory ran out; going on with --tile {less}")
+        notes += Notes(f"WARNING memory ran out; going on with --tile {tile}")
 
 
-def _less(settings: Any, side: int, exact: bool, reason: str) -> int:
-    """The tile that is tried next: half."""
+def _halve(settings: Any, side: int, exact: bool, reason: str) -> int:
+    """Half of the tile; ResourceError where that is too small, or changes the result."""
     tile = min(settings.tile or side, side)
     if not exact:
         raise ResourceError(
@@ -84,7 +89,7 @@ def _less(settings: Any, side: int, exact: bool, reason: str) -> int:
 
 
 def _release() -> None:
-    """Give back what is not used."""
+    """Return unused memory to the system and the device."""
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sciresdiff.options import INPUT, OUTPUT, option, same_as
-from sciresdiff.run.engines import engine
+from sciresdiff.run.engines import get_engine
 
 MOST_THREADS = 1024
 """With some thousand threads torch brings the process down."""
@@ -54,7 +54,7 @@ class BatchOptions(RunOptions):
         "Work on a Dask cluster, or on N processes here: by files, or by the blocks of a single frame.",
         None,
         metavar="ADDRESS|local[:N]",
-        check=engine,
+        check=get_engine,
     )
 
 

@@ -1,4 +1,4 @@
-"""One of several runs that share a job: every n-th file, or every n-th block of one frame."""
+"""One of several runs that share a job: every n-th file, or every n-th piece of one file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Shard:
-    """Number ``number`` of ``of``, from 1."""
+    """Run number ``number`` of ``of``, counted from 1."""
 
     number: int
     of: int
@@ -23,12 +23,12 @@ class Shard:
         return f"{self.number}/{self.of}"
 
     def share(self, items: Sequence[Item]) -> Sequence[Item]:
-        """The items of this shard: every item is in exactly one, and their numbers differ by one at most."""
+        """The items of this shard: each item is in exactly one shard, and shares differ by one item at most."""
         return items[self.number - 1 :: self.of]
 
 
-def shard_of(text: str | None) -> Shard | None:
-    """``2/4`` as a shard; None of None.
+def parse_shard(text: str | None) -> Shard | None:
+    """Parse ``2/4`` as a shard; None stands for the whole job.
 
     Raises
     ------
@@ -39,11 +39,13 @@ def shard_of(text: str | None) -> Shard | None:
         return None
     match = re.fullmatch(r"(\d+)/(\d+)", text.strip())
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
-        raise UsageError(f"--shard: {text} is given, but i/n with i from 1 to n is needed, for instance 1/{_of(text)}")
+        raise UsageError(
+            f"--shard: {text} is given, but i/n with i from 1 to n is needed, for instance 1/{_probable_count(text)}"
+        )
     return Shard(int(match[1]), int(match[2]))
 
 
-def _of(text: str) -> int:
-    """The n that was perhaps meant."""
+def _probable_count(text: str) -> int:
+    """The n that was probably meant; 4 where nothing tells."""
     last = text.rpartition("/")[2].strip()
     return int(last) if last.isdecimal() and int(last) > 0 else 4

@@ -1,46 +1,47 @@
-"""Stopping where it suits: a first signal waits for the block in hand, a second one does not."""
+"""Stopping between two pieces of work: the first signal lets the current one finish, a second one does not."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_patient = 0
-_asked: list[BaseException] = []
+_deferring = 0
+"""How many contexts of `defer_stops` are open."""
+_requested: list[BaseException] = []
 
 
 @contextmanager
-def patient() -> Iterator[None]:
-    """Work that can be gone on with: what `ask` is told inside is raised by `heed`, or at the end.
+def defer_stops() -> Iterator[None]:
+    """Defer stops inside this context: a first one is raised by `raise_if_stopped`, or when the context ends.
 
-    What is asked a second time is raised at once, in the middle of a block.
+    For work that can be resumed. A second request is raised at once, in the middle of a piece.
     """
-    global _patient
-    _patient += 1
+    global _deferring
+    _deferring += 1
     try:
         yield
-        heed()
+        raise_if_stopped()
     finally:
-        _patient -= 1
-        if not _patient:
-            _asked.clear()
+        _deferring -= 1
+        if not _deferring:
+            _requested.clear()
 
 
-def ask(problem: BaseException) -> bool:
-    """Raise this when it suits; for the handler of a signal.
+def request_stop(problem: BaseException) -> bool:
+    """Request that the current work ends with this exception; for the handler of a signal.
 
     Returns
     -------
     bool
-        True where the work goes on to the end of its block; otherwise the problem is raised here.
+        True where the piece of work in hand is finished first; in all other cases ``problem`` is raised here.
     """
-    if not _patient or _asked:
+    if not _deferring or _requested:
         raise problem
-    _asked.append(problem)
+    _requested.append(problem)
     return True
 
 
-def heed() -> None:
-    """Raise what was asked for, if anything was; between two blocks."""
-    if _asked:
-        raise _asked[0]
+def raise_if_stopped() -> None:
+    """Raise what `request_stop` was given, if anything; called between two pieces of work."""
+    if _requested:
+        raise _requested[0]

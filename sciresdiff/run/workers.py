@@ -1,4 +1,4 @@
-"""Files of a batch on the workers of a scheduler, which write them themselves."""
+"""Whole files of a batch on the workers of a scheduler, which write the outputs themselves."""
 
 from __future__ import annotations
 
@@ -6,29 +6,38 @@ import pickle
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from sciresdiff.run.batch import Each, Outcome, Progress, Task, as_error, no_progress
-from sciresdiff.run.engines import engine
+from sciresdiff.run.batch import Each, Outcome, Task, as_error
+from sciresdiff.run.engines import get_engine
+from sciresdiff.run.progress import Progress, no_progress
 
-Far = Callable[[Path, Path], Mapping[str, Any]]
-"""(input, output) -> record; it pickles."""
+RemoteJob = Callable[[Task], Mapping[str, Any]]
+"""Task -> record; it pickles."""
 
 
-def timed(far: Far, task: Task) -> Mapping[str, Any]:
+def run_timed(job: RemoteJob, task: Task) -> Mapping[str, Any]:
     """The record of a task, with the ``seconds`` that it took."""
-    assert task.target, "place() names an output for every input"
     began = time.monotonic()
-    return {**far(task.source, task.target), "seconds": round(time.monotonic() - began, 3)}
+    return {**job(task), "seconds": round(time.monotonic() - began, 3)}
 
 
-def spread(where: str, threads: int | None = None, progress: Progress = no_progress) -> Each:
-    """How a batch is done by the workers of ``--scheduler``, a file at a time each."""
+def distribute(where: str, threads: int | None = None, progress: Progress = no_progress) -> Each:
+    """How a batch is run by the workers of ``--scheduler``, each with one file at a time.
 
-    def each(attempt: Callable[[Task], Outcome], tasks: Iterable[Task]) -> Iterator[tuple[Task, Outcome]]:
+    Parameters
+    ----------
+    where : str
+        Name of an engine, as `sciresdiff.run.engines.get_engine` takes it.
+    threads : int, optional
+        Threads of every worker.
+    progress : Progress
+        Told after each file.
+    """
+
+    def each(run: Callable[[Task], Outcome], tasks: Iterable[Task]) -> Iterator[tuple[Task, Outcome]]:
         listed = list(tasks)
-        found = engine(where)(partial(portable, attempt), listed, nothing, threads=threads)
+        found = get_engine(where)(partial(_run_portably, run), listed, _read_nothing, threads=threads)
         for number, outcome in enumerate(found, 1):
             yield outcome
             progress(number, len(listed), "files")
@@ -36,13 +45,13 @@ def spread(where: str, threads: int | None = None, progress: Progress = no_progr
     return each
 
 
-def nothing(task: Task) -> None:
-    """What is read of a file before its job begins."""
+def _read_nothing(task: Task) -> None:
+    """A file is read by its job, not ahead of it."""
 
 
-def portable(attempt: Callable[[Task], Outcome], task: Task, seen: None) -> Outcome:
-    """What came of a task, in a form that travels."""
-    outcome = attempt(task)
+def _run_portably(run: Callable[[Task], Outcome], task: Task, seen: None) -> Outcome:
+    """The outcome of a task, in a form that can be sent: exceptions of libraries may not pickle."""
+    outcome = run(task)
     if not isinstance(outcome, Exception):
         return outcome
     problem = as_error(outcome) or outcome

@@ -1,4 +1,4 @@
-"""What ``degrade`` does to one frame: options and recipes settled into a chain of steps, and carried out."""
+"""What ``degrade`` does to one frame: the chain of steps that options and recipes make, applied to a plane."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Plan:
     recipe: recipes.Recipe | None = None
     """None: the options alone."""
     levels: tuple[float, float] | None = None
-    """Values that 8-bit noise takes for 0 and 255; None: those of the plane it is carried out on."""
+    """Values that 8-bit noise takes for 0 and 255; None: those of the plane it is applied to."""
 
     @property
     def spec(self) -> str:
@@ -39,17 +39,29 @@ class Plan:
         return ", then ".join(chain.blur_names(self.steps)) or "none"
 
 
-def plan_of(frame: Frame, options: DegradeOptions, quantity: Quantity, rng: np.random.Generator) -> Plan:
-    """Settle the chain; a recipe's draws come from ``rng``.
+def make_plan(frame: Frame, options: DegradeOptions, quantity: Quantity, rng: np.random.Generator) -> Plan:
+    """Make the chain of steps for a frame.
+
+    Parameters
+    ----------
+    frame : Frame
+        Its shape and pixel size count, its values do not.
+    options : DegradeOptions
+        What the user asks for.
+    quantity : "sum" or "mean"
+        Whether pixels add up or average.
+    rng : numpy.random.Generator
+        Where a recipe's draws come from.
 
     Raises
     ------
-    UsageError : numbers that no detector has, or an option that the recipe has no place for.
+    UsageError
+        Numbers that no detector has, or an option that the recipe has no place for.
     """
-    given = _given(frame, options)
+    given = _read_detector(frame, options)
     Detector(**given)
     if options.recipe is None:
-        kernel, spec = _kernel(frame, options.kernel or "none")
+        kernel, spec = _render_kernel(frame, options.kernel or "none")
         detector = Detector(**{"photons": "gain" in given, **given}) if given else None
         return Plan(options.scale, quantity, instrument_chain(kernel, detector, spec))
     loaded = recipes.load(options.recipe)
@@ -62,16 +74,16 @@ def plan_of(frame: Frame, options: DegradeOptions, quantity: Quantity, rng: np.r
 
 
 def _replace_blur(steps: list[Step], frame: Frame, loaded: recipes.Recipe, spec: str) -> None:
-    """``--kernel`` in the place of the last blur that was drawn."""
+    """Put ``--kernel`` in the place of the last blur that was drawn."""
     places = [i for i, step in enumerate(steps) if step.name == "blur"]
     if not places or not loaded.physical:
         raise UsageError(f"--kernel: recipe {loaded.name} has a blur of its own; leave one of the two out")
-    kernel, told = _kernel(frame, spec)
-    steps[places[-1]] = instrument_chain(kernel, None, told)[0]
+    kernel, parsed = _render_kernel(frame, spec)
+    steps[places[-1]] = instrument_chain(kernel, None, parsed)[0]
 
 
 def _replace_detector(steps: list[Step], loaded: recipes.Recipe, given: dict[str, Any]) -> None:
-    """Fields of the detector that options state, in the place of those that were drawn."""
+    """Put fields of the detector that options state in the place of those that were drawn."""
     places = [i for i, step in enumerate(steps) if step.name == "detector"]
     if not places:
         name = next(iter(given)).replace("_", "-")
@@ -82,41 +94,54 @@ def _replace_detector(steps: list[Step], loaded: recipes.Recipe, given: dict[str
     steps[places[-1]] = Step("detector", numbers)
 
 
-def _kernel(frame: Frame, spec: str) -> tuple[NDArray[np.float64] | None, str]:
+def _render_kernel(frame: Frame, spec: str) -> tuple[NDArray[np.float64] | None, str]:
+    """The kernel of a SPEC on the fine grid, (k, k), None for no blur; and the SPEC as it was understood."""
     parsed = psf.parse(spec)
     if parsed.shape == "none":
         return None, "none"
     return psf.render(parsed, frame.pixel_size, integrate=False), str(parsed)
 
 
-def _given(frame: Frame, options: DegradeOptions) -> dict[str, Any]:
-    """Fields of the detector that are stated, maps read."""
+def _read_detector(frame: Frame, options: DegradeOptions) -> dict[str, Any]:
+    """Fields of the detector that options state; maps, (h, w) of the coarse grid, are read."""
     given: dict[str, Any] = {}
     coarse = tuple(n // options.scale for n in frame.pixels.shape[1:])
     for name in ("gain", "read_noise"):
-        told = getattr(options, name)
-        if told is not None:
-            given[name] = read_detector_map(name, told, coarse) if isinstance(told, str) else float(told)
+        stated = getattr(options, name)
+        if stated is not None:
+            given[name] = read_detector_map(name, stated, coarse) if isinstance(stated, str) else float(stated)
     for name in ("sky", "dark", "full_well", "bits"):
         if getattr(options, name):
             given[name] = getattr(options, name)
     return given
 
 
-def degraded(
+def degrade_plane(
     high: NDArray[np.float64],
     plan: Plan,
     rng: np.random.Generator | None,
     planes: dict[str, NDArray[Any] | None],
-    together: tuple[int, ...] | None = None,
+    shared_seed: tuple[int, ...] | None = None,
 ) -> chain.DegradedPlane:
-    """A plane of the fine image, carried through a plan.
+    """Apply a plan to a plane of the fine image.
 
     Parameters
     ----------
-    rng : source of all noise; None for the linear part alone.
-    planes : its mask, variance and saturated pixels.
-    together : seed of what the planes of a colour image share.
+    high : (Y, X) float array
+        The plane, in the file's unit.
+    plan : Plan
+        The steps.
+    rng : numpy.random.Generator, optional
+        Where all noise comes from; None for the linear part alone.
+    planes : dict
+        ``mask``, ``variance`` and ``saturated`` of the plane, (Y, X) or None each.
+    shared_seed : tuple of int, optional
+        Seed of the noise that the planes of a colour image share.
+
+    Returns
+    -------
+    DegradedPlane
+        The coarse plane, (h, w), with its variance and flags.
     """
     percentiles = plan.recipe.percentiles if plan.recipe else eightbit.PERCENTILES
     return chain.run_chain(
@@ -127,6 +152,6 @@ def degraded(
         rng=rng,
         percentiles=percentiles,
         levels=plan.levels,
-        shared_seed=together,
+        shared_seed=shared_seed,
         **planes,  # type: ignore[arg-type]
     )

@@ -1,31 +1,53 @@
-"""Judging restored files: bring image, data and truth together, run the checks, and the baselines beside them."""
+"""Evaluating restored images: bring image, data and truth together, run the checks, and the baselines beside them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sciresdiff import checks, io
+from sciresdiff import __version__, checks, io
 from sciresdiff.checks import pooling
-from sciresdiff.checks.arrays import Array
-from sciresdiff.checks.check import missing_inputs
 from sciresdiff.checks.evidence import Evidence
 from sciresdiff.checks.result import Range, Result, not_computed
 from sciresdiff.errors import UsageError
+from sciresdiff.io.files import split_spec
 from sciresdiff.io.jsonable import plain
-from sciresdiff.jobs.evaluate.load_evidence import Given, evidence_of, gather, kind_of, overview, span_of
+from sciresdiff.io.sink import Sink
+from sciresdiff.jobs.evaluate.judge import (
+    Judgement,
+    Piece,
+    Request,
+    journal_target,
+    judge_piece,
+    limit_by_bicubic,
+    open_request,
+    parse_part,
+    parse_results,
+    read_piece,
+)
+from sciresdiff.jobs.evaluate.load_evidence import PLANES, Given, evidence_of, kind_of, overview, span_of
 from sciresdiff.jobs.evaluate.options import EvaluateOptions
-from sciresdiff.jobs.evaluate.pieces import named
+from sciresdiff.jobs.evaluate.pieces import describe_place
+from sciresdiff.jobs.identity import NO_BYTES, describe_machine, describe_value, find_companions
+from sciresdiff.notes import Notes
 from sciresdiff.report import record as records
 from sciresdiff.report.overview import Overview
-from sciresdiff.run.batch import Progress, no_progress
+from sciresdiff.run import executor
+from sciresdiff.run.executor import Sums
+from sciresdiff.run.journal import Journal
+from sciresdiff.run.progress import Progress, no_progress
+from sciresdiff.run.shards import Shard
+from sciresdiff.run.sink import Arrays
 
 REPORTS = (".html", ".htm", ".png")
 """Endings of a report's name."""
-BEST = "richardson-lucy-best"
-"""Richardson-Lucy at its best stopping point, which only the truth can tell."""
+SAID_ELSEWHERE = (*NO_BYTES, "baselines", "limits")
+"""Options that do not change a record, or whose content is part of the identity by itself."""
 
 
 def run(
@@ -36,59 +58,271 @@ def run(
     report: str | Path | None = None,
     options: EvaluateOptions | None = None,
     progress: Progress = no_progress,
+    shard: Shard | None = None,
+    scheduler: str | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
-    """Judge one restored file; planes of more than 4096 px a side in pieces, whose results are pooled.
+    """Evaluate one restored image; planes of more than 4096 px a side in pieces, whose results are pooled.
+
+    The planes of a stack and the pieces of a large plane are evaluated one by one; an interrupted evaluation of several
+    is resumed.
 
     Parameters
     ----------
-    high : the image; its ERR, SUPPORT, TRUST and DRAWS (extensions, or ``{stem}_err.tif`` and so on) are used, and what
+    high : str or Path
+        The image; its ERR, SUPPORT, TRUST and DRAWS (extensions, or ``{stem}_err.tif`` and so on) are used, and what
         its sidecar ``{high}.json`` says of the blur and the noise where the options do not.
-    low : the frame that it was made from.
-    truth : the true image; up to one coarse pixel larger than ``high``, it is cropped at its far borders.
-    report : HTML page to write, or PNG file to draw one picture into, by its ending.
-    options : what is known of the low frame, and which checks are run. Where nobody states a blur, the checks that
-        need it are left out; baselines need ``low``; probes make the image again, as its sidecar says.
-    progress : is called with (done, total, label).
-    **settings : fields of `EvaluateOptions`, in place of those of ``options``.
+    low : str or Path, optional
+        The frame that it was made from.
+    truth : str or Path, optional
+        The true image; up to one coarse pixel larger than ``high``, it is cropped at its far borders.
+    report : str or Path, optional
+        HTML page to write, or PNG file to draw one picture into, by its ending.
+    options : EvaluateOptions, optional
+        What is stated of the low frame, and which checks are run. Where nothing states a blur, the checks that need it
+        are left out; baselines need ``low``; probes restore other data as the sidecar says.
+    progress : Progress
+        Told how many planes or pieces are done.
+    shard : Shard, optional
+        The share of the planes and pieces that this run does.
+    scheduler : str, optional
+        What evaluates them if not this process: a name that `sciresdiff.run.engines.get_engine` takes.
+    **settings
+        Fields of `EvaluateOptions`, in place of those of ``options``.
 
     Returns
     -------
-    The record: ``schema``, ``high``, ``low``, ``truth``, ``scale``, ``verdict``, ``results``, ``baselines``, ``said``.
-    Values that are not finite are None. With several planes every region has its plane's number behind it. Of an image
-    that was judged in pieces there is ``pieces`` too, and a page shows the one that is farthest from the data.
+    dict
+        The record: ``schema``, ``high``, ``low``, ``truth``, ``scale``, ``verdict``, ``results``, ``baselines``,
+        ``said``. Values that are not finite are None. With several planes every region has its plane's number behind
+        it. Of an image in pieces there is ``pieces`` too, and a page shows the one that is farthest from the data. A
+        shard that leaves the record to others returns one with ``status`` ``waiting``.
 
     Raises
     ------
-    UsageError : an unknown baseline, limits that cannot be read, a report that is neither page nor PNG, or exists,
-        probes without a sidecar, or of an image that is judged in pieces.
-    InputError : a file that cannot be read, or files that do not fit each other.
+    UsageError
+        An unknown baseline, limits that cannot be read, a report that is neither page nor PNG, or exists, probes
+        without a sidecar, or of an image that is judged in pieces.
+    InputError
+        A file that cannot be read, or files that do not fit each other.
     """
     options = replace(options or EvaluateOptions(), **settings)
-    methods = _methods(options.baselines)
+    methods = parse_baselines(options.baselines)
     own = checks.read_limits(options.limits, checks.RESULTS) if options.limits else {}
-    _refuse_report(report, options.overwrite)
-    with gather(high, low, truth, options) as (given, notes):
-        said = list(notes)
-        judge = judged_in_pieces if len(given.tiles) > 1 else judged_whole
-        done = judge(given, methods, own, said, progress)
-        files = {"high": high, "low": low, "truth": truth}
+    refuse_report(report, options.overwrite)
+    names = [None if name is None else str(name) for name in (high, low, truth)]
+    request = Request(str(high), names[1], names[2], options, tuple(methods), own, uuid.uuid4().hex)
+    with open_request(request) as (given, notes):
+        planes, tiles = range(given.high.frame.planes), given.tiles
+        spans = tuple(span_of(given, plane) for plane in planes) if len(tiles) > 1 else ()
+        request = replace(request, tiles=tiles, spans=spans)
+        pieces = [Piece(plane, tile) for plane in planes for tile in tiles]
+        make_output = partial(Evaluation, request, given, notes, pieces, report)
+        record = executor.execute(make_job(request, pieces, make_output), progress, shard, scheduler)
+    return record if "high" in record else {"high": str(high), **record}  # a shard that waits has no record yet
+
+
+def make_job(request: Request, pieces: Sequence[Piece], make_output: Any) -> executor.Job:
+    """The evaluation as the executor runs it.
+
+    Parameters
+    ----------
+    request : Request
+        What is judged, and by what.
+    pieces : sequence of Piece
+        All planes, or the pieces of each.
+    make_output : callable
+        First judgement, or None -> `Evaluation`.
+    """
+    several = len(pieces) > 1  # of a single piece no journal is kept, and nothing has to be known of the files
+    return executor.Job(
+        source=request.high,
+        target=journal_target(request.high),
+        pieces=pieces,
+        read=partial(read_piece, request),
+        do=partial(judge_piece, request, not several),
+        output=make_output,
+        needs_first=not several,  # a report shows what was judged
+        writes=False,
+        identity=identify_request(request) if several else {},
+        identify=partial(identify_request, request) if several else dict,
+        plan={"pieces": str(len(pieces))},
+        machine=describe_machine(request.options.device) if several else {},
+        overwrite=True,  # the journal of another evaluation is of no use to anybody
+        label="evaluate",
+    )
+
+
+def identify_request(request: Request) -> dict[str, str]:
+    """Everything that an evaluation depends on, by name."""
+    known = {"version": __version__, "baselines": ",".join(request.methods), "limits": repr(request.limits)}
+    for name in ("high", "low", "truth"):
+        path = getattr(request, name)
+        if path is not None:
+            known[name] = describe_value(path)
+            known |= {f"{name} ({kind})": describe_value(str(f)) for kind, f in _find_planes(path).items()}
+    options = {f.name: getattr(request.options, f.name) for f in fields(EvaluateOptions)}
+    stated = {name: value for name, value in options.items() if name not in SAID_ELSEWHERE and value is not None}
+    return known | {f"--{name.replace('_', '-')}": describe_value(value) for name, value in stated.items()}
+
+
+def _find_planes(path: str) -> dict[str, Path]:
+    """Files beside an image that an evaluation may read: noise and flags, planes of the output, and its sidecar."""
+    file = split_spec(path)[0]
+    beside = {name: file.with_name(f"{io.stem(file)}_{name.lower()}.tif") for name in (*PLANES, "DRAWS")}
+    beside["sidecar"] = file.with_name(file.name + ".json")
+    return find_companions(file) | {name: other for name, other in beside.items() if other.is_file()}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The record of an evaluation, and its report; an `executor.Output`."""
+
+    request: Request
+    given: Given
+    notes: Notes
+    """What was assumed when the files were opened."""
+    pieces: Sequence[Piece]
+    report: str | Path | None
+    only: Judgement | None
+    """The only judgement; None where there are several."""
+
+    def open(self, part: Path | None) -> AbstractContextManager[Sink]:
+        """There is no output to open."""
+        raise NotImplementedError("an evaluation writes no image")
+
+    def split(self, judgement: Judgement) -> tuple[Arrays, Sums]:
+        """No arrays; all that a piece shows goes into the record."""
+        return (), judgement.sums
+
+    def finish(self, journal: Journal, sums: Sequence[Sums]) -> dict[str, Any]:
+        """Pool the pieces, write the report, and return the record."""
+        return self.make_record(sums, journal.notes)
+
+    def make_record(self, sums: Sequence[Sums], run_notes: Notes) -> dict[str, Any]:
+        """Pool what every piece shows, write the report, and return the record.
+
+        Parameters
+        ----------
+        sums : sequence of mapping
+            Of every piece.
+        run_notes : Notes
+            On how the run went.
+        """
+        request, given = self.request, self.given
+        found, others = (pool_pieces if request.in_pieces else collect_planes)(request, given, self.pieces, sums)
+        cut, shown, said = {}, find_worst(self.pieces, sums), list[str]()
+        if request.in_pieces:
+            many, size = len(given.tiles), list(given.high.frame.pixels.shape[1:])
+            said = [f"pieces: judged in {many}, and pooled; fid, and fluxes by magnitude, are left out"]
+            place = describe_place(given.tiles[shown], given.scale)
+            cut = {"pieces": {"count": many, "shape": size, "shown": place}}
+        said += [line for one in sums for line in one.get("said", ())]
         record = {
             "schema": records.SCHEMA,
-            **{name: None if path is None else str(path) for name, path in files.items()},
-            "scale": given.scale if low is not None else None,
+            "high": request.high,
+            "low": request.low,
+            "truth": request.truth,
+            "scale": given.scale if request.low is not None else None,
             "quantity": given.quantity,
-            **done.told,
-            "verdict": checks.verdict(done.found, own, kind_of(given)),
-            "results": records.as_data(done.found),
-            "baselines": {name: records.as_data(results) for name, results in done.others.items()},
-            "said": list(dict.fromkeys(said)),
+            **cut,
+            "verdict": checks.verdict(found, request.limits, kind_of(given)),
+            "results": records.as_data(found),
+            "baselines": {name: records.as_data(results) for name, results in others.items()},
+            "said": list(dict.fromkeys([*self.notes, *said, *run_notes])),
             **({"registration": plain(given.registered)} if given.registered else {}),
         }
-        if report:
-            view = overview(given, done.shown) if len(given.tiles) > 1 else None
-            _draw(record, done.first(), report, given.high.frame.unit, own, options.overwrite, view)
-    return record
+        if self.report:
+            view = overview(given, shown) if request.in_pieces else None
+            _draw(
+                record,
+                self.evidence(shown),
+                self.report,
+                given.high.frame.unit,
+                request.limits,
+                request.options.overwrite,
+                view,
+            )
+        return record
+
+    def evidence(self, shown: int) -> Evidence:
+        """What a report shows: piece ``shown`` of the first plane, or all of it."""
+        from sciresdiff.checks.baselines import BASELINES
+
+        if self.only is not None and self.only.evidence is not None:
+            return self.only.evidence
+        if self.request.in_pieces:
+            return evidence_of(self.given, 0, self.given.tiles[shown], self.request.spans[0])
+        evidence, name = evidence_of(self.given, 0), "richardson-lucy"
+        if name in self.request.methods and evidence.operator is not None and evidence.good_high.any():
+            evidence.shared[name] = BASELINES[name](evidence)
+        return evidence
+
+
+def collect_planes(
+    request: Request, given: Given, pieces: Sequence[Piece], sums: Sequence[Sums]
+) -> tuple[list[Result], dict[str, list[Result]]]:
+    """The results of planes that were judged whole: of the image, and of every baseline.
+
+    Parameters
+    ----------
+    request, given
+        What was judged.
+    pieces, sums
+        The planes, and what each shows.
+    """
+    found: list[Result] = []
+    others: dict[str, list[Result]] = {}
+    for piece, one in zip(pieces, sums, strict=True):
+        where = f", plane {piece.plane}" if len(pieces) > 1 else ""
+        if not one["judged"]:
+            found += _place([not_computed(name, "every pixel is masked") for name in checks.CHECKS], where)
+            continue
+        found += _place(parse_results(one["results"]), where)
+        for name, rival in one["rivals"].items():
+            others.setdefault(name, []).extend(_place(parse_results(rival["results"]), where))
+    return found, others
+
+
+def pool_pieces(
+    request: Request, given: Given, pieces: Sequence[Piece], sums: Sequence[Sums]
+) -> tuple[list[Result], dict[str, list[Result]]]:
+    """The results of planes that were judged in pieces, pooled (`checks.pooling`): of the image, and of every baseline.
+
+    Parameters
+    ----------
+    request, given
+        What was judged.
+    pieces, sums
+        The pieces of all planes, and what each shows.
+    """
+    found: list[Result] = []
+    others: dict[str, list[Result]] = {}
+    count, limits, kind = given.high.frame.planes, request.limits, kind_of(given)
+    for plane in range(count):
+        where = f", plane {plane}" if count > 1 else ""
+        mine = [one for piece, one in zip(pieces, sums, strict=True) if piece.plane == plane and one["judged"]]
+        if not mine:
+            found += _place([not_computed(name, "every pixel is masked") for name in checks.CHECKS], where)
+            continue
+        rivals: dict[str, list[pooling.Piece]] = {}
+        for one in mine:
+            for name, rival in one["rivals"].items():
+                rivals.setdefault(name, []).append(parse_part(rival, one["place"]))
+        parts = [parse_part(one, one["place"]) for one in mine]
+        beside = {name: pooling.pool_pieces(theirs, checks.RESULTS, limits, kind) for name, theirs in rivals.items()}
+        results = limit_by_bicubic(pooling.pool_pieces(parts, checks.RESULTS, limits, kind), beside, limits)
+        found += _place(results, where)
+        for name, theirs in beside.items():
+            others.setdefault(name, []).extend(_place([r for r in theirs if r.value is not None], where))
+    return found, others
+
+
+def find_worst(pieces: Sequence[Piece], sums: Sequence[Sums]) -> int:
+    """The piece of the first plane that is farthest from the data, else from the truth; the first of equals."""
+    first = [one for piece, one in zip(pieces, sums, strict=True) if piece.plane == 0]
+    distances = [pooling.misfit(one["sums"]) if one.get("sums") else -1.0 for one in first]
+    return max(range(len(first)), key=lambda number: (distances[number], -number))
 
 
 def _draw(
@@ -100,7 +334,25 @@ def _draw(
     overwrite: bool,
     view: Overview | None,
 ) -> None:
-    """The page, or the picture, of the first plane, or of one piece of it."""
+    """Write the page, or draw the picture, of the first plane or one piece of it.
+
+    Parameters
+    ----------
+    record : mapping
+        The record of the evaluation.
+    first : Evidence
+        What is shown.
+    report : str or Path
+        Name of the page (.html) or picture (.png).
+    unit : str or None
+        Unit of the pixels.
+    own : mapping
+        Limits of the user's own.
+    overwrite : bool
+        Whether a report that exists is replaced.
+    view : Overview or None
+        The whole frame, of which ``first`` is a piece.
+    """
     if Path(report).suffix.lower() == ".png":
         from sciresdiff.report.figures import write_panel
 
@@ -112,7 +364,8 @@ def _draw(
         write_page(record, first, report, unit, own, overwrite, view)
 
 
-def _methods(baselines: Sequence[str] | str) -> list[str]:
+def parse_baselines(baselines: Sequence[str] | str) -> list[str]:
+    """The names of baselines, each once; UsageError for one that is unknown."""
     from sciresdiff.checks.baselines import BASELINES
 
     names = [n.strip() for n in (baselines.split(",") if isinstance(baselines, str) else baselines)]
@@ -123,7 +376,8 @@ def _methods(baselines: Sequence[str] | str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _refuse_report(report: str | Path | None, overwrite: bool) -> None:
+def refuse_report(report: str | Path | None, overwrite: bool) -> None:
+    """Refuse a report of an unknown ending, or that exists."""
     if report is None:
         return
     if Path(report).suffix.lower() not in REPORTS:
@@ -132,137 +386,7 @@ def _refuse_report(report: str | Path | None, overwrite: bool) -> None:
         raise UsageError(f"--report: {report} exists; give --overwrite or another name")
 
 
-@dataclass(frozen=True)
-class Judged:
-    """What was found of all planes."""
-
-    found: list[Result]
-    others: dict[str, list[Result]]
-    first: Callable[[], Evidence]
-    """What a report shows."""
-    shown: int = 0
-    """The piece that this is."""
-    told: Mapping[str, Any] = field(default_factory=dict)
-    """For the record."""
-
-
-def judged_whole(
-    given: Given, methods: list[str], own: Mapping[str, Range], said: list[str], progress: Progress
-) -> Judged:
-    """Results of the image and of every baseline, all planes."""
-    found: list[Result] = []
-    others: dict[str, list[Result]] = {}
-    count = given.high.frame.planes
-    first = evidence_of(given, 0)
-    for i in range(count):
-        progress(i, count, "evaluate")
-        evidence = evidence_of(given, i) if i else first
-        where = f", plane {i}" if count > 1 else ""
-        if not evidence.good_high.any():
-            found += _placed([not_computed(name, "every pixel is masked") for name in checks.CHECKS], where)
-            continue
-        rivals = _rivals(evidence, methods, own, said)
-        found += _placed(_beside_bicubic(checks.check(evidence, own), rivals, own), where)
-        for name, results in rivals.items():
-            others.setdefault(name, []).extend(_placed(results, where))
-    progress(count, count, "evaluate")
-    return Judged(found, others, lambda: first)
-
-
-def judged_in_pieces(
-    given: Given, methods: list[str], own: Mapping[str, Range], said: list[str], progress: Progress
-) -> Judged:
-    """The same of planes that are too large for one piece; what the pieces say is pooled, see `checks.pooling`."""
-    found: list[Result] = []
-    others: dict[str, list[Result]] = {}
-    count, many, kind = given.high.frame.planes, len(given.tiles), kind_of(given)
-    said.append(f"pieces: judged in {many}, and pooled; fid, and fluxes by magnitude, are left out")
-    shown = 0
-    for i in range(count):
-        where = f", plane {i}" if count > 1 else ""
-        pieces, rivals, worst = _pieces(given, i, methods, own, said, progress)
-        shown = shown if i else worst
-        if not pieces:
-            found += _placed([not_computed(name, "every pixel is masked") for name in checks.CHECKS], where)
-            continue
-        beside = {name: pooling.pool_pieces(parts, checks.RESULTS, own, kind) for name, parts in rivals.items()}
-        found += _placed(_beside_bicubic(pooling.pool_pieces(pieces, checks.RESULTS, own, kind), beside, own), where)
-        for name, results in beside.items():
-            others.setdefault(name, []).extend(_placed([r for r in results if r.value is not None], where))
-    tile = given.tiles[shown]
-    size = list(given.high.frame.pixels.shape[1:])
-    told = {"pieces": {"count": many, "shape": size, "shown": named(tile, given.scale)}}
-    return Judged(found, others, lambda: evidence_of(given, 0, tile, span_of(given, 0)), shown, told)
-
-
-def _pieces(
-    given: Given, plane: int, methods: list[str], own: Mapping[str, Range], said: list[str], progress: Progress
-) -> tuple[list[pooling.Piece], dict[str, list[pooling.Piece]], int]:
-    """What every piece of a plane says, of the image and of the baselines, and which is farthest from data or truth."""
-    found: list[pooling.Piece] = []
-    rivals: dict[str, list[pooling.Piece]] = {}
-    many, span, worst = len(given.tiles), span_of(given, plane), (-1.0, 0)
-    for k, tile in enumerate(given.tiles):
-        progress(plane * many + k, given.high.frame.planes * many, "evaluate")
-        evidence = evidence_of(given, plane, tile, span)
-        if not evidence.good_high.any():
-            continue
-        where = named(tile, given.scale)
-        names = [
-            name for name, line in checks.CHECKS.items() if name not in pooling.SUMMED or missing_inputs(line, evidence)
-        ]
-        found.append(pooling.Piece(checks.check(evidence, own, names), pooling.piece_sums(evidence), where))
-        worst = max(worst, (pooling.misfit(found[-1].sums), -k))
-        for name, image in _images(evidence, methods, said):
-            other = evidence.with_image(image)
-            results = checks.check_rival(other, own, pooling.SUMMED)
-            rivals.setdefault(name, []).append(pooling.Piece(results, pooling.piece_sums(other), where))
-    progress((plane + 1) * many, given.high.frame.planes * many, "evaluate")
-    return found, rivals, -worst[1]
-
-
-def _rivals(
-    evidence: Evidence, methods: list[str], own: Mapping[str, Range], said: list[str]
-) -> dict[str, list[Result]]:
-    """The baselines' results on one plane."""
-    images = _images(evidence, methods, said)
-    return {name: checks.check_rival(evidence.with_image(image), own) for name, image in images}
-
-
-def _images(evidence: Evidence, methods: list[str], said: list[str]) -> Iterator[tuple[str, Array]]:
-    """The baselines' images of one plane, or of a piece."""
-    from sciresdiff.checks.baselines import BASELINES, NEED_KERNEL, best_richardson_lucy
-
-    if evidence.low is None:
-        return
-    if evidence.operator is None:
-        methods = [name for name in methods if name not in NEED_KERNEL]
-    for name in methods:
-        image = BASELINES[name](evidence)
-        if name == "richardson-lucy":
-            evidence.shared[name] = image  # the report shows it
-        yield name, image
-    if "richardson-lucy" in methods and evidence.truth is not None:
-        n, image = best_richardson_lucy(evidence)
-        told = f"{n} iterations" if evidence.core is None else "as many iterations as suit each piece"
-        said.append(f"{BEST}: {told}, nearest to the truth of 1 to 60, which only the truth can tell")
-        yield BEST, image
-
-
-def _beside_bicubic(
-    results: list[Result], rivals: Mapping[str, list[Result]], own: Mapping[str, Range]
-) -> list[Result]:
-    """The results, with bicubic's PSNR as the least that is accepted."""
-    least = {r.region: r.value for r in rivals.get("bicubic", []) if r.name == "psnr"}
-    if "psnr" in own:
-        return results
-    return [
-        checks.judge(replace(r, limit=(least[r.region], None)), own) if r.name == "psnr" and r.region in least else r
-        for r in results
-    ]
-
-
-def _placed(results: list[Result], where: str) -> list[Result]:
+def _place(results: list[Result], where: str) -> list[Result]:
     """The results with the plane's number behind their region."""
     return [replace(result, region=result.region + where) for result in results] if where else results
 
@@ -270,9 +394,19 @@ def _placed(results: list[Result], where: str) -> list[Result]:
 def pairs(highs: Sequence[str | Path], others: Sequence[str | Path] | None, option: str) -> list[Path | None]:
     """The file that belongs to every image: by stem (``a_x4.fits`` to ``a.fits``), else by order.
 
+    Parameters
+    ----------
+    highs : sequence of str or Path
+        The images.
+    others : sequence of str or Path, or None
+        The files, in any order.
+    option : str
+        The option that named them.
+
     Raises
     ------
-    UsageError : neither finds one for each; ``option`` is named.
+    UsageError
+        Neither way finds one for each image.
     """
     if not others:
         return [None] * len(highs)

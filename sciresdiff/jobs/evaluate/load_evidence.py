@@ -21,7 +21,7 @@ from sciresdiff.io.files import split_spec
 from sciresdiff.io.source import Source, in_memory
 from sciresdiff.jobs.evaluate.options import EvaluateOptions
 from sciresdiff.jobs.evaluate.overlap import differ_in_pixel_size, refuse_separate_fields
-from sciresdiff.jobs.evaluate.pieces import WHOLE, named, pieces, windows
+from sciresdiff.jobs.evaluate.pieces import WHOLE, describe_place, plan_pieces, windows
 from sciresdiff.jobs.evaluate.register import register_truth
 from sciresdiff.jobs.evaluate.rerun import Rerun, make_rerun
 from sciresdiff.notes import Notes
@@ -125,7 +125,7 @@ def gather(
             given, more = with_data(given, low, data, stated, scale, record, told)
             notes += more
         h, w = (image if data is None else data).frame.pixels.shape[1:]
-        tiles = pieces((h, w), given.observation)
+        tiles = plan_pieces((h, w), given.observation)
         if told.probe and len(tiles) > 1:
             raise UsageError(
                 f"--probe: {high} is judged in {len(tiles)} pieces, and a frame is restored anew as a whole; cut it "
@@ -456,4 +456,4 @@ def overview(given: Given, shown: int) -> Overview:
     strips = (_window(given.high, 0, (slice(y, min(y + rows, h)), slice(0, w))) for y in range(0, h, rows))
     thin = [block_means(np.where(strip.mask[0], np.nan, strip.pixels[0]), n) for strip in strips]
     cores = tuple(tile.core.scaled(given.scale) for tile in given.tiles)
-    return Overview(np.concatenate(thin), n, (h, w), cores, shown, named(given.tiles[shown], given.scale))
+    return Overview(np.concatenate(thin), n, (h, w), cores, shown, describe_place(given.tiles[shown], given.scale))

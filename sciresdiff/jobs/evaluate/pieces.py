@@ -1,4 +1,4 @@
-"""The pieces that a large frame is judged in: each with what surrounds it, so that sources on its border are whole."""
+"""The pieces in which a large frame is judged, each with its surroundings, so that sources on its border are whole."""
 
 from __future__ import annotations
 
@@ -15,17 +15,19 @@ WHOLE = 4096
 SIDE = 2048
 """Longest side of a piece, fine px."""
 AROUND = 64
-"""Fine px about a piece beyond the reach of the blur; also the squares that the sky is measured in, which pieces begin
-on multiples of."""
+"""What is read around a piece beyond the reach of the blur, fine px; also the side of the squares in which the sky is
+measured, so pieces begin on multiples of it."""
 
 
-def pieces(shape: tuple[int, int], observation: Observation | None) -> tuple[Tile, ...]:
-    """The pieces of a plane, row by row; one where it is small enough.
+def plan_pieces(shape: tuple[int, int], observation: Observation | None) -> tuple[Tile, ...]:
+    """The pieces of a plane, row by row, coarse px; a single one where the plane is small enough.
 
     Parameters
     ----------
-    shape : (h, w) of the coarse grid.
-    observation : has the scale, and the PSF, which a piece reaches beyond; None where there are no data.
+    shape : (int, int)
+        (h, w) of the coarse grid.
+    observation : Observation or None
+        Has the scale, and the PSF, which a piece reaches beyond; None where there are no data.
     """
     scale = 1 if observation is None else observation.scale
     psf = None if observation is None else observation.exposure.psf
@@ -37,13 +39,13 @@ def pieces(shape: tuple[int, int], observation: Observation | None) -> tuple[Til
     return tuple(tiling.plan(shape, max(SIDE // scale // step, 1) * step, -(-(AROUND + reach) // scale), step))
 
 
-def named(tile: Tile, scale: int) -> str:
-    """``y 2048, x 0``: the first fine pixel of a core."""
+def describe_place(tile: Tile, scale: int) -> str:
+    """The first fine pixel of a core in words: ``y 2048, x 0``."""
     return f"y {scale * tile.core.y0}, x {scale * tile.core.x0}"
 
 
 def windows(shape: tuple[int, ...], side: int = SIDE) -> Iterator[tuple[slice, slice]]:
-    """Windows that cover a plane once."""
+    """Windows that together cover a plane of shape (h, w) once."""
     h, w = shape
     for y in range(0, h, side):
         for x in range(0, w, side):

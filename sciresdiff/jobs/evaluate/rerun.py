@@ -82,7 +82,8 @@ def restore_other(task: Task, plane: int, data: NDArray[np.float64]) -> NDArray[
         tile, window = block.tile, read_block(job, block)
         other = data[tile.window.slices]
         seen = window.with_pixels(other, variance_of_other(window.exposure, other))
-        image[tile.core.scaled(s).slices] = restore_window(job, seen, []).mean[tile.inside(s)]
+        restored, _ = restore_window(job, seen)
+        image[tile.core.scaled(s).slices] = restored.mean[tile.inside(s)]
     open_files.close()
     return image
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from hashlib import blake2b
 from typing import Any
@@ -22,14 +22,15 @@ from sciresdiff.jobs.upscale.inputs import Inputs
 from sciresdiff.jobs.upscale.models import models_of
 from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.jobs.upscale.trust import Marker
+from sciresdiff.notes import Notes
 from sciresdiff.observation.grid import upsample_nearest
 from sciresdiff.observation.observation import Observation
 from sciresdiff.restoration.model import device_of
 from sciresdiff.restoration.restore import restore
 from sciresdiff.restoration.restored import Restored
 from sciresdiff.restoration.settings import Settings
-from sciresdiff.run.batch import Progress, no_progress
-from sciresdiff.run.memory import sparing
+from sciresdiff.run.memory import retry_with_smaller_tiles
+from sciresdiff.run.progress import Progress, no_progress
 
 Array = NDArray[Any]
 
@@ -54,12 +55,12 @@ class Done:
     """Name of a plane -> its values in the core, on the fine grid: (Y, X), or (K, Y, X) of the draws."""
     sums: Mapping[str, Any]
     """What the block adds to the record; JSON's own types."""
-    said: Sequence[str] = field(default_factory=tuple)
+    notes: Notes = field(default_factory=Notes)
 
     def parts(self, scale: int) -> tuple[list[tuple[str, int, int, int, Array]], Mapping[str, Any]]:
         """Arrays and sums, as a journal takes them."""
         fine = self.block.tile.core.scaled(scale)
-        sums = {**self.sums, "said": list(self.said)}
+        sums = {**self.sums, "said": list(self.notes)}
         return [(name, self.block.plane, fine.y0, fine.x0, values) for name, values in self.arrays.items()], sums
 
 
@@ -88,9 +89,9 @@ def restore_block(job: Job, block: Block, window: Observation, progress: Progres
     """
     exposure, inside = window.exposure, block.tile.inside()
     valid = exposure.valid[inside]
-    said: list[str] = []
+    notes = Notes()
     if valid.any() or job.inputs.frame.planes == 1 and block.whole:
-        restored = restore_window(job, window, said, progress)
+        restored, notes = restore_window(job, window, progress)
     else:
         restored = restore_nothing(job, window)
     arrays = planes_of(block, window, restored)
@@ -111,11 +112,11 @@ def restore_block(job: Job, block: Block, window: Observation, progress: Progres
         sums["checks"] = sum_checks(job, block, window, restored)
     if restored.draws is not None and job.options.save_samples:
         arrays["DRAWS"] = restored.draws[(slice(None), *fine)]
-    return Done(block, arrays, sums, said)
+    return Done(block, arrays, sums, notes)
 
 
-def restore_window(job: Job, window: Observation, said: list[str], progress: Progress = no_progress) -> Restored:
-    """A window restored by the models of the job, with smaller tiles where memory runs out."""
+def restore_window(job: Job, window: Observation, progress: Progress = no_progress) -> tuple[Restored, Notes]:
+    """A window restored by the models of the job, with smaller tiles where memory runs out, which is noted."""
     device = device_of(job.options.device)
     model, then = models_of(job.inputs.frame, job.options)[2]
     for one in (model, then):
@@ -129,7 +130,8 @@ def restore_window(job: Job, window: Observation, said: list[str], progress: Pro
         return restore(window, model, settings, device, progress)
 
     exact = all(getattr(net, "tile_exact", True) for net in networks(model, then))
-    return sparing(attempt, settings_of(job.options), max(window.exposure.grid.shape), said.append, exact)
+    side = max(window.exposure.grid.shape)
+    return retry_with_smaller_tiles(attempt, settings_of(job.options), side, exact)
 
 
 def networks(*models: Any) -> list[Any]:

@@ -1,8 +1,8 @@
-"""Restoring files: settle what is needed, restore block by block, write the image and its record."""
+"""Restoring files: resolve what is needed, restore block by block, write the image and its record."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -15,13 +15,14 @@ import numpy as np
 from sciresdiff import __version__, io
 from sciresdiff.checks.self_check import self_check
 from sciresdiff.errors import UsageError
+from sciresdiff.files import remove
 from sciresdiff.io import open_files
-from sciresdiff.io.files import remove
 from sciresdiff.io.jsonable import write_json
 from sciresdiff.io.sink import Plane, Sink
 from sciresdiff.io.source import empty
 from sciresdiff.jobs import blocks as plans
 from sciresdiff.jobs.blocks import Block
+from sciresdiff.jobs.identity import describe_machine, identify_with_models
 from sciresdiff.jobs.upscale import trust
 from sciresdiff.jobs.upscale.block import Done, Job, count_draws, digest, read_block, restore_block
 from sciresdiff.jobs.upscale.header import figures, history, pooled, provenance
@@ -32,20 +33,19 @@ from sciresdiff.observation.resolve import reading_options
 from sciresdiff.observation.sample import Samples, samples_of_source
 from sciresdiff.observation.statistics import measure_statistics
 from sciresdiff.report.record import as_data
-from sciresdiff.run import journal
-from sciresdiff.run.batch import Progress, no_progress
-from sciresdiff.run.engines import engine
-from sciresdiff.run.identity import checksums, known_by, machine, unchanged
+from sciresdiff.run import executor
+from sciresdiff.run.checksums import checksums
+from sciresdiff.run.executor import Sums
 from sciresdiff.run.journal import Journal
-from sciresdiff.run.locks import beside
+from sciresdiff.run.locks import find_journals
+from sciresdiff.run.progress import Progress, no_progress
 from sciresdiff.run.shards import Shard
+from sciresdiff.run.sink import Arrays
 
 __all__ = ["UpscaleOptions", "plan", "resolve_inputs", "run"]
 
-Sums = Sequence[Mapping[str, Any]]
-"""What the blocks add to the record, in their order."""
 ROOM = "-" * 130
-"""Stands in a header for a text that is known at the end."""
+"""Stands in a header for a text that is known only at the end."""
 
 
 @dataclass(frozen=True)
@@ -56,17 +56,29 @@ class Task:
     inputs: Inputs
     job: Job
     blocks: list[Block]
-    known: Mapping[str, str]
-    """`known_by` before anything was read."""
+    identity: Mapping[str, str]
+    """Everything that the output depends on, before anything was read."""
 
-    def by_plane(self, sums: Sums) -> list[Sums]:
-        """The sums of every plane's blocks."""
+    def by_plane(self, sums: Sequence[Sums]) -> list[list[Sums]]:
+        """The sums of the blocks of every plane."""
         planes = range(self.inputs.frame.planes)
         return [[sums[b.number] for b in plans.of_plane(self.blocks, plane)] for plane in planes]
 
+    def verdict(self, sums: Sequence[Sums]) -> trust.Verdict:
+        """What TRUST promises of every plane."""
+        by_plane = self.by_plane(sums)
+        counted = [trust.add_sums([s["trust"] for s in parts if "trust" in s]) for parts in by_plane]
+        chi2 = [pooled(parts)["chi2"] for parts in by_plane]
+        return trust.verdict(self.job.marker, counted, chi2, len(self.blocks) > 1)
+
+    def outcome(self, sums: Sequence[Sums]) -> dict[str, Any]:
+        """The header cards that are known only at the end."""
+        planes = [pooled(parts) for parts in self.by_plane(sums)]
+        return {**figures(planes), "SRDTRUST": self.verdict(sums).card}
+
 
 def plan(path: str | Path, options: UpscaleOptions) -> dict[str, Any]:
-    """What ``upscale`` would do with a file, as data."""
+    """What ``upscale`` would do with a file, as data; nothing is written."""
     with open_files.held(path, **reading_options(options)) as held:
         inputs = resolve_source(path, held.source, options)
         job = Job(str(path), options, inputs.without_arrays(), trust.Marker(None))
@@ -102,41 +114,53 @@ def run(
 ) -> dict[str, Any]:
     """Restore one file and write it, its planes and its sidecar.
 
-    A plane of more than 1.5 times 2048 fine pixels a side is restored in blocks, each read, restored and written by
-    itself (`sciresdiff.jobs.blocks`); a run that was stopped goes on with those that are left.
+    A plane of more than 1.5 times 2048 fine px a side is restored in blocks, each read, restored and written by itself
+    (`sciresdiff.jobs.blocks`); an interrupted run is resumed with those that remain.
 
     Parameters
     ----------
-    shard : the part of the blocks that this run does.
-    scheduler : what works on the blocks, if not this process: a name that `sciresdiff.run.engines.engine` takes.
+    path : str or Path
+        The coarse image, ``FILE`` or ``FILE[EXT]``.
+    output : str or Path
+        The file to write.
+    options : UpscaleOptions
+        How it is restored.
+    progress : Progress
+        Told how far the work is.
+    shard : Shard, optional
+        The share of the blocks that this run does.
+    scheduler : str, optional
+        What computes the blocks if not this process: a name that `sciresdiff.run.engines.get_engine` takes.
 
     Returns
     -------
-    The record that stands in ``{output}.json``, with ``said`` for the user. A shard that leaves the file to others
-    returns one with ``status`` ``waiting``, which is not written.
+    dict
+        The record that stands in ``{output}.json``, with ``said`` for the user. A shard that leaves the file to others
+        returns one with ``status`` ``waiting``, which is not written.
 
     Raises
     ------
-    UsageError, InputError : as in `resolve`; an output that exists, or was begun by another job.
+    UsageError, InputError
+        As `resolve_inputs`; an output that exists, or was begun by another job.
     """
     import torch
 
     target = Path(output)
-    if target.exists() and not options.overwrite and not beside(target):
+    if target.exists() and not options.overwrite and not find_journals(target):
         raise UsageError(f"--output: {output} exists; give --overwrite or another name")
     io.checked_output(output, options.dtype, options.pyramid)
     if options.threads:
         torch.set_num_threads(options.threads)
     try:
         with open_files.held(path, **reading_options(options)):
-            return filled(task_of(path, target, options), progress, shard, scheduler)
+            return run_blocks(task_of(path, target, options), progress, shard, scheduler)
     finally:
         open_files.close()
 
 
 def task_of(path: str | Path, target: Path, options: UpscaleOptions) -> Task:
-    """What has to be done for a file: all that is measured on it is measured here."""
-    known = known_by(path, options)
+    """What has to be done for a file; everything that is measured on the whole of it is measured here."""
+    identity = identify_with_models(path, options)
     with open_files.held(path, **reading_options(options)) as held:
         inputs = resolve_source(path, held.source, options)
         blocks, samples = blocks_of(inputs), samples_of_source(held.source, options.saturation)
@@ -144,11 +168,11 @@ def task_of(path: str | Path, target: Path, options: UpscaleOptions) -> Task:
         if not blocks[0].whole:
             inputs = with_statistics(inputs, samples, len(blocks))
         job = Job(str(path), options, inputs.without_arrays(), marker)
-    return Task(target, inputs, job, blocks, known)
+    return Task(target, inputs, job, blocks, identity)
 
 
 def with_statistics(inputs: Inputs, samples: Samples, count: int) -> Inputs:
-    """The inputs with what every plane is like as a whole, which its ``count`` blocks in all have to know."""
+    """The inputs with the statistics of every plane as a whole, which each of its ``count`` blocks in all needs."""
     observation = inputs.observation
     statistics = measure_statistics(observation.exposure, observation.scale, samples, plans.CORE)
     exposure = replace(observation.exposure, statistics=statistics)
@@ -158,75 +182,56 @@ def with_statistics(inputs: Inputs, samples: Samples, count: int) -> Inputs:
 
 
 def blocks_of(inputs: Inputs) -> list[Block]:
-    """The blocks of a file; a model that looks at a whole plane at once is given whole planes."""
+    """The blocks of a file; whole planes for a model that looks at all of a plane."""
     shape = inputs.frame.pixels.shape
-    return plans.plan(shape, inputs.scale, sees_all(inputs))  # type: ignore[arg-type]
+    return plans.plan(shape, inputs.scale, needs_full_plane(inputs))  # type: ignore[arg-type]
 
 
-def sees_all(inputs: Inputs) -> bool:
-    """Whether a model's draws depend on the plane as a whole: by a vector that speaks of it, or its Fourier image."""
+def needs_full_plane(inputs: Inputs) -> bool:
+    """Whether a model's draws depend on all of a plane: by a vector that describes it, or its Fourier transform."""
     methods = [m.method for m in (inputs.model, inputs.then) if m and m.method]
     return any(method.space == "vector" or "guide-frequency" in method.hooks for method in methods)
 
 
-def filled(task: Task, progress: Progress, shard: Shard | None, scheduler: str | None = None) -> dict[str, Any]:
-    """Every block restored and written, and the record."""
-    job, inputs, blocks = task.job, task.inputs, task.blocks
-    if shard and not shard.share(blocks):
-        return waiting(task, [f"shard {shard}: no block is left for it (of {len(blocks)} in all)"])
-    results = partial(restored, task, progress, scheduler if len(blocks) > 1 else None)
-    alone = next(results([0]))[1] if len(blocks) == 1 else None  # what came of it says whether there is a TRUST plane
-    marks = job.marker.calibration is not None and (alone is None or not _verdict(task, [alone.sums]).silent)
-    cards = provenance(job.options, inputs, count_draws(job))
-    cards |= {"SRDCHI2": 0.0, "SRDFLUX": 0.0, "SRDTRUST": ROOM} if alone is None else came_of(task, [alone.sums])
-    key = {**task.known, "measured": measured(task)}
-    with journal.opened(
-        task.target,
-        partial(sink, task, cards, marks),
-        len(blocks),
-        key,
-        machine(job.options.device),
-        overwrite=job.options.overwrite,
-        shard=shard,
-        seen=lambda number: digest(read_block(job, blocks[number])),
-    ) as book:
-        does = results if alone is None else lambda todo: iter([(0, without(alone, marks))])
-        sums = journal.filled(book, does, lambda done: done.parts(inputs.scale))
-        if sums is None:
-            return waiting(task, book.said)
-        return finished(task, book, cards, marks, sums)
+def run_blocks(task: Task, progress: Progress, shard: Shard | None, scheduler: str | None = None) -> dict[str, Any]:
+    """Restore and write every block, and the record.
+
+    Parameters
+    ----------
+    task : Task
+        The file.
+    progress : Progress
+        Told the steps inside a block in this process, blocks on a scheduler.
+    shard, scheduler
+        As of `run`.
+    """
+    job, options = task.job, task.job.options
+    return executor.execute(
+        executor.Job(
+            source=job.path,
+            target=task.target,
+            pieces=task.blocks,
+            read=partial(read_block, job),
+            do=partial(restore_block, job),
+            output=partial(RestoredFile, task),
+            needs_first=len(task.blocks) == 1,  # whether TRUST promises anything depends on the whole plane
+            identity=task.identity,
+            identify=partial(identify_with_models, job.path, options),
+            plan={"measured": digest_measured(task)},
+            machine=describe_machine(options.device),
+            digest=lambda number: digest(read_block(job, task.blocks[number])),
+            overwrite=options.overwrite,
+            threads=options.threads,
+            steps=1 + options.samples,
+        ),
+        progress,
+        shard,
+        scheduler,
+    )
 
 
-def waiting(task: Task, said: Sequence[str]) -> dict[str, Any]:
-    """What is told by a shard that leaves the file to others."""
-    return {"input": task.job.path, "output": str(task.target), "status": "waiting", "said": list(said)}
-
-
-def restored(
-    task: Task, progress: Progress, scheduler: str | None, numbers: Sequence[int]
-) -> Iterator[tuple[int, Done]]:
-    """(number, result) of blocks; progress counts blocks and, in this process, the steps in each."""
-    job, steps, before = task.job, 1 + task.job.options.samples, len(task.blocks) - len(numbers)
-
-    def tell(done: int, total: int, label: str) -> None:
-        progress(before * total + done, len(task.blocks) * total, label)
-
-    blocks = [task.blocks[number] for number in numbers]
-    does = partial(restore_block, job) if scheduler else partial(restore_block, job, progress=tell)
-    found = engine(scheduler or "serial")(does, blocks, partial(read_block, job), threads=job.options.threads)
-    for block, done in found:
-        before += 1
-        yield block.number, done
-        progress(before * steps, len(task.blocks) * steps, "blocks")
-
-
-def without(done: Done, marks: bool) -> Done:
-    """A result whose TRUST is left out where nothing is promised of it."""
-    return done if marks else replace(done, arrays={n: v for n, v in done.arrays.items() if n != "TRUST"})
-
-
-def measured(task: Task) -> str:
-    """Digest of what was measured on the file, on which every block depends."""
+def digest_measured(task: Task) -> str:
+    """Digest of what was measured on the whole file, on which every block depends."""
     job, found = task.job, blake2b(digest_size=16)
     exposure = job.inputs.observation.exposure
     found.update(exposure.psf.digest.encode() if exposure.psf else b"none")
@@ -239,71 +244,112 @@ def measured(task: Task) -> str:
     return found.hexdigest()
 
 
-def sink(task: Task, cards: Mapping[str, Any], marks: bool, part: Path | None) -> AbstractContextManager[Sink]:
-    """The output, open."""
-    inputs, job = task.inputs, task.job
-    frame, s, options = inputs.frame, inputs.scale, job.options
-    planes = {"ERR": Plane(), "SUPPORT": Plane(), "GATE": Plane(), "DQ": Plane(np.int32)}
-    if marks:
-        planes["TRUST"] = Plane(np.uint8)
-    if options.save_samples and (draws := count_draws(job)):
-        planes["DRAWS"] = Plane(np.float32, draws)
-    n, h, w = frame.pixels.shape
-    high = frame.with_(
-        pixels=empty((n, s * h, s * w), np.float32),
-        mask=empty((n, s * h, s * w), bool),
-        variance=None,
-        dq=None,
-        saturated=None,
-        quantity=inputs.quantity,
-        kernel=None,
-        kernel_scale=None,
-    )
-    return io.writing(
-        task.target,
-        high,
-        planes=planes,
-        provenance=cards,
-        history=history(options, inputs),
-        scale=s,
-        overwrite=options.overwrite,
-        dtype=options.dtype,
-        pyramid=options.pyramid,
-        part=part,
-    )
+@dataclass(frozen=True)
+class RestoredFile:
+    """The restored image as it is written; an `executor.Output`."""
+
+    task: Task
+    only: Done | None
+    """The result of the only block; None where there are several."""
+
+    @property
+    def has_trust(self) -> bool:
+        """Whether there is a TRUST plane; a plane that promises nothing is left out where that is known before."""
+        silent = self.only is not None and self.task.verdict([self.only.sums]).silent
+        return self.task.job.marker.calibration is not None and not silent
+
+    @property
+    def cards(self) -> dict[str, Any]:
+        """The header cards; where there are several blocks, some hold the place of a value that follows."""
+        task = self.task
+        cards = provenance(task.job.options, task.inputs, count_draws(task.job))
+        if self.only is not None:
+            return {**cards, **task.outcome([self.only.sums])}
+        return {**cards, "SRDCHI2": 0.0, "SRDFLUX": 0.0, "SRDTRUST": ROOM}
+
+    def open(self, part: Path | None) -> AbstractContextManager[Sink]:
+        """Open the output with its planes."""
+        inputs, job = self.task.inputs, self.task.job
+        frame, s, options = inputs.frame, inputs.scale, job.options
+        planes = {"ERR": Plane(), "SUPPORT": Plane(), "GATE": Plane(), "DQ": Plane(np.int32)}
+        if self.has_trust:
+            planes["TRUST"] = Plane(np.uint8)
+        if options.save_samples and (draws := count_draws(job)):
+            planes["DRAWS"] = Plane(np.float32, draws)
+        n, h, w = frame.pixels.shape
+        high = frame.with_(
+            pixels=empty((n, s * h, s * w), np.float32),
+            mask=empty((n, s * h, s * w), bool),
+            variance=None,
+            dq=None,
+            saturated=None,
+            quantity=inputs.quantity,
+            kernel=None,
+            kernel_scale=None,
+        )
+        return io.writing(
+            self.task.target,
+            high,
+            planes=planes,
+            provenance=self.cards,
+            history=history(options, inputs),
+            scale=s,
+            overwrite=options.overwrite,
+            dtype=options.dtype,
+            pyramid=options.pyramid,
+            part=part,
+        )
+
+    def split(self, done: Done) -> tuple[Arrays, Sums]:
+        """The planes of a block, and what it adds to the record."""
+        if not self.has_trust:
+            done = replace(done, arrays={name: a for name, a in done.arrays.items() if name != "TRUST"})
+        return done.parts(self.task.inputs.scale)
+
+    def finish(self, journal: Journal, sums: Sequence[Sums]) -> dict[str, Any]:
+        """Give the output its name, and write its record beside it."""
+        task, verdict = self.task, self.task.verdict(sums)
+        assert journal.sink is not None
+        if self.has_trust:
+            clear_trust(task, journal, verdict.empty)
+        known = {**self.cards, **task.outcome(sums)}
+        wrote = journal.sink.finish(known)
+        try:
+            clipped = max(wrote["clipped"], sum(one["clipped"] for one in sums))
+            notes = dict.fromkeys(line for one in sums for line in one["said"])
+            lines = [*task.inputs.notes, *journal.notes, *notes, *verdict.notes, *describe_clipping(clipped)]
+            record = {**make_record(task, known, sums), **wrote, "clipped": clipped, "said": lines}
+            record["checksums"] = checksums(wrote["files"])
+            write_json(task.target.with_name(task.target.name + ".json"), record)
+        except BaseException:  # an image without its sidecar is half an output
+            if len(task.blocks) == 1:  # those of several blocks are kept by the journal
+                for file in wrote["files"]:
+                    remove(Path(file))
+            raise
+        return record
 
 
-def finished(task: Task, book: Journal, cards: Mapping[str, Any], marks: bool, sums: Sums) -> dict[str, Any]:
-    """The output under its name, and its record beside it."""
-    unchanged(task.job.path, task.job.options, task.known)
-    verdict = _verdict(task, sums)
-    if marks:
-        unmark(task, book, verdict.empty)
-    known = {**cards, **came_of(task, sums)}
-    wrote = book.sink.finish(known)
-    try:
-        clipped = max(wrote["clipped"], sum(one["clipped"] for one in sums))
-        notes = dict.fromkeys(line for one in sums for line in one["said"])
-        lines = [*task.inputs.notes, *book.said, *notes, *verdict.notes, *clipping(clipped)]
-        record = {**recorded(task, known, sums), **wrote, "clipped": clipped, "said": lines}
-        record["checksums"] = checksums(wrote["files"])
-        write_json(task.target.with_name(task.target.name + ".json"), record)
-    except BaseException:  # an image without its sidecar is half an output
-        if len(task.blocks) == 1:  # of more the journal keeps them
-            for file in wrote["files"]:
-                remove(Path(file))
-        raise
-    return record
+def clear_trust(task: Task, journal: Journal, planes: Sequence[int]) -> None:
+    """Set TRUST to 0 in the planes of which nothing is promised."""
+    assert journal.sink is not None
+    s, blocks = task.inputs.scale, [block for block in task.blocks if block.plane in planes]
+    for fine, plane in ((block.tile.core.scaled(s), block.plane) for block in blocks):
+        journal.sink.put("TRUST", plane, fine.y0, fine.x0, np.zeros(fine.shape, np.uint8))
+    journal.update_checksums(block.number for block in blocks)
 
 
-def came_of(task: Task, sums: Sums) -> dict[str, Any]:
-    """The cards that are known at the end."""
-    planes = [pooled(parts) for parts in task.by_plane(sums)]
-    return {**figures(planes), "SRDTRUST": _verdict(task, sums).card}
+def make_record(task: Task, cards: Mapping[str, Any], sums: Sequence[Sums]) -> dict[str, Any]:
+    """What the sidecar says of the image.
 
-
-def recorded(task: Task, cards: Mapping[str, Any], sums: Sums) -> dict[str, Any]:
-    """What the sidecar says of the image."""
+    Parameters
+    ----------
+    task : Task
+        The file.
+    cards : mapping
+        Its header cards.
+    sums : sequence of mapping
+        What its blocks add, in their order.
+    """
     inputs, job = task.inputs, task.job
     planes = [pooled(parts) for parts in task.by_plane(sums)]
     kind = inputs.frame.kind
@@ -326,26 +372,12 @@ def recorded(task: Task, cards: Mapping[str, Any], sums: Sums) -> dict[str, Any]
         "checks": [as_data(each) for each in checks] if job.options.checks else [],
         "options": {f.name: getattr(job.options, f.name) for f in fields(job.options)},
         "version": __version__,
-        "identity": dict(task.known),
+        "identity": dict(task.identity),
     }
 
 
-def _verdict(task: Task, sums: Sums) -> trust.Verdict:
-    by_plane = task.by_plane(sums)
-    counted = [trust.add_sums([s["trust"] for s in parts if "trust" in s]) for parts in by_plane]
-    return trust.verdict(task.job.marker, counted, [pooled(parts)["chi2"] for parts in by_plane], len(task.blocks) > 1)
-
-
-def unmark(task: Task, book: Journal, planes: Sequence[int]) -> None:
-    """TRUST 0 all over the planes of which nothing is promised."""
-    s, blocks = task.inputs.scale, [block for block in task.blocks if block.plane in planes]
-    for fine, plane in ((block.tile.core.scaled(s), block.plane) for block in blocks):
-        book.sink.put("TRUST", plane, fine.y0, fine.x0, np.zeros(fine.shape, np.uint8))
-    book.restate(block.number for block in blocks)
-
-
-def clipping(pixels: int) -> list[str]:
-    """What the user is told of pixels that an integer type could not hold."""
+def describe_clipping(pixels: int) -> list[str]:
+    """The line about pixels that an integer type could not hold."""
     return (
         [f"dtype: {pixels} pixels are beyond the integer type and clipped; --dtype float32 keeps them"]
         if pixels

@@ -229,7 +229,7 @@ def restore_inputs(inputs: Inputs, options: UpscaleOptions, progress: Progress) 
     if verdict.silent:
         arrays.pop("TRUST", None)
     cards = {**provenance(options, inputs, count_draws(job)), **figures(found), "SRDTRUST": verdict.card}
-    said = dict.fromkeys(line for block in done for line in block.said)
+    said = dict.fromkeys(line for block in done for line in block.notes)
     notes = inputs.notes + Notes(*said) + verdict.notes
     return Restored(
         sci=squeeze(arrays["SCI"]),
