@@ -6,9 +6,10 @@
 # make bench-size  time and memory as frames grow                 (ARGS="--sizes 2000 20000")
 # make bench-quality  every method on every frame, one table      (DATA=folder of frames, FRAMES=list.toml, OUT=folder)
 # make bench-methods  train and score every method and backbone   (DATA=folder of real frames, MINUTES=10 of each)
-# make quality     measure all figures of docs/benchmarks.md       (DATA=folder of real frames)
+# make quality     measure all figures of docs/reference/benchmarks.md       (DATA=folder of real frames)
 # make judges      which check catches which planted defect, false alarms, the trust mask  (half an hour)
-# make docs        write docs/cli.md and docs/checks.md from the package
+# make docs        write docs/reference/cli.md and checks.md from the package, then the site into site/
+# make sample      measure the table of the README            (two minutes)
 # make clean       remove the environment and everything that was made
 #
 # TORCH_INDEX=URL  a wheel index to take torch from, for instance one with CPU builds
@@ -17,14 +18,16 @@ SHELL  := /bin/bash
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+SITE   := $(VENV)/.docs
 PYTEST ?=
 UV     := $(shell command -v uv 2>/dev/null)
 PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 python3.11,$(shell \
 	$(p) -c 'import sys; sys.version_info >= (3, 11) and print("$(p)")' 2>/dev/null)))
+COMMA  := ,
 export OMP_NUM_THREADS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: demo test lint bench bench-size bench-files bench-quality bench-methods quality judges docs clean help
+.PHONY: demo test lint bench bench-size bench-files bench-quality bench-methods quality judges sample docs clean help
 
 demo: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash docs/demo.sh
@@ -37,48 +40,58 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 bench: $(STAMP)
-	$(BIN)/python docs/bench.py $(ARGS)
+	$(BIN)/python docs/benchmarks/bench.py $(ARGS)
 
 bench-files: $(STAMP)
-	$(BIN)/python docs/bench_files.py
-	$(BIN)/python docs/bench_files.py --end tif
-	$(BIN)/python docs/bench_io.py
+	$(BIN)/python docs/benchmarks/bench_files.py
+	$(BIN)/python docs/benchmarks/bench_files.py --end tif
+	$(BIN)/python docs/benchmarks/bench_io.py
 
 bench-size: $(STAMP)
-	$(BIN)/python docs/bench_size.py $(ARGS)
+	$(BIN)/python docs/benchmarks/bench_size.py $(ARGS)
 
 bench-quality: $(STAMP)
-	$(BIN)/python docs/quality.py $(or $(DATA),$(error make bench-quality needs DATA=folder of frames)) --only frames \
+	$(BIN)/python docs/benchmarks/quality.py $(or $(DATA),$(error make bench-quality needs DATA=folder of frames)) --only frames \
 		$(if $(FRAMES),--frames $(FRAMES)) $(if $(OUT),--out $(OUT)) $(ARGS)
 
 bench-methods: $(STAMP)
-	$(BIN)/python docs/bench_methods.py $(DATA) --minutes $(or $(MINUTES),10) $(ARGS)
+	$(BIN)/python docs/benchmarks/bench_methods.py $(DATA) --minutes $(or $(MINUTES),10) $(ARGS)
 
 quality: $(STAMP)
-	$(BIN)/python docs/quality.py $(or $(DATA),$(error make quality needs DATA=folder of real frames))
+	$(BIN)/python docs/benchmarks/quality.py $(or $(DATA),$(error make quality needs DATA=folder of real frames))
 
 judges: $(STAMP)
-	$(BIN)/python docs/judges.py $(ARGS)
+	$(BIN)/python docs/benchmarks/judges.py $(ARGS)
 
-docs: $(STAMP)
-	$(BIN)/python -m sciresdiff.cli.reference docs
+docs: $(SITE)
+	$(BIN)/python -m sciresdiff.cli.reference docs/reference
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo 'open site/index.html'
+
+sample: $(STAMP)
+	$(BIN)/python docs/benchmarks/sample.py $(ARGS)
 
 clean:
-	rm -rf $(VENV) build dist demo *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) build dist demo site *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -13
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -14
 
-# uv does not read pip's find-links, so they are handed over.
+# uv does not read pip's find-links, so they are handed over. $(call install,EXTRAS) installs the package with those extras.
+ifneq ($(UV),)
+install = $(if $(PIP_FIND_LINKS),UV_FIND_LINKS="$(PIP_FIND_LINKS)") $(UV) pip install --python $(BIN)/python \
+	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX) --index-strategy unsafe-best-match) -c constraints.txt -e '.[$(1)]'
+else
+install = $(BIN)/python -m pip install -q $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c constraints.txt -e '.[$(1)]'
+endif
+
 $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or newer found; give one with PYTHON=/path/to/python" >&2; exit 1; }
-ifneq ($(UV),)
-	test -x $(BIN)/python || $(UV) venv --python $(PYTHON) $(VENV)
-	$(if $(PIP_FIND_LINKS),UV_FIND_LINKS="$(PIP_FIND_LINKS)") $(UV) pip install --python $(BIN)/python \
-		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX) --index-strategy unsafe-best-match) -c constraints.txt -e '.[dev]'
-else
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c constraints.txt -e '.[dev]'
-endif
+	test -x $(BIN)/python || $(if $(UV),$(UV) venv --python $(PYTHON),$(PYTHON) -m venv) $(VENV)
+	$(call install,dev)
+	@touch $@
+
+$(SITE): $(STAMP)
+	$(call install,dev$(COMMA)docs)
 	@touch $@

@@ -12,7 +12,7 @@ from sciresdiff.diffusion.schedule import SCHEDULES
 from sciresdiff.errors import UsageError
 from sciresdiff.lab.borrow import borrow, covers
 
-PLAN = tomllib.loads((Path(__file__).parents[1] / "docs/bench_methods.toml").read_text())
+PLAN = tomllib.loads((Path(__file__).parents[1] / "docs/benchmarks/bench_methods.toml").read_text())
 
 
 @pytest.mark.parametrize(("asked", "trained"), PLAN["borrows"].items())

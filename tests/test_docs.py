@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +20,35 @@ from sciresdiff.cli.app import COMMANDS, app
 from sciresdiff.restoration.model import shipped_cards
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-PAGES = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md"), *REPOSITORY.glob("sample_data/*.md")])
-BLOCK = re.compile(r"(?P<note><!-- not executed: .+? -->\n)?```sh\n(?P<code>.*?)```", re.DOTALL)
+DOCS = REPOSITORY / "docs"
+REFERENCE = DOCS / "reference"
+PAGES = sorted([*REPOSITORY.glob("*.md"), *DOCS.glob("**/*.md"), *REPOSITORY.glob("sample_data/*.md")])
+LESSONS = [REPOSITORY / "README.md", *sorted(DOCS.glob("tutorials/*.md")), *sorted(DOCS.glob("how-to/*.md"))]
+NOTEBOOKS = sorted(DOCS.glob("tutorials/*.ipynb"))
+BLOCK = re.compile(r"(?P<note><!-- not executed: .+? -->\n)?```(?P<language>sh|python)\n(?P<code>.*?)```", re.DOTALL)
 GROUP: Any = typer.main.get_command(app)
 
 
-def commands_in(text: str) -> list[str]:
-    """Lines of the executed blocks of a page; a backslash at the end of a line goes on with the next."""
-    blocks = [match["code"].replace("\\\n", " ") for match in BLOCK.finditer(text) if not match["note"]]
-    return [line for block in blocks for line in block.splitlines() if line.startswith("sciresdiff ")]
+def blocks_in(text: str) -> list[tuple[str, str]]:
+    """The blocks of a page that are executed, in order: language and code."""
+    return [(match["language"], match["code"]) for match in BLOCK.finditer(text) if not match["note"]]
+
+
+def commands_in(code: str) -> list[str]:
+    """The commands of a shell block; a backslash at the end of a line goes on with the next."""
+    return [line for line in code.replace("\\\n", " ").splitlines() if line.startswith("sciresdiff ")]
 
 
 def test_the_reference_page_is_what_the_help_says() -> None:
-    kept = (REPOSITORY / "docs" / "cli.md").read_text()
-    assert kept == reference.page(), "docs/cli.md is not what the commands' help says; run 'make docs'"
-    kept = (REPOSITORY / "docs" / "checks.md").read_text()
-    assert kept == reference.checks_page(), "docs/checks.md is not what the registry says; run 'make docs'"
+    kept = (REFERENCE / "cli.md").read_text()
+    assert kept == reference.page(), "docs/reference/cli.md is not what the commands' help says; run 'make docs'"
+    kept = (REFERENCE / "checks.md").read_text()
+    assert kept == reference.checks_page(), "docs/reference/checks.md is not what the registry says; run 'make docs'"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_a_section_with_an_example(name: str) -> None:
-    section = (REPOSITORY / "docs" / "cli.md").read_text().split(f"\n## {name}\n")[1].split("\n## ")[0]
+    section = (REFERENCE / "cli.md").read_text().split(f"\n## {name}\n")[1].split("\n## ")[0]
     assert f"```sh\nsciresdiff {name}" in section
 
 
@@ -73,13 +84,98 @@ def test_the_readme_shows_every_command() -> None:
     assert [name for name in COMMANDS if f"sciresdiff {name}" not in text] == []
 
 
-def test_the_readmes_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder with sample_data in it, as the working directory."""
     if not shipped_cards():
         pytest.skip("the default models are not in this checkout")
     (tmp_path / "sample_data").symlink_to(REPOSITORY / "sample_data")
     monkeypatch.chdir(tmp_path)
-    lines = commands_in((REPOSITORY / "README.md").read_text())
-    assert lines
-    for line in lines:
-        result = CliRunner().invoke(app, shlex.split(line)[1:])
-        assert result.exit_code == 0, f"{line}\n{result.output}"
+    return tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", LESSONS, ids=lambda page: page.stem)
+def test_the_examples_of_a_page_run_in_order(page: Path, shelf: Path) -> None:
+    names: dict[str, Any] = {}
+    for language, code in blocks_in(page.read_text()):
+        if language == "python":
+            exec(compile(code, str(page), "exec"), names)
+            continue
+        for line in commands_in(code):
+            result = CliRunner().invoke(app, shlex.split(line)[1:])
+            assert result.exit_code == 0, f"{line}\n{result.output}"
+
+
+def test_every_tutorial_has_an_example_that_runs() -> None:
+    lessons = [page for page in DOCS.glob("tutorials/*.md") if page.stem != "index"]
+    assert [page.name for page in lessons if not blocks_in(page.read_text())] == []
+
+
+@pytest.fixture
+def executor() -> Iterator[Any]:
+    """docs/benchmarks/notebooks.py."""
+    sys.path.insert(0, str(DOCS / "benchmarks"))
+    try:
+        import notebooks
+
+        yield notebooks.execute
+    finally:
+        sys.path.remove(str(DOCS / "benchmarks"))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_cells_of_a_notebook_run(path: Path, executor: Any) -> None:
+    import sciresdiff
+
+    if missing := {"Restored", "Degraded", "Evaluation"} - set(sciresdiff.PUBLIC):
+        pytest.skip(f"sciresdiff has no {', '.join(sorted(missing))} yet")
+    if not shipped_cards():
+        pytest.skip("the default models are not in this checkout")
+    notebook = json.loads(path.read_text())
+    made = [kind["output_type"] for _, outputs in executor(notebook, path.parent) for kind in outputs]
+    assert "display_data" in made
+    assert "stream" in made
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_small(path: Path) -> None:
+    assert path.stat().st_size < 200_000
+
+
+def test_pictures_are_small_and_made_by_a_script() -> None:
+    script = (DOCS / "benchmarks" / "pictures.py").read_text()
+    pictures = sorted((DOCS / "img").glob("*"))
+    assert pictures
+    assert [p.name for p in pictures if p.stat().st_size >= 300_000] == []
+    assert [p.name for p in pictures if p.name not in script] == []
+
+
+def test_the_readmes_table_has_the_strongest_rival_and_the_command_that_measures_it() -> None:
+    text = (REPOSITORY / "README.md").read_text()
+    table = text.split("<!-- sample: begin -->")[1].split("<!-- sample: end -->")[0]
+    rows = [line.split("|")[1].strip() for line in table.strip().splitlines()[2:]]
+    assert "accelerated Richardson-Lucy, best stop" in rows
+    assert {"bicubic", "`--model physics`", "default model"} <= set(rows)
+    assert "python docs/benchmarks/sample.py" in text
+
+
+def test_the_site_builds_from_the_disk_alone(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocstrings_handlers.python", reason="the extra 'docs' is not installed")
+    import subprocess
+
+    build = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(tmp_path)]
+    done = subprocess.run(build, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    pages = [page.read_text() for page in tmp_path.rglob("*.html")]
+    assert len(pages) > 20
+    fetched = re.compile(r"<(?:script|link|img)[^>]+(?:src|href)=\"(https?:[^\"]+)")
+    assert [url for page in pages for url in fetched.findall(page)] == []
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    navigation = (REPOSITORY / "mkdocs.yml").read_text()
+    pages = [str(page.relative_to(DOCS)) for page in [*DOCS.glob("**/*.md"), *NOTEBOOKS]]
+    assert [page for page in pages if page.replace(".ipynb", ".md") not in navigation] == []

@@ -13,7 +13,7 @@ import pytest
 from sciresdiff import checks
 from sciresdiff.checks.evidence import Evidence
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+DOCS = Path(__file__).resolve().parent.parent / "docs" / "benchmarks"
 SIDE = 64
 NAMES = (
     "fake stars", "erased stars", "invented filaments", "shifted sources", "flux drift", "half-pixel shift",

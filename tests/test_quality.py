@@ -17,6 +17,8 @@ from sciresdiff.checks.baselines import BASELINES
 from sciresdiff.errors import UsageError
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
+SCRIPTS = DOCS / "benchmarks"
+PAGE = DOCS / "reference" / "benchmarks.md"
 
 LIST = """
 seeds = 2
@@ -45,12 +47,12 @@ kernel = "none"
 
 @pytest.fixture(scope="module")
 def quality() -> ModuleType:
-    """docs/quality.py."""
-    sys.path.insert(0, str(DOCS))
+    """docs/benchmarks/quality.py."""
+    sys.path.insert(0, str(SCRIPTS))
     try:
         return importlib.import_module("quality")
     finally:
-        sys.path.remove(str(DOCS))
+        sys.path.remove(str(SCRIPTS))
 
 
 @pytest.fixture
@@ -70,9 +72,9 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_list_becomes_rows_and_a_table(quality: ModuleType, folder: Path) -> None:
     words = [str(folder / "data"), "--only", "frames", "--frames", str(folder / "list.toml")]
-    page = (DOCS / "benchmarks.md").read_text()
+    page = PAGE.read_text()
     assert quality.main([*words, "--out", str(folder / "out")]) == 0
-    assert (DOCS / "benchmarks.md").read_text() == page  # only the fixed list writes it
+    assert PAGE.read_text() == page  # only the fixed list writes it
     rows = [json.loads(line) for line in (folder / "out" / "quality.jsonl").read_text().splitlines()]
     stars = [row for row in rows if row["frame"] == "stars"]
     methods = {"bicubic", "wiener", "Richardson-Lucy, 30", "richardson-lucy-accelerated-best", "physics"}
@@ -125,7 +127,7 @@ def test_the_table_goes_between_the_marks(quality: ModuleType, tmp_path: Path) -
     page.write_text("nothing")
     with pytest.raises(UsageError, match="marks"):
         harness.put("| new |\n", page)
-    assert harness.BEGIN in (DOCS / "benchmarks.md").read_text()
+    assert harness.BEGIN in PAGE.read_text()
 
 
 @pytest.mark.parametrize(

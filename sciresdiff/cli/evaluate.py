@@ -33,7 +33,7 @@ def evaluate(options: EvaluateOptions, beside: EvaluateFiles, files: BatchOption
 
     Without a truth every check that needs none is run. Several images are matched with theirs by stem, else by order.
 
-    Images of more than 4096 px a side are judged in pieces, whose results are pooled (docs/checks.md says how).
+    Images of more than 4096 px a side are judged in pieces, whose results are pooled (docs/reference/checks.md).
     """
     console = Console.of(files)
     stdin = sys.stdin if "-" in files.inputs else ()

@@ -9,7 +9,7 @@ is taken to be right there.  A right answer has the loss 0 (a likelihood: its sm
 
 What a network learns under a loss is the value that makes the expected loss smallest, given what it sees.  For the
 squared error that is the mean of the posterior, **for an absolute error its median, which is fainter than the mean
-where the posterior is skewed, as that of a faint source is**: docs/losses.md has the measurement.
+where the posterior is skewed, as that of a faint source is**: docs/explanation/losses.md has the measurement.
 """
 
 from __future__ import annotations
@@ -379,6 +379,6 @@ LOSSES: dict[str, Loss] = {
     "lpips": lpips,
     "flux": flux,
 }
-"""Losses by name; **what an absolute error loses of a skewed posterior's flux is measured in docs/losses.md**."""
+"""Losses by name; **an absolute error loses flux of faint sources: see docs/explanation/losses.md**."""
 PIXELWISE = ("mse", "l1", "huber", "charbonnier")
 """Those that an error alone is enough for."""
