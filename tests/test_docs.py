@@ -23,7 +23,9 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 DOCS = REPOSITORY / "docs"
 REFERENCE = DOCS / "reference"
 PAGES = sorted([*REPOSITORY.glob("*.md"), *DOCS.glob("**/*.md"), *REPOSITORY.glob("sample_data/*.md")])
-LESSONS = [REPOSITORY / "README.md", *sorted(DOCS.glob("tutorials/*.md")), *sorted(DOCS.glob("how-to/*.md"))]
+LESSONS = [REPOSITORY / "README.md", REFERENCE / "api.md", *sorted(DOCS.glob("tutorials/*.md")),
+           *sorted(DOCS.glob("how-to/*.md"))]  # fmt: skip
+"""Pages whose examples are executed."""
 NOTEBOOKS = sorted(DOCS.glob("tutorials/*.ipynb"))
 BLOCK = re.compile(r"(?P<note><!-- not executed: .+? -->\n)?```(?P<language>sh|python)\n(?P<code>.*?)```", re.DOTALL)
 GROUP: Any = typer.main.get_command(app)
@@ -128,10 +130,6 @@ def executor() -> Iterator[Any]:
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_the_cells_of_a_notebook_run(path: Path, executor: Any) -> None:
-    import sciresdiff
-
-    if missing := {"Restored", "Degraded", "Evaluation"} - set(sciresdiff.PUBLIC):
-        pytest.skip(f"sciresdiff has no {', '.join(sorted(missing))} yet")
     if not shipped_cards():
         pytest.skip("the default models are not in this checkout")
     notebook = json.loads(path.read_text())
