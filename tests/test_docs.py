@@ -148,7 +148,7 @@ def test_pictures_are_small_and_made_by_a_script() -> None:
     pictures = sorted((DOCS / "img").glob("*"))
     assert pictures
     assert [p.name for p in pictures if p.stat().st_size >= 300_000] == []
-    assert [p.name for p in pictures if p.name not in script] == []
+    assert [p.name for p in pictures if p.stem not in script] == []
 
 
 def test_the_readmes_table_has_the_strongest_rival_and_the_command_that_measures_it() -> None:
