@@ -26,7 +26,8 @@ from sciresdiff.restoration.refiner import Refiner, RefinerConfig, condition
 from sciresdiff.restoration.restored import Restored
 from sciresdiff.restoration.settings import Settings
 from sciresdiff.tiling import Tile
-from sciresdiff.training.data import DataRecipe, Pairs
+from sciresdiff.training.data import Pairs
+from sciresdiff.training.recipe import DataRecipe
 
 CLEAR = np.zeros((20, 24), dtype=bool)
 CDM = methods.load("cdm")

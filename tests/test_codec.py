@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from sciresdiff import tiling
 from sciresdiff.lab.latent.codec import Codec, cosines
 from sciresdiff.lab.latent.train_codec import fit_codec
-from sciresdiff.training.data import DataRecipe, Pairs
+from sciresdiff.training.data import Pairs
+from sciresdiff.training.recipe import DataRecipe
 
 RECIPE = DataRecipe(kind="micro", scale=2, patch=16, scene_px=96, pool=8, grain_share=0.0)
 

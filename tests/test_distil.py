@@ -323,7 +323,7 @@ def test_teaching_lowers_what_is_left_to_learn(folder: File) -> None:
     assert teacher.refiner is not None
     taught_one = student(folder, "longer", images=160)
     assert taught_one.refiner is not None and taught_one.method is not None
-    recipe, _ = prior_training.recipe_of(options(folder, "x"))
+    recipe, _ = prior_training.read_recipe(options(folder, "x"))
     batch = distil.Pairs(recipe, 99).batch(0, 32)
     left = []
     for refiner in (teacher.refiner, taught_one.refiner):

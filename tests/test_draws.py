@@ -13,18 +13,18 @@ from sciresdiff.diffusion.sampler import sample
 from sciresdiff.errors import UsageError
 from sciresdiff.jobs.upscale import job as upscale
 from sciresdiff.jobs.upscale.options import UpscaleOptions
-from sciresdiff.jobs.upscale.sampling import check_steps, steps_taken, warn_codec
+from sciresdiff.jobs.upscale.sampling import check_steps, count_steps, warn_codec
 from sciresdiff.restoration import model as models
 from sciresdiff.restoration.model import Model
 from sciresdiff.restoration.prior import Prior, PriorConfig
 from sciresdiff.restoration.refiner import refiner_for
-from sciresdiff.training.refiner import config_of
+from sciresdiff.training.refiner import refiner_config
 
 
 def model_of(name: str) -> Model:
     torch.manual_seed(0)
     method = methods.load(name)
-    refiner = refiner_for(method, config_of(method, 2, method.network(), "tiny"))
+    refiner = refiner_for(method, refiner_config(method, 2, method.network(), "tiny"))
     prior = Prior(PriorConfig(2, width=8, depth=1, stages=1))
     card = {"name": "m", "kind": "astro", "scale": 2, "target_fwhm_px": 2.0}
     return Model(prior, refiner, method, card).to(torch.device("cpu"))
@@ -44,7 +44,7 @@ def test_the_steps_that_are_told_are_the_estimates_of_a_solver_of_one_each(name:
 
     steps = min(6, method.steps or method.training_path().T)
     sample(method, denoise, zero, zero + 1, lambda t: zero + 1, steps, prior=zero)
-    assert len(asked) == steps_taken(method, steps)
+    assert len(asked) == count_steps(method, steps)
 
 
 def test_steps_that_make_no_sense_are_refused_before_anything_is_computed() -> None:

@@ -16,8 +16,7 @@ from scipy.ndimage import gaussian_filter
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.io.jsonable import dumps
 from sciresdiff.jobs.evaluate import job as evaluate
-from sciresdiff.jobs.evaluate import load_evidence as gather
-from sciresdiff.jobs.evaluate import rerun as again
+from sciresdiff.jobs.evaluate import judge, load_evidence, rerun
 from sciresdiff.jobs.evaluate.options import EvaluateOptions
 from sciresdiff.observation.exposure import Exposure
 from sciresdiff.report import record as records
@@ -84,7 +83,7 @@ def test_the_record_has_the_schema_and_the_right_figures(files: Path) -> None:
     assert (record["schema"], record["scale"], record["verdict"]) == (1, 2, "pass")
     keys = {"name", "value", "unit", "region", "limit", "passed", "meaning"}
     assert all(set(r) == keys for results in (record["results"], *record["baselines"].values()) for r in results)
-    assert list(record["baselines"]) == ["bicubic", "lanczos", "richardson-lucy", evaluate.BEST]
+    assert list(record["baselines"]) == ["bicubic", "lanczos", "richardson-lucy", judge.BEST]
     truth, high = scene()[:160, :160], fits.getdata(files / "high.fits", extname="SCI").astype(float)
     expected = 10 * np.log10(np.ptp(truth) ** 2 / np.mean((high - truth) ** 2))
     assert figure(record, "psnr") == pytest.approx(expected, abs=1e-3)  # dB; 4 masked pixels and float32
@@ -95,7 +94,7 @@ def test_the_record_has_the_schema_and_the_right_figures(files: Path) -> None:
     assert figure(record, "coverage_68", "all") == pytest.approx(0.683, abs=0.01)  # 3 sigma of 25600 pixels
     assert figure(record, "support_fraction") == pytest.approx(0.8, rel=1e-6)  # a constant plane in float32
     assert any("cropped" in line for line in record["said"])
-    assert any(evaluate.BEST in line for line in record["said"])
+    assert any(judge.BEST in line for line in record["said"])
 
 
 def test_without_a_truth_what_needs_none_is_done(files: Path) -> None:
@@ -306,9 +305,9 @@ def test_draws_and_trust_are_read_beside_the_image(tmp_path: Path, suffix: str, 
                 tmp_path / f"{name}.tif", stack.squeeze(), metadata={"axes": axes}, photometric="minisblack"
             )
     told = EvaluateOptions()
-    with gather.gather(tmp_path / f"h.{suffix}", None, None, told) as (given, _):
+    with load_evidence.open_evidence(tmp_path / f"h.{suffix}", None, None, told) as (given, _):
         for i in range(planes):
-            evidence = gather.evidence_of(given, i)
+            evidence = load_evidence.evidence_of(given, i)
             assert evidence.draws is not None and np.array_equal(evidence.draws, draws[i])
             assert evidence.trust is not None and np.array_equal(evidence.trust, trust[i])
 
@@ -344,8 +343,8 @@ def test_probes_restore_again_as_the_sidecar_says(restored_files: Path) -> None:
 def test_the_same_data_give_the_same_image_again(restored_files: Path) -> None:
     high, low = restored_files / "low_x2.fits", restored_files / "low.fits"
     told = EvaluateOptions(probe=True)
-    with gather.gather(high, low, None, told) as (given, _):
-        evidence = gather.evidence_of(given, 0)
+    with load_evidence.open_evidence(high, low, None, told) as (given, _):
+        evidence = load_evidence.evidence_of(given, 0)
     assert evidence.again is not None and evidence.low is not None and evidence.err is not None
     same = evidence.again(evidence.low)
     assert np.abs(same - evidence.high).max() < 1.5 * evidence.err.max()  # the draws that are left out
@@ -368,9 +367,9 @@ def test_the_variance_follows_the_light_that_was_put_in() -> None:
     variance = 16 + 0.1 * low
     data = low.copy()
     data[40, 40] += 1000
-    found = again.variance_of_other(Exposure.of_arrays(low, variance), data)
+    found = rerun.variance_of_other(Exposure.of_arrays(low, variance), data)
     assert found[40, 40] - variance[40, 40] == pytest.approx(100, rel=0.05)  # slope 0.1, found on noisy pixels
     assert np.array_equal(np.delete(found, 40 * 80 + 40), np.delete(variance, 40 * 80 + 40))
     flat = np.full(low.shape, 16.0)
     exposure = Exposure.of_arrays(low, flat)
-    assert np.array_equal(again.variance_of_other(exposure, data), flat)  # no slope, nothing to follow
+    assert np.array_equal(rerun.variance_of_other(exposure, data), flat)  # no slope, nothing to follow

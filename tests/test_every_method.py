@@ -18,7 +18,9 @@ from sciresdiff.restoration.restore import restore
 from sciresdiff.restoration.restored import Restored
 from sciresdiff.restoration.settings import Settings
 from sciresdiff.training import refiner as training
-from sciresdiff.training.data import Batch, DataRecipe, Pairs
+from sciresdiff.training.batch import Batch
+from sciresdiff.training.data import Pairs
+from sciresdiff.training.recipe import DataRecipe
 
 SCALE, STEPS = 2, 3
 Y, X = np.mgrid[:20, :28]
@@ -44,7 +46,7 @@ def trained(name: str) -> tuple[Model, tuple[float, ...]]:
     """A model after two steps of training, and its losses."""
     torch.manual_seed(2)
     method = methods.load(name)
-    refiner = refiner_for(method, training.config_of(method, SCALE, method.network(), "tiny"))
+    refiner = refiner_for(method, training.refiner_config(method, SCALE, method.network(), "tiny"))
     optimizer, losses = torch.optim.Adam([p for p in refiner.parameters() if p.requires_grad], 1e-3), []
     for n in range(2):
         optimizer.zero_grad()

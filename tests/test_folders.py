@@ -19,10 +19,14 @@ from sciresdiff.jobs.degrade.job import DegradeOptions, run
 from sciresdiff.physics import psf
 from sciresdiff.physics.operators import Operator
 from sciresdiff.restoration.prior import Prior, PriorConfig
-from sciresdiff.training import data, images, layouts
-from sciresdiff.training import given as pairing
-from sciresdiff.training.data import Batch, DataRecipe, Pairs
+from sciresdiff.training import image_pair as pairing
+from sciresdiff.training import images, layouts, simulate
+from sciresdiff.training.batch import Batch
+from sciresdiff.training.data import Pairs
 from sciresdiff.training.folders import UserData
+from sciresdiff.training.kernel_terms import kernel_terms
+from sciresdiff.training.pair import CoarseImage, Pair
+from sciresdiff.training.recipe import DataRecipe
 
 SMALL = {"scale": 2, "patch": 16, "scene_px": 64, "pool": 2}
 
@@ -34,7 +38,7 @@ def rng(seed: int = 0) -> np.random.Generator:
 def pairs_of(*paths: Path, **more: object) -> Pairs:
     """Pairs of a user's data alone."""
     recipe = DataRecipe(**{**SMALL, "real_share": 1.0, **more})  # type: ignore[arg-type]
-    return Pairs(recipe, 5, UserData(tuple(map(str, paths)), recipe.patch * recipe.scale))
+    return Pairs(recipe, 5, UserData(tuple(map(str, paths))))
 
 
 def scene(side: int = 128, seed: int = 0) -> np.ndarray:
@@ -76,21 +80,26 @@ def checked(batch: Batch) -> Batch:
 # Without sets and folders
 
 
+def arrays_of(pair: Pair) -> dict[str, np.ndarray]:
+    """The arrays of a pair by name, those of its coarse image or noise too."""
+    return {name: np.asarray(x) for name, x in {**vars(pair), **vars(pair.coarse)}.items() if name != "coarse"}
+
+
 def drawn_alone(pairs: Pairs, pair: int) -> dict[str, np.ndarray]:
     """The draw of a pair from simulated scenes and images in memory, without sets and folders."""
     recipe, draws = pairs.recipe, np.random.default_rng([pairs.seed, 2, pair])
     log = lambda low, high: float(np.exp(draws.uniform(np.log(low), np.log(high))))  # noqa: E731
     chosen = pairs.real and draws.random() < recipe.real_share
-    image = pairs.real[int(draws.integers(len(pairs.real)))] if chosen else pairs.scenes.recent(pair, draws)
-    truth = data.cut(image, recipe.patch * recipe.scale, draws) / (log(*recipe.noise) * recipe.scale)
+    image = pairs.real[int(draws.integers(len(pairs.real)))] if chosen else pairs.scenes.draw(pair, draws)
+    truth = simulate.crop(image, recipe.patch * recipe.scale, draws) / (log(*recipe.noise) * recipe.scale)
     slope = log(*recipe.photon)
     if draws.random() < recipe.grain_share:
-        truth = truth + data.grain(truth, slope, draws, recipe)
+        truth = truth + simulate.draw_grain(truth, slope, draws, recipe)
     left = log(*recipe.pedestal) * draws.uniform(-0.05, 1) / recipe.scale**2
-    kernel = data.draw_kernel(draws, recipe)
-    terms = data.truncated(kernel, 2 * int(5 * recipe.sigma[1] * recipe.scale) + 1)
+    kernel = simulate.draw_kernel(draws, recipe)
+    terms = kernel_terms(kernel, simulate.RANK, 2 * int(5 * recipe.sigma[1] * recipe.scale) + 1)
     sky, normal = log(0.5, 2), draws.standard_normal((recipe.patch, recipe.patch), dtype=np.float32)
-    valid = data.masked((recipe.patch, recipe.patch), draws)
+    valid = simulate.draw_valid((recipe.patch, recipe.patch), draws)
     found = {"truth": truth + left, "terms": terms, "slope": slope, "sky": sky, "normal": normal, "valid": valid}
     return {name: np.asarray(x, np.float32) for name, x in found.items()}
 
@@ -100,7 +109,7 @@ def test_pairs_drawn_on_the_fly_are_the_bytes_they_were() -> None:
     for images_, more in (([], {}), (real, {"real_share": 0.5}), (real, {"real_share": 0.0})):
         pairs = Pairs(DataRecipe(**SMALL, **more), 5, images_)  # type: ignore[arg-type]
         for n in range(12):
-            told, before = pairs.draw(n), drawn_alone(pairs, n)
+            told, before = arrays_of(pairs.draw(n)), drawn_alone(pairs, n)
             assert all(np.array_equal(told[name], before[name]) for name in before)
         found = [drawn_alone(pairs, n) for n in range(8)]
         stack = {key: torch.from_numpy(np.stack([d[key] for d in found])) for key in found[0]}
@@ -165,7 +174,7 @@ def test_measured_noise_is_the_noise_and_not_the_slope() -> None:
     bad = np.zeros((200, 200), bool)
     bad[50, :] = True
     flat = np.where(bad, 1e6, 40 * x - 7 * y + noise)
-    assert pairing.noise_of(flat, bad) == pytest.approx(3, rel=0.03)  # 3 standard errors of a median of 40,000
+    assert pairing.measure_noise(flat, bad) == pytest.approx(3, rel=0.03)  # 3 standard errors of a median of 40,000
 
 
 @pytest.mark.parametrize("quantity", ["sum", "mean"])
@@ -176,30 +185,30 @@ def test_a_pair_is_in_units_of_its_noise_and_sums(quantity: str) -> None:
     variance = np.full((32, 32), 16.0)
     variance[3, 4] = np.nan
     noisy = low + 4 * rng().standard_normal(low.shape)
-    pair = pairing.given("x", noisy, high, kernel=kernel, quantity=quantity, variance=variance)  # type: ignore[arg-type]
+    pair = pairing.normalize_pair("x", noisy, high, kernel=kernel, quantity=quantity, variance=variance)  # type: ignore[arg-type]
     again = Operator((32, 32), scale, kernel, "sum").apply(torch.from_numpy(pair.high)).numpy()
-    assert ((pair.low - again) ** 2 / pair.noise).mean() == pytest.approx(1, abs=5 * np.sqrt(2 / 1024))  # 5 errors
-    assert pair.noise[0, 0] == 1 and pair.noise[3, 4] == 1  # the others' median where it is not stated
+    assert ((pair.low - again) ** 2 / pair.variance).mean() == pytest.approx(1, abs=5 * np.sqrt(2 / 1024))  # 5 errors
+    assert pair.variance[0, 0] == 1 and pair.variance[3, 4] == 1  # the others' median where it is not stated
 
 
 def test_patches_turn_with_their_kernel_and_leave_out_what_comes_from_beyond() -> None:
     high = scene(160, 4).astype(np.float32)
     kernel = psf.render("gaussian:sigma=3px,ratio=0.4,theta=20deg", None, integrate=False)
     low = Operator((80, 80), 2, kernel, "sum", torch.float64).apply(torch.from_numpy(high).double()).numpy()
-    pair = pairing.Given(
+    pair = pairing.ImagePair(
         low.astype(np.float32), high, np.ones((80, 80), np.float32), np.ones((80, 80), np.float32), kernel
     )
     shares = []
     for seed in range(12):
-        drawn = pairing.patch(pair, 40, rng(seed))
-        operator = Operator.batch((40, 40), 2, torch.from_numpy(drawn["terms"])[None])
-        again = operator.apply(torch.from_numpy(drawn["truth"])[None, None])[0, 0].numpy()
-        error = np.abs(again - drawn["y"])
-        assert error[drawn["valid"] > 0].max() < 0.02 * np.ptp(low)  # BEYOND, and six terms of an oblique kernel
-        shares.append(drawn["valid"].mean())
+        drawn = pairing.crop_pair(pair, 40, rng(seed))
+        operator = Operator.batch((40, 40), 2, torch.from_numpy(drawn.terms)[None])
+        again = operator.apply(torch.from_numpy(drawn.truth)[None, None])[0, 0].numpy()
+        error = np.abs(again - drawn.coarse.y)
+        assert error[drawn.valid > 0].max() < 0.02 * np.ptp(low)  # BEYOND, and six terms of an oblique kernel
+        shares.append(drawn.valid.mean())
     assert 0.4 < np.mean(shares) < 0.95
-    whole = pairing.patch(pair, 80, rng())
-    assert whole["valid"].all()  # the image's own border reflects
+    whole = pairing.crop_pair(pair, 80, rng())
+    assert whole.valid.all()  # the image's own border reflects
 
 
 # Folders
@@ -233,15 +242,15 @@ def test_layouts_of_pairs(layout: str, tmp_path: Path) -> None:
     batch = checked(pairs.batch(0, 12))
     chi2 = batch.data.chi2(batch.truth)
     assert float(chi2.median()) < 1.5  # rounding, and the noise that texture pretends to be, explain the low image
-    again = pairs_of(folder, kernel="bicubic", light="linear").draw(7)
-    assert all(np.array_equal(pairs.draw(7)[k], again[k]) for k in again)
+    again, first = (arrays_of(p.draw(7)) for p in (pairs_of(folder, kernel="bicubic", light="linear"), pairs))
+    assert all(np.array_equal(first[k], again[k]) for k in again)
 
 
 def test_all_files_of_a_folder_have_their_turn(tmp_path: Path) -> None:
     folder = made(tmp_path, "plain", count=24, colours=1)
     pairs = pairs_of(folder, kernel="bicubic", reuse=2)
-    seen = {pairs.shelf.recent(n, 2, rng(n)).high.tobytes() for n in range(100)}
-    assert len(pairs.shelf) == 24 == len(seen) and len(pairs.shelf.kept) <= 20
+    seen = {pairs.files.draw(n, 2, rng(n)).high.tobytes() for n in range(100)}
+    assert len(pairs.files) == 24 == len(seen) and len(pairs.files.cache) <= 20
 
 
 def test_eight_and_sixteen_bits_and_floats_of_any_shape(tmp_path: Path) -> None:
@@ -267,10 +276,10 @@ def test_eight_and_sixteen_bits_and_floats_of_any_shape(tmp_path: Path) -> None:
 def test_colour_codes_become_linear_light_and_their_rounding_with_them() -> None:
     code = np.linspace(0, 1, 256)
     np.testing.assert_allclose(
-        images.linear(np.array([0.0, 0.04045, 0.5, 1.0])), [0, 0.0031308, 0.2140411, 1], atol=1e-7
+        images.srgb_to_linear(np.array([0.0, 0.04045, 0.5, 1.0])), [0, 0.0031308, 0.2140411, 1], atol=1e-7
     )
-    numeric = np.gradient(images.linear(code), code)
-    np.testing.assert_allclose(images.slope(code)[1:-1], numeric[1:-1], atol=5e-3)  # of central differences
+    numeric = np.gradient(images.srgb_to_linear(code), code)
+    np.testing.assert_allclose(images.srgb_slope(code)[1:-1], numeric[1:-1], atol=5e-3)  # of central differences
 
 
 def test_one_line_names_the_file_that_does_not_fit(tmp_path: Path) -> None:
@@ -326,7 +335,7 @@ def test_frames_go_through_a_recipe_on_the_fly(sample_data: Path) -> None:
     batch = checked(pairs.batch(0, 32))
     assert float(batch.data.chi2(batch.truth).median()) == pytest.approx(1, abs=0.2)  # correlated noise, 256 px each
     assert np.array_equal(
-        pairs.draw(9)["y"], pairs_of(sample_data / "47tuc.fits", degradation="second-order").draw(9)["y"]
+        pairs.draw(9).coarse.y, pairs_of(sample_data / "47tuc.fits", degradation="second-order").draw(9).coarse.y
     )
     for name, why in (("real-esrgan", "after JPEG noise and blur are not known"), ("bicubic", "it adds no noise")):
         with pytest.raises(UsageError, match=f"degradation = '{name}': {why}"):
@@ -339,7 +348,7 @@ def test_a_folder_of_pictures_is_scenes(tmp_path: Path) -> None:
     assert find_data([str(tmp_path / "pictures")]) == (str(tmp_path / "pictures"),)
     pairs = pairs_of(tmp_path / "pictures")
     batch = checked(pairs.batch(0, 16))
-    assert len(pairs.shelf) == 3
+    assert len(pairs.files) == 3
     assert float(batch.data.chi2(batch.truth).mean()) == pytest.approx(1, abs=5 * np.sqrt(2 / 4096))  # 5 errors
     with pytest.raises(InputError, match="png: .* smaller than a training patch of 128"):
         pairs_of(tmp_path / "pictures", patch=64).batch(0, 16)
@@ -348,7 +357,7 @@ def test_a_folder_of_pictures_is_scenes(tmp_path: Path) -> None:
 def test_data_joins_the_simulated_scenes_by_half(tmp_path: Path) -> None:
     folder = made(tmp_path, "plain", colours=1)
     drawn = [pairs_of(folder, kernel="bicubic", real_share=None).draw(n) for n in range(60)]
-    assert 15 < sum("y" in d for d in drawn) < 45  # 30 expected, 4 standard errors
+    assert 15 < sum(isinstance(d.coarse, CoarseImage) for d in drawn) < 45  # 30 expected, 4 standard errors
     checked(pairs_of(folder, kernel="bicubic", real_share=None).batch(0, 16))  # both kinds in one batch
 
 

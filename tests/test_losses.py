@@ -18,8 +18,9 @@ from sciresdiff.errors import UsageError
 from sciresdiff.lab import lpips_network
 from sciresdiff.restoration.prior import Prior, PriorConfig
 from sciresdiff.training import prior as training
-from sciresdiff.training.data import DataRecipe, Pairs
-from sciresdiff.training.loop import quick
+from sciresdiff.training.data import Pairs
+from sciresdiff.training.loop import mixed_precision
+from sciresdiff.training.recipe import DataRecipe
 
 SCALE, SIDE = 2, 16
 HERE = [name for name in LOSSES if name != "lpips"]
@@ -281,8 +282,8 @@ def small_prior() -> Prior:
 
 def plain_loss(prior: Prior, batch) -> torch.Tensor:
     """The default loss, written out."""
-    estimates = prior(batch.data, batch.kernel, quick(False))
-    unit, total = training.fine_scale(batch.truth, batch.data), torch.zeros(())
+    estimates = prior(batch.data, batch.kernel, mixed_precision(False))
+    unit, total = training.local_scale(batch.truth, batch.data), torch.zeros(())
     for k, estimate in enumerate(estimates):
         error = estimate.x - batch.truth
         fit = nn.functional.huber_loss(error / unit, torch.zeros_like(error), delta=2.0)
@@ -318,7 +319,7 @@ def test_a_prior_can_be_trained_with_every_loss(name: str, batch) -> None:
 
 def test_sky_and_slope_are_found_in_the_variance(batch) -> None:
     clean = batch.data.operator.apply(batch.truth).clamp_min(0)
-    sky, slope = training.photon(batch)
+    sky, slope = training.fit_photon_noise(batch)
     # float32 variances, of which some hardly change
     assert torch.allclose(sky + slope * clean, batch.data.noise, rtol=1e-4)
 
@@ -326,7 +327,7 @@ def test_sky_and_slope_are_found_in_the_variance(batch) -> None:
 def test_recipes_name_their_losses(tmp_path) -> None:
     file = tmp_path / "r.toml"
     usual = {"huber": 1.0, "scale": 0.1, "flux": 0.02}
-    assert training.losses_of(None) == training.TERMS == usual
+    assert training.read_losses(None) == training.TERMS == usual
     for text, found in [
         ("[data]\npatch = 20\n", usual),
         ("loss = {huber = 1.0, flux = 0.02}", usual),
@@ -334,7 +335,7 @@ def test_recipes_name_their_losses(tmp_path) -> None:
         ('loss = "haar"', {"haar": 1.0, "scale": 0.1}),
     ]:
         file.write_text(text)
-        assert list(training.losses_of(str(file)).items()) == list(found.items())
+        assert list(training.read_losses(str(file)).items()) == list(found.items())
 
 
 @pytest.mark.parametrize(
@@ -351,4 +352,4 @@ def test_losses_that_cannot_be_used_say_so(tmp_path, text: str, said: str) -> No
     file = tmp_path / "r.toml"
     file.write_text(text)
     with pytest.raises(UsageError, match=f"^--recipe: .*{said}"):
-        training.losses_of(str(file))
+        training.read_losses(str(file))

@@ -20,7 +20,7 @@ from sciresdiff.restoration.refiner import refiner_for
 from sciresdiff.training import prior as prior_training
 from sciresdiff.training import refiner as refiner_training
 from sciresdiff.training.options import TrainOptions
-from sciresdiff.training.refiner import config_of
+from sciresdiff.training.refiner import refiner_config
 
 TOLD: dict[str, Any] = {"kernel": "none", "variance": "VAR", "samples": 2, "quantity": "sum"}
 
@@ -38,7 +38,7 @@ def saved(folder: Path, name: str) -> str:
     """The file of an untrained refiner of a method on the shipped prior."""
     torch.manual_seed(0)
     prior, method = models.load("astro-x2"), methods.load(name)
-    refiner = refiner_for(method, config_of(method, 2, method.network(), "tiny"))
+    refiner = refiner_for(method, refiner_config(method, 2, method.network(), "tiny"))
     path = folder / f"{name}.safetensors"
     models.save(Model(prior.prior, refiner, method, {**models.prior_card(prior.card), "name": name}), path)
     return str(path)

@@ -22,8 +22,7 @@ from sciresdiff.checks.source_lists import truth_sources
 from sciresdiff.errors import UsageError
 from sciresdiff.io.source import Source
 from sciresdiff.jobs.evaluate import job as evaluate
-from sciresdiff.jobs.evaluate import load_evidence as gather
-from sciresdiff.jobs.evaluate import pieces
+from sciresdiff.jobs.evaluate import load_evidence, pieces
 from sciresdiff.jobs.evaluate.options import EvaluateOptions
 from sciresdiff.observation.observation import Observation
 from sciresdiff.region import Region
@@ -71,7 +70,6 @@ def in_pieces() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (("WHOLE", 300), ("SIDE", 256)):
             patch.setattr(pieces, name, value)
-        patch.setattr(gather, "WHOLE", 300)
         yield
 
 
@@ -126,17 +124,17 @@ def test_sources_are_counted_once(whole: dict[str, Any], parts: dict[str, Any], 
         assert other[name, "sources"] == pytest.approx(one[name, "sources"], abs=1e-9), name
     said = {r["name"]: r["meaning"] for r in parts["results"]}
     assert "mean of the pieces by sources" in said["completeness"] and "in 4 of 4" in said["completeness"]
-    with in_pieces(), gathered(files) as given:
-        found = [truth_sources(gather.evidence_of(given, 0, tile)).inner for tile in given.tiles]
-    with gathered(files) as given:
-        assert sum(map(len, found)) == len(truth_sources(gather.evidence_of(given, 0)).inner)
+    with in_pieces(), opened(files) as given:
+        found = [truth_sources(load_evidence.evidence_of(given, 0, tile)).inner for tile in given.tiles]
+    with opened(files) as given:
+        assert sum(map(len, found)) == len(truth_sources(load_evidence.evidence_of(given, 0)).inner)
 
 
 @contextmanager
-def gathered(files: Path) -> Iterator[gather.Given]:
-    told = EvaluateOptions(kernel=KERNEL)
-    with gather.gather(files / "high.fits", files / "low.fits", files / "truth.fits", told) as (given, _):
-        yield given
+def opened(files: Path) -> Iterator[load_evidence.EvidenceFiles]:
+    names = (files / f"{name}.fits" for name in ("high", "low", "truth"))
+    with load_evidence.open_evidence(*names, EvaluateOptions(kernel=KERNEL)) as (found, _):
+        yield found
 
 
 def test_the_record_says_that_it_was_judged_in_pieces(parts: dict[str, Any], whole: dict[str, Any]) -> None:
@@ -157,7 +155,7 @@ def test_the_page_shows_the_whole_and_one_piece(parts: dict[str, Any], files: Pa
 
 def test_no_window_is_larger_than_a_piece(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     largest: list[int] = []
-    straight = io.opened
+    straight = io.open_source
 
     @contextmanager
     def watched(path: str | Path, **options: Any) -> Iterator[Source]:
@@ -169,8 +167,8 @@ def test_no_window_is_larger_than_a_piece(files: Path, monkeypatch: pytest.Monke
 
             yield replace(source, cut=cut)
 
-    monkeypatch.setattr(io, "opened", watched)
-    monkeypatch.setattr(gather, "STRIP", 64 * SIDE)
+    monkeypatch.setattr(io, "open_source", watched)
+    monkeypatch.setattr(load_evidence, "STRIP", 64 * SIDE)
     monkeypatch.setattr("sciresdiff.jobs.evaluate.pieces.windows.__defaults__", (256,))
     with in_pieces():
         run(files, baselines="none", report=files / "again.png")

@@ -26,8 +26,8 @@ from sciresdiff.restoration.model import Model, load, save
 from sciresdiff.restoration.restore import restore
 from sciresdiff.restoration.settings import Settings
 from sciresdiff.training import refiner as refiner_training
-from sciresdiff.training.data import DataRecipe
 from sciresdiff.training.options import TrainOptions
+from sciresdiff.training.recipe import DataRecipe
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}  # float32, sums in another order
 MEAN = torch.tensor([0.4488, 0.4371, 0.4040]).view(1, 3, 1, 1)
@@ -432,10 +432,10 @@ def test_files_that_are_not_weights(tmp_path):
     (tmp_path / "bad.safetensors").write_bytes(b"\xff" * 40)
     for name in ("code.pth", "zip.pth"):
         with pytest.raises(InputError, match="--prior: .*more than tensors"):
-            refiner_training.scale_of(str(tmp_path / name))
+            refiner_training.prior_scale(str(tmp_path / name))
     for name in ("text.pth", "empty.pth", "bad.safetensors"):
         with pytest.raises(InputError, match=f"{name}"):
-            refiner_training.scale_of(str(tmp_path / name))
+            refiner_training.prior_scale(str(tmp_path / name))
 
 
 # --- as a prior
@@ -592,10 +592,10 @@ def test_another_scale_is_refused_in_one_line(recipe, tmp_path):
     torch.save(dict(rrdb_weights()), tmp_path / "x4.pth")
     options = TrainOptions(str(tmp_path / "m.safetensors"), prior=str(tmp_path / "x4.pth"), scale=2, recipe=recipe)
     with pytest.raises(UsageError, match=r"--scale 2: the prior .*x4\.pth has scale 4"):
-        refiner_training.base_model(options, lambda line: None)
+        refiner_training.load_base_model(options, lambda line: None)
     torch.save(dict(rrdb_weights(unshuffle=4)), tmp_path / "x1.pth")
     with pytest.raises(InputError, match=r"x1\.pth holds a network of scale x1"):
-        refiner_training.scale_of(str(tmp_path / "x1.pth"))
+        refiner_training.prior_scale(str(tmp_path / "x1.pth"))
 
 
 @pytest.mark.parametrize("line", ['stretch = "log"', "halo = -1", 'pmin = "a"'])

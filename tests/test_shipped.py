@@ -11,18 +11,18 @@ from sciresdiff.checks.baselines import bicubic
 from sciresdiff.restoration import model as models
 from sciresdiff.restoration.restore import restore
 from sciresdiff.restoration.settings import Settings
-from sciresdiff.training.calibrate import Known, frames
-from sciresdiff.training.data import DataRecipe
+from sciresdiff.training.recipe import DataRecipe
+from sciresdiff.training.simulated_frame import SimulatedFrame, simulate_frames
 
 NAMES = ("astro-x2", "astro-x4", "micro-x2")
 COUNT = 6
 
 
-def simulated(model: models.Model) -> list[Known]:
+def simulated(model: models.Model) -> list[SimulatedFrame]:
     """Frames like those of the training, of a stream of their own and without grain."""
     drawn = model.card["trained"]["prior"]["data"]
     recipe = DataRecipe(**{k: tuple(v) if isinstance(v, list) else v for k, v in drawn.items()})
-    return list(frames(replace(recipe, grain_share=0.0, scene_px=256, pool=8), 99, COUNT))
+    return list(simulate_frames(replace(recipe, grain_share=0.0, scene_px=256, pool=8), 99, COUNT))
 
 
 @pytest.mark.parametrize("name", NAMES)

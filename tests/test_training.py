@@ -11,10 +11,11 @@ from sciresdiff.restoration import model as models
 from sciresdiff.restoration.prior import Prior, PriorConfig
 from sciresdiff.training import prior as prior_training
 from sciresdiff.training import refiner as refiner_training
-from sciresdiff.training.calibrate import factors
-from sciresdiff.training.data import DataRecipe, Pairs
-from sciresdiff.training.loop import LoopOptions, rate_at
+from sciresdiff.training.calibrate import one_sigma_factors
+from sciresdiff.training.data import Pairs
+from sciresdiff.training.loop import LoopOptions, Run, learning_rate
 from sciresdiff.training.options import TrainOptions
+from sciresdiff.training.recipe import DataRecipe
 
 RECIPE = """
 [data]
@@ -43,8 +44,8 @@ def small_checks(monkeypatch):
     """Validation and calibration on next to nothing."""
     monkeypatch.setattr(prior_training, "Validation", lambda pairs: lambda prior: {"gain_db": 0.0})
     monkeypatch.setattr(refiner_training, "validation", lambda *_: lambda refiner: {"held_out": 0.0})
-    monkeypatch.setattr(refiner_training, "calibrated_card", lambda model, *_: model)
-    monkeypatch.setattr(refiner_training, "trusted_card", lambda model, *_: model.with_card(trust={"images": 0}))
+    monkeypatch.setattr(refiner_training, "calibrate_err", lambda model, *_: model)
+    monkeypatch.setattr(refiner_training, "calibrate_trust", lambda model, *_: model.with_card(trust={"images": 0}))
 
 
 def options(recipe, output, **changes):
@@ -52,14 +53,19 @@ def options(recipe, output, **changes):
     return TrainOptions(**{"output": str(output), **small, **changes})
 
 
+def arrays_of(pair):
+    """The arrays of a pair by name, those of its coarse image or noise too."""
+    return {name: np.asarray(x) for name, x in {**vars(pair), **vars(pair.coarse)}.items() if name != "coarse"}
+
+
 def test_pairs_are_a_function_of_their_number():
     recipe = DataRecipe(scale=2, patch=12, scene_px=64, pool=2)
     forwards, backwards = Pairs(recipe, 5), Pairs(recipe, 5)
     drawn = [forwards.draw(n) for n in range(40)]
     for n in (39, 0, 17):
-        again = backwards.draw(n)
-        assert all(np.array_equal(drawn[n][k], again[k]) for k in again)
-    assert not np.array_equal(drawn[0]["truth"], Pairs(recipe, 6).draw(0)["truth"])
+        again = arrays_of(backwards.draw(n))
+        assert all(np.array_equal(arrays_of(drawn[n])[k], again[k]) for k in again)
+    assert not np.array_equal(drawn[0].truth, Pairs(recipe, 6).draw(0).truth)
 
 
 def test_noise_of_a_batch_has_the_stated_variance():
@@ -72,7 +78,7 @@ def test_noise_of_a_batch_has_the_stated_variance():
 def test_resumed_run_equals_an_uninterrupted_one(recipe, tmp_path, monkeypatch):
     whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
     prior_training.train(options(recipe, whole), lambda line: None)
-    step, count = prior_training.Run.step, 0
+    step, count = Run.step, 0
 
     def interrupted(self, batch, loss):
         nonlocal count
@@ -82,7 +88,7 @@ def test_resumed_run_equals_an_uninterrupted_one(recipe, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return step(self, batch, loss)
 
-    monkeypatch.setattr(prior_training.Run, "step", interrupted)
+    monkeypatch.setattr(Run, "step", interrupted)
     with pytest.raises(KeyboardInterrupt):
         prior_training.train(options(recipe, parts), lambda line: None)
     prior_training.train(options(recipe, parts), lambda line: None)
@@ -132,7 +138,7 @@ def test_training_lowers_the_loss(recipe, tmp_path):
 
 def test_rate_rises_and_falls():
     loop = LoopOptions(batch=10, rate=1.0, warmup=100, final_rate=0.1)
-    rates = [rate_at(seen, 1000, loop) for seen in range(0, 1001, 10)]
+    rates = [learning_rate(seen, 1000, loop) for seen in range(0, 1001, 10)]
     assert rates[0] < rates[5] < rates[9]
     assert rates[-1] == pytest.approx(0.1)
 
@@ -141,7 +147,7 @@ def test_recipe_with_an_unknown_key_is_refused(tmp_path):
     path = tmp_path / "bad.toml"
     path.write_text("[data]\nptach = 3\n")
     with pytest.raises(UsageError, match=r"--recipe: \[data\] has no key 'ptach'; allowed are"):
-        prior_training.recipe_of(options(str(path), "x"))
+        prior_training.read_recipe(options(str(path), "x"))
 
 
 def test_refiner_without_prior_is_refused(recipe, tmp_path):
@@ -178,7 +184,7 @@ def test_calibration_factor_brings_coverage_to_one_sigma():
     rng = np.random.default_rng(0)
     snr = rng.uniform(0, 4, 20_000)
     pull = np.abs(rng.normal(size=20_000)) * (1 + snr)  # spreads that are too small by a known factor
-    table = factors(pull, snr)
+    table = one_sigma_factors(pull, snr)
     factor = np.interp(snr, table["log_snr"], table["factor"])
     assert (pull / factor < 1).mean() == pytest.approx(0.683, abs=0.02)  # bins are finite
 

@@ -24,8 +24,8 @@ from sciresdiff.restoration import trust
 from sciresdiff.restoration.prior import Prior, PriorConfig
 from sciresdiff.restoration.restored import Restored
 from sciresdiff.training import trust as calibration
-from sciresdiff.training.calibrate import frames
-from sciresdiff.training.data import DataRecipe
+from sciresdiff.training.recipe import DataRecipe
+from sciresdiff.training.simulated_frame import simulate_frames
 
 SIDE, SCALE = 32, 2
 RECIPE = DataRecipe(scale=2, patch=32, scene_px=128, pool=4)
@@ -140,12 +140,12 @@ def test_the_p_value_is_valid_and_that_of_hoeffding_and_bentkus() -> None:
 def test_the_sequence_stops_at_the_first_threshold_that_is_not_rejected() -> None:
     count = len(calibration.THRESHOLDS)
     risks = np.zeros((100, count))
-    assert calibration.threshold(risks) == calibration.THRESHOLDS[-1]
+    assert calibration.choose_threshold(risks) == calibration.THRESHOLDS[-1]
     risks[:, 20] = 0.3  # not monotone: beyond it the risk is 0 again
-    assert calibration.threshold(risks) == calibration.THRESHOLDS[19]
-    assert calibration.threshold(np.full((100, count), 0.3)) is None
+    assert calibration.choose_threshold(risks) == calibration.THRESHOLDS[19]
+    assert calibration.choose_threshold(np.full((100, count), 0.3)) is None
     with pytest.raises(UsageError, match="--count: 49"):
-        calibration.threshold(risks[:49])
+        calibration.choose_threshold(risks[:49])
 
 
 def test_the_realised_risk_is_below_alpha_in_nine_repetitions_of_ten() -> None:
@@ -155,7 +155,7 @@ def test_the_realised_risk_is_below_alpha_in_nine_repetitions_of_ten() -> None:
     below = []
     for _ in range(50):
         risks = rng.beta(0.3 * mean, 0.3 * (1 - mean), (80, len(mean)))
-        chosen = calibration.threshold(risks)
+        chosen = calibration.choose_threshold(risks)
         below.append(chosen is None or mean[np.searchsorted(calibration.THRESHOLDS, chosen)] <= 0.1)
     assert np.mean(below) >= 0.9  # 1 - delta
 
@@ -163,7 +163,7 @@ def test_the_realised_risk_is_below_alpha_in_nine_repetitions_of_ten() -> None:
 def test_the_counts_are_those_of_the_mask_at_every_threshold() -> None:
     one, frame = star(err=np.random.default_rng(2).uniform(0.1, 3, (64, 64)))
     truth = one.mean + np.random.default_rng(4).normal(size=(64, 64)) * 2
-    found = calibration.counts(one, frame, truth)
+    found = calibration.count_claims(one, frame, truth)
     bad = judge.wrong(one.mean, truth, judge.contrast(one.mean, SCALE))
     for at in (20, 40, 55):
         kept = trust.kept(trust.score(one, frame), calibration.THRESHOLDS[at])
@@ -174,8 +174,8 @@ def test_the_counts_are_those_of_the_mask_at_every_threshold() -> None:
 
 
 def test_every_calibration_frame_has_a_scene_of_its_own() -> None:
-    recipe = calibration.independent(replace(RECIPE, real_share=0.5))
-    drawn = list(frames(recipe, 5, 6))
+    recipe = calibration.exchangeable(replace(RECIPE, real_share=0.5))
+    drawn = list(simulate_frames(recipe, 5, 6))
     assert (recipe.pool, recipe.reuse, recipe.grain_share, recipe.real_share) == (1, 1, 0.0, 0.0)
     assert len({float(k.truth.sum()) for k in drawn}) == 6
 
@@ -183,14 +183,14 @@ def test_every_calibration_frame_has_a_scene_of_its_own() -> None:
 def test_a_card_says_all_that_the_mask_needs() -> None:
     prior = Prior(PriorConfig(2, stages=1, width=8, depth=1))  # untrained: the physics alone, and fast
     recipe = replace(RECIPE, patch=16, scene_px=64, noise=(0.05, 1.0))
-    model = calibration.trusted_card(models.Model(prior), recipe, 11, calibration.LEAST_IMAGES)
+    model = calibration.calibrate_trust(models.Model(prior), recipe, 11, calibration.LEAST_IMAGES)
     card = model.card["trust"]
     assert (card["images"], card["field"], card["from"], card["seed"]) == (50, "astro", "simulation", 11)
     assert {"alpha", "delta", "threshold", "score", "domain", "recipe"} <= set(card)
     assert json.loads(json.dumps(card)) == card
     assert "simulated frames (astro)" in trust.promise(card)
     with pytest.raises(UsageError, match="--count: 10"):
-        calibration.trusted_card(model, RECIPE, 0, 10)
+        calibration.calibrate_trust(model, RECIPE, 0, 10)
 
 
 def test_upscale_writes_the_plane_or_says_why_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,8 @@ from sciresdiff.checks import LIMITS
 from sciresdiff.checks.trust import contrast, risk, wrong
 from sciresdiff.restoration import trust
 from sciresdiff.training import trust as calibration
-from sciresdiff.training.calibrate import Known, frames
-from sciresdiff.training.data import DataRecipe
+from sciresdiff.training.recipe import DataRecipe
+from sciresdiff.training.simulated_frame import SimulatedFrame, simulate_frames
 
 MODELS = ("astro-x2", "astro-x4", "micro-x2")
 POOL, CALIBRATION, SPLITS, SHIFTED = 200, 120, 50, 20
@@ -30,28 +30,28 @@ def model_and_recipe(name: str) -> tuple[Any, DataRecipe]:
     model = models.load(name)
     drawn = model.card["trained"]["prior"]["data"]
     recipe = DataRecipe(**{k: tuple(v) if isinstance(v, list) else v for k, v in drawn.items()})
-    return model, calibration.independent(recipe)
+    return model, calibration.exchangeable(recipe)
 
 
-def pool_of(name: str) -> list[calibration.Counted]:
+def pool_of(name: str) -> list[calibration.FrameCounts]:
     """Counts of every frame of the pool, restored once."""
     model, recipe = model_and_recipe(name)
     found = []
-    for n, known in enumerate(frames(recipe, POOL_SEED, POOL)):
-        found.append(calibration.counted(model, known))
+    for n, known in enumerate(simulate_frames(recipe, POOL_SEED, POOL)):
+        found.append(calibration.count_frame(model, known))
         if n % 20 == 19:
             print(name, n + 1, file=sys.stderr, flush=True)
     return found
 
 
-def splits(found: list[calibration.Counted]) -> dict[str, float]:
+def splits(found: list[calibration.FrameCounts]) -> dict[str, float]:
     """Risk on held-out frames over repetitions of calibration and test."""
     rng, risks = np.random.default_rng(0), np.stack([one.risks for one in found])
     kept = np.stack([one.kept >= trust.FEWEST for one in found])
     held: list[tuple[float, float]] = []
     for _ in range(SPLITS):
         order = rng.permutation(len(found))
-        chosen = calibration.threshold(risks[order[:CALIBRATION]])
+        chosen = calibration.choose_threshold(risks[order[:CALIBRATION]])
         at = None if chosen is None else int(np.searchsorted(calibration.THRESHOLDS, chosen))
         test = order[CALIBRATION:]
         if at is None:
@@ -64,7 +64,7 @@ def splits(found: list[calibration.Counted]) -> dict[str, float]:
     return {"below": below, "mean": float(values.mean()), "worst": float(values.max()), "keeping": float(among.mean())}
 
 
-def widened(known: Known) -> NDArray[np.float64]:
+def widened(known: SimulatedFrame) -> NDArray[np.float64]:
     """The stated kernel made wider by a Gaussian, so that its sigma is 1.5 times as large (of none: 0.3 px wider)."""
     from scipy.ndimage import gaussian_filter
 
@@ -86,7 +86,9 @@ class Shifted:
     """Whether chi2 misses its default limits."""
 
 
-def restored(model: Any, known: Known, low: NDArray[Any], variance: NDArray[Any], card: dict[str, Any]) -> Shifted:
+def restored(
+    model: Any, known: SimulatedFrame, low: NDArray[Any], variance: NDArray[Any], card: dict[str, Any]
+) -> Shifted:
     """A frame, restored with what is stated of it."""
     from sciresdiff.restoration.restore import restore
 
@@ -109,7 +111,7 @@ def shifts(name: str, card: dict[str, Any]) -> dict[str, list[Shifted]]:
 
     model, recipe = model_and_recipe(name)
     found: dict[str, list[Shifted]] = {"as stated": [], "PSF 50 % wider": [], "noise understated by 2": []}
-    for known in frames(recipe, SHIFT_SEED, SHIFTED):
+    for known in simulate_frames(recipe, SHIFT_SEED, SHIFTED):
         shape = (known.y.shape[0], known.y.shape[1])
         truth = torch.from_numpy(known.truth)[None, None]
         sharp, wide = (
@@ -150,7 +152,7 @@ def page() -> str:
     ]  # fmt: skip
     for name in MODELS:
         pool = pool_of(name)
-        card = {**calibration.card_of(pool[:CALIBRATION]), "field": name[:5]}
+        card = {**calibration.trust_card(pool[:CALIBRATION]), "field": name[:5]}
         got = splits(pool)
         shares = f"{card['trusted_share']:.2f} | {card['true_structure']:.2f} | {got['below']:.2f}"
         rest = f"{got['mean']:.3f} | {got['worst']:.3f} | {got['keeping']:.3f}"

@@ -31,8 +31,8 @@ from sciresdiff.restoration.model import PRESETS
 from sciresdiff.restoration.ops import local_contrast, psf_features
 from sciresdiff.restoration.prior import Estimate, Prior, PriorConfig, starting_estimates
 from sciresdiff.training import prior as training
-from sciresdiff.training.data import Batch
-from sciresdiff.training.loop import LoopOptions, Run, quick
+from sciresdiff.training.batch import Batch
+from sciresdiff.training.loop import LoopOptions, Run, mixed_precision
 
 SCALE, BATCH = 2, 8
 MEASURED = 2.0
@@ -168,14 +168,14 @@ def framed(batch: Batch) -> Frame:
     """A batch made ready."""
     smooth, sharp = starting_estimates(batch.data, PriorConfig.early, PriorConfig.late)
     _, amplitude = local_contrast(sharp, batch.data.noise, SCALE)
-    unit, (sky, slope) = training.fine_scale(batch.truth, batch.data), training.photon(batch)
+    unit, (sky, slope) = training.local_scale(batch.truth, batch.data), training.fit_photon_noise(batch)
     context = Context(unit, noise=batch.data.noise, sky=sky, slope=slope, knee=2.0)
     return Frame(batch, smooth, Estimate(sharp, amplitude * float(np.exp(-1)), sharp), context)
 
 
 def guessed(prior: Prior, frame: Frame) -> Estimate:
     """The network's own image, before the data are consulted."""
-    return prior.stage(0, frame.batch.data, frame.start, frame.smooth, frame.batch.kernel, quick(False))
+    return prior.stage(0, frame.batch.data, frame.start, frame.smooth, frame.batch.kernel, mixed_precision(False))
 
 
 def trained(terms: dict[str, float], frames: list[Frame], passes: int) -> Prior:
@@ -188,7 +188,7 @@ def trained(terms: dict[str, float], frames: list[Frame], passes: int) -> Prior:
         assert isinstance(module, Prior)
         estimate, truth = guessed(module, frame), frame.batch.truth
         context = replace(frame.context, scale=estimate.w)
-        parts = {name: training.mean(name, estimate, frame.batch, context) for name in terms}
+        parts = {name: training.image_loss(name, estimate, frame.batch, context) for name in terms}
         parts["scale"] = training.scale_loss(estimate, truth, context.unit)
         return sum(weights[name] * part for name, part in parts.items()), {}  # type: ignore[return-value]
 
@@ -208,7 +208,7 @@ def cells(prior: Prior, frame: Frame, rival: Tensor) -> Iterator[str]:
     with torch.no_grad():
         guess = guessed(prior, frame)
         held = consistency_step(batch.data, guess.guess, guess.w.square(), FINAL_ITERATIONS)
-    yield f"{float((training.decibel(guess.guess, batch.truth) - rival).mean()):+.2f}"
+    yield f"{float((training.psnr(guess.guess, batch.truth) - rival).mean()):+.2f}"
     for image in (guess.guess, held):
         for limits in CLASSES.values():
             value, error = bias(batch, image, limits)
@@ -228,7 +228,7 @@ def main() -> None:
     torch.set_num_threads(1)
     frames = [framed(Stars(0).batch(n, BATCH)) for n in range(0, told.pairs // BATCH * BATCH, BATCH)]
     held_out = framed(Stars(2).batch(0, 512))
-    rival = training.Validation.best(held_out.batch)
+    rival = training.Validation.richardson_lucy_psnr(held_out.batch)
     heads = ["loss", "asks for", "gain, dB", *CLASSES, *(f"{name}, after" for name in CLASSES)]
     print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}", flush=True)
     for name in rows:

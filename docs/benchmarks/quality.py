@@ -113,10 +113,11 @@ def calibration(data: Path, out: Path, given: argparse.Namespace) -> None:
     from sciresdiff.restoration import model as models
     from sciresdiff.restoration.restore import restore
     from sciresdiff.restoration.settings import Settings
-    from sciresdiff.training.calibrate import Known, frames, pulls
-    from sciresdiff.training.data import DataRecipe
+    from sciresdiff.training.calibrate import pulls
+    from sciresdiff.training.recipe import DataRecipe
+    from sciresdiff.training.simulated_frame import SimulatedFrame, simulate_frames
 
-    def decibel(known: Known, x: Any) -> float:
+    def decibel(known: SimulatedFrame, x: Any) -> float:
         return float(10 * np.log10(max(np.ptp(known.truth), 1e-3) ** 2 / ((x - known.truth) ** 2).mean()))
 
     for name in ("astro-x4", "astro-x2", "micro-x2"):
@@ -126,7 +127,7 @@ def calibration(data: Path, out: Path, given: argparse.Namespace) -> None:
             DataRecipe(**{k: tuple(v) if isinstance(v, list) else v for k, v in trained.items()}), grain_share=0.0
         )
         pull, snr, lost, chi2 = [], [], [], []
-        for known in frames(recipe, 424_242, 40):
+        for known in simulate_frames(recipe, 424_242, 40):
             p, s, done = pulls(model, known, Settings(samples=8, keep_draws=True))
             alone = restore(known.observation, model, Settings(refine=False))
             pull.append(p.ravel()), snr.append(s.ravel())

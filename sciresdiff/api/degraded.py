@@ -87,7 +87,7 @@ class Degraded:
         ------
         InputError : an image of several planes.
         """
-        ccd = self.frame.to_ccddata()  # type: ignore[attr-defined]
+        ccd = self.frame.to_ccddata()
         ccd.uncertainty = None if self.var is None else VarianceUncertainty(self.var)
         ccd.mask = self.dq > 0
         return ccd

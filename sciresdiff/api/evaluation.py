@@ -21,19 +21,20 @@ from sciresdiff.jobs.evaluate.job import Evaluation as Judging
 from sciresdiff.jobs.evaluate.job import parse_baselines, refuse_report, run
 from sciresdiff.jobs.evaluate.judge import Piece, Request, judge_piece
 from sciresdiff.jobs.evaluate.load_evidence import (
-    Given,
-    Layer,
+    EvidenceFiles,
+    add_observation,
     crop_truth,
     evidence_of,
-    note_odd_planes,
+    note_degenerate_planes,
     scale_between,
     span_of,
-    with_data,
 )
 from sciresdiff.jobs.evaluate.options import EvaluateOptions
+from sciresdiff.jobs.evaluate.output_planes import ReadPlane
 from sciresdiff.jobs.evaluate.pieces import plan_pieces
+from sciresdiff.jobs.evaluate.sidecar import Sidecar
 from sciresdiff.notes import Notes
-from sciresdiff.observation.options import Stated
+from sciresdiff.region import Region
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def evaluate(
         return make_evaluation(judge(request, given, notes, report))
 
 
-def judge(request: Request, given: Given, notes: Notes, report: str | Path | None) -> dict[str, Any]:
+def judge(request: Request, given: EvidenceFiles, notes: Notes, report: str | Path | None) -> dict[str, Any]:
     """The record of images that are open, as `jobs.evaluate.job.run` makes it of files."""
     planes, tiles = range(given.high.frame.planes), given.tiles
     spans = tuple(span_of(given, plane) for plane in planes) if len(tiles) > 1 else ()
@@ -156,7 +157,7 @@ def gather_images(
     variance: Array | str | None,
     mask: Array | str | None,
     kind: Kind,
-) -> tuple[Given, Notes]:
+) -> tuple[EvidenceFiles, Notes]:
     """The images that belong together as sources of evidence, and what was measured and assumed."""
     restored = high if isinstance(high, Restored) else None
     if restored is not None:
@@ -176,8 +177,8 @@ def gather_images(
         spare = restored.scale if restored else scale
         frame, more = crop_truth(true.whole(), "truth", image.frame, "the image", spare)
         true, notes = in_memory(frame), notes + more
-    notes += note_odd_planes({"image": image, "data": data, "truth": true})
-    given = Given(image, true, None, quantity, target_fwhm=options.target_fwhm)
+    notes += note_degenerate_planes({"image": image, "data": data, "truth": true})
+    given = EvidenceFiles(image, true, None, quantity, target_fwhm=options.target_fwhm)
     if restored is not None:
         if low is not None:
             raise InputError("low: what restore returned knows its data; leave low out, or give high as an array")
@@ -191,8 +192,7 @@ def gather_images(
             target_fwhm=options.target_fwhm or restored.observation.target_fwhm,
         )
     elif data is not None:
-        stated = Stated(psf=options.psf, kernel=options.kernel, target_fwhm=options.target_fwhm)
-        given, more = with_data(given, "the data", data, stated, scale, {}, options)
+        given, more = add_observation(given, "the data", data, scale, Sidecar({}), options.stated)
         notes += more
     h, w = (image.frame if given.observation is None else given.observation.exposure.image.frame).pixels.shape[1:]
     return replace(given, tiles=plan_pieces((h, w), given.observation)), notes
@@ -204,15 +204,19 @@ def planes_of(restored: Restored) -> dict[str, Array]:
     return {name: plane.reshape(-1, *plane.shape[-2:]) for name, plane in named.items() if plane is not None}
 
 
-def layer_of(stack: Array) -> Layer:
+def layer_of(stack: Array) -> ReadPlane:
     """Windows of (planes, Y, X)."""
-    return lambda plane, rows, columns: stack[plane, rows, columns]
+    return lambda plane, region: stack[(plane, *region.slices)]
 
 
-def draws_of(draws: Array) -> Layer:
+def draws_of(draws: Array) -> ReadPlane:
     """Windows of the samples of one plane (K, Y, X), or of several (planes, K, Y, X)."""
     stack = draws if draws.ndim == 4 else draws[None]
-    return lambda plane, rows, columns: np.asarray(stack[plane, :, rows, columns], np.float32)
+
+    def read(plane: int, region: Region) -> Array:
+        return np.asarray(stack[(plane, slice(None), *region.slices)], np.float32)
+
+    return read
 
 
 def make_evaluation(record: Mapping[str, Any]) -> Evaluation:

@@ -180,7 +180,7 @@ def results_of_moments(region: str, m: Mapping[str, float]) -> list[Result]:
 CHECKS = {
     "psnr": Check(
         psnr,
-        "Squared error against the truth, relative to the truth's range, in dB; 3 dB more are half of it.",
+        "Range of the truth over the rms error, in dB; 3 dB more is half the squared error.",
         "Faint structure: one bright star restored badly outweighs all the sky.",
         ("truth",),
     ),

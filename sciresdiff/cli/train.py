@@ -26,10 +26,10 @@ def train_prior(options: TrainOptions, run: RunOptions) -> None:
     The same command run again resumes the training. A log of one JSON line per interval lies beside the model.
     """
     from sciresdiff.training import prior as job
-    from sciresdiff.training.recipe import losses_of
+    from sciresdiff.training.recipe import read_losses
 
-    job.backbone_of(options.backbone)
-    losses_of(options.recipe)
+    job.check_backbone(options.backbone)
+    read_losses(options.recipe)
     _train(options, run, job.train)
 
 
@@ -64,38 +64,38 @@ def _scale_of(options: TrainOptions) -> int:
     ------
     InputError : the file cannot be read, or holds no known model.
     """
-    from sciresdiff.training.refiner import scale_of
+    from sciresdiff.training.refiner import prior_scale
 
     if options.distil:
         return int(plugins.load("sciresdiff.lab.distillation.train:load_teacher")(options.distil).scale)
-    return scale_of(str(options.prior))
+    return prior_scale(str(options.prior))
 
 
 def find_data(specs: Sequence[str]) -> tuple[str, ...]:
     """Files in the order named; folders of pairs or of pictures stay whole."""
-    from sciresdiff.training.folders import is_ours
+    from sciresdiff.training.folders import is_data_folder
 
-    named = [[spec] if is_ours(Path(spec)) else [str(i.path) for i in find_inputs([spec])] for spec in specs]
+    named = [[spec] if is_data_folder(Path(spec)) else [str(i.path) for i in find_inputs([spec])] for spec in specs]
     return tuple(dict.fromkeys(path for paths in named for path in paths))
 
 
 def _train(options: TrainOptions, run: RunOptions, train: Callable[..., Any]) -> None:
     """Train, alone or with the other processes of a launcher, and report where the model is."""
-    from sciresdiff.training.prior import state_file
-    from sciresdiff.training.world import joined, world
+    from sciresdiff.training.prepare import state_file
+    from sciresdiff.training.process_group import ProcessGroup, connect
 
-    here = world()
+    group = ProcessGroup.from_environment()
     options = replace(options, data=find_data(options.data))
-    console = Console(run.quiet or not here.first, run.verbose, run.json and here.first)
+    console = Console(run.quiet or not group.first, run.verbose, run.json and group.first)
     if run.dry_run:
-        if here.first:
+        if group.first:
             console.record(options) if console.json else print("\n".join(format_record(options)))
         return
-    with joined(here):
-        if here.first:
+    with connect(group):
+        if group.first:
             resumes = options.resume and state_file(Path(options.output)).exists()
             check_model(Path(options.output), resumes, run.overwrite)
-        path = train(options, console.info, here)
+        path = train(options, console.info, group)
     if console.json:
         console.record({"model": path})
     console.info(f"model: {path}")

@@ -14,56 +14,64 @@ from sciresdiff.errors import InputError, UsageError
 from sciresdiff.io.hdf5.read import Pairs, read_pairs
 from sciresdiff.physics.sky import estimate_sky
 from sciresdiff.training import images
-from sciresdiff.training.given import Given, given, stated_kernel
-from sciresdiff.training.layouts import files_of, is_paired, matched, sides_of
+from sciresdiff.training.image_pair import ImagePair, normalize_pair, render_kernel
+from sciresdiff.training.layouts import find_sides, is_paired, list_images, match_files
 
-KEPT = 16
+POOL = 16
 """Files of a folder that are drawn from at a time."""
-
 PER_LOAD = 32
 """Pairs of a set that are brought to noise units at a time."""
-
 LIGHTS = ("auto", "linear", "srgb")
 
 Scene = NDArray[np.float32]
-Load = Callable[[], Sequence[Given | Scene]]
+"""(H, W), in units of its sky noise, the sky at 0."""
+Load = Callable[[], Sequence[ImagePair | Scene]]
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What training asks of its data."""
+class ReadOptions:
+    """What training asks of the user's data."""
 
     scale: int
+    """Fine pixels per coarse pixel and axis."""
     patch: int
-    """Side of a patch, coarse px."""
+    """Side of a patch, coarse px, which every image has to hold."""
     kernel: str = ""
     """SPEC of the blur of pairs that do not state theirs."""
     light: str = "auto"
+    """How the codes of pictures are read, one of LIGHTS."""
 
 
 @dataclass
-class Shelf:
+class FilePool:
     """Pairs, or scenes, in files, of which the last few are in memory; planes of one file lie together."""
 
     loads: Sequence[Load]
-    kept: OrderedDict[int, Sequence[Given | Scene]] = field(default_factory=OrderedDict)
+    cache: OrderedDict[int, Sequence[ImagePair | Scene]] = field(default_factory=OrderedDict)
 
     def __len__(self) -> int:
-        """Number of files, or of pairs of a set."""
+        """Number of files, or of parts of a set."""
         return len(self.loads)
 
-    def recent(self, pair: int, reuse: int, rng: np.random.Generator) -> Given | Scene:
-        """One from a window over the files that moves on by one every ``reuse`` pairs; all have their turn."""
+    def draw(self, pair: int, reuse: int, rng: np.random.Generator) -> ImagePair | Scene:
+        """Draw from a window over the files that moves on by one every ``reuse`` pairs, so that all have their turn.
+
+        Parameters
+        ----------
+        pair : number of the training pair.
+        reuse : pairs drawn for every new file.
+        rng : of the pair.
+        """
         first, count = pair // reuse, len(self.loads)
-        planes = self._file((first + int(rng.integers(min(count, KEPT)))) % count)
+        planes = self._load((first + int(rng.integers(min(count, POOL)))) % count)
         return planes[int(rng.integers(len(planes)))]
 
-    def _file(self, number: int) -> Sequence[Given | Scene]:
-        if number not in self.kept:
-            self.kept[number] = self.loads[number]()
-            while len(self.kept) > KEPT + 4:
-                self.kept.popitem(last=False)
-        return self.kept[number]
+    def _load(self, number: int) -> Sequence[ImagePair | Scene]:
+        if number not in self.cache:
+            self.cache[number] = self.loads[number]()
+            while len(self.cache) > POOL + 4:
+                self.cache.popitem(last=False)
+        return self.cache[number]
 
 
 @dataclass(frozen=True)
@@ -71,46 +79,39 @@ class UserData:
     """What DATA on the command line names; opened when pairs are made."""
 
     paths: Sequence[str]
-    side: int
-    """Side of a patch, fine px, which every image has to hold."""
 
-    def opened(self, scale: int, kernel: str = "", light: str = "auto") -> tuple[list[Scene], Shelf]:
+    def open(self, options: ReadOptions) -> tuple[list[Scene], FilePool]:
         """Frames as scenes, and what is read when it is used: pairs, and the pictures of a folder.
-
-        Parameters
-        ----------
-        scale, kernel, light : as in `Wanted`.
 
         Raises
         ------
         InputError : a file that cannot be read, is too small, has no partner, or does not fit its partner.
         UsageError : a kernel or a light that is none.
         """
-        if light not in LIGHTS:
-            raise UsageError(f"--recipe: [data] light = {light!r}; give {', '.join(LIGHTS)}")
-        wanted = Wanted(scale, self.side // scale, kernel, light)
+        if options.light not in LIGHTS:
+            raise UsageError(f"--recipe: [data] light = {options.light!r}; give {', '.join(LIGHTS)}")
         scenes: list[Scene] = []
         loads: list[Load] = []
         for path in map(Path, self.paths):
             if is_paired(path):
-                loads += folder_pairs(path, wanted)
+                loads += folder_pairs(path, options)
             elif path.is_dir():
-                loads += folder_scenes(path, wanted)
-            elif is_set(path):
-                loads += set_pairs(path, wanted)
+                loads += folder_scenes(path, options)
+            elif is_pair_set(path):
+                loads += set_pairs(path, options)
             else:
-                scenes += real_scenes(path, wanted)
-        return scenes, Shelf(loads)
+                scenes += read_scenes(path, options)
+        return scenes, FilePool(loads)
 
 
-def real_scenes(path: Path, wanted: Wanted) -> list[Scene]:
-    """A frame's planes as scenes: the sky removed, in units of the sky noise, masked pixels at the sky.
+def read_scenes(path: Path, options: ReadOptions) -> list[Scene]:
+    """Read a frame's planes as scenes: the sky removed, in units of the sky noise, masked pixels at the sky.
 
     Raises
     ------
     InputError : a frame smaller than a training patch.
     """
-    image, scenes, side = images.read(path, wanted.light), [], wanted.patch * wanted.scale
+    image, scenes, side = images.read(path, options.light), [], options.patch * options.scale
     for pixels, bad in zip(image.pixels, image.mask, strict=True):
         sky, sigma = estimate_sky(pixels, bad)
         if min(pixels.shape) < side:
@@ -119,19 +120,19 @@ def real_scenes(path: Path, wanted: Wanted) -> list[Scene]:
     return scenes
 
 
-def folder_scenes(folder: Path, wanted: Wanted) -> list[Load]:
+def folder_scenes(folder: Path, options: ReadOptions) -> list[Load]:
     """The images of a folder as scenes, one file at a time.
 
     Raises
     ------
     InputError : no image in it.
     """
-    if not files_of(folder):
+    if not list_images(folder):
         raise InputError(f"{folder}: no image in this folder")
-    return [lambda path=path: real_scenes(path, wanted) for path in files_of(folder)]  # type: ignore[misc]
+    return [lambda path=path: read_scenes(path, options) for path in list_images(folder)]  # type: ignore[misc]
 
 
-def is_ours(folder: Path) -> bool:
+def is_data_folder(folder: Path) -> bool:
     """Whether a folder is to be taken whole: one of pairs, or of pictures."""
     return is_paired(folder) or (folder.is_dir() and any(p.suffix.lower() in images.PICTURES for p in folder.iterdir()))
 
@@ -139,7 +140,7 @@ def is_ours(folder: Path) -> bool:
 # HDF5 sets
 
 
-def is_set(path: Path) -> bool:
+def is_pair_set(path: Path) -> bool:
     """Whether a file is a training set of ``degrade --pairs``: HDF5 with the datasets low and high."""
     if path.suffix.lower() not in (".h5", ".hdf5") or not path.is_file():
         return False
@@ -148,83 +149,93 @@ def is_set(path: Path) -> bool:
     try:
         with h5py.File(path, "r") as file:
             return {"low", "high"} <= set(file)
-    except OSError:  # what is wrong is said where it is read
+    except OSError:  # what is wrong is reported where the file is read
         return False
 
 
-def set_pairs(path: Path, wanted: Wanted) -> list[Load]:
+def set_pairs(path: Path, options: ReadOptions) -> list[Load]:
     """The pairs of a set, PER_LOAD at a time.
 
     Raises
     ------
-    InputError : another scale, patches that are too small, or a pair without a kernel where none is wanted either.
+    InputError : another scale, patches that are too small, or a pair without a kernel and none in the recipe.
     """
-    found = read_pairs(path)
-    if found.scale != wanted.scale:
+    pairs = read_pairs(path)
+    if pairs.scale != options.scale:
         raise InputError(
-            f"{path}: pairs of scale {found.scale}, but --scale is {wanted.scale}; make a set of that scale"
+            f"{path}: pairs of scale {pairs.scale}, but --scale is {options.scale}; make a set of that scale"
         )
-    _large_enough(str(path), found.low.shape[1:], wanted)
-    if not all(_stated(found, i) for i in range(len(found))):
-        _wanted_kernel(str(path), wanted)
+    _check_size(str(path), pairs.low.shape[1:], options)
+    if not all(_has_kernel(pairs, i) for i in range(len(pairs))):
+        _recipe_kernel(str(path), options)
 
     def load(first: int) -> Load:
-        return lambda: [_of_set(path, found, i, wanted) for i in range(first, min(first + PER_LOAD, len(found)))]
+        return lambda: [_set_pair(path, pairs, i, options) for i in range(first, min(first + PER_LOAD, len(pairs)))]
 
-    return [load(first) for first in range(0, len(found), PER_LOAD)]
-
-
-def _stated(found: Pairs, i: int) -> bool:
-    """Whether a set knows the kernel of a pair."""
-    return found.kernel is not None and bool(np.isfinite(found.kernel[i]).all())
+    return [load(first) for first in range(0, len(pairs), PER_LOAD)]
 
 
-def _of_set(path: Path, found: Pairs, i: int, wanted: Wanted) -> Given:
+def _has_kernel(pairs: Pairs, i: int) -> bool:
+    """Whether a set knows the PSF of pair ``i``."""
+    return pairs.kernel is not None and bool(np.isfinite(pairs.kernel[i]).all())
+
+
+def _set_pair(path: Path, pairs: Pairs, i: int, options: ReadOptions) -> ImagePair:
+    """Pair ``i`` of a set."""
     name = f"{path}, pair {i}"
-    kernel = found.kernel[i] if found.kernel is not None and _stated(found, i) else _wanted_kernel(name, wanted)
-    noise = None if found.variance is None else found.variance[i]
-    return given(name, found.low[i], found.high[i], kernel=kernel, quantity=found.quantity, variance=noise)
+    kernel = pairs.kernel[i] if pairs.kernel is not None and _has_kernel(pairs, i) else _recipe_kernel(name, options)
+    variance = None if pairs.variance is None else pairs.variance[i]
+    return normalize_pair(
+        name, pairs.low[i], pairs.high[i], kernel=kernel, quantity=pairs.quantity, variance=variance
+    )  # fmt: skip
 
 
-# Folders
+# Folders of pairs
 
 
-def folder_pairs(folder: Path, wanted: Wanted) -> list[Load]:
-    """The pairs of a folder, one file at a time; sizes are looked at when a pair is read.
+def folder_pairs(folder: Path, options: ReadOptions) -> list[Load]:
+    """The pairs of a folder, one file at a time; sizes are checked when a pair is read.
 
     Raises
     ------
     InputError : no such layout or scale, or a file without a partner.
     """
-    high, low = sides_of(folder, wanted.scale)
-    partners = matched(high, low, wanted.scale)
-    first = images.read(partners[0][1], wanted.light)
-    if not _states_kernel(first, wanted.scale):
-        _wanted_kernel(str(partners[0][1]), wanted)
+    high, low = find_sides(folder, options.scale)
+    partners = match_files(high, low, options.scale)
+    # A missing kernel is found out before training begins, by the first file.
+    first = images.read(partners[0][1], options.light)
+    if not _states_kernel(first, options.scale):
+        _recipe_kernel(str(partners[0][1]), options)
 
     def load(fine: Path, coarse: Path) -> Load:
-        return lambda: file_pair(fine, coarse, wanted)
+        return lambda: read_file_pair(fine, coarse, options)
 
     return [load(*pair) for pair in partners]
 
 
-def file_pair(high: Path, low: Path, wanted: Wanted) -> list[Given]:
-    """Every plane of a pair of files.
+def read_file_pair(high: Path, low: Path, options: ReadOptions) -> list[ImagePair]:
+    """Read every plane of a pair of files.
+
+    Parameters
+    ----------
+    high, low : files of the fine and of the coarse image.
+    options : scale and smallest size that are asked for, and the PSF of a file that states none.
 
     Raises
     ------
     InputError : sizes without the ratio, other numbers of planes, too small, no kernel, noise that cannot be measured.
     """
-    fine, coarse = images.read(high, wanted.light), images.read(low, wanted.light)
+    fine, coarse = images.read(high, options.light), images.read(low, options.light)
     small, large = coarse.pixels.shape, fine.pixels.shape
-    if large != (small[0], *(wanted.scale * n for n in small[1:])):
-        need = f"{small[1] * wanted.scale} x {small[2] * wanted.scale} px in {small[0]} planes"
-        raise InputError(f"{low}: {_size(small)} does not fit {high} of {_size(large)}; x{wanted.scale} needs {need}")
-    _large_enough(str(low), small[1:], wanted)
-    kernel = _kernel_of(coarse, wanted)
+    if large != (small[0], *(options.scale * n for n in small[1:])):
+        need = f"{small[1] * options.scale} x {small[2] * options.scale} px in {small[0]} planes"
+        sizes = f"{_format_shape(small)} does not fit {high} of {_format_shape(large)}"
+        raise InputError(f"{low}: {sizes}; x{options.scale} needs {need}")
+    _check_size(str(low), small[1:], options)
+    kernel = _file_kernel(coarse, options)
     steps = np.broadcast_to(np.asarray(coarse.step), small)
     return [
-        given(
+        normalize_pair(
             str(low), coarse.pixels[i], fine.pixels[i], kernel=kernel, quantity=coarse.quantity or "mean",
             variance=None if coarse.variance is None else coarse.variance[i], step=steps[i], mask=coarse.mask[i],
             high_mask=fine.mask[i],
@@ -233,33 +244,36 @@ def file_pair(high: Path, low: Path, wanted: Wanted) -> list[Given]:
     ]  # fmt: skip
 
 
-def _size(shape: tuple[int, ...]) -> str:
+def _format_shape(shape: tuple[int, ...]) -> str:
     return f"{shape[1]} x {shape[2]} px in {shape[0]} planes"
 
 
-def _large_enough(name: str, shape: tuple[int, ...], wanted: Wanted) -> None:
-    if min(shape) < wanted.patch:
-        raise InputError(f"{name}: {shape[0]} x {shape[1]} px is smaller than a training patch of {wanted.patch} px")
+def _check_size(name: str, shape: tuple[int, ...], options: ReadOptions) -> None:
+    """Refuse a coarse image (h, w) that does not hold a patch."""
+    if min(shape) < options.patch:
+        raise InputError(f"{name}: {shape[0]} x {shape[1]} px is smaller than a training patch of {options.patch} px")
 
 
 def _states_kernel(image: images.Image, scale: int) -> bool:
+    """Whether a coarse file states its PSF on the fine grid of this scale."""
     return image.kernel is not None and image.kernel_scale == scale
 
 
-def _kernel_of(low: images.Image, wanted: Wanted) -> NDArray[np.float64] | None:
-    """The kernel that the low file states for this scale, else the one that is wanted."""
-    if not _states_kernel(low, wanted.scale):
-        return _wanted_kernel(low.name, wanted)
-    return stated_kernel(low.kernel, wanted.scale) if isinstance(low.kernel, str) else low.kernel
+def _file_kernel(low: images.Image, options: ReadOptions) -> NDArray[np.float64] | None:
+    """The PSF that the coarse file states for this scale, else the recipe's."""
+    if not _states_kernel(low, options.scale):
+        return _recipe_kernel(low.name, options)
+    return render_kernel(low.kernel, options.scale) if isinstance(low.kernel, str) else low.kernel
 
 
-def _wanted_kernel(name: str, wanted: Wanted) -> NDArray[np.float64] | None:
-    if not wanted.kernel:
+def _recipe_kernel(name: str, options: ReadOptions) -> NDArray[np.float64] | None:
+    """The PSF that the recipe gives for pairs that do not state theirs."""
+    if not options.kernel:
         raise InputError(
             f"{name}: the blur of this pair is not stated, and training goes through it; give [data] kernel in "
             "--recipe: bicubic, area, or a SPEC in fine px"
         )
     try:
-        return stated_kernel(wanted.kernel, wanted.scale)
+        return render_kernel(options.kernel, options.scale)
     except UsageError as error:
-        raise UsageError(f"--recipe: [data] kernel = {wanted.kernel!r}: {error}") from None
+        raise UsageError(f"--recipe: [data] kernel = {options.kernel!r}: {error}") from None

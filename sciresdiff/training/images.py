@@ -1,8 +1,8 @@
 """Images that training reads: every science format, and pictures (PNG, JPEG ...) as linear light.
 
-8-bit colour is taken for sRGB and decoded to linear light (IEC 61966-2-1); everything else, grey 8-bit pictures among
-it, is taken as linear already. ``light`` = ``linear`` or ``srgb`` says otherwise: pairs that were made in the codes
-themselves, as DIV2K's, agree with their kernel only as ``linear``.
+8-bit colour is taken for sRGB and decoded to linear light (IEC 61966-2-1); everything else, grey 8-bit pictures
+included, is taken as linear.  ``light`` = ``linear`` or ``srgb`` overrides that: pairs that were made from the codes
+themselves, as those of DIV2K, agree with their kernel only as ``linear``.
 """
 
 from __future__ import annotations
@@ -32,51 +32,58 @@ class Image:
 
     name: str
     pixels: NDArray[np.float32]
-    """(planes, Y, X)"""
+    """(planes, Y, X), linear in light; pictures from 0 to 1."""
     mask: NDArray[np.bool_]
+    """(planes, Y, X), True where bad."""
     variance: NDArray[Any] | None = None
+    """(planes, Y, X), where the file has it."""
     step: NDArray[np.float32] | float = 0.0
     """What one code more adds to a pixel, whose rounding is noise of step^2 / 12; 0 for floats."""
     kernel: NDArray[np.float64] | str | None = None
-    """Blur that the file states, as `frame.Frame`."""
+    """PSF that the file states, as `frame.Frame` has it."""
     kernel_scale: int | None = None
+    """Scale of the fine grid that ``kernel`` lies on."""
     quantity: Quantity | None = None
     """None: not stated."""
-    picture: bool = False
 
 
 PLANES = re.compile(r"_(err|support|gate|dq|var|draws|kernel|trust)\.tiff?$", re.IGNORECASE)
 """Planes that stand beside a TIFF: part of an image, not one of their own."""
 
 
-def readable(path: Path) -> bool:
-    """Whether a folder's file is an image that is read here."""
+def is_image(path: Path) -> bool:
+    """Whether a file of a folder is an image that can be read here, and no plane that stands beside one."""
     known = path.suffix.lower() in PICTURES or io.suffix(path).lower() in io.FORMATS
     return known and not path.name.startswith(".") and not PLANES.search(path.name)
 
 
 def read(path: Path, light: str = "auto") -> Image:
-    """Read an image.
+    """Read the planes of a file.
+
+    Parameters
+    ----------
+    light : auto, linear or srgb, see above.
 
     Raises
     ------
     InputError : missing, damaged or of no known kind.
     """
     if path.suffix.lower() in PICTURES:
-        return _picture(path, _decoded(path), light)
-    if path.suffix.lower() in (".tif", ".tiff") and (codes := _colour(path)) is not None:
-        return _picture(path, codes, light)
+        return _image_of_codes(path, _decode_picture(path), light)
+    if path.suffix.lower() in (".tif", ".tiff") and (codes := _read_colour_tiff(path)) is not None:
+        return _image_of_codes(path, codes, light)
     frame = io.read(path)
     whole = frame.dtype.kind in "iu"
     if light == "srgb":
-        return _picture(path, np.moveaxis(frame.pixels.astype(frame.dtype), 0, -1), light)
+        return _image_of_codes(path, np.moveaxis(frame.pixels.astype(frame.dtype), 0, -1), light)
     return Image(
         str(path), frame.pixels, frame.mask, frame.variance, 1.0 if whole else 0.0, frame.kernel, frame.kernel_scale,
         frame.quantity or ("sum" if frame.kind == "astro" else "mean"),
     )  # fmt: skip
 
 
-def _decoded(path: Path) -> NDArray[Any]:
+def _decode_picture(path: Path) -> NDArray[Any]:
+    """The codes of a picture, (Y, X) or (Y, X, S)."""
     import imagecodecs
 
     decode: Callable[[bytes], Any] = getattr(imagecodecs, PICTURES[path.suffix.lower()])
@@ -88,8 +95,8 @@ def _decoded(path: Path) -> NDArray[Any]:
         raise InputError(f"{path}: not a whole {path.suffix[1:].upper()} image; check or fetch it again") from error
 
 
-def _colour(path: Path) -> NDArray[Any] | None:
-    """The codes of an 8-bit colour TIFF, which `sciresdiff.io` does not take for a measurement."""
+def _read_colour_tiff(path: Path) -> NDArray[Any] | None:
+    """The codes (Y, X, 3) of an 8-bit colour TIFF, which `sciresdiff.io` does not take for a measurement; else None."""
     import tifffile
 
     try:
@@ -97,11 +104,11 @@ def _colour(path: Path) -> NDArray[Any] | None:
             series = tif.series[0]
             fits = str(series.axes) == "YXS" and series.dtype == np.uint8
             return np.asarray(series.asarray()) if fits else None
-    except Exception:  # what is wrong with it is said by io.read
+    except Exception:  # what is wrong with it is reported by io.read
         return None
 
 
-def _picture(path: Path, codes: NDArray[Any], light: str) -> Image:
+def _image_of_codes(path: Path, codes: NDArray[Any], light: str) -> Image:
     """Planes of a picture (Y, X) or (Y, X, S); an alpha channel, the second or fourth, is left out."""
     if codes.ndim not in (2, 3) or codes.dtype.kind not in "iuf" or 0 in codes.shape:
         raise InputError(f"{path}: shape {codes.shape} of {codes.dtype} is no image of (Y, X) or (Y, X, colours)")
@@ -112,17 +119,20 @@ def _picture(path: Path, codes: NDArray[Any], light: str) -> Image:
     values, step = planes.astype(np.float32) / np.float32(top), 1 / top if whole else 0.0
     coded = light == "srgb" or (light == "auto" and len(planes) == 3 and codes.dtype == np.uint8)
     steps: NDArray[np.float32] | float = step
-    if coded:
-        steps = (step * slope(values)).astype(np.float32)
-        values = linear(values).astype(np.float32)
-    return Image(str(path), values, ~np.isfinite(values), None, steps, None, None, "mean", True)
+    if coded:  # a step of one code is more light where the picture is bright, and its rounding is more noise
+        steps = (step * srgb_slope(values)).astype(np.float32)
+        values = srgb_to_linear(values).astype(np.float32)
+    return Image(str(path), values, ~np.isfinite(values), None, steps, None, None, "mean")
 
 
-def linear(code: NDArray[Any]) -> NDArray[Any]:
-    """sRGB code (0 ... 1) to linear light: c / 12.92 up to 0.04045, then ((c + 0.055) / 1.055)^2.4."""
+def srgb_to_linear(code: NDArray[Any]) -> NDArray[Any]:
+    """Linear light of sRGB codes c of 0 ... 1 (IEC 61966-2-1); an array of any shape, as (planes, Y, X).
+
+    c / 12.92 up to 0.04045, then ((c + 0.055) / 1.055)^2.4.
+    """
     return np.where(code <= 0.04045, code / 12.92, ((np.maximum(code, 0.04045) + 0.055) / 1.055) ** 2.4)
 
 
-def slope(code: NDArray[Any]) -> NDArray[Any]:
-    """d(light) / d(code)."""
+def srgb_slope(code: NDArray[Any]) -> NDArray[Any]:
+    """Derivative d(light) / d(code) of `srgb_to_linear`, of the shape of ``code``, as (planes, Y, X)."""
     return np.where(code <= 0.04045, 1 / 12.92, 2.4 / 1.055 * ((np.maximum(code, 0.04045) + 0.055) / 1.055) ** 1.4)

@@ -1,4 +1,4 @@
-"""Folders of pairs, in the layouts that are about.
+"""Folders of pairs, in the layouts that are in use.
 
 One folder of fine images and one of coarse ones of the same stems:
 
@@ -28,6 +28,7 @@ def is_paired(folder: Path) -> bool:
 
 
 def _folders(folder: Path) -> list[Path]:
+    """The visible folders in a folder, by name."""
     return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
@@ -42,7 +43,7 @@ def _sides(folder: Path) -> tuple[Path, Path] | dict[int, Path] | None:
     return factors if len(factors) > 1 else None
 
 
-def sides_of(folder: Path, scale: int) -> tuple[Path, Path]:
+def find_sides(folder: Path, scale: int) -> tuple[Path, Path]:
     """The folders of the fine and of the coarse images of a scale.
 
     Raises
@@ -56,53 +57,59 @@ def sides_of(folder: Path, scale: int) -> tuple[Path, Path]:
         low = [p for p in _folders(folder) if LOW.search(p.name) and not HIGH.search(p.name)]
         if len(low) > 1:
             raise InputError(f"{folder}: {low[0].name} and {low[1].name} both hold coarse images; keep one")
-        return _bottom(found[0], 1), _bottom(found[1], scale)
+        return _scale_folder(found[0], 1), _scale_folder(found[1], scale)
     if 1 not in found or scale not in found:
         there = ", ".join(p.name for p in found.values())
         raise InputError(f"{folder}: has {there}, but --scale {scale} needs X1 and X{scale}")
     one, other = found[1], found[scale]
-    return (one, other) if _larger(one, other) else (other, one)
+    return (one, other) if _is_larger(one, other) else (other, one)
 
 
-def _bottom(folder: Path, scale: int) -> Path:
+def _scale_folder(folder: Path, scale: int) -> Path:
     """The folder of this scale in a folder, or the folder itself where it holds the images."""
     factors = {int(m[1]): p for p in _folders(folder) if (m := FACTOR.fullmatch(p.name))}
     if scale in factors:
         return factors[scale]
-    if files_of(folder) or not factors:
+    if list_images(folder) or not factors:
         return folder
     there = ", ".join(p.name for p in factors.values())
     raise InputError(f"{folder}: has {there}, but --scale is {scale}")
 
 
-def _larger(one: Path, other: Path) -> bool:
+def _is_larger(one: Path, other: Path) -> bool:
     """Whether the first image of one folder is the larger."""
-    sizes = [images.read(files_of(p)[0]).pixels.shape[-1] if files_of(p) else 0 for p in (one, other)]
+    sizes = [images.read(list_images(p)[0]).pixels.shape[-1] if list_images(p) else 0 for p in (one, other)]
     return sizes[0] >= sizes[1]
 
 
-def files_of(folder: Path) -> list[Path]:
+def list_images(folder: Path) -> list[Path]:
     """The images of a folder, in the order of their names."""
-    return sorted(p for p in folder.iterdir() if p.is_file() and images.readable(p))
+    return sorted(p for p in folder.iterdir() if p.is_file() and images.is_image(p))
 
 
-def matched(high: Path, low: Path, scale: int) -> list[tuple[Path, Path]]:
-    """Every fine file with its coarse partner.
+def match_files(high: Path, low: Path, scale: int) -> list[tuple[Path, Path]]:
+    """Every fine file with its coarse partner, by their stems without scale and mark (x4, _HR, _LR).
+
+    Parameters
+    ----------
+    high, low : folders of the fine and of the coarse images.
+    scale : of the coarse images, which their stems may end in.
 
     Raises
     ------
     InputError : a folder without images, two files of one stem, or a file without a partner, by its name.
     """
-    fine, coarse = (_by_stem(folder, scale) for folder in (high, low))
+    fine, coarse = (_files_by_stem(folder, scale) for folder in (high, low))
     for here, there, folder in ((fine, coarse, low), (coarse, fine, high)):
         for stem in sorted(set(here) - set(there))[:1]:
             raise InputError(f"{here[stem]}: no partner in {folder}; looked for {stem}, {stem}x{scale}")
     return [(fine[stem], coarse[stem]) for stem in sorted(fine)]
 
 
-def _by_stem(folder: Path, scale: int) -> dict[str, Path]:
+def _files_by_stem(folder: Path, scale: int) -> dict[str, Path]:
+    """The images of a folder by their stems without scale and mark."""
     found: dict[str, Path] = {}
-    for path in files_of(folder):
+    for path in list_images(folder):
         stem = re.sub(rf"_?[xX]{scale}$", "", io.stem(path) if io.suffix(path).lower() in io.FORMATS else path.stem)
         stem = MARK.sub("", stem) or stem
         if stem in found:

@@ -1,4 +1,4 @@
-"""The training loop: report, save, stop or go on; batch, loss, step, average.  It knows no physics.
+"""The training loop: plan, report and save, draw a batch, step.  It knows no physics.
 
 Progress is counted in samples.  A batch is a function of its number and the noise of a step of the sample count, so a
 run that is stopped and started again goes through the same numbers as one that is not.
@@ -21,13 +21,15 @@ import torch
 from torch import Tensor, nn
 
 from sciresdiff.diffusion.share import shared_generator
-from sciresdiff.training import stopping
-from sciresdiff.training.world import ALONE, World
+from sciresdiff.training.process_group import SINGLE, ProcessGroup
+from sciresdiff.training.signals import defer_signals, raise_deferred
 
-MEASURED = 24
+TIMED_BATCHES = 24
 """Batches after which the speed is known well enough to plan a budget in minutes."""
 Say = Callable[[str], None]
+"""Takes one line for the user."""
 Loss = Callable[[nn.Module, Any, torch.Generator], tuple[Tensor, dict[str, float]]]
+"""(module, batch, generator) -> (scalar tensor, figures to report)."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,9 @@ class LoopOptions:
     """How long and how fast."""
 
     batch: int = 16
+    """Samples of a step, of all processes together."""
     rate: float = 1e-3
+    """Highest learning rate."""
     warmup: int = 1600
     """Samples over which the learning rate rises."""
     final_rate: float = 0.02
@@ -45,6 +49,7 @@ class LoopOptions:
     average: float = 0.08
     """Length of the moving average of the weights, as a share of the samples seen."""
     minutes: float | None = None
+    """Budget in minutes; 20 where no budget is given."""
     images: int | None = None
     """Budget in samples; wins over minutes."""
     interval: float = 120.0
@@ -59,30 +64,51 @@ class State:
     """What a resumed run needs besides the weights."""
 
     seen: int = 0
+    """Samples seen."""
     planned: int = 0
+    """Samples in all; 0: not known yet."""
     seconds: float = 0.0
+    """Time spent on steps."""
     running: float = 0.0
     """Running mean of the loss."""
 
+    def average_loss(self, loss: float, batch: int) -> float:
+        """Running mean of the loss after one more batch: over all batches at first, then over some fifty."""
+        if np.isfinite(loss):
+            self.running += (loss - self.running) * max(0.02, batch / self.seen)
+        return self.running
 
-def rate_at(seen: int, planned: int, options: LoopOptions) -> float:
-    """The learning rate after ``seen`` samples: linear warm-up, cosine decay over the planned number."""
+
+def learning_rate(seen: int, planned: int, options: LoopOptions) -> float:
+    """The learning rate after ``seen`` samples of ``planned``: linear warm-up times cosine decay.
+
+    rate min(1, n / warmup) (f + (1 - f) (1 + cos(pi n / planned)) / 2), with f = ``final_rate``.
+    """
     rise = min(1.0, (seen + options.batch) / max(options.warmup, 1))
     share = min(1.0, seen / planned) if planned else 0.0
     fall = options.final_rate + (1 - options.final_rate) * 0.5 * (1 + np.cos(np.pi * share))
     return float(options.rate * rise * fall)
 
 
-def follow(average: nn.Module, module: nn.Module, seen: int, options: LoopOptions) -> None:
-    """Move the averaged weights towards the current ones (power-function average, Karras et al. 2024, Eq. 121)."""
+def update_average(average: nn.Module, module: nn.Module, seen: int, options: LoopOptions) -> None:
+    """Move the averaged weights towards the current ones.
+
+    The length of the average grows with the samples seen, as in the power-function average of Karras et al. 2024
+    (arXiv 2312.02696, Eq. 121), so that the first steps are forgotten whatever the budget.
+    """
     length = max(options.average * seen / options.batch, 1.0)
     with torch.no_grad():
         for a, b in zip(average.parameters(), module.parameters(), strict=True):
             a.lerp_(b, 1 / length)
 
 
-def quick(bf16: bool) -> Callable[[nn.Module, Sequence[Tensor]], Tensor]:
-    """How a network is evaluated in training: in bfloat16 where that is fast, and nothing but the network."""
+def mixed_precision(bf16: bool) -> Callable[[nn.Module, Sequence[Tensor]], Tensor]:
+    """How a network is evaluated in training: in bfloat16 if ``bf16``, and nothing but the network.
+
+    Returns
+    -------
+    (network, parts (B, ., h, w) of its input) -> its output (B, ., h, w), float32.
+    """
 
     def run(net: nn.Module, parts: Sequence[Tensor]) -> Tensor:
         features = torch.cat(list(parts), dim=1).contiguous(memory_format=torch.channels_last)
@@ -94,85 +120,116 @@ def quick(bf16: bool) -> Callable[[nn.Module, Sequence[Tensor]], Tensor]:
 
 
 class Run:
-    """One training run and its state file, which the first process of its world reads and writes."""
+    """One training run and its state file, which the first process of the group reads and writes."""
 
     def __init__(
-        self, module: nn.Module, state_file: Path, options: LoopOptions, device: torch.device, world: World = ALONE
+        self,
+        module: nn.Module,
+        state_file: Path,
+        options: LoopOptions,
+        device: torch.device,
+        group: ProcessGroup = SINGLE,
     ) -> None:
-        """``module`` is trained in place; ``state_file`` is read if it exists."""
+        """Begin a run, or resume that of the state file.
+
+        Parameters
+        ----------
+        module : what is trained, in place.
+        state_file : read if it exists.
+        options : the budget and the rates.
+        device : where the module is trained.
+        group : the processes that share the work.
+        """
         self.module, self.file, self.options, self.device = module.to(device), state_file, options, device
-        self.world, self.share = world, world.share(options.batch)
+        self.group, self.share = group, group.share(options.batch)
         self.average = deepcopy(self.module).requires_grad_(False)
         self.optimizer = torch.optim.Adam(self.module.parameters(), lr=options.rate, betas=(0.9, 0.98))
         self.state = State()
-        there = world.first and state_file.exists()
-        fresh = world.first and not there and not world.alone
-        if begun := world.told(state_file.read_bytes() if there else self.packed() if fresh else b""):
-            self.load(begun)
+        # All processes begin with what the first one has: the state file, else its fresh weights.
+        packed = b""
+        if group.first and state_file.exists():
+            packed = state_file.read_bytes()
+        elif group.first and not group.alone:
+            packed = self.pack()
+        if packed := group.broadcast(packed):
+            self.unpack(packed)
 
-    def load(self, packed: bytes) -> None:
-        """Take up a run where it was packed."""
-        kept = torch.load(io.BytesIO(packed), map_location=self.device, weights_only=True)
-        self.module.load_state_dict(kept["module"])
-        self.average.load_state_dict(kept["average"])
-        self.optimizer.load_state_dict(kept["optimizer"])
-        self.state = State(**kept["state"])
-
-    def packed(self) -> bytes:
-        """All that a resumed run needs."""
-        kept = {
+    def pack(self) -> bytes:
+        """All that a resumed run needs, as the bytes of a state file."""
+        state = {
             "module": self.module.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "state": asdict(self.state),
         }
         buffer = io.BytesIO()
-        torch.save(kept, buffer)
+        torch.save(state, buffer)
         return buffer.getvalue()
+
+    def unpack(self, packed: bytes) -> None:
+        """Resume a run where it was packed."""
+        state = torch.load(io.BytesIO(packed), map_location=self.device, weights_only=True)
+        self.module.load_state_dict(state["module"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.state = State(**state["state"])
 
     def save(self) -> None:
         """Write the state file, whole or not at all."""
-        beside = self.file.with_suffix(".part")
-        beside.write_bytes(self.packed())
-        os.replace(beside, self.file)
+        part = self.file.with_suffix(".part")
+        part.write_bytes(self.pack())
+        os.replace(part, self.file)
 
     def step(self, batch: Any, loss: Loss) -> dict[str, float]:
-        """One optimizer step on one batch, of which this process has its share.
+        """Take one optimizer step on one batch, of which this process has its share.
 
         Returns
         -------
         Figures of the whole batch.
         """
+        # Noise of the step: a function of the sample count, and of the sample within the batch.
         seed = self.options.seed * 1_000_003 + self.state.seen
         generator = shared_generator(seed, self.share[0], self.options.batch, self.device)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate_at(self.state.seen, self.state.planned, self.options)
+        for parameters in self.optimizer.param_groups:
+            parameters["lr"] = learning_rate(self.state.seen, self.state.planned, self.options)
+
+        # Gradients: those of the shares add up to that of the batch's mean loss.
         self.optimizer.zero_grad(set_to_none=True)
         value, parts = loss(self.module, batch, generator)
         weight = self.share[1] / self.options.batch
         (value * weight).backward()  # type: ignore[no-untyped-call]
-        figures = self.world.mean({"loss": float(value.detach()), **parts}, weight)
-        self.world.add(p.grad for p in self.module.parameters() if p.grad is not None)
+        figures = self.group.weighted_mean({"loss": float(value.detach()), **parts}, weight)
+        self.group.all_reduce(p.grad for p in self.module.parameters() if p.grad is not None)
+
+        # Weights, and their average.
         norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.options.clip)
         if bool(torch.isfinite(norm)):  # a batch that overflows is skipped, not learned
             self.optimizer.step()
         self.state.seen += self.options.batch
-        follow(self.average, self.module, self.state.seen, self.options)
+        update_average(self.average, self.module, self.state.seen, self.options)
         return {**figures, "norm": float(norm)}
 
     def plan(self) -> int:
-        """How many samples the budget buys, fixed once so that a resumed run has the same schedule; 0: unknown yet."""
+        """How many samples the budget buys.
+
+        A budget in minutes is turned into samples once, after TIMED_BATCHES batches, so that a resumed run has the
+        same schedule.
+
+        Returns
+        -------
+        A multiple of the batch, or the budget in samples; 0: not known yet.
+        """
         if self.options.images or self.state.planned:
             return self.options.images or self.state.planned
-        if self.state.seen < MEASURED * self.options.batch:
+        if self.state.seen < TIMED_BATCHES * self.options.batch:
             return 0
         total = (self.options.minutes or 20.0) * 60
         seconds_per_sample = self.state.seconds / self.state.seen
         planned = max(self.options.batch, int(total / seconds_per_sample) // self.options.batch * self.options.batch)
-        return int(self.world.told(str(planned).encode()))  # clocks differ
+        return int(self.group.broadcast(str(planned).encode()))  # the clocks of processes differ
 
 
-def fit(
+def training_loop(
     run: Run,
     batches: Callable[[int, int], Any],
     loss: Loss,
@@ -182,57 +239,55 @@ def fit(
 ) -> State:
     """Train until the budget is spent.
 
+    Of several processes only the first one validates, writes and reports.  SIGTERM or SIGINT to any of them ends all
+    after the step in hand, with the state saved.
+
     Parameters
     ----------
-    run : the module, its average and optimizer, perhaps taken up from a state file.
+    run : the module, its average and optimizer, perhaps resumed from a state file.
     batches : (number of the first sample, samples to the next batch) -> a batch.
     loss : (module, batch, generator) -> (scalar tensor, figures to report).
     validate : averaged module -> figures to report.
     snapshot : (averaged module, state) -> None; writes the usable model.
-    say : takes one line for a person; a JSON line goes to the log beside the state file.
-
-    Of several processes only the first one validates, writes and speaks. SIGTERM or SIGINT to any of them ends all
-    after the step in hand, with the state saved.
+    say : takes one line for the user; a JSON line goes to the log beside the state file.
 
     Returns
     -------
     The final state.
     """
     options, state = run.options, run.state
+    figures: dict[str, float] = {}
     last = time.monotonic()
-    parts: dict[str, float] = {}
-
-    def report() -> None:
-        nonlocal last
-        if run.world.first:
-            told(run, {**parts, **validate(run.average)}, say)
-            run.save()
-            snapshot(run.average, state)
-        last = time.monotonic()
-
-    state.planned = run.plan()
-    with stopping.noted() as came:
-        while not state.planned or state.seen < state.planned:
-            start = time.monotonic()
-            batch = batches(state.seen, options.batch)
-            parts = run.step(batch, loss)
-            if np.isfinite(parts["loss"]):
-                state.running += (parts["loss"] - state.running) * max(0.02, options.batch / state.seen)
-            parts["loss"] = state.running
-            state.seconds += time.monotonic() - start
+    with defer_signals() as received:
+        while True:
+            # Plan: how many samples the budget buys.
             state.planned = run.plan()
-            if signal := run.world.most(came()):
+            done = bool(state.planned) and state.seen >= state.planned
+
+            # Stop, all processes together, when one of them got a signal.
+            if signal := run.group.maximum(received()):
                 break
-            if time.monotonic() - last > options.interval:
-                report()
-        else:
-            report()
-            return state
-    stopped(run, signal, say)
+
+            # Report, save and write the model, at intervals and at the end.
+            if done or (figures and time.monotonic() - last > options.interval):
+                if run.group.first:
+                    report(run, {**figures, **validate(run.average)}, say)
+                    run.save()
+                    snapshot(run.average, state)
+                last = time.monotonic()
+            if done:
+                return state
+
+            # Step.
+            start = time.monotonic()
+            figures = run.step(batches(state.seen, options.batch), loss)
+            figures["loss"] = state.average_loss(figures["loss"], options.batch)
+            state.seconds += time.monotonic() - start
+    stop(run, signal, say)
 
 
-def told(run: Run, figures: Mapping[str, float], say: Say) -> None:
-    """Say and log how far a run is."""
+def report(run: Run, figures: Mapping[str, float], say: Say) -> None:
+    """Report how far a run is: a line for the user, and one of JSON in the log."""
     state = run.state
     record = {"samples": state.seen, "planned": state.planned, "minutes": state.seconds / 60, **figures}
     with open(run.file.with_suffix(".jsonl"), "a") as log:
@@ -241,10 +296,10 @@ def told(run: Run, figures: Mapping[str, float], say: Say) -> None:
     say(f"{state.seen}/{state.planned or '?'} samples  {state.seconds / 60:.1f} min  {words}")
 
 
-def stopped(run: Run, signal: int, say: Say) -> NoReturn:
+def stop(run: Run, signal: int, say: Say) -> NoReturn:
     """Save a run that is to end before its time, and end it as the signal would have."""
-    if run.world.first:
+    if run.group.first:
         run.save()
         say(f"stopped after {run.state.seen} samples; the same command goes on from there")
-    run.world.most(signal)  # a launcher may kill all when the first one ends: not before the state is saved
-    stopping.end(signal)
+    run.group.maximum(signal)  # a launcher may kill all when the first one ends: not before the state is saved
+    raise_deferred(signal)

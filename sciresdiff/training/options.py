@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from sciresdiff.nets import BACKBONES
 from sciresdiff.options import PHYSICS, TRAINING, option, same_as
 from sciresdiff.run.options import ComputeOptions, FileOptions
 
@@ -44,8 +45,7 @@ class TrainOptions:
         metavar="NAME|FILE.toml",
     )
     backbone: str | None = option(
-        "The network: resnet, unet, srcnn, edsr, rrdb, rird, nafnet, freq, two-branch, swinir, atd, dit-sr, u-vit,"
-        " two-stream. Default: the method's own, else resnet.",
+        f"The network: {', '.join(BACKBONES)}. Default: the method's own, else resnet.",
         None,
         panel=TRAINING,
         metavar="NAME",

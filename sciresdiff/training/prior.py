@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,121 +19,69 @@ from sciresdiff.physics.richardson_lucy import pedestal, richardson_lucy
 from sciresdiff.restoration.model import PRESETS, Model, save
 from sciresdiff.restoration.ops import local_contrast, upsample_nearest
 from sciresdiff.restoration.prior import Estimate, Prior, PriorConfig
-from sciresdiff.training.data import Ahead, Batch, DataRecipe, Pairs
+from sciresdiff.training.batch import Batch
+from sciresdiff.training.data import Pairs, Prefetch
 from sciresdiff.training.folders import UserData
-from sciresdiff.training.loop import LoopOptions, Run, Say, State, fit, quick
+from sciresdiff.training.loop import Say, State, mixed_precision, training_loop
 from sciresdiff.training.options import TrainOptions
-from sciresdiff.training.recipe import TERMS, losses_of, recipe_of
-from sciresdiff.training.world import ALONE, World
+from sciresdiff.training.prepare import VALIDATION, count_millions, provenance, resume, set_up
+from sciresdiff.training.process_group import SINGLE, ProcessGroup
+from sciresdiff.training.recipe import TERMS, DataRecipe, read_losses, read_recipe
 
 
-def fine_scale(estimate: Tensor, data: Data) -> Tensor:
-    """The error that counts as one: the noise per fine pixel, and a tenth of the local contrast."""
-    scale = data.operator.scale
-    _, amplitude = local_contrast(estimate, data.noise, scale)
-    noise = upsample_nearest(data.noise, scale) / scale**4
-    return (noise + (0.1 * amplitude).square()).sqrt()
-
-
-def photon(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Sky and slope of the variance, noise = sky + slope (A truth)+, of every pair: both (B, 1, 1, 1).
-
-    A line through the pair's own variance and signal; without signal there is next to no slope.
-    """
-    clean = batch.data.operator.apply(batch.truth).clamp_min(0).double()
-    noise = batch.data.noise.double()
-    dx, dy = (v - v.mean((1, 2, 3), keepdim=True) for v in (clean, noise))
-    slope = (dx * dy).mean((1, 2, 3), keepdim=True) / dx.square().mean((1, 2, 3), keepdim=True).clamp_min(1e-12)
-    slope = slope.clamp_min(1e-6)
-    sky = (noise - slope * clean).mean((1, 2, 3), keepdim=True)
-    sky = torch.maximum(sky, 0.01 * noise.amin((1, 2, 3), keepdim=True))
-    return sky.to(batch.truth.dtype), slope.to(batch.truth.dtype)
-
-
-def loss(
-    prior: nn.Module, batch: Batch, generator: torch.Generator, bf16: bool, terms: Mapping[str, float] = TERMS
-) -> tuple[Tensor, dict[str, float]]:
-    """The losses of every stage's image, in local units, and the likelihood of its scale; early stages weigh half.
-
-    The scale is fitted to the error of the network's guess *before* the data are consulted: that error is what the
-    consistency step takes for Sigma.
+def train(options: TrainOptions, say: Say, group: ProcessGroup = SINGLE) -> Path:
+    """Train a prior, or resume where the same command was stopped.
 
     Parameters
     ----------
-    terms : name of LOSSES, or ``scale``, -> weight.
+    options : what is asked for.
+    say : takes one line for the user.
+    group : the processes that share the work; they are connected (`process_group.connect`).
+
+    Returns
+    -------
+    The path of the model, which is usable from the first report on.
+
+    Raises
+    ------
+    UsageError, InputError : options, a recipe or data that do not fit.
     """
-    del generator
-    estimates = prior(batch.data, batch.kernel, quick(bf16))
-    unit = fine_scale(batch.truth, batch.data)
-    sky, slope = photon(batch) if "poisson-nll" in terms else (None, None)
-    total = batch.truth.new_zeros(())
-    parts: dict[str, float] = {}
-    for k, estimate in enumerate(estimates):
-        context = Context(unit, scale=estimate.w, noise=batch.data.noise, sky=sky, slope=slope, knee=2.0)
-        stage: Any = 0.0
-        for name, weight in terms.items():
-            value = scale_loss(estimate, batch.truth, unit) if name == "scale" else mean(name, estimate, batch, context)
-            stage = stage + weight * value
-            parts[name] = float(value.detach())
-        total = total + (1.0 if k == len(estimates) - 1 else 0.5) * stage
-    return total, parts
+    # Setup: the device, what to train on and by which losses, the network.
+    device = set_up(options, group)
+    (recipe, loop), terms = read_recipe(options), read_losses(options.recipe)
+    output, bf16 = Path(options.output), loop.bf16 and has_fast_bfloat16(device)
+    prior = build_prior(options)
+
+    # Data: pairs by number, simulated or the user's; the held-out ones come from another stream.
+    pairs = Pairs(recipe, options.seed, UserData(options.data))
+    held_out = Pairs(recipe, options.seed + VALIDATION)
+
+    # Resume where the same command was stopped, else begin.
+    run = resume(prior, options, loop, device, group)
+    say(f"prior of {count_millions(prior):.2f} M parameters, {recipe.kind} x{options.scale}")
+
+    # Loop: batch, loss, step; report and snapshot at intervals and at the end.
+    def batch_loss(module: nn.Module, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        return loss(module, batch, generator, bf16, terms)
+
+    def snapshot(average: nn.Module, state: State) -> None:
+        assert isinstance(average, Prior)
+        record = {**provenance(recipe, options, state), "loss": terms}
+        save(Model(average, card=model_card(output.stem, recipe, record)), output)
+
+    training_loop(run, Prefetch(pairs, run.share, device), batch_loss, Validation(held_out), snapshot, say)
+    return output
 
 
-def scale_loss(estimate: Estimate, truth: Tensor, unit: Tensor) -> Tensor:
-    """Likelihood of the predicted scale of the guess's error, whatever that error is."""
-    ratio = ((estimate.guess - truth).detach() / estimate.w).square().clamp_max(50)
-    return (torch.log(estimate.w / unit) + 0.5 * ratio).mean()
+def build_prior(options: TrainOptions) -> Prior:
+    """An untrained prior, of the size of a preset."""
+    sizes = {**PRESETS[options.preset], **({"stages": options.stages} if options.stages else {})}
+    prior = Prior(PriorConfig(options.scale, check_backbone(options.backbone), **sizes))
+    return prior.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
-def mean(name: str, estimate: Estimate, batch: Batch, context: Context) -> Tensor:
-    """A loss of a stage's image as one number."""
-    return LOSSES[name](estimate.x, batch.truth, context).mean()  # type: ignore[no-any-return]
-
-
-def decibel(x: Tensor, truth: Tensor) -> Tensor:
-    """PSNR of every image of a batch, with the truth's own range."""
-    span = truth.amax((1, 2, 3)) - truth.amin((1, 2, 3))
-    return 10 * torch.log10(span.square() / (x - truth).square().mean((1, 2, 3)).clamp_min(1e-20))
-
-
-class Validation:
-    """A fixed set of pairs, with the best stopping point of Richardson-Lucy on each."""
-
-    def __init__(self, pairs: Pairs, count: int = 32) -> None:
-        """Pairs of a stream that training never draws from."""
-        self.batches = [pairs.batch(n, 16) for n in range(0, count, 16)]
-        self.rival = torch.cat([self.best(b) for b in self.batches])
-
-    @staticmethod
-    def best(batch: Batch) -> Tensor:
-        """PSNR at the best of 30 accelerated iterations (about 225 plain ones)."""
-        scores = []
-        for k, x in enumerate(richardson_lucy(batch.data, pedestal(batch.data))):
-            scores.append(decibel(x, batch.truth))
-            if k >= 29:
-                break
-        return torch.stack(scores).amax(0)
-
-    def __call__(self, prior: nn.Module) -> dict[str, float]:
-        """Gain over that rival, in dB, of every stage."""
-        with torch.no_grad():
-            gains = [[decibel(e.x, b.truth) for e in prior(b.data, b.kernel)] for b in self.batches]
-        stages = [torch.cat(stage) - self.rival for stage in zip(*gains, strict=True)]
-        last = stages[-1]
-        return {
-            "gain_db": float(last.mean()),
-            "gain_first_db": float(stages[0].mean()),
-            "worse_share": float((last < -0.1).float().mean()),
-        }
-
-
-def real_images(paths: Sequence[str], side: int) -> UserData:
-    """The user's data, of which every image has to hold a patch of ``side`` fine px; read when pairs are made."""
-    return UserData(tuple(paths), side)
-
-
-def backbone_of(name: str | None) -> str:
-    """The network asked for, else resnet.
+def check_backbone(name: str | None) -> str:
+    """The name of the network asked for, else resnet.
 
     Raises
     ------
@@ -146,79 +94,162 @@ def backbone_of(name: str | None) -> str:
     return name
 
 
-def state_file(output: Path) -> Path:
-    """Where the state of a run lies: beside the model."""
-    return output.with_suffix(".state")
-
-
-def begun(
-    module: nn.Module, options: TrainOptions, loop: LoopOptions, device: torch.device, world: World = ALONE
-) -> Run:
-    """A run with its state file, taken up where it was left unless ``resume`` is off."""
-    state = state_file(Path(options.output))
-    if world.first:
-        state.parent.mkdir(parents=True, exist_ok=True)
-        if not options.resume:
-            state.unlink(missing_ok=True)
-    return Run(module, state, loop, device, world)
-
-
-def provenance(data: DataRecipe, options: TrainOptions, state: State) -> dict[str, Any]:
-    """How a model came to be, for its card."""
-    return {
-        "data": data.to_dict(),
-        "real_frames": [Path(p).name for p in options.data],
-        "samples": state.seen,
-        "minutes": round(state.seconds / 60, 1),
-        "seed": options.seed,
-        "torch": torch.__version__,
-    }
-
-
-def train(options: TrainOptions, say: Say, world: World = ALONE) -> Path:
-    """Train a prior, or go on where the same command left off.
+def model_card(name: str, recipe: DataRecipe, record: Mapping[str, Any]) -> dict[str, Any]:
+    """The card of a model that is a prior alone.
 
     Parameters
     ----------
-    world : the processes that share the work; they are connected (`sciresdiff.training.world.joined`).
+    name : of the model.
+    recipe : what it was trained on; its ranges are those that the model is made for.
+    record : how the prior came to be.
+    """
+    return {
+        "name": name,
+        "kind": recipe.kind,
+        "scale": recipe.scale,
+        "target_fwhm_px": 2.0,
+        "range": {"sigma_low_px": recipe.sigma, "photon": recipe.photon},
+        "trained": {"prior": dict(record)},
+    }
+
+
+# The loss
+
+
+def loss(
+    prior: nn.Module, batch: Batch, generator: torch.Generator, bf16: bool, terms: Mapping[str, float] = TERMS
+) -> tuple[Tensor, dict[str, float]]:
+    """The losses of every stage's image, in local units, and the likelihood of its scale.
+
+    L = sum_k c_k sum_terms w L_term(x_k, truth), with c_k = 1 for the last stage and 1/2 for the others.
+
+    Parameters
+    ----------
+    prior : (data, kernel, run) -> the estimates of its stages.
+    batch : B pairs.
+    generator : not used; a prior is trained without noise of its own.
+    bf16 : networks in bfloat16.
+    terms : name of LOSSES, or ``scale``, -> weight w.
 
     Returns
     -------
-    The path of the model, which is usable from the first report on.
+    The loss, and the last stage's terms by name.
     """
-    device = world.device(options.device)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    torch.manual_seed(options.seed)
-    (recipe, loop), terms = recipe_of(options), losses_of(options.recipe)
-    sizes = {**PRESETS[options.preset], **({"stages": options.stages} if options.stages else {})}
-    prior = Prior(PriorConfig(options.scale, backbone_of(options.backbone), **sizes))
-    prior.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    output = Path(options.output)
-    run = begun(prior, options, loop, device, world)
-    pairs = Pairs(recipe, options.seed, real_images(options.data, recipe.patch * recipe.scale))
-    ahead = Ahead(lambda n: pairs.batch(n + run.share[0], run.share[1], device))
-    bf16 = loop.bf16 and has_fast_bfloat16(device)
+    del generator
+    estimates = prior(batch.data, batch.kernel, mixed_precision(bf16))
+    unit = local_scale(batch.truth, batch.data)
+    sky, slope = fit_photon_noise(batch) if "poisson-nll" in terms else (None, None)
+    total = batch.truth.new_zeros(())
+    parts: dict[str, float] = {}
+    for k, estimate in enumerate(estimates):
+        context = Context(unit, scale=estimate.w, noise=batch.data.noise, sky=sky, slope=slope, knee=2.0)
+        stage: Any = 0.0
+        for name, weight in terms.items():
+            if name == "scale":
+                value = scale_loss(estimate, batch.truth, unit)
+            else:
+                value = image_loss(name, estimate, batch, context)
+            stage = stage + weight * value
+            parts[name] = float(value.detach())
+        total = total + (1.0 if k == len(estimates) - 1 else 0.5) * stage
+    return total, parts
 
-    def snapshot(average: nn.Module, state: State) -> None:
-        assert isinstance(average, Prior)
-        card = {
-            "name": output.stem,
-            "kind": recipe.kind,
-            "scale": options.scale,
-            "target_fwhm_px": 2.0,
-            "range": {"sigma_low_px": recipe.sigma, "photon": recipe.photon},
-            "trained": {"prior": {**provenance(recipe, options, state), "loss": terms}},
+
+def local_scale(truth: Tensor, data: Data) -> Tensor:
+    """The error that counts as one, sqrt(N / s^4 + (0.1 amplitude)^2), (B, 1, s*h, s*w).
+
+    It is the noise per fine pixel where there is only noise, a tenth of the local contrast where there is structure.
+
+    Parameters
+    ----------
+    truth : (B, 1, s*h, s*w), in noise units.
+    data : its observation.
+    """
+    scale = data.operator.scale
+    _, amplitude = local_contrast(truth, data.noise, scale)
+    noise = upsample_nearest(data.noise, scale) / scale**4
+    return (noise + (0.1 * amplitude).square()).sqrt()
+
+
+def fit_photon_noise(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Sky and slope of the variance, N = sky + slope (A truth)+, of every pair: both (B, 1, 1, 1).
+
+    A straight line by least squares through the pair's own variance and signal, slope = cov(A x, N) / var(A x); without
+    signal there is next to no slope.
+    """
+    clean = batch.data.operator.apply(batch.truth).clamp_min(0).double()
+    noise = batch.data.noise.double()
+    dx, dy = (v - v.mean((1, 2, 3), keepdim=True) for v in (clean, noise))
+    slope = (dx * dy).mean((1, 2, 3), keepdim=True) / dx.square().mean((1, 2, 3), keepdim=True).clamp_min(1e-12)
+    slope = slope.clamp_min(1e-6)
+    sky = (noise - slope * clean).mean((1, 2, 3), keepdim=True)
+    sky = torch.maximum(sky, 0.01 * noise.amin((1, 2, 3), keepdim=True))
+    return sky.to(batch.truth.dtype), slope.to(batch.truth.dtype)
+
+
+def scale_loss(estimate: Estimate, truth: Tensor, unit: Tensor) -> Tensor:
+    """Negative log likelihood of the predicted scale w of the guess's error: mean(log w + (guess - truth)^2 / 2 w^2).
+
+    It is the error of the guess *before* the data are consulted that w is fitted to, because the consistency step takes
+    it for Sigma.  No gradient reaches the guess.
+
+    Parameters
+    ----------
+    estimate : guess and w of a stage, (B, 1, s*h, s*w).
+    truth : (B, 1, s*h, s*w).
+    unit : (B, 1, s*h, s*w), `local_scale`; w counts in it, so that bright sources do not outweigh the sky.
+    """
+    # Cut at 50: a few bright pixels that are off by ten scales would else set the scale of all.
+    ratio = ((estimate.guess - truth).detach() / estimate.w).square().clamp_max(50)
+    return (torch.log(estimate.w / unit) + 0.5 * ratio).mean()
+
+
+def image_loss(name: str, estimate: Estimate, batch: Batch, context: Context) -> Tensor:
+    """A loss of LOSSES of a stage's image, as one number."""
+    return LOSSES[name](estimate.x, batch.truth, context).mean()  # type: ignore[no-any-return]
+
+
+# Validation
+
+
+class Validation:
+    """A fixed set of pairs, with the best stopping point of Richardson-Lucy on each."""
+
+    def __init__(self, pairs: Pairs, count: int = 32) -> None:
+        """Take the first ``count`` pairs of a stream that training never draws from."""
+        self.batches = [pairs.batch(n, 16) for n in range(0, count, 16)]
+        self.baseline = torch.cat([self.richardson_lucy_psnr(b) for b in self.batches])
+
+    @staticmethod
+    def richardson_lucy_psnr(batch: Batch) -> Tensor:
+        """PSNR (B,) in dB at the best of 30 accelerated iterations (about 225 plain ones)."""
+        scores = []
+        for k, x in enumerate(richardson_lucy(batch.data, pedestal(batch.data))):
+            scores.append(psnr(x, batch.truth))
+            if k >= 29:
+                break
+        return torch.stack(scores).amax(0)
+
+    def __call__(self, prior: nn.Module) -> dict[str, float]:
+        """Gain over that baseline.
+
+        Returns
+        -------
+        ``gain_db``, ``gain_first_db`` : of the last and of the first stage, dB, mean over the pairs; ``worse_share`` :
+        share of the pairs that lose more than 0.1 dB.
+        """
+        with torch.no_grad():
+            gains = [[psnr(e.x, b.truth) for e in prior(b.data, b.kernel)] for b in self.batches]
+        stages = [torch.cat(stage) - self.baseline for stage in zip(*gains, strict=True)]
+        last = stages[-1]
+        return {
+            "gain_db": float(last.mean()),
+            "gain_first_db": float(stages[0].mean()),
+            "worse_share": float((last < -0.1).float().mean()),
         }
-        save(Model(average, card=card), output)
 
-    say(f"prior of {sum(p.numel() for p in prior.parameters()) / 1e6:.2f} M parameters, {recipe.kind} x{options.scale}")
-    fit(
-        run,
-        ahead,
-        lambda module, batch, generator: loss(module, batch, generator, bf16, terms),
-        Validation(Pairs(recipe, options.seed + 7_919)),
-        snapshot,
-        say,
-    )
-    return output
+
+def psnr(x: Tensor, truth: Tensor) -> Tensor:
+    """PSNR (B,) in dB of images (B, 1, H, W), by the range of their truth: 10 log10(range^2 / mean squared error)."""
+    span = truth.amax((1, 2, 3)) - truth.amin((1, 2, 3))
+    return 10 * torch.log10(span.square() / (x - truth).square().mean((1, 2, 3)).clamp_min(1e-20))

@@ -25,8 +25,8 @@ from sciresdiff.restoration.model import Model
 from sciresdiff.restoration.restore import restore
 from sciresdiff.restoration.restored import Restored
 from sciresdiff.restoration.trust import FEWEST, SCORE, SNR_EDGES, facts, fineness, score
-from sciresdiff.training.calibrate import Known, frames
-from sciresdiff.training.data import DataRecipe
+from sciresdiff.training.recipe import DataRecipe
+from sciresdiff.training.simulated_frame import SimulatedFrame, simulate_frames
 
 THRESHOLDS = np.round(np.geomspace(0.02, 1.0, 60), 4)
 """What is tested, the strictest first."""
@@ -40,19 +40,21 @@ SHARPNESS_QUANTILE = 0.2
 
 
 @dataclass(frozen=True)
-class Counted:
+class FrameCounts:
     """One calibration frame: what it keeps at every threshold, and what decides whether a frame is like it."""
 
     kept: NDArray[np.float64]
-    """(thresholds,), pixels."""
+    """(thresholds,), pixels that are kept."""
     wrong: NDArray[np.float64]
-    """(thresholds,), of them wrong claims."""
+    """(thresholds,), those of them whose claim is wrong."""
     sharpness: NDArray[np.float64]
     """(thresholds,), of the kept structure."""
     true: NDArray[np.float64]
     """(thresholds,), share of the true structure, sum of |t - mean of t over five coarse px|, that is kept."""
     claimed: int
+    """Pixels that claim structure, kept or not."""
     facts: dict[str, float]
+    """`restoration.trust.facts`: width of the PSF, signal to noise, noise, chi2."""
 
     @property
     def risks(self) -> NDArray[np.float64]:
@@ -60,28 +62,67 @@ class Counted:
         return np.where(self.kept >= FEWEST, self.wrong / np.maximum(self.kept, 1), 0.0)
 
 
-def independent(recipe: DataRecipe) -> DataRecipe:
-    """The recipe with a scene of its own for every frame, and truths without grain: frames are exchangeable."""
-    return replace(recipe, grain_share=0.0, real_share=0.0, pool=1, reuse=1)
+def calibrate_trust(
+    model: Model,
+    recipe: DataRecipe,
+    seed: int,
+    count: int = 120,
+    progress: Callable[[int, int, str], None] = lambda done, total, label: None,
+) -> Model:
+    """Calibrate the TRUST mask of a model on simulated frames: the entry ``trust`` of its card.
 
-
-def counted(model: Model, known: Known) -> Counted:
-    """Restore a simulated frame with the default settings, and count."""
-    return counts(restore(known.observation, model), known.observation, known.truth)
-
-
-def counts(restored: Restored, observation: Observation, truth: NDArray[Any]) -> Counted:
-    """Kept and wrong pixels, and the sharpness of the kept, at every threshold.
+    The error plane must be calibrated before (`training.calibrate`): the score is made of it.
 
     Parameters
     ----------
-    restored, truth : (Y, X), what was made of a simulated frame, and what it shows.
-    observation : the simulated frame.
+    model : whose error plane is calibrated.
+    recipe : what the frames are drawn from.
+    seed : of a stream of frames that neither training nor the calibration of ERR draws from.
+    count : number of frames.
+    progress : takes the frames done, their number, and what they are for.
+
+    Raises
+    ------
+    UsageError : fewer than 50 frames.
+    """
+    if count < LEAST_IMAGES:
+        raise UsageError(f"--count: {count} calibration images give no guarantee; give {LEAST_IMAGES} or more")
+    counts = []
+    for n, frame in enumerate(simulate_frames(exchangeable(recipe), seed, count)):
+        counts.append(count_frame(model, frame))
+        progress(n + 1, count, "trust")
+    digest = hashlib.sha256(json.dumps(recipe.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
+    about = {"field": recipe.kind, "from": "simulation", "seed": seed, "recipe": digest}
+    return model.with_card(trust={**trust_card(counts), **about})
+
+
+def exchangeable(recipe: DataRecipe) -> DataRecipe:
+    """The recipe with a scene of its own for every frame, and truths without grain.
+
+    The guarantee is for exchangeable frames, and frames that share a scene are not.
+    """
+    return replace(recipe, grain_share=0.0, real_share=0.0, pool=1, reuse=1)
+
+
+def count_frame(model: Model, frame: SimulatedFrame) -> FrameCounts:
+    """Restore a simulated frame with the default settings, and count."""
+    return count_claims(restore(frame.observation, model), frame.observation, frame.truth)
+
+
+def count_claims(restored: Restored, observation: Observation, truth: NDArray[Any]) -> FrameCounts:
+    """Count kept and wrong pixels, and measure the sharpness of the kept, at every threshold.
+
+    Parameters
+    ----------
+    restored : what was made of a simulated frame.
+    observation : the simulated frame, (h, w).
+    truth : (s*h, s*w), what it shows.
     """
     scores, scale = score(restored, observation), observation.scale
     bad = wrong(restored.mean, truth, contrast(restored.mean, scale))
     at = np.searchsorted(THRESHOLDS, scores).ravel()  # first threshold that keeps the pixel
 
+    # Cumulative sums over the thresholds: a pixel that one keeps, all larger ones keep.
     def up_to(weights: NDArray[Any]) -> NDArray[np.float64]:
         sums = np.bincount(at, weights.ravel().astype(float), len(THRESHOLDS) + 1)
         return np.asarray(np.cumsum(sums)[:-1], np.float64)
@@ -91,30 +132,39 @@ def counts(restored: Restored, observation: Observation, truth: NDArray[Any]) ->
     real = np.abs(contrast(truth, scale))
     sharp = np.where(kept >= FEWEST, np.sqrt(fine / np.maximum(coarse, 1e-300)), np.nan)
     true = np.where(kept >= FEWEST, up_to(real) / max(float(real.sum()), 1e-300), 0.0)
-    return Counted(kept, off, sharp, true, int(np.isfinite(scores).sum()), facts(observation, restored.chi2))
+    return FrameCounts(kept, off, sharp, true, int(np.isfinite(scores).sum()), facts(observation, restored.chi2))
 
 
 def p_value(risk: float, count: int, alpha: float) -> float:
-    """Hoeffding-Bentkus p-value of "the mean risk is above alpha", from the mean of ``count`` risks in 0..1.
+    """Hoeffding-Bentkus p-value of "the mean risk is above alpha" (Bates et al. 2021, section 3.1).
 
-    min(exp(-n h(min(r, alpha), alpha)), e P(Bin(n, alpha) <= ceil(n r))), h the Kullback-Leibler divergence of two
-    Bernoulli variables.
+    p = min(exp(-n h(min(r, alpha), alpha)), e P(Bin(n, alpha) <= ceil(n r))), with h the Kullback-Leibler divergence of
+    two Bernoulli variables, h(a, b) = a log(a / b) + (1 - a) log((1 - a) / (1 - b)).
+
+    Parameters
+    ----------
+    risk : r, mean of the risks of the images, 0 ... 1.
+    count : n, number of images.
+    alpha : 0 ... 1.
     """
     from scipy.special import xlogy
     from scipy.stats import binom
 
     r = min(risk, alpha)
     divergence = float(xlogy(r, r / alpha) + xlogy(1 - r, (1 - r) / (1 - alpha)))
+    # n r is a whole number where every risk is 0 or 1: rounded first, so that ceil does not add one.
     bentkus = float(np.e * binom.cdf(np.ceil(round(count * risk, 9)), count, alpha))
     return min(1.0, float(np.exp(-count * divergence)), bentkus)
 
 
-def threshold(risks: NDArray[np.float64], alpha: float = ALPHA, delta: float = DELTA) -> float | None:
+def choose_threshold(risks: NDArray[np.float64], alpha: float = ALPHA, delta: float = DELTA) -> float | None:
     """The largest threshold that fixed-sequence testing reaches; None where the strictest fails.
 
     Parameters
     ----------
-    risks : (images, thresholds).
+    risks : (images, thresholds), 0 ... 1.
+    alpha : largest mean risk that is allowed.
+    delta : chance that it is exceeded nevertheless.
 
     Raises
     ------
@@ -127,74 +177,73 @@ def threshold(risks: NDArray[np.float64], alpha: float = ALPHA, delta: float = D
     return float(THRESHOLDS[reached - 1]) if reached else None
 
 
-def domain(found: list[Counted], at: int) -> dict[str, Any]:
-    """What frames the calibration speaks for: ranges of their facts, and the least sharpness at threshold ``at``."""
-    sharp = np.array([c.sharpness[at] for c in found])
+def domain(frames: list[FrameCounts], at: int) -> dict[str, Any]:
+    """Which frames the calibration speaks for.
+
+    Parameters
+    ----------
+    frames : counts of the calibration frames.
+    at : index of the chosen threshold.
+
+    Returns
+    -------
+    Ranges of the frames' facts, and the least sharpness of what the threshold keeps.
+    """
+    sharp = np.array([c.sharpness[at] for c in frames])
     sharp = sharp[np.isfinite(sharp)]
-    spans = {name: _span([c.facts[name] for c in found]) for name in ("sigma_low_px", "snr")}
+    spans = {name: _range([c.facts[name] for c in frames]) for name in ("sigma_low_px", "snr")}
     least = float(np.quantile(sharp, SHARPNESS_QUANTILE)) if sharp.size else 0.0
-    quiet = round(min(c.facts["noise"] for c in found), 4)
-    return {**spans, "noise": quiet, "chi2": chi2_ranges(found), "sharpness": round(least, 4)}
+    quiet = round(min(c.facts["noise"] for c in frames), 4)
+    return {**spans, "noise": quiet, "chi2": chi2_ranges(frames), "sharpness": round(least, 4)}
 
 
-def _span(values: list[float]) -> list[float]:
+def _range(values: list[float]) -> list[float]:
     return [round(float(f(values)), 4) for f in (min, max)]
 
 
-def chi2_ranges(found: list[Counted]) -> list[list[float]]:
-    """The range of chi2 among frames of each brightness; where these are fewer than ten, among all of them."""
-    every = np.array([[c.facts["snr"], c.facts["chi2"]] for c in found])
+def chi2_ranges(frames: list[FrameCounts]) -> list[list[float]]:
+    """The range of chi2 among frames of each brightness; where these are fewer than ten, among all of them.
+
+    Returns
+    -------
+    Of every bin of SNR_EDGES the CHI2_QUANTILES: bright frames have another chi2 than faint ones.
+    """
+    every = np.array([[c.facts["snr"], c.facts["chi2"]] for c in frames])
     bins = np.searchsorted(SNR_EDGES, every[:, 0])
     parts = [every[bins == b, 1] for b in range(len(SNR_EDGES) + 1)]
     chosen = [part if len(part) >= 10 else every[:, 1] for part in parts]
     return [[round(float(v), 4) for v in np.quantile(part, CHI2_QUANTILES)] for part in chosen]
 
 
-def card_of(found: list[Counted], alpha: float = ALPHA, delta: float = DELTA) -> dict[str, Any]:
-    """What the calibration says, JSON-able, without where the frames came from."""
-    risks = np.stack([c.risks for c in found])
-    chosen = threshold(risks, alpha, delta)
-    at = None if chosen is None else int(np.searchsorted(THRESHOLDS, chosen))
-    return {
-        "alpha": alpha,
-        "delta": delta,
-        "threshold": chosen,
-        "images": len(found),
-        "score": SCORE,
-        "domain": domain(found, -1 if at is None else at),
-        "risk": None if at is None else round(float(risks[:, at].mean()), 4),
-        "trusted_share": None if at is None else share(found, at),
-        "true_structure": None if at is None else round(float(np.mean([c.true[at] for c in found])), 4),
-    }
+def trust_card(frames: list[FrameCounts], alpha: float = ALPHA, delta: float = DELTA) -> dict[str, Any]:
+    """The calibration as a model card has it, JSON-able, without where the frames came from.
 
-
-def share(found: list[Counted], at: int) -> float:
-    """Kept over claimed pixels, of all frames together."""
-    kept = sum(int(c.kept[at]) for c in found if c.kept[at] >= FEWEST)
-    return round(kept / max(sum(c.claimed for c in found), 1), 4)
-
-
-def trusted_card(
-    model: Model,
-    recipe: DataRecipe,
-    seed: int,
-    count: int = 120,
-    progress: Callable[[int, int, str], None] = lambda done, total, label: None,
-) -> Model:
-    """The model with the entry ``trust`` in its card, calibrated on ``count`` simulated frames.
-
-    The error plane must be calibrated before (`training.calibrate`): the score is made of it.
+    Parameters
+    ----------
+    frames : counts of the calibration frames, 50 or more.
+    alpha, delta : as for `choose_threshold`.
 
     Raises
     ------
     UsageError : fewer than 50 frames.
     """
-    if count < LEAST_IMAGES:
-        raise UsageError(f"--count: {count} calibration images give no guarantee; give {LEAST_IMAGES} or more")
-    found = []
-    for n, known in enumerate(frames(independent(recipe), seed, count)):
-        found.append(counted(model, known))
-        progress(n + 1, count, "trust")
-    digest = hashlib.sha256(json.dumps(recipe.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
-    about = {"field": recipe.kind, "from": "simulation", "seed": seed, "recipe": digest}
-    return model.with_card(trust={**card_of(found), **about})
+    risks = np.stack([c.risks for c in frames])
+    chosen = choose_threshold(risks, alpha, delta)
+    at = None if chosen is None else int(np.searchsorted(THRESHOLDS, chosen))
+    return {
+        "alpha": alpha,
+        "delta": delta,
+        "threshold": chosen,
+        "images": len(frames),
+        "score": SCORE,
+        "domain": domain(frames, -1 if at is None else at),
+        "risk": None if at is None else round(float(risks[:, at].mean()), 4),
+        "trusted_share": None if at is None else trusted_share(frames, at),
+        "true_structure": None if at is None else round(float(np.mean([c.true[at] for c in frames])), 4),
+    }
+
+
+def trusted_share(frames: list[FrameCounts], at: int) -> float:
+    """Kept over claimed pixels of all frames together, at threshold number ``at``."""
+    kept = sum(int(c.kept[at]) for c in frames if c.kept[at] >= FEWEST)
+    return round(kept / max(sum(c.claimed for c in frames), 1), 4)

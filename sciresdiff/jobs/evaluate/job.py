@@ -16,7 +16,7 @@ from sciresdiff.checks.evidence import Evidence
 from sciresdiff.checks.result import Range, Result, not_computed
 from sciresdiff.errors import UsageError
 from sciresdiff.io.files import split_spec
-from sciresdiff.io.jsonable import plain
+from sciresdiff.io.jsonable import jsonable
 from sciresdiff.io.sink import Sink
 from sciresdiff.jobs.evaluate.judge import (
     Judgement,
@@ -30,8 +30,9 @@ from sciresdiff.jobs.evaluate.judge import (
     parse_results,
     read_piece,
 )
-from sciresdiff.jobs.evaluate.load_evidence import PLANES, Given, evidence_of, kind_of, overview, span_of
+from sciresdiff.jobs.evaluate.load_evidence import EvidenceFiles, evidence_of, kind_of, overview, span_of
 from sciresdiff.jobs.evaluate.options import EvaluateOptions
+from sciresdiff.jobs.evaluate.output_planes import PLANES
 from sciresdiff.jobs.evaluate.pieces import describe_place
 from sciresdiff.jobs.identity import NO_BYTES, describe_machine, describe_value, find_companions
 from sciresdiff.notes import Notes
@@ -179,7 +180,7 @@ class Evaluation:
     """The record of an evaluation, and its report; an `executor.Output`."""
 
     request: Request
-    given: Given
+    given: EvidenceFiles
     notes: Notes
     """What was assumed when the files were opened."""
     pieces: Sequence[Piece]
@@ -230,7 +231,7 @@ class Evaluation:
             "results": records.as_data(found),
             "baselines": {name: records.as_data(results) for name, results in others.items()},
             "said": list(dict.fromkeys([*self.notes, *said, *run_notes])),
-            **({"registration": plain(given.registered)} if given.registered else {}),
+            **({"registration": jsonable(given.registration)} if given.registration else {}),
         }
         if self.report:
             view = overview(given, shown) if request.in_pieces else None
@@ -260,7 +261,7 @@ class Evaluation:
 
 
 def collect_planes(
-    request: Request, given: Given, pieces: Sequence[Piece], sums: Sequence[Sums]
+    request: Request, given: EvidenceFiles, pieces: Sequence[Piece], sums: Sequence[Sums]
 ) -> tuple[list[Result], dict[str, list[Result]]]:
     """The results of planes that were judged whole: of the image, and of every baseline.
 
@@ -285,7 +286,7 @@ def collect_planes(
 
 
 def pool_pieces(
-    request: Request, given: Given, pieces: Sequence[Piece], sums: Sequence[Sums]
+    request: Request, given: EvidenceFiles, pieces: Sequence[Piece], sums: Sequence[Sums]
 ) -> tuple[list[Result], dict[str, list[Result]]]:
     """The results of planes that were judged in pieces, pooled (`checks.pooling`): of the image, and of every baseline.
 

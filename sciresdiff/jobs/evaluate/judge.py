@@ -18,7 +18,7 @@ from sciresdiff.checks.check import missing_inputs
 from sciresdiff.checks.evidence import Evidence
 from sciresdiff.checks.result import Range, Result
 from sciresdiff.io.files import split_spec
-from sciresdiff.jobs.evaluate.load_evidence import Given, evidence_of, gather
+from sciresdiff.jobs.evaluate.load_evidence import EvidenceFiles, evidence_of, open_evidence
 from sciresdiff.jobs.evaluate.options import EvaluateOptions
 from sciresdiff.jobs.evaluate.pieces import describe_place
 from sciresdiff.notes import Notes
@@ -77,7 +77,7 @@ class Judgement:
 class _Opened:
     """The open files of a request."""
 
-    given: Given
+    given: EvidenceFiles
     notes: Notes
     stack: ExitStack
     users: int = 0
@@ -88,7 +88,7 @@ _lock = threading.Lock()
 
 
 @contextmanager
-def open_request(request: Request) -> Iterator[tuple[Given, Notes]]:
+def open_request(request: Request) -> Iterator[tuple[EvidenceFiles, Notes]]:
     """Open the files of a request inside this context, and measure what the checks need."""
     opened = _find_opened(request)
     opened.users += 1
@@ -106,7 +106,7 @@ def _find_opened(request: Request) -> _Opened:
         if request.run not in _open:
             _close_unused()
             with ExitStack() as stack:
-                gathered = gather(request.high, request.low, request.truth, request.options)
+                gathered = open_evidence(request.high, request.low, request.truth, request.options)
                 _open[request.run] = _Opened(*stack.enter_context(gathered), stack.pop_all())
         return _open[request.run]
 

@@ -37,6 +37,17 @@ class EvaluateOptions:
     device: str = same_as(ComputeOptions, "device")
     overwrite: bool = same_as(RunOptions, "overwrite")
 
+    @property
+    def stated(self) -> Stated:
+        """What is stated of the low frame; its other settings are read or measured."""
+        return Stated(
+            psf=self.psf,
+            kernel=self.kernel,
+            target_fwhm=self.target_fwhm,
+            quantity=self.quantity,
+            variance=self.variance,
+        )
+
 
 @dataclass(frozen=True)
 class EvaluateFiles:

@@ -147,6 +147,7 @@ def map_pixels(fine: ImagePlane, coarse: ImagePlane) -> tuple[PixelMap, Notes]:
 
 def _map_by_sky(headers: Sequence[Any], fine: ImagePlane) -> tuple[PixelMap, Notes]:
     """The map by world coordinates."""
+    # the inverse of a distorted WCS is found by iteration: too slow for every pixel, and smooth enough for splines
     nodes = [np.linspace(0, n - 1, LATTICE) for n in fine.pixels.shape]
     y, x = np.meshgrid(*nodes, indexing="ij")
     pixel_map = _interpolate_map(nodes, _transform_pixels(headers, y, x), fine.pixels.shape)
@@ -156,6 +157,7 @@ def _map_by_sky(headers: Sequence[Any], fine: ImagePlane) -> tuple[PixelMap, Not
 def _map_by_size(fine: ImagePlane, coarse: ImagePlane) -> tuple[PixelMap, Notes]:
     """The map by pixel sizes, middle on middle."""
     steps = _pixel_ratio(fine, coarse)
+    # n pixels have their middle at (n - 1) / 2
     lines = [
         (m - 1) / 2 + (np.arange(n) - (n - 1) / 2) * step
         for n, m, step in zip(fine.pixels.shape, coarse.pixels.shape, steps, strict=True)
@@ -223,6 +225,7 @@ def _note_system_bias(headers: Sequence[Any], fine: ImagePlane, jacobian: Matrix
         y, x = ((n - 1) / 2 for n in fine.pixels.shape)
         apart = np.array(second.world_to_pixel(first.pixel_to_world(x, y))[::-1], float)
     as_one = _transform_pixels(headers, np.array([[y]]), np.array([[x]])).ravel()
+    # from coarse px to fine px, and with the sign of `Registration.shift`
     off = -np.linalg.inv(jacobian) @ (apart - as_one) * np.array(fine.sides)
     return Notes(
         f"grid: RADESYS {radesys[0]} and {radesys[1]} taken as one system; told apart,"
@@ -266,6 +269,7 @@ def crop_overlap(pixel_map: PixelMap, coarse: ImagePlane) -> tuple[PixelMap, Reg
 def _inside(pixel_map: PixelMap, coarse: ImagePlane) -> Mask:
     """Where the positions of a map lie on the coarse frame, (Y, X)."""
     (y, x), (h, w) = pixel_map.positions, coarse.pixels.shape
+    # the outermost pixels reach half a pixel beyond their centres
     return (abs(y - (h - 1) / 2) <= h / 2) & (abs(x - (w - 1) / 2) <= w / 2)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from math import gcd
 
 from sciresdiff import tiling
+from sciresdiff.frame import Frame
 from sciresdiff.observation.observation import Observation
 from sciresdiff.region import Region
 from sciresdiff.tiling import Tile
@@ -44,9 +45,14 @@ def describe_place(tile: Tile, scale: int) -> str:
     return f"y {scale * tile.core.y0}, x {scale * tile.core.x0}"
 
 
-def windows(shape: tuple[int, ...], side: int = SIDE) -> Iterator[tuple[slice, slice]]:
-    """Windows that together cover a plane of shape (h, w) once."""
+def windows(shape: tuple[int, ...], side: int = SIDE) -> Iterator[Region]:
+    """Windows that together cover a plane of shape (h, w) once, row by row."""
     h, w = shape
     for y in range(0, h, side):
         for x in range(0, w, side):
-            yield slice(y, min(y + side, h)), slice(x, min(x + side, w))
+            yield Region(y, min(y + side, h), x, min(x + side, w))
+
+
+def fits_in_memory(frame: Frame) -> bool:
+    """Whether a frame, all its planes together, is small enough to be read at once."""
+    return frame.pixels.size <= WHOLE**2

@@ -13,7 +13,7 @@ from sciresdiff.checks.arrays import Array, Mask, fill_with_median
 from sciresdiff.checks.check import UnmeasuredError
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, PixelSize, Quantity
-from sciresdiff.io.jsonable import plain
+from sciresdiff.io.jsonable import jsonable
 from sciresdiff.jobs.evaluate.image_plane import ImagePlane, read_plane
 from sciresdiff.jobs.evaluate.overlap import PixelMap, crop_overlap, map_pixels, resample
 from sciresdiff.notes import Notes
@@ -133,6 +133,7 @@ def _match_blur(
     low, good_low = resample(coarse, pixel_map, quantity)
     notes = Notes()
     if fine.psf is not None and coarse.psf is not None:
+        # (x * p) * q = (x * q) * p: both images have the blur p * q, and no noise is amplified by a division
         other = registration.resample_psf(coarse.psf, pixel_map.jacobian)
         high, good_high = registration.convolve(high, good_high, other)
         low, good_low = registration.convolve(low, good_low, fine.psf)
@@ -156,13 +157,14 @@ def _measure(
     fwhm_high = None if fine.psf is None else psf.fwhm(fine.psf) * fine.side
     fwhm_low = None if coarse.psf is None else psf.fwhm(coarse.psf) * coarse_side
     moved, of_shift = _measure_displacement(pair)
-    if moved is not None:
+    if moved is not None:  # both fluxes are summed about the same place of the sky
         pair = _MatchedPair(pair.high, registration.shift_image(pair.low, (-moved.y, -moved.x)), pair.good)
-    fluxes, centre, of_flux = _measure_fluxes(pair, fine.sides, radius, fwhm_low or ASSUMED_FWHM * coarse_side)
+    found, of_flux = _measure_fluxes(pair, fine.sides, radius, fwhm_low or ASSUMED_FWHM * coarse_side)
+    fluxes = None if found is None else found[0]
     return Registration(
         flux_ratio=None if fluxes is None or not fluxes.low > 0 else fluxes.high / fluxes.low,
         radius=None if fluxes is None else fluxes.radius,
-        centre=None if fluxes is None else (float(centre[0] + region.y0), float(centre[1] + region.x0)),
+        centre=None if found is None else (float(found[1][0] + region.y0), float(found[1][1] + region.x0)),
         fitted_ratio=None if moved is None or not moved.slope > 0 else 1 / moved.slope,
         shift=None if moved is None else (moved.y * fine.sides[0], moved.x * fine.sides[1]),
         shift_error=None if moved is None else moved.error * fine.side,
@@ -184,7 +186,7 @@ def _measure_displacement(pair: _MatchedPair) -> tuple[registration.Displacement
 
 def _measure_fluxes(
     pair: _MatchedPair, sides: tuple[float, float], radius: float | None, fwhm: float
-) -> tuple[registration.Aperture | None, tuple[int, int], Notes]:
+) -> tuple[tuple[registration.Aperture, tuple[int, int]] | None, Notes]:
     """Fluxes about the brightest source with room for an aperture.
 
     Parameters
@@ -200,24 +202,25 @@ def _measure_fluxes(
 
     Returns
     -------
-    fluxes : Aperture or None
-    centre : (int, int)
-        (y, x), px.
+    found : (Aperture, (int, int)) or None
+        Fluxes, and the centre (y, x) of the aperture, px.
     notes : Notes
         Radius and sky, or the reason why nothing was measured.
     """
     high, low = (fill_with_median(image, pair.good) for image in (pair.high, pair.low))
+    # a small frame may have room for half the radius only; a radius that was asked for is kept
     room = radius or RADIUS_FWHM / 2 * fwhm
     if (centre := registration.brightest(high, pair.good, room, sides)) is None:
         reason = f"no place for an aperture of radius {room:.3g} in the overlap"
-        return None, (0, 0), Notes(f"flux ratio: not measured: {reason}")
+        return None, Notes(f"flux ratio: not measured: {reason}")
     edge = min((min(p, n - 1 - p) + 0.5) * s for p, n, s in zip(centre, high.shape, sides, strict=True))
+    # the whole ring of the sky lies inside the frame
     radius = radius or min(RADIUS_FWHM * fwhm, edge / registration.ANNULUS[1])
     try:
         fluxes = registration.aperture(high, low, pair.good, centre, radius, sides)
     except UnmeasuredError as why:
-        return None, centre, Notes(f"flux ratio: not measured: {why}")
-    return fluxes, centre, Notes(f"flux ratio: aperture of radius {fluxes.radius:.3g}, sky the {fluxes.sky}")
+        return None, Notes(f"flux ratio: not measured: {why}")
+    return (fluxes, centre), Notes(f"flux ratio: aperture of radius {fluxes.radius:.3g}, sky the {fluxes.sky}")
 
 
 def register_truth(
@@ -283,7 +286,7 @@ def _as_record(found: Registration, truth_is_finer: bool) -> dict[str, Any]:
         "finer": "truth" if truth_is_finer else "image",
         "distance": found.distance,
     }
-    return dict(plain(record))
+    return dict(jsonable(record))
 
 
 def summary(found: Registration) -> str:

@@ -1,4 +1,4 @@
-"""Making an image again, of other data: what the probes of ``evaluate`` ask for."""
+"""Restoring an image again from other data, for the probes of ``evaluate``."""
 
 from __future__ import annotations
 
@@ -27,28 +27,42 @@ Rerun = Callable[[int, NDArray[np.float64]], NDArray[np.float64]]
 DRAWS = 2
 """Draws of every probe: an antithetic pair, whose mean is near that of many."""
 CHANGED = 5.0
-"""Data that differ from the frame's by more than this are other light, with another photon noise; sigma."""
+"""Difference from the frame's own data above which it is other light, with another photon noise; sigma."""
 
 
 def make_rerun(
     high: str | Path, low: str | Path | None, sidecar: Mapping[str, Any], scale: int, device: str
 ) -> tuple[Rerun, Notes]:
-    """How the image was made, out of the sidecar that ``upscale`` wrote, for other data on the same pixels.
+    """Prepare to restore other data on the same pixels, with the settings in the image's sidecar.
 
     Model, options, PSF, mask and variance are those of the image; two draws are taken, whatever it had. Where the
-    data have other light than the frame, the variance follows by its slope with the light.
+    data have other light than the frame, the variance follows; see `variance_of_other`.
 
     Parameters
     ----------
-    high, low : the image and the frame that it was restored from.
-    sidecar : what ``upscale`` wrote beside the image; empty where there is none.
-    scale : of the image.
-    device : where the probes are restored.
+    high : str or Path
+        The image.
+    low : str, Path or None
+        The frame that it was restored from.
+    sidecar : mapping
+        What ``upscale`` wrote beside the image; empty where there is none.
+    scale : int
+        Of the image.
+    device : str
+        Where the probes are restored.
+
+    Returns
+    -------
+    rerun : Rerun
+    notes : Notes
+        The model and the number of draws, and a warning where the model is not the image's.
 
     Raises
     ------
-    UsageError : no ``low``, no sidecar of this image, or one of another scale.
-    InputError : the frame or the model cannot be read any more.
+    UsageError
+        No ``low``, no sidecar of this image, or one of another scale.
+    InputError
+        The frame or the model cannot be read any more.
     """
     if low is None:
         raise UsageError("--probe: needs the frame that was restored; give --low")
@@ -62,20 +76,35 @@ def make_rerun(
     inputs = task.inputs
     if inputs.scale != scale:
         raise UsageError(f"--probe: {Path(high).name}.json speaks of scale {inputs.scale}, the image has {scale}")
-    notes = Notes(describe(inputs, fewer))
+    notes = Notes(describe_probe(inputs, fewer))
     if (was := sidecar.get("provenance", {}).get("SRDHASH")) and inputs.model and inputs.model.hash != was:
         notes += Notes(f"WARNING probe: model {inputs.name} is {inputs.model.hash}, the image was made with {was}")
     return lambda plane, data: restore_other(task, plane, data), notes
 
 
-def describe(inputs: Inputs, options: UpscaleOptions) -> str:
-    """What the user is told of the probes."""
+def describe_probe(inputs: Inputs, options: UpscaleOptions) -> str:
+    """The line that says how the probes are restored."""
     draws = "without draws" if options.samples == 0 else f"with {options.samples} draws"
     return f"probe: blank sky and injected sources restored by {inputs.name}, {draws} instead of all"
 
 
 def restore_other(task: Task, plane: int, data: NDArray[np.float64]) -> NDArray[np.float64]:
-    """One plane restored with other pixels: data (h, w) in, image (Y, X) out."""
+    """Restore one plane with other pixels.
+
+    Parameters
+    ----------
+    task : Task
+        How the image was made.
+    plane : int
+        Number of the plane.
+    data : (h, w) array
+        In the frame's unit.
+
+    Returns
+    -------
+    (Y, X) array
+        The mean of the draws.
+    """
     job, s = task.job, task.inputs.scale
     image = np.empty([s * n for n in data.shape])
     for block in of_plane(task.blocks, plane):
@@ -89,9 +118,22 @@ def restore_other(task: Task, plane: int, data: NDArray[np.float64]) -> NDArray[
 
 
 def variance_of_other(exposure: Exposure, data: NDArray[np.float64]) -> NDArray[np.floating[Any]]:
-    """The variance of other data (h, w): the exposure's, and by its slope with the light where the light differs.
+    """The variance of other data: the exposure's, with other photon noise where the light differs by more than 5 sigma.
 
-    Not below that of the sky; in the square of the exposure's unit.
+    There it is V + g (d - y), with the slope g of the exposure's variance V with its pixels y, and not below the tenth
+    percentile of V, which is that of the sky.
+
+    Parameters
+    ----------
+    exposure : Exposure
+        One plane, in memory.
+    data : (h, w) array
+        In the exposure's unit.
+
+    Returns
+    -------
+    (h, w) array
+        Unit squared.
     """
     pixels, variance, good = exposure.pixels, exposure.variance, exposure.valid
     gain = photon_gain(pixels.astype(np.float64), variance, good)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sciresdiff.diffusion.share import draw_samples
-from sciresdiff.training.data import Batch
+from sciresdiff.training.batch import Batch
 
 
 def augment(batch: Batch, numbers: Mapping[str, Any], generator: torch.Generator) -> tuple[Batch, Tensor | float]:

@@ -29,15 +29,15 @@ from sciresdiff.restoration.model import Model, load, save
 from sciresdiff.restoration.ops import upsample_nearest
 from sciresdiff.restoration.refiner import REFINERS, Refiner, condition, level_features, with_realism
 from sciresdiff.restoration.residual_space import residual_space
-from sciresdiff.training.calibrate import calibrated_card
-from sciresdiff.training.data import Ahead, Batch, Pairs
-from sciresdiff.training.loop import Say, State, fit, quick
+from sciresdiff.training.batch import Batch
+from sciresdiff.training.data import Pairs, Prefetch
+from sciresdiff.training.folders import UserData
+from sciresdiff.training.loop import Say, State, mixed_precision, training_loop
 from sciresdiff.training.options import TrainOptions
-from sciresdiff.training.prior import begun, provenance, real_images
-from sciresdiff.training.recipe import recipe_of
-from sciresdiff.training.refiner import anchored, card_of
-from sciresdiff.training.trust import trusted_card
-from sciresdiff.training.world import ALONE, World
+from sciresdiff.training.prepare import VALIDATION, count_millions, provenance, resume, set_up
+from sciresdiff.training.process_group import SINGLE, ProcessGroup
+from sciresdiff.training.recipe import read_recipe
+from sciresdiff.training.refiner import calibrate, model_card, prior_estimate
 
 TEACHER_STEPS = 15
 """Most steps of the teacher's way to an image; a longer path is walked on so many of its indices."""
@@ -81,11 +81,11 @@ def make_lesson(
 ) -> tuple[Lesson, Distance]:
     """A batch as a lesson, and how errors on it count: none where the data are masked."""
     assert teacher.refiner is not None and teacher.method is not None
-    best, whole = anchored(teacher.prior, batch, bf16), method.training_path()
+    best, whole = prior_estimate(teacher.prior, batch, bf16), method.training_path()
     path = method.path(min(whole.T, TEACHER_STEPS)) if method.distil == "one-step" else whole
     space = residual_space(method, batch.data, best)
     known = condition(batch.data, best, batch.kernel, student.config.conditions)
-    estimate, run = PREDICTIONS[method.prediction].estimate, quick(bf16)
+    estimate, run = PREDICTIONS[method.prediction].estimate, mixed_precision(bf16)
 
     def guess_by(refiner: Refiner) -> Guess:
         def guess(x: Tensor, t: Any, realism: Any) -> Tensor:
@@ -162,15 +162,15 @@ def teacher_and_student(options: TrainOptions) -> tuple[Model, Method]:
     return teacher, student_method(methods.load(options.method_name), teacher.method)
 
 
-def train(options: TrainOptions, say: Say, world: World = ALONE) -> File:
+def train(options: TrainOptions, say: Say, group: ProcessGroup = SINGLE) -> File:
     """Teach a student by the model ``options.distil``, or go on where the same command left off.
 
     The student has the teacher's prior and network; the target of consistency is the average of the weights that the
-    loop keeps (`loop.follow`), so that a resumed run goes through the same numbers.
+    loop keeps (`loop.update_average`), so that a resumed run goes through the same numbers.
 
     Parameters
     ----------
-    world : the processes that share the work, connected; the first of them calibrates alone, after the others ended.
+    group : the processes that share the work, connected; the first of them calibrates alone, after the others ended.
 
     Returns
     -------
@@ -180,42 +180,41 @@ def train(options: TrainOptions, say: Say, world: World = ALONE) -> File:
     ------
     UsageError, InputError : as in `teacher_and_student`.
     """
-    device = world.device(options.device)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    torch.manual_seed(options.seed)
+    # Setup: the device, the teacher, and the student, which begins as its copy.
+    device = set_up(options, group)
     teacher, method = teacher_and_student(options)
     teacher.to(device)
     assert teacher.refiner is not None and teacher.method is not None
-    options = replace(options, kind=teacher.card["kind"], scale=teacher.scale)
-    recipe, loop = recipe_of(options)
-    output = File(options.output)
-    run = begun(deepcopy(teacher.refiner).train().requires_grad_(True), options, loop, device, world)
-    pairs = Pairs(recipe, options.seed + 1, real_images(options.data, recipe.patch * recipe.scale))
-    bf16 = loop.bf16 and has_fast_bfloat16(device)
+    recipe, loop = read_recipe(replace(options, kind=teacher.card["kind"], scale=teacher.scale))
+    output, bf16 = File(options.output), loop.bf16 and has_fast_bfloat16(device)
+    student = deepcopy(teacher.refiner).train().requires_grad_(True)
 
+    # Data: pairs by number, simulated or the user's; the held-out ones come from another stream.
+    pairs = Pairs(recipe, options.seed + 1, UserData(options.data))
+    held_out = Pairs(recipe, options.seed + VALIDATION)
+
+    # Resume where the same command was stopped, else begin.
+    run = resume(student, options, loop, device, group)
+    ways = f"{method.distil}, {method.name}, taught by {teacher.card.get('name')} ({teacher.method.name})"
+    say(f"student of {count_millions(student):.2f} M parameters: {ways}")
+
+    # Loop: batch, lesson, step; report and snapshot at intervals and at the end.
     def lesson_loss(module: nn.Module, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         assert isinstance(module, Refiner) and isinstance(run.average, Refiner)
         return loss(module, run.average, batch, generator, teacher, method, bf16)
 
     def snapshot(average: nn.Module, state: State) -> None:
         assert isinstance(average, Refiner)
-        told = {
-            **provenance(recipe, options, state),
-            "teacher": {"name": teacher.card.get("name"), "hash": teacher.hash},
-        }
-        save(Model(teacher.prior, average, method, card_of(teacher.card, output.stem, told)), output)
+        source = {"name": teacher.card.get("name"), "hash": teacher.hash}
+        card = model_card(teacher.card, output.stem, {**provenance(recipe, options, state), "teacher": source})
+        save(Model(teacher.prior, average, method, card), output)
 
-    ways = f"{method.distil}, {method.name}, taught by {teacher.card.get('name')} ({teacher.method.name})"
-    say(f"student of {sum(p.numel() for p in run.module.parameters()) / 1e6:.2f} M parameters: {ways}")
-    validate = validation(Pairs(recipe, options.seed + 7_919), teacher, method)
-    ahead = Ahead(lambda n: pairs.batch(n + run.share[0], run.share[1], device))
-    fit(run, ahead, lesson_loss, validate, snapshot, say)
-    if not (options.calibrate and world.first):
-        return output
-    say("calibrating ERR and TRUST on simulated frames")
-    model = calibrated_card(load(str(output)).to(device), recipe, options.seed + 15_859)
-    save(trusted_card(model, recipe, options.seed + 23_788), output)
+    validate = validation(held_out, teacher, method)
+    training_loop(run, Prefetch(pairs, run.share, device), lesson_loss, validate, snapshot, say)
+
+    # Calibrate ERR and TRUST.
+    if options.calibrate and group.first:
+        calibrate(output, recipe, options.seed, device, say)
     return output
 
 

@@ -15,9 +15,10 @@ from sciresdiff.lab.latent.codec import Codec
 from sciresdiff.lab.latent.refiner import LatentRefiner
 from sciresdiff.restoration.prior import Prior
 from sciresdiff.restoration.residual_space import residual_space
-from sciresdiff.training.data import DataRecipe, Pairs
+from sciresdiff.training.data import Pairs
 from sciresdiff.training.loop import LoopOptions, Say
-from sciresdiff.training.refiner import anchored
+from sciresdiff.training.recipe import DataRecipe
+from sciresdiff.training.refiner import prior_estimate
 
 SHARE = 8
 """The phase takes one part in so many of the budget."""
@@ -70,7 +71,7 @@ def train_codec(
 
     def images(n: int) -> Tensor:
         batch = pairs.batch(n * loop.batch, loop.batch, device)
-        return residual_space(method, batch.data, anchored(prior, batch, False)).truth(batch.truth)
+        return residual_space(method, batch.data, prior_estimate(prior, batch, False)).truth(batch.truth)
 
     batches = max(loop.images // SHARE // loop.batch, 1) if loop.images else None
     fit_codec(refiner.codec, images, batches, (loop.minutes or 20.0) / SHARE, say)

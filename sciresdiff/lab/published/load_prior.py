@@ -22,10 +22,11 @@ from sciresdiff.errors import InputError, UsageError
 from sciresdiff.lab.published.networks import ARCHITECTURES, MisfitError, Recognised, build_network, recognise
 from sciresdiff.lab.published.prior import STRETCHES, PublishedConfig, PublishedPrior
 from sciresdiff.restoration.model import Model
-from sciresdiff.training.data import DataRecipe, Pairs
+from sciresdiff.training.data import Pairs
 from sciresdiff.training.loop import Say
 from sciresdiff.training.options import TrainOptions
-from sciresdiff.training.recipe import recipe_of
+from sciresdiff.training.prepare import count_millions
+from sciresdiff.training.recipe import DataRecipe, read_recipe
 
 PAIRS = 32
 """Simulated pairs on which the scale of the error is measured."""
@@ -158,7 +159,7 @@ def take_over(path: Path, recipe: DataRecipe, settings: Mapping[str, Any], seed:
         raise InputError(
             f"--prior: {path} answers simulated frames with images far from them; is it an x{scale} network?"
         )
-    say(f"prior: {title} x{scale} from {path.name}, {count_of(prior):.2f} M parameters, not trained further")
+    say(f"prior: {title} x{scale} from {path.name}, {count_millions(prior):.2f} M parameters, not trained further")
     say(f"its error is {factor:.2g} times the local contrast; chi2 {before:.3g}, {after:.3g} once held to the data")
     say(
         "networks trained for L1 or with a discriminator are not flux-true; the consistency step and the gate hold"
@@ -186,11 +187,6 @@ def take_over(path: Path, recipe: DataRecipe, settings: Mapping[str, Any], seed:
     )
 
 
-def count_of(module: nn.Module) -> float:
-    """Parameters, in millions."""
-    return sum(p.numel() for p in module.parameters()) / 1e6
-
-
 def prior_model(path: Path, options: TrainOptions, say: Say) -> Model:
     """The network in a file as the prior of a refiner that is trained with ``options``.
 
@@ -203,4 +199,4 @@ def prior_model(path: Path, options: TrainOptions, say: Say) -> Model:
     ------
     InputError, UsageError : as in `take_over` and `settings_of`.
     """
-    return take_over(path, recipe_of(options)[0], settings_of(options.recipe), options.seed + 31_717, say)
+    return take_over(path, read_recipe(options)[0], settings_of(options.recipe), options.seed + 31_717, say)

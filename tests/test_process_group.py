@@ -23,9 +23,9 @@ from sciresdiff.diffusion.share import draw_samples, shared_generator
 from sciresdiff.errors import UsageError
 from sciresdiff.lab.distillation import train as distil
 from sciresdiff.restoration import model as models
-from sciresdiff.training import loop, prior, refiner, stopping
+from sciresdiff.training import loop, prior, refiner, signals
 from sciresdiff.training.options import TrainOptions
-from sciresdiff.training.world import World, first_node, joined, meeting, world
+from sciresdiff.training.process_group import ProcessGroup, connect, first_node, rendezvous
 
 RECIPE = """
 [data]
@@ -105,10 +105,10 @@ def jobs(recipe: str, folder: Path) -> list[tuple[Callable[..., Path], TrainOpti
 
 def train_all(recipe: str, folder: Path) -> None:
     """Everything, in the world of the environment."""
-    here = world()
-    with joined(here):
+    group = ProcessGroup.from_environment()
+    with connect(group):
         for train, asked in jobs(recipe, folder):
-            train(asked, lambda line: None, here)
+            train(asked, lambda line: None, group)
 
 
 def command(words: list[str], troubled: Callable[[loop.Run], None]) -> None:
@@ -126,13 +126,13 @@ def command(words: list[str], troubled: Callable[[loop.Run], None]) -> None:
 
 def signalled(run: loop.Run) -> None:
     """The last process gets SIGTERM in its second step."""
-    if run.state.seen == 4 and run.world.rank == 1:
+    if run.state.seen == 4 and run.group.rank == 1:
         signal.raise_signal(signal.SIGTERM)
 
 
 def killed(run: loop.Run) -> None:
     """The last process is gone in its second step."""
-    if run.state.seen == 4 and run.world.rank == 1:
+    if run.state.seen == 4 and run.group.rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -197,14 +197,14 @@ def test_where_one_process_is_gone_the_others_end_with_a_line(tmp_path: Path) ->
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 def test_shares_cut_a_batch_without_gap_or_overlap(size: int) -> None:
-    cuts = [World(r, size).share(16) for r in range(size)]
+    cuts = [ProcessGroup(r, size).share(16) for r in range(size)]
     assert [n for first, count in cuts for n in range(first, first + count)] == list(range(16))
     assert max(c for _, c in cuts) - min(c for _, c in cuts) <= 1
 
 
 def test_more_processes_than_samples_are_refused() -> None:
     with pytest.raises(UsageError, match="batch = 4, but 5 processes need a sample each"):
-        World(0, 5).share(4)
+        ProcessGroup(0, 5).share(4)
 
 
 def test_a_samples_random_numbers_do_not_depend_on_who_works_on_it() -> None:
@@ -219,18 +219,24 @@ def test_a_samples_random_numbers_do_not_depend_on_who_works_on_it() -> None:
 @pytest.mark.parametrize(
     ("environment", "found"),
     [
-        ({}, World()),
-        ({"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}, World(3, 8, 1)),
-        ({"SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "6", "SLURM_LOCALID": "2", "SLURM_NTASKS": "6"}, World(5, 6, 2)),
-        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_LOCALID": "0"}, World()),  # a batch script, not a step
+        ({}, ProcessGroup()),
+        ({"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}, ProcessGroup(3, 8, 1)),
+        (
+            {"SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "6", "SLURM_LOCALID": "2", "SLURM_NTASKS": "6"},
+            ProcessGroup(5, 6, 2),
+        ),
+        (
+            {"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_LOCALID": "0"},
+            ProcessGroup(),
+        ),  # a batch script, not a step
         (
             {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"},
-            World(1, 2, 1),  # torchrun started by srun
+            ProcessGroup(1, 2, 1),  # torchrun started by srun
         ),
     ],
 )
-def test_the_world_is_read_from_the_environment(environment: dict[str, str], found: World) -> None:
-    assert world(environment) == found
+def test_the_world_is_read_from_the_environment(environment: dict[str, str], found: ProcessGroup) -> None:
+    assert ProcessGroup.from_environment(environment) == found
 
 
 @pytest.mark.parametrize(
@@ -243,7 +249,7 @@ def test_the_world_is_read_from_the_environment(environment: dict[str, str], fou
 )
 def test_an_environment_that_is_half_there_is_refused(environment: dict[str, str], said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        world(environment)
+        ProcessGroup.from_environment(environment)
 
 
 @pytest.mark.parametrize(
@@ -253,26 +259,26 @@ def test_an_environment_that_is_half_there_is_refused(environment: dict[str, str
 def test_processes_of_slurm_meet_at_the_first_node(nodes: str, first: str) -> None:
     assert first_node(nodes) == first
     if nodes:
-        found = meeting({"SLURM_STEP_NODELIST": nodes, "SLURM_JOB_ID": "4711", "SLURM_STEP_ID": "2"})
+        found = rendezvous({"SLURM_STEP_NODELIST": nodes, "SLURM_JOB_ID": "4711", "SLURM_STEP_ID": "2"})
         assert found == {"MASTER_ADDR": first, "MASTER_PORT": str(20_000 + (4711 * 16 + 2) % 12_000)}
 
 
 def test_where_to_meet_has_to_be_known_and_what_is_given_wins() -> None:
     with pytest.raises(UsageError, match="MASTER_ADDR, MASTER_PORT: not given"):
-        meeting({})
+        rendezvous({})
     given = {"MASTER_ADDR": "here", "MASTER_PORT": "1234"}
-    assert meeting({**given, "SLURM_STEP_NODELIST": "n[1-2]"}) == given
+    assert rendezvous({**given, "SLURM_STEP_NODELIST": "n[1-2]"}) == given
 
 
 def test_one_gpu_is_not_given_to_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     with pytest.raises(UsageError, match="--device: cuda:1 is one GPU for 8 processes"):
-        World(0, 8).device("cuda:1")
+        ProcessGroup(0, 8).device("cuda:1")
     with pytest.raises(UsageError, match="process 4 of this machine has no GPU, there are 4"):
-        World(4, 8, 4).device("cuda")
-    assert World(7, 8, 3).device("cuda") == torch.device("cuda:3")
+        ProcessGroup(4, 8, 4).device("cuda")
+    assert ProcessGroup(7, 8, 3).device("cuda") == torch.device("cuda:3")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)  # SLURM shows every process its own
-    assert World(7, 8, 3).device("cuda") == torch.device("cuda:0")
+    assert ProcessGroup(7, 8, 3).device("cuda") == torch.device("cuda:0")
 
 
 def test_a_signal_is_noted_and_a_second_one_acts() -> None:
@@ -280,17 +286,17 @@ def test_a_signal_is_noted_and_a_second_one_acts() -> None:
     seen: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
     try:
-        with stopping.noted() as came:
+        with signals.defer_signals() as came:
             assert came() == 0
             signal.raise_signal(signal.SIGTERM)
             assert (came(), seen) == (signal.SIGTERM, [])
             signal.raise_signal(signal.SIGTERM)
             assert seen == [signal.SIGTERM]
         with pytest.raises(SystemExit) as end:  # what handles it lets it pass
-            stopping.end(signal.SIGTERM)
+            signals.raise_deferred(signal.SIGTERM)
         assert end.value.code == 143
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        with stopping.noted() as came:
+        with signals.defer_signals() as came:
             signal.raise_signal(signal.SIGTERM)
             assert came() == 0
     finally:
@@ -301,7 +307,7 @@ def test_signals_are_left_alone_outside_the_main_thread() -> None:
     found: list[int] = []
 
     def other() -> None:
-        with stopping.noted() as came:
+        with signals.defer_signals() as came:
             found.append(came())
 
     thread = threading.Thread(target=other)

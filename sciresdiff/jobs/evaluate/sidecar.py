@@ -1,0 +1,75 @@
+"""The sidecar of an image: what ``upscale`` has recorded of the frame that it restored."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sciresdiff.frame import Quantity
+from sciresdiff.io.files import split_spec
+from sciresdiff.observation.options import Stated
+
+OF_DATA = ("gain", "read_noise", "offset", "variance", "mask", "axes", "target_fwhm", "psf", "kernel")
+"""Options of ``upscale`` that describe the frame that is restored."""
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """The record beside an image; empty where there is none."""
+
+    record: Mapping[str, Any]
+    """As it stands in ``{image}.json``."""
+
+    @classmethod
+    def read(cls, high: str | Path, low: str | Path | None) -> Sidecar:
+        """Read the sidecar of an image; empty where there is none, or it speaks of another input.
+
+        Parameters
+        ----------
+        high : str or Path
+            The image.
+        low : str, Path or None
+            The frame that it is judged against.
+        """
+        file = split_spec(high)[0]
+        try:
+            record = json.loads(file.with_name(file.name + ".json").read_text())
+        except (OSError, ValueError):
+            return cls({})
+        if not isinstance(record, dict) or low is None:
+            return cls({})
+        same = Path(str(record.get("input", ""))).name == Path(str(low)).name
+        return cls(record if same and isinstance(record.get("options"), dict) else {})
+
+    def __bool__(self) -> bool:
+        """Whether there is a record."""
+        return bool(self.record)
+
+    @property
+    def quantity(self) -> Quantity | None:
+        """As the restoration took it."""
+        return self.record.get("quantity")
+
+    @property
+    def target_fwhm(self) -> float | None:
+        """FWHM of the image's PSF, output px."""
+        return self.record.get("target_fwhm_px")
+
+    def merge(self, stated: Stated) -> Stated:
+        """What was stated of the data for the restoration; what ``stated`` says of blur and variance wins."""
+        before = self.record.get("options", {})
+        merged = Stated(**{name: before.get(name) for name in OF_DATA})
+        if stated.psf or stated.kernel:
+            merged = replace(merged, psf=stated.psf, kernel=stated.kernel)
+        return replace(
+            merged,
+            variance=stated.variance or merged.variance,
+            target_fwhm=stated.target_fwhm or merged.target_fwhm,
+        )
+
+    def psf_origin(self, stated: Stated) -> str:
+        """Where the restoration had the PSF from; empty where it is not known, or ``stated`` has another."""
+        return "" if stated.psf or stated.kernel else str(self.record.get("sources", {}).get("psf", ""))
