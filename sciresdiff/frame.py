@@ -1,10 +1,12 @@
-"""A science frame: raw pixel values and the physics that belongs to them."""
+"""A science frame: pixel values as the file has them, and the physics that belongs to them."""
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,20 +14,37 @@ from numpy.typing import NDArray
 from sciresdiff.errors import InputError
 from sciresdiff.notes import Notes
 
+if TYPE_CHECKING:
+    from astropy.nddata import CCDData
+
 Quantity = Literal["sum", "mean"]
 Kind = Literal["astro", "micro"]
+PLANES = ("pixels", "mask", "variance", "saturated", "dq")
+"""The arrays of a frame, each of shape (planes, Y, X)."""
+
+UNIT_NAMES = {"counts": "count", "cts": "count", "electrons": "electron", "e-": "electron", "e": "electron"}
+"""Units as FITS files write them -> as astropy does, whose ``e`` is the charge of an electron."""
+
+LOOKUP_CARDS = re.compile(r"CPDIS\d|CQDIS\d|D2IMDIS\d|D2IM\d|DP\d|DQ\d|AXISCORR")
+"""Cards that point to distortion tables in other HDUs, without which astropy refuses the header."""
 
 
 @dataclass(frozen=True)
 class PixelSize:
-    """The side of a pixel, along y and x."""
+    """Sides of a pixel along y and x."""
 
     y: float
     x: float
     unit: Literal["arcsec", "um"]
 
-    def finer(self, scale: float) -> PixelSize:
-        """The pixel size of a grid that is ``scale`` times finer."""
+    def refine(self, scale: float) -> PixelSize:
+        """Return the pixel size of another grid.
+
+        Parameters
+        ----------
+        scale : float
+            New pixels per old pixel along each axis; below 1 for binning.
+        """
         return PixelSize(self.y / scale, self.x / scale, self.unit)
 
 
@@ -33,61 +52,68 @@ class PixelSize:
 class Frame:
     """One image, or a stack of planes that share a header.
 
-    Nothing here is normalised: pixels are the file's own values, in the file's own unit.
+    Nothing is normalised: pixels have the file's own values, in the file's own unit.
     """
 
     pixels: NDArray[np.float32]
-    """Values, shape (planes, Y, X), native byte order; NaN where the file has none."""
+    """(planes, Y, X), native byte order; NaN where the file has no value."""
     mask: NDArray[np.bool_]
-    """True where a pixel carries no information, same shape."""
+    """(planes, Y, X), True where a pixel carries no information."""
     kind: Kind
-    """``astro`` for FITS, ``micro`` for TIFF, unless the file says otherwise."""
+    """``astro`` (FITS) or ``micro`` (TIFF), unless the file says otherwise."""
     variance: NDArray[np.floating[Any]] | None = None
-    """Variance of each pixel in unit**2, same shape, float64 from a file; None where the file does not say."""
+    """(planes, Y, X) in unit**2, float64 from a file; None where the file has none."""
     saturated: NDArray[np.bool_] | None = None
-    """True where a pixel is at the detector's limit (always part of ``mask`` too)."""
+    """(planes, Y, X), True where a pixel is at the detector's limit; these are part of ``mask`` too."""
     dq: NDArray[np.int32] | None = None
-    """Data-quality bits as the file has them, same shape."""
+    """(planes, Y, X), data-quality bits as the file has them."""
     quantity: Quantity | None = None
-    """``sum``: blocks of pixels add up; ``mean``: they average; None: not stated."""
+    """``sum``: values of a block of pixels add up (counts); ``mean``: they average (surface brightness); None:
+    unknown"""
     unit: str | None = None
     pixel_size: PixelSize | None = None
     psf: str | None = None
-    """SPEC of the whole PSF, where the file states one."""
+    """SPEC of the total PSF, where the file states one."""
     kernel: NDArray[np.float64] | str | None = None
-    """Blur between the wanted image and this one, on the fine grid (array or SPEC), as ``degrade`` writes it."""
+    """(k, k) blur between the wanted image and this one on the fine grid, or its SPEC, as ``degrade`` writes it."""
     kernel_scale: int | None = None
     """The scale that ``kernel`` belongs to."""
     facts: Mapping[str, float] = field(default_factory=dict)
-    """Detector facts read from the file, by the option's name: gain, read_noise, offset, saturation, exposure,
-    fwhm (px), na, wavelength (nm), scale (of the output that the file is), psf_known ..."""
+    """Detector and optics by the option's name: gain (electrons per unit), read_noise (electrons), offset, saturation,
+    exposure (s), fwhm (px), na, wavelength (nm), scale and psf_known (of a file that this program wrote) ...
+    """
     axes: str = "YX"
-    """Axis letters of the file's array, for instance ``TCYX``."""
+    """Axis letters of the file's array, ``TCYX`` for instance."""
     shape: tuple[int, ...] = ()
     """Shape of the file's array, in the order of ``axes``."""
     dtype: np.dtype[Any] = field(default_factory=lambda: np.dtype("f4"))
-    """Type that the file's array has on disk (after BZERO/BSCALE)."""
+    """Type of the file's array after BZERO and BSCALE."""
     header: Any = None
-    """What the writer needs to carry the file's metadata over; opaque to everyone but its format."""
+    """Metadata that the writer copies to the output; only the format that read them knows their form."""
     notes: Notes = field(default_factory=Notes)
-    """Assumptions made while reading, one line each, for the user."""
+    """Assumptions made while reading."""
 
     def __post_init__(self) -> None:
-        """Refuse planes that do not fit each other."""
-        for name in ("mask", "variance", "saturated", "dq"):
+        """Refuse arrays of different shapes."""
+        for name in PLANES[1:]:
             value = getattr(self, name)
             if value is not None and value.shape != self.pixels.shape:
                 raise InputError(f"{name}: shape {value.shape} does not fit the image's {self.pixels.shape}")
 
     @property
     def planes(self) -> int:
-        """How many YX planes there are."""
+        """Number of YX planes."""
         return self.pixels.shape[0]
 
     def quantity_or_usual(self, stated: Quantity | None = None) -> tuple[Quantity, Notes]:
-        """The quantity and a note where it was assumed: ``stated``, else the file's, else by the frame's kind.
+        """Return ``sum`` or ``mean``: ``stated``, else the file's own, else the usual one of the frame's kind.
 
-        Without either it is ``sum`` for astronomy (counts) and ``mean`` for microscopy (camera intensity).
+        Returns
+        -------
+        quantity : {"sum", "mean"}
+            Where nobody states it, ``sum`` for astronomy (counts) and ``mean`` for microscopy (camera intensity).
+        notes : Notes
+            Says so where it was assumed.
         """
         if known := stated or self.quantity:
             return known, Notes()
@@ -96,18 +122,85 @@ class Frame:
         return usual, Notes(f"quantity: assumed {usual} (pixels {does}); --quantity states it")
 
     def with_(self, **changes: Any) -> Frame:
-        """A copy with some fields changed."""
+        """Return a copy with some fields changed."""
         return replace(self, **changes)
 
     def with_notes(self, notes: Notes) -> Frame:
-        """A copy with more assumptions noted."""
+        """Return a copy with more notes."""
         return replace(self, notes=self.notes + notes)
 
+    def to_ccddata(self, plane: int | None = None) -> CCDData:
+        """Return one plane as an astropy `CCDData`.
+
+        Parameters
+        ----------
+        plane : int, optional
+            Number of the plane, from 0; needed where the frame has several.
+
+        Returns
+        -------
+        astropy.nddata.CCDData
+            (h, w), with unit, mask, a `VarianceUncertainty` where the frame has a variance, the data-quality plane as
+            ``flags``, and the header and celestial WCS of a frame that was read from FITS. Without a unit it is
+            dimensionless. **Distortions in lookup tables (CPDIS, D2IM) are not in the WCS**: they are in other HDUs.
+
+        Raises
+        ------
+        InputError
+            Several planes and no number, no plane of that number, or a unit that astropy does not know.
+        """
+        from astropy.nddata import CCDData, VarianceUncertainty  # takes a second to import
+
+        number, unit = self._plane_number(plane), self._astropy_unit()
+        arrays = {name: None if getattr(self, name) is None else getattr(self, name)[number] for name in PLANES}
+        header, variance = getattr(self.header, "image", None), arrays["variance"]
+        return CCDData(
+            arrays["pixels"],
+            unit=unit,
+            mask=arrays["mask"],
+            flags=arrays["dq"],
+            uncertainty=None if variance is None else VarianceUncertainty(variance, unit=unit**2),
+            wcs=None if header is None else _celestial_wcs(header),
+            meta=None if header is None else header.copy(),
+        )
+
+    def _plane_number(self, plane: int | None) -> int:
+        if plane is None and self.planes > 1:
+            raise InputError(
+                f"plane: the frame has {self.planes} (axes {self.axes}), and CCDData holds one; give to_ccddata a "
+                f"number from 0 to {self.planes - 1}, or make a list: [one.to_ccddata() for one in frame]"
+            )
+        if not 0 <= (plane or 0) < self.planes:
+            raise InputError(f"plane: {plane} is given, but the frame has {self.planes}, counted from 0")
+        return plane or 0
+
+    def _astropy_unit(self) -> Any:
+        from astropy import units
+
+        plain = re.sub(r"[A-Za-z-]+", lambda word: UNIT_NAMES.get(word[0].lower(), word[0]), self.unit or "")
+        try:
+            return units.Unit(plain)
+        except ValueError as error:
+            raise InputError(
+                f"unit: astropy does not know {self.unit!r}; give another, frame.with_(unit='adu').to_ccddata()"
+            ) from error
+
     def __iter__(self) -> Iterator[Frame]:
-        """The planes, one by one, as frames of one plane each."""
+        """Iterate over the planes, as frames of one plane each."""
         for i in range(self.planes):
             cut: dict[str, Any] = {
-                name: None if getattr(self, name) is None else getattr(self, name)[i : i + 1]
-                for name in ("pixels", "mask", "variance", "saturated", "dq")
+                name: None if getattr(self, name) is None else getattr(self, name)[i : i + 1] for name in PLANES
             }
             yield replace(self, **cut)
+
+
+def _celestial_wcs(header: Any) -> Any:
+    """WCS of the two sky axes; None where the header has none."""
+    from astropy.io.fits import Header
+    from astropy.wcs import WCS
+
+    cards = [card for card in header.cards if not LOOKUP_CARDS.match(card.keyword)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # astropy mends old headers, and says so
+        wcs = WCS(Header(cards))
+    return wcs.celestial if wcs.has_celestial else None

@@ -318,14 +318,14 @@ def test_a_mostly_empty_plane_is_measured_where_it_is_not(monkeypatch: pytest.Mo
 
 def test_a_file_stays_open_while_anyone_reads_it(tmp_path: Path) -> None:
     paths = [written(tmp_path / f"{i}.fits", *a_sky((32, 32), i)) for i in range(3)]
-    with open_files.held(paths[0]) as first:
-        with open_files.held(paths[1]):
+    with open_files.use(paths[0]) as first:
+        with open_files.use(paths[1]):
             pass
         assert len(open_files._open) == 2
         open_files.window(paths[2], 0, Region(0, 8, 0, 8))  # opening it closes what nobody uses
         assert len(open_files._open) == 2
         assert first.source.window(0, Region(0, 8, 0, 8)).pixels.shape == (1, 8, 8)
-        with open_files.held(paths[0]) as again:
+        with open_files.use(paths[0]) as again:
             assert again is first
     open_files.close()
     assert not open_files._open

@@ -11,7 +11,7 @@ import pytest
 
 from sciresdiff.cli import console
 from sciresdiff.cli.console import Console, ProgressLines
-from sciresdiff.io.jsonable import plain
+from sciresdiff.io.jsonable import jsonable
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def test_records_are_plain_json_without_nan(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_numpy_numbers_become_numbers() -> None:
-    assert plain({"a": np.float32(0.5), "b": np.int64(3), "c": np.bool_(True), "d": np.float64("nan")}) == {
+    assert jsonable({"a": np.float32(0.5), "b": np.int64(3), "c": np.bool_(True), "d": np.float64("nan")}) == {
         "a": 0.5,
         "b": 3,
         "c": True,

@@ -124,7 +124,7 @@ def test_the_noise_has_the_stated_variance_and_every_block_its_own(
 @pytest.mark.usefixtures("in_blocks")
 def test_no_array_of_the_whole_frame_is_made(fine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     most: list[int] = []
-    straight = io.opened
+    straight = io.open_source
 
     @contextmanager
     def watched(path: str | Path, **options: Any) -> Iterator[Source]:
@@ -136,7 +136,7 @@ def test_no_array_of_the_whole_frame_is_made(fine: Path, tmp_path: Path, monkeyp
 
             yield Source(source.frame, cut)
 
-    monkeypatch.setattr(io, "opened", watched)
+    monkeypatch.setattr(io, "open_source", watched)
     monkeypatch.setattr("sciresdiff.jobs.degrade.job.STRIP", 96**2)
     monkeypatch.setattr(degrade_blocks, "SAMPLE", 32)
     record = run(fine, tmp_path / "low.fits", DegradeOptions(2, recipe="astro", kernel=KERNEL))

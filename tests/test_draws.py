@@ -71,8 +71,8 @@ def test_a_decoder_is_told_of_with_what_keeps_the_flux(options: dict[str, object
     assert len(lines) == 1 and lines[0].startswith("WARNING flux: ldm draws through a decoder (latent)")
     assert said in lines[0]
     for other in (None, model_of("sciresdiff")):
-        assert not warn_codec(other, UpscaleOptions())
-    assert not warn_codec(model_of("ldm"), UpscaleOptions(refine=False))
+        assert not warn_codec(other, UpscaleOptions()).lines
+    assert not warn_codec(model_of("ldm"), UpscaleOptions(refine=False)).lines
 
 
 @pytest.mark.parametrize(("consistency", "cells"), [("noise", 16), ("exact", 1)])

@@ -13,8 +13,8 @@ from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, PixelSize
 from sciresdiff.io import info
 from sciresdiff.io.files import split_spec
-from sciresdiff.io.fits import pack as fits_pack
-from sciresdiff.io.fits.facts import quantity_of
+from sciresdiff.io.fits import compress as fits_pack
+from sciresdiff.io.fits.keywords import quantity_of_unit
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.normal(100, 5, (12, 16)).astype("f4")
@@ -195,7 +195,7 @@ UNITS = {
 
 @pytest.mark.parametrize(("wanted", "unit"), [(q, u) for q, units in UNITS.items() for u in units])
 def test_quantity_of_units(wanted, unit):
-    assert quantity_of(unit) == wanted
+    assert quantity_of_unit(unit) == wanted
 
 
 def test_asked_planes(tmp_path):

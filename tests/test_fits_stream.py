@@ -15,11 +15,11 @@ from astropy.io import fits
 
 from sciresdiff import io
 from sciresdiff.errors import InputError, ResourceError
-from sciresdiff.frame import Frame
-from sciresdiff.io import flat, planes
-from sciresdiff.io.fits.checksum import encoded, sum32
-from sciresdiff.io.fits.layer import scaled
-from sciresdiff.io.source import PLANES, hollow
+from sciresdiff.frame import PLANES, Frame
+from sciresdiff.io import raw_array, sampling
+from sciresdiff.io.fits.checksum import encode_checksum, ones_complement_sum
+from sciresdiff.io.fits.image_reader import apply_scaling
+from sciresdiff.io.source import without_arrays
 from sciresdiff.region import Region
 
 RNG = np.random.default_rng(0)
@@ -30,8 +30,8 @@ DQ = RNG.choice([0, 0, 0, 1, 64, 256], IMAGE.shape).astype("i2")
 @pytest.fixture
 def streamed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small frames go the way of large ones."""
-    monkeypatch.setattr(planes, "MOST", 400)
-    monkeypatch.setattr(planes, "SIDE", 10)
+    monkeypatch.setattr(sampling, "MOST", 400)
+    monkeypatch.setattr(sampling, "SIDE", 10)
 
 
 def image(data=IMAGE, name="SCI", **cards):
@@ -98,7 +98,7 @@ def same(a: Frame, b: Frame, *place) -> None:
 
 @pytest.mark.parametrize("kind", FILES)
 def test_windows_of_a_file_that_is_not_held(tmp_path, streamed, kind):
-    with io.opened(saved(tmp_path / "a.fits", kind)) as source:
+    with io.open_source(saved(tmp_path / "a.fits", kind)) as source:
         whole = source.whole()
         same(whole, io.read(tmp_path / "a.fits"))
         assert source.frame.pixels.shape == whole.pixels.shape
@@ -115,8 +115,8 @@ def test_windows_of_a_file_that_is_not_held(tmp_path, streamed, kind):
 def test_a_file_that_is_held_has_the_same_values(tmp_path, monkeypatch, kind):
     """Also those that astropy gives; the variance of masked pixels alone is that of other places."""
     held = io.read(saved(tmp_path / "a.fits", kind))
-    monkeypatch.setattr(planes, "MOST", 400)
-    monkeypatch.setattr(planes, "SIDE", 10)
+    monkeypatch.setattr(sampling, "MOST", 400)
+    monkeypatch.setattr(sampling, "SIDE", 10)
     read = io.read(tmp_path / "a.fits")
     for name in ("pixels", "mask", "saturated", "dq"):
         np.testing.assert_array_equal(getattr(read, name), getattr(held, name))
@@ -135,7 +135,7 @@ def test_gzip_is_unpacked_once_and_leaves_nothing(tmp_path, streamed, monkeypatc
     packed.write_bytes(gzip.compress(saved(tmp_path / "a.fits", kind).read_bytes()))
     space.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(space))
-    with io.opened(packed) as source:
+    with io.open_source(packed) as source:
         same(
             source.window(0, Region(5, 20, 3, 9)), io.read(tmp_path / "a.fits"), slice(None), slice(5, 20), slice(3, 9)
         )
@@ -160,11 +160,11 @@ def test_a_truncated_file_is_found_when_it_is_opened(tmp_path, streamed, end):
     cut = whole[:-4000]
     path = tmp_path / f"cut{end}"
     path.write_bytes(gzip.compress(cut) if end.endswith("gz") else cut)
-    with pytest.raises(InputError, match="not a whole FITS file"), io.opened(path):
+    with pytest.raises(InputError, match="not a whole FITS file"), io.open_source(path):
         pass
     if end.endswith("gz"):
         path.write_bytes(path.read_bytes()[:-500])
-        with pytest.raises(InputError, match="not a whole FITS file"), io.opened(path):
+        with pytest.raises(InputError, match="not a whole FITS file"), io.open_source(path):
             pass
 
 
@@ -179,7 +179,7 @@ def test_a_damaged_tile_is_found_where_it_is(tmp_path, streamed, kind):
     heap = start + head["NAXIS1"] * head["NAXIS2"]
     raw[heap + at : heap + at + length] = b"\xff" * int(length)
     path.write_bytes(raw)
-    with io.opened(path) as source:
+    with io.open_source(path) as source:
         source.window(0, Region(0, 5, 0, 50))
         with pytest.raises(InputError, match=r"extension \S+, rows 0 to 59 cannot be read"):
             source.window(0, Region(0, 60, 0, 50))
@@ -201,7 +201,7 @@ def test_counts_that_are_none(tmp_path, card):
 
 def test_nothing_but_nan_is_refused_when_all_is_read(tmp_path, streamed):
     fits.PrimaryHDU(np.full((40, 40), np.nan, "f4")).writeto(tmp_path / "a.fits")
-    with io.opened(tmp_path / "a.fits") as source:
+    with io.open_source(tmp_path / "a.fits") as source:
         assert source.window(0, Region(0, 5, 0, 5)).mask.all()
         with pytest.raises(InputError, match=r"a.fits: all pixels are NaN"):
             source.whole()
@@ -210,11 +210,11 @@ def test_nothing_but_nan_is_refused_when_all_is_read(tmp_path, streamed):
 def test_variance_outside_of_what_was_looked_at(tmp_path, streamed):
     var = np.zeros_like(IMAGE)
     fits.HDUList([primary(), image(), image(var, "VAR")]).writeto(tmp_path / "none.fits")
-    with pytest.raises(InputError, match="no pixel has one above 0"), io.opened(tmp_path / "none.fits"):
+    with pytest.raises(InputError, match="no pixel has one above 0"), io.open_source(tmp_path / "none.fits"):
         pass
     var[17, 23] = 9.0
     fits.HDUList([primary(), image(), image(var, "VAR")]).writeto(tmp_path / "one.fits")
-    with io.opened(tmp_path / "one.fits") as source:
+    with io.open_source(tmp_path / "one.fits") as source:
         np.testing.assert_array_equal(source.whole().variance, 9.0)
 
 
@@ -223,7 +223,7 @@ def test_little_memory(tmp_path):
     fits.PrimaryHDU(np.ones((3000, 3000), "i2")).writeto(tmp_path / "a.fits")
     tracemalloc.start()
     try:
-        with io.opened(tmp_path / "a.fits") as source:
+        with io.open_source(tmp_path / "a.fits") as source:
             source.window(0, Region(1000, 1100, 0, 1000))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
@@ -245,7 +245,7 @@ def test_scaling_is_that_of_astropy(tmp_path, kind, zero, step, blank):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         wanted = fits.getdata(tmp_path / "a.fits")
-    found = scaled(data, zero, step, blank)
+    found = apply_scaling(data, zero, step, blank)
     assert found.dtype == wanted.dtype.newbyteorder("=")
     np.testing.assert_array_equal(found, wanted)
 
@@ -263,7 +263,8 @@ def frame_of(tmp_path, kind="hubble", **more):
 def by_windows(path, frame, part=None, stop=None, cards=CARDS, told=TOLD):
     """Written in windows of 20 x 30, the last one first; stops before the given one."""
     draws = np.stack([frame.pixels[0] * k for k in (1, 2, 3)])
-    with io.writing(path, hollow(frame), planes={"ERR": io.Plane(), "DQ": io.Plane("i4"), "DRAWS": io.Plane("f4", 3)},
+    planes = {"ERR": io.Plane(), "DQ": io.Plane("i4"), "DRAWS": io.Plane("f4", 3)}
+    with io.open_sink(path, without_arrays(frame), planes=planes,
                     provenance=cards, history=["by a test"], part=part) as sink:  # fmt: skip
         places = [(y, x) for y in (40, 20, 0) for x in (30, 0)]
         for i, (y, x) in enumerate(places):
@@ -318,7 +319,7 @@ def test_an_unfinished_file_of_another_kind_is_begun_anew(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         by_windows(tmp_path / "x.fits", frame, part, stop=3)
     size = part.stat().st_size
-    with io.writing(tmp_path / "x.fits", hollow(frame), planes={"ERR": io.Plane()}, part=part) as sink:
+    with io.open_sink(tmp_path / "x.fits", without_arrays(frame), planes={"ERR": io.Plane()}, part=part) as sink:
         assert part.stat().st_size < size
         assert not sink.get("SCI", 0, Region(0, 60, 0, 50)).any()
 
@@ -344,12 +345,12 @@ def test_checksums_are_true(tmp_path):
 
 def test_checksum_of_any_sum():
     """In the place of 16 zeros the letters bring any sum to -0, and none of them is a mark."""
-    zeros = sum32([b"0" * 16])
+    zeros = ones_complement_sum([b"0" * 16])
     for total in (*RNG.integers(zeros, 2**32, 300).tolist(), zeros, 2**32 - 1):
-        text = encoded(total)
+        text = encode_checksum(total)
         assert text.isalnum()
         letters = np.roll(np.frombuffer(text.encode(), "u1"), -1).tobytes()  # a card's value begins a byte early
-        assert sum32([letters], total - zeros) == 0xFFFFFFFF
+        assert ones_complement_sum([letters], total - zeros) == 0xFFFFFFFF
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "uint32", "float64"])
@@ -360,7 +361,7 @@ def test_types(tmp_path, dtype):
     assert data.dtype.newbyteorder("=") == dtype
     np.testing.assert_array_equal(data, np.rint(frame.pixels[0]) if data.dtype.kind in "iu" else frame.pixels[0])
     assert report["clipped"] == 0
-    with io.writing(tmp_path / "y.fits", hollow(frame), dtype=dtype) as sink:
+    with io.open_sink(tmp_path / "y.fits", without_arrays(frame), dtype=dtype) as sink:
         assert sink.put("SCI", 0, 0, 0, frame.pixels[0] * -1) == (3000 if dtype.startswith("u") else 0)
         assert sink.get("SCI", 0, Region(0, 60, 0, 50)).dtype == dtype
         sink.finish({})
@@ -375,12 +376,12 @@ def test_a_full_disk_is_known_before_the_work(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "posix_fallocate", full)
     with (
         pytest.raises(ResourceError, match=r"x.fits: no room on the disk for its 2.02e-05 GB; free some"),
-        io.writing(tmp_path / "new" / "x.fits", hollow(frame)),
+        io.open_sink(tmp_path / "new" / "x.fits", without_arrays(frame)),
     ):
         pass
     assert not (tmp_path / "new").exists()
     monkeypatch.undo()
-    monkeypatch.setattr(flat, "write_all", full)
+    monkeypatch.setattr(raw_array, "write_at", full)
     with pytest.raises(ResourceError, match=r"x.fits: no room on the disk"):
         by_windows(tmp_path / "x.fits", frame, tmp_path / "x.part")
     assert (tmp_path / "x.part").exists(), "a run with a journal can go on"
@@ -417,7 +418,7 @@ def test_an_input_that_is_gone_when_it_is_copied(tmp_path):
 def test_real_frames_by_windows(shared_data, streamed):
     for name in ("hst_47tuc/j8bt06nyq_flt.fits", "kids_viking/r.fits", "compressed/comp.fits",
                  "legacypipe/testcase4/c4d_170316_062107_ooi_z_ls9.N2.fits"):  # fmt: skip
-        with io.opened(shared_data / "astro" / name) as source:
+        with io.open_source(shared_data / "astro" / name) as source:
             h, w = source.frame.pixels.shape[1:]
             y, x = h // 3, w // 5
             part = source.window(0, Region(y, y + 60, x, x + 50))

@@ -8,7 +8,7 @@ from sciresdiff import io
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, PixelSize
 from sciresdiff.io.hdf5 import read as hdf5
-from sciresdiff.io.source import hollow
+from sciresdiff.io.source import without_arrays
 from sciresdiff.region import Region
 
 RNG = np.random.default_rng(0)
@@ -92,7 +92,7 @@ def test_windows_of_chunks_are_parts_of_the_whole(tmp_path):
     np.testing.assert_array_equal(whole.pixels, stack.reshape(6, 40, 50))
     np.testing.assert_array_equal(whole.variance[5], np.where(var > 0, var, np.median(var[var > 0])))
     np.testing.assert_array_equal(whole.mask[2], (var <= 0) | np.eye(40, 50, dtype=bool))
-    with io.opened(tmp_path / "a.h5") as source:
+    with io.open_source(tmp_path / "a.h5") as source:
         assert source.frame.pixels.strides == (0, 0, 0)
         part = source.window(4, Region(3, 20, 10, 31))
     for name in ("pixels", "mask", "variance"):
@@ -106,7 +106,7 @@ def test_a_damaged_chunk_is_named(tmp_path):
     raw = bytearray((tmp_path / "a.h5").read_bytes())
     raw[start : start + size] = b"\xff" * size
     (tmp_path / "a.h5").write_bytes(raw)
-    with io.opened(tmp_path / "a.h5") as source:
+    with io.open_source(tmp_path / "a.h5") as source:
         np.testing.assert_array_equal(source.window(0, Region(0, 32, 0, 40)).pixels[0], HIGH[0])
         with pytest.raises(InputError, match="dataset 'image' cannot be read at plane 1, rows 0 to 31"):
             source.window(1, Region(0, 32, 0, 40))
@@ -118,8 +118,12 @@ def test_an_unfinished_file_is_gone_on_with(tmp_path, planes):
     draws = np.repeat(frame.pixels[:, None], 2, 1)
     part, kinds = tmp_path / ".a.part", {"DRAWS": io.Plane(layers=2), "DQ": io.Plane("i4")}
     for start in (0, 16):
-        with io.writing(
-            tmp_path / "a.h5", hollow(frame), planes=kinds, part=part, provenance={"SRDFLUX": 9.0, "SRDCHI2": None}
+        with io.open_sink(
+            tmp_path / "a.h5",
+            without_arrays(frame),
+            planes=kinds,
+            part=part,
+            provenance={"SRDFLUX": 9.0, "SRDCHI2": None},
         ) as sink:
             for k in range(planes):
                 sink.put("SCI", k, start, 0, frame.pixels[k, start : start + 16])
@@ -141,7 +145,7 @@ def test_an_unfinished_file_is_gone_on_with(tmp_path, planes):
 def test_many_words_do_not_move_the_pixels(tmp_path):
     frame = Frame(HIGH, np.zeros(HIGH.shape, bool), "astro", axes="ZYX", shape=HIGH.shape)
     cards = {f"SRD{i}": "word " * i for i in range(200)}
-    with io.writing(tmp_path / "a.h5", hollow(frame), provenance=dict.fromkeys(cards, "")) as sink:
+    with io.open_sink(tmp_path / "a.h5", without_arrays(frame), provenance=dict.fromkeys(cards, "")) as sink:
         for k in range(3):
             sink.put("SCI", k, 0, 0, HIGH[k])
         sink.finish(cards)

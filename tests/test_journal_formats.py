@@ -13,7 +13,7 @@ import pytest
 from sciresdiff import io
 from sciresdiff.errors import UsageError
 from sciresdiff.frame import Frame
-from sciresdiff.io.source import hollow
+from sciresdiff.io.source import without_arrays
 from sciresdiff.run import journal, locks
 from sciresdiff.run.entries import read_journal
 from sciresdiff.run.executor import process_blocks
@@ -41,7 +41,7 @@ def run(target: Path, stop_at: int | None = None, shard: Shard | None = None, dt
     def make(part: Path | None) -> Any:
         planes = {"ERR": io.Plane(), "DRAWS": io.Plane(layers=3)}
         cards = {"SRDSCALE": 2, "SRDFLUX": 1.0}
-        return io.writing(target, hollow(frame), planes=planes, provenance=cards, dtype=dtype, part=part)
+        return io.open_sink(target, without_arrays(frame), planes=planes, provenance=cards, dtype=dtype, part=part)
 
     def results(numbers: Sequence[int]) -> Iterator[tuple[int, tuple[int, int, int]]]:
         for number in numbers:

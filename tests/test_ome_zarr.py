@@ -15,7 +15,7 @@ import tifffile
 from sciresdiff import io
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, PixelSize
-from sciresdiff.io.source import hollow
+from sciresdiff.io.source import without_arrays
 from sciresdiff.region import Region
 
 RNG = np.random.default_rng(11)
@@ -60,7 +60,7 @@ def test_stores_of_others_are_read_by_windows(tmp_path: Path, zarr: Any, version
     np.testing.assert_array_equal(frame.pixels, STACK.reshape(6, 70, 83))
     assert (frame.axes, frame.shape, frame.dtype, frame.kind) == ("TCYX", STACK.shape, np.dtype("u2"), "micro")
     assert frame.pixel_size == PixelSize(0.2, 0.1, "um")
-    with io.opened(tmp_path / "a.ome.zarr") as source:
+    with io.open_source(tmp_path / "a.ome.zarr") as source:
         assert source.frame.pixels.strides == (0, 0, 0)
         np.testing.assert_array_equal(source.window(3, Region(5, 40, 30, 83)).pixels[0], STACK[1, 1, 5:40, 30:83])
 
@@ -101,7 +101,7 @@ def test_windows_give_the_bytes_of_the_whole(tmp_path: Path, zarr: Any) -> None:
     kinds = {"ERR": io.Plane(), "DRAWS": io.Plane(layers=3), "DQ": io.Plane("i4")}
     options: dict[str, Any] = {"planes": kinds, "provenance": {"SRDFLUX": 1.0}, "part": tmp_path / ".b.part"}
     for rows in ((0, 37), (37, 70)):
-        with io.writing(tmp_path / "b.zarr", hollow(frame), **options) as sink:
+        with io.open_sink(tmp_path / "b.zarr", without_arrays(frame), **options) as sink:
             y, end = rows
             for plane in range(6):
                 sink.put("SCI", plane, y, 0, frame.pixels[plane, y:end])
@@ -223,7 +223,7 @@ def test_what_exists_is_replaced_only_when_asked(tmp_path: Path, zarr: Any) -> N
     io.write(tmp_path / "a.zarr", a_frame())
     with pytest.raises(UsageError, match="exists"):
         io.write(tmp_path / "a.zarr", a_frame())
-    with pytest.raises(KeyboardInterrupt), io.writing(tmp_path / "a.zarr", hollow(a_frame()), overwrite=True):
+    with pytest.raises(KeyboardInterrupt), io.open_sink(tmp_path / "a.zarr", without_arrays(a_frame()), overwrite=True):
         raise KeyboardInterrupt
     assert io.read(tmp_path / "a.zarr").planes == 6
     io.write(tmp_path / "a.zarr", a_frame("CYX", STACK[0]), overwrite=True)
@@ -233,7 +233,7 @@ def test_what_exists_is_replaced_only_when_asked(tmp_path: Path, zarr: Any) -> N
 
 def test_without_the_library_one_line_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "zarr", None)
-    for use in (lambda: io.read(tmp_path / "a.ome.zarr"), lambda: io.checked_output(tmp_path / "a.zarr"),
+    for use in (lambda: io.read(tmp_path / "a.ome.zarr"), lambda: io.check_output(tmp_path / "a.zarr"),
                 lambda: io.write(tmp_path / "a.zarr", a_frame())):  # fmt: skip
         with pytest.raises(
             UsageError, match=r"a.*zarr: OME-Zarr needs the library zarr; pip install 'sciresdiff\[zarr\]'"

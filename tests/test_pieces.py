@@ -155,7 +155,7 @@ def test_the_page_shows_the_whole_and_one_piece(parts: dict[str, Any], files: Pa
 
 def test_no_window_is_larger_than_a_piece(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     largest: list[int] = []
-    straight = io.opened
+    straight = io.open_source
 
     @contextmanager
     def watched(path: str | Path, **options: Any) -> Iterator[Source]:
@@ -167,7 +167,7 @@ def test_no_window_is_larger_than_a_piece(files: Path, monkeypatch: pytest.Monke
 
             yield replace(source, cut=cut)
 
-    monkeypatch.setattr(io, "opened", watched)
+    monkeypatch.setattr(io, "open_source", watched)
     monkeypatch.setattr(load_evidence, "STRIP", 64 * SIDE)
     monkeypatch.setattr("sciresdiff.jobs.evaluate.pieces.windows.__defaults__", (256,))
     with in_pieces():

@@ -10,9 +10,10 @@ from astropy.io import fits
 
 from sciresdiff import io
 from sciresdiff.errors import InputError
-from sciresdiff.io import planes
-from sciresdiff.io.beside import siblings
-from sciresdiff.io.planes import NOISE_PLANES, STATED, patches, stated
+from sciresdiff.io import sampling
+from sciresdiff.io.companions import find_noise_and_flags
+from sciresdiff.io.sampling import sample_regions
+from sciresdiff.io.variance import NOISE_PLANES, STATED, split_noise_kind
 from sciresdiff.jobs import inputs
 from sciresdiff.jobs.identity import identify
 
@@ -51,7 +52,7 @@ def test_files_beside_the_image(tmp_path, name):
             (tmp_path / other).write_bytes(b"x")
     for other in ("imagery_weight.fits", "m31_mask.tif", "m31_weight.tif"):
         (tmp_path / other).write_bytes(b"x")
-    found = siblings(tmp_path / name)
+    found = find_noise_and_flags(tmp_path / name)
     assert tuple(found[kind][0].name if kind in found else None for kind in ("noise", "flags")) == NAMES[name]
 
 
@@ -95,14 +96,14 @@ def test_what_the_user_says_of_a_plane_wins(tmp_path, kind):
     path = save(tmp_path / "x.fits", image(), image(np.full_like(IMAGE, value), "ERR"))
     np.testing.assert_allclose(io.read(path, variance=f"{kind}:ERR").variance, 25, rtol=1e-6)
     np.testing.assert_allclose(io.read(path, variance=f"{kind}:{path}[ERR]").variance, 25, rtol=1e-6)
-    assert stated(f"{kind}:ERR") == (kind, "ERR")
+    assert split_noise_kind(f"{kind}:ERR") == (kind, "ERR")
     with pytest.raises(InputError, match="no extension 'NOPE'"):
         io.read(path, variance=f"{kind}:NOPE")
 
 
 def test_a_colon_that_says_nothing():
-    assert stated("C:/x.fits") == (None, "C:/x.fits")
-    assert stated("rms:") == (None, "rms:")
+    assert split_noise_kind("C:/x.fits") == (None, "C:/x.fits")
+    assert split_noise_kind("rms:") == (None, "rms:")
 
 
 @pytest.mark.parametrize("name", NOISE_PLANES)
@@ -154,8 +155,8 @@ def test_an_output_depends_on_the_files_beside_its_input(tmp_path):
     "shape", [(1, 2048, 2048), (1, 2049, 2048), (3, 20000, 20000), (900, 600, 700), (1, 10, 10**7)]
 )
 def test_patches_are_bounded_and_inside(shape):
-    found = patches(shape)
-    assert sum(region.shape[0] * region.shape[1] for _, region in found) <= planes.MOST
+    found = sample_regions(shape)
+    assert sum(region.shape[0] * region.shape[1] for _, region in found) <= sampling.MOST
     assert len(set(found)) == len(found)
     for plane, region in found:
         assert 0 <= plane < shape[0]

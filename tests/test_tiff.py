@@ -10,7 +10,7 @@ import tifffile
 from sciresdiff import io
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, PixelSize
-from sciresdiff.io.tiff.meta import clean_unit
+from sciresdiff.io.tiff.metadata import clean_unit
 from sciresdiff.io.tiff.read import from_planes, to_planes
 
 RNG = np.random.default_rng(0)

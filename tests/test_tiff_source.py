@@ -11,11 +11,10 @@ import tifffile
 
 from sciresdiff import io
 from sciresdiff.errors import InputError, UsageError
-from sciresdiff.frame import PixelSize
-from sciresdiff.io.flat import Flat
-from sciresdiff.io.source import PLANES
+from sciresdiff.frame import PLANES, PixelSize
+from sciresdiff.io.raw_array import RawArray
+from sciresdiff.io.tiff.ome_set import members
 from sciresdiff.io.tiff.read import to_planes
-from sciresdiff.io.tiff.set import members
 from sciresdiff.region import Region
 
 RNG = np.random.default_rng(5)
@@ -65,7 +64,7 @@ def check_windows(path: Path, **options: Any) -> None:
     """Every way to cut equals the same cut of the whole."""
     whole = io.read(path, **options)
     planes, h, w = whole.pixels.shape
-    with io.opened(path, **options) as source:
+    with io.open_source(path, **options) as source:
         assert source.frame.pixels.strides == (0, 0, 0), "the source holds no values"
         assert (source.frame.facts, source.frame.notes) == (whole.facts, whole.notes)
         for plane in {0, planes - 1}:
@@ -135,7 +134,7 @@ def test_a_cut_file_is_known_when_it_is_opened(tmp_path: Path) -> None:
     with tifffile.TiffFile(path) as tif:
         end = max(o + n for page in tif.pages for o, n in zip(page.dataoffsets, page.databytecounts, strict=True))
     path.write_bytes(path.read_bytes()[: end - 10])
-    with pytest.raises(InputError, match="not a whole TIFF"), io.opened(path):
+    with pytest.raises(InputError, match="not a whole TIFF"), io.open_source(path):
         pass
 
 
@@ -194,7 +193,7 @@ def test_a_companion_is_its_files(tmp_path: Path, companion: Path) -> None:
         np.testing.assert_array_equal(tif.asarray().reshape(6, 70, 83), frame.pixels)
     assert [path.name for path in members(companion)] == ["a_0.ome.tif", "a_1.ome.tif"]
     with pytest.raises(UsageError, match=r"read, not written; give a name in \.ome\.tif"):
-        io.checked_output(tmp_path / "c.companion.ome")
+        io.check_output(tmp_path / "c.companion.ome")
 
 
 def test_what_is_missing_of_a_set_is_told(tmp_path: Path, companion: Path) -> None:
@@ -223,7 +222,7 @@ def test_a_flat_array_gives_back_what_was_put(tmp_path: Path, shape: tuple[int, 
     with open(tmp_path / "raw", "w+b") as file:
         file.write(bytes(7 + data.nbytes))
         file.flush()
-        flat = Flat(file.fileno(), 7, data.dtype, shape, axes)
+        flat = RawArray(file.fileno(), 7, data.dtype, shape, axes)
         planes = to_planes(data, axes)
         for plane in range(len(planes)):
             for y, x in ((2, 0), (0, 0), (0, 3), (2, 3)):

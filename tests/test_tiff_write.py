@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from sciresdiff import io
 from sciresdiff.errors import ResourceError, UsageError
 from sciresdiff.frame import Frame, PixelSize
-from sciresdiff.io.source import hollow
+from sciresdiff.io.source import without_arrays
 from sciresdiff.io.tiff import pyramid as tiff_pyramid
 from sciresdiff.io.tiff import write as tiff_write
-from sciresdiff.io.tiff.ifd import ratio
-from sciresdiff.io.tiff.meta import TiffHeader
+from sciresdiff.io.tiff.ifd import to_rational
+from sciresdiff.io.tiff.metadata import TiffHeader
 from sciresdiff.io.tiff.read import to_planes
 from sciresdiff.region import Region
 
@@ -82,7 +82,7 @@ def test_tifffile_reads_what_was_written(
 @given(x=st.floats(0, 1e12, allow_subnormal=False))
 @FEW
 def test_resolutions_are_the_closest_fractions(x: float) -> None:
-    n, d = ratio(x)
+    n, d = to_rational(x)
     assert 0 <= n < 2**32
     assert 1 <= d < 2**32
     if 1e-6 < x < 2**31:
@@ -97,7 +97,7 @@ def test_windows_give_the_bytes_of_the_whole(tmp_path: Path, axes: str) -> None:
     err, draws = frame.pixels / 3, np.stack([frame.pixels + k for k in range(3)], 1)
     io.write(tmp_path / "whole.tif", frame, planes={"ERR": err, "DRAWS": draws}, provenance={"SRDFLUX": 0.25})
     kinds = {"ERR": io.Plane(), "DRAWS": io.Plane(layers=3), "GATE": io.Plane()}
-    with io.writing(tmp_path / "parts.tif", hollow(frame), planes=kinds, provenance={"SRDFLUX": 1.0}) as sink:
+    with io.open_sink(tmp_path / "parts.tif", without_arrays(frame), planes=kinds, provenance={"SRDFLUX": 1.0}) as sink:
         for plane in reversed(range(frame.planes)):
             for y, x in ((4, 0), (0, 0), (4, 5), (0, 5)):
                 here = (slice(y, y + 5 if y else 4), slice(x, x + 6 if x else 5))
@@ -116,7 +116,7 @@ def test_windows_give_the_bytes_of_the_whole(tmp_path: Path, axes: str) -> None:
 
 def test_clipped_values_are_counted(tmp_path: Path) -> None:
     frame = an_image("YX", "u1")
-    with io.writing(tmp_path / "a.tif", hollow(frame)) as sink:
+    with io.open_sink(tmp_path / "a.tif", without_arrays(frame)) as sink:
         assert sink.put("SCI", 0, 0, 0, frame.pixels[0] + 200) > 0
         assert sink.put("SCI", 0, 0, 0, frame.pixels[0] * 0 - 1) == frame.pixels.size
         assert sink.finish({})["clipped"] > frame.pixels.size
@@ -124,7 +124,7 @@ def test_clipped_values_are_counted(tmp_path: Path) -> None:
 
 def started(path: Path, frame: Frame, part: Path, *, stop: bool) -> None:
     kinds = {"ERR": io.Plane()}
-    with io.writing(path, hollow(frame), planes=kinds, part=part, overwrite=False) as sink:
+    with io.open_sink(path, without_arrays(frame), planes=kinds, part=part, overwrite=False) as sink:
         assert sink.get is not None
         done = np.array_equal(sink.get("ERR", 0, Region(0, 3, 0, 11)), frame.pixels[0, :3])
         if not done:
@@ -165,7 +165,7 @@ def test_a_full_disk_is_known_at_once_and_leaves_nothing(tmp_path: Path, monkeyp
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(ResourceError, match=r"a\.tif: no room"), io.writing(tmp_path / "new" / "a.tif",
+    with pytest.raises(ResourceError, match=r"a\.tif: no room"), io.open_sink(tmp_path / "new" / "a.tif",
                                                                             an_image("YX", "f4")):  # fmt: skip
         pytest.fail("the room is asked for before anything is put")
     assert not list(tmp_path.iterdir())
@@ -176,7 +176,7 @@ def test_a_disk_that_fills_up_later_leaves_nothing(tmp_path: Path, monkeypatch: 
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     frame = an_image("YX", "f4")
-    with pytest.raises(ResourceError, match="no room"), io.writing(tmp_path / "a.tif", hollow(frame)) as sink:
+    with pytest.raises(ResourceError, match="no room"), io.open_sink(tmp_path / "a.tif", without_arrays(frame)) as sink:
         monkeypatch.setattr(os, "pwrite", full)
         sink.put("SCI", 0, 0, 0, frame.pixels[0])
     assert not list(tmp_path.iterdir())
@@ -242,7 +242,7 @@ def test_levels_by_windows_and_in_bigtiff(tmp_path: Path, monkeypatch: Any) -> N
     io.write(tmp_path / "a.ome.tif", frame, pyramid=True)
     part = tmp_path / ".b.part"
     for stop in (True, False):
-        with io.writing(tmp_path / "b.ome.tif", hollow(frame), pyramid=True, part=part) as sink:
+        with io.open_sink(tmp_path / "b.ome.tif", without_arrays(frame), pyramid=True, part=part) as sink:
             for plane in range(2) if stop else ():
                 sink.put("SCI", plane, 0, 0, frame.pixels[plane])
             if not stop:
@@ -259,7 +259,7 @@ def test_levels_by_windows_and_in_bigtiff(tmp_path: Path, monkeypatch: Any) -> N
 def test_levels_need_a_format_that_has_them(tmp_path: Path) -> None:
     for name in ("a.tif", "a.fits"):
         with pytest.raises(UsageError, match=r"--pyramid: .* cannot hold one; give a name in .ome.tif"):
-            io.checked_output(tmp_path / name, pyramid=True)
+            io.check_output(tmp_path / name, pyramid=True)
         with pytest.raises(UsageError, match="--pyramid"):
             io.write(tmp_path / name, an_image("YX", "u2"), pyramid=True)
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from sciresdiff import io
 from sciresdiff.io.fits import wcs
+from sciresdiff.io.fits.header import valid_header
 
 SCALES = [2, 4, 0.5]
 LIMIT_MAS = 1.0  # the project's bound; rounding itself is below 1e-3 mas
@@ -271,7 +272,7 @@ def test_bad_cards_do_not_crash():
     header.append(fits.Card.fromstring("PIXSCALE= ???"))
     new = wcs.rescale_header(header, 2)
     assert new["CD1_1"] == CD["CD1_1"] / 2
-    assert len(wcs.sanitised(header)) <= len(header)
+    assert len(valid_header(header)) <= len(header)
 
 
 # -- any header -------------------------------------------------------------------------------------------------------

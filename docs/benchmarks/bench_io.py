@@ -21,7 +21,7 @@ from big_frame import windows
 from sciresdiff import io
 from sciresdiff.frame import Frame
 from sciresdiff.io.sink import IMAGE
-from sciresdiff.io.source import empty
+from sciresdiff.io.source import placeholder
 from sciresdiff.region import Region
 
 
@@ -29,8 +29,8 @@ def wrote(path: Path, side: int) -> None:
     """A square frame of float32, by windows."""
     values = np.random.default_rng(0).normal(100, 5, (1024, 1024)).astype(np.float32)
     shape = (1, side, side)
-    frame = Frame(empty(shape, np.float32), empty(shape, bool), "astro", unit="electron", shape=shape[1:])
-    with io.writing(path, frame, overwrite=True) as sink:
+    frame = Frame(placeholder(shape, np.float32), placeholder(shape, bool), "astro", unit="electron", shape=shape[1:])
+    with io.open_sink(path, frame, overwrite=True) as sink:
         for y0, y1, x0, x1 in windows(side):
             sink.put(IMAGE, 0, y0, x0, values[: y1 - y0, : x1 - x0])
         sink.finish({})
@@ -38,7 +38,7 @@ def wrote(path: Path, side: int) -> None:
 
 def seen(path: Path, side: int) -> None:
     """All of it, by windows."""
-    with io.opened(path) as source:
+    with io.open_source(path) as source:
         for window in windows(side):
             source.window(0, Region(*window))
 

@@ -20,7 +20,7 @@ from scipy.ndimage import gaussian_filter
 from sciresdiff import io
 from sciresdiff.frame import Frame
 from sciresdiff.io.sink import IMAGE
-from sciresdiff.io.source import empty
+from sciresdiff.io.source import placeholder
 
 SCENE = 1024
 """Side of the scene, and of the windows that are written, px."""
@@ -54,8 +54,8 @@ def build(path: Path, side: int, seed: int, overwrite: bool = False) -> None:
     """Write a square frame."""
     mean = scene(seed) + SKY
     shape = (1, side, side)
-    frame = Frame(empty(shape, np.float32), empty(shape, bool), "astro", unit="electron", shape=shape[1:])
-    with io.writing(path, frame, overwrite=overwrite) as sink:
+    frame = Frame(placeholder(shape, np.float32), placeholder(shape, bool), "astro", unit="electron", shape=shape[1:])
+    with io.open_sink(path, frame, overwrite=overwrite) as sink:
         for y0, y1, x0, x1 in windows(side):
             rng = np.random.default_rng([seed, 1, y0, x0])
             here = mean[: y1 - y0, : x1 - x0]

@@ -87,7 +87,7 @@ class Degraded:
         ------
         InputError : an image of several planes.
         """
-        ccd = self.frame.to_ccddata()  # type: ignore[attr-defined]
+        ccd = self.frame.to_ccddata()
         ccd.uncertainty = None if self.var is None else VarianceUncertainty(self.var)
         ccd.mask = self.dq > 0
         return ccd
@@ -196,7 +196,7 @@ def collect(output: DegradedFile, done: list[Block]) -> Degraded:
         kernel=empty.kernel if isinstance(empty.kernel, np.ndarray) else None,
         unknown=dict(output.low.unknown),
         frame=frame,
-        drawn=output.drawn,
+        drawn=output.settings_used,
         notes=warn_of(notes),
         writing=output.writing,
     )

@@ -46,7 +46,7 @@ def open_image(
     kind : ``astro`` or ``micro``, of an image that is no file.
     variance, mask : (h, w) or (planes, h, w) arrays that belong to it, or for a file what `io.read` takes.
     unit, pixel_size : of an array.
-    reading : further keywords of `io.opened`, for a file.
+    reading : further keywords of `io.open_source`, for a file.
 
     Raises
     ------
@@ -56,7 +56,7 @@ def open_image(
     arrays = {name: np.asarray(value) for name, value in planes.items() if value is not None and not is_name(value)}
     if isinstance(image, str | Path):
         names = {name: value for name, value in planes.items() if is_name(value)}
-        with io.opened(image, **{**(reading or {}), **names}) as source:
+        with io.open_source(image, **{**(reading or {}), **names}) as source:
             if arrays:
                 yield None, in_memory(with_planes(source.whole(), arrays))
             else:

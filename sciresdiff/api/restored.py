@@ -73,7 +73,7 @@ class Restored:
         frame = self.observation.exposure.image.frame
         stack = self.sci.reshape(-1, *self.sci.shape[-2:])
         shape = tuple(self.scale * n if axis in "YX" else n for axis, n in zip(frame.axes, frame.shape, strict=True))
-        size = frame.pixel_size.finer(self.scale) if frame.pixel_size else None
+        size = frame.pixel_size.refine(self.scale) if frame.pixel_size else None
         return frame.with_(
             pixels=stack, mask=~np.isfinite(stack), variance=None, dq=None, saturated=None, kernel=None,
             kernel_scale=None, quantity=self.observation.quantity, pixel_size=size, shape=shape,
@@ -117,7 +117,7 @@ class Restored:
         ------
         InputError : an image of several planes.
         """
-        ccd = self.frame.to_ccddata()  # type: ignore[attr-defined]
+        ccd = self.frame.to_ccddata()
         ccd.uncertainty = StdDevUncertainty(self.err)
         ccd.mask = self.dq > 0
         return ccd

@@ -79,10 +79,10 @@ def describe(problem: BaseException, verbose: bool) -> str:
 
 def format_record(record: Any, indent: str = "") -> list[str]:
     """``name: value``, one to a line, tables indented; what is not known is a dash."""
-    from sciresdiff.io.jsonable import plain
+    from sciresdiff.io.jsonable import jsonable
 
     found = []
-    for name, value in plain(record).items():
+    for name, value in jsonable(record).items():
         if isinstance(value, dict) and value:
             found += [f"{indent}{name}:", *format_record(value, indent + "  ")]
         elif isinstance(value, list) and any(isinstance(item, str) and " " in item for item in value):

@@ -1,4 +1,7 @@
-"""Files in and out: one ``Frame`` for every format, and every format behind ``read`` and ``write``."""
+"""Image files in and out: every format behind `read` and `write`, as a `Frame`.
+
+`open_source` and `open_sink` do the same region by region, for images larger than the memory.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,8 @@ from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, PixelSize, Quantity
 from sciresdiff.io import sink as sinks
 from sciresdiff.io import source as sources
-from sciresdiff.io.files import checked_type, existing, split_spec
+from sciresdiff.io.dtypes import parse_dtype
+from sciresdiff.io.files import require_file, split_spec
 from sciresdiff.io.sink import Plane, Sink
 from sciresdiff.io.source import Source
 
@@ -25,35 +29,42 @@ FORMATS: dict[str, str] = {
     ".companion.ome": "tiff",
     ".h5": "hdf5", ".hdf5": "hdf5", ".ome.zarr": "ome_zarr", ".zarr": "ome_zarr",
 }  # fmt: skip
-"""End of a file's name -> package in this one that reads and writes it."""
+"""End of a file's name -> subpackage that reads and writes it."""
 
 PYRAMIDS = (".ome.tif", ".ome.tiff", ".ome.zarr", ".zarr")
-"""Ends of names of files that can hold smaller copies of their image."""
+"""Ends of names of formats that can hold smaller copies of their image."""
 
 _MAGIC = {b"SIMPLE": "fits", b"II*\0": "tiff", b"MM\0*": "tiff", b"II+\0": "tiff", b"MM\0+": "tiff", b"\x89HDF": "hdf5"}
 
 
 def suffix(path: str | Path) -> str:
-    """The longest known end of a file's name (``.ome.tif``, ``.fits.fz``), in the file's own case; else its suffix."""
+    """Longest known end of a file's name (``.ome.tif``, ``.fits.fz``) in its own case, else the usual suffix."""
     file, _ = split_spec(path)
     known = [end for end in FORMATS if file.name.lower().endswith(end)]
     return file.name[-max(map(len, known)) :] if known else file.suffix
 
 
 def stem(path: str | Path) -> str:
-    """A file's name without ``suffix``."""
+    """A file's name without its `suffix`."""
     name = split_spec(path)[0].name
     end = suffix(path)
     return name[: len(name) - len(end)] if end else name
 
 
 def is_store(path: str | Path) -> bool:
-    """Whether the name is that of an image which is a folder (OME-Zarr)."""
+    """Whether a name is that of an image that is a folder (OME-Zarr)."""
     return FORMATS.get(suffix(path).lower()) == "ome_zarr"
 
 
 def format_of(path: str | Path, *, look: bool = True) -> str:
-    """``fits``, ``tiff``, ``hdf5`` or ``ome_zarr``, by the name, else (with ``look``) by the first bytes.
+    """Find the format of a file: ``fits``, ``tiff``, ``hdf5`` or ``ome_zarr``.
+
+    Parameters
+    ----------
+    path : str or Path
+        A file, or a file with brackets.
+    look : bool
+        Whether to look at the first bytes if the name does not say.
 
     Raises
     ------
@@ -64,7 +75,7 @@ def format_of(path: str | Path, *, look: bool = True) -> str:
     if found := FORMATS.get(suffix(file).lower()):
         return found
     if look:
-        with existing(file).open("rb") as stream:
+        with require_file(file).open("rb") as stream:
             start = stream.read(8)
         if found := next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), None):
             return found
@@ -90,10 +101,10 @@ def read(
     ext : str, optional
         FITS extension (``NAME``, ``NAME,VERSION`` or a number) or HDF5 dataset; wins over brackets.
     variance, mask : str, optional
-        ``EXT`` of the same file, or ``FILE`` or ``FILE[EXT]``. By their names ERR-like planes are squared and
-        weights inverted; a mask is bad where it is not 0. Without them the file's own planes are used.
+        ``EXT`` of the same file, or ``FILE`` or ``FILE[EXT]``. By its name an error plane is squared and a weight
+        inverted; a mask is bad where it is not 0. Without them the file's own planes are used.
     axes : str, optional
-        One letter per axis of the array (``TZCYX``), where the file does not say or says it wrong.
+        One letter per axis of the array (``TZCYX``), where the file does not say or is wrong.
     quantity : {"sum", "mean"}, optional
         Wins over BUNIT.
     pixel_size : float or PixelSize, optional
@@ -102,16 +113,16 @@ def read(
     Returns
     -------
     Frame
-        Planes (planes, Y, X) in float32; ``said`` has one line for each assumption. Pixels without a variance are
+        Planes (planes, Y, X) in float32; ``notes`` has a line for each assumption. Pixels without a variance are
         masked, and their variance is the median of the others.
 
     Raises
     ------
     InputError
-        Missing, truncated or foreign file, no image in it, NaN only, an axis without pixels, ambiguous or wrong
-        axes, 8-bit colour, a plane that does not fit.
+        Missing, truncated or foreign file, no image in it, NaN only, an axis without pixels, ambiguous or wrong axes,
+        8-bit colour, a plane that does not fit.
     """
-    module = _reader(format_of(path))
+    module = _read_module(format_of(path))
     frame: Frame = module.read(
         path, ext=ext, variance=variance, mask=mask, axes=axes, quantity=quantity, pixel_size=pixel_size
     )
@@ -119,12 +130,12 @@ def read(
 
 
 @contextmanager
-def opened(path: str | Path, **options: Any) -> Iterator[Source]:
-    """A file, to be read window by window; options and errors as in `read`.
+def open_source(path: str | Path, **options: Any) -> Iterator[Source]:
+    """Open a file, to be read region by region; options and errors as in `read`.
 
     Only what is asked for is in memory, where the format allows it.
     """
-    module = _reader(format_of(path))
+    module = _read_module(format_of(path))
     if hasattr(module, "source"):
         with module.source(path, **options) as source:
             yield source
@@ -133,7 +144,7 @@ def opened(path: str | Path, **options: Any) -> Iterator[Source]:
 
 
 def read_image(path: str | Path) -> NDArray[np.float64]:
-    """One image as it is in the file: a PSF, a variance, a map. Brackets choose the extension.
+    """Read one image as it is in the file: a PSF, a variance, a map. Brackets choose the extension.
 
     Returns
     -------
@@ -143,9 +154,9 @@ def read_image(path: str | Path) -> NDArray[np.float64]:
     Raises
     ------
     InputError
-        As ``read``; NaN is allowed here.
+        As `read`; NaN is allowed here.
     """
-    image: NDArray[np.float64] = _reader(format_of(path)).read_image(path)
+    image: NDArray[np.float64] = _read_module(format_of(path)).read_image(path)
     return image if image.ndim == 2 else image.reshape(-1, *image.shape[-2:])
 
 
@@ -163,20 +174,20 @@ def write(
 ) -> dict[str, Any]:
     """Write a result in the format of its name, with the metadata of the file that ``frame.header`` came from.
 
-    The file holds no clock, host or path: the same content gives the same bytes. It appears when it is whole.
+    The output holds no clock, host or path: the same content gives the same bytes. It appears when it is complete.
 
     Parameters
     ----------
     path : str or Path
-        Name of the output; folders on the way are made.
+        Name of the output; missing folders are made.
     frame : Frame
-        Pixels of the new grid. Where ``header`` is the one that ``read`` gave, all else that is in it describes the
-        input's grid and is adapted; a frame without one gets a small header from ``unit`` and ``pixel_size``, which
+        Pixels (planes, Y, X) of the new grid. If ``header`` is the one that `read` gave, all other fields describe the
+        input's grid and are adapted; a frame without one gets a small header from ``unit`` and ``pixel_size``, which
         are then taken as those of the new grid.
     planes : mapping, optional
-        Name (``ERR``, ``SUPPORT``, ``GATE``, ``TRUST``, ``DQ``, ``VAR``, ``KERNEL``) -> array on the new grid. FITS
-        writes each; TIFF writes ERR, SUPPORT, TRUST, VAR and DRAWS as ``{stem}_err.tif`` and so on, and **no GATE
-        and DQ**.
+        Name (``ERR``, ``SUPPORT``, ``GATE``, ``TRUST``, ``DQ``, ``VAR``, ``KERNEL``, ``DRAWS``) -> array on the new
+        grid. FITS holds each; TIFF has ERR, SUPPORT, TRUST, VAR and DRAWS in files of their own
+        (``{stem}_err.tif``), and **no GATE and DQ**.
     provenance : mapping, optional
         Header cards (``SRDSCALE`` ...); None is left out.
     history : sequence of str
@@ -185,17 +196,17 @@ def write(
         New pixels per old pixel and axis: s for ``upscale``, 1/s for ``degrade``. Below 1 the frame's own ``kernel``
         and ``kernel_scale`` are written too, where it has them.
     overwrite : bool
-        Whether an output that exists is replaced.
-    dtype : optional
+        Whether an existing output is replaced.
+    dtype : str or dtype, optional
         Type of the pixels; float32 for FITS, the input's for TIFF. Integers are rounded half to even and clipped,
-        never rescaled.
+        **never rescaled**.
     pyramid : bool
-        Tiles, lossless compression and smaller copies to look at, for .ome.tif and .ome.zarr.
+        Tiles, lossless compression and smaller copies for viewers, in .ome.tif and .ome.zarr.
 
     Returns
     -------
     dict
-        ``clipped``: pixels outside the integer type's range; ``files``: all paths written.
+        ``clipped``: number of pixels outside the integer type's range; ``files``: all paths written.
 
     Raises
     ------
@@ -204,7 +215,7 @@ def write(
     ResourceError
         The disk is full.
     """
-    report: dict[str, Any] = _writer(path).write(
+    report: dict[str, Any] = _write_module(path).write(
         path,
         frame,
         planes=planes or {},
@@ -213,13 +224,13 @@ def write(
         scale=scale,
         overwrite=overwrite,
         dtype=dtype,
-        **_levels(path, pyramid),
+        **_pyramid_option(path, pyramid),
     )
     return report
 
 
 @contextmanager
-def writing(
+def open_sink(
     path: str | Path,
     frame: Frame,
     *,
@@ -232,25 +243,27 @@ def writing(
     pyramid: bool = False,
     part: Path | None = None,
 ) -> Iterator[Sink]:
-    """A result, to be written window by window; options, errors and bytes as in `write`.
+    """Open an output, to be written region by region; options, errors and bytes as in `write`.
 
     Parameters
     ----------
     path : str or Path
         Name of the output, which appears when the sink is finished.
     frame : Frame
-        As in `write`; its arrays have the shape of the new grid, and no values (`source.empty`).
+        As in `write`; its arrays have the shape of the new grid and no values (`source.placeholder`).
     planes : mapping, optional
         Name -> type and layers of the planes that belong to it.
     provenance : mapping, optional
-        As in `write`. **A card whose value comes with ``finish`` must stand here already**, with a value of its kind.
+        As in `write`. **A card whose value is known only at the end must be here already**, with a value of its type.
+    history, scale, overwrite, dtype, pyramid
+        As in `write`.
     part : Path, optional
-        Where the unfinished file lies. It is left there if the work stops, and gone on with if it is there; without
-        one nothing is left. Formats that are written in one go begin anew.
+        Where the unfinished file lies. It is kept if the work stops, and resumed if it is there; without one nothing is
+        kept. Formats that are written in one go begin again.
     """
-    module, known = _writer(path), dict(provenance or {})
+    module, known = _write_module(path), dict(provenance or {})
     common: dict[str, Any] = {"history": history, "scale": scale, "overwrite": overwrite, "dtype": dtype}
-    common |= _levels(path, pyramid)
+    common |= _pyramid_option(path, pyramid)
     if hasattr(module, "sink"):
         with module.sink(path, frame, planes=planes or {}, provenance=known, part=part, **common) as sink:
             yield sink
@@ -263,38 +276,38 @@ def writing(
     yield sinks.in_memory(frame.pixels.shape, planes or {}, whole)
 
 
-def _reader(name: str) -> Any:
+def _read_module(name: str) -> Any:
     return import_module(f"sciresdiff.io.{name}.read")
 
 
-def _levels(path: str | Path, pyramid: bool) -> dict[str, bool]:
-    """The option that writers of levels have."""
+def _pyramid_option(path: str | Path, pyramid: bool) -> dict[str, bool]:
+    """Keyword of the writers that can make a pyramid."""
     if pyramid and suffix(path).lower() not in PYRAMIDS:
         raise UsageError(f"--pyramid: {path} cannot hold one; give a name in {' or '.join(PYRAMIDS)}")
     return {"pyramid": True} if pyramid else {}
 
 
-def _writer(path: str | Path) -> Any:
-    """The module that writes a file of this name."""
+def _write_module(path: str | Path) -> Any:
+    """Module that writes a file of this name."""
     end = suffix(path).lower()
     if end not in FORMATS:
         raise UsageError(f"{path}: not a format that is written here; one of {', '.join(FORMATS)}")
     if end == ".companion.ome":
         raise UsageError(f"{path}: OME in several files is read, not written; give a name in .ome.tif")
     if is_store(path):
-        _reader("ome_zarr").ready(path)
+        _read_module("ome_zarr").require_zarr(path)
     return import_module(f"sciresdiff.io.{FORMATS[end]}.write")
 
 
-def checked_output(path: str | Path, dtype: str | np.dtype[Any] | None = None, pyramid: bool = False) -> None:
-    """Refuse, before any work, a name or a type of pixels that `write` would refuse after it.
+def check_output(path: str | Path, dtype: str | np.dtype[Any] | None = None, pyramid: bool = False) -> None:
+    """Refuse, before any work, a name or type of pixels that `write` would refuse after it.
 
     Raises
     ------
     UsageError
-        The name is of no format that is written, or of one without levels; the type is none of `files.TYPES`.
+        The name is of no format that is written, or of one without pyramids; the type is none of `dtypes.TYPES`.
     """
-    _writer(path)
-    _levels(path, pyramid)
+    _write_module(path)
+    _pyramid_option(path, pyramid)
     if dtype is not None:
-        checked_type(dtype)
+        parse_dtype(dtype)

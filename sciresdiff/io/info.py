@@ -1,4 +1,4 @@
-"""What is understood of a file, in words and numbers."""
+"""What the program understands of a file, for ``sciresdiff info``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,26 @@ from sciresdiff.io import format_of, read
 
 
 def describe(path: str | Path, **options: Any) -> dict[str, Any]:
-    """What is understood of a file, for ``info``; options as in ``read``. JSON-able."""
+    """Describe a file in JSON's types.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+    **options
+        Of `sciresdiff.io.read`.
+
+    Returns
+    -------
+    dict
+        Format, axes, shape, quantity, unit, sources of noise and PSF, WCS, pixel size, masked pixels, facts, and the
+        assumptions under ``said``.
+
+    Raises
+    ------
+    InputError
+        As `sciresdiff.io.read`.
+    """
     frame = read(path, **options)
     size = frame.pixel_size
     quantity, assumed = frame.quantity_or_usual()

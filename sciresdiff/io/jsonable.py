@@ -1,4 +1,4 @@
-"""Records as JSON: values that JSON has, one line of it, and a file that is whole."""
+"""Records as JSON: numpy values, dataclasses and NaN, which JSON does not have."""
 
 from __future__ import annotations
 
@@ -9,19 +9,23 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from sciresdiff.io.files import write_whole
+from sciresdiff.io.atomic import write_atomic
 
 
-def plain(value: Any) -> Any:
-    """The value in JSON's own types; numbers that JSON does not have (NaN, infinity) become None."""
+def jsonable(value: Any) -> Any:
+    """Convert a value to JSON's own types.
+
+    Dataclasses and mappings become objects, sequences and arrays lists, **NaN and infinity None**; anything else its
+    text.
+    """
     if is_dataclass(value) and not isinstance(value, type):
         value = asdict(value)
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set):
-        return [plain(item) for item in value]
+        return [jsonable(item) for item in value]
     if hasattr(value, "tolist"):
-        return plain(value.tolist())
+        return jsonable(value.tolist())
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value if isinstance(value, str | int | float | bool | None) else str(value)
@@ -29,15 +33,16 @@ def plain(value: Any) -> Any:
 
 def dumps(record: Any) -> str:
     """One line of JSON, without NaN."""
-    return json.dumps(plain(record), ensure_ascii=False, allow_nan=False)
+    return json.dumps(jsonable(record), ensure_ascii=False, allow_nan=False)
 
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
-    """Write a record, whole or not at all; a file that exists is replaced.
+    """Write a record as a JSON file, atomically; an existing file is replaced.
 
     Raises
     ------
-    UsageError, ResourceError : as `write_whole`.
+    UsageError, ResourceError
+        As `write_atomic`.
     """
-    text = json.dumps(plain(record), indent=1, sort_keys=True, allow_nan=False) + "\n"
-    write_whole({path: lambda part: part.write_text(text)}, overwrite=True)
+    text = json.dumps(jsonable(record), indent=1, sort_keys=True, allow_nan=False) + "\n"
+    write_atomic({path: lambda part: part.write_text(text)}, overwrite=True)

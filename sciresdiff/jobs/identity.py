@@ -9,7 +9,7 @@ from typing import Any
 
 from sciresdiff import __version__
 from sciresdiff.io import is_store, stem
-from sciresdiff.io.beside import siblings
+from sciresdiff.io.companions import find_noise_and_flags
 from sciresdiff.io.files import split_spec
 from sciresdiff.run.checksums import hash_path
 
@@ -54,9 +54,9 @@ def identify_with_models(path: str | Path, options: Any) -> dict[str, str]:
 
 def find_companions(path: Path) -> dict[str, Path]:
     """Files beside an image that may be read with it: its noise and flags, by their names, and parts of an OME set."""
-    from sciresdiff.io.tiff.set import members
+    from sciresdiff.io.tiff.ome_set import members
 
-    found = {kind: file for kind, (file, _) in siblings(path).items()}
+    found = {kind: file for kind, (file, _) in find_noise_and_flags(path).items()}
     if path.name.lower().endswith(".companion.ome"):
         found |= {f"part {i}": file for i, file in enumerate(members(path)) if file.is_file()}
     variance = path.with_name(f"{stem(path)}_var.tif")  # of a TIFF that degrade wrote

@@ -101,9 +101,9 @@ def _expand_chips(spec: str) -> list[str]:
     """The images that ``FILE[NAME,*]`` stands for."""
     if not spec.endswith("*]"):
         return [spec]
-    from sciresdiff.io.fits.open import chips
+    from sciresdiff.io.fits.open import expand_chips
 
-    return chips(spec) or [spec]
+    return expand_chips(spec) or [spec]
 
 
 def file_of(path: Path) -> Path:
@@ -130,11 +130,11 @@ def _read_list(path: Path) -> list[str]:
 
 def _find_in_folder(folder: Path, recursive: bool) -> Iterator[Found]:
     """The images of a folder by name, without files that are the noise, the flags or a part of another one."""
-    from sciresdiff.io.beside import siblings
-    from sciresdiff.io.tiff.set import members
+    from sciresdiff.io.companions import find_noise_and_flags
+    from sciresdiff.io.tiff.ome_set import members
 
     paths = sorted(p for p in (folder.rglob("*") if recursive else folder.iterdir()) if is_image(p))
-    theirs = {other for p in paths for other, _ in siblings(p).values()}
+    theirs = {other for p in paths for other, _ in find_noise_and_flags(p).values()}
     theirs |= {other for p in paths if p.name.lower().endswith(".companion.ome") for other in members(p)}
     paths = [p for p in paths if p not in theirs]
     if not paths:

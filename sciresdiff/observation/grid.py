@@ -23,7 +23,7 @@ class Grid:
     def finer(self, scale: int) -> Grid:
         """The grid with ``scale`` times more pixels along each axis over the same area."""
         h, w = self.shape
-        return Grid((scale * h, scale * w), self.pixel_size.finer(scale) if self.pixel_size else None)
+        return Grid((scale * h, scale * w), self.pixel_size.refine(scale) if self.pixel_size else None)
 
     def ratio(self, other: Grid) -> int:
         """How many pixels of this grid lie along the side of one of ``other``.

@@ -57,7 +57,7 @@ def resolve_psf(
     UsageError : a SPEC that cannot be read.
     InputError : no source to measure a PSF from, or a PSF that is narrower than the target.
     """
-    fine = frame.pixel_size.finer(scale) if frame.pixel_size else None
+    fine = frame.pixel_size.refine(scale) if frame.pixel_size else None
     if kernel is not None:
         return kernel if isinstance(kernel, PSF) else PSF.constant(kernel), stated.target_fwhm, Notes(psf="--kernel")
     if stated.kernel:

@@ -27,7 +27,7 @@ from sciresdiff.region import Region
 
 
 def reading_options(stated: Stated) -> dict[str, Any]:
-    """The keywords of `sciresdiff.io.opened` that follow from what is stated."""
+    """The keywords of `sciresdiff.io.open_source` that follow from what is stated."""
     names = ("variance", "mask", "axes", "quantity")
     return {**{name: getattr(stated, name) for name in names}, "pixel_size": parse_pixel_size(stated.pixel_size)}
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sciresdiff.errors import InputError, UsageError
-from sciresdiff.frame import Frame
-from sciresdiff.io.source import PLANES, Source
+from sciresdiff.frame import PLANES, Frame
+from sciresdiff.io.source import Source
 from sciresdiff.notes import Notes
 from sciresdiff.region import Region
 

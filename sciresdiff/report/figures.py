@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sciresdiff.checks.evidence import Evidence
-from sciresdiff.io.files import write_whole
+from sciresdiff.io.atomic import write_atomic
 from sciresdiff.report.images import MAPS, Norm, Plate, norm_of, plates, shared_norm, shrink
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def write_panel(evidence: Evidence, path: str | Path, unit: str | None, title: s
     shared = shared_norm(evidence)
     for axes, plate in zip(figure.subplots(2, 3).flat, _six(evidence, unit or "unit of the file"), strict=True):
         _draw(figure, axes, plate, shared, evidence)
-    write_whole({Path(path): lambda target: _save(figure, target)}, overwrite=overwrite)
+    write_atomic({Path(path): lambda target: _save(figure, target)}, overwrite=overwrite)
 
 
 def _six(evidence: Evidence, unit: str) -> list[Plate]:

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from sciresdiff.checks import CHECKS, LIMITS, Range
 from sciresdiff.checks.evidence import Evidence
 from sciresdiff.frame import Kind
-from sciresdiff.io.files import write_whole
+from sciresdiff.io.atomic import write_atomic
 from sciresdiff.report import presentation, viewer
 from sciresdiff.report.charts import draw_charts
 from sciresdiff.report.overview import Overview, overview_section
@@ -157,7 +157,7 @@ def write_page(
     UsageError : the file exists and ``overwrite`` is off, or cannot be written.
     """
     text = page(record, evidence, unit, own or {}, view)
-    write_whole({Path(path): lambda target: target.write_text(text, encoding="utf-8")}, overwrite=overwrite)
+    write_atomic({Path(path): lambda target: target.write_text(text, encoding="utf-8")}, overwrite=overwrite)
 
 
 def page(

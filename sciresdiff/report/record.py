@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from sciresdiff.checks import Result
-from sciresdiff.io.files import write_whole
-from sciresdiff.io.jsonable import plain
+from sciresdiff.io.atomic import write_atomic
+from sciresdiff.io.jsonable import jsonable
 
 Record = Mapping[str, Any]
 
@@ -28,7 +28,7 @@ MARKS = {True: "ok", False: "MISSED", None: ""}
 def as_data(results: Iterable[Result]) -> list[dict[str, Any]]:
     """Turn results into JSON objects; ``limit`` is a pair with None for an open end, or None."""
     found = (asdict(result) for result in results)
-    return [plain({key: value for key, value in one.items() if key != "weight"}) for one in found]
+    return [jsonable({key: value for key, value in one.items() if key != "weight"}) for one in found]
 
 
 def header(record: Record) -> tuple[str, ...]:
@@ -149,4 +149,4 @@ def write_long_csv(records: Iterable[Record], path: str | Path, overwrite: bool 
 def _write(lines: Iterable[Sequence[Any]], path: str | Path, overwrite: bool) -> None:
     text = streams.StringIO()
     csv.writer(text, lineterminator="\n").writerows(lines)
-    write_whole({Path(path): lambda target: target.write_text(text.getvalue(), encoding="utf-8")}, overwrite=overwrite)
+    write_atomic({Path(path): lambda target: target.write_text(text.getvalue(), encoding="utf-8")}, overwrite=overwrite)

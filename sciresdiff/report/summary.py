@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 from urllib.parse import quote
 
-from sciresdiff.io.files import write_whole
+from sciresdiff.io.atomic import write_atomic
 from sciresdiff.report import presentation
 from sciresdiff.report.presentation import Line, display_name, format_with_unit
 from sciresdiff.report.record import Record
@@ -110,7 +110,7 @@ def write_summary(
     UsageError : the file exists and ``overwrite`` is off, or cannot be written.
     """
     text = summary(records, pages, Path(path).parent, failed)
-    write_whole({Path(path): lambda target: target.write_text(text, encoding="utf-8")}, overwrite=overwrite)
+    write_atomic({Path(path): lambda target: target.write_text(text, encoding="utf-8")}, overwrite=overwrite)
 
 
 def summary(records: Sequence[Record], pages: Mapping[str, Path], folder: Path, failed: Sequence[str] = ()) -> str:

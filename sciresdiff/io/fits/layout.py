@@ -1,4 +1,9 @@
-"""The HDUs of an output: their headers, and where in the file each of them lies."""
+"""The HDUs of an output: their headers, and the place of each in the file.
+
+Sizes are fixed before any pixel is known, so that regions can be written in any order, by several processes, and
+resumed
+after a kill; astropy's writers need the data of an HDU first.
+"""
 
 from __future__ import annotations
 
@@ -11,66 +16,93 @@ import numpy as np
 from astropy.io import fits
 
 from sciresdiff.io.fits import wcs
-from sciresdiff.io.fits.text import BLOCK, blocks_of, cards_of
+from sciresdiff.io.fits.header import BLOCK, count_blocks, count_cards
 
 TEXT_CARDS = 2
-"""Cards that are kept free for a text that is not known yet."""
+"""Cards reserved for a text that is known only at the end."""
 
 STRUCTURE = re.compile(r"SIMPLE|BITPIX|NAXIS\d*|EXTEND|XTENSION|PCOUNT|GCOUNT|GROUPS|EXTNAME|EXTVER|INHERIT|SRD\w+")
+"""Cards of an input that describe its own file."""
 
 
 @dataclass(frozen=True)
-class Slot:
-    """An HDU's place in the file."""
+class HDUSlot:
+    """An HDU and its place in the file."""
 
     name: str
     header: fits.Header
-    """Without what `stamped` adds."""
+    """Without the cards that `add_provenance` adds."""
     shape: tuple[int, ...]
-    kind: np.dtype[Any]
+    dtype: np.dtype[Any]
     """Type of the values."""
-    stamped: bool
-    """Whether it bears the provenance."""
-    at: int = 0
-    """Its first byte."""
-    blocks: int = 1
-    """Of 2880 bytes, of the header."""
+    provenance: bool
+    """Whether it has the provenance cards."""
+    offset: int = 0
+    """First byte of the HDU."""
+    header_blocks: int = 1
+    """Blocks of 2880 bytes of the header."""
 
     @property
-    def data_at(self) -> int:
+    def data_offset(self) -> int:
         """First byte of the data."""
-        return self.at + self.blocks * BLOCK
+        return self.offset + self.header_blocks * BLOCK
 
     @property
-    def length(self) -> int:
-        """Bytes of the data, with what fills the last block."""
-        return -(-int(np.prod(self.shape, initial=1)) * self.kind.itemsize // BLOCK) * BLOCK if self.shape else 0
+    def data_size(self) -> int:
+        """Bytes of the data, with the padding of the last block."""
+        return -(-int(np.prod(self.shape, initial=1)) * self.dtype.itemsize // BLOCK) * BLOCK if self.shape else 0
 
     @property
-    def stored(self) -> np.dtype[Any]:
-        """Type in the file: big-endian, and signed, but for bytes."""
-        signed = f"i{self.kind.itemsize}" if self.kind.kind == "u" and self.kind.itemsize > 1 else self.kind
+    def stored_dtype(self) -> np.dtype[Any]:
+        """Type in the file: big-endian, and signed except for bytes (FITS standard 4.0, section 5.2)."""
+        signed = f"i{self.dtype.itemsize}" if self.dtype.kind == "u" and self.dtype.itemsize > 1 else self.dtype
         return np.dtype(signed).newbyteorder(">")
 
 
-def cards(header: fits.Header, scale: float, quantity: str | None) -> fits.Header:
-    """An input's cards for the new grid, without those that say how its data are stored."""
+def rescale_cards(header: fits.Header, scale: float, quantity: str | None) -> fits.Header:
+    """Cards of an input for the new grid, without those about its own file.
+
+    Parameters
+    ----------
+    header : Header
+        Of the input.
+    scale : float
+        New pixels per old one.
+    quantity : {"sum", "mean"} or None
+        Decides whether saturation levels scale.
+    """
     new = wcs.rescale_header(header, scale, quantity=quantity)
-    kept = [card for card in new.cards if not STRUCTURE.fullmatch(card.keyword)]
-    while kept and kept[-1].is_blank:
-        kept.pop()
-    return fits.Header(kept)
+    remaining = [card for card in new.cards if not STRUCTURE.fullmatch(card.keyword)]
+    while remaining and remaining[-1].is_blank:  # room that the input kept for cards of its own
+        remaining.pop()
+    return fits.Header(remaining)
 
 
-def primary(others: fits.Header) -> Slot:
-    """The first HDU, which has no data."""
+def primary_slot(others: fits.Header) -> HDUSlot:
+    """The primary HDU, which has no data."""
     head = [("SIMPLE", True, "conforms to FITS standard"), ("BITPIX", 8, "array data type"),
             ("NAXIS", 0, "number of array dimensions"), ("EXTEND", True)]  # fmt: skip
-    return Slot("PRIMARY", fits.Header([*head, *others.cards]), (), np.dtype("u1"), True)
+    return HDUSlot("PRIMARY", fits.Header([*head, *others.cards]), (), np.dtype("u1"), True)
 
 
-def image(name: str, version: int, shape: Sequence[int], kind: Any, others: fits.Header, *, stamped: bool) -> Slot:
-    """An image extension."""
+def image_slot(
+    name: str, version: int, shape: Sequence[int], kind: Any, others: fits.Header, *, provenance: bool
+) -> HDUSlot:
+    """An image extension.
+
+    Parameters
+    ----------
+    name, version : str, int
+        EXTNAME and EXTVER.
+    shape : sequence of int
+        (..., Y, X).
+    kind : dtype
+        Type of the values; unsigned integers get BZERO.
+    others : Header
+        All other cards.
+    provenance : bool
+        Whether `add_provenance` adds its cards.
+    """
     kind = np.dtype(kind).newbyteorder("=")
     bits = kind.itemsize * (-8 if kind.kind == "f" else 8)
     head: list[Any] = [("XTENSION", "IMAGE", "Image extension"), ("BITPIX", bits, "array data type"),
@@ -80,49 +112,86 @@ def image(name: str, version: int, shape: Sequence[int], kind: Any, others: fits
     if kind.kind == "u" and kind.itemsize > 1:
         head += [("BSCALE", 1), ("BZERO", 1 << (8 * kind.itemsize - 1))]
     head += [("EXTNAME", name, "extension name"), ("EXTVER", version, "extension value")]
-    return Slot(name, fits.Header([*head, *others.cards]), tuple(shape), kind, stamped)
+    return HDUSlot(name, fits.Header([*head, *others.cards]), tuple(shape), kind, provenance)
 
 
-def stamped(slot: Slot, provenance: Mapping[str, object], history: Sequence[str]) -> fits.Header:
-    """The header with provenance and history; a text that has no room is cut."""
+def add_provenance(slot: HDUSlot, provenance: Mapping[str, object], history: Sequence[str]) -> fits.Header:
+    """Return the header of an HDU with provenance and HISTORY cards.
+
+    Parameters
+    ----------
+    slot : HDUSlot
+        Unchanged if it has no provenance.
+    provenance : mapping
+        Card -> value. None and NaN, which a card cannot hold, are left out.
+    history : sequence of str
+        Characters outside ASCII become question marks.
+    """
     header = slot.header.copy()
-    if not slot.stamped:
+    if not slot.provenance:
         return header
-    for key, told in provenance.items():
-        if told is not None and not (isinstance(told, float) and not np.isfinite(told)):  # a card holds no NaN
-            header[key] = told if isinstance(told, bool | int | float | str) else str(told)
+    for key, value in provenance.items():
+        if value is not None and not (isinstance(value, float) and not np.isfinite(value)):  # a card holds no NaN
+            header[key] = value if isinstance(value, bool | int | float | str) else str(value)
     for line in history:
         header.add_history(line.encode("ascii", "replace").decode())
     return header
 
 
-def reserved(slot: Slot, provenance: Mapping[str, object], history: Sequence[str], checksum: bool) -> int:
-    """Blocks that the header needs whatever the values of the provenance will be."""
-    count = cards_of(stamped(slot, {}, history)) + (2 if checksum else 0)
-    if slot.stamped:
-        count += sum(_room(key, told) for key, told in provenance.items())
-    return blocks_of(count)
+def count_header_blocks(slot: HDUSlot, provenance: Mapping[str, object], history: Sequence[str], checksum: bool) -> int:
+    """Count the blocks that a header needs whatever the values of the provenance will be.
+
+    Parameters
+    ----------
+    slot : HDUSlot
+        The HDU.
+    provenance, history
+        As in `add_provenance`.
+    checksum : bool
+        Whether CHECKSUM and DATASUM are added.
+    """
+    count = count_cards(add_provenance(slot, {}, history)) + (2 if checksum else 0)
+    if slot.provenance:
+        count += sum(_card_room(key, value) for key, value in provenance.items())
+    return count_blocks(count)
 
 
-def _room(key: str, told: object) -> int:
-    if isinstance(told, bool | int | float):
+def _card_room(key: str, value: object) -> int:
+    """Cards reserved for a value."""
+    if isinstance(value, bool | int | float):
         return 1
-    return TEXT_CARDS if told is None else max(TEXT_CARDS, cards_of(fits.Header([(key, str(told))])))
+    return TEXT_CARDS if value is None else max(TEXT_CARDS, count_cards(fits.Header([(key, str(value))])))
 
 
-def fitted(told: object, key: str, before: object) -> object:
-    """A value as long as the room that was kept for it."""
-    if not isinstance(told, str):
-        return told
-    while cards_of(fits.Header([(key, told)])) > _room(key, before):
-        told = told[:-4] + "..."
-    return told
+def fit_provenance(provenance: Mapping[str, object], cards: Mapping[str, object]) -> dict[str, object]:
+    """Provenance with the values that are known at the end, in the room that was reserved for it.
+
+    Parameters
+    ----------
+    provenance : mapping
+        Card -> the value for which room was reserved.
+    cards : mapping
+        Card -> its value; texts are cut, other cards than those of the provenance are left out.
+    """
+    return {
+        key: _shorten(key, cards[key], _card_room(key, reserved)) if key in cards else reserved
+        for key, reserved in provenance.items()
+    }
 
 
-def placed(slots: Sequence[Slot]) -> tuple[Slot, ...]:
-    """The slots one after the other."""
-    done: list[Slot] = []
+def _shorten(key: str, value: object, room: int) -> object:
+    """Cut a text to a number of cards."""
+    if not isinstance(value, str):
+        return value
+    while count_cards(fits.Header([(key, value)])) > room:
+        value = value[:-4] + "..."
+    return value
+
+
+def assign_offsets(slots: Sequence[HDUSlot]) -> tuple[HDUSlot, ...]:
+    """Place the HDUs one after the other."""
+    done: list[HDUSlot] = []
     for slot in slots:
-        end = done[-1].data_at + done[-1].length if done else 0
-        done.append(replace(slot, at=end))
+        end = done[-1].data_offset + done[-1].data_size if done else 0
+        done.append(replace(slot, offset=end))
     return tuple(done)

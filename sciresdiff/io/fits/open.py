@@ -1,4 +1,4 @@
-"""FITS files: opened without their values, and the image in them found."""
+"""Open FITS files without reading their data, and find the image in them."""
 
 from __future__ import annotations
 
@@ -19,39 +19,42 @@ from typing import Any, BinaryIO
 from astropy.io import fits
 
 from sciresdiff.errors import InputError, ResourceError, SciresdiffError
-from sciresdiff.io.files import existing, first_line
-from sciresdiff.io.fits import wcs
-from sciresdiff.io.fits.text import BLOCK
-from sciresdiff.io.planes import DQ_PLANES, NOISE_PLANES, OUR_PLANES
+from sciresdiff.io.files import first_line, require_file
+from sciresdiff.io.fits.dq import DQ_PLANES
+from sciresdiff.io.fits.header import BLOCK, card_value
+from sciresdiff.io.variance import NOISE_PLANES
 from sciresdiff.notes import Notes
+
+OUR_PLANES = ("SUPPORT", "GATE", "TRUST", "KERNEL")
+"""Planes that this program writes; those of an input are not copied to its output."""
 
 END = b"END".ljust(80)
 MOST_CARDS = 100_000
-"""Of a header; the largest that instruments write have some thousand."""
+"""Most cards of a header that are looked through; the largest that instruments write have some thousand."""
 
 _COUNTS = re.compile(rb"Z?NAXIS\d*|[PG]COUNT")
 
 
 @dataclass(frozen=True)
-class Opened:
-    """An open file."""
+class FitsFile:
+    """An open FITS file."""
 
     path: Path
     stream: BinaryIO
-    """Its bytes, unpacked."""
+    """Its bytes, without gzip."""
     hdus: fits.HDUList
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """An open file, and the image chosen from it."""
+class ImageChoice:
+    """An open file and the image chosen from it."""
 
-    file: Opened
+    file: FitsFile
     index: int
 
     @property
     def path(self) -> Path:
-        """Of the file."""
+        """Path of the file."""
         return self.file.path
 
     @property
@@ -61,18 +64,21 @@ class Chosen:
 
     @property
     def image(self) -> Any:
-        """The HDU of the image."""
+        """HDU of the image."""
         return self.hdus[self.index]
 
     @property
     def headers(self) -> tuple[fits.Header, ...]:
-        """The image's header, then the primary one, which fills its gaps."""
+        """Header of the image, then the primary one, which has what the first lacks."""
         return (self.image.header, self.hdus[0].header)
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Without astropy's warnings on headers that it mends; a truncated file is an error."""
+def suppress_warnings() -> Iterator[None]:
+    """Ignore astropy's warnings about headers that it mends.
+
+    A truncated file, of which astropy only warns, is an error.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.filterwarnings("error", message=".*truncated.*")
@@ -80,8 +86,14 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """What goes wrong here is the file's fault: astropy raises many kinds of errors on damaged files."""
+def report_damage(path: Path) -> Iterator[None]:
+    """Turn any error in the block into an InputError: astropy raises many kinds on damaged files.
+
+    Raises
+    ------
+    InputError
+        In place of whatever was raised, except our own errors and a lack of memory.
+    """
     try:
         yield
     except (SciresdiffError, MemoryError):
@@ -91,8 +103,8 @@ def readable(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Opened]:
-    """The file's HDUs, their values unread; gzip is unpacked once, into a file without a name.
+def open_fits(path: Path) -> Iterator[FitsFile]:
+    """Open a file; data are not read. A gzip file is unpacked once, into a temporary file.
 
     Raises
     ------
@@ -102,29 +114,32 @@ def opened(path: Path) -> Iterator[Opened]:
         There is no room to unpack it.
     """
     with ExitStack() as stack:
-        stream: BinaryIO = stack.enter_context(existing(path).open("rb"))
-        with readable(path):
-            if packed(stream):
-                stream = stack.enter_context(unpacked(path, stream))
-            _counted(stream)
-            with quiet():
+        stream: BinaryIO = stack.enter_context(require_file(path).open("rb"))
+        with report_damage(path):
+            if is_gzip(stream):
+                stream = stack.enter_context(gunzip(path, stream))
+            _check_counts(stream)  # before astropy, which would follow them
+            with suppress_warnings():
                 hdus = fits.open(stream, memmap=False, output_verify="silentfix", lazy_load_hdus=False)
                 stack.callback(hdus.close)
-                _checked(hdus)
-        yield Opened(path, stream, hdus)
+                _check_headers(hdus)
+        yield FitsFile(path, stream, hdus)
 
 
-def packed(stream: BinaryIO) -> bool:
-    """Whether a file is gzip; the stream is at its start afterwards."""
+def is_gzip(stream: BinaryIO) -> bool:
+    """Whether a stream is gzip; it is at its start afterwards."""
     start = stream.read(2)
     stream.seek(0)
     return start == b"\x1f\x8b"
 
 
 @contextmanager
-def unpacked(path: Path, stream: BinaryIO) -> Iterator[BinaryIO]:
-    """A gzip file's content, on the disk until it is closed."""
-    with tempfile.TemporaryFile() as space:
+def gunzip(path: Path, stream: BinaryIO) -> Iterator[BinaryIO]:
+    """Content of a gzip file in a temporary file, deleted when it is closed.
+
+    astropy would unpack it into memory.
+    """
+    with tempfile.TemporaryFile() as space:  # deleted even if the process is killed
         try:
             with gzip.open(stream) as content:
                 shutil.copyfileobj(content, space, 1 << 20)
@@ -139,15 +154,18 @@ def unpacked(path: Path, stream: BinaryIO) -> Iterator[BinaryIO]:
             yield reader
 
 
-def _counted(stream: BinaryIO) -> None:
-    """Refuse counts that FITS does not allow and astropy would follow; the stream is at its start afterwards."""
+def _check_counts(stream: BinaryIO) -> None:
+    """Refuse counts that FITS does not allow and astropy would follow (1e10 axes, negative sizes).
+
+    The stream is at its start afterwards.
+    """
     stream.seek(0)
     while start := stream.read(BLOCK):
         if not start.startswith((b"SIMPLE", b"XTENSION")):
             break
-        cards = _cards(start)
+        cards = _split_cards(start)
         while END not in cards and len(cards) < MOST_CARDS and (more := stream.read(BLOCK)):
-            cards += _cards(more)
+            cards += _split_cards(more)
         numbers = {m[1]: int(m[2]) for c in cards if (m := re.match(rb"(\w+) *= *(-?\d+)\b", c))}
         if many := next((key for key in (b"NAXIS", b"ZNAXIS", b"TFIELDS") if numbers.get(key, 0) > 999), None):
             raise ValueError(f"{many.decode()} is {numbers[many]}")
@@ -157,31 +175,32 @@ def _counted(stream: BinaryIO) -> None:
     stream.seek(0)
 
 
-def _cards(header: bytes) -> list[bytes]:
+def _split_cards(header: bytes) -> list[bytes]:
     return [header[i : i + 80] for i in range(0, len(header), 80)]
 
 
 def _data_blocks(numbers: Mapping[bytes, int]) -> int:
+    """Blocks of the data of an HDU (FITS standard 4.0, equation 2)."""
     sides = [numbers.get(b"NAXIS%d" % (i + 1), 0) for i in range(numbers.get(b"NAXIS", 0))]
     count = (math.prod(sides) if sides else 0) + numbers.get(b"PCOUNT", 0)
     return min(-(-numbers.get(b"GCOUNT", 1) * count * abs(numbers.get(b"BITPIX", 32)) // 8 // BLOCK), 2**40)
 
 
-def _checked(hdus: fits.HDUList) -> None:
-    """A header of which astropy makes nothing at all is a damaged file's."""
+def _check_headers(hdus: fits.HDUList) -> None:
+    """Refuse headers of which astropy understands neither name nor shape."""
     for hdu in hdus:
-        _ = hdu.name, int(hdu.ver)
+        _ = hdu.name, int(hdu.ver)  # parsed when accessed
         if is_image(hdu) and any(int(n) < 0 for n in hdu.shape):
             raise ValueError(f"shape {tuple(hdu.shape)}")
 
 
-def chips(spec: str) -> list[str] | None:
-    """``FILE[NAME,*]`` -> ``FILE[NAME,1]``, ``FILE[NAME,2]`` ...; ``FILE[*]`` -> all images but planes of others.
+def expand_chips(spec: str) -> list[str] | None:
+    """Expand ``FILE[NAME,*]`` to ``FILE[NAME,1]``, ``FILE[NAME,2]`` ...; ``FILE[*]`` to all images but noise and flags.
 
     Returns
     -------
     list of str or None
-        None where the text is no such pattern, or no FITS file of that name is there.
+        None where the text is no such pattern, or no FITS file of that name exists.
 
     Raises
     ------
@@ -192,60 +211,87 @@ def chips(spec: str) -> list[str] | None:
     if match is None or Path(spec).exists() or not Path(match[1]).is_file():
         return None
     file, name = match[1], (match[2] or "").strip().upper()
-    with opened(Path(file)) as here, quiet():
+    with open_fits(Path(file)) as here, suppress_warnings():
         images = [(i, hdu) for i, hdu in enumerate(here.hdus) if is_image(hdu)]
         if name:
             found = [f"{file}[{name},{hdu.ver}]" for _, hdu in images if hdu.name.upper() == name]
         else:
             planes = (*NOISE_PLANES, *DQ_PLANES, *OUR_PLANES)
-            found = [f"{file}[{i}]" for i, hdu in images if role_of(hdu) not in planes]
+            found = [f"{file}[{i}]" for i, hdu in images if hdu_role(hdu) not in planes]
     if not found:
         raise InputError(f"{file}: no image {name or 'in it'}; info tells what there is")
     return found
 
 
 def is_image(hdu: Any) -> bool:
-    """Whether an HDU holds an image of two axes or more."""
+    """Whether an HDU is an image of two axes or more."""
     image = isinstance(hdu, fits.PrimaryHDU | fits.ImageHDU | fits.CompImageHDU)
     return image and not isinstance(hdu, fits.GroupsHDU) and len(hdu.shape) >= 2
 
 
-def label(hdus: fits.HDUList, index: int) -> str:
-    """An HDU's name, else its number."""
+def hdu_name(hdus: fits.HDUList, index: int) -> str:
+    """Name of an HDU, else its number."""
     return str(hdus[index].name or index)
 
 
-def choose(path: Path, hdus: fits.HDUList, ext: str | None) -> tuple[int, Notes]:
-    """Which HDU is the image: the one asked for, else SCI or IMAGE, else the first that is not a plane of another."""
+def choose_image(path: Path, hdus: fits.HDUList, ext: str | None) -> tuple[int, Notes]:
+    """Choose the image of a file: the one asked for, else SCI or IMAGE, else the first that is not a plane of another.
+
+    Parameters
+    ----------
+    path : Path
+        Named in errors.
+    hdus : HDUList
+        Of the file.
+    ext : str or None
+        What the user asked for, as in `find_extension`.
+
+    Returns
+    -------
+    index : int
+    notes : Notes
+        Says so where there are several.
+
+    Raises
+    ------
+    InputError
+        No image, or not the one asked for.
+    """
     if ext is not None:
-        return find(path, hdus, ext), Notes()
+        return find_extension(path, hdus, ext), Notes()
     images = [i for i, hdu in enumerate(hdus) if is_image(hdu)]
     if not images:
-        kinds = ", ".join(f"{label(hdus, i)} {type(h).__name__}" for i, h in enumerate(hdus))
+        kinds = ", ".join(f"{hdu_name(hdus, i)} {type(h).__name__}" for i, h in enumerate(hdus))
         raise InputError(f"{path}: no image in it (only {kinds}); give a file with a 2-D image")
-    named = [i for i in images if role_of(hdus[i]) == "SCI"]
-    other = [i for i in images if role_of(hdus[i]) not in (*NOISE_PLANES, *DQ_PLANES, *OUR_PLANES)]
+    named = [i for i in images if hdu_role(hdus[i]) == "SCI"]
+    other = [i for i in images if hdu_role(hdus[i]) not in (*NOISE_PLANES, *DQ_PLANES, *OUR_PLANES)]
     chosen = (named or other or images)[0]
     alike = len(named or other)
-    several = f"{alike} images in the file: read {label(hdus, chosen)}; another with FILE[EXT]"
+    several = f"{alike} images in the file: read {hdu_name(hdus, chosen)}; another with FILE[EXT]"
     return chosen, Notes(several) if alike > 1 else Notes()
 
 
-def role_of(hdu: Any) -> str:
-    """What an HDU is: its EXTTYPE (LSST) or its name."""
-    role = str(wcs.value(hdu.header, "EXTTYPE", "") or hdu.name).strip().upper()
+def hdu_role(hdu: Any) -> str:
+    """EXTTYPE (LSST) or name of an HDU, in capitals; IMAGE and SCIENCE count as SCI."""
+    role = str(card_value(hdu.header, "EXTTYPE", "") or hdu.name).strip().upper()
     return {"IMAGE": "SCI", "SCIENCE": "SCI"}.get(role, role)
 
 
-def find(path: Path, hdus: fits.HDUList, ext: str) -> int:
-    """``NAME``, ``NAME,VERSION`` or a number -> index."""
+def find_extension(path: Path, hdus: fits.HDUList, ext: str) -> int:
+    """Index of the image ``NAME``, ``NAME,VERSION`` or number.
+
+    Raises
+    ------
+    InputError
+        There is no such extension, or it is not an image.
+    """
     name, _, version = (part.strip() for part in ext.partition(","))
     key: Any = int(name) if name.isdigit() else (name, int(version)) if version.isdigit() else name
     try:
         index = int(hdus.index_of(key))
         hdus[index]
     except (KeyError, IndexError):
-        there = ", ".join(label(hdus, i) for i in range(len(hdus)))
+        there = ", ".join(hdu_name(hdus, i) for i in range(len(hdus)))
         raise InputError(f"{path}: no extension {ext!r}; there are {there}") from None
     if not is_image(hdus[index]):
         raise InputError(f"{path}: extension {ext!r} is not a 2-D image; shape {getattr(hdus[index], 'shape', ())}")

@@ -12,42 +12,49 @@ from numpy.typing import NDArray
 
 from sciresdiff.frame import Frame
 from sciresdiff.io.fits import layout, wcs
-from sciresdiff.io.fits.carry import Carried, ready
-from sciresdiff.io.fits.layout import Slot
+from sciresdiff.io.fits.extensions import Extension, rescale_extension
+from sciresdiff.io.fits.layout import HDUSlot
 from sciresdiff.io.fits.read import FitsHeader
-from sciresdiff.io.sink import IMAGE, Plane
+from sciresdiff.io.sink import IMAGE, file_shape
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What the file will hold, and where."""
+    """HDUs, copied extensions and provenance of an output."""
 
-    slots: tuple[Slot, ...]
-    rest: tuple[Carried, ...]
+    slots: tuple[HDUSlot, ...]
+    rest: tuple[Extension, ...]
     kernel: Array | None
     provenance: Mapping[str, object]
     history: Sequence[str]
     checksum: bool
 
     @property
-    def rest_at(self) -> int:
-        """First byte of what is carried over."""
-        return self.slots[-1].data_at + self.slots[-1].length
+    def rest_offset(self) -> int:
+        """First byte of the copied extensions."""
+        return self.slots[-1].data_offset + self.slots[-1].data_size
 
     @property
     def size(self) -> int:
-        """Of the file, in bytes."""
-        return self.rest_at + sum(len(c.header) + c.length for c in self.rest)
+        """Bytes of the file."""
+        return self.rest_offset + sum(len(c.header) + c.length for c in self.rest)
 
-    def header(self, slot: Slot, cards: Mapping[str, object]) -> fits.Header:
-        """Of an HDU, with the values that are known."""
-        known = {key: layout.fitted(cards.get(key, told), key, told) for key, told in self.provenance.items()}
-        return layout.stamped(slot, known, self.history)
+    def header(self, slot: HDUSlot, cards: Mapping[str, object]) -> fits.Header:
+        """Header of an HDU.
+
+        Parameters
+        ----------
+        slot : HDUSlot
+            The HDU.
+        cards : mapping
+            Values that are known only at the end; texts are cut to the room that was reserved.
+        """
+        return layout.add_provenance(slot, layout.fit_provenance(self.provenance, cards), self.history)
 
 
-def plan(
+def plan_output(
     frame: Frame,
     planes: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]],
     provenance: Mapping[str, object],
@@ -55,25 +62,38 @@ def plan(
     scale: float,
     dtype: str | np.dtype[Any] | None,
 ) -> Plan:
-    """Headers and places of all HDUs, for planes of those shapes and types."""
-    kept = frame.header if isinstance(frame.header, FitsHeader) else _fresh(frame)
-    kept = replace(kept, quantity=frame.quantity or kept.quantity)
+    """Plan the headers and places of all HDUs.
+
+    Parameters
+    ----------
+    frame : Frame
+        The output, with the input's header.
+    planes : mapping
+        Name -> shape and type.
+    provenance, history, scale, dtype
+        As in `sciresdiff.io.write`.
+    """
+    header = frame.header if isinstance(frame.header, FitsHeader) else _new_header(frame)
+    header = replace(header, quantity=frame.quantity or header.quantity)
     provenance = _with_kernel(frame, provenance, planes, scale)
+    # degrade stores its kernel; upscale's output has another PSF
     known = isinstance(frame.kernel, np.ndarray) and frame.kernel_scale and scale < 1 and "KERNEL" not in planes
     kernel = np.asarray(frame.kernel) if known else None
     if kernel is not None:
         planes = {"KERNEL": (kernel.shape, kernel.dtype), **planes}
-    science = _science(kept, frame, scale, np.dtype(dtype or "f4"))
-    slots = [_primary(kept, scale), science]
-    slots += [_plane(kept, name, shape, kind, science, frame.unit) for name, (shape, kind) in planes.items()]
-    slots = [replace(s, blocks=layout.reserved(s, provenance, history, kept.checksum)) for s in slots]
-    mine = {("SCI", kept.version), *((name, kept.version) for name in planes)}
-    rest = tuple(ready(c, scale) for c in kept.rest if (c.name, c.version) not in mine)
-    return Plan(layout.placed(slots), rest, kernel, provenance, history, kept.checksum)
+    science = _science(header, frame, scale, np.dtype(dtype or "f4"))
+    slots = [_primary(header, scale), science]
+    slots += [_plane(header, name, shape, kind, science, frame.unit) for name, (shape, kind) in planes.items()]
+    room = [layout.count_header_blocks(slot, provenance, history, header.checksum) for slot in slots]
+    slots = [replace(slot, header_blocks=blocks) for slot, blocks in zip(slots, room, strict=True)]
+    # an extension of the input that has the name of an output plane is replaced by it
+    mine = {("SCI", header.version), *((name, header.version) for name in planes)}
+    rest = tuple(rescale_extension(c, scale) for c in header.rest if (c.name, c.version) not in mine)
+    return Plan(layout.assign_offsets(slots), rest, kernel, provenance, history, header.checksum)
 
 
-def _fresh(frame: Frame) -> FitsHeader:
-    """A header for a frame that does not come from FITS."""
+def _new_header(frame: Frame) -> FitsHeader:
+    """Header for a frame that does not come from FITS."""
     image = fits.Header()
     if frame.unit:
         image["BUNIT"] = frame.unit
@@ -85,54 +105,43 @@ def _fresh(frame: Frame) -> FitsHeader:
 def _with_kernel(
     frame: Frame, provenance: Mapping[str, object], planes: Mapping[str, object], scale: float
 ) -> Mapping[str, object]:
-    """``degrade`` says which scale its kernel belongs to, and names a kernel that is no image."""
+    """Add the cards of ``degrade``: the scale that its kernel belongs to, and the SPEC of a kernel that is no image."""
     if scale >= 1:
         return provenance
-    told: dict[str, object] = {}
+    cards: dict[str, object] = {}
     if frame.kernel_scale is not None or "KERNEL" in planes:
-        told["SRDKSCAL"] = frame.kernel_scale or round(1 / scale)
+        cards["SRDKSCAL"] = frame.kernel_scale or round(1 / scale)
     if isinstance(frame.kernel, str) and "KERNEL" not in planes:
-        told["SRDKERN"] = frame.kernel
-    return {**told, **provenance}
+        cards["SRDKERN"] = frame.kernel
+    return {**cards, **provenance}
 
 
-def _shape(frame: Frame) -> tuple[int, ...]:
-    lead = tuple(frame.shape[:-2])
-    whole = (*lead, *frame.pixels.shape[1:])
-    return whole if int(np.prod(lead, initial=1)) == frame.planes else frame.pixels.shape
-
-
-def layers(frame: Frame, plane: Plane) -> tuple[int, ...]:
-    """A plane's shape; layers of a single image have no axis for its planes."""
-    shape = plane.shape(frame.pixels.shape)
-    return shape[1:] if plane.layers and shape[0] == 1 else shape
-
-
-def _primary(kept: FitsHeader, scale: float) -> Slot:
-    """The input's primary header without data; of a plain image only what is not about its pixels."""
-    cards = layout.cards(kept.primary, scale, kept.quantity)
-    if kept.plain:
+def _primary(header: FitsHeader, scale: float) -> HDUSlot:
+    """The input's primary header without data; that of a plain image without what is about its pixels."""
+    cards = layout.rescale_cards(header.primary, scale, header.quantity)
+    if header.plain:
         where = {card.keyword for card in wcs.wcs_cards(cards).cards}
         cards = fits.Header([c for c in cards.cards if c.keyword not in where and c.keyword != "HISTORY"])
-    return layout.primary(cards)
+    return layout.primary_slot(cards)
 
 
-def _science(kept: FitsHeader, frame: Frame, scale: float, kind: np.dtype[Any]) -> Slot:
-    cards = layout.cards(kept.image, scale, kept.quantity)
-    if "INHERIT" in kept.image:
+def _science(header: FitsHeader, frame: Frame, scale: float, kind: np.dtype[Any]) -> HDUSlot:
+    cards = layout.rescale_cards(header.image, scale, header.quantity)
+    if "INHERIT" in header.image:
         cards["INHERIT"] = (True, "inherit the primary header")
-    return layout.image(IMAGE, kept.version, _shape(frame), kind, cards, stamped=True)
+    return layout.image_slot(IMAGE, header.version, file_shape(frame), kind, cards, provenance=True)
 
 
 def _plane(
-    kept: FitsHeader, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], science: Slot, unit: str | None
-) -> Slot:
-    """A plane on the grid of SCI, with its coordinates; a kernel as it is."""
+    header: FitsHeader, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], science: HDUSlot, unit: str | None
+) -> HDUSlot:
+    """A plane on the grid of SCI, with its WCS; a kernel as it is."""
     if name == "KERNEL":
-        return layout.image(name, kept.version, shape, np.float64, fits.Header(), stamped=False)
+        return layout.image_slot(name, header.version, shape, np.float64, fits.Header(), provenance=False)
+    # variances of faint images are below the smallest float32, so VAR keeps its type
     kind: Any = np.int32 if dtype.kind in "biu" else dtype if name == "VAR" else np.float32
     cards = wcs.wcs_cards(science.header)
     if stated := {"ERR": unit, "VAR": f"({unit})**2" if unit else None}.get(name):
         cards["BUNIT"] = stated
     same = np.prod(shape) == np.prod(science.shape)
-    return layout.image(name, kept.version, science.shape if same else shape, kind, cards, stamped=False)
+    return layout.image_slot(name, header.version, science.shape if same else shape, kind, cards, provenance=False)

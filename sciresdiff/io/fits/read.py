@@ -1,4 +1,4 @@
-"""FITS in: an image with its noise and quality planes, and what its header knows."""
+"""FITS in: an image with its noise and data-quality planes, and the facts of its header."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from sciresdiff.errors import InputError
 from sciresdiff.frame import Frame, PixelSize, Quantity
 from sciresdiff.io.files import split_spec
 from sciresdiff.io.fits import wcs
-from sciresdiff.io.fits.carry import Carried, rest_of
-from sciresdiff.io.fits.facts import facts_of, quantity_of, unit_of
-from sciresdiff.io.fits.layer import Layer, layer
-from sciresdiff.io.fits.open import Chosen, choose, opened, quiet, readable
-from sciresdiff.io.fits.parts import Parts, framed
-from sciresdiff.io.fits.planes import with_planes
-from sciresdiff.io.source import Source, empty
+from sciresdiff.io.fits.components import Components, assemble_frame
+from sciresdiff.io.fits.extensions import Extension, other_extensions
+from sciresdiff.io.fits.header import card_number, valid_header
+from sciresdiff.io.fits.image_reader import ImageReader, open_image
+from sciresdiff.io.fits.keywords import quantity_of_unit, read_facts, read_unit
+from sciresdiff.io.fits.open import ImageChoice, choose_image, open_fits, report_damage, suppress_warnings
+from sciresdiff.io.fits.planes import find_planes
+from sciresdiff.io.source import Source, placeholder
 from sciresdiff.notes import Notes
 from sciresdiff.region import Region
 
@@ -35,20 +36,24 @@ class FitsHeader:
 
     primary: fits.Header
     image: fits.Header
-    rest: tuple[Carried, ...] = ()
+    rest: tuple[Extension, ...] = ()
+    """Extensions to copy."""
     version: int = 1
+    """EXTVER of the image."""
     plain: bool = False
+    """Whether the image is the primary HDU."""
     checksum: bool = False
+    """Whether it has CHECKSUM, so that the output gets one."""
     quantity: str | None = None
 
 
 def read(path: str | Path, **options: Any) -> Frame:
-    """Read one FITS image with all that belongs to it; ``sciresdiff.io.read`` describes the options.
+    """Read one FITS image with all that belongs to it; `sciresdiff.io.read` describes the options.
 
     Raises
     ------
     InputError
-        Missing, truncated or foreign file, no image in it, an extension that it has not, NaN only, wrong axes.
+        Missing, truncated or foreign file, no image in it, no such extension, NaN only, wrong axes.
     """
     with source(path, **options) as opened_source:
         return opened_source.whole()
@@ -65,35 +70,43 @@ def source(
     quantity: Quantity | None = None,
     pixel_size: float | PixelSize | None = None,
 ) -> Iterator[Source]:
-    """One FITS image, to be read window by window; what depends on its values is measured on `planes.patches`.
+    """Open one FITS image, to be read region by region.
+
+    What depends on its values is measured on `sampling.sample_regions`.
 
     Raises
     ------
     InputError
-        As ``read``, but for NaN only, which is known when all is read; and damaged tiles when they are read.
+        As `read`; but NaN only is found when all is read, and damaged tiles when they are read.
     """
     file, inside = split_spec(path)
     with ExitStack() as stack:
-        here = stack.enter_context(opened(file))
-        with quiet(), readable(file):
-            index, notes = choose(file, here.hdus, ext or inside)
-            chosen = Chosen(here, index)
-            frame = _hollow(chosen, layer(here, index), axes, pixel_size).with_notes(notes)
-            frame, parts, used = with_planes(frame, chosen, variance, mask, stack)
-            frame = _finished(_shaped(frame, parts), chosen, used, quantity)
+        here = stack.enter_context(open_fits(file))
+        with suppress_warnings(), report_damage(file):
+            index, notes = choose_image(file, here.hdus, ext or inside)
+            chosen = ImageChoice(here, index)
+            frame = _empty_frame(chosen, open_image(here, index), axes, pixel_size).with_notes(notes)
+            frame, parts, used = find_planes(frame, chosen, variance, mask, stack)
+            frame = _with_header(_with_placeholders(frame, parts), chosen, used, quantity)
 
         def cut(plane: int, region: Region) -> Frame:
-            return framed(frame, parts, plane, region)
+            return assemble_frame(frame, parts, plane, region)
 
         yield Source(frame, cut, str(file))
 
 
 def read_image(path: str | Path) -> NDArray[np.float64]:
-    """One image, or stack of planes, as it is: no planes, no facts."""
+    """Read one image (..., Y, X) as it is, without planes and facts.
+
+    Raises
+    ------
+    InputError
+        Missing, truncated or foreign file, no image in it, no such extension.
+    """
     file, inside = split_spec(path)
-    with opened(file) as here, quiet(), readable(file):
-        index, _ = choose(file, here.hdus, inside)
-        return layer(here, index).whole().astype(np.float64)
+    with open_fits(file) as here, suppress_warnings(), report_damage(file):
+        index, _ = choose_image(file, here.hdus, inside)
+        return open_image(here, index).whole().astype(np.float64)
 
 
 def _axes(path: Path, shape: tuple[int, ...], axes: str | None) -> str:
@@ -103,22 +116,22 @@ def _axes(path: Path, shape: tuple[int, ...], axes: str | None) -> str:
     return letters
 
 
-def _hollow(chosen: Chosen, image: Layer, axes: str | None, size: float | PixelSize | None) -> Frame:
-    """The frame without values and planes."""
+def _empty_frame(chosen: ImageChoice, image: ImageReader, axes: str | None, size: float | PixelSize | None) -> Frame:
+    """Frame without values and planes."""
     headers = chosen.headers
     if not isinstance(size, PixelSize | None):
         size = PixelSize(float(size), float(size), "arcsec")
     size = size or next((found for h in headers if (found := wcs.pixel_size(h))), None)
-    unit = unit_of(headers)
-    facts, notes = facts_of(headers, unit, size)
+    unit = read_unit(headers)
+    facts, notes = read_facts(headers, unit, size)
     stack = (image.planes, *image.shape[-2:])
     return Frame(
-        pixels=empty(stack, np.float32),
-        mask=empty(stack, bool),
+        pixels=placeholder(stack, np.float32),
+        mask=placeholder(stack, bool),
         kind="astro",
         unit=unit,
         pixel_size=size,
-        facts={**facts, **_our_facts(headers)},
+        facts={**facts, **_provenance_facts(headers)},
         axes=_axes(chosen.path, image.shape, axes),
         shape=image.shape,
         dtype=image.dtype,
@@ -126,32 +139,34 @@ def _hollow(chosen: Chosen, image: Layer, axes: str | None, size: float | PixelS
     )
 
 
-def _shaped(frame: Frame, parts: Parts) -> Frame:
-    """With arrays without values for the planes that there are."""
+def _with_placeholders(frame: Frame, parts: Components) -> Frame:
+    """Add arrays without values for the planes that exist."""
     shape, bits = frame.pixels.shape, parts.flags is not None and parts.flags.bits
     return frame.with_(
-        variance=empty(shape, np.float64) if parts.noise else None,
-        saturated=empty(shape, bool) if bits or parts.level is not None else None,
-        dq=empty(shape, np.int32) if bits else None,
+        variance=placeholder(shape, np.float64) if parts.noise else None,
+        saturated=placeholder(shape, bool) if bits or parts.level is not None else None,
+        dq=placeholder(shape, np.int32) if bits else None,
     )
 
 
-def _our_facts(headers: tuple[fits.Header, ...]) -> dict[str, float]:
-    found = {name: next((x for h in headers if (x := wcs.number(h, key))), None) for name, key in
+def _provenance_facts(headers: tuple[fits.Header, ...]) -> dict[str, float]:
+    """Facts that this program wrote into its own files."""
+    found = {name: next((x for h in headers if (x := card_number(h, key))), None) for name, key in
              (("scale", "SRDSCALE"), ("psf_known", "SRDTFWHM"))}  # fmt: skip
     return {name: x for name, x in found.items() if x is not None}
 
 
-def _finished(frame: Frame, chosen: Chosen, used: set[int], quantity: Quantity | None) -> Frame:
-    stated = quantity_of(frame.unit)
+def _with_header(frame: Frame, chosen: ImageChoice, used: set[int], quantity: Quantity | None) -> Frame:
+    """Add quantity, PSF, and what the writer needs."""
+    stated = quantity_of_unit(frame.unit)
     if quantity is None and stated is None:
         what = f"BUNIT {frame.unit!r} does not" if frame.unit else "there is no BUNIT to"
         frame = frame.with_notes(Notes(f"quantity: {what} say whether blocks of pixels add up or average"))
     final = quantity or stated
     header = FitsHeader(
-        primary=wcs.sanitised(chosen.hdus[0].header),
-        image=wcs.sanitised(chosen.image.header),
-        rest=rest_of(chosen, used),
+        primary=valid_header(chosen.hdus[0].header),
+        image=valid_header(chosen.image.header),
+        rest=other_extensions(chosen, used),
         version=int(chosen.image.ver),
         plain=chosen.index == 0,
         checksum="CHECKSUM" in chosen.image.header,

@@ -1,13 +1,16 @@
-"""World coordinates and the other header cards that depend on the size of a pixel.
+"""World coordinates and other header cards that depend on the size of a pixel.
 
-``f`` is the number of new pixels per old pixel along each axis: ``s`` for a grid ``s`` times finer, ``1/s`` for a
-coarser one. Only the first two FITS axes change. Pixel-area registration throughout: pixel edges stay where they are.
+``f`` is the number of new pixels per old pixel along each axis: ``s`` for a grid of ``s`` times smaller pixels, ``1/s``
+for binning. Only the first two FITS axes change. Pixel edges stay where they are (pixel-area registration).
+
+Kept here instead of astropy's ``WCS.slice``, which leaves a CD matrix unscaled and does not rescale SIP coefficients
+(astropy 8.0), and which returns a new header instead of the input's own cards.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,7 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from sciresdiff.frame import PixelSize
+from sciresdiff.io.fits.header import card_number, card_value, valid_cards
 
 Matrix = NDArray[np.float64]
 
@@ -35,13 +39,13 @@ STALE = re.compile(
     r"|DATAMIN|DATAMAX|GOODMIN|GOODMAX|GOODMEAN|NGOODPIX|SNRMIN|SNRMAX|SNRMEAN|MDRIZSKY|DATE|IRAF-TLM|IRAF-MIN|IRAF-MAX"
     r"|SEEING|FWHM|PSF_FWHM|SEEINGP|ELLIPTIC|FILENAME"
 )
-"""Cards that are true of the input's own pixels only."""
+"""Cards that are true of the input's pixels only."""
 
 SECTIONS = re.compile(r"(DATASEC|TRIMSEC|BIASSEC)[A-D]?")
-"""Parts of the image, in its own pixels."""
+"""Sections of the image, in its own pixels."""
 
 DETECTOR_SECTIONS = re.compile(r"(CCDSEC|DETSEC|AMPSEC)[A-D]?|CCDSUM")
-"""Where the image lies on the detector, and how many of the detector's pixels make one of it."""
+"""Place of the image on the detector, and detector pixels per pixel."""
 
 GROUP_CARDS = {"CRPIX1": "at", "CRPIX2": "at", "CD1_1": "step", "CD1_2": "step", "CD2_1": "step", "CD2_2": "step"}
 """Columns of a table with a row for each plane of a cube (waivered FITS, GEIS)."""
@@ -56,26 +60,8 @@ _WCS = re.compile(
 )
 
 
-def value(header: fits.Header, key: str, default: Any = None) -> Any:
-    """A card's value, or the default where the card is missing or cannot be parsed."""
-    try:
-        found = header.get(key, default)
-    except (fits.VerifyError, ValueError):
-        return default
-    return default if isinstance(found, fits.card.Undefined) else found
-
-
-def number(header: fits.Header, key: str) -> float | None:
-    """A card's value as a finite number, or None; numbers that are written as text count."""
-    try:
-        found = float(value(header, key))
-    except (TypeError, ValueError):
-        return None
-    return found if np.isfinite(found) else None
-
-
 def rescale_header(header: fits.Header, f: float, *, quantity: str | None = "sum") -> fits.Header:
-    """The header of the same sky on pixels ``f`` times finer.
+    """Return the header of the same sky on another pixel grid.
 
     Parameters
     ----------
@@ -89,14 +75,15 @@ def rescale_header(header: fits.Header, f: float, *, quantity: str | None = "sum
     Returns
     -------
     astropy.io.fits.Header
-        CRPIX' = f (CRPIX - 1/2) + 1/2; CD' = CD / f, or CDELT' = CDELT / f with PC as it is; SIP coefficients of order
+        CRPIX' = f (CRPIX - 1/2) + 1/2; CD' = CD / f, or CDELT' = CDELT / f with PC unchanged; SIP coefficients of order
         p + q times f**(1 - p - q); LTM' = f LTM, LTV' = f LTV + (1 - f)/2; the same for alternates A to Z. PV, TPV,
         TNX (WAT) and everything in world units stay. Photometric cards (EXPTIME, GAIN, MAGZERO, PHOTFLAM ...) stay.
-        Sections of the image (DATASEC) follow it, those of the detector (CCDSEC) stay with a CCDSUM that follows, as
-        long as both remain whole numbers. Cards that are true of the old pixels only are dropped, and named in HISTORY.
+        Sections of the image (DATASEC) are rescaled; those of the detector (CCDSEC) stay and CCDSUM is rescaled, as
+        long
+        as both remain whole numbers. **Cards that are true of the old pixels only are dropped**, and named in HISTORY.
     """
     new = header.copy()
-    for alternate in _ALTERNATES:
+    for alternate in _ALTERNATES:  # Greisen & Calabretta 2002 (Paper I), section 2.1.3
         _rescale_linear(new, alternate, f)
     _rescale_sip(new, f)
     _rescale_physical(new, f)
@@ -110,16 +97,19 @@ def rescale_header(header: fits.Header, f: float, *, quantity: str | None = "sum
 
 
 def rescale_lookup(hdu: fits.ImageHDU, f: float) -> fits.ImageHDU:
-    """A distortion table (WCSDVARR, D2IMARR): its grid lies in image pixels, and so do its values."""
+    """Return a distortion table (WCSDVARR, D2IMARR) for the new grid.
+
+    Both its grid and its values are in image pixels, and so are multiplied by f.
+    """
     new = fits.ImageHDU(np.asarray(hdu.data) * np.float32(f), hdu.header.copy())
     for i in (1, 2):
-        new.header[f"CRVAL{i}"] = f * (number(hdu.header, f"CRVAL{i}") or 0.0) + (1 - f) / 2
-        new.header[f"CDELT{i}"] = f * (number(hdu.header, f"CDELT{i}") or 1.0)
+        new.header[f"CRVAL{i}"] = f * (card_number(hdu.header, f"CRVAL{i}") or 0.0) + (1 - f) / 2
+        new.header[f"CDELT{i}"] = f * (card_number(hdu.header, f"CDELT{i}") or 1.0)
     return new
 
 
 def rescale_groups(table: Any, f: float) -> Any:
-    """A table with a row for each plane of a cube: their reference pixels and matrices."""
+    """Return a table with a row for each plane of a cube: reference pixels and matrices for the new grid."""
     new = table.copy()
     for column, what in GROUP_CARDS.items():
         if column in new.columns.names:
@@ -129,51 +119,43 @@ def rescale_groups(table: Any, f: float) -> Any:
 
 
 def wcs_cards(header: fits.Header) -> fits.Header:
-    """Only the cards that say where the pixels are."""
-    return fits.Header([card for card in _sound(header) if _WCS.fullmatch(card.keyword)])
+    """Return the cards of the WCS only, for planes on the same grid."""
+    return fits.Header([card for card in valid_cards(header) if _WCS.fullmatch(card.keyword)])
 
 
 def has_wcs(header: fits.Header) -> bool:
-    """Whether the first two axes are on the sky."""
-    return all(_CELESTIAL.match(str(value(header, f"CTYPE{i}", ""))) for i in (1, 2))
+    """Whether the first two axes are on the sky: right ascension and declination, or longitude and latitude."""
+    return all(_CELESTIAL.match(str(card_value(header, f"CTYPE{i}", ""))) for i in (1, 2))
 
 
 def pixel_size(header: fits.Header) -> PixelSize | None:
-    """Sides of a pixel in arcsec, from the WCS, else from a pixel-scale card; None where neither stands."""
+    """Measure the sides of a pixel.
+
+    Returns
+    -------
+    PixelSize or None
+        In arcsec: of the WCS (lengths of the columns of its matrix), else of a pixel-scale card (PIXSCALE, SECPIX ...);
+        None where there is neither.
+    """
     if has_wcs(header):
         matrix = _jacobian(header, "")
         x, y = 3600 * np.hypot(*matrix[:2, :2]) / _per_degree(header)
         return PixelSize(float(y), float(x), "arcsec") if x > 0 and y > 0 else None
     for pair in (("PIXSCAL1", "PIXSCAL2"), ("SECPIX1", "SECPIX2"), ("PIXSCALE",) * 2, ("SECPIX",) * 2):
-        sides = [abs(number(header, key) or 0) for key in pair]
+        sides = [abs(card_number(header, key) or 0) for key in pair]
         if all(sides):
             return PixelSize(sides[1], sides[0], "arcsec")
     return None
 
 
-def sanitised(header: fits.Header) -> fits.Header:
-    """A copy without the cards that cannot be parsed."""
-    return fits.Header(list(_sound(header)))
-
-
-def _sound(header: fits.Header) -> Iterator[fits.Card]:
-    for card in header.cards:
-        try:
-            card.verify("silentfix")
-            _ = card.value, card.comment, str(card)
-        except (fits.VerifyError, ValueError):
-            continue
-        yield card
-
-
 def _multiply(header: fits.Header, keys: tuple[str, ...], factor: float) -> None:
     for key in keys:
-        if key in header and (old := number(header, key)) is not None:
+        if key in header and (old := card_number(header, key)) is not None:
             header[key] = old * factor
 
 
 def _axes(header: fits.Header, alternate: str) -> int:
-    """How many axes the WCS has; 0 where there is no WCS of that name."""
+    """Number of axes of a WCS; 0 where there is none of that name."""
     stems = "CTYPE|CRPIX|CRVAL|CDELT|CD|PC"
     found = [int(m[2]) for key in header if (m := re.fullmatch(rf"({stems})([1-9])(_[1-9])?{alternate}", key))]
     return max(found, default=0)
@@ -184,29 +166,33 @@ def _rescale_linear(header: fits.Header, alternate: str, f: float) -> None:
     if not axes:
         return
     for i in (1, 2):
-        header[f"CRPIX{i}{alternate}"] = f * ((number(header, f"CRPIX{i}{alternate}") or 0.0) - 0.5) + 0.5
+        # the edge of the first pixel, at 0.5, stays
+        header[f"CRPIX{i}{alternate}"] = f * ((card_number(header, f"CRPIX{i}{alternate}") or 0.0) - 0.5) + 0.5
     if any(re.fullmatch(rf"CD\d_\d{alternate}", key) for key in header):
         _multiply(header, tuple(f"CD{i}_{j}{alternate}" for i in range(1, axes + 1) for j in (1, 2)), 1 / f)
         # with a CD matrix CDELT has no meaning, but some readers take it for the pixel scale; 1 is a placeholder
-        stale = [f"CDELT{i}{alternate}" for i in (1, 2) if number(header, f"CDELT{i}{alternate}") not in (None, 1.0)]
+        stale = [
+            f"CDELT{i}{alternate}" for i in (1, 2) if card_number(header, f"CDELT{i}{alternate}") not in (None, 1.0)
+        ]
         _multiply(header, tuple(stale), 1 / f)
     elif _couples(header, alternate, axes):
+        # CDELT scales world axes: one shared with an axis that keeps its pixels must not change, so PC does
         for i in range(1, axes + 1):
             for j in (1, 2):
                 header[f"PC{i}_{j}{alternate}"] = _pc(header, i, j, alternate) / f
     else:
         for i in (1, 2):
-            old = number(header, f"CDELT{i}{alternate}")
+            old = card_number(header, f"CDELT{i}{alternate}")
             header[f"CDELT{i}{alternate}"] = (1.0 if old is None else old) / f
 
 
 def _pc(header: fits.Header, i: int, j: int, alternate: str) -> float:
-    found = number(header, f"PC{i}_{j}{alternate}")
+    found = card_number(header, f"PC{i}_{j}{alternate}")
     return float(i == j) if found is None else found
 
 
 def _couples(header: fits.Header, alternate: str, axes: int) -> bool:
-    """Whether the first two pixel axes and the others share world axes."""
+    """Whether the first two pixel axes share world axes with others."""
     others = range(3, axes + 1)
     return any(_pc(header, i, j, alternate) or _pc(header, j, i, alternate) for i in others for j in (1, 2))
 
@@ -215,50 +201,52 @@ def _jacobian(header: fits.Header, alternate: str) -> Matrix:
     """World units per pixel."""
     axes = max(_axes(header, alternate), 2)
     if any(re.fullmatch(rf"CD\d_\d{alternate}", key) for key in header):
-        rows = [[number(header, f"CD{i + 1}_{j + 1}{alternate}") or 0.0 for j in range(axes)] for i in range(axes)]
+        rows = [[card_number(header, f"CD{i + 1}_{j + 1}{alternate}") or 0.0 for j in range(axes)] for i in range(axes)]
         return np.array(rows)
-    steps = [number(header, f"CDELT{i + 1}{alternate}") for i in range(axes)]
+    steps = [card_number(header, f"CDELT{i + 1}{alternate}") for i in range(axes)]
     rows = [[_pc(header, i + 1, j + 1, alternate) for j in range(axes)] for i in range(axes)]
     return np.array([1.0 if s is None else s for s in steps])[:, None] * np.array(rows)
 
 
 def _per_degree(header: fits.Header) -> float:
-    unit = str(value(header, "CUNIT1", "deg")).strip().lower()
+    unit = str(card_value(header, "CUNIT1", "deg")).strip().lower()
     return {"arcsec": 3600.0, "arcmin": 60.0, "rad": np.pi / 180, "mas": 3.6e6}.get(unit, 1.0)
 
 
 def _rescale_sip(header: fits.Header, f: float) -> None:
     for key in list(header):
         if match := _SIP.fullmatch(key):
+            # f(u, v) = sum A_pq u^p v^q in pixels (Shupe et al. 2005, eq. 2): u' = f u, and so is the result
             _multiply(header, (key,), f ** (1 - int(match[2]) - int(match[3])))
 
 
 def _rescale_physical(header: fits.Header, f: float) -> None:
-    """IRAF's image = LTM physical + LTV; an absent LTM is the unit matrix."""
+    """Rescale IRAF's image = LTM physical + LTV; a missing LTM is the unit matrix."""
     if not any(re.fullmatch(r"LTV\d|LTM\d_\d", key) for key in header):
         return
     for i in (1, 2):
-        header[f"LTV{i}"] = f * (number(header, f"LTV{i}") or 0.0) + (1 - f) / 2
+        header[f"LTV{i}"] = f * (card_number(header, f"LTV{i}") or 0.0) + (1 - f) / 2
         for j in (1, 2):
-            old = number(header, f"LTM{i}_{j}")
+            old = card_number(header, f"LTM{i}_{j}")
             if i == j or old is not None:
                 header[f"LTM{i}_{j}"] = f * (float(i == j) if old is None else old)
 
 
 def _rescale_sections(header: fits.Header, f: float) -> list[str]:
-    """Sections on the new pixels; the keys of those that have no whole numbers there."""
+    """Rescale sections; return the keys of those that are no whole numbers on the new grid."""
     keys = list(dict.fromkeys(header))
-    sections = {key: _section(str(value(header, key)), f) for key in keys if SECTIONS.fullmatch(key)}
+    # a section that has no whole numbers on the new grid is dropped, not rounded
+    sections = {key: _section(str(card_value(header, key)), f) for key in keys if SECTIONS.fullmatch(key)}
     header.update({key: text for key, text in sections.items() if text})
     detector = [key for key in keys if DETECTOR_SECTIONS.fullmatch(key)]
-    binning = _whole(float(n) / f for n in re.findall(r"[\d.]+", str(value(header, "CCDSUM", ""))))
+    binning = _whole(float(n) / f for n in re.findall(r"[\d.]+", str(card_value(header, "CCDSUM", ""))))
     if binning:
         header["CCDSUM"] = " ".join(binning)
     return [key for key, text in sections.items() if not text] + ([] if binning or f == 1 else detector)
 
 
 def _section(text: str, f: float) -> str | None:
-    """``[x1:x2,y1:y2]`` of the same area; one that runs backwards still does."""
+    """``[x1:x2,y1:y2]`` of the same area, in the same direction; None where it is no whole number of pixels."""
     match = re.fullmatch(r"\s*\[\s*(\d+)\s*:\s*(\d+)\s*,\s*(\d+)\s*:\s*(\d+)\s*\]\s*", text)
     if match is None:
         return None
@@ -271,7 +259,7 @@ def _section(text: str, f: float) -> str | None:
 
 
 def _whole(numbers: Iterable[float]) -> list[str]:
-    """Whole numbers above 0 in digits; none, if one of them is none."""
+    """Numbers as text if all are whole and above 0; else none."""
     found = list(numbers)
     good = all(n > 0.5 and abs(n - round(n)) < 1e-6 for n in found)
     return [str(round(n)) for n in found] if good else []
@@ -281,7 +269,7 @@ def _drop_stale(header: fits.Header, others: Sequence[str] = ()) -> None:
     named = []
     for key in [key for key in dict.fromkeys(header) if STALE.fullmatch(key) or key in others]:
         if key not in ("CHECKSUM", "DATASUM"):
-            named.append(f"{key}={value(header, key)}")
+            named.append(f"{key}={card_value(header, key)}")
         header.remove(key, remove_all=True)
     if named:
         header.add_history("sciresdiff: of the input's pixels only, dropped: " + " ".join(named))

@@ -1,10 +1,14 @@
-"""FITS out: the input's own file with a new pixel scale, and the planes that belong to the result."""
+"""FITS out: the input's own file on the new pixel grid, with the planes of the result.
+
+Kept here instead of astropy's ``writeto`` and ``StreamingHDU``: those write from the first byte to the last, while
+regions are written in any order, and an interrupted output is resumed in place.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +20,18 @@ from numpy.typing import NDArray
 
 from sciresdiff.errors import ResourceError
 from sciresdiff.frame import Frame
-from sciresdiff.io.files import in_parts, typed
-from sciresdiff.io.fits.carry import PIECE, pieces
-from sciresdiff.io.fits.checksum import with_sums
-from sciresdiff.io.fits.layer import axes_of, turned
-from sciresdiff.io.fits.layout import Slot
-from sciresdiff.io.fits.pack import packed
-from sciresdiff.io.fits.plan import Plan, layers, plan
-from sciresdiff.io.fits.text import BLOCK, text
-from sciresdiff.io.flat import Flat, reserve, unbuffered, write_all
-from sciresdiff.io.sink import IMAGE, Plane, Sink, counted, put_whole
+from sciresdiff.io.atomic import atomic_files
+from sciresdiff.io.dtypes import cast_pixels
+from sciresdiff.io.fits.checksum import add_checksums
+from sciresdiff.io.fits.compress import compress_file
+from sciresdiff.io.fits.extensions import PIECE, iter_bytes
+from sciresdiff.io.fits.header import BLOCK, header_bytes
+from sciresdiff.io.fits.image_reader import axis_letters, flip_sign_bit
+from sciresdiff.io.fits.layout import HDUSlot
+from sciresdiff.io.fits.plan import Plan, plan_output
+from sciresdiff.io.raw_array import RawArray, open_unbuffered, reserve_space, write_at
+from sciresdiff.io.sink import IMAGE, Finish, Plane, Sink, count_clipped, put_image
+from sciresdiff.io.source import count_planes
 from sciresdiff.region import Region
 
 Array = NDArray[Any]
@@ -42,12 +48,15 @@ def write(
     overwrite: bool = False,
     dtype: str | np.dtype[Any] | None = None,
 ) -> dict[str, Any]:
-    """Write a frame as primary header + SCI + planes + the input's other extensions; see ``sciresdiff.io.write``."""
+    """Write primary header, SCI, planes and the input's other extensions.
+
+    Parameters, returns and errors are those of `sciresdiff.io.write`.
+    """
     arrays = {name: np.asarray(plane) for name, plane in planes.items()}
     shapes = {name: (plane.shape, plane.dtype) for name, plane in arrays.items()}
-    made = plan(frame, shapes, provenance, history, scale, dtype)
-    with _growing(Path(path), made, overwrite, None) as (file, finish):
-        return {"clipped": put_whole(file.put, frame.pixels, arrays), **finish({})}
+    plan = plan_output(frame, shapes, provenance, history, scale, dtype)
+    with _open_output(Path(path), plan, overwrite, None) as (file, finish):
+        return {"clipped": put_image(file.put, frame.pixels, arrays), **finish({})}
 
 
 @contextmanager
@@ -63,115 +72,141 @@ def sink(
     dtype: str | np.dtype[Any] | None = None,
     part: Path | None = None,
 ) -> Iterator[Sink]:
-    """The same file, written window by window; see ``sciresdiff.io.writing``.
+    """Open the same file to be written region by region; see `sciresdiff.io.open_sink`.
 
     Raises
     ------
     ResourceError
-        There is no room for the whole file; known before anything is put.
+        There is no room for the whole file; found before anything is written.
     """
-    shapes = {name: (layers(frame, plane), np.dtype(plane.dtype)) for name, plane in planes.items()}
-    made = plan(frame, shapes, provenance, history, scale, dtype)
-    with _growing(Path(path), made, overwrite, part) as (file, finish):
-        yield counted(file.put, finish, file.get, file.sync)
+    shapes = {name: (plane.file_shape(frame.pixels.shape), np.dtype(plane.dtype)) for name, plane in planes.items()}
+    plan = plan_output(frame, shapes, provenance, history, scale, dtype)
+    with _open_output(Path(path), plan, overwrite, part) as (file, finish):
+        yield count_clipped(file.put, finish, file.get, file.sync)
 
 
 @dataclass(frozen=True)
-class File:
+class OutputFile:
     """A file that is being written, in any order."""
 
     fd: int
-    slots: Mapping[str, Slot]
+    slots: Mapping[str, HDUSlot]
 
     def put(self, name: str, plane: int, y0: int, x0: int, values: Array) -> int:
-        """Write values (h, w), or (K, h, w) of layers; how many of them an integer type could not hold."""
+        """Write a region of a plane.
+
+        Parameters
+        ----------
+        name : str
+            EXTNAME.
+        plane : int
+            Number of the image plane.
+        y0, x0 : int
+            First row and column.
+        values : (h, w) or (K, h, w) array
+            Pixels, or layers of the plane.
+
+        Returns
+        -------
+        int
+            Number of values that an integer type could not hold.
+        """
         slot = self.slots[name]
-        data, lost = typed(values, slot.kind) if name == IMAGE else (values.astype(slot.kind), 0)
-        data = turned(data) if slot.stored.kind != slot.kind.kind else data
+        data, lost = cast_pixels(values, slot.dtype) if name == IMAGE else (values.astype(slot.dtype), 0)
+        data = flip_sign_bit(data) if slot.stored_dtype.kind != slot.dtype.kind else data
         layers = data.reshape(-1, *data.shape[-2:])
         for k, layer in enumerate(layers):
-            _flat(self.fd, slot).put(plane * len(layers) + k, y0, x0, layer)
+            _raw_array(self.fd, slot).put(plane * len(layers) + k, y0, x0, layer)
         return lost
 
     def get(self, name: str, plane: int, region: Region) -> Array:
-        """What is there: (h, w), or (K, h, w) where the plane has more layers than the image has planes."""
+        """Read back a region of a plane, in the type of its values.
+
+        Parameters
+        ----------
+        name : str
+            EXTNAME.
+        plane : int
+            Number of the image plane.
+        region : Region
+            Rows and columns.
+
+        Returns
+        -------
+        array
+            (h, w), or (K, h, w) where the plane has K layers for each plane of the image.
+        """
         slot, image = self.slots[name], self.slots[IMAGE]
-        k = _planes(slot) // _planes(image)
-        found = np.stack([_flat(self.fd, slot).get(plane * k + i, region) for i in range(k)])
-        data = turned(found) if slot.stored.kind != slot.kind.kind else found
+        k = count_planes(slot.shape) // count_planes(image.shape)
+        found = np.stack([_raw_array(self.fd, slot).get(plane * k + i, region) for i in range(k)])
+        data = flip_sign_bit(found) if slot.stored_dtype.kind != slot.dtype.kind else found
         return data[0] if k == 1 else data
 
     def fill(self, name: str, array: Array) -> None:
-        """Write a whole array."""
+        """Write a whole plane (..., Y, X)."""
         for i, plane in enumerate(array.reshape(-1, *array.shape[-2:])):
             self.put(name, i, 0, 0, plane)
 
     def sync(self) -> None:
-        """Wait until it is on the disk."""
+        """Wait until everything is on the disk."""
         os.fsync(self.fd)
 
     def pieces(self, start: int, length: int) -> Iterator[bytes]:
-        """What is there, piece by piece."""
+        """Bytes of a part of the file, piece by piece."""
         for at in range(start, start + length, PIECE):
             yield os.pread(self.fd, min(PIECE, start + length - at), at)
 
 
-def _planes(slot: Slot) -> int:
-    return int(np.prod(slot.shape[:-2], initial=1))
-
-
-def _flat(fd: int, slot: Slot) -> Flat:
-    return Flat(fd, slot.data_at, slot.stored, slot.shape, axes_of(slot.shape))
-
-
-Finish = Callable[[Mapping[str, object]], dict[str, Any]]
+def _raw_array(fd: int, slot: HDUSlot) -> RawArray:
+    return RawArray(fd, slot.data_offset, slot.stored_dtype, slot.shape, axis_letters(slot.shape))
 
 
 @contextmanager
-def _growing(path: Path, made: Plan, overwrite: bool, part: Path | None) -> Iterator[tuple[File, Finish]]:
-    """The file with its headers and all of its room, and what completes it."""
-    with in_parts([path], overwrite=overwrite, part=part) as (names, appear):
+def _open_output(path: Path, plan: Plan, overwrite: bool, part: Path | None) -> Iterator[tuple[OutputFile, Finish]]:
+    """Open the file with its headers and all of its room; also yields the function that completes it."""
+    with atomic_files([path], overwrite=overwrite, part=part) as (names, publish):
         place = names[path]
-        ours = _ours(place, made)
-        with unbuffered(place, anew=not ours) as fd:
-            file = File(fd, {slot.name: slot for slot in made.slots})
-            if not ours:  # where room is taken by writing, what another process writes might be lost
-                _reserve(path, fd, made.size)
-            _headers(file, made, {}, sums=False)
-            if made.kernel is not None:
-                file.fill("KERNEL", made.kernel)
+        resumed = _is_resumable(place, plan)
+        with open_unbuffered(place, anew=not resumed) as fd:
+            file = OutputFile(fd, {slot.name: slot for slot in plan.slots})
+            if not resumed:  # reserving may write zeros, over what another process has written meanwhile
+                _reserve(path, fd, plan.size)
+            _write_headers(file, plan, {}, sums=False)
+            if plan.kernel is not None:
+                file.fill("KERNEL", plan.kernel)
 
             def finish(cards: Mapping[str, object]) -> dict[str, Any]:
-                _complete(file, made, cards)
+                _complete(file, plan, cards)
                 if part is not None:
                     file.sync()
-                packed(path, place, made.slots, made.rest_at)
-                return {"files": appear()}
+                compress_file(path, place, plan.slots, plan.rest_offset)
+                return {"files": publish()}
 
             yield file, finish
 
 
-def _ours(place: Path, made: Plan) -> bool:
-    """Whether the unfinished file of an earlier run is there: one of this size, with these headers."""
-    if not place.is_file() or place.stat().st_size != made.size:
+def _is_resumable(place: Path, plan: Plan) -> bool:
+    """Whether the unfinished file of an earlier run exists: the same size and the same headers."""
+    if not place.is_file() or place.stat().st_size != plan.size:
         return False
-    open_keys = {*made.provenance, "CHECKSUM", "DATASUM", ""}
+    # cards whose values are set when the file is finished
+    open_keys = {*plan.provenance, "CHECKSUM", "DATASUM", ""}
 
-    def told(header: bytes) -> list[str]:
+    def fixed_cards(header: bytes) -> list[str]:
         return [str(card) for card in fits.Header.fromstring(header).cards if card.keyword not in open_keys]
 
     with place.open("rb") as stream:
-        for slot in made.slots:
-            stream.seek(slot.at)
-            there = stream.read(slot.blocks * BLOCK)
-            if told(there) != told(text(made.header(slot, {}), slot.blocks)):
+        for slot in plan.slots:
+            stream.seek(slot.offset)
+            written = stream.read(slot.header_blocks * BLOCK)
+            if fixed_cards(written) != fixed_cards(header_bytes(plan.header(slot, {}), slot.header_blocks)):
                 return False
     return True
 
 
 def _reserve(path: Path, fd: int, size: int) -> None:
     try:
-        reserve(fd, size)
+        reserve_space(fd, size)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
@@ -180,18 +215,18 @@ def _reserve(path: Path, fd: int, size: int) -> None:
         ) from error
 
 
-def _complete(file: File, made: Plan, cards: Mapping[str, object]) -> None:
-    """What is carried over, and the headers with the values that are known now."""
-    at = made.rest_at
-    for piece in pieces(made.rest):
-        write_all(file.fd, piece, at)
+def _complete(file: OutputFile, plan: Plan, cards: Mapping[str, object]) -> None:
+    """Write the copied extensions, and the headers with the final values."""
+    at = plan.rest_offset
+    for piece in iter_bytes(plan.rest):
+        write_at(file.fd, piece, at)
         at += len(piece)
-    _headers(file, made, cards, sums=made.checksum)
+    _write_headers(file, plan, cards, sums=plan.checksum)
 
 
-def _headers(file: File, made: Plan, cards: Mapping[str, object], *, sums: bool) -> None:
-    for slot in made.slots:
-        header = made.header(slot, cards)
+def _write_headers(file: OutputFile, plan: Plan, cards: Mapping[str, object], *, sums: bool) -> None:
+    for slot in plan.slots:
+        header = plan.header(slot, cards)
         if sums:
-            header = with_sums(header, slot.blocks, file.pieces(slot.data_at, slot.length))
-        write_all(file.fd, text(header, slot.blocks), slot.at)
+            header = add_checksums(header, slot.header_blocks, file.pieces(slot.data_offset, slot.data_size))
+        write_at(file.fd, header_bytes(header, slot.header_blocks), slot.offset)

@@ -1,8 +1,8 @@
-"""HDF5: training sets (pairs of low and high frames), and single images."""
+"""HDF5 in: training sets (pairs of low and high frames), and single images."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,21 +14,22 @@ from numpy.typing import NDArray
 
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, PixelSize, Quantity
-from sciresdiff.io.files import existing, first_line, split_spec, write_whole
-from sciresdiff.io.planes import part_in_single, settled
-from sciresdiff.io.source import Source, empty
-from sciresdiff.io.windows import Cut, changed, looked_through, middle
+from sciresdiff.io.atomic import write_atomic
+from sciresdiff.io.chunked import add_planes, frame_reader, plane_reader, read_whole, region_reader
+from sciresdiff.io.files import first_line, require_file, split_spec
+from sciresdiff.io.saturation import scan_maximum
+from sciresdiff.io.source import ReadRegion, Source, count_planes, placeholder
 from sciresdiff.region import Region
 
 Array = NDArray[Any]
 IMAGE = "image"
-KEPT = 2**26
-"""Bytes of unpacked chunks of a dataset that are kept for the next window."""
+CACHE = 2**26
+"""Bytes of the library's cache of unpacked chunks, for a dataset."""
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """A training set: n low frames, the high frames that they came from, and the physics between them."""
+    """A training set: n low-resolution frames, the high-resolution ones, and the physics between them."""
 
     low: NDArray[np.float32]
     """(n, h, w), data units."""
@@ -39,9 +40,9 @@ class Pairs:
     kind: str = "astro"
     seed: int = 0
     variance: NDArray[np.float32] | None = None
-    """(n, h, w): variance of ``low``."""
+    """(n, h, w) variance of ``low``."""
     kernel: NDArray[np.float64] | None = None
-    """(n, k, k): blur on the fine grid, of each pair."""
+    """(n, k, k) blur of each pair on the fine grid."""
 
     def __len__(self) -> int:
         """Number of pairs."""
@@ -68,11 +69,11 @@ def write_pairs(
     path : str or Path
         Output.
     low, high : arrays
-        (n, h, w) and (n, scale h, scale w).
+        (n, h, w) and (n, scale h, scale w), data units.
     scale : int
         Fine pixels per low pixel and axis.
     variance : array, optional
-        (n, h, w).
+        (n, h, w), variance of ``low``.
     kernel : array, optional
         (n, k, k), or (k, k) for all pairs; kernels of several sizes are padded with zeros by the caller.
     quantity, kind, seed
@@ -85,7 +86,7 @@ def write_pairs(
     UsageError
         Shapes that do not fit, or an output that exists.
     """
-    pairs = _checked(str(path), low, high, scale, variance, kernel, UsageError)
+    pairs = _check_pairs(str(path), low, high, scale, variance, kernel, UsageError)
 
     def save(temporary: Path) -> None:
         with h5py.File(temporary, "w") as file:
@@ -93,7 +94,7 @@ def write_pairs(
                 file.create_dataset(name, data=array, track_times=False)
             file.attrs.update({"scale": int(scale), "quantity": quantity, "kind": kind, "seed": int(seed)})
 
-    return write_whole({Path(path): save}, overwrite=overwrite)
+    return write_atomic({Path(path): save}, overwrite=overwrite)
 
 
 def read_pairs(path: str | Path) -> Pairs:
@@ -104,7 +105,7 @@ def read_pairs(path: str | Path) -> Pairs:
     InputError
         Missing, truncated or foreign file, datasets that are missing or do not fit.
     """
-    with _opened(Path(path)) as file:
+    with _open(Path(path)) as file:
         if not {"low", "high"} <= set(file) or "scale" not in file.attrs:
             raise InputError(
                 f"{path}: no training set (datasets low and high, attribute scale); made by degrade --pairs"
@@ -112,7 +113,7 @@ def read_pairs(path: str | Path) -> Pairs:
         attrs = dict(file.attrs)
         given = {name: file[name][()] for name in ("low", "high", "variance", "kernel") if name in file}
     scale = int(attrs["scale"])
-    found = _checked(
+    found = _check_pairs(
         str(path), given["low"], given["high"], scale, given.get("variance"), given.get("kernel"), InputError
     )
     quantity: Quantity = "mean" if attrs.get("quantity") == "mean" else "sum"
@@ -120,10 +121,10 @@ def read_pairs(path: str | Path) -> Pairs:
     return Pairs(scale=scale, quantity=quantity, kind=kind, seed=seed, **found)
 
 
-def _checked(
+def _check_pairs(
     path: str, low: Array, high: Array, scale: int, variance: Array | None, kernel: Array | None, error: type[Exception]
 ) -> dict[str, Any]:
-    """Arrays in the types of ``Pairs``, or the error."""
+    """Arrays in the types of `Pairs`; raises ``error`` where shapes do not fit."""
     low, high = np.asarray(low, np.float32), np.asarray(high, np.float32)
     if low.ndim != 3 or high.shape != (len(low), scale * low.shape[1], scale * low.shape[2]):
         raise error(f"{path}: low {low.shape} and high {high.shape} do not fit scale {scale}; (n, h, w), (n, s h, s w)")
@@ -141,20 +142,21 @@ def _checked(
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    existing(path)
+def _open(path: Path) -> Iterator[Any]:
+    require_file(path)
     try:
-        file = h5py.File(path, "r", rdcc_nbytes=KEPT)
+        file = h5py.File(path, "r", rdcc_nbytes=CACHE)
     except OSError as error:
         raise InputError(f"{path}: not a whole HDF5 file ({first_line(error)}); check or fetch it again") from error
     with file:
         yield file
 
 
-def _dataset(path: Path, file: Any, name: str | None) -> str:
-    """The image's dataset: the one asked for, else ``image``, else the only one."""
+def _dataset_name(path: Path, file: Any, name: str | None) -> str:
+    """Name of the image's dataset: the one asked for, else ``image``, else the only one."""
     there: list[str] = []
     file.visititems(lambda key, item: there.append(key) if isinstance(item, h5py.Dataset) else None)
+    # without a name and without `image`, a single dataset can only be the image
     wanted = name or (IMAGE if IMAGE in there else there[0] if len(there) == 1 else None)
     if wanted is None or wanted.strip("/") not in there:
         raise InputError(
@@ -163,41 +165,27 @@ def _dataset(path: Path, file: Any, name: str | None) -> str:
     return wanted.strip("/")
 
 
-def _image(path: Path, file: Any, name: str) -> Any:
+def _dataset(path: Path, file: Any, name: str) -> tuple[Any, ReadRegion]:
+    """A dataset that is an image, and the function that reads regions of it."""
     data = file[name]
     if data.ndim < 2 or 0 in data.shape or data.dtype.kind not in "iuf":
         raise InputError(f"{path}: dataset {name!r} of shape {data.shape} and type {data.dtype} is not an image")
-    return data
-
-
-def _cut(path: Path, data: Any) -> Cut:
-    """Regions of a dataset, of which the chunks that they touch are read."""
-
-    def cut(plane: int, region: Region) -> Array:
-        lead = tuple(int(i) for i in np.unravel_index(plane, data.shape[:-2])) if data.ndim > 2 else ()
-        try:
-            return np.asarray(data[(*lead, *region.slices)])
-        except (OSError, RuntimeError) as error:
-            raise InputError(
-                f"{path}: dataset {data.name.strip('/')!r} cannot be read at plane {plane}, rows {region.y0} to "
-                f"{region.y1 - 1} ({first_line(error)}); check or fetch it again"
-            ) from error
-
-    return cut
+    # HDF5 raises OSError where a filter fails, RuntimeError where an index is damaged
+    return data, region_reader(path, data, f"dataset {data.name.strip('/')!r}", (OSError, RuntimeError))
 
 
 def read_image(path: str | Path) -> NDArray[np.float64]:
-    """One dataset as it is."""
+    """Read one dataset as it is, shape (..., h, w), without planes and facts.
+
+    Raises
+    ------
+    InputError
+        Missing or foreign file, no such dataset, a damaged chunk.
+    """
     file_path, name = split_spec(path)
-    with _opened(file_path) as file:
-        found = _image(file_path, file, _dataset(file_path, file, name))
-        cut = _cut(file_path, found)
-        planes = [cut(i, Region.of_shape(found.shape)) for i in range(_planes(found.shape))]
-        return np.stack(planes).reshape(found.shape).astype(np.float64)
-
-
-def _planes(shape: tuple[int, ...]) -> int:
-    return int(np.prod(shape[:-2], initial=1))
+    with _open(file_path) as file:
+        data, regions = _dataset(file_path, file, _dataset_name(file_path, file, name))
+        return read_whole(regions, data.shape)
 
 
 def read(path: str | Path, **options: Any) -> Frame:
@@ -223,42 +211,44 @@ def source(
     quantity: Quantity | None = None,
     pixel_size: float | PixelSize | None = None,
 ) -> Iterator[Source]:
-    """One image, window by window; errors as in `read`."""
+    """Open one image, to be read region by region; options and errors as in `read`."""
     file_path, inside = split_spec(path)
-    with _opened(file_path) as file:
-        name = _dataset(file_path, file, ext or inside)
-        data = _image(file_path, file, name)
-        told = {**dict(file.attrs), **dict(file[name].attrs)}
-        letters = (axes or str(told.get("axes", "TCZYX"[-data.ndim :]))).upper()
+    with _open(file_path) as file:
+        name = _dataset_name(file_path, file, ext or inside)
+        data, regions = _dataset(file_path, file, name)
+        attrs = {**dict(file.attrs), **dict(file[name].attrs)}
+        letters = (axes or str(attrs.get("axes", "TCZYX"[-data.ndim :]))).upper()
         if len(letters) != data.ndim or not letters.endswith("YX"):
             raise InputError(
                 f"{file_path}: axes {letters!r} do not fit shape {data.shape}; one letter per axis, YX last"
             )
-        frame = _frame(data, letters, told, quantity, pixel_size)
-        image = Source(frame, _plain(file_path, data, frame), str(file_path))
+        frame = _frame(data, letters, attrs, quantity, pixel_size)
+        image = Source(frame, frame_reader(file_path, regions, frame), str(file_path))
         if data.dtype.kind == "f":
-            looked_through(file_path, image)
-        beside = [asked or (key if key in file and name == IMAGE else None)
-                  for key, asked in (("variance", variance), ("mask", mask))]  # fmt: skip
-        yield _with_planes(image, file_path, file, *beside)
+            scan_maximum(file_path, image)
+        # datasets of these names belong to the dataset `image`; beside another one they may be anything
+        own = {"variance", "mask"} & set(file) if name == IMAGE else set()
+        bad = _plane(file_path, file, mask or ("mask" if "mask" in own else None), image)
+        values = _plane(file_path, file, variance or ("variance" if "variance" in own else None), image)
+        yield add_planes(image, None if values is None else _positive(values), bad)
 
 
 def _frame(
-    data: Any, axes: str, told: Mapping[str, Any], quantity: Quantity | None, size: float | PixelSize | None
+    data: Any, axes: str, attrs: Mapping[str, Any], quantity: Quantity | None, size: float | PixelSize | None
 ) -> Frame:
-    shape = (_planes(data.shape), *data.shape[-2:])
-    unit: Any = str(told.get("pixel_unit", "arcsec"))
-    if size is None and "pixel_size" in told:
-        size = PixelSize(float(told["pixel_size"][0]), float(told["pixel_size"][1]), unit)
+    shape = (count_planes(data.shape), *data.shape[-2:])
+    unit: Any = str(attrs.get("pixel_unit", "arcsec"))
+    if size is None and "pixel_size" in attrs:
+        size = PixelSize(float(attrs["pixel_size"][0]), float(attrs["pixel_size"][1]), unit)
     if not isinstance(size, PixelSize | None):
         size = PixelSize(size, size, unit)
-    stated = told.get("quantity")
+    stated = attrs.get("quantity")
     return Frame(
-        pixels=empty(shape, np.float32),
-        mask=empty(shape, bool),
-        kind="micro" if told.get("kind") == "micro" else "astro",
+        pixels=placeholder(shape, np.float32),
+        mask=placeholder(shape, bool),
+        kind="micro" if attrs.get("kind") == "micro" else "astro",
         quantity=quantity or ("mean" if stated == "mean" else "sum" if stated == "sum" else None),
-        unit=str(told["unit"]) if "unit" in told else None,
+        unit=str(attrs["unit"]) if "unit" in attrs else None,
         pixel_size=size,
         axes=axes,
         shape=data.shape,
@@ -267,47 +257,19 @@ def _frame(
     )
 
 
-def _plain(path: Path, data: Any, frame: Frame) -> Callable[[int, Region], Frame]:
-    """Regions of the image alone."""
-    cut = _cut(path, data)
-
-    def window(plane: int, region: Region) -> Frame:
-        pixels, bad = part_in_single(path, cut(plane, region)[None])
-        return frame.with_(pixels=pixels, mask=bad)
-
-    return window
+def _plane(path: Path, file: Any, name: str | None, image: Source) -> ReadRegion | None:
+    """Reads regions (1, h, w) of a dataset that belongs to the image; None without a name."""
+    if name is None:
+        return None
+    data, regions = _dataset(path, file, _dataset_name(path, file, name))
+    return plane_reader(regions, data.shape, image.frame.pixels.shape, f"{path}: dataset {name!r}")
 
 
-def _with_planes(image: Source, path: Path, file: Any, variance: str | None, mask: str | None) -> Source:
-    shape = image.frame.pixels.shape
-    if mask is not None:
-        bad = _plane(path, file, "mask", mask, shape)
-
-        def hide(window: Frame, plane: int, region: Region) -> Frame:
-            return window.with_(mask=window.mask | (bad(plane, region) != 0))
-
-        image = changed(image, hide, image.frame)
-    if variance is None:
-        return image
-    values = _plane(path, file, "variance", variance, shape)
+def _positive(read_variance: ReadRegion) -> ReadRegion:
+    """A variance that is not positive is unknown."""
 
     def positive(plane: int, region: Region) -> Array:
-        found = values(plane, region)
+        found = read_variance(plane, region)
         return np.where(found > 0, found, np.nan)
 
-    fill = middle(positive, shape)
-    return changed(
-        image,
-        lambda window, plane, region: settled(window, positive(plane, region), fill),
-        image.frame.with_(variance=empty(shape, np.float64)),
-    )
-
-
-def _plane(path: Path, file: Any, what: str, name: str, shape: tuple[int, ...]) -> Cut:
-    """Regions (1, h, w) of a dataset that belongs to the image."""
-    data = _image(path, file, _dataset(path, file, name))
-    planes = _planes(data.shape)
-    if data.shape[-2:] != shape[1:] or planes not in (1, shape[0]):
-        raise InputError(f"{what}: shape {data.shape} does not fit the image's {shape}")
-    cut = _cut(path, data)
-    return lambda plane, region: cut(plane % planes, region)[None]
+    return positive

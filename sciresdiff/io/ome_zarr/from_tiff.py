@@ -1,4 +1,4 @@
-"""What a TIFF says of its axes and channels, as NGFF has it."""
+"""Axes and channels of a TIFF in the terms of NGFF."""
 
 from __future__ import annotations
 
@@ -6,17 +6,22 @@ import xml.etree.ElementTree as ET
 from typing import Any
 
 from sciresdiff.io.ome_zarr.read import ZarrHeader
-from sciresdiff.io.tiff.meta import MICROMETRES, TiffHeader, clean_unit, first, parsed, to_float
+from sciresdiff.io.provenance import to_float
+from sciresdiff.io.tiff.metadata import MICROMETRES, TiffHeader, clean_unit, find_element, parse_xml
 from sciresdiff.io.tiff.ome import new_ome
 
 SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "min": 60.0, "h": 3600.0}
-"""Units of time as OME writes them."""
+"""Units of time in OME -> seconds."""
 WHITE = "-1"
+"""Default colour of a channel in OME."""
 
 
-def header_of(header: TiffHeader) -> ZarrHeader:
-    """Z spacing in micrometres, time step in seconds, names and colours of channels; what is not stated is left out."""
-    pixels = first(parsed(header.ome or new_ome(header)), "Pixels")
+def from_tiff_header(header: TiffHeader) -> ZarrHeader:
+    """Convert the metadata of a TIFF: Z spacing in micrometres, time step in seconds, names and colours of channels.
+
+    What the TIFF does not state is left out.
+    """
+    pixels = find_element(parse_xml(header.ome or new_ome(header)), "Pixels")
     if pixels is None:
         return ZarrHeader("")
     steps = [
@@ -38,8 +43,12 @@ def _length(pixels: ET.Element, name: str, units: dict[str, float], usual: str) 
 
 
 def _channel(channel: ET.Element) -> dict[str, Any]:
-    """Colours are red, green, blue and opacity in one signed number of OME, the first three in hexadecimal of NGFF."""
+    """Name and colour of a channel.
+
+    OME has red, green, blue and opacity in one signed number, NGFF the first three in hexadecimal.
+    """
     try:
+        # two's complement of 32 bits, opacity last
         colour = f"{(int(channel.get('Color', WHITE)) & 0xFFFFFFFF) >> 8:06X}"
     except ValueError:
         colour = "FFFFFF"

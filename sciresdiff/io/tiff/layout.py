@@ -1,4 +1,4 @@
-"""How an array lies in a TIFF: which of its axes make a page, and what every page says."""
+"""How an array is stored in TIFF pages, and the tags of each page."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from sciresdiff.io.provenance import NAMESPACE
 from sciresdiff.io.tiff.ifd import Directory, Tag
-from sciresdiff.io.tiff.meta import NAMESPACE
 
 FORMATS = {"u": 1, "i": 2, "f": 3}
-"""Kind of a type -> SampleFormat."""
+"""Kind of a numpy type -> SampleFormat."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """An array of pixels in pages, one behind the other."""
+    """An array stored in pages, one after the other."""
 
     axes: str
     shape: tuple[int, ...]
@@ -25,12 +25,12 @@ class Layout:
 
     @property
     def inner(self) -> int:
-        """How many of the last axes make a page: two, or three with samples before or behind Y and X."""
+        """Number of last axes that make a page: two, or three with samples before or after Y and X."""
         return 3 if self.axes.endswith(("YXS", "SYX")) else 2
 
     @property
     def pages(self) -> int:
-        """How many pages there are."""
+        """Number of pages."""
         return int(np.prod(self.shape[: -self.inner], initial=1))
 
     @property
@@ -43,7 +43,7 @@ class Layout:
 
     @property
     def separate(self) -> bool:
-        """Whether the samples of a page lie one behind the other."""
+        """Whether the samples of a page are stored one after the other (PlanarConfiguration 2)."""
         return self.inner == 3 and self.axes.endswith("SYX")
 
     @property
@@ -52,8 +52,18 @@ class Layout:
         return int(np.prod(self.shape, initial=1)) * self.dtype.itemsize
 
 
-def tags(layout: Layout, resolution: Mapping[int, Tag], height: int, width: int) -> dict[int, Tag]:
-    """Tags of a page of that size, without those that say where its pixels are."""
+def page_tags(layout: Layout, resolution: Mapping[int, Tag], height: int, width: int) -> dict[int, Tag]:
+    """Tags of a page, without those that say where its pixels are.
+
+    Parameters
+    ----------
+    layout : Layout
+        The array.
+    resolution : mapping
+        Resolution tags.
+    height, width : int
+        Of the page, which may be a pyramid level.
+    """
     samples = layout.sides[2]
     colour = samples in (3, 4)
     found = {
@@ -73,17 +83,29 @@ def tags(layout: Layout, resolution: Mapping[int, Tag], height: int, width: int)
     return found | ({338: Tag("H", [0] * extra)} if extra else {})
 
 
-def directories(
+def page_directories(
     layout: Layout, start: int, big: bool, resolution: Mapping[int, Tag], first: Mapping[int, Tag]
 ) -> Sequence[Directory]:
-    """The directories of pages that lie one behind the other from byte ``start``, a strip to a page and sample."""
+    """Directories of pages with one strip for each page and sample.
+
+    Parameters
+    ----------
+    layout : Layout
+        The array.
+    start : int
+        First byte of its pixels.
+    big : bool
+        Whether the file is BigTIFF.
+    resolution, first : mapping
+        Tags of every page, and of the first one.
+    """
     height, width, samples = layout.sides
     strips = samples if layout.separate else 1
     size = layout.nbytes // max(1, layout.pages * strips)
-    kind, common = "Q" if big else "I", tags(layout, resolution, height, width)
-    made = []
+    kind, common = "Q" if big else "I", page_tags(layout, resolution, height, width)
+    found = []
     for page in range(layout.pages):
         offsets = [start + (page * strips + i) * size for i in range(strips)]
         where = {273: Tag(kind, offsets), 278: Tag("I", [height]), 279: Tag(kind, [size] * strips)}
-        made.append(Directory({**common, **where, **(first if page == 0 else {})}))
-    return made
+        found.append(Directory({**common, **where, **(first if page == 0 else {})}))
+    return found

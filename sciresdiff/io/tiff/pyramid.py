@@ -1,6 +1,6 @@
-"""OME-TIFF with levels: tiles, deflate, smaller copies in SubIFDs, out of the finished image.
+"""OME-TIFF with a pyramid: tiles, deflate, and smaller copies in SubIFDs, made from the finished image.
 
-OME-TIFF specification, "Sub-resolutions" (6.0).
+OME-TIFF specification 6.0, "Sub-resolutions".
 """
 
 from __future__ import annotations
@@ -16,110 +16,112 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
-from sciresdiff.io.flat import Flat, unbuffered
-from sciresdiff.io.levels import SIDE, beside, halve, sizes, tiles
-from sciresdiff.io.tiff.ifd import BIG, START, Directory, Tag, packed, start_of
-from sciresdiff.io.tiff.layout import Layout, tags
+from sciresdiff.io.pyramid import SIDE, fill_level, iter_tiles, level_shapes, levels_path
+from sciresdiff.io.raw_array import RawArray, open_unbuffered
+from sciresdiff.io.tiff.ifd import BIG, START, Directory, Tag, file_header, pack_directories
+from sciresdiff.io.tiff.layout import Layout, page_tags
 
 ADOBE_DEFLATE, DIFFERENCES = 8, 2
+"""Values of Compression and Predictor (horizontal differences)."""
 FASTEST = 1
-"""Level of deflate: on pixels with noise the others take several times as long and gain nothing."""
+"""Level of deflate: on noisy pixels higher levels take several times as long and gain nothing."""
 
 
 def write_pyramid(
-    place: Path, base: Flat, layout: Layout, resolution: Mapping[int, Tag], first: Mapping[int, Tag]
+    place: Path, base: RawArray, layout: Layout, resolution: Mapping[int, Tag], first: Mapping[int, Tag]
 ) -> None:
-    """Replace a file of pixels as they are by one with tiles and levels.
+    """Replace an uncompressed file by one with tiles and levels.
 
     Parameters
     ----------
     place : Path
         The file.
-    base : Flat
+    base : RawArray
         Its pixels.
     layout : Layout
-        How they lie.
+        How they are stored.
     resolution, first : mapping
         Tags of every page at full size, and of the first one.
 
     Raises
     ------
     OSError
-        The disk is full; the file is as it was.
+        The disk is full; the file is unchanged.
     """
     target = place.with_name(f"{place.name}.tiles")
     try:
-        with _levels(place, base, layout) as flats, target.open("wb") as stream:
+        with _open_levels(place, base, layout) as flats, target.open("wb") as stream:
             stream.write(bytes(START))
-            made = [
+            directories = [
                 Directory(
                     {**pages[0], **resolution, **(first if number == 0 else {})},
                     [{**page, 254: Tag("I", [1])} for page in pages[1:]],
                 )
-                for number, pages in enumerate(_pages(stream, flats, layout))
+                for number, pages in enumerate(_write_pages(stream, flats, layout))
             ]
-            _close(stream, made)
+            _write_directories(stream, directories)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(target, place)
     finally:
         target.unlink(missing_ok=True)
-        beside(place).unlink(missing_ok=True)
+        levels_path(place).unlink(missing_ok=True)
 
 
-def _close(stream: BinaryIO, made: list[Directory]) -> None:
-    """Directories behind the tiles, and the start of the file, whose kind is known now."""
+def _write_directories(stream: BinaryIO, directories: list[Directory]) -> None:
+    """Write the directories behind the tiles, then the file header, whose kind depends on their size."""
     stream.write(bytes(-stream.tell() % 16))
     end = stream.tell()
-    big = end > BIG
+    big = end > BIG  # of the compressed size
     kind = "Q" if big else "I"
 
     def fit(found: Mapping[int, Tag]) -> dict[int, Tag]:
         return {code: replace(tag, kind=kind) if code in (324, 325) else tag for code, tag in found.items()}
 
-    at, data = packed([Directory(fit(one.tags), [fit(t) for t in one.smaller]) for one in made], end, big)
+    fitted = [Directory(fit(one.tags), [fit(tags) for tags in one.smaller]) for one in directories]
+    at, data = pack_directories(fitted, end, big)
     stream.write(data)
     stream.seek(0)
-    stream.write(start_of(big, at))
+    stream.write(file_header(big, at))
 
 
 @contextmanager
-def _levels(place: Path, base: Flat, layout: Layout) -> Iterator[list[Flat]]:
-    """The image and its levels, these in a file of their own."""
+def _open_levels(place: Path, base: RawArray, layout: Layout) -> Iterator[list[RawArray]]:
+    """Arrays of the image and its levels, which are in a file of their own."""
     h, w = (layout.shape[layout.axes.index(a)] for a in "YX")
     planes = layout.pages * layout.sides[2]
-    with unbuffered(beside(place), anew=True) as fd:
+    with open_unbuffered(levels_path(place), anew=True) as fd:
         flats, start = [base], 0
-        for size in sizes(h, w)[1:]:
+        for size in level_shapes(h, w)[1:]:
             sides = dict(zip("YX", size, strict=True))
             shape = tuple(sides.get(a, n) for a, n in zip(layout.axes, layout.shape, strict=True))
-            flats.append(Flat(fd, start, base.dtype, shape, base.axes))
+            flats.append(RawArray(fd, start, base.dtype, shape, base.axes))
             start += int(np.prod(shape)) * base.dtype.itemsize
         os.ftruncate(fd, start)
         for fine, coarse in zip(flats, flats[1:], strict=False):
-            halve(fine, coarse, planes)
+            fill_level(fine, coarse, planes)
         yield flats
 
 
-def _pages(stream: BinaryIO, flats: list[Flat], layout: Layout) -> Iterator[list[dict[int, Tag]]]:
-    """Tags of every page at all its levels, once its tiles are written."""
+def _write_pages(stream: BinaryIO, flats: list[RawArray], layout: Layout) -> Iterator[list[dict[int, Tag]]]:
+    """Write the tiles of every page; yields the tags of its levels."""
     samples = layout.sides[2]
     for page in range(layout.pages):
         planes = range(page * samples, (page + 1) * samples)
         groups = [[plane] for plane in planes] if layout.separate else [list(planes)]
-        yield [_level(stream, flat, layout, groups) for flat in flats]
+        yield [_write_level(stream, flat, layout, groups) for flat in flats]
 
 
-def _level(stream: BinaryIO, flat: Flat, layout: Layout, groups: list[list[int]]) -> dict[int, Tag]:
+def _write_level(stream: BinaryIO, flat: RawArray, layout: Layout, groups: list[list[int]]) -> dict[int, Tag]:
     h, w = (flat.shape[flat.axes.index(a)] for a in "YX")
     places = []
     for planes in groups:
-        for tile in tiles(h, w):
-            data = _packed(np.stack([flat.get(plane, tile) for plane in planes], -1))
+        for tile in iter_tiles(h, w):
+            data = _encode_tile(np.stack([flat.get(plane, tile) for plane in planes], -1))
             places.append((stream.tell(), len(data)))
             stream.write(data)
     return {
-        **tags(layout, {}, h, w),
+        **page_tags(layout, {}, h, w),
         259: Tag("H", [ADOBE_DEFLATE]),
         317: Tag("H", [DIFFERENCES if layout.dtype.kind in "iu" else 1]),
         322: Tag("I", [SIDE]),
@@ -129,8 +131,8 @@ def _level(stream: BinaryIO, flat: Flat, layout: Layout, groups: list[list[int]]
     }
 
 
-def _packed(values: NDArray[Any]) -> bytes:
-    """A tile (h, w, samples), filled up with 0, deflated; of integers the differences along x."""
+def _encode_tile(values: NDArray[Any]) -> bytes:
+    """Pad a tile (h, w, samples) with 0 and compress it; of integers the differences along x."""
     h, w, samples = values.shape
     tile = np.zeros((SIDE, SIDE, samples), values.dtype.newbyteorder("<"))
     tile[:h, :w] = values

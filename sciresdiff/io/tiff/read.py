@@ -1,8 +1,8 @@
-"""TIFF in: OME, ImageJ and plain files, with the pixel size and optics that their metadata state."""
+"""TIFF in: OME, ImageJ and plain files, with pixel size and optics from their metadata."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,14 +13,23 @@ from numpy.typing import NDArray
 
 from sciresdiff.errors import InputError
 from sciresdiff.frame import Frame, PixelSize, Quantity
+from sciresdiff.io import stem
+from sciresdiff.io.dtypes import to_float32
 from sciresdiff.io.files import split_spec
-from sciresdiff.io.planes import part_in_single
-from sciresdiff.io.source import Source, empty
-from sciresdiff.io.tiff.marks import image_of, other_planes, with_variance
-from sciresdiff.io.tiff.meta import TiffHeader, first, optics, parsed, provenance, ratio, size_of
-from sciresdiff.io.tiff.series import Pixels, opened_tiff, pixels_of, sound
-from sciresdiff.io.told import restored
-from sciresdiff.io.windows import looked_through, saturation, telling
+from sciresdiff.io.provenance import apply_provenance
+from sciresdiff.io.saturation import mask_saturated, scan_maximum
+from sciresdiff.io.source import ReadFrame, Source, placeholder, replace_frame
+from sciresdiff.io.tiff.metadata import (
+    TiffHeader,
+    find_element,
+    parse_xml,
+    rational_to_float,
+    read_optics,
+    read_pixel_size,
+    read_provenance,
+)
+from sciresdiff.io.tiff.planes import add_planes, add_variance, open_first_series
+from sciresdiff.io.tiff.series import SeriesReader, open_tiff, report_damage, series_reader
 from sciresdiff.notes import Notes
 from sciresdiff.region import Region
 
@@ -28,7 +37,7 @@ Array = NDArray[Any]
 
 
 def read(path: str | Path, **options: Any) -> Frame:
-    """Read the first image series of a TIFF; ``sciresdiff.io.read`` describes the parameters.
+    """Read the first image series of a TIFF; `sciresdiff.io.read` describes the options.
 
     Raises
     ------
@@ -50,25 +59,25 @@ def source(
     quantity: Quantity | None = None,
     pixel_size: float | PixelSize | None = None,
 ) -> Iterator[Source]:
-    """The first image series of a TIFF, window by window; errors as in `read`.
+    """Open the first image series of a TIFF, to be read region by region; errors as in `read`.
 
-    Saturation is a matter of the whole image, which is gone through once when it is opened.
+    The whole image is read once when it is opened, for saturation can only be recognised in all of it.
     """
     file, _ = split_spec(path)
     with ExitStack() as stack:
-        with sound(file):
-            pixels, header, notes = _load(stack, file, axes)
-        header = _sized(header, pixel_size)
+        with report_damage(file):
+            pixels, header, notes = _open_series(stack, file, axes)
+        header = _with_pixel_size(header, pixel_size)
         if header.pixel_size is None:
             notes += Notes("pixel size: the file does not say; give --pixel-size for sizes in micrometres")
         shape = (pixels.planes, *(pixels.shape[pixels.axes.index(a)] for a in "YX"))
         frame = Frame(
-            pixels=empty(shape, np.float32),
-            mask=empty(shape, bool),
+            pixels=placeholder(shape, np.float32),
+            mask=placeholder(shape, bool),
             kind="micro",
             quantity=quantity,
             pixel_size=header.pixel_size,
-            facts=optics(header.ome),
+            facts=read_optics(header.ome),
             axes=header.axes,
             shape=header.shape,
             dtype=pixels.dtype,
@@ -76,14 +85,20 @@ def source(
             notes=notes,
         )
         image = Source(frame, _cut(file, pixels, frame), str(file))
-        marked = saturation(image, looked_through(file, image))
-        yield _restored(other_planes(marked, stack, file, variance, mask), stack, file)
+        marked = mask_saturated(image, scan_maximum(file, image))
+        yield _with_provenance(add_planes(marked, stack, file, variance, mask), stack, file)
 
 
 def read_image(path: str | Path) -> NDArray[np.float64]:
-    """The first series as it is: (Y, X), or (planes, Y, X) with every other axis in front."""
+    """Read the first series as it is: (Y, X), or (..., Y, X) with every other axis in front.
+
+    Raises
+    ------
+    InputError
+        Missing, truncated or foreign file, a damaged page.
+    """
     with ExitStack() as stack:
-        pixels = image_of(stack, split_spec(path)[0])
+        pixels = open_first_series(stack, split_spec(path)[0])
         y, x = (pixels.shape[pixels.axes.index(a)] for a in "YX")
         planes = [pixels.window(i, Region(0, y, 0, x)) for i in range(pixels.planes)]
     lead = [n for a, n in zip(pixels.axes, pixels.shape, strict=True) if a not in "YX"]
@@ -91,31 +106,54 @@ def read_image(path: str | Path) -> NDArray[np.float64]:
 
 
 def to_planes(data: Array, axes: str) -> Array:
-    """(planes, Y, X) from an array with any order of axes."""
+    """Rearrange an array to planes.
+
+    Parameters
+    ----------
+    data : array
+        Axes in any order.
+    axes : str
+        A letter for each axis, Y and X among them.
+
+    Returns
+    -------
+    (planes, Y, X) array
+        The last of the other axes varies fastest.
+    """
     order = [i for i, a in enumerate(axes) if a not in "YX"] + [axes.index("Y"), axes.index("X")]
     moved = data.transpose(order)
     return moved.reshape(-1, *moved.shape[-2:])
 
 
 def from_planes(planes: Array, axes: str, shape: tuple[int, ...]) -> Array:
-    """The array that ``to_planes`` came from, Y and X being those of the planes."""
+    """Undo `to_planes`.
+
+    Parameters
+    ----------
+    planes : (planes, Y, X) array
+        Y and X may differ from those in ``shape``.
+    axes : str
+        Order of the array.
+    shape : tuple of int
+        Sizes of the other axes, in the order of ``axes``.
+    """
     others = [i for i, a in enumerate(axes) if a not in "YX"]
     order = [*others, axes.index("Y"), axes.index("X")]
     return planes.reshape(*(shape[i] for i in others), *planes.shape[-2:]).transpose(np.argsort(order))
 
 
-def _load(stack: ExitStack, path: Path, axes: str | None) -> tuple[Pixels, TiffHeader, Notes]:
-    tif = stack.enter_context(opened_tiff(path))
+def _open_series(stack: ExitStack, path: Path, axes: str | None) -> tuple[SeriesReader, TiffHeader, Notes]:
+    tif = stack.enter_context(open_tiff(path))
     series = tif.series[0]
-    letters = _letters(path, series, axes)
+    letters = _resolve_axes(path, series, axes)
     _check(path, tuple(series.shape), np.dtype(series.dtype), letters)
-    pixels = pixels_of(path, tif, letters)
+    pixels = series_reader(path, tif, letters)
     header, of_header = _header(tif, series, letters)
     return pixels, header, _notes(tif, pixels, letters) + of_header
 
 
-def _notes(tif: Any, pixels: Pixels, letters: str) -> Notes:
-    """What the user should know of a series."""
+def _notes(tif: Any, pixels: SeriesReader, letters: str) -> Notes:
+    """Notes on a series."""
     series, notes = tif.series[0], Notes()
     if len(tif.series) > 1:
         notes += Notes(f"{len(tif.series)} image series in the file: read the first")
@@ -129,22 +167,22 @@ def _notes(tif: Any, pixels: Pixels, letters: str) -> Notes:
     return notes
 
 
-def _cut(path: Path, pixels: Pixels, frame: Frame) -> Callable[[int, Region], Frame]:
-    """Regions of the image alone."""
+def _cut(path: Path, pixels: SeriesReader, frame: Frame) -> ReadFrame:
+    """Reads regions of the image alone; planes that are missing from the file are NaN."""
 
     def cut(plane: int, region: Region) -> Frame:
         if plane in pixels.missing:
             values = np.full((1, *region.shape), np.nan, np.float32)
             return frame.with_(pixels=values, mask=np.ones(values.shape, bool))
-        with sound(path):
-            values, bad = part_in_single(path, pixels.window(plane, region)[None])
+        with report_damage(path):
+            values, bad = to_float32(path, pixels.window(plane, region)[None])
         return frame.with_(pixels=values, mask=bad)
 
     return cut
 
 
-def _letters(path: Path, series: Any, axes: str | None) -> str:
-    """Axis letters, from the user, else from the file where it is sure."""
+def _resolve_axes(path: Path, series: Any, axes: str | None) -> str:
+    """Axis letters: the user's, else the file's unless they are ambiguous."""
     shape = tuple(series.shape)
     letters = axes.upper() if axes else str(series.axes)
     if not axes and set(letters) & set("QI"):
@@ -173,12 +211,12 @@ def _header(tif: Any, series: Any, letters: str) -> tuple[TiffHeader, Notes]:
     tags = [page.tags.get(name) for name in ("XResolution", "YResolution", "ResolutionUnit")]
     resolution = None
     if tags[0] is not None and tags[1] is not None:
-        unit = int(tags[2].value) if tags[2] is not None else 2
-        resolution = (ratio(tags[0].value), ratio(tags[1].value), unit)
+        unit = int(tags[2].value) if tags[2] is not None else 2  # inches, where the tag is missing (TIFF 6.0)
+        resolution = (rational_to_float(tags[0].value), rational_to_float(tags[1].value), unit)
     ome = str(tif.ome_metadata or "") if tif.is_ome else ""
     imagej = dict(tif.imagej_metadata or {}) if tif.is_imagej else {}
-    style = "ome" if first(parsed(ome), "Pixels") is not None else "imagej" if tif.is_imagej else "plain"
-    size, notes = size_of(style, ome, imagej, resolution)
+    style = "ome" if find_element(parse_xml(ome), "Pixels") is not None else "imagej" if tif.is_imagej else "plain"
+    size, notes = read_pixel_size(style, ome, imagej, resolution)
     header = TiffHeader(
         style=style,
         axes=letters,
@@ -194,25 +232,24 @@ def _header(tif: Any, series: Any, letters: str) -> tuple[TiffHeader, Notes]:
     return header, notes
 
 
-def _sized(header: TiffHeader, given: float | PixelSize | None) -> TiffHeader:
+def _with_pixel_size(header: TiffHeader, given: float | PixelSize | None) -> TiffHeader:
     if given is None:
         return header
     size = given if isinstance(given, PixelSize) else PixelSize(float(given), float(given), "um")
     return replace(header, pixel_size=size, stated=False)
 
 
-def _restored(image: Source, stack: ExitStack, file: Path) -> Source:
-    """What this program wrote about its own files, and the variance beside."""
-    told = provenance(image.frame.header)
-    image = telling(image, restored(image.frame, told))
-    return _beside(image, stack, file) if told.get("VAR") and image.frame.variance is None else image
+def _with_provenance(image: Source, stack: ExitStack, file: Path) -> Source:
+    """Apply this program's own record, and the variance beside the image."""
+    provenance = read_provenance(image.frame.header)
+    image = replace_frame(image, apply_provenance(image.frame, provenance))
+    return _with_own_variance(image, stack, file) if provenance.get("VAR") and image.frame.variance is None else image
 
 
-def _beside(image: Source, stack: ExitStack, file: Path) -> Source:
-    from sciresdiff.io import stem
-
+def _with_own_variance(image: Source, stack: ExitStack, file: Path) -> Source:
     other = file.with_name(f"{stem(file)}_var.tif")
     if not other.is_file():
-        return telling(image, image.frame.with_notes(Notes(f"noise: {other.name} is not beside the image any more")))
-    image = with_variance(image, stack, file, str(other))
-    return telling(image, image.frame.with_notes(Notes(f"noise: {other.name}")))
+        missing = Notes(f"noise: {other.name} is not beside the image any more")
+        return replace_frame(image, image.frame.with_notes(missing))
+    image = add_variance(image, stack, file, str(other))
+    return replace_frame(image, image.frame.with_notes(Notes(f"noise: {other.name}")))

@@ -1,4 +1,10 @@
-"""The pixels of a TIFF's first image, part by part: what is read is the strips and tiles that a part touches."""
+"""The pixels of a TIFF's first series, read region by region.
+
+Only the strips and tiles that a region touches are decoded.
+
+Kept here instead of tifffile's Zarr stores, whose interface changes between versions and needs the optional library
+zarr; decoding itself is tifffile's.
+"""
 
 from __future__ import annotations
 
@@ -18,53 +24,52 @@ from numpy.typing import NDArray
 
 from sciresdiff.errors import InputError, SciresdiffError
 from sciresdiff.io.files import first_line
-from sciresdiff.io.flat import Flat
-from sciresdiff.io.tiff.set import ome_set
+from sciresdiff.io.raw_array import RawArray
+from sciresdiff.io.source import ReadRegion
+from sciresdiff.io.tiff.ome_set import resolve_ome_set
 from sciresdiff.region import Region
 
 Array = NDArray[Any]
-Window = Callable[[int, Region], Array]
-"""(plane, region) -> values (h, w)."""
 Part = tuple[slice, ...]
 
-tifffile.logger().addHandler(logging.NullHandler())  # what it notes of damaged files is for who listens, not for stderr
+tifffile.logger().addHandler(logging.NullHandler())  # its messages on damaged files would go to stderr
 
-KEPT = 2**27
-"""Bytes of unpacked strips and tiles that are kept for the next window."""
+CACHE = 2**27
+"""Bytes of decoded strips and tiles that are kept for the next region."""
 
 
 @dataclass(frozen=True)
-class Pixels:
-    """An image's pixels."""
+class SeriesReader:
+    """The pixels of an image."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     axes: str
-    window: Window
-    """(plane, region) -> values (h, w) in native byte order; planes as in ``tiff.to_planes``."""
+    window: ReadRegion
+    """(plane, region) -> values (h, w) in native byte order; planes are counted as in `read.to_planes`."""
     missing: frozenset[int] = frozenset()
-    """Planes that the file names and does not hold."""
+    """Planes that the metadata name and the file does not have."""
 
     @property
     def planes(self) -> int:
-        """How many YX planes there are."""
+        """Number of YX planes."""
         return int(np.prod([n for a, n in zip(self.axes, self.shape, strict=True) if a not in "YX"], initial=1))
 
 
 @contextmanager
-def opened_tiff(path: Path) -> Iterator[Any]:
-    """A TIFF file with at least one image.
+def open_tiff(path: Path) -> Iterator[Any]:
+    """Open a TIFF file with at least one image.
 
     Raises
     ------
     InputError
         Missing or foreign file, or no image in it.
     """
-    file, xml = ome_set(path)
-    with sound(file):
+    file, xml = resolve_ome_set(path)
+    with report_damage(file):
         tif = tifffile.TiffFile(file, omexml=xml)
     with tif:
-        with sound(file):
+        with report_damage(file):
             series = tif.series
         if not series:
             raise InputError(f"{path}: no image in it")
@@ -72,45 +77,52 @@ def opened_tiff(path: Path) -> Iterator[Any]:
 
 
 @contextmanager
-def sound(path: Path) -> Iterator[None]:
-    """What a library does inside with a damaged file is told as the file's fault.
+def report_damage(path: Path) -> Iterator[None]:
+    """Turn any error in the block into an InputError, except our own and those of memory and permissions.
 
-    Raises
-    ------
-    InputError
-        In place of whatever was raised, but for our own errors and what memory and disk say.
+    tifffile follows tags only when they are used, and raises many kinds of errors on damaged files.
     """
     try:
         yield
     except (SciresdiffError, MemoryError, PermissionError):
         raise
-    except Exception as error:  # tifffile follows tags only when they are asked for, and raises many kinds
+    except Exception as error:
         raise InputError(f"{path}: not a whole TIFF file ({first_line(error)}); check or fetch it again") from error
 
 
-def pixels_of(path: Path, tif: Any, axes: str) -> Pixels:
-    """The first series of an open file, to be read by windows.
+def series_reader(path: Path, tif: Any, axes: str) -> SeriesReader:
+    """Return the reader of the first series of an open file.
+
+    Parameters
+    ----------
+    path : Path
+        Named in errors.
+    tif : TiffFile
+        The open file.
+    axes : str
+        A letter for each axis.
 
     Raises
     ------
     InputError
-        The file ends before its pixels do. A strip or tile that is damaged is found when a window touches it.
+        The file ends before its pixels do. A damaged strip or tile is found when a region touches it.
     """
     series = tif.series[0]
     _check_length(path, series)
     shape, dtype = tuple(series.shape), np.dtype(series.dtype)
-    if (start := _flat_at(series)) is not None:
-        flat = Flat(tif.filehandle.fileno(), start, dtype.newbyteorder(tif.byteorder), shape, axes)
-        return Pixels(shape, dtype, axes, _guarded(path, flat.get))
-    take = _by_pages(path, series) if _regular(series) else _whole(path, series)
-    pixels = Pixels(shape, dtype, axes, _windows(shape, axes, take))
+    if (start := _raw_offset(series)) is not None:
+        flat = RawArray(tif.filehandle.fileno(), start, dtype.newbyteorder(tif.byteorder), shape, axes)
+        return SeriesReader(shape, dtype, axes, _raw_reader(path, flat.get))
+    take = _page_reader(path, series) if _is_page_stack(series) else _load_whole(path, series)
+    # a page may hold several planes: all of them are missing with it
+    pixels = SeriesReader(shape, dtype, axes, _region_reader(shape, axes, take))
     share = pixels.planes // len(series.pages)
     missing = [n for n, page in enumerate(series.pages) if page is None]
     return replace(pixels, missing=frozenset(n * share + i for n in missing for i in range(share)))
 
 
 def _check_length(path: Path, series: Any) -> None:
-    """tifffile would fill what is missing with zeros."""
+    """Refuse a truncated file: tifffile would fill with zeros what is missing."""
     try:
         for page in series.pages:
             if page is not None and page.dataoffsets:
@@ -124,8 +136,8 @@ def _check_length(path: Path, series: Any) -> None:
         raise InputError(f"{path}: pixels cannot be read ({first_line(error)}); check or fetch it again") from error
 
 
-def _flat_at(series: Any) -> int | None:
-    """Where the array begins in the file, if it lies there as it is."""
+def _raw_offset(series: Any) -> int | None:
+    """First byte of the array, if it is contiguous and uncompressed; else None."""
     page = series.keyframe
     plain = page.predictor == 1 and page.fillorder == 1 and not page.is_subsampled and series.transform is None
     start = series.dataoffset if plain else None
@@ -135,7 +147,7 @@ def _flat_at(series: Any) -> int | None:
     return int(start) if start + size <= page.parent.filehandle.size else None
 
 
-def _regular(series: Any) -> bool:
+def _is_page_stack(series: Any) -> bool:
     """Whether the array is a stack of pages."""
     page, shape = series.keyframe, tuple(series.shape)
     lead = len(shape) - len(page.shape)
@@ -143,7 +155,7 @@ def _regular(series: Any) -> bool:
     return stacked and series.transform is None and page.jpegheader is None and set(page.axes) <= set("SDZYX")
 
 
-def _guarded(path: Path, get: Window) -> Window:
+def _raw_reader(path: Path, get: ReadRegion) -> ReadRegion:
     def window(plane: int, region: Region) -> Array:
         try:
             return get(plane, region)
@@ -153,8 +165,8 @@ def _guarded(path: Path, get: Window) -> Window:
     return window
 
 
-def _windows(shape: tuple[int, ...], axes: str, take: Callable[[Part], Array]) -> Window:
-    """Regions of planes, out of parts of the array."""
+def _region_reader(shape: tuple[int, ...], axes: str, take: Callable[[Part], Array]) -> ReadRegion:
+    """Reads regions of planes, by parts of the array."""
     others = [i for i, a in enumerate(axes) if a not in "YX"]
 
     def window(plane: int, region: Region) -> Array:
@@ -162,15 +174,15 @@ def _windows(shape: tuple[int, ...], axes: str, take: Callable[[Part], Array]) -
         spans = {i: slice(int(k), int(k) + 1) for i, k in zip(others, where, strict=True)}
         spans |= dict(zip((axes.index("Y"), axes.index("X")), region.slices, strict=True))
         part = take(tuple(spans[i] for i in range(len(shape))))
-        turned = axes.index("Y") > axes.index("X")
-        flat = part.reshape(region.shape[::-1] if turned else region.shape)
-        return flat.T if turned else flat
+        transposed = axes.index("Y") > axes.index("X")
+        flat = part.reshape(region.shape[::-1] if transposed else region.shape)
+        return flat.T if transposed else flat
 
     return window
 
 
-def _whole(path: Path, series: Any) -> Callable[[Part], Array]:
-    """For files that are no stack of pages: all of it, in memory."""
+def _load_whole(path: Path, series: Any) -> Callable[[Part], Array]:
+    """Reads files that are no stack of pages: everything, into memory."""
     try:
         data = np.asarray(series.asarray())
     except Exception as error:  # unknown codecs, damaged strips
@@ -179,37 +191,37 @@ def _whole(path: Path, series: Any) -> Callable[[Part], Array]:
     return lambda part: data[part]
 
 
-def _by_pages(path: Path, series: Any) -> Callable[[Part], Array]:
-    """Parts of a stack of pages."""
+def _page_reader(path: Path, series: Any) -> Callable[[Part], Array]:
+    """Reads parts of a stack of pages."""
     page, shape, dtype = series.keyframe, tuple(series.shape), np.dtype(series.dtype).newbyteorder("=")
     lead = len(shape) - len(page.shape)
-    segments = _segments(path, series)
+    segments = _segment_cache(path, series)
 
     def take(part: Part) -> Array:
         out = np.empty([s.stop - s.start for s in part], dtype)
         for turn in np.ndindex(*out.shape[:lead]):
             number = np.ravel_multi_index([s.start + i for s, i in zip(part, turn, strict=False)], shape[:lead])
-            out[turn] = _page_part(page, part[lead:], partial(segments, int(number))).reshape(out.shape[lead:])
+            out[turn] = _read_page(page, part[lead:], partial(segments, int(number))).reshape(out.shape[lead:])
         return out
 
     return take
 
 
-def _page_part(page: Any, part: Sequence[slice], segment: Callable[[int], tuple[Any, Any]]) -> Array:
-    """A part of a page, in the page's full form (sample, depth, y, x, sample)."""
+def _read_page(page: Any, part: Sequence[slice], segment: Callable[[int], tuple[Any, Any]]) -> Array:
+    """Read a part of a page in tifffile's full form (sample, depth, y, x, sample)."""
     spans = [slice(0, n) for n in page.shaped]
     for i, letter in enumerate(page.axes):
         last = letter == "S" and i > page.axes.index("Y")
         spans[4 if last else {"S": 0, "D": 1, "Z": 1, "Y": 2, "X": 3}[letter]] = part[i]
     out = np.full([s.stop - s.start for s in spans], page.nodata, np.dtype(page.dtype).newbyteorder("="))
-    for number in _touched(page, spans):
+    for number in _segments_of(page, spans):
         data, start = segment(number)
         if data is not None:
             _paste(out, spans, data, start)
     return out
 
 
-def _touched(page: Any, spans: Sequence[slice]) -> Iterator[int]:
+def _segments_of(page: Any, spans: Sequence[slice]) -> Iterator[int]:
     """Numbers of the strips or tiles that a part of a page touches."""
     _, depth, height, width, _ = page.shaped
     sides = (page.tiledepth, page.tilelength, page.tilewidth) if page.is_tiled else (1, page.rowsperstrip, width)
@@ -220,7 +232,7 @@ def _touched(page: Any, spans: Sequence[slice]) -> Iterator[int]:
 
 
 def _paste(out: Array, spans: Sequence[slice], data: Array, start: Sequence[int]) -> None:
-    """Put a strip or tile, which lies at ``start`` of the page, where it belongs in a part of it."""
+    """Copy a strip or tile, which begins at ``start`` of the page, into a part of it."""
     sizes = (1, *data.shape)
     here = [slice(max(s.start, b) - s.start, min(s.stop, b + n) - s.start)
             for s, b, n in zip(spans, start, sizes, strict=True)]  # fmt: skip
@@ -228,32 +240,32 @@ def _paste(out: Array, spans: Sequence[slice], data: Array, start: Sequence[int]
     out[tuple(here)] = data[None][tuple(there)]
 
 
-def _segments(path: Path, series: Any) -> Callable[[int, int], tuple[Any, Any]]:
-    """(page, number) -> a strip or tile, unpacked, and where it lies; those used last are kept."""
+def _segment_cache(path: Path, series: Any) -> Callable[[int, int], tuple[Any, Any]]:
+    """Decoder of strips and tiles, (page, number) -> values and start; those used last are kept."""
     page = series.keyframe
     side = page.tilelength * page.tilewidth * page.tiledepth if page.is_tiled else page.rowsperstrip * page.imagewidth
     size = max(1, int(side) * int(page.samplesperpixel) * series.dtype.itemsize)
-    lock = threading.Lock()
+    lock = threading.Lock()  # decoding seeks in the file
 
-    @lru_cache(maxsize=max(1, KEPT // size))
+    @lru_cache(maxsize=max(1, CACHE // size))
     def segment(number: int, index: int) -> tuple[Any, Any]:
         if series.pages[number] is None:
             return None, None
         try:
-            return _decoded(series.pages[number], index)
+            return _decode_segment(series.pages[number], index)
         except Exception as error:  # damaged strips, unknown codecs
             raise InputError(
                 f"{path}: page {number} cannot be read ({first_line(error)}); check or fetch it again"
             ) from error
 
-    def alone(number: int, index: int) -> tuple[Any, Any]:
+    def locked(number: int, index: int) -> tuple[Any, Any]:
         with lock:
             return segment(number, index)
 
-    return alone
+    return locked
 
 
-def _decoded(page: Any, index: int) -> tuple[Any, Any]:
+def _decode_segment(page: Any, index: int) -> tuple[Any, Any]:
     stream = page.parent.filehandle
     if stream.closed:  # another file of the set
         stream.open()

@@ -1,4 +1,4 @@
-"""TIFF out: the input's axes, type and metadata style, with the pixel size adapted wherever it stands."""
+"""TIFF out: axes, type and metadata style of the input, with the pixel size adapted wherever it stands."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from numpy.typing import NDArray
 
 from sciresdiff.frame import Frame
 from sciresdiff.io import stem, suffix
-from sciresdiff.io.files import in_parts, typed
-from sciresdiff.io.flat import Flat, reserve, unbuffered, write_all
-from sciresdiff.io.sink import IMAGE, Plane, Sink, counted, layered, put_whole
-from sciresdiff.io.tiff import style
-from sciresdiff.io.tiff.ifd import BIG, START, packed, start_of
-from sciresdiff.io.tiff.layout import Layout, directories
-from sciresdiff.io.tiff.meta import TiffHeader
+from sciresdiff.io.atomic import atomic_files
+from sciresdiff.io.dtypes import cast_pixels
+from sciresdiff.io.provenance import output_pixel_size, provenance_writer
+from sciresdiff.io.raw_array import RawArray, open_unbuffered, reserve_space, write_at
+from sciresdiff.io.sink import IMAGE, Finish, Plane, Sink, count_clipped, put_image, split_layers
+from sciresdiff.io.tiff import description
+from sciresdiff.io.tiff.ifd import BIG, START, file_header, pack_directories
+from sciresdiff.io.tiff.layout import Layout, page_directories
+from sciresdiff.io.tiff.metadata import TiffHeader
 from sciresdiff.io.tiff.ome import OME_TYPES, new_ome
 from sciresdiff.io.tiff.pyramid import write_pyramid
-from sciresdiff.io.told import new_size, telling
 from sciresdiff.region import Region
 
 Array = NDArray[Any]
-Finish = Callable[[Mapping[str, object]], dict[str, Any]]
 
-BESIDE = ("ERR", "SUPPORT", "TRUST", "VAR", "DRAWS")
+SIDECARS = ("ERR", "SUPPORT", "TRUST", "VAR", "DRAWS")
 """Planes that get a file of their own beside the image."""
 
 
@@ -45,14 +45,17 @@ def write(
     dtype: str | np.dtype[Any] | None = None,
     pyramid: bool = False,
 ) -> dict[str, Any]:
-    """Write the image, and ERR, SUPPORT, TRUST, VAR and DRAWS beside it; see ``sciresdiff.io.write``."""
-    stacks = {name: np.asarray(planes[name]) for name in BESIDE if name in planes}
+    """Write the image, and ERR, SUPPORT, TRUST, VAR and DRAWS in files beside it; **GATE and DQ are not written**.
+
+    Parameters, returns and errors are those of `sciresdiff.io.write`.
+    """
+    stacks = {name: np.asarray(planes[name]) for name in SIDECARS if name in planes}
     stacks = {name: array.reshape(-1, *array.shape[-2:]) for name, array in stacks.items()}
     layers = {name: len(stack) for name, stack in stacks.items()}
-    made = _plan(Path(path), frame, layers, scale, dtype, pyramid)
-    told = telling(frame, planes, provenance, history, scale)
-    with _growing(Path(path), made, told, overwrite, None) as (files, finish):
-        clipped = put_whole(lambda name, *where: files[name].put(*where), frame.pixels, stacks)
+    plans = _plan(Path(path), frame, layers, scale, dtype, pyramid)
+    record = provenance_writer(frame, planes, provenance, history, scale)
+    with _open_outputs(Path(path), plans, record, overwrite, None) as (files, finish):
+        clipped = put_image(lambda name, *where: files[name].put(*where), frame.pixels, stacks)
         return {"clipped": clipped, **finish({})}
 
 
@@ -70,110 +73,140 @@ def sink(
     pyramid: bool = False,
     part: Path | None = None,
 ) -> Iterator[Sink]:
-    """The same files, written window by window; see ``sciresdiff.io.writing``. GATE and DQ are taken and dropped.
+    """Open the same files to be written region by region; see `sciresdiff.io.open_sink`.
+
+    **GATE and DQ are not written.**
 
     Raises
     ------
     ResourceError
-        There is no room for the files; known before anything is put.
+        There is no room for the files; found before anything is written.
     """
-    layers = {name: max(1, plane.layers) * frame.planes for name, plane in planes.items() if name in BESIDE}
-    made = _plan(Path(path), frame, layers, scale, dtype, pyramid)
-    told = telling(frame, planes, provenance, history, scale)
-    with _growing(Path(path), made, told, overwrite, part) as (files, finish):
+    layers = {name: max(1, plane.layers) * frame.planes for name, plane in planes.items() if name in SIDECARS}
+    plans = _plan(Path(path), frame, layers, scale, dtype, pyramid)
+    record = provenance_writer(frame, planes, provenance, history, scale)
+    with _open_outputs(Path(path), plans, record, overwrite, part) as (files, finish):
 
         def put(name: str, plane: int, y0: int, x0: int, values: Array) -> int:
             return files[name].put(plane, y0, x0, values) if name in files else 0
 
         def get(name: str, plane: int, region: Region) -> Array:
-            return files[name].flat.get(plane, region) if name in files else np.zeros((0, 0), np.float32)
+            return files[name].array.get(plane, region) if name in files else np.zeros((0, 0), np.float32)
 
         def sync() -> None:
             for file in files.values():
-                os.fsync(file.flat.fd)
+                os.fsync(file.array.fd)
 
-        put_all, get_all = layered(put, get, planes)
-        yield counted(put_all, finish, get_all, sync)
+        put_all, get_all = split_layers(put, get, planes)
+        yield count_clipped(put_all, finish, get_all, sync)
 
 
 @dataclass(frozen=True)
-class One:
-    """A file that is to be written."""
+class OutputPlan:
+    """A file to be written."""
 
     path: Path
     header: TiffHeader
-    """Its shape is the output's, its sizes the input's."""
+    """Its shape is the output's, its pixel size the input's."""
     dtype: np.dtype[Any]
     scale: float
     pyramid: bool = False
 
     @property
     def layout(self) -> Layout:
-        """How the pixels lie."""
+        """How the pixels are stored."""
         return Layout(self.header.axes, self.header.shape, self.dtype.newbyteorder("<"))
 
     @property
     def big(self) -> bool:
-        """Whether it needs offsets of 64 bits."""
+        """Whether it is BigTIFF."""
         return self.layout.nbytes > BIG
 
 
 @dataclass(frozen=True)
-class File:
+class OutputFile:
     """A file that is being written, in any order."""
 
-    one: One
-    flat: Flat
+    plan: OutputPlan
+    array: RawArray
 
     def put(self, plane: int, y0: int, x0: int, values: Array) -> int:
-        """Write values (h, w) of a plane; how many of them an integer type could not hold."""
-        data, lost = typed(values, self.one.dtype)
-        self.flat.put(plane, y0, x0, data)
+        """Write values into a plane.
+
+        Parameters
+        ----------
+        plane : int
+            Number of the (Y, X) plane.
+        y0, x0 : int
+            First row and column.
+        values : (h, w) array
+            Pixels.
+
+        Returns
+        -------
+        int
+            Number of values that an integer type could not hold.
+        """
+        data, lost = cast_pixels(values, self.plan.dtype)
+        self.array.put(plane, y0, x0, data)
         return lost
 
-    def complete(self, place: Path, told: Mapping[str, Any]) -> None:
-        """Write the directories, behind the pixels; or the whole file anew, in tiles."""
-        one, fd = self.one, self.flat.fd
-        first = style.said(one.header, one.dtype, one.scale, told)
-        resolution = style.resolution(one.header, one.dtype, one.scale)
-        if one.pyramid:
-            return write_pyramid(place, self.flat, one.layout, resolution, first)
-        end = START + one.layout.nbytes
-        end += -end % 16
-        at, data = packed(directories(one.layout, START, one.big, resolution, first), end, one.big)
+    def complete(self, place: Path, record: Mapping[str, Any]) -> None:
+        """Write the directories behind the pixels, or the whole file again as a pyramid.
+
+        Parameters
+        ----------
+        place : Path
+            The unfinished file.
+        record : mapping
+            Provenance, in JSON's types.
+        """
+        plan, fd = self.plan, self.array.fd
+        first = description.description_tags(plan.header, plan.dtype, plan.scale, record)
+        resolution = description.resolution_tags(plan.header, plan.dtype, plan.scale)
+        if plan.pyramid:
+            return write_pyramid(place, self.array, plan.layout, resolution, first)
+        end = START + plan.layout.nbytes
+        end += -end % 16  # directories begin at a multiple of 16 bytes
+        at, data = pack_directories(page_directories(plan.layout, START, plan.big, resolution, first), end, plan.big)
         os.ftruncate(fd, end)
-        write_all(fd, data, end)
-        write_all(fd, start_of(one.big, at), 0)
+        write_at(fd, data, end)
+        # last, so that a file that was cut short has no directory
+        write_at(fd, file_header(plan.big, at), 0)
 
 
 @contextmanager
-def _growing(
-    path: Path, made: Mapping[str, One], told: Callable[..., dict[str, Any]], overwrite: bool, part: Path | None
-) -> Iterator[tuple[dict[str, File], Finish]]:
-    """The files with all of their room, and what completes them."""
-    paths = [one.path for one in made.values()]
-    with in_parts(paths, overwrite=overwrite, part=part) as (names, appear), ExitStack() as stack:
-        files = {name: _opened(stack, names[one.path], one) for name, one in made.items()}
+def _open_outputs(
+    path: Path,
+    plans: Mapping[str, OutputPlan],
+    record: Callable[..., dict[str, Any]],
+    overwrite: bool,
+    part: Path | None,
+) -> Iterator[tuple[dict[str, OutputFile], Finish]]:
+    """Open the files with all of their room; also yields the function that completes them."""
+    paths = [plan.path for plan in plans.values()]
+    with atomic_files(paths, overwrite=overwrite, part=part) as (names, publish), ExitStack() as stack:
+        files = {name: _open_output(stack, names[plan.path], plan) for name, plan in plans.items()}
 
         def finish(cards: Mapping[str, object]) -> dict[str, Any]:
             for name, file in files.items():
-                file.complete(names[file.one.path], told(cards) if name == IMAGE else {})
+                file.complete(names[file.plan.path], record(cards) if name == IMAGE else {})
                 if part is not None:
-                    os.fsync(file.flat.fd)
-            return {"files": appear()}
+                    os.fsync(file.array.fd)
+            return {"files": publish()}
 
         yield files, finish
 
 
-def _opened(stack: ExitStack, place: Path, one: One) -> File:
-    """A file with room for its pixels: the unfinished one, if there is one of this size."""
-    size = START + one.layout.nbytes
-    ours = place.is_file() and place.stat().st_size >= size
-    fd = stack.enter_context(unbuffered(place, anew=not ours))
-    if not ours:
-        reserve(fd, size)
-        write_all(fd, start_of(one.big), 0)
-    return File(one, Flat(fd, START, one.layout.dtype, one.header.shape, one.header.axes))
+def _open_output(stack: ExitStack, place: Path, plan: OutputPlan) -> OutputFile:
+    """Open a file with room for its pixels: the unfinished one of this size, if it exists."""
+    size = START + plan.layout.nbytes
+    resumed = place.is_file() and place.stat().st_size >= size
+    fd = stack.enter_context(open_unbuffered(place, anew=not resumed))
+    if not resumed:
+        reserve_space(fd, size)
+        write_at(fd, file_header(plan.big), 0)
+    return OutputFile(plan, RawArray(fd, START, plan.layout.dtype, plan.header.shape, plan.header.axes))
 
 
 def _plan(
@@ -183,69 +216,69 @@ def _plan(
     scale: float,
     dtype: str | np.dtype[Any] | None,
     pyramid: bool,
-) -> dict[str, One]:
-    """The image's file, and one for each plane beside it: plain TIFF in float32."""
-    header = _of_size(_fitting(frame, path, scale), frame.pixels.shape)
+) -> dict[str, OutputPlan]:
+    """Plan the image's file, and one for each plane beside it (plain TIFF in float32)."""
+    header = _with_sides(_output_header(frame, path, scale), frame.pixels.shape)
     wanted = np.dtype(dtype) if dtype is not None else frame.dtype
-    made = {IMAGE: One(path, header, _held(wanted.newbyteorder("="), header), scale, pyramid)}
+    plans = {IMAGE: OutputPlan(path, header, _writable_dtype(wanted.newbyteorder("="), header), scale, pyramid)}
     for name, count in layers.items():
-        beside = style.plain(header)
-        if count != _count(beside):
+        beside = description.without_style(header)  # display ranges and channels are the image's
+        if count != _count_planes(beside):
             beside = replace(beside, axes="TYX", shape=(count, *frame.pixels.shape[1:]), colour=False)
         other = path.with_name(f"{stem(path)}_{name.lower()}.tif")
-        made[name] = One(other, beside, np.dtype(np.float32), scale)
-    return made
+        plans[name] = OutputPlan(other, beside, np.dtype(np.float32), scale)
+    return plans
 
 
-def _held(dtype: np.dtype[Any], header: TiffHeader) -> np.dtype[Any]:
-    """The type that is written: half precision is too coarse for a mean, and OME has no integers of 64 bits."""
+def _writable_dtype(dtype: np.dtype[Any], header: TiffHeader) -> np.dtype[Any]:
+    """Type that is written: half precision is too coarse for a mean, and OME has no 64-bit integers."""
     if dtype == np.float16:
         return np.dtype(np.float32)
     return np.dtype(np.float64) if header.style == "ome" and dtype.name not in OME_TYPES else dtype
 
 
-def _count(header: TiffHeader) -> int:
-    """How many planes the input's axes hold."""
+def _count_planes(header: TiffHeader) -> int:
+    """Number of planes that the axes of a header hold."""
     lead = [n for a, n in zip(header.axes, header.shape, strict=True) if a not in "YX"]
     return int(np.prod(lead, initial=1))
 
 
-def _of_size(header: TiffHeader, shape: tuple[int, ...]) -> TiffHeader:
-    """A header with Y and X of the output."""
+def _with_sides(header: TiffHeader, shape: tuple[int, ...]) -> TiffHeader:
+    """Header with Y and X of the output."""
     sides = {"Y": shape[1], "X": shape[2]}
     return replace(header, shape=tuple(sides.get(a, n) for a, n in zip(header.axes, header.shape, strict=True)))
 
 
-def _fitting(frame: Frame, path: Path, scale: float) -> TiffHeader:
-    """The input's header, where its axes hold as many planes as there are; a stack of another kind is plain.
+def _output_header(frame: Frame, path: Path, scale: float) -> TiffHeader:
+    """The input's header if its axes hold as many planes as the output has, else a plain one.
 
     A name in .ome.tif asks for OME.
     """
-    header = frame.header if isinstance(frame.header, TiffHeader) else _fresh(frame, scale)
+    header = frame.header if isinstance(frame.header, TiffHeader) else _new_header(frame, scale)
     header = replace(header, quantity=frame.quantity)
-    if _count(header) != frame.planes:
-        header = replace(style.plain(header), axes="TYX", shape=frame.pixels.shape, colour=False)
+    if _count_planes(header) != frame.planes:
+        header = replace(description.without_style(header), axes="TYX", shape=frame.pixels.shape, colour=False)
     return _as_ome(header) if suffix(path).lower().startswith(".ome.") and header.style != "ome" else header
 
 
 def _as_ome(header: TiffHeader) -> TiffHeader:
-    """The header with OME-XML; axes that OME does not know are called T, Z or C."""
+    """Header with OME-XML; axes that OME does not know become T, Z or C."""
     free = [a for a in "TZC" if a not in header.axes]
     axes = "".join(a if a in "TZCYXS" else free.pop(0) if free else a for a in header.axes)
     if not set(axes) <= set("TZCYXS") or not axes.endswith(("YX", "YXS")):
-        lead = _count(header)
+        lead = _count_planes(header)
         sides = tuple(header.shape[header.axes.index(a)] for a in "YX")
         header, axes = replace(header, shape=(lead, *sides), colour=False), "TYX"
     header = replace(header, axes=axes)
     return replace(header, ome=new_ome(header), style="ome")
 
 
-def _fresh(frame: Frame, scale: float) -> TiffHeader:
-    """A header for a frame that does not come from TIFF."""
+def _new_header(frame: Frame, scale: float) -> TiffHeader:
+    """Header for a frame that does not come from TIFF."""
     shape = tuple(frame.shape)
     fits = len(frame.axes) == len(shape) and int(np.prod(shape[:-2], initial=1)) == frame.planes
     axes, shape = (frame.axes, shape) if fits and frame.axes.endswith("YX") else ("TYX", frame.pixels.shape)
     if len(axes) == 3 and frame.planes == 1:
         axes, shape = "YX", shape[1:]
-    size = new_size(frame, scale)
-    return TiffHeader(style="plain", axes=axes, shape=shape, pixel_size=size.finer(1 / scale) if size else None)
+    size = output_pixel_size(frame, scale)
+    return TiffHeader(style="plain", axes=axes, shape=shape, pixel_size=size.refine(1 / scale) if size else None)

@@ -227,7 +227,7 @@ def read_window(source: Source, scale: int, block: Block) -> Frame:
 
 def read_blocks(plan: FramePlan, blocks: Sequence[Block]) -> list[Frame]:
     """The windows of blocks, read from the plan's file."""
-    with open_files.held(plan.path, **plan.reading) as held, held.turn:
+    with open_files.use(plan.path, **plan.reading) as held, held.turn:
         return [read_window(held.source, plan.plans[block.plane].scale, block) for block in blocks]
 
 

@@ -20,7 +20,7 @@ from sciresdiff.errors import UsageError
 from sciresdiff.frame import Frame, Quantity
 from sciresdiff.io import open_files
 from sciresdiff.io.sink import Plane, Sink
-from sciresdiff.io.source import Source, empty
+from sciresdiff.io.source import Source, placeholder
 from sciresdiff.jobs.blocks import Block
 from sciresdiff.jobs.degrade import pairs
 from sciresdiff.jobs.degrade.block import (
@@ -132,7 +132,7 @@ def run(
     target = Path(output)
     if target.exists() and not options.overwrite and not find_journals(target):
         raise UsageError(f"--output: {output} exists; give --overwrite or another name")
-    io.checked_output(output)
+    io.check_output(output)
     refuse_options(options)
     identity = identify_with_models(path, options)
     with open_frame(path, options) as (source, quantity, notes, key):
@@ -222,7 +222,7 @@ def open_frame(path: str | Path, options: DegradeOptions) -> Iterator[tuple[Sour
         The file, whether its pixels add up, what was assumed, and the number that its values add to the seed.
     """
     try:
-        with open_files.held(path, **reading(options)) as held:
+        with open_files.use(path, **reading(options)) as held:
             quantity, notes = resolve_quantity(held.source.frame, options)
             notes += _describe_trimming(held.source.frame, options.scale)
             yield held.source, quantity, notes, hash_values(held.source)
@@ -295,7 +295,7 @@ class DegradedFile:
         return len(self.first) == len(self.task.blocks)
 
     @property
-    def drawn(self) -> dict[str, Any]:
+    def settings_used(self) -> dict[str, Any]:
         """Blurs, detector and steps as used, for the record."""
         found: dict[str, Any] = {"kernel": self.task.plan.spec}
         if (camera := self.low.detector) is not None:
@@ -312,20 +312,20 @@ class DegradedFile:
         known = "kernel" not in self.low.unknown
         shape = (fine.planes, *(n // plan.scale for n in fine.pixels.shape[1:]))
         return fine.with_(
-            pixels=empty(shape, np.float32),
-            mask=empty(shape, bool),
+            pixels=placeholder(shape, np.float32),
+            mask=placeholder(shape, bool),
             variance=None,
             saturated=None,
             dq=None,
             quantity=plan.quantity,
             kernel=("none" if kernel is None else kernel) if known else None,
             kernel_scale=plan.scale if known else None,
-            pixel_size=fine.pixel_size.finer(1 / plan.scale) if fine.pixel_size else None,
+            pixel_size=fine.pixel_size.refine(1 / plan.scale) if fine.pixel_size else None,
         )
 
     @property
     def writing(self) -> dict[str, Any]:
-        """Options of `io.write` and `io.writing`."""
+        """Options of `io.write` and `io.open_sink`."""
         options = self.task.options
         return {
             "provenance": {"SRDSEED": options.seed},
@@ -337,7 +337,7 @@ class DegradedFile:
 
     def history(self) -> list[str]:
         """HISTORY cards: what was done, without clock, host or path."""
-        plan, drawn, name = self.task.plan, self.drawn, f"sciresdiff {sciresdiff.__version__}"
+        plan, drawn, name = self.task.plan, self.settings_used, f"sciresdiff {sciresdiff.__version__}"
         lines = [f"{name} degrade: scale {plan.scale}, {plan.quantity}, kernel {plan.spec}"]
         lines += [f"sciresdiff degrade: {key} {x}" for key, x in drawn.items() if key not in ("kernel", "steps")]
         if plan.recipe is not None:
@@ -352,7 +352,7 @@ class DegradedFile:
         planes = {"DQ": Plane(np.int32)}
         if self.low.variance is not None:
             planes["VAR"] = Plane(slim(self.low.variance * MARGIN).dtype)
-        return io.writing(self.task.output, self.frame, planes=planes, part=part, **self.writing)
+        return io.open_sink(self.task.output, self.frame, planes=planes, part=part, **self.writing)
 
     def write_whole(self) -> dict[str, Any]:
         """Write a small frame, all of which is in the first piece."""
@@ -393,7 +393,7 @@ class DegradedFile:
             "shape": list(self.frame.pixels.shape),
             "blocks": len(task.blocks),
             "masked": total["masked"],
-            "drawn": self.drawn,
+            "drawn": self.settings_used,
             "unknown": dict(self.low.unknown),
             "seed": task.options.seed,
             "version": sciresdiff.__version__,

@@ -16,7 +16,7 @@ from sciresdiff.checks.evidence import Evidence
 from sciresdiff.checks.result import Range, Result, not_computed
 from sciresdiff.errors import UsageError
 from sciresdiff.io.files import split_spec
-from sciresdiff.io.jsonable import plain
+from sciresdiff.io.jsonable import jsonable
 from sciresdiff.io.sink import Sink
 from sciresdiff.jobs.evaluate.judge import (
     Judgement,
@@ -231,7 +231,7 @@ class Evaluation:
             "results": records.as_data(found),
             "baselines": {name: records.as_data(results) for name, results in others.items()},
             "said": list(dict.fromkeys([*self.notes, *said, *run_notes])),
-            **({"registration": plain(given.registration)} if given.registration else {}),
+            **({"registration": jsonable(given.registration)} if given.registration else {}),
         }
         if self.report:
             view = overview(given, shown) if request.in_pieces else None

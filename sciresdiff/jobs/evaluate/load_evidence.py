@@ -196,9 +196,9 @@ def open_source(stack: ExitStack, path: str | Path, **options: Any) -> Source:
         Closes the file.
     path : str or Path
     **options
-        As for `io.opened`.
+        As for `io.open_source`.
     """
-    source = stack.enter_context(io.opened(path, **options))
+    source = stack.enter_context(io.open_source(path, **options))
     return in_memory(source.whole()) if fits_in_memory(source.frame) else source
 
 

@@ -89,7 +89,7 @@ def _open_stack(stack: ExitStack, high: str | Path, name: str, image: Frame) -> 
     path = file.with_name(f"{io.stem(file)}_{name.lower()}.tif") if kind == "tiff" else f"{file}[{name}]"
     try:
         if not fits_in_memory(image):
-            return _stack_of_source(stack.enter_context(io.opened(path)))
+            return _stack_of_source(stack.enter_context(io.open_source(path)))
         found = io.read_image(path)
     except InputError:
         return None

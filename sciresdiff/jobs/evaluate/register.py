@@ -13,7 +13,7 @@ from sciresdiff.checks.arrays import Array, Mask, fill_with_median
 from sciresdiff.checks.check import UnmeasuredError
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, PixelSize, Quantity
-from sciresdiff.io.jsonable import plain
+from sciresdiff.io.jsonable import jsonable
 from sciresdiff.jobs.evaluate.image_plane import ImagePlane, read_plane
 from sciresdiff.jobs.evaluate.overlap import PixelMap, crop_overlap, map_pixels, resample
 from sciresdiff.notes import Notes
@@ -286,7 +286,7 @@ def _as_record(found: Registration, truth_is_finer: bool) -> dict[str, Any]:
         "finer": "truth" if truth_is_finer else "image",
         "distance": found.distance,
     }
-    return dict(plain(record))
+    return dict(jsonable(record))
 
 
 def summary(found: Registration) -> str:

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from sciresdiff import plugins
 from sciresdiff.checks.evidence import Evidence
 from sciresdiff.checks.sums import data_sums
-from sciresdiff.frame import Frame
+from sciresdiff.frame import PLANES, Frame
 from sciresdiff.io.sink import IMAGE
-from sciresdiff.io.source import PLANES
 from sciresdiff.jobs.blocks import Block
 from sciresdiff.jobs.upscale import trust
 from sciresdiff.jobs.upscale.inputs import Inputs

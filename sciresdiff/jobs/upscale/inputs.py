@@ -66,7 +66,7 @@ class Inputs:
 
 def resolve_inputs(path: str | Path, options: UpscaleOptions) -> Inputs:
     """Resolve scale, quantity, noise, PSF and models of a file; see `resolve_source`."""
-    with io.opened(path, **reading_options(options)) as source:
+    with io.open_source(path, **reading_options(options)) as source:
         return resolve_source(path, source, options)
 
 

@@ -19,7 +19,7 @@ from sciresdiff.files import remove
 from sciresdiff.io import open_files
 from sciresdiff.io.jsonable import write_json
 from sciresdiff.io.sink import Plane, Sink
-from sciresdiff.io.source import empty
+from sciresdiff.io.source import placeholder
 from sciresdiff.jobs import blocks as plans
 from sciresdiff.jobs.blocks import Block
 from sciresdiff.jobs.identity import describe_machine, identify_with_models
@@ -79,7 +79,7 @@ class Task:
 
 def plan(path: str | Path, options: UpscaleOptions) -> dict[str, Any]:
     """What ``upscale`` would do with a file, as data; nothing is written."""
-    with open_files.held(path, **reading_options(options)) as held:
+    with open_files.use(path, **reading_options(options)) as held:
         inputs = resolve_source(path, held.source, options)
         job = Job(str(path), options, inputs.without_arrays(), trust.Marker(None))
         blocks = blocks_of(inputs)
@@ -148,11 +148,11 @@ def run(
     target = Path(output)
     if target.exists() and not options.overwrite and not find_journals(target):
         raise UsageError(f"--output: {output} exists; give --overwrite or another name")
-    io.checked_output(output, options.dtype, options.pyramid)
+    io.check_output(output, options.dtype, options.pyramid)
     if options.threads:
         torch.set_num_threads(options.threads)
     try:
-        with open_files.held(path, **reading_options(options)):
+        with open_files.use(path, **reading_options(options)):
             return run_blocks(task_of(path, target, options), progress, shard, scheduler)
     finally:
         open_files.close()
@@ -161,7 +161,7 @@ def run(
 def task_of(path: str | Path, target: Path, options: UpscaleOptions) -> Task:
     """What has to be done for a file; everything that is measured on the whole of it is measured here."""
     identity = identify_with_models(path, options)
-    with open_files.held(path, **reading_options(options)) as held:
+    with open_files.use(path, **reading_options(options)) as held:
         inputs = resolve_source(path, held.source, options)
         blocks, samples = blocks_of(inputs), samples_of_source(held.source, options.saturation)
         marker = trust.find_marker(options, inputs, samples)
@@ -278,8 +278,8 @@ class RestoredFile:
             planes["DRAWS"] = Plane(np.float32, draws)
         n, h, w = frame.pixels.shape
         high = frame.with_(
-            pixels=empty((n, s * h, s * w), np.float32),
-            mask=empty((n, s * h, s * w), bool),
+            pixels=placeholder((n, s * h, s * w), np.float32),
+            mask=placeholder((n, s * h, s * w), bool),
             variance=None,
             dq=None,
             saturated=None,
@@ -287,7 +287,7 @@ class RestoredFile:
             kernel=None,
             kernel_scale=None,
         )
-        return io.writing(
+        return io.open_sink(
             self.task.target,
             high,
             planes=planes,

@@ -47,7 +47,7 @@ def scale_of(path: str | Path, options: UpscaleOptions) -> int:
     """
     if options.scale:
         return options.scale
-    with io.opened(path, axes=options.axes) as source:
+    with io.open_source(path, axes=options.axes) as source:
         return models_of(source.frame, options)[0]
 
 

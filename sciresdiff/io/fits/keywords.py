@@ -1,4 +1,9 @@
-"""What a FITS header says about its unit, detector and seeing, under the names of the options."""
+"""Unit, detector and seeing from the keywords of a FITS header.
+
+BUNIT is matched with patterns of our own: half of the units in use (``counts/s``, ``e-``, ``nanomaggies``) are not
+FITS,
+and astropy.units does not parse them.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,7 @@ import numpy as np
 from astropy.io import fits
 
 from sciresdiff.frame import PixelSize, Quantity
-from sciresdiff.io.fits.wcs import number, value
+from sciresdiff.io.fits.header import card_number, card_value
 from sciresdiff.notes import Notes
 
 MEAN_UNITS = (
@@ -17,14 +22,14 @@ MEAN_UNITS = (
     r".*(sr|beam|arcsec)(\^|\*\*)?-[12].*",
     r"m?k(elvin)?( ?km.*)?", r"mag.*", r"k?m(/s| s-1)",
 )  # fmt: skip
-"""Surface brightness and other intensive units: blocks average."""
+"""Surface brightness and other intensive units: blocks of pixels average."""
 
 SUM_UNITS = (
     r"adu|dn|du|counts?|cts?|electrons?|e-?|photo-?electrons?|photons?|ph",
     r"[munp]?jy(/(pix(el)?|px))?", r"nano-?maggy|nano-?maggies|nmgy|maggies|maggy",
     r"erg/s/cm\^?2(/(a|angstrom|hz))?",
 )  # fmt: skip
-"""Counts and other extensive units, per pixel and with or without 'per second': blocks add up."""
+"""Counts and other extensive units, per pixel or not, per second or not: blocks of pixels add up."""
 
 _RATE = r"\s*(/|\.|\*|per|\s)\s*(s|sec|second)(ond)?(-1|\^-1|\*\*-1)?$"
 _ELECTRONS = r"electrons?|e-?|photo-?electrons?|photons?|ph"
@@ -39,17 +44,27 @@ EXPOSURE = ("EXPTIME", "EXPOSURE", "XPOSURE", "EXP_TIME")
 FWHM = ("PSF_FWHM", "FWHM", "SEEING")
 
 
-def unit_of(headers: Iterable[fits.Header]) -> str | None:
-    """BUNIT of the first header that has a meaningful one."""
+def read_unit(headers: Iterable[fits.Header]) -> str | None:
+    """Read BUNIT from the first header that has a meaningful one.
+
+    Values such as ``unitless``, ``none`` and ``n/a`` mean that nobody filled it in.
+    """
     for header in headers:
-        unit = str(value(header, "BUNIT", "") or "").strip()
+        unit = str(card_value(header, "BUNIT", "") or "").strip()
         if unit and unit.lower() not in ("unitless", "none", "unknown", "na", "n/a"):
             return unit
     return None
 
 
-def quantity_of(unit: str | None) -> Quantity | None:
-    """``sum`` or ``mean`` by the table above, or None where the unit is not in it."""
+def quantity_of_unit(unit: str | None) -> Quantity | None:
+    """Tell from a unit whether values of a block of pixels add up or average.
+
+    Returns
+    -------
+    {"sum", "mean"} or None
+        ``sum`` for counts and fluxes per pixel, also per second (``adu``, ``electron/s``, ``nJy/pixel``); ``mean`` for
+        surface brightness and temperatures (``MJy/sr``, ``Jy/beam``, ``K``); None for a unit in neither list.
+    """
     plain = (unit or "").strip().lower()
     if any(re.fullmatch(pattern, plain) for pattern in MEAN_UNITS):
         return "mean"
@@ -59,14 +74,14 @@ def quantity_of(unit: str | None) -> Quantity | None:
 
 
 def is_rate(unit: str | None) -> bool:
-    """Whether the unit is per second."""
+    """Whether a unit is per second."""
     return re.search(_RATE, (unit or "").strip().lower()) is not None
 
 
-def facts_of(
+def read_facts(
     headers: tuple[fits.Header, ...], unit: str | None, size: PixelSize | None
 ) -> tuple[dict[str, float], Notes]:
-    """Detector facts, and the assumptions behind them.
+    """Read what the headers say about detector and seeing.
 
     Parameters
     ----------
@@ -75,18 +90,19 @@ def facts_of(
     unit : str or None
         BUNIT.
     size : PixelSize or None
-        In arcsec, to turn angles into pixels.
+        In arcsec, to convert angles to pixels.
 
     Returns
     -------
     facts : dict
-        ``gain`` (electrons per data unit), ``read_noise`` (e-), ``saturation`` (data units), ``exposure`` (s),
-        ``fwhm`` (px), ``bmaj``, ``bmin``, ``bpa`` (degrees), where the header has them.
+        ``gain`` (electrons per data unit), ``read_noise`` (electrons), ``saturation`` (data units), ``exposure`` (s),
+        ``fwhm`` (px), ``bmaj``, ``bmin``, ``bpa`` (degrees), where the headers have them.
     notes : Notes
+        What was not used, and why.
     """
-    exposure = _positive(headers, EXPOSURE)
+    exposure = _first_positive(headers, EXPOSURE)
     gain, of_gain = _gain(headers, unit, exposure)
-    saturation = _positive(headers, SATURATION) or min(_several(headers, SATURATIONS), default=None)
+    saturation = _first_positive(headers, SATURATION) or min(_each_positive(headers, SATURATIONS), default=None)
     if saturation and is_rate(unit):
         saturation = saturation / exposure if exposure else None
     beam = {key: _first(headers, (key.upper(),)) for key in ("bmaj", "bmin", "bpa")}
@@ -100,29 +116,30 @@ def facts_of(
 
 def _first(headers: Iterable[fits.Header], keys: Iterable[str]) -> float | None:
     keys = tuple(keys)
-    found = (number(header, key) for header in headers for key in keys)
+    found = (card_number(header, key) for header in headers for key in keys)
     return next((x for x in found if x is not None), None)
 
 
-def _positive(headers: Iterable[fits.Header], keys: Iterable[str]) -> float | None:
+def _first_positive(headers: Iterable[fits.Header], keys: Iterable[str]) -> float | None:
     keys = tuple(keys)
-    found = (number(header, key) for header in headers for key in keys)
+    found = (card_number(header, key) for header in headers for key in keys)
     return next((x for x in found if x is not None and x > 0), None)
 
 
-def _several(headers: Iterable[fits.Header], keys: Iterable[str]) -> list[float]:
-    found = (_positive(headers, (key,)) for key in keys)
+def _each_positive(headers: Iterable[fits.Header], keys: Iterable[str]) -> list[float]:
+    found = (_first_positive(headers, (key,)) for key in keys)
     return [x for x in found if x is not None]
 
 
 def _gain(headers: tuple[fits.Header, ...], unit: str | None, exposure: float | None) -> tuple[float | None, Notes]:
-    """Electrons per data unit: 1 where the unit is electrons, times the exposure where it is per second."""
+    """Electrons per data unit: 1 where the unit is electrons; times the exposure where it is per second."""
     bare = re.sub(_RATE, "", (unit or "").strip().lower())
     if re.fullmatch(_ELECTRONS, bare):
         gain: float | None = 1.0
     else:
-        several = _several(headers, GAINS)
-        gain = _positive(headers, GAIN) or (float(np.mean(several)) if several else None)
+        several = _each_positive(headers, GAINS)
+        gain = _first_positive(headers, GAIN) or (float(np.mean(several)) if several else None)
+    # electrons per (unit / s), times s, are electrons per value
     if gain is None or not is_rate(unit):
         return gain, Notes()
     if exposure is None:
@@ -131,23 +148,28 @@ def _gain(headers: tuple[fits.Header, ...], unit: str | None, exposure: float | 
 
 
 def _read_noise(headers: tuple[fits.Header, ...]) -> float | None:
-    amplifiers = next((str(value(h, "CCDAMP")) for h in headers if value(h, "CCDAMP")), "ABCD")
-    hubble = _several(headers, [f"READNSE{a}" for a in amplifiers if a.isalpha()])
-    several = hubble or _several(headers, READ_NOISES)
-    return _positive(headers, READ_NOISE) or (float(np.mean(several)) if several else None)
+    amplifiers = next((str(card_value(h, "CCDAMP")) for h in headers if card_value(h, "CCDAMP")), "ABCD")
+    # HST states a read noise for each amplifier, and which of them read the frame
+    hubble = _each_positive(headers, [f"READNSE{a}" for a in amplifiers if a.isalpha()])
+    several = hubble or _each_positive(headers, READ_NOISES)
+    return _first_positive(headers, READ_NOISE) or (float(np.mean(several)) if several else None)
 
 
 def _fwhm(
     headers: tuple[fits.Header, ...], beam: Mapping[str, float | None], size: PixelSize | None
 ) -> tuple[float | None, Notes]:
-    """Width of the PSF in pixels. FWHM and PSF_FWHM are pixels and SEEING is arcsec, unless the comment says."""
+    """FWHM of the PSF in pixels.
+
+    FWHM and PSF_FWHM are in pixels and SEEING in arcsec, unless the comment says otherwise.
+    """
     side, notes = (size.x * size.y) ** 0.5 if size and size.unit == "arcsec" else None, Notes()
     if (major := beam["bmaj"]) and side:
         minor = major if beam["bmin"] is None else beam["bmin"]
+        # BMAJ and BMIN are in degrees; the width of the round beam of the same area
         return 3600 * (major * minor) ** 0.5 / side, notes
     for header in headers:
         for key in FWHM:
-            width = number(header, key)
+            width = card_number(header, key)
             if width is None or width <= 0:
                 continue
             comment = header.comments[key].lower()

@@ -1,4 +1,4 @@
-"""Noise and flags in files of their own beside the image, found by their names."""
+"""Noise and flags in FITS files of their own beside the image, found by their names."""
 
 from __future__ import annotations
 
@@ -14,33 +14,34 @@ TRIPLETS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     *((name, _NOISE_FILES, _FLAG_FILES) for name in ("image", "img", "sci", "science")),
     ("", tuple(f".{name}" for name in _NOISE_FILES), tuple(f".{name}" for name in _FLAG_FILES)),
 )  # fmt: skip
-"""Word in the name of an image's file -> the words that stand there in its noise's and its flags' files.
+"""Word in the name of an image -> the words in the names of its noise and its flags.
 
-NOIRLab, WISE, and what pipelines and users write; ``x.fits`` has ``x.weight.fits`` (SWarp, SExtractor).
+The first lines are NOIRLab's and WISE's; the others are what pipelines and users write (``x.fits`` and
+``x.weight.fits`` of SWarp and SExtractor).
 """
 
 
-def siblings(path: Path) -> dict[str, tuple[Path, str]]:
-    """Noise and flags of an image (FITS) that lie in files of their own beside it, found by the names in `TRIPLETS`.
+def find_noise_and_flags(path: Path) -> dict[str, tuple[Path, str]]:
+    """Find the noise and flags of a FITS image in files beside it, by the names in `TRIPLETS`.
 
     Returns
     -------
     dict
-        ``noise`` and ``flags``, where there is one -> the file, and the word that stands for the image's.
+        ``noise`` and ``flags``, where there is one -> the file, and the word in its name that tells what it holds.
     """
     found: dict[str, tuple[Path, str]] = {}
     if not re.search(r"(?i)\.(fits|fit|fts)(\.(fz|gz))?$", path.name):
         return found
     for image, noise, flags in TRIPLETS:
         for kind, words in (("noise", noise), ("flags", flags)):
-            there = [(other, word) for word in words if (other := _renamed(path, image, word)) and other.is_file()]
+            there = [(other, word) for word in words if (other := _replace_word(path, image, word)) and other.is_file()]
             if there and kind not in found:
                 found[kind] = (there[0][0], there[0][1].strip("."))
     return found
 
 
-def _renamed(path: Path, old: str, new: str) -> Path | None:
-    """The file's name with its last word ``old`` replaced; without one ``new`` stands before the name's end."""
+def _replace_word(path: Path, old: str, new: str) -> Path | None:
+    """The file's name with its last word ``old`` replaced; an empty ``old`` puts ``new`` before the suffix."""
     pattern = rf"(?i)(?:.*[_.-])?({old})(?=[_.-]).*" if old else r"(?i).*?()(?:\.(?:fits|fit|fts)(?:\.(?:fz|gz))?)"
     match = re.fullmatch(pattern, path.name)
     if match is None:

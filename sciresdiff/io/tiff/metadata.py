@@ -1,4 +1,4 @@
-"""What TIFF metadata say, in the three styles OME, ImageJ and plain: pixel size, optics, and our own notes."""
+"""Metadata of a TIFF in the styles OME, ImageJ and plain: pixel size, optics, and this program's own record."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sciresdiff.frame import PixelSize
+from sciresdiff.io.provenance import NAMESPACE, to_float
 from sciresdiff.notes import Notes
 
 MICROMETRES: dict[str, float] = {
     "um": 1.0, "micron": 1.0, "microns": 1.0, "micrometer": 1.0, "micrometre": 1.0, "micrometers": 1.0,
     "nm": 1e-3, "nanometer": 1e-3, "mm": 1e3, "pm": 1e-6, "angstrom": 1e-4, "å": 1e-4, "m": 1e6,
 }  # fmt: skip
-"""Length units as files write them. Centimetres and inches are left out: there they are what a printer needs."""
+"""Units of length as files write them -> micrometres.
+
+Centimetres and inches are left out: there they are what a printer needs.
+"""
 
 SCREEN_DPI = (72, 96, 100, 144, 150, 200, 220, 300, 600)
-"""Resolutions of screens and printers: they say nothing about the specimen."""
-
-NAMESPACE = "sciresdiff"
+"""Resolutions of screens and printers, which say nothing about the specimen."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +36,9 @@ class TiffHeader:
     shape: tuple[int, ...]
     pixel_size: PixelSize | None = None
     stated: bool = False
-    """Whether the file itself has the pixel size (else the user gave it, or nobody knows it)."""
+    """Whether the file itself has the pixel size (else the user gave it, or it is unknown)."""
     resolution: tuple[float, float, int] | None = None
-    """X and Y resolution tags and their unit, as they are."""
+    """XResolution, YResolution and ResolutionUnit, unchanged."""
     ome: str = ""
     imagej: Mapping[str, Any] = field(default_factory=dict)
     description: str = ""
@@ -44,17 +46,35 @@ class TiffHeader:
     quantity: str | None = None
 
 
-def ratio(value: Any) -> float:
-    """A TIFF rational as a number; 0 where it has no denominator."""
+def rational_to_float(value: Any) -> float:
+    """A TIFF rational as a number; 0 where its denominator is 0."""
     n, d = value if isinstance(value, tuple) else (value, 1)
     return float(n) / float(d) if d else 0.0
 
 
-def size_of(
+def read_pixel_size(
     style: str, ome: str, imagej: Mapping[str, Any], resolution: tuple[float, float, int] | None
 ) -> tuple[PixelSize | None, Notes]:
-    """Pixel size in micrometres, and what was not believed. Never invented."""
-    if style == "ome" and (size := _ome_size(ome)):
+    """Read the pixel size in micrometres; it is never guessed.
+
+    Parameters
+    ----------
+    style : str
+        ``ome``, ``imagej`` or ``plain``.
+    ome : str
+        OME-XML.
+    imagej : mapping
+        ImageJ metadata.
+    resolution : (x, y, unit) or None
+        Resolution tags, pixels per unit.
+
+    Returns
+    -------
+    size : PixelSize or None
+    notes : Notes
+        What was not believed: screen resolutions, sizes outside 1 nm to 100 um.
+    """
+    if style == "ome" and (size := _ome_pixel_size(ome)):
         return size, Notes()
     if resolution is None or min(resolution[:2]) <= 0:
         return None, Notes()
@@ -63,6 +83,7 @@ def size_of(
         factor = MICROMETRES.get(clean_unit(str(imagej.get("unit", ""))))
         return PixelSize(factor / y, factor / x, "um") if factor else None, Notes()
     per = {2: 25400.0, 3: 10000.0}.get(code)
+    # 1 pixel per unit, or a screen's resolution, is what programs write that know no size
     if per is None or x == 1 or (code == 2 and round(x) in SCREEN_DPI):
         screen = Notes(f"pixel size: {x:g} per inch is a screen's or printer's, not used")
         return None, screen if code == 2 else Notes()
@@ -73,26 +94,29 @@ def size_of(
 
 
 def clean_unit(unit: str) -> str:
-    """A length unit in small ASCII letters; the micro sign may be escaped, Greek, or neither."""
+    r"""Write a unit of length in small ASCII letters.
+
+    The micro sign comes as Latin, Greek, or the six characters ``\u00B5``, which ImageJ writes.
+    """
     plain = unit.strip().lower().replace("\\u00b5", "u").replace("\\u03bc", "u").replace("µ", "u").replace("μ", "u")
     return plain.replace("\x00", "")
 
 
-def parsed(xml: str) -> ET.Element | None:
-    """The root of an XML text; None where there is none, or it is broken."""
+def parse_xml(xml: str) -> ET.Element | None:
+    """Root of an XML text; None where there is none, or it is broken."""
     try:
         return ET.fromstring(xml) if xml else None
     except ET.ParseError:
         return None
 
 
-def first(root: ET.Element | None, name: str) -> ET.Element | None:
-    """The first element of that name, whatever its namespace."""
+def find_element(root: ET.Element | None, name: str) -> ET.Element | None:
+    """First element of a name, in any namespace."""
     return None if root is None else next((e for e in root.iter() if e.tag.rpartition("}")[2] == name), None)
 
 
-def _ome_size(xml: str) -> PixelSize | None:
-    pixels = first(parsed(xml), "Pixels")
+def _ome_pixel_size(xml: str) -> PixelSize | None:
+    pixels = find_element(parse_xml(xml), "Pixels")
     if pixels is None:
         return None
     sides = []
@@ -102,19 +126,17 @@ def _ome_size(xml: str) -> PixelSize | None:
     return PixelSize(sides[0], sides[1], "um") if min(sides) > 0 else None
 
 
-def to_float(text: str | None) -> float:
-    """A number in a text; 0 where there is none."""
-    try:
-        return float(text or 0)
-    except ValueError:
-        return 0.0
+def read_optics(xml: str) -> dict[str, float]:
+    """Read numerical aperture and emission wavelengths from OME-XML, where it has them.
 
-
-def optics(xml: str) -> dict[str, float]:
-    """``na`` and ``wavelength`` (nm, of the first channel; ``wavelength_1`` ... of the others), where OME has them."""
-    root = parsed(xml)
+    Returns
+    -------
+    dict
+        ``na``; ``wavelength`` in nm of the first channel, ``wavelength_1`` ... of the others.
+    """
+    root = parse_xml(xml)
     facts: dict[str, float] = {}
-    objective = first(root, "Objective")
+    objective = find_element(root, "Objective")
     if objective is not None and (na := to_float(objective.get("LensNA"))) > 0:
         facts["na"] = na
     channels = [e for e in root.iter() if e.tag.rpartition("}")[2] == "Channel"] if root is not None else []
@@ -125,22 +147,25 @@ def optics(xml: str) -> dict[str, float]:
     return facts
 
 
-def provenance(header: TiffHeader) -> dict[str, Any]:
-    """What this program wrote into the metadata, in any of the three styles."""
+def read_provenance(header: TiffHeader) -> dict[str, Any]:
+    """Read the record that this program wrote.
+
+    It is a MapAnnotation in OME-XML, a line of ``Info`` in ImageJ's metadata, or a key of the JSON description.
+    """
     if header.style == "ome":
-        root = parsed(header.ome)
+        root = parse_xml(header.ome)
         found = [e for e in root.iter() if e.get("Namespace") == NAMESPACE] if root is not None else []
         entries = [m for e in found for m in e.iter() if m.tag.rpartition("}")[2] == "M"]
-        return {str(m.get("K")): _decoded(m.text or "") for m in entries}
+        return {str(m.get("K")): _decode(m.text or "") for m in entries}
     if header.style == "imagej":
         match = re.search(rf"^{NAMESPACE}: (\{{.*\}})$", str(header.imagej.get("Info", "")), re.MULTILINE)
-        return dict(_decoded(match[1])) if match else {}
-    told = _decoded(header.description)
-    ours = told.get(NAMESPACE) if isinstance(told, dict) else None
+        return dict(_decode(match[1])) if match else {}
+    metadata = _decode(header.description)
+    ours = metadata.get(NAMESPACE) if isinstance(metadata, dict) else None
     return dict(ours) if isinstance(ours, dict) else {}
 
 
-def _decoded(text: str) -> Any:
+def _decode(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError:

@@ -1,4 +1,8 @@
-"""An array that lies in a file without compression, read and written window by window."""
+"""An uncompressed array in a file, read and written region by region with pread and pwrite.
+
+Kept here instead of `numpy.memmap`: a memory map ends the process (SIGBUS) on a full disk or a truncated file and keeps
+the pages that it read; here both are an OSError.
+"""
 
 from __future__ import annotations
 
@@ -17,40 +21,46 @@ from sciresdiff.region import Region
 
 Array = NDArray[Any]
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
-"""What a file system without locks says."""
+"""Errors of file systems that have no locks."""
 
 
 @dataclass(frozen=True)
-class Flat:
-    """The planes of an array in an open file.
-
-    Nothing is mapped into memory: a full disk or a file that was cut raises OSError, and never ends the process.
-    """
+class RawArray:
+    """The planes of an array in an open file."""
 
     fd: int
     offset: int
-    """Where the array begins, in bytes."""
+    """First byte of the array."""
     dtype: np.dtype[Any]
     """Type in the file, byte order included."""
     shape: tuple[int, ...]
     axes: str
-    """A letter for each axis, Y and X among them; the others count the planes, the last of them fastest."""
+    """A letter for each axis, Y and X among them; the others count planes, the last of them fastest."""
 
     def get(self, plane: int, region: Region) -> Array:
-        """Values (h, w) of a region of a plane, in native byte order.
+        """Read a region (h, w) of a plane, in native byte order.
 
         Raises
         ------
         OSError
-            The file ends before.
+            The file ends before the region does.
         """
-        rows = [np.frombuffer(_read(self.fd, n, start), self.dtype)[::step]
+        rows = [np.frombuffer(_read_at(self.fd, n, start), self.dtype)[::step]
                 for start, n, step in self._runs(plane, region)]  # fmt: skip
-        there = rows[0].reshape(-1, region.shape[1]) if len(rows) == 1 and not self._turned else np.stack(rows)
-        return (there.T if self._turned else there).astype(self.dtype.newbyteorder("="), copy=False)
+        there = rows[0].reshape(-1, region.shape[1]) if len(rows) == 1 and not self._transposed else np.stack(rows)
+        return (there.T if self._transposed else there).astype(self.dtype.newbyteorder("="), copy=False)
 
     def put(self, plane: int, y0: int, x0: int, values: Array) -> None:
-        """Write values (h, w) at ``[y0:y0+h, x0:x0+w]`` of a plane.
+        """Write values into a plane.
+
+        Parameters
+        ----------
+        plane : int
+            Number of the plane.
+        y0, x0 : int
+            First row and column.
+        values : (h, w) array
+            Converted to the type of the file without rounding or clipping.
 
         Raises
         ------
@@ -59,27 +69,30 @@ class Flat:
         """
         h, w = values.shape
         runs = list(self._runs(plane, Region(y0, y0 + h, x0, x0 + w)))
-        data = np.ascontiguousarray(values.T if self._turned else values, self.dtype).reshape(len(runs), -1)
+        data = np.ascontiguousarray(values.T if self._transposed else values, self.dtype).reshape(len(runs), -1)
         for (start, n, step), row in zip(runs, data, strict=True):
             if step == 1:
-                write_all(self.fd, row.data.cast("B"), start)
+                write_at(self.fd, row.data.cast("B"), start)
             else:
-                self._weave(row, start, n, step)
+                self._put_strided(row, start, n, step)
 
-    def _weave(self, row: Array, start: int, n: int, step: int) -> None:
-        """Replace every ``step``-th number; no other process writes there meanwhile, for planes share these bytes."""
-        with alone(self.fd, n, start):
-            there = np.frombuffer(_read(self.fd, n, start), self.dtype).copy()
+    def _put_strided(self, row: Array, start: int, n: int, step: int) -> None:
+        """Replace every ``step``-th number of a run.
+
+        The numbers between belong to other planes, so no other process may write here meanwhile.
+        """
+        with lock_bytes(self.fd, n, start):
+            there = np.frombuffer(_read_at(self.fd, n, start), self.dtype).copy()
             there[::step] = row
-            write_all(self.fd, there.data.cast("B"), start)
+            write_at(self.fd, there.data.cast("B"), start)
 
     @property
-    def _turned(self) -> bool:
-        """Whether neighbours along y lie closer in the file than those along x."""
+    def _transposed(self) -> bool:
+        """Whether X varies more slowly in the file than Y."""
         return self.axes.index("Y") > self.axes.index("X")
 
     def _runs(self, plane: int, region: Region) -> Iterator[tuple[int, int, int]]:
-        """Pieces of the file that a region lies in: start and length in bytes, and the step between its numbers."""
+        """Contiguous pieces of the file that hold a region: first byte, length in bytes, step between numbers."""
         size = self.dtype.itemsize
         strides = [size * int(np.prod(self.shape[i + 1 :], initial=1)) for i in range(len(self.shape))]
         others = [i for i, a in enumerate(self.axes) if a not in "YX"]
@@ -87,18 +100,18 @@ class Flat:
         start = self.offset + sum(int(k) * strides[i] for k, i in zip(where, others, strict=True))
         y, x = (strides[self.axes.index(a)] for a in "YX")
         rows, columns = (y, region.y0, region.y1), (x, region.x0, region.x1)
-        (slow, s0, s1), (fast, f0, f1) = (columns, rows) if self._turned else (rows, columns)
+        (slow, s0, s1), (fast, f0, f1) = (columns, rows) if self._transposed else (rows, columns)
         length = (f1 - f0 - 1) * fast + size
         start += s0 * slow + f0 * fast
-        if fast == size and length == slow and not self._turned:
+        if fast == size and length == slow and not self._transposed:  # full rows: one run
             yield start, length * (s1 - s0), 1
         else:
             yield from ((start + k * slow, length, fast // size) for k in range(s1 - s0))
 
 
 @contextmanager
-def unbuffered(path: Path, *, anew: bool) -> Iterator[int]:
-    """The descriptor of a file to be written in any order; ``anew`` empties it."""
+def open_unbuffered(path: Path, *, anew: bool) -> Iterator[int]:
+    """Open a file to be written in any order; with ``anew`` it is emptied. Yields the descriptor."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | (os.O_TRUNC if anew else 0) | getattr(os, "O_BINARY", 0), 0o666)
     try:
         yield fd
@@ -106,8 +119,8 @@ def unbuffered(path: Path, *, anew: bool) -> Iterator[int]:
         os.close(fd)
 
 
-def reserve(fd: int, size: int) -> None:
-    """Take the room that a file will need, so that a disk that is too small is known at once.
+def reserve_space(fd: int, size: int) -> None:
+    """Allocate the bytes that a file will need, so that a disk that is too small is found before any work.
 
     Raises
     ------
@@ -119,13 +132,14 @@ def reserve(fd: int, size: int) -> None:
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTSUP):
             raise
+    # where fallocate is not supported the file gets its size as a hole
     os.ftruncate(fd, max(size, os.fstat(fd).st_size))
 
 
-def _read(fd: int, n: int, start: int) -> bytes:
+def _read_at(fd: int, n: int, start: int) -> bytes:
     parts = []
     while n > 0:
-        part = os.pread(fd, min(n, 2**30), start)
+        part = os.pread(fd, min(n, 2**30), start)  # no system takes more than 2 GB at a time
         if not part:
             raise OSError(errno.EIO, "the file ends before its pixels do")
         parts.append(part)
@@ -134,8 +148,11 @@ def _read(fd: int, n: int, start: int) -> bytes:
 
 
 @contextmanager
-def alone(fd: int, n: int, start: int) -> Iterator[None]:
-    """No other process has these bytes of the file, where the file system has locks."""
+def lock_bytes(fd: int, n: int, start: int) -> Iterator[None]:
+    """Lock a range of bytes of a file against other processes, where the file system has locks.
+
+    A range, so that processes that write other parts do not wait; libraries for locks lock whole files.
+    """
     try:
         import fcntl
     except ImportError:  # Windows
@@ -154,7 +171,7 @@ def alone(fd: int, n: int, start: int) -> Iterator[None]:
         fcntl.lockf(fd, fcntl.LOCK_UN, n, start)
 
 
-def write_all(fd: int, data: bytes | memoryview, start: int) -> None:
+def write_at(fd: int, data: bytes | memoryview, start: int) -> None:
     """Write bytes at a place of a file.
 
     Raises

@@ -1,4 +1,4 @@
-"""OME-TIFF in several files: the companion that describes them, and those that it names.
+"""OME-TIFF in several files: the companion file that describes them, and the files that it names.
 
 OME-TIFF specification, "Distribution across multiple files" and "Partial OME-XML metadata".
 """
@@ -11,22 +11,23 @@ from pathlib import Path
 import tifffile
 
 from sciresdiff.errors import InputError
-from sciresdiff.io.files import existing
-from sciresdiff.io.tiff.meta import first, parsed
+from sciresdiff.io.files import require_file
+from sciresdiff.io.tiff.metadata import find_element, parse_xml
 
 
-def ome_set(path: Path) -> tuple[Path, str | None]:
-    """The TIFF to open, and the OME-XML of the whole set where that stands elsewhere.
+def resolve_ome_set(path: Path) -> tuple[Path, str | None]:
+    """Find the TIFF to open, and the OME-XML of the whole set where it is in another file.
 
-    A companion (``.companion.ome``) leads to the first of its files; a file that only points to a companion leads
-    there and back.
+    A companion (``.companion.ome``) leads to the first of its files that exists; a file that points to a companion
+    leads
+    to its XML.
 
     Raises
     ------
     InputError
-        No such file; a companion that is broken, or none of whose files is there.
+        No such file; a companion that is broken, or none of whose files exists.
     """
-    with existing(path).open("rb") as stream:
+    with require_file(path).open("rb") as stream:
         start = stream.read(3)
     if start.startswith((b"<", b"\xef\xbb\xbf")):
         xml = path.read_text("utf-8-sig", errors="replace")
@@ -36,9 +37,9 @@ def ome_set(path: Path) -> tuple[Path, str | None]:
 
 
 def members(companion: Path) -> list[Path]:
-    """The files that a companion names, in its order; none where it is broken."""
+    """Files that a companion names, in its order; none where it is broken."""
     try:
-        root = parsed(companion.read_text("utf-8-sig", errors="replace").strip())
+        root = parse_xml(companion.read_text("utf-8-sig", errors="replace").strip())
     except OSError:
         root = None
     return list(dict.fromkeys(companion.parent / name for name in _names(root)))
@@ -50,27 +51,27 @@ def _names(root: ET.Element | None) -> list[str]:
 
 
 def _first_file(path: Path, xml: str) -> Path:
-    root = parsed(xml.strip())
+    root = parse_xml(xml.strip())
     if root is None or not root.tag.endswith("OME"):
         raise InputError(f"{path}: not whole OME-XML; check or fetch it again")
     names = _names(root)
     there = next((path.parent / name for name in names if (path.parent / name).is_file()), None)
     if there is None:
-        told = (
+        problem = (
             f"none of its {len(set(names))} files is beside it, {names[0]} for instance" if names else "no file in it"
         )
-        raise InputError(f"{path}: {told}")
+        raise InputError(f"{path}: {problem}")
     return there
 
 
 def _companion(path: Path) -> Path | None:
-    """The companion that a file points to, if it is there."""
+    """Companion that a file points to, if it exists."""
     try:
         with tifffile.TiffFile(path) as tif:
             text = str(tif.pages.first.description or "")
-    except Exception:  # damaged; said when it is opened
+    except Exception:  # a damaged file is reported when it is opened
         return None
-    root = parsed(text) if "BinaryOnly" in text else None
-    pointer = first(root, "BinaryOnly")
+    root = parse_xml(text) if "BinaryOnly" in text else None
+    pointer = find_element(root, "BinaryOnly")
     name = pointer.get("MetadataFile") if pointer is not None else None
     return path.parent / name if name and (path.parent / name).is_file() else None
