@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
-class Restored:
+class RestoredPlane:
     """One plane on the output grid, in the frame's own unit; all arrays (s*h, s*w)."""
 
     mean: NDArray[np.float32]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sciresdiff.checks.trust import claims, contrast, noise_per_fine_pixel
 from sciresdiff.observation.grid import upsample_nearest
 from sciresdiff.observation.observation import Observation
-from sciresdiff.restoration.restored import Restored
+from sciresdiff.restoration.restored import RestoredPlane
 
 Plane = NDArray[Any]
 
@@ -36,7 +36,7 @@ NOISE_GAP = (1.4, 2.5)
 everywhere.  Above it structure outweighs the noise, whatever that is."""
 
 
-def score(restored: Restored, observation: Observation) -> Plane:
+def score(restored: RestoredPlane, observation: Observation) -> Plane:
     """How doubtful the structure at every pixel is, (Y, X); infinite where none is claimed, or masked.
 
     The largest of ERR / |x - b|, half of what SUPPORT leaves to the model, and GATE, with b the mean of the image over
@@ -156,7 +156,7 @@ def refusal(calibration: Mapping[str, Any] | None, found: Mapping[str, float]) -
 
 
 def mask(
-    calibration: Mapping[str, Any] | None, restored: Restored, observation: Observation
+    calibration: Mapping[str, Any] | None, restored: RestoredPlane, observation: Observation
 ) -> tuple[NDArray[np.uint8] | None, str | None]:
     """TRUST of one plane, (Y, X), 1 trusted and 0 not; or None and the reason.
 
