@@ -57,8 +57,8 @@ def restore(
 
     Returns
     -------
-    RestoredPlane; masked pixels are filled from their surroundings by the model.  **Single samples conserve the flux only
-    within the noise**; the mean is closed in cells of 16 coarse pixels.
+    RestoredPlane; masked pixels are filled from their surroundings by the model.  **Single samples conserve the flux
+    only within the noise**; the mean is closed in cells of 16 coarse pixels.
 
     Raises
     ------

@@ -10,7 +10,10 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class RestoredPlane:
-    """One plane on the output grid, in the frame's own unit; all arrays (s*h, s*w)."""
+    """One plane on the output grid, in the frame's own unit; all arrays (s*h, s*w).
+
+    Masked pixels hold what the model fills them with; a file, and `sciresdiff.Restored`, have the input's values there.
+    """
 
     mean: NDArray[np.float32]
     """Mean of the posterior samples."""

@@ -179,8 +179,8 @@ def cascade(
 
     Returns
     -------
-    RestoredPlane: ERR is the scatter of the chained draws; **neither model's calibration holds for it**.  GATE is the first
-    model's.
+    RestoredPlane: ERR is the scatter of the chained draws; **neither model's calibration holds for it**.  GATE is the
+    first model's.
 
     Raises
     ------
