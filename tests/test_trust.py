@@ -86,9 +86,9 @@ def test_the_score_is_infinite_where_nothing_is_claimed_or_masked() -> None:
 def test_few_pixels_are_none() -> None:
     scores = np.full((10, 10), np.inf)
     scores[0, :9] = scores[1, :9] = 0.1
-    assert not trust.kept(scores, 0.2).any()  # 18 of them
+    assert not trust.trusted_pixels(scores, 0.2).any()  # 18 of them
     scores[2, :9] = 0.1
-    assert trust.kept(scores, 0.2).sum() == 27
+    assert trust.trusted_pixels(scores, 0.2).sum() == 27
 
 
 def test_the_mask_is_one_or_zero_and_never_nan() -> None:
@@ -166,7 +166,7 @@ def test_the_counts_are_those_of_the_mask_at_every_threshold() -> None:
     found = calibration.count_claims(one, frame, truth)
     bad = judge.wrong(one.mean, truth, judge.contrast(one.mean, SCALE))
     for at in (20, 40, 55):
-        kept = trust.kept(trust.score(one, frame), calibration.THRESHOLDS[at])
+        kept = trust.trusted_pixels(trust.score(one, frame), calibration.THRESHOLDS[at])
         assert found.risks[at] == pytest.approx(judge.risk(kept, bad), abs=1e-12)  # the same integers
         assert found.kept[at] >= kept.sum()
     assert np.all(np.diff(found.true) >= 0) and 0 < found.true[-1] <= 1

@@ -18,7 +18,7 @@ from sciresdiff.frame import Frame, Kind, PixelSize
 from sciresdiff.jobs.blocks import of_plane
 from sciresdiff.jobs.upscale import trust
 from sciresdiff.jobs.upscale.block import Done, Job, count_draws, read_block, restore_block
-from sciresdiff.jobs.upscale.header import figures, history, pooled, provenance
+from sciresdiff.jobs.upscale.header import figures, history, pool_figures, provenance
 from sciresdiff.jobs.upscale.inputs import Inputs, resolve_observation, resolve_source
 from sciresdiff.jobs.upscale.job import blocks_of, with_statistics
 from sciresdiff.jobs.upscale.options import UpscaleOptions
@@ -252,7 +252,7 @@ def restore_inputs(inputs: Inputs, options: UpscaleOptions, progress: Progress) 
         progress(len(done), len(blocks), "blocks")
     planes = range(inputs.frame.planes)
     sums = [[done[block.number].sums for block in of_plane(blocks, plane)] for plane in planes]
-    found = [pooled(parts) for parts in sums]
+    found = [pool_figures(parts) for parts in sums]
     counted = [trust.add_sums([s["trust"] for s in parts if "trust" in s]) for parts in sums]
     verdict = trust.verdict(marker, counted, [plane["chi2"] for plane in found], written=False)
     arrays = assemble(done, inputs)

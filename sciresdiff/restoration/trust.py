@@ -67,7 +67,7 @@ def whole(mean: Plane) -> Plane:
     )
 
 
-def kept(scores: Plane, threshold: float) -> NDArray[np.bool_]:
+def trusted_pixels(scores: Plane, threshold: float) -> NDArray[np.bool_]:
     """Pixels whose score is at most the threshold; none where they are fewer than 20."""
     found = scores <= threshold
     return found if int(found.sum()) >= FEWEST else np.zeros_like(found)
@@ -169,7 +169,7 @@ def mask(
     why = refusal(calibration, facts(observation, restored.chi2))
     if why is not None or calibration is None:
         return None, why
-    found = kept(score(restored, observation), float(calibration["threshold"]))
+    found = trusted_pixels(score(restored, observation), float(calibration["threshold"]))
     laplace, above = (float(p[found].sum(dtype=float)) for p in fineness(restored.mean, observation.scale))
     if why := blunt(calibration, {"laplace": laplace, "contrast": above, "kept": float(found.sum())}):
         return None, why
@@ -181,7 +181,7 @@ def blunt(calibration: Mapping[str, Any], sums: Mapping[str, float]) -> str | No
 
     Parameters
     ----------
-    sums : ``kept`` pixels, and the sums over them of both of `fineness`, ``laplace`` and ``contrast``.
+    sums : ``trusted_pixels`` pixels, and the sums over them of both of `fineness`, ``laplace`` and ``contrast``.
     """
     least = float(calibration["domain"]["sharpness"])
     if sums["kept"] < FEWEST or not sums["contrast"] > 0:

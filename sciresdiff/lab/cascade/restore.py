@@ -196,7 +196,7 @@ def cascade(
     kernels = split_kernel(None if whole is None else whole.mean, two.scale)
     coarse, rest = (None if kernel is None else PSF.constant(kernel) for kernel in kernels)
     exposure = replace(observation.exposure, psf=coarse)
-    stage = replace(observation, exposures=[exposure], grid=exposure.grid.finer(one.scale))
+    stage = replace(observation, exposures=[exposure], grid=exposure.grid.refine(one.scale))
     first = restore(stage, one, replace(settings, keep_draws=True), device,
                     lambda done, _, label: progress(done, total, f"{label}, first model"))  # fmt: skip
     error = smooth_error(first)
