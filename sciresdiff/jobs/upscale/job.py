@@ -330,7 +330,17 @@ class RestoredFile:
 
 
 def clear_trust(task: Task, journal: Journal, planes: Sequence[int]) -> None:
-    """Set TRUST to 0 in the planes of which nothing is promised."""
+    """Set TRUST to 0 in the planes of which nothing is promised.
+
+    Parameters
+    ----------
+    task : Task
+        The file.
+    journal : Journal
+        With the open output; it notes the new checksums, so that an interruption from here on is resumed.
+    planes : sequence of int
+        Numbers of the planes.
+    """
     assert journal.sink is not None
     s, blocks = task.inputs.scale, [block for block in task.blocks if block.plane in planes]
     for fine, plane in ((block.tile.core.scaled(s), block.plane) for block in blocks):
