@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,18 @@ from numpy.typing import NDArray
 
 from sciresdiff import io
 from sciresdiff.api.image import Array, Image, is_name, make_options, open_image, squeeze, warn_of
+from sciresdiff.errors import UsageError
 from sciresdiff.frame import Frame, Kind, PixelSize
 from sciresdiff.jobs.blocks import of_plane
 from sciresdiff.jobs.upscale import trust
 from sciresdiff.jobs.upscale.block import Done, Job, count_draws, read_block, restore_block
-from sciresdiff.jobs.upscale.header import figures, history, pooled, provenance
-from sciresdiff.jobs.upscale.inputs import Inputs, resolve_source
+from sciresdiff.jobs.upscale.header import figures, history, pool_figures, provenance
+from sciresdiff.jobs.upscale.inputs import Inputs, resolve_observation, resolve_source
 from sciresdiff.jobs.upscale.job import blocks_of, with_statistics
 from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.notes import Notes
 from sciresdiff.observation.observation import Observation
+from sciresdiff.observation.options import Stated
 from sciresdiff.observation.resolve import reading_options
 from sciresdiff.observation.sample import samples_of_source
 from sciresdiff.physics.psf.field import PSF
@@ -124,7 +126,7 @@ class Restored:
 
 
 def restore(
-    image: Image,
+    image: Image | Observation,
     scale: int | None = None,
     *,
     psf: str | Array | None = None,
@@ -147,7 +149,8 @@ def restore(
 
     Parameters
     ----------
-    image : (h, w) or (planes, h, w) array in any linear unit, a file, a `Frame`, or astropy's ``CCDData``.
+    image : (h, w) or (planes, h, w) array in any linear unit, a file, a `Frame`, or astropy's ``CCDData``; or an
+        `Observation`, which states PSF, noise, mask and scale itself.
     scale : output pixels per input pixel and axis; by default the file's or the model's, else 2.
     psf : the image's whole PSF: a SPEC such as ``gaussian:fwhm=2.1px``, or an image of it (Y, X) on the input's grid.
     kernel : the blur between the wanted image and this one, on the output grid: a SPEC, an array (K, L), or a `PSF`
@@ -189,6 +192,12 @@ def restore(
         by_name["pixel_size"] = pixel_size
     chosen = make_options(UpscaleOptions, options, {n: v for n, v in by_name.items() if v is not None})
     reading = reading_options(chosen)
+    told = progress or (lambda done, total, label: None)
+    if isinstance(image, Observation):
+        beside = {"psf": psf, "kernel": kernel, "variance": variance, "mask": mask, "unit": unit}
+        refuse_restatement(image, chosen, {**beside, "pixel_size": pixel_size})
+        chosen = replace(chosen, scale=image.scale)
+        return restore_inputs(resolve_observation(image, chosen), chosen, told)
     size = pixel_size if isinstance(pixel_size, PixelSize) else reading["pixel_size"]
     with open_image(image, kind, variance=variance, mask=mask, unit=unit, pixel_size=size, reading=reading) as (
         path,
@@ -196,7 +205,30 @@ def restore(
     ):
         image_of_psf, blur = (None if isinstance(psf, str) else psf), (None if isinstance(kernel, str) else kernel)
         inputs = resolve_source(path, source, chosen, image_of_psf, blur)
-        return restore_inputs(inputs, chosen, progress or (lambda done, total, label: None))
+        return restore_inputs(inputs, chosen, told)
+
+
+def refuse_restatement(observation: Observation, options: UpscaleOptions, beside: Mapping[str, Any]) -> None:
+    """Refuse what is stated of a measurement beside an observation, which states it itself.
+
+    Parameters
+    ----------
+    observation : what is restored.
+    options : of the restoration.
+    beside : arguments by name; None where not given.
+
+    Raises
+    ------
+    UsageError
+    """
+    stated = {f.name: getattr(options, f.name) for f in fields(Stated) if getattr(options, f.name) != f.default}
+    for name in (name for name, value in {**stated, **beside}.items() if value is not None):
+        raise UsageError(f"{name}: given beside an Observation, which has its own; leave it out, or give the image")
+    if options.scale not in (None, observation.scale):
+        raise UsageError(
+            f"scale: {options.scale} is given, but the Observation's output grid has {observation.scale} pixels per "
+            "pixel and axis; leave it out"
+        )
 
 
 def restore_inputs(inputs: Inputs, options: UpscaleOptions, progress: Progress) -> Restored:
@@ -220,7 +252,7 @@ def restore_inputs(inputs: Inputs, options: UpscaleOptions, progress: Progress) 
         progress(len(done), len(blocks), "blocks")
     planes = range(inputs.frame.planes)
     sums = [[done[block.number].sums for block in of_plane(blocks, plane)] for plane in planes]
-    found = [pooled(parts) for parts in sums]
+    found = [pool_figures(parts) for parts in sums]
     counted = [trust.add_sums([s["trust"] for s in parts if "trust" in s]) for parts in sums]
     verdict = trust.verdict(marker, counted, [plane["chi2"] for plane in found], written=False)
     arrays = assemble(done, inputs)

@@ -122,18 +122,18 @@ def _check(name: str, line: Any) -> str:
     head = f"**`{name}`**" + (f" with {', '.join(others)}" if others else "")
     needs = f" *Needs* {', '.join(NEEDS[need] for need in line.needs)}." if line.needs else ""
     limits = [words for result in line.names or (name,) if (words := _limit(result))]
-    text = f"{head}. {line.tells}{needs} *Blind to:* {line.blind}{_pooling(line.names or (name,))}\n"
+    pooled = "" if "again" in line.needs else _pooling(line.names or (name,))  # a frame in pieces has no probes
+    text = f"{head}. {line.tells}{needs} *Blind to:* {line.blind}{pooled}\n"
     return text + "".join(f"\n- {words}" for words in limits) + "\n"
 
 
 def _pooling(names: tuple[str, ...]) -> str:
     """How the results of a check are pooled over the pieces of a large frame."""
-    from sciresdiff.checks.pooling import POOLS
+    from sciresdiff.checks.pooling import pool_of
 
     ways: dict[str, list[str]] = {}
     for name in names:
-        if name in POOLS:
-            ways.setdefault(POOLS[name].words, []).append(f"`{name}` ")
+        ways.setdefault(pool_of(name).words, []).append(f"`{name}` ")
     several = len(ways) > 1
     text = "; ".join(f"{', '.join(map(str.strip, who)) + ' ' if several else ''}{words}" for words, who in ways.items())
     return f" *In pieces:* {text}." if text else ""

@@ -65,10 +65,13 @@ class Exposure:
         ------
         InputError : arrays whose shapes differ, or a kernel with even sides.
         """
-        bad = np.zeros(pixels.shape, bool) if mask is None else np.asarray(mask, bool)
-        frame = Frame(pixels[None], bad[None], "astro", variance=np.asarray(variance)[None], quantity=quantity)
+        values = np.asarray(pixels, np.float32)
+        bad = ~np.isfinite(values) if mask is None else np.asarray(mask, bool)
+        frame = Frame(
+            values[None], bad[None], "astro", variance=np.asarray(variance)[None], quantity=quantity, shape=values.shape
+        )
         blur = PSF.constant(psf) if isinstance(psf, np.ndarray) else psf
-        return cls(in_memory(frame), Grid(pixels.shape[-2:]), Noise(), blur, quantity)
+        return cls(in_memory(frame), Grid((values.shape[0], values.shape[1])), Noise(), blur, quantity)
 
     @property
     def origin(self) -> tuple[int, int]:

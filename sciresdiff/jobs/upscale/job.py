@@ -25,7 +25,7 @@ from sciresdiff.jobs.blocks import Block
 from sciresdiff.jobs.identity import describe_machine, identify_with_models
 from sciresdiff.jobs.upscale import trust
 from sciresdiff.jobs.upscale.block import Done, Job, count_draws, digest, read_block, restore_block
-from sciresdiff.jobs.upscale.header import figures, history, pooled, provenance
+from sciresdiff.jobs.upscale.header import figures, history, pool_figures, provenance
 from sciresdiff.jobs.upscale.inputs import Inputs, resolve_inputs, resolve_source
 from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.notes import Notes
@@ -68,12 +68,12 @@ class Task:
         """What TRUST promises of every plane."""
         by_plane = self.by_plane(sums)
         counted = [trust.add_sums([s["trust"] for s in parts if "trust" in s]) for parts in by_plane]
-        chi2 = [pooled(parts)["chi2"] for parts in by_plane]
+        chi2 = [pool_figures(parts)["chi2"] for parts in by_plane]
         return trust.verdict(self.job.marker, counted, chi2, len(self.blocks) > 1)
 
     def outcome(self, sums: Sequence[Sums]) -> dict[str, Any]:
         """The header cards that are known only at the end."""
-        planes = [pooled(parts) for parts in self.by_plane(sums)]
+        planes = [pool_figures(parts) for parts in self.by_plane(sums)]
         return {**figures(planes), "SRDTRUST": self.verdict(sums).card}
 
 
@@ -361,7 +361,7 @@ def make_record(task: Task, cards: Mapping[str, Any], sums: Sequence[Sums]) -> d
         What its blocks add, in their order.
     """
     inputs, job = task.inputs, task.job
-    planes = [pooled(parts) for parts in task.by_plane(sums)]
+    planes = [pool_figures(parts) for parts in task.by_plane(sums)]
     kind = inputs.frame.kind
     checks = [self_check([s.get("checks", {}) for s in parts], kind) for parts in task.by_plane(sums)]
     return {
