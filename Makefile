@@ -8,7 +8,7 @@
 # make bench-methods  train and score every method and backbone   (DATA=folder of real frames, MINUTES=10 of each)
 # make quality     measure all figures of docs/reference/benchmarks.md       (DATA=folder of real frames)
 # make judges      which check catches which planted defect, false alarms, the trust mask  (half an hour)
-# make docs        write docs/reference/cli.md and checks.md from the package, then the site into site/
+# make docs        write cli.md, checks.md and modules.md of docs/reference from the package, then the site into site/
 # make sample      measure the table of the README            (two minutes)
 # make clean       remove the environment and everything that was made
 #

@@ -1,4 +1,4 @@
-"""Memory that was freed stays with the process, so that it need not be zeroed and mapped page by page again."""
+"""Settings of the C library: freed memory stays with the process, so that it is not mapped page by page again."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ from contextlib import suppress
 from functools import cache
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Of glibc's mallopt(3)."""
+"""Parameters of glibc's mallopt(3)."""
 LARGEST = 40 << 20
-"""Bytes of what is kept: images of a block and activations of a tile; whole large frames go back to the system."""
+"""Largest array that is kept, bytes: images of a block and activations of a tile; large frames are returned."""
 MOST = 1 << 30
-"""Free bytes at the end of the heap above which they go back."""
+"""Free bytes at the end of the heap above which they are returned to the system."""
 
 
 @cache
 def keep_freed() -> bool:
-    """Ask the C library to keep what is freed; a process that allocates images in turn gains up to a fifth of its time.
+    """Ask the C library to keep freed memory; a process that allocates images in turn gains up to a fifth of its time.
 
-    Of a frame that is restored as a whole, peak memory is not raised; less of it goes back between images.
+    The peak of memory is not raised; less of it is returned between images.
 
     Returns
     -------
-    True where that was done: with glibc, unless the environment has settings of its own (``MALLOC_*``).
+    bool
+        True where that was done: with glibc, unless the environment has settings of its own (``MALLOC_*``).
     """
     if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
         return False

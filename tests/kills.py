@@ -1,8 +1,8 @@
-"""Kill runs of ``upscale`` at random moments, and fill their disk, until the numbers are worth something.
+"""Kill runs of ``upscale`` or ``degrade`` at random moments and fill their disk, until the numbers are worth something.
 
-    python tests/kills.py FOLDER [--kills 200] [--full 20] [--seed 0]
+    python tests/kills.py FOLDER [--command upscale|degrade] [--kills 200] [--full 20] [--seed 0]
 
-Every run is a forked process that restores a frame of many small blocks, as FITS or as TIFF. It is killed (SIGKILL) at
+Every run is a forked process that works on a frame of many small blocks, as FITS or as TIFF. It is killed (SIGKILL) at
 a random moment, up to three times in a row, then left alone. Counted are files under final names that are not whole,
 and runs whose bytes are not those of a run that nobody killed. With root's rights the disk is a tmpfs of a given size,
 else the size of a file is limited: exit code 5, nothing unfinished under a final name, and after more room the same
@@ -29,30 +29,36 @@ import numpy as np
 import tifffile
 from astropy.io import fits
 
-CORE, HALO, SIDE, SCALE = 64, 8, 80, 2
-"""Fine pixels of a block, coarse pixels around it and of the frame: 3 x 3 blocks."""
+CORE, HALO, SCALE = 64, 8, 2
+"""Fine pixels of a block, coarse pixels around it."""
+SIDES = {"upscale": 80, "degrade": 640}
+"""Command -> side of its input: 3 x 3 blocks, and 10 x 10, which are done sooner."""
 MARGIN = 64 << 10
 """Room for what is beside the image, in bytes: half of the full disks lie in it."""
 
 
-def inputs(folder: Path) -> list[Path]:
+def inputs(folder: Path, side: int) -> list[Path]:
     """A star field as FITS, a field of spots in two planes as TIFF."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
-    yy, xx = np.mgrid[:SIDE, :SIDE]
-    image = rng.normal(100, 3, (2, SIDE, SIDE))
-    for y, x in rng.uniform(0, SIDE, (30, 2)):
+    yy, xx = np.mgrid[:side, :side]
+    image = rng.normal(100, 3, (2, side, side))
+    for y, x in rng.uniform(0, side, (30, 2)):
         image += 500 * np.exp(-((yy - y) ** 2 + (xx - x) ** 2) / 3)
     paths = [folder / "low.fits", folder / "low.tif"]
     fits.HDUList(
-        [fits.PrimaryHDU(image[0].astype("f4")), fits.ImageHDU(np.full((SIDE, SIDE), 9, "f4"), name="VAR")]
+        [fits.PrimaryHDU(image[0].astype("f4")), fits.ImageHDU(np.full((side, side), 9, "f4"), name="VAR")]
     ).writeto(paths[0], overwrite=True)
     tifffile.imwrite(paths[1], image.astype("u2"), metadata={"axes": "TYX"}, photometric="minisblack")
     return paths
 
 
 def words(low: Path, high: Path) -> list[str]:
-    """The command."""
+    """The command, by the folder that it works in."""
+    if "degrade" in high.parts:
+        noise = ["--gain", "1", "--read-noise", "3", "--kernel", "gaussian:fwhm=2.5px"]
+        listed = ["--manifest", str(high.parent.parent / "list.jsonl")]  # says which files are whole
+        return ["degrade", str(low), "-o", str(high), "--scale", str(SCALE), *noise, *listed, "--threads", "1", "-q"]
     noise = ["--variance", "VAR"] if low.suffix == ".fits" else ["--gain", "1", "--read-noise", "3"]
     few = ["--model", "physics", "--samples", "2", "--scale", str(SCALE), "--psf", "gaussian:fwhm=2.5px"]
     return ["upscale", str(low), "-o", str(high), *few, *noise, "--threads", "1", "-q"]
@@ -206,6 +212,7 @@ def main() -> None:
     """Do it and print what was counted."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--command", choices=list(SIDES), default="upscale")
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--full", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
@@ -214,10 +221,10 @@ def main() -> None:
     small_blocks()
     rng = random.Random(given.seed)
     filled = full if os.geteuid() == 0 and shutil.which("mount") else limited
-    for low in inputs(given.folder / "in"):
-        folder = given.folder / low.suffix[1:]
+    for low in inputs(given.folder / "in", SIDES[given.command]):
+        folder = given.folder / given.command / low.suffix[1:]
         with contextlib.suppress(FileExistsError):
-            folder.mkdir()
+            folder.mkdir(parents=True)
         for name, told in (
             ("kills", lambda: kills(low, folder, given.kills // 2, rng)),  # noqa: B023 (called at once)
             ("full disks", lambda: filled(low, folder, given.full // 2)),  # noqa: B023

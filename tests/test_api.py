@@ -169,6 +169,35 @@ def test_a_psf_that_varies_reaches_the_image_with_its_weights() -> None:
     assert np.isfinite(done.sci).all() and error > 0
 
 
+def test_an_observation_is_restored_as_the_arrays_it_is_made_of() -> None:
+    low, variance = field()
+    kernel = psf.render(KERNEL, None, integrate=False)
+    observation = sciresdiff.Observation.of_arrays(low, variance, SCALE, kernel, quantity="sum")
+    done = sciresdiff.restore(observation, model="physics", samples=2)
+    for name in ("sci", "err", "support", "gate", "dq"):
+        np.testing.assert_array_equal(getattr(done, name), getattr(physics(low, variance=variance), name))
+    assert done.scale == SCALE and done.observation is not None
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"kernel": KERNEL}, "kernel: given beside an Observation"), ({"gain": 2.0}, "gain: given beside an Observation"),
+     ({"variance": 4.0}, "variance: given beside"), ({"scale": 4}, "scale: 4 is given, but the Observation's")],
+)  # fmt: skip
+def test_an_observation_states_its_physics_itself(change: dict, words: str) -> None:
+    low, variance = field()
+    with pytest.raises(UsageError, match=words):
+        sciresdiff.restore(sciresdiff.Observation.of_arrays(low, variance, SCALE), model="physics", **change)
+
+
+def test_two_exposures_are_refused_in_words() -> None:
+    low, variance = field()
+    one = sciresdiff.Observation.of_arrays(low, variance, SCALE)
+    two = sciresdiff.Observation([one.exposure, one.exposure], one.grid)
+    with pytest.raises(InputError, match="exposures: 2 are given; give one"):
+        sciresdiff.restore(two, model="physics")
+
+
 def test_what_was_assumed_is_in_the_notes_and_warnings_are_raised() -> None:
     low, variance = field()
     done = physics(low, variance=variance, quantity=None)

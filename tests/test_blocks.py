@@ -144,6 +144,26 @@ def test_blocks_are_nearly_the_frame_in_one_piece(tmp_path: Path, monkeypatch: p
     assert np.quantile(np.abs(off), 0.99) < 0.05
 
 
+def test_err_in_a_file_is_the_scatter_of_its_samples_at_seams_too(tmp_path: Path, small: None) -> None:
+    path = written(tmp_path / "low.fits", *a_sky())
+    planes, record = restored(path, save_samples=True)
+    assert record["blocks"] == 4
+    # antithetic pairs, and no calibration of the physics: the standard deviation as it stands; float32 of bright cores
+    scatter = planes["DRAWS"].astype(float).std(0)
+    brightest = float(np.abs(planes["SCI"]).max())
+    np.testing.assert_allclose(planes["ERR"], scatter, rtol=1e-3, atol=1e-6 * brightest)
+
+
+def test_err_of_a_flat_frame_is_the_same_at_seams(tmp_path: Path, small: None) -> None:
+    rng = np.random.default_rng(1)
+    flat = np.full((SIDE, SIDE), 25, "f4")
+    path = written(tmp_path / "low.fits", rng.normal(40, 5, flat.shape).astype("f4"), flat)
+    err = restored(path, samples=8)[0]["ERR"]
+    near = seams(err.shape)
+    # medians of 28,000 and 173,000 pixels of eight samples each, of which four are independent: 0.5 % of chance
+    assert np.median(err[near]) == pytest.approx(np.median(err[~near]), rel=0.02)
+
+
 def test_the_flux_of_every_cell_is_kept_across_seams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pixels, variance = a_sky()
     path = written(tmp_path / "low.fits", pixels, variance)

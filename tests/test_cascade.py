@@ -23,7 +23,7 @@ from sciresdiff.region import Region
 from sciresdiff.restoration.model import Model
 from sciresdiff.restoration.prior import Prior, PriorConfig
 from sciresdiff.restoration.refiner import Refiner, RefinerConfig, condition
-from sciresdiff.restoration.restored import Restored
+from sciresdiff.restoration.restored import RestoredPlane
 from sciresdiff.restoration.settings import Settings
 from sciresdiff.tiling import Tile
 from sciresdiff.training.data import Pairs
@@ -87,10 +87,10 @@ def run(models, kernel=None, quantity="sum", **settings):
     return low, cascade(Observation.of_arrays(low, variance, 4, kernel, quantity=quantity), models, told)
 
 
-def restored(mean: np.ndarray, draws: np.ndarray, err: float) -> Restored:
+def restored(mean: np.ndarray, draws: np.ndarray, err: float) -> RestoredPlane:
     """What of a restoration is passed on."""
     flat = np.full(mean.shape, err, dtype="f4")
-    return cast(Restored, SimpleNamespace(mean=mean.astype("f4"), err=flat, draws=draws.astype("f4")))
+    return cast(RestoredPlane, SimpleNamespace(mean=mean.astype("f4"), err=flat, draws=draws.astype("f4")))
 
 
 @pytest.mark.parametrize("quantity", ["sum", "mean"])
@@ -117,7 +117,7 @@ def test_a_part_of_a_plane_is_what_it_is_in_the_whole(models):
     statistics = PlaneStatistics(units.sky, units.sigma, data.y.numpy().ravel(), data.noise.numpy().ravel(), 10)
     plane = replace(observation, exposures=[replace(observation.exposure, statistics=(statistics,))])
 
-    def run(core: Region, window: Region) -> Restored:
+    def run(core: Region, window: Region) -> RestoredPlane:
         return cascade(plane.window(0, Tile(core, window)), models, Settings(samples=2, keep_draws=True))
 
     everything = Region(0, 120, 0, 20)

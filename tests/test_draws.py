@@ -67,14 +67,12 @@ def test_steps_that_make_no_sense_are_refused_before_anything_is_computed() -> N
     ],
 )
 def test_a_decoder_is_told_of_with_what_keeps_the_flux(options: dict[str, object], said: str) -> None:
-    lines: list[str] = []
-    warn_codec(model_of("ldm"), UpscaleOptions(**options), lines)  # type: ignore[arg-type]
+    lines = warn_codec(model_of("ldm"), UpscaleOptions(**options)).lines  # type: ignore[arg-type]
     assert len(lines) == 1 and lines[0].startswith("WARNING flux: ldm draws through a decoder (latent)")
     assert said in lines[0]
     for other in (None, model_of("sciresdiff")):
-        warn_codec(other, UpscaleOptions(), lines)
-    warn_codec(model_of("ldm"), UpscaleOptions(refine=False), lines)
-    assert len(lines) == 1
+        assert not warn_codec(other, UpscaleOptions()).lines
+    assert not warn_codec(model_of("ldm"), UpscaleOptions(refine=False)).lines
 
 
 @pytest.mark.parametrize(("consistency", "cells"), [("noise", 16), ("exact", 1)])

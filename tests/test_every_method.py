@@ -15,7 +15,7 @@ from sciresdiff.restoration.model import Model
 from sciresdiff.restoration.prior import Prior, PriorConfig
 from sciresdiff.restoration.refiner import refiner_for
 from sciresdiff.restoration.restore import restore
-from sciresdiff.restoration.restored import Restored
+from sciresdiff.restoration.restored import RestoredPlane
 from sciresdiff.restoration.settings import Settings
 from sciresdiff.training import refiner as training
 from sciresdiff.training.batch import Batch
@@ -57,7 +57,7 @@ def trained(name: str) -> tuple[Model, tuple[float, ...]]:
     return Model(prior(), refiner, method, {"name": name, "kind": "astro"}).to(torch.device("cpu")), tuple(losses)
 
 
-def drawn(model: Model, **settings: object) -> Restored:
+def drawn(model: Model, **settings: object) -> RestoredPlane:
     method = model.method
     assert method is not None
     steps = min(STEPS, method.steps or method.training_path().T)

@@ -22,7 +22,7 @@ from sciresdiff.physics.operators import Operator
 from sciresdiff.restoration import model as models
 from sciresdiff.restoration import trust
 from sciresdiff.restoration.prior import Prior, PriorConfig
-from sciresdiff.restoration.restored import Restored
+from sciresdiff.restoration.restored import RestoredPlane
 from sciresdiff.training import trust as calibration
 from sciresdiff.training.recipe import DataRecipe
 from sciresdiff.training.simulated_frame import simulate_frames
@@ -31,13 +31,13 @@ SIDE, SCALE = 32, 2
 RECIPE = DataRecipe(scale=2, patch=32, scene_px=128, pool=4)
 
 
-def star(**changes: object) -> tuple[Restored, Observation]:
+def star(**changes: object) -> tuple[RestoredPlane, Observation]:
     """A star on an empty sky, restored: 32 x 32 coarse px of unit noise, seen without blur; ``changes`` of either."""
     yy, xx = np.indices((SIDE * SCALE,) * 2)
     image = 100 * np.exp(-((xx - 30) ** 2 + (yy - 33) ** 2) / 4.0)
     flat = np.ones_like(image)
     low = image.reshape(SIDE, SCALE, SIDE, SCALE).sum((1, 3)) + np.random.default_rng(0).normal(size=(SIDE, SIDE))
-    restored = Restored(image, 0.1 * flat, flat, 0 * flat, None, 0.9, 1.0, 8)
+    restored = RestoredPlane(image, 0.1 * flat, flat, 0 * flat, None, 0.9, 1.0, 8)
     frame = {"pixels": low, "variance": np.ones((SIDE, SIDE)), "mask": None, "psf": None}
     ours = {name: value for name, value in changes.items() if name not in frame}
     observed = frame | {name: value for name, value in changes.items() if name in frame}
@@ -86,9 +86,9 @@ def test_the_score_is_infinite_where_nothing_is_claimed_or_masked() -> None:
 def test_few_pixels_are_none() -> None:
     scores = np.full((10, 10), np.inf)
     scores[0, :9] = scores[1, :9] = 0.1
-    assert not trust.kept(scores, 0.2).any()  # 18 of them
+    assert not trust.trusted_pixels(scores, 0.2).any()  # 18 of them
     scores[2, :9] = 0.1
-    assert trust.kept(scores, 0.2).sum() == 27
+    assert trust.trusted_pixels(scores, 0.2).sum() == 27
 
 
 def test_the_mask_is_one_or_zero_and_never_nan() -> None:
@@ -166,7 +166,7 @@ def test_the_counts_are_those_of_the_mask_at_every_threshold() -> None:
     found = calibration.count_claims(one, frame, truth)
     bad = judge.wrong(one.mean, truth, judge.contrast(one.mean, SCALE))
     for at in (20, 40, 55):
-        kept = trust.kept(trust.score(one, frame), calibration.THRESHOLDS[at])
+        kept = trust.trusted_pixels(trust.score(one, frame), calibration.THRESHOLDS[at])
         assert found.risks[at] == pytest.approx(judge.risk(kept, bad), abs=1e-12)  # the same integers
         assert found.kept[at] >= kept.sum()
     assert np.all(np.diff(found.true) >= 0) and 0 < found.true[-1] <= 1

@@ -94,7 +94,7 @@ def restored(
 
     observation = known.observation.with_pixels(low, variance)
     done = restore(observation, model)
-    kept = trust.kept(trust.score(done, observation), float(card["threshold"]))
+    kept = trust.trusted_pixels(trust.score(done, observation), float(card["threshold"]))
     bad = wrong(done.mean, known.truth, contrast(done.mean, model.scale))
     limit = LIMITS[card["field"]]["chi2"]
     assert limit.low is not None and limit.high is not None

@@ -1,6 +1,6 @@
 """Workers that queue as jobs of their own, as many as there is work for: dask-jobqueue.
 
-python dask_slurm.py 20 upscale INPUT -o OUTPUT [options of upscale]
+python dask_slurm.py 20 upscale INPUT -o OUTPUT [options]     or degrade, or evaluate
 
 20 is the largest number of jobs.  The same line again does what is missing.
 """

@@ -202,7 +202,7 @@ def collect(output: DegradedFile, done: list[Block]) -> Degraded:
         kernel=empty.kernel if isinstance(empty.kernel, np.ndarray) else None,
         unknown=dict(output.low.unknown),
         frame=frame,
-        drawn=output.drawn,
+        drawn=output.settings_used,
         notes=warn_of(notes),
         writing=output.writing,
         header=empty.header,

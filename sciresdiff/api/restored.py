@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +26,19 @@ from sciresdiff.api.image import (
     squeeze,
     warn_of,
 )
-from sciresdiff.errors import ResourceError
+from sciresdiff.errors import ResourceError, UsageError
 from sciresdiff.frame import Frame, Kind, PixelSize
 from sciresdiff.io.dtypes import parse_dtype
 from sciresdiff.jobs.blocks import of_plane
 from sciresdiff.jobs.upscale import trust
 from sciresdiff.jobs.upscale.block import Done, Job, count_draws, read_block, restore_block
-from sciresdiff.jobs.upscale.header import figures, history, pooled, provenance, warn_chi2
-from sciresdiff.jobs.upscale.inputs import Inputs, resolve_source
+from sciresdiff.jobs.upscale.header import figures, history, pool_figures, provenance, warn_chi2
+from sciresdiff.jobs.upscale.inputs import Inputs, resolve_observation, resolve_source
 from sciresdiff.jobs.upscale.job import blocks_of, with_statistics
 from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.notes import Notes
 from sciresdiff.observation.observation import Observation
+from sciresdiff.observation.options import Stated
 from sciresdiff.observation.resolve import reading_options
 from sciresdiff.observation.sample import samples_of_source
 from sciresdiff.physics.psf.field import PSF
@@ -146,7 +147,7 @@ class Restored:
 
 
 def restore(
-    image: Image,
+    image: Image | Observation,
     scale: int | None = None,
     *,
     psf: str | Path | Array | None = None,
@@ -170,7 +171,7 @@ def restore(
     Parameters
     ----------
     image : (h, w) or (planes, h, w) array in any linear unit, a file, a `Frame`, or astropy's ``NDData`` or
-        ``CCDData``, whose header and WCS are kept.
+        ``CCDData``, whose header and WCS are kept; or an `Observation`, which states PSF, noise, mask and scale itself.
     scale : output pixels per input pixel and axis; by default the file's or the model's, else 2.
     psf : the image's whole PSF: a SPEC such as ``gaussian:fwhm=2.1px``, or an image of it (Y, X) on the input's grid.
     kernel : the blur between the wanted image and this one, on the output grid: a SPEC, an array (K, L), or a `PSF`
@@ -213,6 +214,12 @@ def restore(
         by_name["pixel_size"] = pixel_size
     chosen = make_options(UpscaleOptions, options, {n: v for n, v in by_name.items() if v is not None})
     reading = reading_options(chosen)
+    told = progress or (lambda done, total, label: None)
+    if isinstance(image, Observation):
+        beside = {"psf": psf, "kernel": kernel, "variance": variance, "mask": mask, "unit": unit}
+        refuse_restatement(image, chosen, {**beside, "pixel_size": pixel_size})
+        chosen = replace(chosen, scale=image.scale)
+        return restore_inputs(resolve_observation(image, chosen), chosen, told)
     size = reading["pixel_size"] if isinstance(pixel_size, str) or pixel_size is None else pixel_size
     image_of_psf, blur = (None if is_name(psf) else psf_of(psf)), (None if is_name(kernel) else kernel_of(kernel))
     with open_image(image, kind, variance=variance, mask=mask, unit=unit, pixel_size=size, reading=reading) as (
@@ -220,7 +227,30 @@ def restore(
         source,
     ):
         inputs = resolve_source(path, source, chosen, image_of_psf, blur)
-        return restore_inputs(inputs, chosen, progress or (lambda done, total, label: None))
+        return restore_inputs(inputs, chosen, told)
+
+
+def refuse_restatement(observation: Observation, options: UpscaleOptions, beside: Mapping[str, Any]) -> None:
+    """Refuse what is stated of a measurement beside an observation, which states it itself.
+
+    Parameters
+    ----------
+    observation : what is restored.
+    options : of the restoration.
+    beside : arguments by name; None where not given.
+
+    Raises
+    ------
+    UsageError
+    """
+    stated = {f.name: getattr(options, f.name) for f in fields(Stated) if getattr(options, f.name) != f.default}
+    for name in (name for name, value in {**stated, **beside}.items() if value is not None):
+        raise UsageError(f"{name}: given beside an Observation, which has its own; leave it out, or give the image")
+    if options.scale not in (None, observation.scale):
+        raise UsageError(
+            f"scale: {options.scale} is given, but the Observation's output grid has {observation.scale} pixels per "
+            "pixel and axis; leave it out"
+        )
 
 
 def restore_inputs(inputs: Inputs, options: UpscaleOptions, progress: Progress) -> Restored:
@@ -249,7 +279,7 @@ def restore_inputs(inputs: Inputs, options: UpscaleOptions, progress: Progress) 
         progress(len(done), len(blocks), "blocks")
     planes = range(inputs.frame.planes)
     sums = [[done[block.number].sums for block in of_plane(blocks, plane)] for plane in planes]
-    found = [pooled(parts) for parts in sums]
+    found = [pool_figures(parts) for parts in sums]
     counted = [trust.add_sums([s["trust"] for s in parts if "trust" in s]) for parts in sums]
     verdict = trust.verdict(marker, counted, [plane["chi2"] for plane in found], written=False)
     arrays = assemble(done, inputs)

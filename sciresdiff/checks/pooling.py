@@ -93,8 +93,7 @@ POOLS: dict[str, Pool] = {
     "spread_error_rank": MEDIAN, "support_fraction": LIGHT, "prior_share": LIGHT,
     "trust_risk": PIXELS, "trusted_share": PIXELS,
 }  # fmt: skip
-"""Name of a result -> how it is pooled; those that are not here are the `USUAL` way."""
-USUAL = MEDIAN
+"""Name of a result -> how it is pooled; one that is not named is the median of the pieces, and says so."""
 
 SUMMED = ("psnr", "si_psnr", "nrmse", "total_flux_ratio", "block_flux_rms_sigma", "chi2", "chi2_sources", "chi2_sky")
 """Checks that are made of sums, in the order of the registry; they are not computed piece by piece."""
@@ -104,7 +103,7 @@ BY_MAGNITUDE = "mag "
 
 def pool_of(name: str) -> Pool:
     """Get the way a result is pooled."""
-    return POOLS.get(name, USUAL)
+    return POOLS.get(name, MEDIAN)
 
 
 def piece_sums(evidence: Evidence) -> dict[str, dict[str, float]]:

@@ -1,8 +1,10 @@
-"""Pages made from the package itself: ``python -m sciresdiff.cli.reference docs`` writes cli.md and checks.md."""
+"""Pages made from the package itself: ``python -m sciresdiff.cli.reference docs/reference`` writes them."""
 
 from __future__ import annotations
 
+import ast
 import sys
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,13 @@ the highest piece. Sky, noise and thresholds are those of every piece. `fid`, an
 LPIPS and FID need `pip install sciresdiff[perceptual]` and weights on the disk, which are never fetched:
 `SCIRESDIFF_LPIPS` names a folder with `alexnet-owt-7be5be79.pth`, `SCIRESDIFF_FID` one with
 `weights-inception-2015-12-05-6726825d.pth`.
+"""
+
+
+MODULES_HEAD = """# The files of the package
+
+Made from the first line of every file by `make docs`; a test compares them. What stands above what, and why, is in
+[architecture.md](../architecture.md).
 """
 
 
@@ -113,18 +122,18 @@ def _check(name: str, line: Any) -> str:
     head = f"**`{name}`**" + (f" with {', '.join(others)}" if others else "")
     needs = f" *Needs* {', '.join(NEEDS[need] for need in line.needs)}." if line.needs else ""
     limits = [words for result in line.names or (name,) if (words := _limit(result))]
-    text = f"{head}. {line.tells}{needs} *Blind to:* {line.blind}{_pooling(line.names or (name,))}\n"
+    pooled = "" if "again" in line.needs else _pooling(line.names or (name,))  # a frame in pieces has no probes
+    text = f"{head}. {line.tells}{needs} *Blind to:* {line.blind}{pooled}\n"
     return text + "".join(f"\n- {words}" for words in limits) + "\n"
 
 
 def _pooling(names: tuple[str, ...]) -> str:
     """How the results of a check are pooled over the pieces of a large frame."""
-    from sciresdiff.checks.pooling import POOLS
+    from sciresdiff.checks.pooling import pool_of
 
     ways: dict[str, list[str]] = {}
     for name in names:
-        if name in POOLS:
-            ways.setdefault(POOLS[name].words, []).append(f"`{name}` ")
+        ways.setdefault(pool_of(name).words, []).append(f"`{name}` ")
     several = len(ways) > 1
     text = "; ".join(f"{', '.join(map(str.strip, who)) + ' ' if several else ''}{words}" for words, who in ways.items())
     return f" *In pieces:* {text}." if text else ""
@@ -144,6 +153,26 @@ def _limit(name: str) -> str:
     return "; ".join(f"`{name}` {words} ({limit.severity}): {limit.reason}" for words, limit in ranges)
 
 
+def modules_page() -> str:
+    """The page of the package's files, folder by folder, as Markdown."""
+    package = Path(__file__).parents[1]
+    files = sorted(package.rglob("*.py"), key=lambda path: (path.parent, path.name))
+    parts = [MODULES_HEAD]
+    for folder, inside in groupby(files, key=lambda path: path.parent.relative_to(package)):
+        summaries = {path.name: _summary(path) for path in inside}
+        about = summaries.pop("__init__.py", "")
+        title = "sciresdiff" if folder == Path() else folder.as_posix()
+        rows = "".join(f"| `{name}` | {_cell(words)} |\n" for name, words in summaries.items())
+        parts.append(f"## {title}\n\n{about}\n" + (f"\n| | |\n|---|---|\n{rows}" if rows else ""))
+    return "\n".join(parts)
+
+
+def _summary(path: Path) -> str:
+    """The first sentence of a file's docstring, which may take more than one line."""
+    paragraph = (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n\n")[0]
+    return " ".join(paragraph.split()).replace("``", "`")
+
+
 if __name__ == "__main__":
-    for name, text in (("cli.md", page), ("checks.md", checks_page)):
+    for name, text in (("cli.md", page), ("checks.md", checks_page), ("modules.md", modules_page)):
         Path(sys.argv[1], name).write_text(text())

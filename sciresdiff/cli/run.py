@@ -62,11 +62,7 @@ def over_files(
     console, listed = Console.of(shared), Path(shared.manifest) if shared.manifest else None
     identify = partial(identify_with_models, options=options)
     due = partial(is_due, overwrite=shared.overwrite, is_done=manifest.completion_check(identify, listed))
-    tell_done, tell_failed, tell_skipped = (
-        report_done(console),
-        report_failure(console, len(found)),
-        report_skipped(console),
-    )
+    tell_failed, tell_skipped = report_failure(console, len(found)), report_skipped(console)
     if shared.dry_run:
         tell = report_plan(console)
         finish(batch.run(tasks, lambda task: plan(task.source), tell, tell_failed, due, tell_skipped, writes=False))
@@ -77,25 +73,31 @@ def over_files(
             lines.start_task()
             return work(task.source, task.target, progress, part)
 
-        def done(task: batch.Task, record: Mapping[str, Any]) -> None:
-            lines.add_done(task, record)
-            tell_done(task, record)
-
-        def failed(task: batch.Task, problem: Exception) -> None:
-            lines.add_failed(task, problem)
-            tell_failed(task, problem)
-
-        def skipped(task: batch.Task) -> None:
-            lines.add_skipped(task)
-            tell_skipped(task)
-
         does: Callable[[batch.Task], Mapping[str, Any]] = run_here
         each: batch.Each = batch.run_in_turn
         if shared.scheduler and len(found) > 1:
             does = partial(workers.run_timed, partial(_run_remotely, remote))
             each = workers.distribute(shared.scheduler, shared.threads, progress)
-        code = batch.run(tasks, does, done, failed, due, skipped, each)
+        code = batch.run(
+            tasks,
+            does,
+            call_all(lines.add_done, report_done(console)),
+            call_all(lines.add_failed, tell_failed),
+            due,
+            call_all(lines.add_skipped, tell_skipped),
+            each,
+        )
     finish(code)
+
+
+def call_all(*calls: Callable[..., None]) -> Callable[..., None]:
+    """A function that calls several, in order, with the same arguments."""
+
+    def call(*arguments: Any) -> None:
+        for one in calls:
+            one(*arguments)
+
+    return call
 
 
 def _run_remotely(remote: Remote, task: batch.Task) -> Mapping[str, Any]:

@@ -26,7 +26,7 @@ class ModelsOptions:
     """Which models are shown, and how."""
 
     names: tuple[str, ...] = option(
-        "Models to show in detail: names or files. Default: a table of all.", (), metavar="[NAME]...", argument=True
+        "Models to show in detail: names or files. Default: a table of all.", (), metavar="NAME", argument=True
     )
     json: bool = option("One JSON record per model on stdout.", False)
 
@@ -42,7 +42,7 @@ class MethodsOptions:
 class InfoOptions:
     """Which files are described, and how."""
 
-    files: tuple[str, ...] = option("FITS, TIFF, HDF5 or OME-Zarr images.", metavar="FILE...", argument=True)
+    files: tuple[str, ...] = option("FITS, TIFF, HDF5 or OME-Zarr images.", metavar="FILE", argument=True)
     json: bool = same_as(RunOptions, "json")
 
 

@@ -1,4 +1,9 @@
-"""The grammar of a method file: its tables, and the names and numbers that they may hold."""
+"""The grammar of a method file: its tables, and the names and numbers that they may hold.
+
+Not pydantic or cattrs: which numbers a table may hold depends on the name in it (those of a solver are the parameters
+of its function), most rules are between tables, and a message names the file, the table and the nearest name.
+Classes for a schema would come on top of these rules and not in their place.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Blocks: the parts that a frame is restored in, each read with what surrounds it and written to its place.
+"""Blocks: the parts in which a frame is worked on, each read with its surroundings and written to its place.
 
-The plan follows from the frame's shape, the scale and the job alone, so that a run that goes on, one of many shards and
-one on other machines make the same blocks.
+The plan follows from the frame's shape, the scale and the job alone, so that a resumed run, every shard and every
+machine make the same blocks.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from itertools import count, pairwise
 from sciresdiff.tiling import Span, Tile, rounded_up, tiles_of
 
 CELL = 16
-"""Blocks begin on multiples of this, coarse px: the cells in which the flux is closed lie in one block each."""
+"""Blocks begin on multiples of this, coarse px, so that each cell in which the flux is closed lies in one block."""
 CORE = 2048
 """Largest side of a core, fine px."""
 SPARE = 1.5
-"""A side of up to so many cores is not cut: two blocks would read more around them than that saves."""
+"""A side of up to so many cores is not cut: two blocks would read more halo than they save."""
 HALO = 64
-"""Coarse px that are read around a core.
+"""What is read around a core, coarse px.
 
 Without them a pixel at the seam is off by less than 0.01 ERR for PSFs of up to 6 px FWHM: measured on crowded stars and
 on galaxies, cut and whole, 0.0001 to 0.003 ERR with 64 px, 0.02 with 48 px, 0.2 with 32 px.  Farther from the
@@ -42,12 +42,18 @@ class Block:
 
 
 def plan(shape: tuple[int, int, int], scale: int, whole: bool = False, halo: int = HALO) -> list[Block]:
-    """The blocks of a frame.
+    """The blocks of a frame, plane by plane and row by row.
 
     Parameters
     ----------
-    shape : (planes, h, w). scale : fine pixels per coarse pixel and axis.
-    whole : never cut a plane. halo : coarse px that are read around a core.
+    shape : (int, int, int)
+        (planes, h, w) of the coarse grid.
+    scale : int
+        Fine pixels per coarse pixel and axis.
+    whole : bool
+        Whether planes are never cut.
+    halo : int
+        What is read around a core, coarse px.
     """
     planes, h, w = shape
     rows, columns = ([(0, n, 0, n)] if whole else spans(n, scale, halo) for n in (h, w))
@@ -62,7 +68,17 @@ def core(scale: int) -> int:
 
 
 def spans(length: int, scale: int, halo: int = HALO) -> list[Span]:
-    """Core and window of every block along one side; the cores are nearly equal multiples of the cell."""
+    """Core and window of every block along one side, coarse px; the cores are nearly equal multiples of `CELL`.
+
+    Parameters
+    ----------
+    length : int
+        Length of the side.
+    scale : int
+        Fine pixels per coarse pixel.
+    halo : int
+        What is read on both sides of a core, cut at the ends.
+    """
     largest = core(scale)
     if length <= SPARE * largest:
         return [(0, length, 0, length)]

@@ -68,20 +68,21 @@ class Exposure:
             that is none.
         """
         pixels, variance = np.asarray(pixels), np.asarray(variance)
-        for name, values in (("pixels", pixels), ("variance", variance)):
-            if values.ndim != 2 or not values.size or values.dtype.kind not in "iuf":
+        for name, given in (("pixels", pixels), ("variance", variance)):
+            if given.ndim != 2 or not given.size or given.dtype.kind not in "iuf":
                 raise InputError(
-                    f"{name}: an array of shape {values.shape} and type {values.dtype} is given; give numbers of shape "
+                    f"{name}: an array of shape {given.shape} and type {given.dtype} is given; give numbers of shape "
                     "(h, w)"
                 )
         if quantity not in get_args(Quantity):
             raise InputError(f"quantity: {quantity!r} is given, but sum or mean is allowed")
         if isinstance(psf, str):
             raise InputError(f"psf: the text {psf!r} is given; give a PSF or an array (K, L) on the output grid")
-        bad = np.zeros(pixels.shape, bool) if mask is None else np.asarray(mask, bool)
-        frame = Frame(pixels[None], bad[None], "astro", variance=variance[None], quantity=quantity)
+        values = pixels.astype(np.float32)
+        bad = ~np.isfinite(values) if mask is None else np.asarray(mask, bool)
+        frame = Frame(values[None], bad[None], "astro", variance=variance[None], quantity=quantity, shape=values.shape)
         blur = psf if isinstance(psf, PSF | None) else PSF.constant(psf)
-        return cls(in_memory(frame), Grid(pixels.shape[-2:]), Noise(), blur, quantity)
+        return cls(in_memory(frame), Grid((values.shape[0], values.shape[1])), Noise(), blur, quantity)
 
     @property
     def origin(self) -> tuple[int, int]:

@@ -20,7 +20,7 @@ class Grid:
     pixel_size: PixelSize | None = None
     """Side of a pixel; None where the file does not say."""
 
-    def finer(self, scale: int) -> Grid:
+    def refine(self, scale: int) -> Grid:
         """The grid with ``scale`` times more pixels along each axis over the same area."""
         h, w = self.shape
         return Grid((scale * h, scale * w), self.pixel_size.refine(scale) if self.pixel_size else None)

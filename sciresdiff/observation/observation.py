@@ -60,7 +60,7 @@ class Observation:
         scale : output pixels per pixel of the exposure and axis.
         """
         exposure = Exposure.of_arrays(pixels, variance, mask, psf, quantity)
-        return cls([exposure], exposure.grid.finer(scale))
+        return cls([exposure], exposure.grid.refine(scale))
 
     @property
     def exposure(self) -> Exposure:
@@ -101,7 +101,7 @@ class Observation:
         here = None if psf is None else psf.window(tile.window.scaled(scale))
         exposure = replace(self.exposure.window(plane, tile.window), psf=here)
         core = None if tile.core == tile.window else tile.core.within(tile.window)
-        grid = Grid(exposure.grid.finer(scale).shape, self.grid.pixel_size)
+        grid = Grid(exposure.grid.refine(scale).shape, self.grid.pixel_size)
         return replace(self, exposures=[exposure], grid=grid, core=core)
 
     def of_sample(self, sample: Sample, plane: int) -> Observation:
@@ -116,7 +116,7 @@ class Observation:
         frame = sample.frame.with_(variance=exposure.noise.variance_of_sample(sample, plane)[None])
         grid = Grid(frame.pixels.shape[1:])  # type: ignore[arg-type]
         part = replace(exposure, image=in_memory(frame), grid=grid, noise=Noise(), statistics=(), region=None)
-        return replace(self, exposures=[part], grid=grid.finer(scale))
+        return replace(self, exposures=[part], grid=grid.refine(scale))
 
     def with_pixels(self, pixels: NDArray[Any], variance: NDArray[Any]) -> Observation:
         """The same observation of one plane in memory, of other data.

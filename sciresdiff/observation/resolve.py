@@ -133,4 +133,4 @@ def observe(
         image = Source(frame, lambda plane, region: mask_saturated(source.window(plane, region), stated.saturation))
     else:
         image = Source(frame, partial(read_window, str(path), stated), str(path))
-    return Observation([Exposure(image, grid, noise, blur, quantity)], grid.finer(scale), target, notes + more)
+    return Observation([Exposure(image, grid, noise, blur, quantity)], grid.refine(scale), target, notes + more)

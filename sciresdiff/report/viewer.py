@@ -110,7 +110,7 @@ class SourceClass:
     count: int
 
     @property
-    def drawn(self) -> bool:
+    def shown(self) -> bool:
         """Whether it is drawn from the start: what is wrong, as long as it does not cover the picture."""
         return self.name != "matched" and self.count <= FEW
 
@@ -134,7 +134,7 @@ def pictures(evidence: Evidence, unit: str) -> Markup:
     classes = [SourceClass(name, CLASSES[name][evidence.truth is None], len(xy)) for name, xy in marks.items()]
     return render(
         "viewer.html.j2",
-        hidden=[one.name for one in classes if not one.drawn],
+        hidden=[one.name for one in classes if not one.shown],
         resolution=_resolution(evidence),
         sets=[_set(name, regions, found, norms, marks, evidence) for name in regions],
         classes=classes,

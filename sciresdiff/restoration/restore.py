@@ -25,7 +25,7 @@ from sciresdiff.restoration.model import Model
 from sciresdiff.restoration.ops import box_mean, psf_features, upsample_nearest
 from sciresdiff.restoration.posterior import Moments, calibrate, count_samples, draw_samples
 from sciresdiff.restoration.prior import Estimate
-from sciresdiff.restoration.restored import Restored
+from sciresdiff.restoration.restored import RestoredPlane
 from sciresdiff.restoration.settings import Consistency, Settings
 from sciresdiff.tiling import run_in_tiles
 
@@ -44,7 +44,7 @@ def restore(
     settings: Settings | None = None,
     device: torch.device | str = "cpu",
     progress: Progress = lambda done, total, label: None,
-) -> Restored:
+) -> RestoredPlane:
     """Restore one plane, or a window of it.
 
     Parameters
@@ -57,8 +57,8 @@ def restore(
 
     Returns
     -------
-    Restored; masked pixels are filled from their surroundings by the model.  **Single samples conserve the flux only
-    within the noise**; the mean is closed in cells of 16 coarse pixels.
+    RestoredPlane; masked pixels are filled from their surroundings by the model.  **Single samples conserve the flux
+    only within the noise**; the mean is closed in cells of 16 coarse pixels.
 
     Raises
     ------
@@ -151,7 +151,7 @@ def posterior_summary(
     model: Model | None,
     settings: Settings,
     progress: Progress,
-) -> Restored:
+) -> RestoredPlane:
     """Samples about the best estimate as mean and error, held to the data, in the frame's unit.
 
     Parameters
@@ -178,7 +178,7 @@ def posterior_summary(
     seen, total = total_flux(counted, x, units.sky / units.sigma)
     scale = data.operator.scale
     flat = upsample_nearest(box_mean(F.avg_pool2d(w2, scale), FLAT_PX), scale)
-    return Restored(
+    return RestoredPlane(
         units.image(x),
         units.spread(calibrate(spread, best.x, data, model, settings)),
         support(data, x, flat).clamp(0, 1).squeeze().cpu().numpy(),

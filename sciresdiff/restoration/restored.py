@@ -9,8 +9,11 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
-class Restored:
-    """One plane on the output grid, in the frame's own unit; all arrays (s*h, s*w)."""
+class RestoredPlane:
+    """One plane on the output grid, in the frame's own unit; all arrays (s*h, s*w).
+
+    Masked pixels hold what the model fills them with; a file, and `sciresdiff.Restored`, have the input's values there.
+    """
 
     mean: NDArray[np.float32]
     """Mean of the posterior samples."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sciresdiff.checks.trust import claims, contrast, noise_per_fine_pixel
 from sciresdiff.observation.grid import upsample_nearest
 from sciresdiff.observation.observation import Observation
-from sciresdiff.restoration.restored import Restored
+from sciresdiff.restoration.restored import RestoredPlane
 
 Plane = NDArray[Any]
 
@@ -36,7 +36,7 @@ NOISE_GAP = (1.4, 2.5)
 everywhere.  Above it structure outweighs the noise, whatever that is."""
 
 
-def score(restored: Restored, observation: Observation) -> Plane:
+def score(restored: RestoredPlane, observation: Observation) -> Plane:
     """How doubtful the structure at every pixel is, (Y, X); infinite where none is claimed, or masked.
 
     The largest of ERR / |x - b|, half of what SUPPORT leaves to the model, and GATE, with b the mean of the image over
@@ -67,7 +67,7 @@ def whole(mean: Plane) -> Plane:
     )
 
 
-def kept(scores: Plane, threshold: float) -> NDArray[np.bool_]:
+def trusted_pixels(scores: Plane, threshold: float) -> NDArray[np.bool_]:
     """Pixels whose score is at most the threshold; none where they are fewer than 20."""
     found = scores <= threshold
     return found if int(found.sum()) >= FEWEST else np.zeros_like(found)
@@ -156,7 +156,7 @@ def refusal(calibration: Mapping[str, Any] | None, found: Mapping[str, float]) -
 
 
 def mask(
-    calibration: Mapping[str, Any] | None, restored: Restored, observation: Observation
+    calibration: Mapping[str, Any] | None, restored: RestoredPlane, observation: Observation
 ) -> tuple[NDArray[np.uint8] | None, str | None]:
     """TRUST of one plane, (Y, X), 1 trusted and 0 not; or None and the reason.
 
@@ -169,7 +169,7 @@ def mask(
     why = refusal(calibration, facts(observation, restored.chi2))
     if why is not None or calibration is None:
         return None, why
-    found = kept(score(restored, observation), float(calibration["threshold"]))
+    found = trusted_pixels(score(restored, observation), float(calibration["threshold"]))
     laplace, above = (float(p[found].sum(dtype=float)) for p in fineness(restored.mean, observation.scale))
     if why := blunt(calibration, {"laplace": laplace, "contrast": above, "kept": float(found.sum())}):
         return None, why
@@ -181,7 +181,7 @@ def blunt(calibration: Mapping[str, Any], sums: Mapping[str, float]) -> str | No
 
     Parameters
     ----------
-    sums : ``kept`` pixels, and the sums over them of both of `fineness`, ``laplace`` and ``contrast``.
+    sums : ``trusted_pixels`` pixels, and the sums over them of both of `fineness`, ``laplace`` and ``contrast``.
     """
     least = float(calibration["domain"]["sharpness"])
     if sums["kept"] < FEWEST or not sums["contrast"] > 0:

@@ -208,7 +208,10 @@ def connect(where: str) -> Any:
     )
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # every failure that matters is raised as well
     if where.startswith("local"):
-        size, quiet = local_workers(where), {"dashboard_address": None, "silence_logs": logging.CRITICAL}
+        # a port of its own, because a second cluster on the usual one warns
+        web = {"dashboard_address": "localhost:0", "scheduler_kwargs": {"dashboard": False}}
+        quiet = {**web, "silence_logs": logging.CRITICAL}
+        size = local_workers(where)
         cluster = LocalCluster(size, threads_per_worker=1, processes=True, memory_limit=0, **quiet)
         return Client(cluster, set_as_default=False)
     try:

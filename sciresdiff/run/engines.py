@@ -29,7 +29,19 @@ class Engine(Protocol):
 def run_serially(
     work: Callable[[Any, Any], Any], items: Sequence[Any], read: Callable[[Any], Any], **options: Any
 ) -> Iterator[tuple[Any, Any]]:
-    """Work on one item after the other, in this process, while a thread reads the next one."""
+    """Work on one item after the other, in this process, while a thread reads the next one.
+
+    Parameters
+    ----------
+    work : callable
+        (item, what was read) -> result.
+    items : sequence
+        What is worked on, in this order.
+    read : callable
+        Item -> what it needs. **Two results of it are in memory at once.**
+    **options
+        Of other engines; ignored.
+    """
     with ThreadPoolExecutor(1, "read") as pool:
         ahead = pool.submit(read, items[0]) if items else None
         for number, item in enumerate(items):

@@ -302,7 +302,17 @@ def is_same_job(journal: Found, key: Mapping[str, str]) -> bool:
 
 
 def describe_conflict(subject: str, journal: Found, key: Mapping[str, str]) -> str:
-    """The message that refuses a journal of another job."""
+    """The message that refuses a journal of another job.
+
+    Parameters
+    ----------
+    subject : str
+        How messages call the output.
+    journal : Found
+        The journal that is refused.
+    key : mapping
+        What this job depends on.
+    """
     if journal.head["journal"] != FORMAT:
         return (
             f"{subject} was begun by another version of sciresdiff; finish it with that one, or give "
@@ -316,7 +326,19 @@ def describe_conflict(subject: str, journal: Found, key: Mapping[str, str]) -> s
 
 
 def describe_resumption(journal: Journal, count: int, found: list[Found], here: Mapping[str, str]) -> Notes:
-    """How many of ``count`` blocks were done before, and whether by another machine than ``here``."""
+    """How much was done before, and whether on another machine.
+
+    Parameters
+    ----------
+    journal : Journal
+        With the intact blocks.
+    count : int
+        Number of blocks that this run is to do.
+    found : list of Found
+        The journals that have entries.
+    here : mapping
+        What the last digits depend on in this run.
+    """
     notes = Notes(f"resumed: {len(journal.entries)} of {count} blocks were done before")
     for other in (one.head.get("here", {}) for one in found):
         if names := differences(other, here):

@@ -1,4 +1,8 @@
-"""Which process writes an output: the names of the files beside it, and locks that end with their process."""
+"""Which process writes an output: the names of the files beside it, and locks that end with their process.
+
+Not filelock: it locks a file of its own.  Here the locked file is the journal itself, which is read, repaired and
+appended to through the locked descriptor; a lock beside it could outlive it, or guard another file of its name.
+"""
 
 from __future__ import annotations
 

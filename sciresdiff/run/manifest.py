@@ -93,7 +93,15 @@ class Manifest:
         self.began = time.monotonic()
 
     def add_done(self, task: Task, record: Mapping[str, Any]) -> None:
-        """Add the line of a task that is done, or of a shard that waits for others."""
+        """Add the line of a task that is done, or of a shard that waits for others.
+
+        Parameters
+        ----------
+        task : Task
+            The task.
+        record : mapping
+            Its record; ``checksums``, ``identity`` and ``seconds`` are determined here where it has none.
+        """
         if self.descriptor is None or task.target is None:
             return
         if record.get("status") == "waiting":  # a file of the output's name may be an older output: not described

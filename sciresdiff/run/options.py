@@ -41,7 +41,7 @@ class BatchOptions(RunOptions):
 
     inputs: tuple[str, ...] = option(
         "Files, FILE[EXT], FILE[EXT,*] (all chips), folders, globs, @list.txt, or - for stdin.",
-        metavar="INPUT...",
+        metavar="INPUT",
         argument=True,
     )
     recursive: bool = option("Walk folders and mirror their tree in the output.", False, panel=INPUT)

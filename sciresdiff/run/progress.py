@@ -13,4 +13,4 @@ class Progress(Protocol):
 
 
 def no_progress(done: int, total: int, label: str) -> None:
-    """Report to nobody."""
+    """Ignore the report: the progress of a job that nobody watches."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sciresdiff.restoration.model import Model
 from sciresdiff.restoration.ops import local_contrast
 from sciresdiff.restoration.restore import restore
-from sciresdiff.restoration.restored import Restored
+from sciresdiff.restoration.restored import RestoredPlane
 from sciresdiff.restoration.settings import Settings
 from sciresdiff.training.recipe import DataRecipe
 from sciresdiff.training.simulated_frame import SimulatedFrame, simulate_frames
@@ -63,7 +63,7 @@ def calibrate_err(model: Model, recipe: DataRecipe, seed: int, count: int = 24) 
     return model.with_card(calibration={"extra": round(extra, 4), "mean_share": share, **tables, **about})
 
 
-def pulls(model: Model, frame: SimulatedFrame, settings: Settings) -> tuple[NDArray[Any], NDArray[Any], Restored]:
+def pulls(model: Model, frame: SimulatedFrame, settings: Settings) -> tuple[NDArray[Any], NDArray[Any], RestoredPlane]:
     """Restore a frame, and compare its error with its ERR.
 
     Returns

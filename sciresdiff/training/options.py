@@ -18,7 +18,7 @@ class TrainOptions:
     data: tuple[str, ...] = option(
         "HDF5 sets, folders of pairs (HR and LR/X4, X1 and X4), frames, pictures: they join the simulated scenes.",
         (),
-        metavar="[DATA]...",
+        metavar="DATA",
         argument=True,
     )
     scale: int = option("Fine pixels per pixel, each axis.", 4, panel=PHYSICS, metavar="N", at_least=1)

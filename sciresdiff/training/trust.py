@@ -23,7 +23,7 @@ from sciresdiff.errors import UsageError
 from sciresdiff.observation.observation import Observation
 from sciresdiff.restoration.model import Model
 from sciresdiff.restoration.restore import restore
-from sciresdiff.restoration.restored import Restored
+from sciresdiff.restoration.restored import RestoredPlane
 from sciresdiff.restoration.trust import FEWEST, SCORE, SNR_EDGES, facts, fineness, score
 from sciresdiff.training.recipe import DataRecipe
 from sciresdiff.training.simulated_frame import SimulatedFrame, simulate_frames
@@ -109,7 +109,7 @@ def count_frame(model: Model, frame: SimulatedFrame) -> FrameCounts:
     return count_claims(restore(frame.observation, model), frame.observation, frame.truth)
 
 
-def count_claims(restored: Restored, observation: Observation, truth: NDArray[Any]) -> FrameCounts:
+def count_claims(restored: RestoredPlane, observation: Observation, truth: NDArray[Any]) -> FrameCounts:
     """Count kept and wrong pixels, and measure the sharpness of the kept, at every threshold.
 
     Parameters

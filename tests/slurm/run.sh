@@ -84,6 +84,13 @@ blocks() {  # one frame of several blocks
     says "nothing else is left" test -z "$(find . -maxdepth 1 -name '.huge*')"
     daskers huge.fits huge-dask.fits "${options[@]}"
     says "it writes what one process writes" cmp huge-serial.fits huge-dask.fits
+    options=(--scale 2 --gain 2 --read-noise 3 --seed 1)
+    sciresdiff degrade -q huge.fits -o coarse-serial.fits --threads 1 "${options[@]}" || return 1
+    export COMMAND=degrade
+    says "an array that degrades one frame ends well" \
+        sbatch -Q "${small[@]}" "$hpc/array.sbatch" huge.fits coarse-array.fits "${options[@]}"
+    says "it writes what one process writes" cmp coarse-serial.fits coarse-array.fits
+    unset COMMAND
 }
 
 daskers() {

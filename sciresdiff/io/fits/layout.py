@@ -163,21 +163,27 @@ def _card_room(key: str, value: object) -> int:
     return TEXT_CARDS if value is None else max(TEXT_CARDS, count_cards(fits.Header([(key, str(value))])))
 
 
-def shorten(value: object, key: str, before: object) -> object:
-    """Cut a text to the cards that were reserved for it.
+def fit_provenance(provenance: Mapping[str, object], cards: Mapping[str, object]) -> dict[str, object]:
+    """Provenance with the values that are known at the end, in the room that was reserved for it.
 
     Parameters
     ----------
-    value : object
-        Value of the card; other types than text are returned as they are.
-    key : str
-        Keyword.
-    before : object
-        The value for which room was reserved.
+    provenance : mapping
+        Card -> the value for which room was reserved.
+    cards : mapping
+        Card -> its value; texts are cut, other cards than those of the provenance are left out.
     """
+    return {
+        key: _shorten(key, cards[key], _card_room(key, reserved)) if key in cards else reserved
+        for key, reserved in provenance.items()
+    }
+
+
+def _shorten(key: str, value: object, room: int) -> object:
+    """Cut a text to a number of cards."""
     if not isinstance(value, str):
         return value
-    while count_cards(fits.Header([(key, value)])) > _card_room(key, before):
+    while count_cards(fits.Header([(key, value)])) > room:
         value = value[:-4] + "..."
     return value
 

@@ -51,8 +51,7 @@ class Plan:
         cards : mapping
             Values that are known only at the end; texts are cut to the room that was reserved.
         """
-        known = {key: layout.shorten(cards.get(key, value), key, value) for key, value in self.provenance.items()}
-        return layout.add_provenance(slot, known, self.history)
+        return layout.add_provenance(slot, layout.fit_provenance(self.provenance, cards), self.history)
 
 
 def plan_output(

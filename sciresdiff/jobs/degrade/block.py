@@ -221,7 +221,7 @@ def _tile_at(y: int, x: int, side: int, halo: int, shape: tuple[int, int]) -> Ti
 
 
 def read_window(source: Source, scale: int, block: Block) -> Frame:
-    """The fine pixels that a block is made of, with what lies around it."""
+    """The fine pixels that a block is made of, with what lies around it: a frame of (1, Y, X)."""
     return source.window(block.plane, block.tile.window.scaled(scale))
 
 
@@ -232,7 +232,17 @@ def read_blocks(plan: FramePlan, blocks: Sequence[Block]) -> list[Frame]:
 
 
 def degrade_blocks(plan: FramePlan, blocks: Sequence[Block], windows: Sequence[Frame]) -> list[Degraded]:
-    """Degrade blocks; a pure function of its arguments."""
+    """Degrade several blocks; a pure function of its arguments.
+
+    Parameters
+    ----------
+    plan : FramePlan
+        What is done to every block.
+    blocks : sequence of Block
+        The blocks.
+    windows : sequence of Frame
+        Their fine pixels, (1, Y, X) each.
+    """
     return [degrade_block(plan, block, window) for block, window in zip(blocks, windows, strict=True)]
 
 

@@ -295,7 +295,7 @@ class DegradedFile:
         return len(self.first) == len(self.task.blocks)
 
     @property
-    def drawn(self) -> dict[str, Any]:
+    def settings_used(self) -> dict[str, Any]:
         """Blurs, detector and steps as used, for the record."""
         found: dict[str, Any] = {"kernel": self.task.plan.spec}
         if (camera := self.low.detector) is not None:
@@ -337,7 +337,7 @@ class DegradedFile:
 
     def history(self) -> list[str]:
         """HISTORY cards: what was done, without clock, host or path."""
-        plan, drawn, name = self.task.plan, self.drawn, f"sciresdiff {sciresdiff.__version__}"
+        plan, drawn, name = self.task.plan, self.settings_used, f"sciresdiff {sciresdiff.__version__}"
         lines = [f"{name} degrade: scale {plan.scale}, {plan.quantity}, kernel {plan.spec}"]
         lines += [f"sciresdiff degrade: {key} {x}" for key, x in drawn.items() if key not in ("kernel", "steps")]
         if plan.recipe is not None:
@@ -393,7 +393,7 @@ class DegradedFile:
             "shape": list(self.frame.pixels.shape),
             "blocks": len(task.blocks),
             "masked": total["masked"],
-            "drawn": self.drawn,
+            "drawn": self.settings_used,
             "unknown": dict(self.low.unknown),
             "seed": task.options.seed,
             "version": sciresdiff.__version__,

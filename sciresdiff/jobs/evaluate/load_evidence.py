@@ -183,7 +183,7 @@ def add_observation(
     grid = Grid((frame.pixels.shape[1], frame.pixels.shape[2]), frame.pixel_size)
     # without a noise the exposure has that of its file; `has_noise` keeps the checks from using it
     exposure = Exposure(data, grid, noise or Noise(), psf, files.quantity)
-    observation = Observation([exposure], grid.finer(scale))
+    observation = Observation([exposure], grid.refine(scale))
     return replace(files, observation=observation, has_noise=noise is not None, has_psf=has_psf), notes
 
 

@@ -26,7 +26,7 @@ from sciresdiff.observation.grid import upsample_nearest
 from sciresdiff.observation.observation import Observation
 from sciresdiff.restoration.model import device_of
 from sciresdiff.restoration.restore import restore
-from sciresdiff.restoration.restored import Restored
+from sciresdiff.restoration.restored import RestoredPlane
 from sciresdiff.restoration.settings import Settings
 from sciresdiff.run.memory import retry_with_smaller_tiles
 from sciresdiff.run.progress import Progress, no_progress
@@ -114,7 +114,7 @@ def restore_block(job: Job, block: Block, window: Observation, progress: Progres
     return Done(block, arrays, sums, notes)
 
 
-def restore_window(job: Job, window: Observation, progress: Progress = no_progress) -> tuple[Restored, Notes]:
+def restore_window(job: Job, window: Observation, progress: Progress = no_progress) -> tuple[RestoredPlane, Notes]:
     """A window restored by the models of the job, with smaller tiles where memory runs out, which is noted."""
     device = device_of(job.options.device)
     model, then = models_of(job.inputs.frame, job.options)[2]
@@ -122,7 +122,7 @@ def restore_window(job: Job, window: Observation, progress: Progress = no_progre
         if one:
             one.to(device)
 
-    def attempt(settings: Settings) -> Restored:
+    def attempt(settings: Settings) -> RestoredPlane:
         if model and then:
             cascade = plugins.load("sciresdiff.lab.cascade.restore:cascade")
             return cascade(window, (model, then), settings, device, progress)
@@ -145,7 +145,7 @@ def settings_of(options: UpscaleOptions) -> Settings:
     return Settings(**{name: getattr(options, name) for name in names}, keep_draws=options.save_samples)
 
 
-def restore_nothing(job: Job, window: Observation) -> Restored:
+def restore_nothing(job: Job, window: Observation) -> RestoredPlane:
     """What is written of a window without a valid pixel: the input's values, and no error."""
     options, count = job.options, count_draws(job)
     mean = upsample_nearest(window.exposure.pixels / np.float32(window.per_fine), window.scale)
@@ -153,7 +153,7 @@ def restore_nothing(job: Job, window: Observation) -> Restored:
     draws = None
     if options.save_samples and count:
         draws = np.broadcast_to(unknown, (options.samples, *window.grid.shape))
-    return Restored(mean, unknown, nothing, nothing, draws, 0.0, float("nan"), count, 0.0)
+    return RestoredPlane(mean, unknown, nothing, nothing, draws, 0.0, float("nan"), count, 0.0)
 
 
 def count_draws(job: Job) -> int:
@@ -163,7 +163,7 @@ def count_draws(job: Job) -> int:
     return job.options.samples if drawn else 0
 
 
-def planes_of(block: Block, window: Observation, restored: Restored) -> dict[str, Array]:
+def planes_of(block: Block, window: Observation, restored: RestoredPlane) -> dict[str, Array]:
     """Image, error, support, gate and quality of a core; masked pixels as they came in, NaN where they were NaN."""
     scale, exposure = window.scale, window.exposure
     inside, fine = block.tile.inside(), block.tile.inside(scale)
@@ -186,7 +186,7 @@ def quality(frame: Frame, inside: tuple[slice, slice], scale: int) -> NDArray[np
     return np.asarray(upsample_nearest(bits, scale), dtype=np.int32)
 
 
-def sum_checks(job: Job, block: Block, window: Observation, restored: Restored) -> dict[str, dict[str, float]]:
+def sum_checks(job: Job, block: Block, window: Observation, restored: RestoredPlane) -> dict[str, dict[str, float]]:
     """What the checks that need no truth and no search for sources add up over a core."""
     exposure = window.exposure
     outside = np.ones(exposure.grid.shape, bool)

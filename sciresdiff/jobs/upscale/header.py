@@ -42,14 +42,14 @@ def provenance(options: UpscaleOptions, inputs: Inputs, draws: int) -> dict[str,
 
 
 def figures(planes: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The cards that say what came of it; ``planes`` are `pooled`."""
+    """The cards that say what came of it; ``planes`` are `pool_figures`."""
     return {
         "SRDCHI2": round(float(np.mean([p["chi2"] for p in planes])), 6),
         "SRDFLUX": round(float(np.mean([p["flux_ratio"] for p in planes])), 9),
     }
 
 
-def pooled(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def pool_figures(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """chi2, flux ratio and gated share of a plane, out of the sums of its blocks."""
     return {
         "chi2": mean([p["chi2"] for p in parts], [p["valid"] for p in parts]),

@@ -13,7 +13,7 @@ from sciresdiff import io
 from sciresdiff.errors import UsageError
 from sciresdiff.frame import Frame, Quantity
 from sciresdiff.io.source import Source
-from sciresdiff.jobs.upscale.models import models_of, stages
+from sciresdiff.jobs.upscale.models import Chosen, models_of, stages
 from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.jobs.upscale.sampling import check_steps, warn_codec
 from sciresdiff.notes import Notes
@@ -92,9 +92,45 @@ def resolve_source(
     """
     frame, samples = source.frame, samples_of_source(source, options.saturation)
     refuse_unusable(path or "the image", frame, samples, options)
-    scale, name, chosen, notes = models_of(frame, options)
-    observation = observe(path, source, samples, options, scale, psf, kernel)
-    notes = frame.notes + notes + samples(0).notes + observation.notes
+    chosen = models_of(frame, options)
+    return resolve_models(observe(path, source, samples, options, chosen[0], psf, kernel), chosen, samples, options)
+
+
+def resolve_observation(observation: Observation, options: UpscaleOptions) -> Inputs:
+    """Resolve the models of an observation, which states everything else itself.
+
+    Parameters
+    ----------
+    observation : of planes in memory or of a file.
+    options : of the restoration, with the observation's scale.
+
+    Raises
+    ------
+    UsageError, InputError : an observation without a valid pixel, or models that do not fit it.
+    """
+    source = observation.exposure.image
+    samples = samples_of_source(source)
+    refuse_unusable("the observation", source.frame, samples, options)
+    return resolve_models(observation, models_of(source.frame, options), samples, options)
+
+
+def resolve_models(
+    observation: Observation, found: tuple[int, str, Chosen, Notes], samples: Samples, options: UpscaleOptions
+) -> Inputs:
+    """Check models against an observation, and warn of what they were not trained on.
+
+    Parameters
+    ----------
+    found : scale, name and models, as `models_of` gives them.
+    samples : of the planes.
+    options : of the restoration.
+
+    Raises
+    ------
+    UsageError : steps or a realism that a model does not have.
+    """
+    _, name, chosen, notes = found
+    notes = observation.exposure.image.frame.notes + notes + samples(0).notes + observation.notes
     model, then = chosen
     for stage, blur in stages(chosen, observation.exposure.psf):
         check_steps(stage, options)

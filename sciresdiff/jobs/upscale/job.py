@@ -25,7 +25,7 @@ from sciresdiff.jobs.blocks import Block
 from sciresdiff.jobs.identity import describe_machine, identify_with_models
 from sciresdiff.jobs.upscale import trust
 from sciresdiff.jobs.upscale.block import Done, Job, count_draws, digest, read_block, restore_block
-from sciresdiff.jobs.upscale.header import figures, history, pooled, provenance, warn_chi2
+from sciresdiff.jobs.upscale.header import figures, history, pool_figures, provenance, warn_chi2
 from sciresdiff.jobs.upscale.inputs import Inputs, resolve_inputs, resolve_source
 from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.notes import Notes
@@ -68,12 +68,12 @@ class Task:
         """What TRUST promises of every plane."""
         by_plane = self.by_plane(sums)
         counted = [trust.add_sums([s["trust"] for s in parts if "trust" in s]) for parts in by_plane]
-        chi2 = [pooled(parts)["chi2"] for parts in by_plane]
+        chi2 = [pool_figures(parts)["chi2"] for parts in by_plane]
         return trust.verdict(self.job.marker, counted, chi2, len(self.blocks) > 1)
 
     def outcome(self, sums: Sequence[Sums]) -> dict[str, Any]:
         """The header cards that are known only at the end."""
-        planes = [pooled(parts) for parts in self.by_plane(sums)]
+        planes = [pool_figures(parts) for parts in self.by_plane(sums)]
         return {**figures(planes), "SRDTRUST": self.verdict(sums).card}
 
 
@@ -317,7 +317,7 @@ class RestoredFile:
         try:
             clipped = max(wrote["clipped"], sum(one["clipped"] for one in sums))
             notes = dict.fromkeys(line for one in sums for line in one["said"])
-            doubts = warn_chi2([pooled(parts)["chi2"] for parts in task.by_plane(sums)])
+            doubts = warn_chi2([pool_figures(parts)["chi2"] for parts in task.by_plane(sums)])
             lines = [*task.inputs.notes, *journal.notes, *notes, *verdict.notes, *doubts, *describe_clipping(clipped)]
             record = {**make_record(task, known, sums), **wrote, "clipped": clipped, "said": lines}
             record["checksums"] = checksums(wrote["files"])
@@ -331,7 +331,17 @@ class RestoredFile:
 
 
 def clear_trust(task: Task, journal: Journal, planes: Sequence[int]) -> None:
-    """Set TRUST to 0 in the planes of which nothing is promised."""
+    """Set TRUST to 0 in the planes of which nothing is promised.
+
+    Parameters
+    ----------
+    task : Task
+        The file.
+    journal : Journal
+        With the open output; it notes the new checksums, so that an interruption from here on is resumed.
+    planes : sequence of int
+        Numbers of the planes.
+    """
     assert journal.sink is not None
     s, blocks = task.inputs.scale, [block for block in task.blocks if block.plane in planes]
     for fine, plane in ((block.tile.core.scaled(s), block.plane) for block in blocks):
@@ -352,7 +362,7 @@ def make_record(task: Task, cards: Mapping[str, Any], sums: Sequence[Sums]) -> d
         What its blocks add, in their order.
     """
     inputs, job = task.inputs, task.job
-    planes = [pooled(parts) for parts in task.by_plane(sums)]
+    planes = [pool_figures(parts) for parts in task.by_plane(sums)]
     kind = inputs.frame.kind
     checks = [self_check([s.get("checks", {}) for s in parts], kind) for parts in task.by_plane(sums)]
     return {

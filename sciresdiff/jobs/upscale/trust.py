@@ -19,7 +19,7 @@ from sciresdiff.notes import Notes
 from sciresdiff.observation.observation import Observation
 from sciresdiff.observation.sample import Samples
 from sciresdiff.restoration import trust
-from sciresdiff.restoration.restored import Restored
+from sciresdiff.restoration.restored import RestoredPlane
 
 Sums = Mapping[str, float]
 """Of a block or a plane: pixels that are kept, and what their sharpness is made of."""
@@ -73,7 +73,7 @@ def likely(calibration: Mapping[str, Any], facts: Mapping[str, float]) -> dict[s
 
 
 def mark(
-    calibration: Mapping[str, Any], restored: Restored, window: Observation, core: tuple[slice, slice]
+    calibration: Mapping[str, Any], restored: RestoredPlane, window: Observation, core: tuple[slice, slice]
 ) -> tuple[NDArray[Any], Sums]:
     """TRUST of a block's core as its pixels score, and what it adds to the verdict.
 

@@ -45,7 +45,7 @@ from sciresdiff.restoration.restore import (
     restore,
     starting_estimate,
 )
-from sciresdiff.restoration.restored import Restored
+from sciresdiff.restoration.restored import RestoredPlane
 from sciresdiff.restoration.settings import Settings
 
 Array = NDArray[np.float32]
@@ -66,7 +66,7 @@ def augmentation_level(model: Model) -> float:
     return float(told.get("use", LARGEST_USE))
 
 
-def smooth_error(first: Restored) -> Tensor:
+def smooth_error(first: RestoredPlane) -> Tensor:
     """The first model's ERR: its mean square over 3 x 3 pixels, as few draws scatter by themselves.
 
     Returns
@@ -77,7 +77,7 @@ def smooth_error(first: Restored) -> Tensor:
 
 
 def coarse_draw(
-    first: Restored, error: Tensor, level: float, seed: int, draw: int, data: Data | None = None
+    first: RestoredPlane, error: Tensor, level: float, seed: int, draw: int, data: Data | None = None
 ) -> tuple[Tensor, Tensor]:
     """What the second model is given for a draw, and its variance; (1, 1, Y, X), in the frame's unit.
 
@@ -93,7 +93,13 @@ def coarse_draw(
 
 
 def chain_draws(
-    data: Data, first: Restored, second: Second, fine: Callable[[Array], Tensor], w: Tensor, level: float, seed: int
+    data: Data,
+    first: RestoredPlane,
+    second: Second,
+    fine: Callable[[Array], Tensor],
+    w: Tensor,
+    level: float,
+    seed: int,
 ) -> Iterator[Tensor]:
     """Draws of the whole, in noise units, each held to the frame.
 
@@ -162,7 +168,7 @@ def cascade(
     settings: Settings,
     device: torch.device | str = "cpu",
     progress: Progress = lambda done, total, label: None,
-) -> Restored:
+) -> RestoredPlane:
     """Restore one plane by two models in a row; the scale is the product of theirs.
 
     Parameters
@@ -173,8 +179,8 @@ def cascade(
 
     Returns
     -------
-    Restored: ERR is the scatter of the chained draws; **neither model's calibration holds for it**.  GATE is the first
-    model's.
+    RestoredPlane: ERR is the scatter of the chained draws; **neither model's calibration holds for it**.  GATE is the
+    first model's.
 
     Raises
     ------
@@ -190,7 +196,7 @@ def cascade(
     kernels = split_kernel(None if whole is None else whole.mean, two.scale)
     coarse, rest = (None if kernel is None else PSF.constant(kernel) for kernel in kernels)
     exposure = replace(observation.exposure, psf=coarse)
-    stage = replace(observation, exposures=[exposure], grid=exposure.grid.finer(one.scale))
+    stage = replace(observation, exposures=[exposure], grid=exposure.grid.refine(one.scale))
     first = restore(stage, one, replace(settings, keep_draws=True), device,
                     lambda done, _, label: progress(done, total, f"{label}, first model"))  # fmt: skip
     error = smooth_error(first)
