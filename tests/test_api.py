@@ -298,6 +298,8 @@ def test_what_makes_no_array_or_does_not_fit_float32_is_refused() -> None:
         ({"variance": np.ones((3, 4))}, "variance: shape"),
         ({"quantity": "total"}, "quantity: 'total' is given, but sum or mean is allowed"),
         ({"psf": "none"}, "psf: the text 'none' is given"),
+        ({"scale": 0}, "scale: 0 is given, but a whole number of 1 or more is needed"),
+        ({"scale": "2"}, "scale: '2' is given, but a whole number"),
     ],
 )
 def test_an_observation_of_arrays_that_do_not_fit_is_refused(change: dict, words: str) -> None:

@@ -59,6 +59,8 @@ class Observation:
         pixels, variance, mask, psf, quantity : as for `Exposure.of_arrays`.
         scale : output pixels per pixel of the exposure and axis.
         """
+        if not isinstance(scale, int | np.integer) or isinstance(scale, bool) or scale < 1:
+            raise InputError(f"scale: {scale!r} is given, but a whole number of 1 or more is needed")
         exposure = Exposure.of_arrays(pixels, variance, mask, psf, quantity)
         return cls([exposure], exposure.grid.refine(scale))
 
