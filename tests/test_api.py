@@ -190,6 +190,12 @@ def test_an_observation_states_its_physics_itself(change: dict, words: str) -> N
         sciresdiff.restore(sciresdiff.Observation.of_arrays(low, variance, SCALE), model="physics", **change)
 
 
+def test_a_kernel_that_does_not_keep_the_flux_is_refused() -> None:
+    low, variance = field()
+    with pytest.raises(InputError, match="psf: the kernel's sum is 9, but 1 keeps the flux"):
+        sciresdiff.Observation.of_arrays(low, variance, SCALE, np.ones((3, 3)))
+
+
 def test_two_exposures_are_refused_in_words() -> None:
     low, variance = field()
     one = sciresdiff.Observation.of_arrays(low, variance, SCALE)

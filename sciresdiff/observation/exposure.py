@@ -19,6 +19,8 @@ from sciresdiff.physics.statistics import PlaneStatistics
 from sciresdiff.region import Region
 
 Array = NDArray[Any]
+UNIT_SUM = 1e-3
+"""How far a kernel's sum may be from 1; a flux that is off by so little is within any calibration."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,8 @@ class Exposure:
 
         Raises
         ------
-        InputError : arrays whose shapes differ or that are no real numbers, a kernel with even sides, or a quantity
-            that is none.
+        InputError : arrays whose shapes differ or that are no real numbers, a kernel with even sides or of another sum
+            than 1, or a quantity that is none.
         """
         pixels, variance = np.asarray(pixels), np.asarray(variance)
         for name, given in (("pixels", pixels), ("variance", variance)):
@@ -82,6 +84,8 @@ class Exposure:
         bad = ~np.isfinite(values) if mask is None else np.asarray(mask, bool)
         frame = Frame(values[None], bad[None], "astro", variance=variance[None], quantity=quantity, shape=values.shape)
         blur = psf if isinstance(psf, PSF | None) else PSF.constant(psf)
+        if isinstance(psf, np.ndarray) and not abs(psf.sum() - 1) < UNIT_SUM:
+            raise InputError(f"psf: the kernel's sum is {psf.sum():g}, but 1 keeps the flux; divide it by its sum")
         return cls(in_memory(frame), Grid((values.shape[0], values.shape[1])), Noise(), blur, quantity)
 
     @property
