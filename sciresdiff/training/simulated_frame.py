@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from sciresdiff.observation.observation import Observation
 from sciresdiff.physics.operators import Operator
+from sciresdiff.physics.psf.field import PSF
 from sciresdiff.training.data import Pairs
 from sciresdiff.training.pair import NoiseDraw
 from sciresdiff.training.recipe import DataRecipe
@@ -51,4 +52,5 @@ def simulate_frames(recipe: DataRecipe, seed: int, count: int) -> Iterator[Simul
         clean = operator.apply(torch.from_numpy(pair.truth)[None, None])[0, 0].numpy()
         variance = noise.sky + noise.slope * np.clip(clean, 0, None)
         y = clean + noise.normal * np.sqrt(variance)
-        yield SimulatedFrame(pair.truth, Observation.of_arrays(y, variance, recipe.scale, kernel))
+        psf = PSF.constant(kernel)  # of separable terms, which keep the flux of most kernels only nearly
+        yield SimulatedFrame(pair.truth, Observation.of_arrays(y, variance, recipe.scale, psf))
