@@ -221,7 +221,7 @@ def test_pieces_cover_a_plane_once_and_begin_where_its_sky_is_measured(scale: in
     shape = (9000 // scale, 5000 // scale)
     seen = np.zeros(shape, np.uint8)
     nothing = np.broadcast_to(np.float32(0), shape)
-    data = Observation.of_arrays(nothing, nothing, scale, np.ones((31, 31)))
+    data = Observation.of_arrays(nothing, nothing, scale, np.full((31, 31), 31.0**-2))
     for tile in pieces.plan_pieces(shape, data):
         seen[tile.core.slices] += 1
         assert scale * tile.core.y0 % 64 == 0 and scale * tile.window.y0 % 64 == 0

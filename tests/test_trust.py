@@ -109,7 +109,7 @@ def test_the_mask_is_one_or_zero_and_never_nan() -> None:
         (CARD | {"threshold": None}, {}, "no threshold"),
         (CARD, {"chi2": 1.3}, "chi2"),
         (CARD, {"chi2": float("nan")}, "chi2"),
-        (CARD, {"psf": np.outer(np.hanning(31), np.hanning(31))}, "kernel's width"),
+        (CARD, {"psf": np.outer(np.hanning(31), np.hanning(31)) / 225}, "kernel's width"),
         (CARD, {"variance": np.full((SIDE, SIDE), 0.25)}, "times the stated one"),
         (CARD, {"pixels": np.zeros((SIDE, SIDE))}, "signal to noise"),
         (CARD, {"pixels": np.full((SIDE, SIDE), np.nan)}, "nan"),
