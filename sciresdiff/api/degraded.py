@@ -127,8 +127,12 @@ def degrade(
     gain : electrons per unit; switches photon noise on.
     read_noise : electrons per coarse pixel.
     recipe : a name or a TOML file: blur and noise are drawn at random.
-    mask, variance : arrays of the image's shape, or for a file what `io.read` takes.
-    kind, unit, pixel_size : of an array; a pixel size may be a text such as ``0.11um``.
+    mask : True where a pixel carries no information; the image's shape, or for a file the name of an extension or a
+        file.
+    variance : of the noise, unit**2; likewise, or one number.
+    kind : ``astro`` or ``micro``, of an image that is no file.
+    unit : of an array.
+    pixel_size : of an array; may be a text such as ``0.11um``.
     seed : of the noise.
     options : further options; those that are given by name win.
     settings : any other option of ``sciresdiff degrade`` by its name in Python: ``sky``, ``dark``, ``full_well``,

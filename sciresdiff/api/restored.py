@@ -183,7 +183,8 @@ def restore(
     samples : posterior samples that are drawn.
     save_samples : whether they are returned.
     kind : ``astro`` or ``micro``, of an image that is no file: which shipped model suits it.
-    unit, pixel_size : of an array; a pixel size may be a text such as ``0.11um``.
+    unit : of an array.
+    pixel_size : of an array; may be a text such as ``0.11um``.
     options : further options; those that are given by name win.
     progress : told (done, total, what) between the steps.
     settings : any other option of ``sciresdiff upscale`` by its name in Python, for instance ``gain=2.0``,
