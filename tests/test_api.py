@@ -431,6 +431,16 @@ def test_what_was_degraded_is_restored_with_its_own_blur_noise_and_scale() -> No
     np.testing.assert_array_equal(done.sci, physics(low.sci, variance=low.var).sci)
 
 
+def test_what_was_degraded_is_an_observation() -> None:
+    low = sciresdiff.degrade(scene(), 2, kernel=KERNEL, gain=2.0, read_noise=3.0, quantity="sum")
+    done = sciresdiff.restore(low.observation, model="physics", samples=2)
+    wanted = sciresdiff.restore(low, model="physics", samples=2)
+    for name in ("sci", "err", "support", "dq"):
+        np.testing.assert_array_equal(getattr(done, name), getattr(wanted, name))
+    with pytest.raises(InputError, match="variance: no noise was added"):
+        sciresdiff.degrade(scene(), 2, kernel=KERNEL, quantity="sum").observation  # noqa: B018
+
+
 def test_a_pixel_size_is_a_text_and_follows_the_grid() -> None:
     low = sciresdiff.degrade(scene(), 2, kernel=KERNEL, pixel_size="0.1um", kind="micro", quantity="sum")
     assert low.frame.pixel_size == sciresdiff.PixelSize(0.2, 0.2, "um")

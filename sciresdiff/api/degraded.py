@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from sciresdiff import io
 from sciresdiff.api.image import Array, Image, Plane, header_on_grid, make_options, open_image, squeeze, warn_of
-from sciresdiff.errors import UsageError
+from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, Kind, PixelSize
+from sciresdiff.io.source import in_memory
 from sciresdiff.jobs.degrade.block import Degraded as Block
 from sciresdiff.jobs.degrade.block import degrade_block, read_window
 from sciresdiff.jobs.degrade.job import (
@@ -28,7 +29,12 @@ from sciresdiff.jobs.degrade.job import (
 )
 from sciresdiff.jobs.degrade.options import DegradeOptions
 from sciresdiff.notes import Notes
+from sciresdiff.observation.exposure import Exposure
+from sciresdiff.observation.grid import Grid
+from sciresdiff.observation.noise import Noise
+from sciresdiff.observation.observation import Observation
 from sciresdiff.observation.resolve import parse_pixel_size
+from sciresdiff.physics.psf.field import PSF
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +62,24 @@ class Degraded:
     """Cards, HISTORY and scale, as `io.write` takes them."""
     header: Any = field(default=None, repr=False)
     """Of the input, which the writer scales."""
+
+    @property
+    def observation(self) -> Observation:
+        """The measurement that this image is, with the blur and the noise that were put in; `restore` takes it.
+
+        Raises
+        ------
+        InputError : a blur or a noise that is not known, as ``unknown`` says.
+        """
+        for what, step in self.unknown.items():
+            raise InputError(f"{what}: not known after the step {step}; restore the image, and state or measure it")
+        if self.var is None:
+            raise InputError("variance: no noise was added, and the image had none; give gain and read_noise")
+        frame = self.frame
+        grid = Grid((frame.pixels.shape[1], frame.pixels.shape[2]), frame.pixel_size)
+        psf = None if self.kernel is None else PSF.constant(self.kernel)
+        exposure = Exposure(in_memory(frame), grid, Noise(), psf, frame.quantity or "sum")
+        return Observation([exposure], grid.refine(round(1 / self.writing["scale"])), notes=self.notes)
 
     def write(self, path: str | Path, *, overwrite: bool = False) -> list[Path]:
         """Write the image with VAR, DQ and KERNEL, as ``sciresdiff degrade`` does.
