@@ -29,12 +29,10 @@ from sciresdiff.api.image import (
 from sciresdiff.errors import ResourceError, UsageError
 from sciresdiff.frame import Frame, Kind, PixelSize
 from sciresdiff.io.dtypes import parse_dtype
-from sciresdiff.jobs.blocks import of_plane
-from sciresdiff.jobs.upscale import trust
 from sciresdiff.jobs.upscale.block import Done, Job, count_draws, read_block, restore_block
-from sciresdiff.jobs.upscale.header import figures, history, pool_figures, provenance, warn_chi2
+from sciresdiff.jobs.upscale.header import history, provenance, warn_chi2
 from sciresdiff.jobs.upscale.inputs import Inputs, resolve_observation, resolve_source
-from sciresdiff.jobs.upscale.job import blocks_of, with_statistics
+from sciresdiff.jobs.upscale.job import Task, prepare
 from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.notes import Notes
 from sciresdiff.observation.observation import Observation
@@ -268,27 +266,22 @@ def restore_inputs(inputs: Inputs, options: UpscaleOptions, progress: Progress) 
     ResourceError : planes that are larger than the memory.
     """
     refuse_size(inputs, options.samples if options.save_samples else 0)
-    blocks, image = blocks_of(inputs), inputs.observation.exposure.image
-    samples = samples_of_source(image)
-    marker = trust.find_marker(options, inputs, samples)
-    if not blocks[0].whole:
-        inputs = with_statistics(inputs, samples, len(blocks))
+    samples = samples_of_source(inputs.observation.exposure.image)
+    inputs, blocks, marker = prepare(inputs, samples, options)
     job = Job("", options, inputs, marker)
+    task = Task(Path(), inputs, job, blocks, {})
     done: list[Done] = []
     for block in blocks:
         done.append(restore_block(job, block, read_block(job, block)))
         progress(len(done), len(blocks), "blocks")
-    planes = range(inputs.frame.planes)
-    sums = [[done[block.number].sums for block in of_plane(blocks, plane)] for plane in planes]
-    found = [pool_figures(parts) for parts in sums]
-    counted = [trust.add_sums([s["trust"] for s in parts if "trust" in s]) for parts in sums]
-    verdict = trust.verdict(marker, counted, [plane["chi2"] for plane in found], written=False)
+    sums = [block.sums for block in done]
+    verdict, found = task.verdict(sums, written=False), task.planes(sums)
     arrays = assemble(done, inputs)
     if "TRUST" in arrays:
         arrays["TRUST"][list(verdict.empty)] = 0
     if verdict.silent:
         arrays.pop("TRUST", None)
-    cards = {**provenance(options, inputs, count_draws(job)), **figures(found), "SRDTRUST": verdict.card}
+    cards = {**provenance(options, inputs, count_draws(job)), **task.outcome(sums, verdict)}
     said = dict.fromkeys(line for block in done for line in block.notes)
     notes = inputs.notes + Notes(*said) + verdict.notes + warn_chi2([plane["chi2"] for plane in found])
     return Restored(

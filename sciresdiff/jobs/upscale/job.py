@@ -64,17 +64,24 @@ class Task:
         planes = range(self.inputs.frame.planes)
         return [[sums[b.number] for b in plans.of_plane(self.blocks, plane)] for plane in planes]
 
-    def verdict(self, sums: Sequence[Sums]) -> trust.Verdict:
-        """What TRUST promises of every plane."""
-        by_plane = self.by_plane(sums)
-        counted = [trust.add_sums([s["trust"] for s in parts if "trust" in s]) for parts in by_plane]
-        chi2 = [pool_figures(parts)["chi2"] for parts in by_plane]
-        return trust.verdict(self.job.marker, counted, chi2, len(self.blocks) > 1)
+    def planes(self, sums: Sequence[Sums]) -> list[dict[str, Any]]:
+        """chi2, flux ratio and gated share of every plane."""
+        return [pool_figures(parts) for parts in self.by_plane(sums)]
 
-    def outcome(self, sums: Sequence[Sums]) -> dict[str, Any]:
+    def verdict(self, sums: Sequence[Sums], written: bool) -> trust.Verdict:
+        """What TRUST promises of every plane.
+
+        Parameters
+        ----------
+        sums : of all blocks.
+        written : whether the planes are in a file already, see `trust.verdict`.
+        """
+        counted = [trust.add_sums([s["trust"] for s in parts if "trust" in s]) for parts in self.by_plane(sums)]
+        return trust.verdict(self.job.marker, counted, [plane["chi2"] for plane in self.planes(sums)], written)
+
+    def outcome(self, sums: Sequence[Sums], verdict: trust.Verdict) -> dict[str, Any]:
         """The header cards that are known only at the end."""
-        planes = [pool_figures(parts) for parts in self.by_plane(sums)]
-        return {**figures(planes), "SRDTRUST": self.verdict(sums).card}
+        return {**figures(self.planes(sums)), "SRDTRUST": verdict.card}
 
 
 def plan(path: str | Path, options: UpscaleOptions) -> dict[str, Any]:
@@ -163,12 +170,25 @@ def task_of(path: str | Path, target: Path, options: UpscaleOptions) -> Task:
     identity = identify_with_models(path, options)
     with open_files.use(path, **reading_options(options)) as held:
         inputs = resolve_source(path, held.source, options)
-        blocks, samples = blocks_of(inputs), samples_of_source(held.source, options.saturation)
-        marker = trust.find_marker(options, inputs, samples)
-        if not blocks[0].whole:
-            inputs = with_statistics(inputs, samples, len(blocks))
+        inputs, blocks, marker = prepare(inputs, samples_of_source(held.source, options.saturation), options)
         job = Job(str(path), options, inputs.without_arrays(), marker)
     return Task(target, inputs, job, blocks, identity)
+
+
+def prepare(inputs: Inputs, samples: Samples, options: UpscaleOptions) -> tuple[Inputs, list[Block], trust.Marker]:
+    """Blocks and TRUST marker of an image, and its inputs with what the blocks need of the whole.
+
+    Parameters
+    ----------
+    inputs : of the image.
+    samples : of its planes.
+    options : of the restoration.
+    """
+    blocks = blocks_of(inputs)
+    marker = trust.find_marker(options, inputs, samples)
+    if not blocks[0].whole:
+        inputs = with_statistics(inputs, samples, len(blocks))
+    return inputs, blocks, marker
 
 
 def with_statistics(inputs: Inputs, samples: Samples, count: int) -> Inputs:
@@ -255,7 +275,7 @@ class RestoredFile:
     @property
     def has_trust(self) -> bool:
         """Whether there is a TRUST plane; a plane that promises nothing is left out where that is known before."""
-        silent = self.only is not None and self.task.verdict([self.only.sums]).silent
+        silent = self.only is not None and self.task.verdict([self.only.sums], written=False).silent
         return self.task.job.marker.calibration is not None and not silent
 
     @property
@@ -264,7 +284,7 @@ class RestoredFile:
         task = self.task
         cards = provenance(task.job.options, task.inputs, count_draws(task.job))
         if self.only is not None:
-            return {**cards, **task.outcome([self.only.sums])}
+            return {**cards, **task.outcome([self.only.sums], task.verdict([self.only.sums], written=False))}
         return {**cards, "SRDCHI2": 0.0, "SRDFLUX": 0.0, "SRDTRUST": ROOM}
 
     def open(self, part: Path | None) -> AbstractContextManager[Sink]:
@@ -308,16 +328,16 @@ class RestoredFile:
 
     def finish(self, journal: Journal, sums: Sequence[Sums]) -> dict[str, Any]:
         """Give the output its name, and write its record beside it."""
-        task, verdict = self.task, self.task.verdict(sums)
+        task, verdict = self.task, self.task.verdict(sums, written=len(self.task.blocks) > 1)
         assert journal.sink is not None
         if self.has_trust:
             clear_trust(task, journal, verdict.empty)
-        known = {**self.cards, **task.outcome(sums)}
+        known = {**self.cards, **task.outcome(sums, verdict)}
         wrote = journal.sink.finish(known)
         try:
             clipped = max(wrote["clipped"], sum(one["clipped"] for one in sums))
             notes = dict.fromkeys(line for one in sums for line in one["said"])
-            doubts = warn_chi2([pool_figures(parts)["chi2"] for parts in task.by_plane(sums)])
+            doubts = warn_chi2([plane["chi2"] for plane in task.planes(sums)])
             lines = [*task.inputs.notes, *journal.notes, *notes, *verdict.notes, *doubts, *describe_clipping(clipped)]
             record = {**make_record(task, known, sums), **wrote, "clipped": clipped, "said": lines}
             record["checksums"] = checksums(wrote["files"])
@@ -362,7 +382,7 @@ def make_record(task: Task, cards: Mapping[str, Any], sums: Sequence[Sums]) -> d
         What its blocks add, in their order.
     """
     inputs, job = task.inputs, task.job
-    planes = [pool_figures(parts) for parts in task.by_plane(sums)]
+    planes = task.planes(sums)
     kind = inputs.frame.kind
     checks = [self_check([s.get("checks", {}) for s in parts], kind) for parts in task.by_plane(sums)]
     return {
