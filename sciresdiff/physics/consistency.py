@@ -65,7 +65,8 @@ def row_sum_bound(operator: Operator, w2: Tensor, noise: Tensor) -> Tensor:
     """M = |A| (w^2 |A|^T 1) + N, the row sums that bound A Sigma A^T + N.
 
     With this diagonal as preconditioner all eigenvalues of M^-1 (A Sigma A^T + N) lie in (0, 1], whatever the scene
-    (Gershgorin).
+    (Gershgorin): |A| is that of `Operator.magnitude`, which bounds what is applied, and the sum over it is made in
+    float64, as it cancels.
 
     Parameters
     ----------
@@ -80,7 +81,8 @@ def row_sum_bound(operator: Operator, w2: Tensor, noise: Tensor) -> Tensor:
     (..., h, w) tensor
     """
     magnitude = operator.magnitude
-    return magnitude.apply_weighted_gram(torch.ones_like(noise), w2) + noise
+    ones = torch.ones_like(noise, dtype=magnitude.dtype)
+    return magnitude.apply_weighted_gram(ones, w2.to(magnitude.dtype)).to(noise.dtype).clamp_min(0) + noise
 
 
 def solve_covariance(data: Data, w2: Tensor, r: Tensor, iterations: int, patience: int = 0) -> Tensor:
