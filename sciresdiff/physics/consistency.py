@@ -80,9 +80,14 @@ def row_sum_bound(operator: Operator, w2: Tensor, noise: Tensor) -> Tensor:
     -------
     (..., h, w) tensor
     """
+    return absolute_gram(operator, torch.ones_like(noise), w2) + noise
+
+
+def absolute_gram(operator: Operator, low: Tensor, w2: Tensor) -> Tensor:
+    """|A| (w^2 |A|^T y) >= 0 for y >= 0, by `Operator.magnitude`; (..., h, w), in the type of ``low``."""
     magnitude = operator.magnitude
-    ones = torch.ones_like(noise, dtype=magnitude.dtype)
-    return magnitude.apply_weighted_gram(ones, w2.to(magnitude.dtype)).to(noise.dtype).clamp_min(0) + noise
+    found = magnitude.apply_weighted_gram(low.to(magnitude.dtype), w2.to(magnitude.dtype))
+    return found.to(low.dtype).clamp_min(0)  # float64 rounds, too
 
 
 def solve_covariance(data: Data, w2: Tensor, r: Tensor, iterations: int, patience: int = 0) -> Tensor:
@@ -219,8 +224,9 @@ def consistency_step(data: Data, x: Tensor, w2: Tensor, iterations: int = 12, pa
 def close_flux(data: Data, x: Tensor, w2: Tensor, cell: int = 16) -> Tensor:
     """x with the flux of every cell of ``cell x cell`` coarse pixels brought to that of the data.
 
-    r = y - A x and m = A(w^2 A^T 1) are summed over cells, and w^2 A^T (sum r / sum m) is added: the large-scale
-    photometry is kept, the detail inside a cell is not touched by the noise of single pixels.
+    r = y - A x and m = |A|(w^2 |A|^T 1) are summed over cells, and w^2 A^T (sum r / sum m) is added: the large-scale
+    photometry is kept, the detail inside a cell is not touched by the noise of single pixels. The sums of m are the row
+    sums of the matrix between cells, so that no round makes a misfit grow (`row_sum_bound`).
 
     Parameters
     ----------
@@ -244,7 +250,7 @@ def close_flux(data: Data, x: Tensor, w2: Tensor, cell: int = 16) -> Tensor:
         sums = F.avg_pool2d(F.pad(v, (0, pad[0], 0, pad[1])), cell, divisor_override=1)
         return sums.repeat_interleave(cell, -1).repeat_interleave(cell, -2)[..., : v.shape[-2], : v.shape[-1]]
 
-    m = data.operator.apply_weighted_gram(data.valid, w2) * data.valid
+    m = absolute_gram(data.operator, data.valid, w2) * data.valid
     least = cell_sums(m).clamp_min(torch.finfo(x.dtype).tiny)
     for _ in range(3):  # flux leaks over cell borders through the kernel: three rounds bring it below 1e-5
         share = cell_sums(data.residual(x)) / least

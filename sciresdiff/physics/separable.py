@@ -7,12 +7,16 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
+FEW_TERMS = 12
+"""Terms that a kernel may have until `ERROR` is met."""
 MOST_TERMS = 32
-"""Terms of a kernel at most; every one costs a pass over the frame."""
+"""Terms that it may have until `PEAK_ERROR` is met; every one costs a pass over the frame."""
 ERROR = 1e-5
 """Share of the light that the terms may misplace in all."""
+PEAK_ERROR = 1e-4
+"""Share of the kernel's peak by which a pixel may be off: below the noise around stars of a signal-to-noise of 10^4."""
 BOUND_ERROR = 1e-6
-"""The same of the terms that bound a kernel; what is left over is bounded by one more term."""
+"""As `ERROR`, of the terms that bound a kernel; what is left over is bounded by one more term."""
 
 
 def separable_terms(kernel: Array, error: float = ERROR, max_rank: int = MOST_TERMS) -> Array:
@@ -22,9 +26,11 @@ def separable_terms(kernel: Array, error: float = ERROR, max_rank: int = MOST_TE
     ----------
     kernel : (K, L) float array
     error : float
-        Largest sum of absolute differences between the kernel and the result, as a share of ``sum |kernel|``.
+        Largest sum of absolute differences between the kernel and the result, as a share of ``sum |kernel|``. **Beyond
+        `FEW_TERMS` it is enough that no pixel is off by more than `PEAK_ERROR` of the largest**: diffraction spikes
+        would ask for a hundred terms.
     max_rank : int
-        Most terms.  **A kernel that needs more is cut there, whatever the error.**
+        Most terms.  **A kernel that needs more is cut there, whatever the error**, see `truncation`.
 
     Returns
     -------
@@ -43,10 +49,11 @@ def separable_terms(kernel: Array, error: float = ERROR, max_rank: int = MOST_TE
 def truncate(kernel: Array, error: float, max_rank: int) -> Array:
     """The singular value decomposition of a kernel, cut as `separable_terms` says; (rank, 2, max(K, L))."""
     u, s, vt = np.linalg.svd(kernel)
-    norm = np.abs(kernel).sum()
-    rank = 1
-    while rank < min(max_rank, len(s)) and np.abs(kernel - (u[:, :rank] * s[:rank]) @ vt[:rank]).sum() > error * norm:
-        rank += 1
+    norm, peak = np.abs(kernel).sum(), np.abs(kernel).max()
+    for rank in range(1, min(max_rank, len(s)) + 1):
+        off = np.abs(kernel - (u[:, :rank] * s[:rank]) @ vt[:rank])
+        if off.sum() <= error * norm or rank >= FEW_TERMS and off.max() <= PEAK_ERROR * peak:
+            break
     side = max(kernel.shape)
     terms = np.zeros((rank, 2, side))
     for r in range(rank):
@@ -63,13 +70,17 @@ def sum_terms(terms: Array) -> Array:
     return np.asarray(np.einsum("...ry,...rx->...yx", terms[..., 0, :], terms[..., 1, :]))
 
 
-def truncation_error(kernel: Array, terms: Array) -> float:
-    """Sum of absolute differences between a kernel and its terms, as a share of ``sum |kernel|``."""
-    side = terms.shape[-1]
-    padded = np.zeros((side, side))
-    y0, x0 = ((side - n) // 2 for n in kernel.shape)
-    padded[y0 : y0 + kernel.shape[0], x0 : x0 + kernel.shape[1]] = kernel
-    return float(np.abs(padded - sum_terms(terms)).sum() / np.abs(kernel).sum())
+def truncation(kernel: Array) -> tuple[float, float]:
+    """What `separable_terms` leave of a kernel: share of its light, and the largest error as a share of its peak."""
+    terms = separable_terms(kernel)
+    off = np.abs(sum_terms(terms) - pad_square(kernel))
+    return float(off.sum() / np.abs(kernel).sum()), float(off.max() / np.abs(kernel).max())
+
+
+def pad_square(kernel: Array) -> Array:
+    """A kernel (K, L) of odd sides with zeros around it, (max(K, L), max(K, L))."""
+    side = max(kernel.shape)
+    return np.pad(kernel, [((side - n) // 2,) * 2 for n in kernel.shape])
 
 
 def is_nonnegative(terms: Array) -> bool:
@@ -93,11 +104,10 @@ def bounding_terms(terms: Array, rounding: float) -> Array:
 
     Returns
     -------
-    (rank + 1, 2, K) array
-        Not necessarily the same rank.
+    (<= rank + 4, 2, K) array
     """
     target = np.abs(sum_terms(terms)) + 4 * rounding * sum_terms(np.abs(terms))
-    found = truncate(target, BOUND_ERROR, MOST_TERMS)
+    found = truncate(target, BOUND_ERROR, len(terms) + 3)
     return np.concatenate([found, rank_one_bound(target - sum_terms(found))[None]])
 
 

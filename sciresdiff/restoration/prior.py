@@ -56,6 +56,8 @@ class Estimate:
     """Same shape, > 0."""
     guess: Tensor
     """The network's estimate before the consistency step."""
+    unseen: Tensor | None = None
+    """Same shape, 0..1: where it is a positive estimate instead, see `unseen`; None where it is 0 everywhere."""
 
 
 def bound_below(data: Data, estimate: Estimate) -> Estimate:
