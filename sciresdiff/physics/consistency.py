@@ -16,9 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sciresdiff.errors import InputError
 from sciresdiff.physics.operators import Operator
 from sciresdiff.physics.statistics import PlaneStatistics
 
+GROWTH = 1e-3
+"""Share by which rounding may let the squared norm of a residual grow."""
 REACH = 16
 """Coarse pixels around an unconverged pixel in which the iteration goes on."""
 
@@ -114,6 +117,11 @@ def solve_covariance(data: Data, w2: Tensor, r: Tensor, iterations: int, patienc
     -------
     (..., h, w) tensor
         Zero where masked.
+
+    Raises
+    ------
+    InputError
+        The residual has grown, or is not finite; not asked where gradients are kept.
     """
     inverse = data.valid / row_sum_bound(data.operator, w2, data.noise)
     if data.operator.pure:
@@ -121,10 +129,39 @@ def solve_covariance(data: Data, w2: Tensor, r: Tensor, iterations: int, patienc
     q = chebyshev_iteration(data, w2, r, inverse, iterations)
     if patience:
         left = r - apply_covariance(data, w2, q)
+        refuse_divergence(left, r, inverse)
         weight = unconverged_weight(left, data.noise)
         if bool(weight.any()):
             q = q + chebyshev_iteration(data, w2, left * weight, inverse, patience)
     return q
+
+
+def refuse_divergence(left: Tensor, r: Tensor, inverse: Tensor) -> None:
+    """Refuse an iteration that leaves more than it was given.
+
+    The polynomial is at most 1 in (0, 1], where all eigenvalues lie, so that the norm (r M^-1 r)^1/2 cannot grow; where
+    it does, the operator is not what it is taken for, or the numbers have left the range of float32.
+
+    Parameters
+    ----------
+    left, r : (..., h, w) tensors
+        What is left of the right-hand side, and the right-hand side.
+    inverse : (..., h, w) tensor
+        M^-1, 0 where masked.
+
+    Raises
+    ------
+    InputError
+    """
+    if torch.is_grad_enabled():
+        return
+    root = inverse.sqrt()
+    before, after = (float((v * root).double().square().sum()) for v in (r, left))
+    if not after <= before * (1 + GROWTH):  # not a number is refused, too
+        raise InputError(
+            f"solver: the misfit to the data grows from {before**0.5:.3g} to {after**0.5:.3g} where it must fall; look "
+            "for pixels of absurd size (--mask, --saturation), a wrong noise (--variance) or PSF (--psf)"
+        )
 
 
 def unconverged_weight(left: Tensor, noise: Tensor) -> Tensor:

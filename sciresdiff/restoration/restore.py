@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sciresdiff.errors import UsageError
+from sciresdiff.errors import InputError, UsageError
 from sciresdiff.malloc import keep_freed
 from sciresdiff.observation.observation import Observation
 from sciresdiff.physics.consistency import Data, close_flux, consistency_step, support
@@ -179,6 +179,7 @@ def posterior_summary(
         x, spread = best.x + share * moments.mean() * seen_share(best), moments.spread()
     if count > 1 or mode == "exact":
         x = enforce_flux(data, x, w2, mode)
+    refuse_nonfinite_image(x, spread)
     counted = restrict_to_core(data, observation)
     unseen = None if best.unseen is None else (best.unseen > 0).squeeze().cpu().numpy()
     seen, total = total_flux(counted, x, units.sky / units.sigma)
@@ -196,6 +197,20 @@ def posterior_summary(
         total,
         unseen,
     )
+
+
+def refuse_nonfinite_image(x: Tensor, spread: Tensor) -> None:
+    """Refuse an image or an error with NaN or infinity: the data are finite where they are valid.
+
+    Raises
+    ------
+    InputError
+    """
+    if not all(bool(one.isfinite().all()) for one in (x, spread)):
+        raise InputError(
+            "image: finite data gave values that are not finite (NaN); look for pixels of absurd size (--mask), a wrong "
+            "noise (--variance) or PSF (--psf), or damaged weights (--model physics)"
+        )
 
 
 def seen_share(best: Estimate) -> Tensor | float:
