@@ -90,7 +90,7 @@ def over_files(
     finish(code)
 
 
-def call_all(*calls: Callable[..., int | None]) -> Callable[..., int]:
+def call_all(*calls: Callable[..., int | None]) -> Callable[..., Any]:
     """A function that calls several, in order, with the same arguments, and returns the highest exit code of theirs."""
 
     def call(*arguments: Any) -> int:

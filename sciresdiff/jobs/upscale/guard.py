@@ -102,7 +102,7 @@ def measure(window: Observation, restored: RestoredPlane, inside: tuple[slice, s
     restored : its planes, over all of the window.
     inside : the core, in pixels of the window.
     """
-    exposure, scale = window.exposure, window.scale
+    exposure = window.exposure
     image = torch.from_numpy(restored.mean.astype(np.float64))
     again = window.operator().apply(image[None, None])[0, 0].numpy()
     valid = exposure.valid & np.isfinite(again)
@@ -114,7 +114,7 @@ def measure(window: Observation, restored: RestoredPlane, inside: tuple[slice, s
     counted = valid & core
     hidden = ndimage.binary_dilation(exposure.mask, iterations=NEAR)
     middle = (signal > BRIGHT) & (signal >= ndimage.maximum_filter(signal, 2 * NEAR - 1))
-    found = {}
+    found: dict[str, float] = {}
     for name, where in {
         "all": counted,
         "faint": counted & (signal < FAINT) & ~hidden,
@@ -180,9 +180,8 @@ def judge_plane(sums: Mapping[str, float], correlation: float) -> list[Doubt]:
     chi2, bright = mean(sums, "all"), mean(sums, "bright")
     if chi2 > limit(sums, "all", HIGHEST_CHI2) or bright > limit(sums, "bright", HIGHEST_BRIGHT_CHI2):
         at = "" if chi2 > limit(sums, "all", HIGHEST_CHI2) else f" ({bright:.2g} at bright sources)"
-        doubts.append(
-            Doubt("chi2", f"{chi2:.2g} of the image against the data{{of}}{at}, where 1 is right; {find_cause(sums)}")
-        )
+        words = f"{chi2:.2g} of the image against the data{{of}}{at}, where 1 is right; "
+        doubts.append(Doubt("chi2", words + find_cause(sums)))
     if sums["faint_px"] >= FEWEST and 0 < sums["scatter"] * correlation < LOWEST_SCATTER:
         doubts.append(
             Doubt(
@@ -197,8 +196,8 @@ def judge_plane(sums: Mapping[str, float], correlation: float) -> list[Doubt]:
         doubts.append(
             Doubt(
                 "rings",
-                f"{sums['holes']:.0f} px{{of}} around bright sources lie {RING:g} ERR and more below the sky; the PSF is "
-                "stated too wide, or sources are saturated (--psf, --saturation)",
+                f"{sums['holes']:.0f} px{{of}} around bright sources lie {RING:g} ERR and more below the sky; "
+                "the PSF is stated too wide, or sources are saturated (--psf, --saturation)",
             )
         )
     return doubts
@@ -226,5 +225,5 @@ def find_cause(sums: Mapping[str, float]) -> str:
     if sums["middles"] and sums["middles_share"] > 0:
         return "bright sources are sharper than the image explains: the PSF is stated too wide (--psf)"
     if sums["middles"]:
-        return "bright sources are flatter than the PSF: it is stated too narrow or of another shape, or they are saturated"
+        return "bright sources are flatter than the image: the PSF is too narrow or of another shape, or they saturate"
     return "the image does not explain its structure: look at --psf and at the noise"

@@ -345,7 +345,13 @@ class RestoredFile:
             last = task.guard(sums)
             lines = [*task.inputs.notes, *journal.notes, *notes, *verdict.notes, *last.notes]
             lines += describe_clipping(clipped)
-            record = {**make_record(task, known, sums), **wrote, "clipped": clipped, "doubts": last.names, "said": lines}
+            record = {
+                **make_record(task, known, sums),
+                **wrote,
+                "clipped": clipped,
+                "doubts": last.names,
+                "said": lines,
+            }
             record["checksums"] = checksums(wrote["files"])
             write_json(task.target.with_name(task.target.name + ".json"), record)
         except BaseException:  # an image without its sidecar is half an output

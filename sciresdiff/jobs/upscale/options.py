@@ -61,7 +61,9 @@ class UpscaleOptions(Stated):
     )
     checks: bool = option("Run the checks that need no truth on the output.", True, panel=CHECKS)
     strict: bool = option(
-        "Exit with 4 where the image contradicts its data: a WARNING of chi2, noise, flux or rings.", False, panel=CHECKS
+        "Exit with 4 where the image contradicts its data: a WARNING of chi2, noise, flux or rings.",
+        False,
+        panel=CHECKS,
     )
     dtype: str | None = option(
         "Type of the pixels. Default: float32 for FITS, the input's for TIFF.", None, panel=OUTPUT, metavar="TYPE"
