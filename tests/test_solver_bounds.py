@@ -1,4 +1,4 @@
-"""The solver cannot diverge: for every kernel, brightness and mask its spectrum lies in (0, 1] and the residual falls."""
+"""The solver cannot diverge: its spectrum lies in (0, 1] for every kernel, brightness and mask; the residual falls."""
 
 import numpy as np
 import pytest

@@ -183,13 +183,10 @@ def judge_plane(sums: Mapping[str, float], correlation: float) -> list[Doubt]:
         words = f"{chi2:.2g} of the image against the data{{of}}{at}, where 1 is right; "
         doubts.append(Doubt("chi2", words + find_cause(sums)))
     if sums["faint_px"] >= FEWEST and 0 < sums["scatter"] * correlation < LOWEST_SCATTER:
-        doubts.append(
-            Doubt(
-                "noise",
-                f"the empty sky{{of}} scatters by {sums['scatter'] * correlation:.2g} of the stated noise; the noise is "
-                "stated too large, and ERR with it (--variance, --gain, --read-noise)",
-            )
+        words = (
+            f"the empty sky{{of}} scatters by {sums['scatter'] * correlation:.2g} of the stated noise, which is too "
         )
+        doubts.append(Doubt("noise", words + "large, and ERR with it (--variance, --gain, --read-noise)"))
     if abs(sums["lost"]) > max(CHANCE * sums["variance"] ** 0.5, LOST * sums["light"]):
         doubts.append(Doubt("flux", f"{sums['lost'] / sums['light']:.2%} of the light{{of}} is not in the image"))
     if sums["holes"] >= FEWEST_HOLES:
