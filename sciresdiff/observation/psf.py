@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from sciresdiff.errors import InputError
 from sciresdiff.frame import Frame, PixelSize
 from sciresdiff.notes import Notes
+from sciresdiff.observation.measured_psf import asks_measurement, first_plane, measure_blur
 from sciresdiff.observation.options import Stated
 from sciresdiff.observation.sample import Samples
+from sciresdiff.observation.verify_psf import refute_psf, warn_refuted, whole_psf
 from sciresdiff.physics import psf
 from sciresdiff.physics.psf.field import PSF
-from sciresdiff.physics.psf.measure import psf_from_sources
 from sciresdiff.physics.psf.spec import PSFSpec
 
 Kernel = NDArray[np.float64]
@@ -64,7 +65,9 @@ def resolve_psf(
         refuse_field(blur, tuple(scale * side for side in frame.pixels.shape[1:]))
         return blur, stated.target_fwhm, Notes(psf="--kernel")
     if stated.kernel:
-        return field_of(render_kernel(stated.kernel, fine)), stated.target_fwhm, Notes(psf="--kernel")
+        written = render_kernel(stated.kernel, fine)
+        notes = _hold_kernel(frame, samples, written, stated.target_fwhm, scale)
+        return field_of(written), stated.target_fwhm, notes + Notes(psf="--kernel")
     target = stated.target_fwhm or TARGET_FWHM
 
     def between(whole: PSFSpec | Kernel | str) -> PSF | None:
@@ -72,35 +75,47 @@ def resolve_psf(
 
     if image is not None:
         return between(np.asarray(image, np.float64)), target, Notes(psf="--psf")
-    if stated.psf and stated.psf != "measure":
-        return between(stated.psf), target, Notes(psf="--psf")
+    if stated.psf and not asks_measurement(stated.psf):
+        blur = between(stated.psf)
+        return blur, target, _hold_option(frame, samples, stated.psf) + Notes(psf="--psf")
     if stated.psf is None and frame.kernel is not None and frame.kernel_scale == scale:
         written = render_kernel(frame.kernel, fine) if isinstance(frame.kernel, str) else frame.kernel
         return field_of(written), stated.target_fwhm, Notes(psf="file")
+    notes = Notes()
     if stated.psf is None and (spec := psf_of_header(frame)):
-        return between(spec), target, Notes(f"psf: {spec}, from the file", psf="header")
-    whole, used, notes = measure_psf(samples(0).frame)
-    return between(whole), target, notes + Notes(f"psf: measured from {used} sources of {path}", psf="measured")
+        notes, believed = _hold_header(frame, samples, spec)
+        if believed:
+            return between(spec), target, Notes(f"psf: {spec}, from the file", psf="header")
+    blur, more = measure_blur(path, frame, samples, stated.psf, scale, target)
+    return blur, target, notes + more
 
 
-def measure_psf(frame: Frame, plane: int = 0) -> tuple[PSFSpec, int, Notes]:
-    """The PSF that the point sources of one plane of a frame show; see `physics.psf.measure.psf_from_sources`.
+def _hold_option(frame: Frame, samples: Samples, spec: str) -> Notes:
+    """A warning where the frame's point sources contradict the PSF that ``--psf`` states."""
+    if psf.parse(spec).shape == "none":
+        return Notes()
+    sample = samples(first_plane(samples, frame.planes)).frame
+    whole = psf.render(spec, frame.pixel_size, integrate=True)
+    return warn_refuted(refute_psf(sample, whole), f"--psf {spec}")
 
-    Returns
-    -------
-    psf : PSFSpec
-        In px of the frame, not integrated over the pixel.
-    used : int
-        Sources.
-    notes : Notes
 
-    Raises
-    ------
-    InputError
-        A microscope image, or fewer than 5 sources.
-    """
-    variance = None if frame.variance is None else frame.variance[plane]
-    return psf_from_sources(frame.pixels[plane], frame.mask[plane], variance, frame.kind)
+def _hold_kernel(frame: Frame, samples: Samples, kernel: Kernel | None, target: float | None, scale: int) -> Notes:
+    """The same of ``--kernel``, where the PSF of the wanted image is stated, too."""
+    if kernel is None or target is None:
+        return Notes()
+    sample = samples(first_plane(samples, frame.planes)).frame
+    return warn_refuted(refute_psf(sample, whole_psf(kernel, target, scale)), "--kernel with --target-fwhm")
+
+
+def _hold_header(frame: Frame, samples: Samples, spec: str) -> tuple[Notes, bool]:
+    """Whether the PSF of a header is believed, and what there is to say."""
+    if frame.psf or "psf_known" in frame.facts:  # written by this program
+        return Notes(), True
+    sample = samples(first_plane(samples, frame.planes)).frame
+    refuted = refute_psf(sample, psf.render(spec, frame.pixel_size, integrate=True))
+    if refuted is None:
+        return Notes(), True
+    return Notes(f"psf: the header's {spec} is not believed and the PSF measured instead: {refuted.numbers}"), False
 
 
 def field_of(kernel: Kernel | None) -> PSF | None:

@@ -36,6 +36,8 @@ class PSF:
         a single basis kernel may have any sum and negative values.
     weights : (J, Y, X) float array, optional
         Weight maps w_j on the output grid; None for one kernel that is the same everywhere.
+    width_error : float, optional
+        Standard error of the width, as a share of it; None where it is not known.
 
     Raises
     ------
@@ -45,6 +47,7 @@ class PSF:
 
     kernels: Array
     weights: NDArray[np.floating[Any]] | None = None
+    width_error: float | None = None
 
     def __post_init__(self) -> None:
         """Check the shapes; kernels become float64, weights keep their float type."""
@@ -89,7 +92,7 @@ class PSF:
         PSF
             Its ``at(y, x)`` is this one's ``at(region.y0 + y, region.x0 + x)``; the weights are a view of these.
         """
-        return self if self.weights is None else PSF(self.kernels, self.weights[:, *region.slices])
+        return self if self.weights is None else PSF(self.kernels, self.weights[:, *region.slices], self.width_error)
 
     def at(self, y: float, x: float) -> Array:
         """The kernel of a source at (y, x), which are output pixels from the centre of the first one.
