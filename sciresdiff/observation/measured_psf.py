@@ -93,7 +93,9 @@ def _assume_beads(frame: Frame, spec: str | None, found: MeasuredPSF) -> Notes:
     """What is assumed where sources of a microscope image are taken for beads."""
     if frame.kind != "micro" or (spec or "").startswith("beads"):
         return Notes()
-    alike = f"{found.used} sources of one width, {100 * found.share:.0f} % of those that can be used, are taken for beads"
+    alike = (
+        f"{found.used} sources of one width, {100 * found.share:.0f} % of those that can be used, are taken for beads"
+    )
     if spec is None:
         return Notes(f"WARNING psf: none is stated; {alike}. Puncta of structure would make it too wide; give --psf")
     return Notes(f"psf: {alike}; puncta of structure would make it too wide")

@@ -14,7 +14,8 @@ class Stated:
 
     psf: str | None = option(
         "Whole PSF of the input: gaussian:fwhm=2.1px, moffat:fwhm=0.8arcsec,beta=3, airy:na=1.4,wavelength=525nm,"
-        " none, measure, or a file.",
+        " none, a file; measure (on the frame's stars or beads), beads (the frame shows beads), beads:FILE,"
+        " blind (a width from the frame's spectrum).",
         None,
         panel=PHYSICS,
         metavar="SPEC",

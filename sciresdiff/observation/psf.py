@@ -65,19 +65,19 @@ def resolve_psf(
         refuse_field(blur, tuple(scale * side for side in frame.pixels.shape[1:]))
         return blur, stated.target_fwhm, Notes(psf="--kernel")
     if stated.kernel:
-        written = render_kernel(stated.kernel, fine)
-        notes = _hold_kernel(frame, samples, written, stated.target_fwhm, scale)
-        return field_of(written), stated.target_fwhm, notes + Notes(psf="--kernel")
+        given = render_kernel(stated.kernel, fine)
+        notes = _hold_kernel(frame, samples, given, stated.target_fwhm, scale)
+        return field_of(given), stated.target_fwhm, notes + Notes(psf="--kernel")
     target = stated.target_fwhm or TARGET_FWHM
 
     def between(whole: PSFSpec | Kernel | str) -> PSF | None:
         return field_of(psf.kernel_from_psf(whole, pixel=frame.pixel_size, scale=scale, target_fwhm_px_fine=target))
 
     if image is not None:
-        return between(np.asarray(image, np.float64)), target, Notes(psf="--psf")
+        held = _hold_image(frame, samples, psf.centre_psf(np.asarray(image, np.float64)), "the PSF that is given")
+        return between(np.asarray(image, np.float64)), target, held + Notes(psf="--psf")
     if stated.psf and not asks_measurement(stated.psf):
-        blur = between(stated.psf)
-        return blur, target, _hold_option(frame, samples, stated.psf) + Notes(psf="--psf")
+        return between(stated.psf), target, _hold_option(frame, samples, stated.psf) + Notes(psf="--psf")
     if stated.psf is None and frame.kernel is not None and frame.kernel_scale == scale:
         written = render_kernel(frame.kernel, fine) if isinstance(frame.kernel, str) else frame.kernel
         return field_of(written), stated.target_fwhm, Notes(psf="file")
@@ -94,17 +94,19 @@ def _hold_option(frame: Frame, samples: Samples, spec: str) -> Notes:
     """A warning where the frame's point sources contradict the PSF that ``--psf`` states."""
     if psf.parse(spec).shape == "none":
         return Notes()
-    sample = samples(first_plane(samples, frame.planes)).frame
-    whole = psf.render(spec, frame.pixel_size, integrate=True)
-    return warn_refuted(refute_psf(sample, whole), f"--psf {spec}")
+    return _hold_image(frame, samples, psf.render(spec, frame.pixel_size, integrate=True), f"--psf {spec}")
+
+
+def _hold_image(frame: Frame, samples: Samples, whole: Kernel, option: str) -> Notes:
+    """The same of an image of the whole PSF, on the frame's pixels."""
+    return warn_refuted(refute_psf(samples(first_plane(samples, frame.planes)).frame, whole), option)
 
 
 def _hold_kernel(frame: Frame, samples: Samples, kernel: Kernel | None, target: float | None, scale: int) -> Notes:
     """The same of ``--kernel``, where the PSF of the wanted image is stated, too."""
     if kernel is None or target is None:
         return Notes()
-    sample = samples(first_plane(samples, frame.planes)).frame
-    return warn_refuted(refute_psf(sample, whole_psf(kernel, target, scale)), "--kernel with --target-fwhm")
+    return _hold_image(frame, samples, whole_psf(kernel, target, scale), "--kernel with --target-fwhm")
 
 
 def _hold_header(frame: Frame, samples: Samples, spec: str) -> tuple[Notes, bool]:
@@ -115,7 +117,8 @@ def _hold_header(frame: Frame, samples: Samples, spec: str) -> tuple[Notes, bool
     refuted = refute_psf(sample, psf.render(spec, frame.pixel_size, integrate=True))
     if refuted is None:
         return Notes(), True
-    return Notes(f"psf: the header's {spec} is not believed and the PSF measured instead: {refuted.numbers}"), False
+    words = f"psf: {psf.parse(spec)} of the header (SEEING, FWHM, PSF_FWHM or the like) is not believed, and the PSF is"
+    return Notes(f"{words} measured instead: {refuted.numbers}"), False
 
 
 def field_of(kernel: Kernel | None) -> PSF | None:

@@ -20,7 +20,7 @@ from sciresdiff.physics import psf
 from sciresdiff.physics.psf.measure import find_population, summarise
 from sciresdiff.physics.psf.measured import MeasuredPSF
 from sciresdiff.physics.psf.moffat_fit import MoffatFits, Stamps, fit_moffats
-from sciresdiff.physics.psf.point_sources import Population, clump_density, prepare_field
+from sciresdiff.physics.psf.point_sources import WELL, Population, clump_density, prepare_field
 
 Array = NDArray[np.float64]
 
@@ -31,13 +31,10 @@ NARROW, WIDE = 5, 8
 """Sources that refute a PSF that is too wide, and one that is too narrow."""
 
 DOMINANT_NARROW, DOMINANT_WIDE = 0.3, 0.6
-"""Share of the well measured sources that they have to be."""
+"""Share of what all sources say that they have to have."""
 
 TIGHT = 0.05
 """Largest scatter of ln FWHM beyond the errors of measurement, for sources to be of one width."""
-
-WELL = 0.08
-"""Error of ln FWHM up to which a source is well measured."""
 
 
 @dataclass(frozen=True)
@@ -106,13 +103,15 @@ def _contradiction(
     """In what a statement and the sources differ by more than the tolerance; None where nothing is certain."""
     fits, points = population.fits, population.points
     well = fits.error < WELL
-    share = float((population.point & well).sum() / max(well.sum(), 1))
+    share = population.share
     n = int((population.point & well).sum())
     off = float(np.log(width / found_width))
     tolerance = TOLERANCE + 2 * found.fwhm_error
     # where as many sources have the stated width as have another one, nothing is refuted
-    there = clump_density(fits, np.log(found.shape.fwhm) + off, (found.shape.e1, found.shape.e2))
-    here = clump_density(fits, np.log(found.shape.fwhm), (found.shape.e1, found.shape.e2))
+    e1, e2 = found.shape.e1, found.shape.e2
+    turned = (e1, e2) if same is None else (float(same.e1[0]), float(same.e2[0]))
+    there = clump_density(fits, np.log(found.shape.fwhm) + off, turned)
+    here = clump_density(fits, np.log(found.shape.fwhm), (e1, e2))
     if off > tolerance and n >= NARROW and share >= DOMINANT_NARROW and there < 0.5 * here:
         return f"fwhm {width:.3g} px is too wide"
     one = n >= WIDE and share >= DOMINANT_WIDE and found.scatter < TIGHT and there < 0.1 * here
@@ -120,11 +119,11 @@ def _contradiction(
         return f"fwhm {width:.3g} px is too narrow"
     if same is None or not one:
         return None
-    e = float(np.hypot(same.e1[0] - found.shape.e1, same.e2[0] - found.shape.e2))
+    e = float(np.hypot(turned[0] - e1, turned[1] - e2))
     spread = float(np.hypot(points.e1.std(), points.e2.std()))
     if e > TOLERANCE + 3 * found.e_error + spread / 2:
-        ratio, angle = axes(found.shape.e1, found.shape.e2)
-        stated, turn = axes(float(same.e1[0]), float(same.e2[0]))
+        ratio, angle = axes(e1, e2)
+        stated, turn = axes(*turned)
         return f"axis ratio {stated:.2f} at {turn:.0f} deg, but that of the sources is {ratio:.2f} at {angle:.0f} deg"
     return None
 
@@ -135,7 +134,7 @@ def axes(e1: float, e2: float) -> tuple[float, float]:
 
 
 def _fit_stated(stated: Array, population: Population) -> MoffatFits:
-    """What the fit of the sources makes of the statement, on a stamp of their size and with the noise of a bright one."""
+    """What the fit of the sources makes of the statement, on a stamp of their size with the noise of one of them."""
     radius = population.stamps.radius
     room = np.pad(stated, radius)
     y, x = (n // 2 for n in room.shape)

@@ -131,7 +131,7 @@ def radial_spectrum(pixels: NDArray[Any], mask: Mask | None = None) -> tuple[Arr
     inside = (ring >= 0) & (ring < RINGS)
     sums = [np.bincount(ring[inside], v.ravel()[inside], RINGS) for v in (frequency, power, np.ones(power.shape))]
     k, p, n = (v[sums[2] > 0] for v in sums)
-    return k / n, p / n, n
+    return k / n, p / n, np.asarray(n, np.float64)
 
 
 def _fill(flat: Array, bad: Mask) -> Array:
@@ -142,9 +142,7 @@ def _fill(flat: Array, bad: Mask) -> Array:
     return np.where(bad, known / np.maximum(share, 1e-6) * (share > 1e-3), flat)
 
 
-def _fit(
-    k: Array, power: Array, count: Array, transfer: Callable[[Array, float], Array]
-) -> tuple[float, float, float]:
+def _fit(k: Array, power: Array, count: Array, transfer: Callable[[Array, float], Array]) -> tuple[float, float, float]:
     """ln FWHM, its error, and the cost of the fit of one PSF.
 
     Raises
@@ -171,7 +169,9 @@ def _fit(
             "psf: blind finds no structure above the noise whose sharpness would show a PSF; give --psf SPEC"
         )
     found = [
-        optimize.least_squares(residual, [ln_power[:3].mean(), 2.0, np.log(f), floor], bounds=(low, high), loss="soft_l1")
+        optimize.least_squares(
+            residual, [ln_power[:3].mean(), 2.0, np.log(f), floor], bounds=(low, high), loss="soft_l1"
+        )
         for f in STARTS
     ]
     best = min(found, key=lambda r: float(r.cost))

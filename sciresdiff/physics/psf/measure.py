@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from sciresdiff.errors import InputError
 from sciresdiff.notes import Notes
+from sciresdiff.physics.psf.blind import estimate_width
 from sciresdiff.physics.psf.measured import MeasuredPSF
 from sciresdiff.physics.psf.moffat_fit import MoffatFits, MoffatShape, Prior
-from sciresdiff.physics.psf.point_sources import Field, Population, fit_population, prepare_field
+from sciresdiff.physics.psf.point_sources import DOMINANT, Field, Population, fit_population, prepare_field
 from sciresdiff.physics.psf.residual_table import measure_residual
 
 Array = NDArray[np.float64]
@@ -27,8 +28,14 @@ FEW, MOST = 80, 240
 DOUBT = 0.15
 """Relative error of the width where one source says it all: it may be a compact galaxy."""
 
+MINORITY = 0.06
+"""The same where the points are the minority of the sources: the narrowest ones may be small galaxies."""
+
 MODEL_ERROR = 0.01
 """Least relative error of the width of a Moffat fitted to a PSF that is none."""
+
+SOLE = 2
+"""Sources that are too few to tell points from galaxies by their widths."""
 
 BEADS = 8
 """Sources of one width that a field of beads has at least."""
@@ -38,13 +45,20 @@ BEAD_SHARE = 0.6
 
 
 def measure_psf(
-    pixels: NDArray[Any], mask: Mask | None, variance: NDArray[Any] | None, kind: str = "astro", *, beads: bool = False, table: bool = True
+    pixels: NDArray[Any],
+    mask: Mask | None,
+    variance: NDArray[Any] | None,
+    kind: str = "astro",
+    *,
+    beads: bool = False,
+    table: bool = True,
 ) -> MeasuredPSF:
     """The PSF that the point sources of a frame show.
 
-    Pixel-integrated elliptical Moffats are fitted to the sources that neighbours reach least, of every brightness. Those
-    of one width are taken for points (`point_sources.densest_clump`): galaxies are wider and differ, tracks of cosmic
-    rays and hot pixels are no Moffat. **One PSF for the whole frame**: a change over the field is noted, not followed.
+    Pixel-integrated elliptical Moffats are fitted to the sources that neighbours reach least, of every brightness.
+    Those of one width are taken for points (`point_sources.choose_points`): galaxies are wider and differ, tracks of
+    cosmic rays and hot pixels are no Moffat. **One PSF for the whole frame**: a change over the field is noted, not
+    followed.
 
     Parameters
     ----------
@@ -77,7 +91,10 @@ def measure_psf(
             f"psf: no source to measure a PSF from (0 usable of {population.found} seen);"
             f" give --psf with {how} or a FILE, or --psf blind to estimate a width from the frame's spectrum"
         )
-    return summarise(population, "bead" if kind == "micro" else "source", table)
+    found = summarise(population, "bead" if kind == "micro" else "source", table)
+    if not beads:
+        _refuse_extended(found, pixels, mask)
+    return found
 
 
 def _refuse_puncta(population: Population) -> None:
@@ -88,12 +105,33 @@ def _refuse_puncta(population: Population) -> None:
     InputError
     """
     alike, all_ = int(population.point.sum()), len(population.fits)
-    if alike < BEADS or alike < BEAD_SHARE * all_:
+    if alike < BEADS or population.share < BEAD_SHARE:
         raise InputError(
             f"psf: no source to measure a PSF from, since puncta of a microscope image are no point sources ({alike} of"
             f" {all_} have one width; beads are {BEADS} or more, and {100 * BEAD_SHARE:g} % of all): give"
             " --psf airy:na=...,wavelength=...nm, a FILE, --psf beads (these are beads), --psf beads:FILE"
             " or --psf blind"
+        )
+
+
+def _refuse_extended(found: MeasuredPSF, pixels: NDArray[Any], mask: Mask | None) -> None:
+    """Refuse one or two sources that are wider than the frame's own spectrum says that a point is: galaxies.
+
+    Raises
+    ------
+    InputError
+    """
+    if found.used > SOLE:
+        return
+    try:
+        blind = estimate_width(pixels, mask)
+    except InputError:  # no structure to compare with
+        return
+    if np.log(found.fwhm / blind.fwhm) > 2 * blind.fwhm_error:
+        raise InputError(
+            f"psf: no source to measure a PSF from: the {found.used} usable of {found.found} seen have fwhm"
+            f" {found.fwhm:.3g} px, wider than the {blind.fwhm:.3g} +- {blind.fwhm_error * blind.fwhm:.2g} px that the"
+            " frame's spectrum shows, as galaxies are; give --psf with a shape or a FILE, or --psf blind"
         )
 
 
@@ -156,7 +194,8 @@ def summarise(population: Population, name: str = "source", table: bool = True) 
     shape = _mean_shape(points, weight)
     residual = measure_residual(points, population.stamps[population.point], shape) if table else None
     # scatter of the sources, doubt whether they are points, and what a Moffat gets wrong
-    error = float(np.sqrt(1 / weight.sum() + (DOUBT / n) ** 2 + MODEL_ERROR**2))
+    doubt = DOUBT / n + (MINORITY if population.share < DOMINANT else 0.0)
+    error = float(np.sqrt(1 / weight.sum() + doubt**2 + MODEL_ERROR**2))
     bare = MeasuredPSF(shape, residual, n, population.found, error)
     fwhm, spec = bare.fwhm, shape.spec
     line = f"psf: {spec.shape.capitalize()} fwhm {fwhm:.3g} +- {error * fwhm:.2g} px from {n} of {population.found}"
@@ -165,7 +204,7 @@ def summarise(population: Population, name: str = "source", table: bool = True) 
         bare,
         scatter=scatter,
         e_error=float(1 / np.sqrt((1 / (points.e_error**2 + 0.02**2)).sum())),
-        share=n / max(len(population.fits), 1),
+        share=population.share,
         notes=notes,
     )
 
@@ -181,7 +220,7 @@ def _excess_scatter(values: Array, errors: Array) -> float:
 
 def _doubt(n: int, name: str) -> Notes:
     """A warning where hardly a source says what the PSF is."""
-    if n > 2:
+    if n > SOLE:
         return Notes()
     which = f"one {name}" if n == 1 else f"two {name}s"
     return Notes(

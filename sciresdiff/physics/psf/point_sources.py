@@ -35,6 +35,21 @@ ROUNDEST_CORE = 1.2
 POOREST = 0.12
 """Largest misfit in the core, as a share of the peak; doubles, galaxies with arms and tracks have more."""
 
+DOMINANT = 0.6
+"""Share of what all sources say from which those of one width are the points, however many narrower ones there are."""
+
+ENVELOPE = 0.12
+"""What the narrowest sources have to say, as a share of what the most numerous ones do."""
+
+NARROWEST_OF_FEW = 1.2
+"""FWHM, px, below which a minority is no star but what cosmic rays leave."""
+
+WELL = 0.08
+"""Error of ln FWHM up to which a source is well measured."""
+
+BRIGHT = 12.0
+"""Signal to noise of the peak from which a source may be the narrowest."""
+
 SCATTER = 0.04
 """Least width of a kernel in ln FWHM, with which the density of sources is measured."""
 
@@ -60,6 +75,8 @@ class Population:
     stamps: Stamps
     point: Mask
     """(n,) True for those of one width."""
+    share: float
+    """What they say of the width, as a share of what all say that can be used."""
     found: int
     """Sources that were seen at all."""
 
@@ -158,7 +175,9 @@ def wing(distance: Array, fwhm: float) -> Array:
     return np.asarray((1 + 4 * (2 ** (1 / 3) - 1) * (distance / fwhm) ** 2) ** -3.0)
 
 
-def mask_neighbours(stamps: Stamps, places: Places, heights: Array, own: Places, others: list[Places], fwhm: float) -> Stamps:
+def mask_neighbours(
+    stamps: Stamps, places: Places, heights: Array, own: Places, others: list[Places], fwhm: float
+) -> Stamps:
     """The stamps without the pixels where a neighbour has more than a third of the source's own light.
 
     Parameters
@@ -207,7 +226,7 @@ def fit_population(field: Field, fwhm: float, most: int, prior: Prior | None = N
     places, heights = find_peaks(field, fwhm)
     if not len(places):
         nothing = cut_stamps(field.flat, field.noise, np.zeros((0, 2), np.int64), radius)
-        return Population(fit_moffats(nothing, fwhm), nothing, np.zeros(0, bool), 0)
+        return Population(fit_moffats(nothing, fwhm), nothing, np.zeros(0, bool), 0.0, 0)
     own, others = choose_clear(places, heights, fwhm, most)
     stamps = cut_stamps(field.flat, field.noise, places[own], radius)
     stamps = mask_neighbours(stamps, places, heights, own, others, fwhm)
@@ -215,7 +234,7 @@ def fit_population(field: Field, fwhm: float, most: int, prior: Prior | None = N
     fits = fit_moffats(stamps, fwhm, prior)
     usable = is_usable(fits, stamps)
     fits, stamps = fits[usable], stamps[usable]
-    return Population(fits, stamps, densest_clump(fits), len(places))
+    return Population(fits, stamps, *choose_points(fits), len(places))
 
 
 def is_usable(fits: MoffatFits, stamps: Stamps) -> Mask:
@@ -226,36 +245,55 @@ def is_usable(fits: MoffatFits, stamps: Stamps) -> Mask:
     return np.asarray(sound & shape & (off < np.maximum(1.5, 0.6 * fits.fwhm)) & (fits.misfit < POOREST))
 
 
-def densest_clump(fits: MoffatFits) -> Mask:
-    """The sources of one width and shape: those about the densest place in (ln FWHM, e1, e2): (n,).
+def choose_points(fits: MoffatFits) -> tuple[Mask, float]:
+    """The sources that are taken for points, (n,), and their share of what all sources say.
 
-    Stars and beads have one width to the error of the measurement; galaxies and puncta differ, and tracks of cosmic
-    rays point anywhere. Every source counts as a Gaussian as wide as its error, so that well measured ones make a
-    sharp peak and poor ones a low one; a poor fit counts less.
+    Where most sources have one width and shape, as stars and beads have, it is they. Elsewhere galaxies are in the
+    majority, which are wider than points and differ; then it is the narrowest sources that agree with each other.
+
+    Every source counts as a Gaussian as wide as its error, so that well measured ones make a sharp peak and poor ones
+    a low one.
 
     Parameters
     ----------
     fits : MoffatFits
     """
     if not len(fits):
-        return np.zeros(0, bool)
-    width, (s, se, weight) = np.log(fits.fwhm), _kernels(fits)
-    far = ((width[:, None] - width) / s) ** 2
-    far = far + ((fits.e1[:, None] - fits.e1) / se) ** 2 + ((fits.e2[:, None] - fits.e2) / se) ** 2
-    density = (weight / s * np.exp(-0.5 * far)).sum(1)
-    peak = int(np.argmax(density))
-    inside = far[peak] < 9
-    for _ in range(4):  # the middle of the clump is not exactly its densest source
-        if not inside.any():
-            break
-        middle = [np.average(v[inside], weights=(weight / s**2)[inside]) for v in (width, fits.e1, fits.e2)]
-        far2 = ((width - middle[0]) / s) ** 2 + ((fits.e1 - middle[1]) / se) ** 2 + ((fits.e2 - middle[2]) / se) ** 2
-        inside = far2 < 9
-    return np.asarray(inside)
+        return np.zeros(0, bool), 0.0
+    s, se, weight = _kernels(fits)
+    place = np.stack([np.log(fits.fwhm), fits.e1, fits.e2], 1)
+    scale = np.stack([s, se, se], 1)
+    says = weight * np.minimum(1, (SCATTER / fits.error) ** 2)
+
+    def settle(middle: Array, reach: float, rounds: int) -> Mask:
+        for _ in range(rounds):
+            far = (((place - middle) / scale) ** 2).sum(1)
+            pull = says / s * np.exp(-0.5 * far)
+            if not pull.sum() > 0:
+                break
+            middle = pull @ place / pull.sum()
+        return np.asarray((((place - middle) / scale) ** 2).sum(1) < reach**2)
+
+    far = (((place[:, None] - place) / scale) ** 2).sum(2)
+    # the densest place, whose own Gaussian a lone source has too
+    most = settle(place[int(np.argmax((weight / s * np.exp(-0.5 * far)).sum(1)))], 3.0, 8)
+    total = max(float(says.sum()), 1e-12)
+    share = float(says[most].sum() / total)
+    if share >= DOMINANT:
+        return most, share
+    agree = ((far < 4) * says).sum(1)
+    start = (agree >= ENVELOPE * agree.max()) & (fits.error < WELL) & (fits.snr > BRIGHT) & (weight > 0.3)
+    start &= fits.fwhm > NARROWEST_OF_FEW
+    if not start.any():
+        return most, share
+    first = int(np.flatnonzero(start)[np.argmin(place[start, 0])])
+    # one round: more of them would climb to the galaxies
+    narrow = settle(place[first], 2.0, 1)
+    return narrow, float(says[narrow].sum() / total)
 
 
 def clump_density(fits: MoffatFits, ln_fwhm: float, e: tuple[float, float]) -> float:
-    """The density of sources about a width and an ellipticity, as `densest_clump` counts it.
+    """The density of sources about a width and an ellipticity, as `choose_points` counts it.
 
     Parameters
     ----------
@@ -272,5 +310,5 @@ def clump_density(fits: MoffatFits, ln_fwhm: float, e: tuple[float, float]) -> f
 
 def _kernels(fits: MoffatFits) -> tuple[Array, Array, Array]:
     """Widths of the sources' Gaussians in ln FWHM and in e, and their weights: (n,) each."""
-    weight = np.exp(-0.5 * (fits.misfit / 0.04) ** 2)
+    weight = np.exp(-0.5 * (fits.misfit / 0.05) ** 2)
     return np.hypot(fits.error, SCATTER), np.hypot(fits.e_error, SCATTER), weight

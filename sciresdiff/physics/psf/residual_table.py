@@ -2,7 +2,8 @@
 
 Anderson & King (2000, PASP 112, 1360) tabulate an effective PSF finer than the pixel from stars that fall on different
 parts of it. Here the table holds the difference to a Moffat alone, which carries the wings and the steep core; it is
-small and smooth, so that few stars determine it, and it goes to zero where they say nothing.
+small and smooth, so that few stars determine it, and it goes to zero where they say nothing. **It ends at 2.5 FWHM**:
+of an Airy pattern, a twelfth of the light lies farther out, where stars of a frame do not show it above their sky.
 """
 
 from __future__ import annotations
@@ -200,7 +201,7 @@ def _solve(
         bend += basis.T @ weighted
         down += weighted.T @ left[i]
         bases.append((y, x))
-    found = ResidualTable(np.linalg.solve(bend, down).reshape(count, count), table.step)
+    found = ResidualTable(np.asarray(np.linalg.solve(bend, down).reshape(count, count), np.float64), table.step)
     after = np.stack([found.evaluate(line - y, line - x, 1.0).ravel() for y, x in bases])
     return found, (left - after) / np.sqrt(variance)
 
