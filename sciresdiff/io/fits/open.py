@@ -51,6 +51,8 @@ class ImageChoice:
 
     file: FitsFile
     index: int
+    axes: str = ""
+    """A letter for each axis of the image; its planes have the same where they have as many axes."""
 
     @property
     def path(self) -> Path:

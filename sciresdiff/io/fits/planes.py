@@ -65,7 +65,7 @@ def find_planes(
     InputError
         A plane that the user named does not exist or does not fit.
     """
-    parts = Components(open_image(chosen.file, chosen.index))
+    parts = Components(open_image(chosen.file, chosen.index, chosen.axes))
     flags, of_flags = _named_plane(chosen, mask, stack) if mask is not None else _own_flags(chosen, stack)
     frame, parts = _with_flags(frame, chosen, parts, flags, mask)
     frame, parts, of_noise = _find_noise(frame, chosen, parts, variance, stack)
@@ -92,7 +92,7 @@ def _group_extensions(chosen: ImageChoice, names: Sequence[str]) -> list[int]:
 
 def _fits_frame(frame: Frame, plane: ImageReader) -> bool:
     """Whether a plane has the frame's shape; a single plane serves all."""
-    return plane.shape[-2:] == frame.pixels.shape[1:] and plane.planes in (1, frame.planes)
+    return plane.plane_shape == frame.pixels.shape[1:] and plane.planes in (1, frame.planes)
 
 
 def _with_flags(
@@ -126,7 +126,7 @@ def _misfit(plane: ImageReader) -> Notes:
 def _own_flags(chosen: ImageChoice, stack: ExitStack) -> tuple[tuple[ImageReader, bool] | None, set[int]]:
     """Data-quality plane of the file, else of the file beside it; whether every value is bad; HDUs used."""
     for i in _group_extensions(chosen, DQ_PLANES):
-        return (open_image(chosen.file, i), False), {i}
+        return (open_image(chosen.file, i, chosen.axes), False), {i}
     if other := find_noise_and_flags(chosen.path).get("flags"):
         return (_from_file(chosen, other[0], None, stack), False), set()
     return None, set()
@@ -138,7 +138,7 @@ def _from_file(chosen: ImageChoice, path: Path, ext: str | None, stack: ExitStac
     same = [i for i, hdu in enumerate(file.hdus) if is_image(hdu) and hdu.name == chosen.image.name]
     same.sort(key=lambda i: file.hdus[i].ver != chosen.image.ver)
     index = choose_image(path, file.hdus, ext)[0] if ext or not same else same[0]
-    return replace(open_image(file, index), name=path.name)
+    return replace(open_image(file, index, chosen.axes), name=path.name)
 
 
 def _named_plane(chosen: ImageChoice, spec: str, stack: ExitStack) -> tuple[tuple[ImageReader, bool], set[int]]:
@@ -156,7 +156,7 @@ def _named_plane(chosen: ImageChoice, spec: str, stack: ExitStack) -> tuple[tupl
     own = f"{spec},{chosen.image.ver}"  # in a file of several chips, the plane of the same chip
     here = (spec.upper(), chosen.image.ver) in [(hdu.name.upper(), hdu.ver) for hdu in chosen.hdus]
     index = find_extension(chosen.path, chosen.hdus, own if here else spec)
-    return (open_image(chosen.file, index), hdu_role(chosen.hdus[index]) not in DQ_PLANES), {index}
+    return (open_image(chosen.file, index, chosen.axes), hdu_role(chosen.hdus[index]) not in DQ_PLANES), {index}
 
 
 def _find_noise(
@@ -171,7 +171,7 @@ def _find_noise(
         noise = Noise(plane, STATED[kind] if kind else _noise_conversion(plane, spec), (kind or "").upper())
         return *_calibrate_noise(frame, parts, noise, f"{kind} " if kind else ""), used
     for i in _group_extensions(chosen, tuple(NOISE_PLANES)):
-        plane, role = open_image(chosen.file, i), hdu_role(chosen.hdus[i])
+        plane, role = open_image(chosen.file, i, chosen.axes), hdu_role(chosen.hdus[i])
         if not _fits_frame(frame, plane):
             frame = frame.with_notes(_misfit(plane))
             continue
