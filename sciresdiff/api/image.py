@@ -199,7 +199,7 @@ def header_on_grid(header: Any, scale: float, quantity: str) -> Any:
         header,
         primary=rescale_cards(header.primary, scale, quantity, header.plane_axes if header.plain else None),
         image=rescale_cards(header.image, scale, quantity, header.plane_axes),
-        rest=tuple(rescale_extension(extension, scale) for extension in header.rest),
+        rest=tuple(new for extension in header.rest if (new := rescale_extension(extension, scale)) is not None),
     )
 
 

@@ -18,7 +18,7 @@ from sciresdiff.io.fits.header import card_number, card_value
 
 Array = NDArray[Any]
 
-DQ_PLANES = ("DQ", "MASK", "FLAGS", "FLAG", "BPM", "DQM", "BADPIX", "QUALITY")
+DQ_PLANES = ("DQ", "MASK", "FLAGS", "FLAG", "FLG", "MSK", "BPM", "DQM", "BADPIX", "QUALITY")
 """Names of data-quality planes."""
 
 HST_HARMLESS = 64 | 1024

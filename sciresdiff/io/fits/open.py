@@ -20,13 +20,9 @@ from astropy.io import fits
 
 from sciresdiff.errors import InputError, ResourceError, SciresdiffError
 from sciresdiff.io.files import first_line, require_file
-from sciresdiff.io.fits.dq import DQ_PLANES
-from sciresdiff.io.fits.header import BLOCK, card_value
-from sciresdiff.io.variance import NOISE_PLANES
+from sciresdiff.io.fits.header import BLOCK
+from sciresdiff.io.fits.roles import hdu_role, hdu_tag, is_plane
 from sciresdiff.notes import Notes
-
-OUR_PLANES = ("SUPPORT", "GATE", "TRUST", "KERNEL")
-"""Planes that this program writes; those of an input are not copied to its output."""
 
 END = b"END".ljust(80)
 MOST_CARDS = 100_000
@@ -197,7 +193,7 @@ def _check_headers(hdus: fits.HDUList) -> None:
 
 
 def expand_chips(spec: str) -> list[str] | None:
-    """Expand ``FILE[NAME,*]`` to ``FILE[NAME,1]``, ``FILE[NAME,2]`` ...; ``FILE[*]`` to all images but noise and flags.
+    """Expand ``FILE[NAME,*]`` to ``FILE[NAME,1]`` and so on; ``FILE[*]`` to all images but noise, flags and PSFs.
 
     Returns
     -------
@@ -218,8 +214,7 @@ def expand_chips(spec: str) -> list[str] | None:
         if name:
             found = [f"{file}[{name},{hdu.ver}]" for _, hdu in images if hdu.name.upper() == name]
         else:
-            planes = (*NOISE_PLANES, *DQ_PLANES, *OUR_PLANES)
-            found = [f"{file}[{i}]" for i, hdu in images if hdu_role(hdu) not in planes]
+            found = [f"{file}[{i}]" for i, hdu in images if not is_plane(hdu)]
     if not found:
         raise InputError(f"{file}: no image {name or 'in it'}; info tells what there is")
     return found
@@ -265,18 +260,12 @@ def choose_image(path: Path, hdus: fits.HDUList, ext: str | None) -> tuple[int, 
     if not images:
         kinds = ", ".join(f"{hdu_name(hdus, i)} {type(h).__name__}" for i, h in enumerate(hdus))
         raise InputError(f"{path}: no image in it (only {kinds}); give a file with a 2-D image")
-    named = [i for i in images if hdu_role(hdus[i]) == "SCI"]
-    other = [i for i in images if hdu_role(hdus[i]) not in (*NOISE_PLANES, *DQ_PLANES, *OUR_PLANES)]
+    named = [i for i in images if hdu_role(hdus[i]) == "SCI" and not hdu_tag(hdus[i])]
+    other = [i for i in images if not is_plane(hdus[i])]
     chosen = (named or other or images)[0]
     alike = len(named or other)
     several = f"{alike} images in the file: read {hdu_name(hdus, chosen)}; another with FILE[EXT]"
     return chosen, Notes(several) if alike > 1 else Notes()
-
-
-def hdu_role(hdu: Any) -> str:
-    """EXTTYPE (LSST) or name of an HDU, in capitals; IMAGE and SCIENCE count as SCI."""
-    role = str(card_value(hdu.header, "EXTTYPE", "") or hdu.name).strip().upper()
-    return {"IMAGE": "SCI", "SCIENCE": "SCI"}.get(role, role)
 
 
 def find_extension(path: Path, hdus: fits.HDUList, ext: str) -> int:

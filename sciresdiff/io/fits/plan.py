@@ -88,7 +88,8 @@ def plan_output(
     slots = [replace(slot, header_blocks=blocks) for slot, blocks in zip(slots, room, strict=True)]
     # an extension of the input that has the name of an output plane is replaced by it
     mine = {("SCI", header.version), *((name, header.version) for name in planes)}
-    rest = tuple(rescale_extension(c, scale) for c in header.rest if (c.name, c.version) not in mine)
+    others = [rescale_extension(c, scale) for c in header.rest if (c.name, c.version) not in mine]
+    rest = tuple(c for c in others if c is not None)
     return Plan(layout.assign_offsets(slots), rest, kernel, provenance, history, header.checksum)
 
 

@@ -1,4 +1,4 @@
-"""Find the noise, flags, saturation and kernel that belong to a FITS image."""
+"""Find the noise, flags, saturation, kernel and PSF that belong to a FITS image."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from sciresdiff.io.fits.components import Components, Flags, Noise, assemble_fra
 from sciresdiff.io.fits.dq import DQ_PLANES, decode_flags
 from sciresdiff.io.fits.header import card_number, card_value
 from sciresdiff.io.fits.image_reader import ImageReader, in_memory, open_image
-from sciresdiff.io.fits.open import ImageChoice, choose_image, find_extension, hdu_role, is_image, open_fits
+from sciresdiff.io.fits.open import ImageChoice, choose_image, find_extension, is_image, open_fits
+from sciresdiff.io.fits.roles import PSF, hdu_role, hdu_tag
 from sciresdiff.io.sampling import sample_regions
 from sciresdiff.io.variance import NO_VARIANCE, NOISE_PLANES, RELATIVE, STATED, split_noise_kind, to_variance
 from sciresdiff.notes import Notes
@@ -38,7 +39,7 @@ MOST_OFF = 30
 def find_planes(
     frame: Frame, chosen: ImageChoice, variance: str | None, mask: str | None, stack: ExitStack
 ) -> tuple[Frame, Components, set[int]]:
-    """Find noise, flags, saturation and kernel of an image.
+    """Find noise, flags, saturation, kernel and PSF of an image.
 
     Parameters
     ----------
@@ -54,7 +55,7 @@ def find_planes(
     Returns
     -------
     frame : Frame
-        With notes, facts and kernel.
+        With notes, facts, kernel and PSF.
     parts : Components
         Where the values of a region come from.
     used : set of int
@@ -71,7 +72,8 @@ def find_planes(
     frame, parts, of_noise = _find_noise(frame, chosen, parts, variance, stack)
     frame, parts = _find_saturation(frame, parts)
     frame, of_kernel = _find_kernel(frame, chosen)
-    return frame, parts, {chosen.index, *of_flags, *of_noise, *of_kernel}
+    frame, of_psf = _find_psf(frame, chosen)
+    return frame, parts, {chosen.index, *of_flags, *of_noise, *of_kernel, *of_psf}
 
 
 def sample_frames(frame: Frame, parts: Components) -> Iterator[Frame]:
@@ -80,14 +82,18 @@ def sample_frames(frame: Frame, parts: Components) -> Iterator[Frame]:
 
 
 def _group_extensions(chosen: ImageChoice, names: Sequence[str]) -> list[int]:
-    """Images of the same EXTVER that have one of the names, in the order of the names."""
-    version = chosen.image.ver
+    """Images of the same EXTVER that have one of the names and belong to the image, in the order of the names.
+
+    Those with the image's tag (``VIS_RMS`` of ``VIS_FLUX``) go before those without one, and exclude those of others.
+    """
+    tag, version = hdu_tag(chosen.image), chosen.image.ver
     found = [
-        (names.index(hdu_role(hdu)), i)
+        (hdu_tag(hdu) != tag, names.index(hdu_role(hdu)), i)
         for i, hdu in enumerate(chosen.hdus)
         if i != chosen.index and is_image(hdu) and hdu_role(hdu) in names and hdu.ver == version
+        if hdu_tag(hdu) in (tag, "")
     ]
-    return [i for _, i in sorted(found)]
+    return [i for *_, i in sorted(found)]
 
 
 def _fits_frame(frame: Frame, plane: ImageReader) -> bool:
@@ -273,3 +279,11 @@ def _find_kernel(frame: Frame, chosen: ImageChoice) -> tuple[Frame, list[int]]:
     for i in used:
         kernel = open_image(chosen.file, i).whole().astype(np.float64)
     return frame.with_(kernel=kernel, kernel_scale=round(scale)), used
+
+
+def _find_psf(frame: Frame, chosen: ImageChoice) -> tuple[Frame, list[int]]:
+    """PSF plane of the image, as the SPEC of an extension of its file; also the HDU used."""
+    for i in _group_extensions(chosen, (PSF,)):
+        hdu = chosen.hdus[i]
+        return frame.with_(psf=f"{chosen.path}[{hdu.name}{f',{hdu.ver}' if hdu.ver != 1 else ''}]"), [i]
+    return frame, []

@@ -17,7 +17,7 @@ from sciresdiff.io.files import split_spec
 from sciresdiff.io.fits import wcs
 from sciresdiff.io.fits.axes import axis_letters
 from sciresdiff.io.fits.components import Components, assemble_frame
-from sciresdiff.io.fits.extensions import Extension, other_extensions
+from sciresdiff.io.fits.extensions import Extension, describe_extensions, other_extensions
 from sciresdiff.io.fits.header import card_number, valid_header
 from sciresdiff.io.fits.image_reader import ImageReader, open_image
 from sciresdiff.io.fits.keywords import READ_KEYS, read_facts, read_unit
@@ -54,6 +54,10 @@ class FitsHeader:
         """Numbers of the FITS axes X and Y of the image plane; None where they are not known."""
         count = len(self.axes)
         return (count - self.axes.index("X"), count - self.axes.index("Y")) if self.axes else None
+
+    def describe_output(self, scale: float) -> Notes:
+        """What an output of ``scale`` pixels per input pixel does not have as the input has it."""
+        return describe_extensions(self.rest, scale)
 
 
 def read(path: str | Path, **options: Any) -> Frame:
@@ -179,5 +183,5 @@ def _with_header(frame: Frame, chosen: ImageChoice, used: set[int], quantity: Qu
         axes=chosen.axes,
     )
     wide = frame.facts.get("psf_known")
-    psf = f"gaussian:fwhm={wide:g}px" if wide else None
+    psf = f"gaussian:fwhm={wide:g}px" if wide else frame.psf
     return frame.with_(quantity=final, header=header, psf=psf)

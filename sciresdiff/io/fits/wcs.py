@@ -157,10 +157,10 @@ def warn_repeated(header: fits.Header, used: Iterable[str] = ()) -> Notes:
         notes += Notes(
             f"WARNING header: {key} stands more than once, with different values ({values}); the first counts"
         )
-    if _is_matrix(header, "CD", "") and _is_matrix(header, "PC", ""):
+    if _is_matrix(header, "CD", "") and _is_matrix(header, "PC", "") and not _agree(header):
         notes += Notes(
-            "WARNING wcs: CD and PC matrices stand in one header, which FITS does not allow; both are rescaled, and "
-            "positions are those of PC and CDELT, as wcslib reads them"
+            "WARNING wcs: CD1_1 ... and PC1_1 ... stand in one header and differ, which FITS does not allow; both are "
+            "rescaled, and positions are those of PC and CDELT, as wcslib reads them"
         )
     return notes
 
@@ -253,10 +253,19 @@ def _couples(header: fits.Header, alternate: str, axes: int, plane: tuple[int, i
     return any(_pc(header, i, j, alternate) or _pc(header, j, i, alternate) for i in others for j in plane)
 
 
-def _jacobian(header: fits.Header, alternate: str) -> Matrix:
-    """World units per pixel. Of cards that stand more than once the last counts, and PC before CD, as in wcslib."""
+def _agree(header: fits.Header) -> bool:
+    """Whether a CD matrix says the same as the PC matrix and CDELT beside it."""
+    cd, pc = (_jacobian(header, "", stem) for stem in ("CD", "PC"))
+    return bool(np.allclose(cd, pc, rtol=1e-4, atol=1e-7 * np.abs(cd).max(initial=0)))
+
+
+def _jacobian(header: fits.Header, alternate: str, stem: str = "") -> Matrix:
+    """World units per pixel. Of cards that stand more than once the last counts, and PC before CD, as in wcslib.
+
+    ``stem`` names the matrix where both are there.
+    """
     axes = max(_count_axes(header, alternate), 2)
-    if _is_matrix(header, "CD", alternate) and not _is_matrix(header, "PC", alternate):
+    if stem == "CD" or (not stem and _is_matrix(header, "CD", alternate) and not _is_matrix(header, "PC", alternate)):
         rows = [[last_number(header, f"CD{i + 1}_{j + 1}{alternate}") or 0.0 for j in range(axes)] for i in range(axes)]
         return np.array(rows)
     steps = [last_number(header, f"CDELT{i + 1}{alternate}") for i in range(axes)]
