@@ -271,6 +271,8 @@ def _copy_data(file: FitsFile, one: Extension) -> Iterator[bytes]:
     left = one.length
     while left:
         piece = file.stream.read(min(left, PIECE))
+        if not piece and not file.padded and left < BLOCK:
+            piece = b"\0" * left  # what fills the last block
         if not piece:
             raise InputError(f"{one.path}: has changed since it was read; extension {one.name} is no more where it was")
         left -= len(piece)

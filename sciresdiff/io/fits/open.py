@@ -39,6 +39,8 @@ class FitsFile:
     stream: BinaryIO
     """Its bytes, without gzip."""
     hdus: fits.HDUList
+    padded: bool = True
+    """Whether the last block is filled, as FITS demands; every pixel is there all the same."""
 
 
 @dataclass(frozen=True)
@@ -72,14 +74,15 @@ class ImageChoice:
 
 
 @contextmanager
-def suppress_warnings() -> Iterator[None]:
+def suppress_warnings(padded: bool = True) -> Iterator[None]:
     """Ignore astropy's warnings about headers that it mends.
 
-    A truncated file, of which astropy only warns, is an error.
+    A truncated file, of which astropy only warns, is an error; unless just the padding of its last block is missing.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        warnings.filterwarnings("error", message=".*truncated.*")
+        if padded:
+            warnings.filterwarnings("error", message=".*truncated.*")
         yield
 
 
@@ -116,12 +119,12 @@ def open_fits(path: Path) -> Iterator[FitsFile]:
         with report_damage(path):
             if is_gzip(stream):
                 stream = stack.enter_context(gunzip(path, stream))
-            _check_counts(stream)  # before astropy, which would follow them
-            with suppress_warnings():
+            padded = _check_counts(stream)  # before astropy, which would follow them
+            with suppress_warnings(padded):
                 hdus = fits.open(stream, memmap=False, output_verify="silentfix", lazy_load_hdus=False)
                 stack.callback(hdus.close)
                 _check_headers(hdus)
-        yield FitsFile(path, stream, hdus)
+        yield FitsFile(path, stream, hdus, padded)
 
 
 def is_gzip(stream: BinaryIO) -> bool:
@@ -152,12 +155,14 @@ def gunzip(path: Path, stream: BinaryIO) -> Iterator[BinaryIO]:
             yield reader
 
 
-def _check_counts(stream: BinaryIO) -> None:
+def _check_counts(stream: BinaryIO) -> bool:
     """Refuse counts that FITS does not allow and astropy would follow (1e10 axes, negative sizes).
 
-    The stream is at its start afterwards.
+    Returns whether the last block is filled, or more than what fills it is missing. The stream is at its start
+    afterwards.
     """
     stream.seek(0)
+    end = filled = 0
     while start := stream.read(BLOCK):
         if not start.startswith((b"SIMPLE", b"XTENSION")):
             break
@@ -169,19 +174,23 @@ def _check_counts(stream: BinaryIO) -> None:
             raise ValueError(f"{many.decode()} is {numbers[many]}")
         if less := next((key for key, n in numbers.items() if _COUNTS.fullmatch(key) and n < 0), None):
             raise ValueError(f"{less.decode()} is {numbers[less]}")
-        stream.seek(_data_blocks(numbers) * BLOCK, os.SEEK_CUR)
+        length = _data_length(numbers)
+        end = stream.tell() + length
+        filled = stream.seek(-(-length // BLOCK) * BLOCK, os.SEEK_CUR)
+    size = stream.seek(0, os.SEEK_END)
     stream.seek(0)
+    return not end <= size < filled
 
 
 def _split_cards(header: bytes) -> list[bytes]:
     return [header[i : i + 80] for i in range(0, len(header), 80)]
 
 
-def _data_blocks(numbers: Mapping[bytes, int]) -> int:
-    """Blocks of the data of an HDU (FITS standard 4.0, equation 2)."""
+def _data_length(numbers: Mapping[bytes, int]) -> int:
+    """Bytes of the data of an HDU (FITS standard 4.0, equation 2), without what fills the last block."""
     sides = [numbers.get(b"NAXIS%d" % (i + 1), 0) for i in range(numbers.get(b"NAXIS", 0))]
     count = (math.prod(sides) if sides else 0) + numbers.get(b"PCOUNT", 0)
-    return min(-(-numbers.get(b"GCOUNT", 1) * count * abs(numbers.get(b"BITPIX", 32)) // 8 // BLOCK), 2**40)
+    return min(numbers.get(b"GCOUNT", 1) * count * abs(numbers.get(b"BITPIX", 32)) // 8, 2**40 * BLOCK)
 
 
 def _check_headers(hdus: fits.HDUList) -> None:

@@ -17,11 +17,12 @@ from sciresdiff.io import read_image, sampling
 from sciresdiff.io.companions import find_noise_and_flags
 from sciresdiff.io.files import split_spec
 from sciresdiff.io.fits.components import Components, Flags, Noise, assemble_frame, read_region, read_variance
-from sciresdiff.io.fits.dq import DQ_PLANES, decode_flags
+from sciresdiff.io.fits.dq import DQ_PLANES, decode_flags, flag_words
 from sciresdiff.io.fits.header import card_number, card_value
 from sciresdiff.io.fits.image_reader import ImageReader, in_memory, open_image
 from sciresdiff.io.fits.open import ImageChoice, choose_image, find_extension, is_image, open_fits
 from sciresdiff.io.fits.roles import PSF, hdu_role, hdu_tag
+from sciresdiff.io.masks import warn_inverted
 from sciresdiff.io.sampling import sample_regions
 from sciresdiff.io.variance import NO_VARIANCE, NOISE_PLANES, RELATIVE, STATED, split_noise_kind, to_variance
 from sciresdiff.notes import Notes
@@ -112,16 +113,33 @@ def _with_flags(
         if spec is not None:
             raise InputError(f"{chosen.path}: mask {spec} has shape {plane.shape}, the image {frame.shape}")
         return frame.with_notes(_misfit(plane)), parts
-    flags = Flags(plane, simple, chosen.headers)
-    parts = replace(parts, flags=flags)
+    found_values = [read_region(plane, *place) for place in _regions(frame)]
+    flags = Flags(plane, not simple and _are_whole(found_values), chosen.headers)
+    decoded = [flags.bad(values) for values in found_values]
+    windows = [assemble_frame(frame, parts, *place) for place in _regions(frame)]
+    masked = [(window, bad | full) for window, (bad, full) in zip(windows, decoded, strict=True)]
+    notes = warn_inverted(plane.name, masked, sampling.is_whole(frame.pixels.shape))
+    if spec is None or flags.bits:
+        share = sum(int((bad | full).sum()) for bad, full in decoded) / sum(bad.size for bad, _ in decoded)
+        notes = _describe_flags(flags, found_values, share) + notes
+    return frame.with_notes(notes), replace(parts, flags=flags)
+
+
+def _are_whole(values: list[Array]) -> bool:
+    """Whether all values are integers, of an integer type or not; NaN counts as one."""
+    return all(v.dtype.kind in "iu" or bool((np.nan_to_num(v) == np.rint(np.nan_to_num(v))).all()) for v in values)
+
+
+def _describe_flags(flags: Flags, values: list[Array], share: float) -> Notes:
+    """Note the convention by which flags are read, and the share of pixels that it masks."""
+    name = flags.layer.name
     if not flags.bits:
-        return (frame if spec else frame.with_notes(Notes(f"mask: {plane.name}, all that is not 0"))), parts
-    decoded = [
-        decode_flags(read_region(plane, *place).astype(np.int64), flags.headers, plane.header)
-        for place in _regions(frame)
-    ]
-    share = sum(int((bad | full).sum()) for bad, full, _ in decoded) / sum(bad.size for bad, _, _ in decoded)
-    return frame.with_notes(Notes(f"mask: {plane.name}, {decoded[0][2]}; {100 * share:.2g} % of the pixels")), parts
+        return Notes(f"mask: {name}, all that is not 0")
+    rule = decode_flags(flag_words(values[0][..., :1, :1]), flags.headers, flags.layer.header)[2]
+    notes = Notes(f"mask: {name}, {rule}; {float(f'{100 * share:.2g}'):g} % of the pixels")
+    if any((flag_words(v).view(np.uint64) >> np.uint64(32)).any() for v in values if v.dtype.itemsize > 4):
+        notes += Notes(f"mask: {name} has flags above bit 31, which are bit 30 in the output's DQ")
+    return notes
 
 
 def _misfit(plane: ImageReader) -> Notes:
