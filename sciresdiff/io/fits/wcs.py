@@ -149,8 +149,8 @@ def warn_repeated(header: fits.Header, used: Iterable[str] = ()) -> Notes:
     repeated, notes = repeated_keys(header), Notes()
     if solved := [key for key in repeated if _WCS.fullmatch(key)]:
         notes += Notes(
-            f"WARNING wcs: {_list(solved)} stand more than once in the header, with different values (two plate "
-            "solutions?); programs differ in which they read, each card is rescaled; delete those that are wrong"
+            f"WARNING wcs: more than once in the header, with different values: {_list(solved)} (two plate solutions?);"
+            " each is rescaled, but programs differ in which they read; delete those that are wrong"
         )
     for key in [key for key in repeated if key in {*used, *LENGTH_CARDS} and key not in solved]:
         values = ", ".join(str(x) for x in repeated[key])
