@@ -300,8 +300,10 @@ def _find_kernel(frame: Frame, chosen: ImageChoice) -> tuple[Frame, list[int]]:
 
 
 def _find_psf(frame: Frame, chosen: ImageChoice) -> tuple[Frame, list[int]]:
-    """PSF plane of the image, as the SPEC of an extension of its file; also the HDU used."""
+    """PSF plane of the image, as the SPEC of an extension of its file or of the file beside it; also the HDU used."""
     for i in _group_extensions(chosen, (PSF,)):
         hdu = chosen.hdus[i]
         return frame.with_(psf=f"{chosen.path}[{hdu.name}{f',{hdu.ver}' if hdu.ver != 1 else ''}]"), [i]
+    if other := find_noise_and_flags(chosen.path).get("psf"):
+        return frame.with_(psf=str(other[0])), []
     return frame, []
