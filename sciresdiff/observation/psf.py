@@ -78,7 +78,7 @@ def resolve_psf(
         written = render_kernel(frame.kernel, fine) if isinstance(frame.kernel, str) else frame.kernel
         return field_of(written), stated.target_fwhm, Notes(psf="file")
     if stated.psf is None and (spec := psf_of_header(frame)):
-        return between(spec), target, Notes(f"psf: {spec}, from the file", psf="header")
+        return between(spec), target, Notes(f"psf: {Path(spec).name}, from the file", psf="header")
     whole, used, notes = measure_psf(samples(0).frame)
     return between(whole), target, notes + Notes(f"psf: measured from {used} sources of {path}", psf="measured")
 

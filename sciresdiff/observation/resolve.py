@@ -51,8 +51,9 @@ def resolve_quantity(frame: Frame, stated: Stated) -> tuple[Quantity, Notes]:
 
     Raises
     ------
-    InputError : a unit per beam, and no beam in the header to say what it means.
+    InputError : a unit that is not linear in light; a unit per beam, and no beam in the header to say what it means.
     """
+    frame.refuse_nonlinear()
     notes = Notes()
     if frame.unit and "beam" in frame.unit.lower():
         if "bmaj" not in frame.facts:

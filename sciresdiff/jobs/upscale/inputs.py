@@ -130,7 +130,8 @@ def resolve_models(
     UsageError : steps or a realism that a model does not have.
     """
     _, name, chosen, notes = found
-    notes = observation.exposure.image.frame.notes + notes + samples(0).notes + observation.notes
+    frame = observation.exposure.image.frame
+    notes = frame.notes + notes + samples(0).notes + observation.notes + io.describe_output(frame, observation.scale)
     model, then = chosen
     for stage, blur in stages(chosen, observation.exposure.psf):
         check_steps(stage, options)
