@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from typing import Any
 from sciresdiff.frame import PixelSize
 from sciresdiff.io.provenance import NAMESPACE, to_float
 from sciresdiff.notes import Notes
+from sciresdiff.parse import parse_json
 
 MICROMETRES: dict[str, float] = {
     "um": 1.0, "micron": 1.0, "microns": 1.0, "micrometer": 1.0, "micrometre": 1.0, "micrometers": 1.0,
@@ -174,6 +174,6 @@ def read_provenance(header: TiffHeader) -> dict[str, Any]:
 
 def _decode(text: str) -> Any:
     try:
-        return json.loads(text)
+        return parse_json(text)
     except ValueError:
         return text
