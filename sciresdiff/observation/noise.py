@@ -98,7 +98,9 @@ def crop_frame(frame: Frame, at: tuple[slice, slice]) -> Frame:
     """Pixels, mask and variance of a part of a frame."""
     here = (slice(None), *at)
     noise = None if frame.variance is None else frame.variance[here]
-    return frame.with_(pixels=frame.pixels[here], mask=frame.mask[here], variance=noise, saturated=None, dq=None)
+    return frame.with_(
+        pixels=frame.pixels[here], mask=frame.mask[here], variance=noise, saturated=None, dq=None, flags=None
+    )
 
 
 def crop_detector(detector: Detector, region: Region) -> Detector:

@@ -69,6 +69,7 @@ def source(
     axes: str | None = None,
     quantity: Quantity | None = None,
     pixel_size: float | PixelSize | None = None,
+    saturated: bool = True,
 ) -> Iterator[Source]:
     """Open one FITS image, to be read region by region.
 
@@ -86,7 +87,7 @@ def source(
             index, notes = choose_image(file, here.hdus, ext or inside)
             chosen = ImageChoice(here, index)
             frame = _empty_frame(chosen, open_image(here, index), axes, pixel_size).with_notes(notes)
-            frame, parts, used = find_planes(frame, chosen, variance, mask, stack)
+            frame, parts, used = find_planes(frame, chosen, variance, mask, stack, saturated)
             frame = _with_header(_with_placeholders(frame, parts), chosen, used, quantity)
 
         def cut(plane: int, region: Region) -> Frame:
