@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
 from scipy import ndimage
 
 from sciresdiff.frame import Frame, Kind

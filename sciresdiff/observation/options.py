@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from sciresdiff.observation.pixel_size import parse_pixel_size
 from sciresdiff.options import INPUT, NOISE, PHYSICS, option
 
 
@@ -76,9 +75,3 @@ class Stated:
 
 SWITCHES = ("sentinels", "padding", "absurd", "saturated", "hot_pixels", "cosmic")
 """The fields of `Stated` that switch off a mask each."""
-
-
-def reading_options(stated: Stated) -> dict[str, Any]:
-    """The keywords of `sciresdiff.io.open_source` that follow from what is stated."""
-    names = ("variance", "mask", "axes", "quantity", "saturated")
-    return {**{name: getattr(stated, name) for name in names}, "pixel_size": parse_pixel_size(stated.pixel_size)}

@@ -128,6 +128,8 @@ def _ends_at_an_edge(beside: Array, value: float, rest: Array) -> bool:
     others = beside[beside != value]
     if others.size < 8:
         return False
+    if value > rest.max() and np.median(others) > np.quantile(rest, 0.9):
+        return False  # the flat top of a star lies in its light, and not in the sky
     below, above, same = (float(np.mean(found)) for found in (beside < value, beside > value, beside == value))
     if min(below, above) > 0.15 and same < 0.25:
         # noise on both sides of a whole number, 0 as a rule; a filter makes blocks of any value

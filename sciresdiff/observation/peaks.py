@@ -29,6 +29,8 @@ UNDERSAMPLED = 0.15
 """T below which stars cannot be told from single pixels: a Gaussian of FWHM 1.3 px as it is stated."""
 SIGNIFICANT = 6.0
 """Scatters by which the neighbours must fall short, and 1.5 times as many by which the pixel must stand out."""
+TAIL = 8.0
+"""The same, in units of the slope of the variance, the light of one photon."""
 PASSES = 4
 """Times that the test is repeated on what is left, so that hits of several pixels are taken off from their ends."""
 REACH = 3 * PASSES
@@ -191,6 +193,8 @@ def _sharp(values: Array, out: Mask, noise: PeakNoise, least: float, sign: float
     at_neighbours = noise.variance(sign * (floor + least * height))
     scatter = np.sqrt(least**2 * noise.variance(sign * around[:, 2, 2]) + at_neighbours / np.maximum(count, 1))
     short = least * height - excess > SIGNIFICANT * scatter
+    # an electron multiplier makes of single photons an exponential tail, of half the slope
+    short &= height - excess / least > TAIL * noise.slope
     # beside a hit one neighbour is far off, which makes nothing of the pixels around it
     stands_out = np.minimum(height, 1.5 * apart[place]) > 1.5 * SIGNIFICANT * np.sqrt(noise.variance(sign * floor))
     found[place] = (count >= 2) & short & stands_out

@@ -16,11 +16,18 @@ from sciresdiff.io.quality_bits import Kind
 from sciresdiff.io.source import Source
 from sciresdiff.notes import Notes
 from sciresdiff.observation.defects import Defects, believed_sharpness, count_objects, find_defects, masked_source
-from sciresdiff.observation.options import Stated, reading_options
+from sciresdiff.observation.options import Stated
 from sciresdiff.observation.peaks import ANY_PSF, UNDERSAMPLED, least_neighbour
+from sciresdiff.observation.pixel_size import parse_pixel_size
 from sciresdiff.observation.sample import Samples, mask_saturated, samples_of_source
 from sciresdiff.physics.psf.field import PSF
 from sciresdiff.region import Region
+
+
+def reading_options(stated: Stated) -> dict[str, Any]:
+    """The keywords of `sciresdiff.io.open_source` that follow from what is stated."""
+    names = ("variance", "mask", "axes", "quantity", "saturated")
+    return {**{name: getattr(stated, name) for name in names}, "pixel_size": parse_pixel_size(stated.pixel_size)}
 
 
 @dataclass(frozen=True)
@@ -153,7 +160,7 @@ def _line(kind: Kind, pixels: int, objects: int, among: str, defects: Defects) -
         bits.BLANK: "without a value (NaN or BLANK)",
         bits.SENTINEL: f"of {_values(v for one in defects.planes for v in one.sentinels)}, far outside of all others,",
         bits.PADDING: f"of {_values(p.value for one in defects.planes for p in one.padding)} in borders and blocks",
-        bits.ABSURD: f"of magnitude {_values(one.absurd for one in defects.planes)} and more",
+        bits.ABSURD: f"beyond {min(one.absurd for one in defects.planes):.2g}",
         bits.SATURATED: f"in {objects} source{'s' if objects > 1 else ''} cut flat at "
         f"{_values(one.saturation for one in defects.planes)}",
         bits.HOT: f"in {objects} place{'s' if objects > 1 else ''}, hot or dead,",

@@ -18,10 +18,9 @@ from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.jobs.upscale.sampling import check_steps, warn_codec
 from sciresdiff.notes import Notes
 from sciresdiff.observation.observation import Observation
-from sciresdiff.observation.options import reading_options
 from sciresdiff.observation.resolve import observe, refuse_unusable
 from sciresdiff.observation.sample import Sample, Samples, samples_of_source
-from sciresdiff.observation.screening import screen
+from sciresdiff.observation.screening import reading_options, screen
 from sciresdiff.physics.psf.field import PSF
 from sciresdiff.physics.sky import estimate_sky
 from sciresdiff.restoration.model import Model

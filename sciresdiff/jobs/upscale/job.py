@@ -29,8 +29,8 @@ from sciresdiff.jobs.upscale.header import figures, history, pool_figures, prove
 from sciresdiff.jobs.upscale.inputs import Inputs, resolve_inputs, resolve_source
 from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.notes import Notes
-from sciresdiff.observation.options import reading_options
 from sciresdiff.observation.sample import Samples, samples_of_source
+from sciresdiff.observation.screening import reading_options
 from sciresdiff.observation.statistics import measure_statistics
 from sciresdiff.report.record import as_data
 from sciresdiff.run import executor
