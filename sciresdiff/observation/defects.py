@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -33,8 +33,11 @@ Flags = NDArray[np.int32]
 
 MARGIN = padding.REACH + peaks.REACH
 """Pixels around a window that decide about those in it."""
-SHARPER, PILE = 0.8, 1.6
-"""More than ``PILE`` times as many sources sharper than T as sharper than ``SHARPER`` T are stars, not cosmic rays."""
+PILES = ((0.8, 1.6), (0.5, 3.0))
+"""(share, factor): more than ``factor`` times as many sources sharper than T as sharper than ``share`` T are stars; of
+cosmic rays 47 Tuc has 1.3 and 2.2 times as many."""
+MOST_PEAKS = 0.02
+"""Share of the pixels that single peaks may be; where there are more the noise is another than is thought."""
 PLANES_LOOKED_AT = 8
 """Planes whose sources are counted for that, at most."""
 
@@ -165,7 +168,12 @@ def _defects_of(sample: Sample, stated: Stated, magnitudes: Callable[[], NDArray
     noise = measure_peak_noise(pixels, unknown())
     if stated.saturated and stated.saturation is None:
         found = replace(found, saturation=saturation_level(pixels, unknown(), noise))
-    return replace(found, noise=noise)
+    return replace(found, noise=noise if noise and _are_peaks_rare(pixels, unknown(), noise) else None)
+
+
+def _are_peaks_rare(pixels: Array, bad: Mask, noise: PeakNoise) -> bool:
+    """Whether few pixels are sharper than any light, as defects are."""
+    return int(np.sum(sharp_peaks(pixels, bad, noise, ANY_PSF))) < MOST_PEAKS * pixels.size
 
 
 def _bits_of_levels(pixels: Array, one: PlaneDefects) -> Flags:
@@ -200,16 +208,17 @@ def believed_sharpness(samples: Samples, defects: Defects, least: float) -> floa
     least : T of the stated PSF.
     """
     known = [plane for plane, one in enumerate(defects.planes) if one.noise is not None][:PLANES_LOOKED_AT]
+    most = MOST_PEAKS * sum(samples(plane).pixels.size for plane in known)
 
+    @cache
     def count(limit: float) -> int:
         return sum(_count_peaks(samples(plane), defects.planes[plane].noise, limit) for plane in known)
 
-    here = count(least)
     while least > UNDERSAMPLED:
-        sharper = count(SHARPER * least)
-        if here <= PILE * sharper + 5:
+        here = count(least)
+        if here <= most and all(here <= pile * count(share * least) + 5 for share, pile in PILES):
             return least
-        least, here = SHARPER * least, sharper
+        least *= PILES[0][0]
     return 0.0
 
 

@@ -132,8 +132,7 @@ def _ends_at_an_edge(beside: Array, value: float, rest: Array) -> bool:
         return False  # the flat top of a star lies in its light, and not in the sky
     below, above, same = (float(np.mean(found)) for found in (beside < value, beside > value, beside == value))
     if min(below, above) > 0.15 and same < 0.25:
-        # noise on both sides of a whole number, 0 as a rule; a filter makes blocks of any value
-        return value == np.rint(value)
+        return value == 0  # noise is on both sides of 0 where the sky was subtracted; of another value it makes blocks
     step = 1.0 if bool((rest == np.rint(rest)).all()) else 0.0
     distance = np.abs(others - value)
     typical = float(np.median(np.abs(rest[rest != value] - value)))

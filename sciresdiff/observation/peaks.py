@@ -35,6 +35,8 @@ PASSES = 4
 """Times that the test is repeated on what is left, so that hits of several pixels are taken off from their ends."""
 REACH = 3 * PASSES
 """Pixels around one that decide about it."""
+EDGE = 2
+"""Pixels around one that are looked at in one pass."""
 MEDIAN_OF_SQUARE = 0.4549364
 """Median of the square of a standard normal variable."""
 
@@ -158,59 +160,62 @@ def sharp_peaks(pixels: NDArray[Any], bad: Mask, noise: PeakNoise, least: float)
     -------
     peaks, holes : (h, w), True at them.
     """
-    values = np.where(bad, 0.0, pixels).astype(np.float64)
-    peaks, holes = np.zeros(bad.shape, bool), np.zeros(bad.shape, bool)
+    room = np.pad(np.where(bad, np.nan, pixels), EDGE, constant_values=np.nan)
+    found = {sign: np.zeros(bad.shape, bool) for sign in (1.0, -1.0)}
     # beside the masked core of a star the pixels that are left fall off steeply
-    beside = ndimage.binary_dilation(bad)
-    for _ in range(PASSES):
-        out = bad | peaks | holes
-        up = _sharp(values, out, noise, least, 1.0) & ~beside
-        down = _sharp(values, out, noise, least, -1.0) & ~beside
-        if not (up.any() or down.any()):
+    allowed = ~ndimage.binary_dilation(bad)
+    places = {sign: np.nonzero(_stands_out(room, sign, noise) & allowed) for sign in found}
+    # what is left of a star without its peak is no cosmic ray, should the PSF be narrower than stated
+    for limit in (least, *(least / 2,) * (PASSES - 1)):
+        for sign, place in places.items():
+            keep = _is_sharp(room, place, noise, limit, sign)
+            places[sign] = (place[0][keep], place[1][keep])
+        new = np.zeros(bad.shape, bool)
+        for sign, place in places.items():
+            new[place] = found[sign][place] = True
+        if not new.any():
             break
-        peaks |= up
-        holes |= down
-    return peaks, holes
+        room[EDGE:-EDGE, EDGE:-EDGE][new] = np.nan
+        near = ndimage.binary_dilation(new, np.ones((5, 5))) & allowed & ~found[1.0] & ~found[-1.0]
+        places = dict.fromkeys(found, np.nonzero(near))
+    return found[1.0], found[-1.0]
 
 
-def _sharp(values: Array, out: Mask, noise: PeakNoise, least: float, sign: float) -> Mask:
-    """One pass: True where a valid pixel is too sharp."""
-    signed = np.where(out, np.nan, sign * values)
-    found = np.zeros(out.shape, bool)
-    # few pixels stand out of their neighbours at all, and only these are looked at closely
+def _stands_out(room: Array, sign: float, noise: PeakNoise) -> Mask:
+    """Pixels that are far above a neighbour along the row and one along the column: few, and these are looked at."""
+    here = room[EDGE:-EDGE, EDGE:-EDGE]
+    least = np.float32(SIGNIFICANT * np.sqrt(noise.dark))
+    one, two = (np.fmin, 1) if sign > 0 else (np.fmax, -1)
     with np.errstate(invalid="ignore"):
-        apart = signed - _second_neighbour(np.where(out, -np.inf, signed))
-        place = np.nonzero(apart > SIGNIFICANT * np.sqrt(noise.dark))
+        row = two * (here - one(room[EDGE:-EDGE, 1:-3], room[EDGE:-EDGE, 3:-1])) > least
+        return np.asarray(row & (two * (here - one(room[1:-3, EDGE:-EDGE], room[3:-1, EDGE:-EDGE])) > least))
+
+
+def _is_sharp(room: Array, place: tuple[NDArray[np.intp], ...], noise: PeakNoise, least: float, sign: float) -> Mask:
+    """(n,) True for the places, (n,) rows and columns, whose pixel is too sharp.
+
+    Parameters
+    ----------
+    room : (h + 4, w + 4), the pixels and a border of `EDGE`; NaN where nothing is known.
+    place, noise, least : as of `sharp_peaks`.
+    sign : 1 for peaks, -1 for holes.
+    """
     if not len(place[0]):
-        return found
-    around = _around(signed, place)
-    floor = np.nanmin(around, axis=(1, 2))
-    four = around[:, [1, 3, 2, 2], [2, 2, 1, 3]]
+        return np.zeros(0, bool)
+    line = np.arange(2 * EDGE + 1)
+    around = sign * room[place[0][:, None, None] + line[:, None], place[1][:, None, None] + line].astype(np.float64)
+    peak, four = around[:, EDGE, EDGE], around[:, [1, 3, 2, 2], [2, 2, 1, 3]]
     count = np.isfinite(four).sum(1)
+    ordered = np.sort(np.where(np.isfinite(four), four, -np.inf), axis=1)
+    floor = np.nanmin(around, axis=(1, 2))
     beside = np.where(np.isfinite(four), four, 0.0).sum(1) / np.maximum(count, 1)
-    height, excess = around[:, 2, 2] - floor, beside - floor
+    height, excess = peak - floor, beside - floor
     # what the neighbours of a source of this height would scatter by
     at_neighbours = noise.variance(sign * (floor + least * height))
-    scatter = np.sqrt(least**2 * noise.variance(sign * around[:, 2, 2]) + at_neighbours / np.maximum(count, 1))
+    scatter = np.sqrt(least**2 * noise.variance(sign * peak) + at_neighbours / np.maximum(count, 1))
     short = least * height - excess > SIGNIFICANT * scatter
     # an electron multiplier makes of single photons an exponential tail, of half the slope
     short &= height - excess / least > TAIL * noise.slope
-    # beside a hit one neighbour is far off, which makes nothing of the pixels around it
-    stands_out = np.minimum(height, 1.5 * apart[place]) > 1.5 * SIGNIFICANT * np.sqrt(noise.variance(sign * floor))
-    found[place] = (count >= 2) & short & stands_out
-    return found
-
-
-def _around(values: Array, place: tuple[NDArray[np.intp], ...]) -> Array:
-    """The 5 x 5 pixels around each of n places, (n, 5, 5); NaN beyond the border."""
-    padded = np.pad(values, 2, constant_values=np.nan)
-    line = np.arange(5)
-    return padded[place[0][:, None, None] + line[:, None], place[1][:, None, None] + line]
-
-
-def _second_neighbour(values: Array) -> Array:
-    """The second highest of the four neighbours; -inf beyond the border."""
-    padded = np.pad(values, 1, constant_values=-np.inf)
-    above, below, left, right = padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]
-    highest = np.minimum(np.maximum(above, below), np.maximum(left, right))
-    return np.maximum(highest, np.maximum(np.minimum(above, below), np.minimum(left, right)))
+    # beside a hit one neighbour is far off, which makes nothing of the pixels around it: so the second one counts
+    apart = np.minimum(height, 1.5 * (peak - ordered[:, 2]))
+    return np.asarray((count >= 2) & short & (apart > 1.5 * SIGNIFICANT * np.sqrt(noise.variance(sign * floor))))
