@@ -33,7 +33,7 @@ Flags = NDArray[np.int32]
 
 MARGIN = padding.REACH + peaks.REACH
 """Pixels around a window that decide about those in it."""
-PILES = ((0.8, 1.6), (0.5, 3.0))
+PILES = ((0.8, 1.6), (0.5, 2.5))
 """(share, factor): more than ``factor`` times as many sources sharper than T as sharper than ``share`` T are stars; of
 cosmic rays 47 Tuc has 1.3 and 2.2 times as many."""
 MOST_PEAKS = 0.02
@@ -150,9 +150,9 @@ def find_defects(source: Source, stated: Stated) -> Defects:
 def _defects_of(sample: Sample, stated: Stated, magnitudes: Callable[[], NDArray[np.int64]]) -> PlaneDefects:
     """What is no data in a plane, one kind after the other, each without what is known already."""
     pixels, bad = sample.pixels, sample.mask | ~np.isfinite(sample.pixels)
-    valid = pixels[~bad]
-    if not valid.size or valid.min() == valid.max():
-        return PlaneDefects(constant=bool(valid.size))
+    valid, finite = pixels[~bad], pixels[np.isfinite(pixels)]
+    if not valid.size or finite.min() == finite.max():
+        return PlaneDefects(constant=bool(finite.size) and bool(finite.min() == finite.max()))
     found = PlaneDefects()
 
     def unknown() -> Mask:

@@ -14,8 +14,8 @@ CODES = frozenset([-99.0, -999.0, -9999.0, -99999.0, -32768.0, -32767.0, -214748
 """Numbers that usually stand for no data, of which a single one is enough."""
 REPEATED = 3
 """Times that another number is there exactly."""
-BEYOND = 5.0
-"""Distance of such a number from the middle of the image, in units of that of the farthest other pixel."""
+BEYOND, CODE_BEYOND = 5.0, 2.5
+"""Distance of such a number from the middle of the image, in units of that of the farthest other pixel; of a code."""
 MOST_CODES = 4
 """Such numbers in a plane, at most."""
 DIFFERENT = 16
@@ -82,7 +82,7 @@ def _is_sentinel(level: Array, count: Array, end: int, middle: float) -> bool:
         return False
     # the spread of the rest, on the narrower side at least that of the wider half of the pixels
     spread = max(abs(beside - middle), _half_width(level, count, middle))
-    return abs(value - middle) > BEYOND * spread
+    return abs(value - middle) > (CODE_BEYOND if value in CODES else BEYOND) * spread
 
 
 def _half_width(level: Array, count: Array, middle: float) -> float:

@@ -57,7 +57,7 @@ def find_padding(pixels: Array, bad: Mask) -> tuple[Padding, ...]:
         return ()
     picture = np.isfinite(values) & ~np.logical_or.reduce(list(blocks.values()))
     rest = values[picture]
-    if rest.size < FEWEST or not _is_varied(rest):
+    if rest.size < FEWEST or not _is_varied(rest) or _is_flat(values, picture):
         return ()
     found = []
     for value, inside in blocks.items():
@@ -111,6 +111,12 @@ def _is_varied(rest: Array) -> bool:
     return bool(len(count) >= 16 and count.max() < 0.3 * rest.size)
 
 
+def _is_flat(values: Array, picture: Mask) -> bool:
+    """Whether most pixels of a picture are like the next one, as labels are."""
+    pairs = picture[:, 1:] & picture[:, :-1]
+    return bool((values[:, 1:] == values[:, :-1])[pairs].mean() > 0.5) if pairs.any() else False
+
+
 def _is_coherent(picture: Mask) -> bool:
     """Whether the pixels of a picture lie side by side, and are no single events on an empty ground."""
     neighbours = ndimage.uniform_filter(picture.astype(np.float64), 3, mode="nearest")
@@ -128,7 +134,8 @@ def _ends_at_an_edge(beside: Array, value: float, rest: Array) -> bool:
     others = beside[beside != value]
     if others.size < 8:
         return False
-    if value > rest.max() and np.median(others) > np.quantile(rest, 0.9):
+    quarter, half, more = np.quantile(rest, [0.25, 0.5, 0.75])
+    if value >= rest.max() and np.median(others) > half + 2 * max(more - half, half - quarter):
         return False  # the flat top of a star lies in its light, and not in the sky
     below, above, same = (float(np.mean(found)) for found in (beside < value, beside > value, beside == value))
     if min(below, above) > 0.15 and same < 0.25:
