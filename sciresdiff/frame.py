@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Quantity = Literal["sum", "mean"]
 Kind = Literal["astro", "micro"]
-PLANES = ("pixels", "mask", "variance", "saturated", "dq")
+PLANES = ("pixels", "mask", "variance", "saturated", "dq", "flags")
 """The arrays of a frame, each of shape (planes, Y, X)."""
 
 LOOKUP_CARDS = re.compile(r"CPDIS\d|CQDIS\d|D2IMDIS\d|D2IM\d|DP\d|DQ\d|AXISCORR")
@@ -65,6 +65,8 @@ class Frame:
     """(planes, Y, X), True where a pixel is at the detector's limit; these are part of ``mask`` too."""
     dq: NDArray[np.int32] | None = None
     """(planes, Y, X), data-quality bits as the file has them."""
+    flags: NDArray[np.int32] | None = None
+    """(planes, Y, X), bits of `io.quality_bits`: why a pixel is no data, as its values show; None: not looked for."""
     quantity: Quantity | None = None
     """``sum``: values of a block of pixels add up (counts); ``mean``: they average (surface brightness); None:
     unknown"""

@@ -15,7 +15,7 @@ from sciresdiff.errors import InputError
 from sciresdiff.frame import Frame, PixelSize
 from sciresdiff.notes import Notes
 from sciresdiff.observation.options import Stated
-from sciresdiff.observation.sample import Samples
+from sciresdiff.observation.sample import Samples, first_with_data
 from sciresdiff.physics import psf
 from sciresdiff.physics.psf.field import PSF
 from sciresdiff.physics.psf.measure import psf_from_sources
@@ -79,7 +79,7 @@ def resolve_psf(
         return field_of(written), stated.target_fwhm, Notes(psf="file")
     if stated.psf is None and (spec := psf_of_header(frame)):
         return between(spec), target, Notes(f"psf: {Path(spec).name}, from the file", psf="header")
-    whole, used, notes = measure_psf(samples(0).frame)
+    whole, used, notes = measure_psf(samples(first_with_data(samples, frame.planes)).frame)
     return between(whole), target, notes + Notes(f"psf: measured from {used} sources of {path}", psf="measured")
 
 

@@ -82,6 +82,7 @@ def source(
     axes: str | None = None,
     quantity: Quantity | None = None,
     pixel_size: float | PixelSize | None = None,
+    saturated: bool = True,
 ) -> Iterator[Source]:
     """Open one FITS image, to be read region by region.
 
@@ -102,7 +103,7 @@ def source(
             chosen = ImageChoice(here, index, letters)
             notes += of_axes + wcs.warn_repeated(hdu.header, (*READ_KEYS, "BSCALE", "BZERO", "BLANK"))
             frame = _empty_frame(chosen, open_image(here, index, letters), pixel_size).with_notes(notes)
-            frame, parts, used = find_planes(frame, chosen, variance, mask, stack)
+            frame, parts, used = find_planes(frame, chosen, variance, mask, stack, saturated)
             frame = _with_header(_with_placeholders(frame, parts), chosen, used, quantity)
 
         def cut(plane: int, region: Region) -> Frame:
