@@ -125,7 +125,7 @@ def observe(
     quantity, notes = resolve_quantity(frame, stated)
     noise, more = resolve_noise(frame, samples, stated)
     notes += more
-    blur, target, more = resolve_psf(path or "the image", frame, samples, stated, scale, psf, kernel)
+    psfs, target, more = resolve_psf(path or "the image", frame, samples, stated, scale, psf, kernel)
     notes += more
     noise, more = with_psf_error(noise, frame, samples, notes.origins["psf"])
     grid = Grid((frame.pixels.shape[1], frame.pixels.shape[2]), frame.pixel_size)
@@ -133,4 +133,6 @@ def observe(
         image = Source(frame, lambda plane, region: mask_saturated(source.window(plane, region), stated.saturation))
     else:
         image = Source(frame, partial(read_window, str(path), stated), str(path))
-    return Observation([Exposure(image, grid, noise, blur, quantity)], grid.refine(scale), target, notes + more)
+    own = psfs if len(psfs) > 1 else ()
+    exposure = Exposure(image, grid, noise, psfs[0], quantity, psfs=own)
+    return Observation([exposure], grid.refine(scale), target, notes + more)

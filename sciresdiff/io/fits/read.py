@@ -16,6 +16,7 @@ from sciresdiff.errors import InputError
 from sciresdiff.frame import Frame, PixelSize, Quantity
 from sciresdiff.io.files import split_spec
 from sciresdiff.io.fits import wcs
+from sciresdiff.io.fits.beam import with_beam
 from sciresdiff.io.fits.components import Components, assemble_frame
 from sciresdiff.io.fits.extensions import Extension, other_extensions
 from sciresdiff.io.fits.header import card_number, valid_header
@@ -173,5 +174,6 @@ def _with_header(frame: Frame, chosen: ImageChoice, used: set[int], quantity: Qu
         quantity=final,
     )
     wide = frame.facts.get("psf_known")
-    psf = f"gaussian:fwhm={wide:g}px" if wide else None
-    return frame.with_(quantity=final, header=header, psf=psf)
+    if wide:
+        return frame.with_(quantity=final, header=header, psf=f"gaussian:fwhm={wide:g}px")
+    return with_beam(frame.with_(quantity=final, header=header), chosen.image.header, chosen.hdus)

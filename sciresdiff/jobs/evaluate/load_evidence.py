@@ -32,6 +32,7 @@ from sciresdiff.observation.observation import Observation
 from sciresdiff.observation.options import Stated
 from sciresdiff.observation.psf import psf_of_header, resolve_psf
 from sciresdiff.observation.sample import Samples, samples_of_frame, samples_of_source
+from sciresdiff.physics.psf.field import PSF
 from sciresdiff.region import Region
 from sciresdiff.report.images import block_means
 from sciresdiff.report.overview import SIDE, Overview
@@ -173,16 +174,18 @@ def add_observation(
     """
     merged, samples, frame = sidecar.merge(stated), samples_of_data(data), data.frame
     noise, notes = resolve_data_noise(frame, samples, merged, bool(sidecar), sidecar.psf_origin(stated))
-    has_psf = bool(merged.kernel or merged.psf or sidecar or frame.kernel is not None or psf_of_header(frame))
-    psf = None
+    has_psf = bool(
+        merged.kernel or merged.psf or merged.na or sidecar or frame.kernel is not None or psf_of_header(frame)
+    )
+    psfs: tuple[PSF | None, ...] = (None,)
     if has_psf:
-        psf, _, more = resolve_psf(low, frame, samples, merged, scale)
+        psfs, _, more = resolve_psf(low, frame, samples, merged, scale)
         notes += more
     else:
         notes += Notes("psf: not known; give --kernel or --psf for the checks against the data and for Richardson-Lucy")
     grid = Grid((frame.pixels.shape[1], frame.pixels.shape[2]), frame.pixel_size)
     # without a noise the exposure has that of its file; `has_noise` keeps the checks from using it
-    exposure = Exposure(data, grid, noise or Noise(), psf, files.quantity)
+    exposure = Exposure(data, grid, noise or Noise(), psfs[0], files.quantity, psfs=psfs if len(psfs) > 1 else ())
     observation = Observation([exposure], grid.refine(scale))
     return replace(files, observation=observation, has_noise=noise is not None, has_psf=has_psf), notes
 
