@@ -79,6 +79,8 @@ class Positions:
         Bilinear on a full grid of places, else linear on the triangles between them.
         """
         y, x = np.broadcast_arrays(np.asarray(y, np.float64), np.asarray(x, np.float64))
+        if not y.ndim:
+            return self.weights(y[None], x[None])[:, 0]
         own = np.eye(len(self.places))
         if grid := self._grid():
             (rows, columns), order = grid

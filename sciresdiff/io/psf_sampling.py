@@ -107,11 +107,13 @@ class Sampling:
 
     def _doubt(self, step: tuple[float, float], pixel: PixelSize, name: str) -> tuple[tuple[float, float], Notes]:
         """A size that cannot be in the unit that it is taken for."""
-        what = f"{name}: {self.of_size} would be {describe_step(step)} of {pixel.x:.4g} {pixel.unit}, in whatever unit"
+        what = f"{name}: {self.of_size} is not believed beside the frame's pixel of {pixel.x:.4g} {pixel.unit}"
         if self.step is None:
-            raise InputError(f"{what}; state it with --psf FILE,oversample=N")
+            raise InputError(
+                f"{what} ({describe_step(step)}); check its unit, or state it with --psf FILE,oversample=N"
+            )
         counted = self.step, self.step
-        return counted, Notes(f"WARNING {what}, and is not used; {self.of_step}: {describe_step(counted)}")
+        return counted, Notes(f"WARNING {what}; {self.of_step}: {describe_step(counted)}")
 
 
 def describe_step(step: tuple[float, float]) -> str:

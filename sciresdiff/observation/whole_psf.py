@@ -98,22 +98,13 @@ class WholePSF:
             return blurs, notes + more
         origin, of_place = origin_in_field(found.field, frame, found.name)
         blur, notes = field_of_file(found, frame.pixel_size, self.scale, target, (h, w), origin)
-        fitted, of_fit = fit_to_frame(blur.mean, self.size, found.name)
-        if fitted.shape != blur.mean.shape:
-            blur = PSF(crop_kernels(blur.kernels, fitted.shape), blur.weights)
-        return (blur,), notes + of_place + of_fit
+        return (blur,), notes + of_place
 
     def fit(self, kernels: Sequence[Kernel | None], name: str) -> tuple[tuple[PSF | None, ...], Notes]:
         """Kernels as PSFs, cut to the frame's size."""
         fitted = [(None, Notes()) if k is None else fit_to_frame(k, self.size, name) for k in kernels]
         notes = sum((more for _, more in fitted), Notes())
         return tuple(None if k is None else PSF.constant(k) for k, _ in fitted), notes.unique()
-
-
-def crop_kernels(kernels: Kernel, shape: tuple[int, ...]) -> Kernel:
-    """The middle of basis kernels (J, K, L), of a shape (M, N) with odd sides."""
-    top, left = ((a - b) // 2 for a, b in zip(kernels.shape[1:], shape, strict=True))
-    return kernels[:, top : top + shape[0], left : left + shape[1]]
 
 
 def split_specs(text: str, frame: Frame) -> list[str]:

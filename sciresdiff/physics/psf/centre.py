@@ -26,6 +26,14 @@ APART = 3.0
 """Distance from the peak, in its own FWHM, from which a pixel above half of it is a second source."""
 TOLD_SKY = 0.01
 """Share of the light that a removed sky has to have to be told."""
+FLAT, SMALL = 0.05, 16
+"""Share of the peak by which a border may vary and be sky, and sides of stamps that are looked at for it, px."""
+NEGLIGIBLE = 1e-5
+"""Share of the absolute light beyond a radius from which on a stamp is cut."""
+FEWEST = 12
+"""Pixels on each side of its centre that a stamp keeps, however little light they have."""
+TOLD_NOISE = 1e-3
+"""Share of the light in what is cut off as noise from which it is told."""
 
 
 def centre_psf(image: Array, name: str = "psf") -> Array:
@@ -39,7 +47,9 @@ def describe_centring(image: Array, name: str = "psf") -> tuple[Array, Notes]:
     - Pixels that are NaN or infinite count as empty; among the light they are refused.
     - Light that lies at both ends of an axis wraps around the border, as Fourier transforms put it; along that axis the
       image is rolled.  Each axis by itself.
-    - The sky is the median of the outermost tenth of the image; **a PSF that still has wings there loses them**.
+    - The sky is the median of the outermost tenth of the image; **a PSF that still has wings there loses them**.  Where
+      the border is not flat, the light is cut off there: the sky is the lowest value of the border, with a warning.
+    - What lies beyond the light, empty or noise, is cut off.
     - The centroid is that of the pixels above a thousandth of the peak; the image is moved there by whole pixels and
       then by a Fourier shift.  Negative lobes are kept.
 
@@ -69,19 +79,16 @@ def describe_centring(image: Array, name: str = "psf") -> tuple[Array, Notes]:
     if not finite.any():
         raise InputError(f"{name}: every pixel of the PSF is NaN or infinite; check the file, or its extension")
     image, finite, notes = unwrap(image, finite, name)
-    image, sky, share = remove_sky(image, finite)
+    image, of_sky = remove_sky(image, finite, name)
     if not image.sum() > 0 or not image.max() > 0:
         raise InputError(f"{name}: the image of the PSF has no flux above its sky; check the file, or its extension")
-    notes += _note_missing(image, finite, name)
-    if abs(share) > TOLD_SKY:
-        notes += Notes(
-            f"{name}: {sky:.3g} at its border, {100 * abs(share):.2g} % of its light, is removed as sky; wings that "
-            "reach the border are lost with it"
-        )
+    notes += _note_missing(image, finite, name) + of_sky
     refuse_astray(image, name)
     moved = _offset(image) - (np.array(image.shape) - 1) / 2
     if np.abs(moved).max() > 1:
         notes += Notes(f"{name}: its light lies {moved[0]:+.1f}, {moved[1]:+.1f} px (y, x) off the middle; centred")
+    image, of_wings = cut_empty(image, name)
+    notes += of_wings
     for _ in range(3):  # the threshold of the centroid moves with the image
         image = _recentre(image)
     return image / image.sum(), notes
@@ -121,18 +128,65 @@ def _wraps(line: Array) -> bool:
     return min(ends) > BOTH_ENDS and 1 - sum(ends) < MIDDLE
 
 
-def remove_sky(image: Array, finite: Mask) -> tuple[Array, float, float]:
-    """The image without its sky, what the sky was, and its share of the light that is left.
+def remove_sky(image: Array, finite: Mask, name: str = "psf") -> tuple[Array, Notes]:
+    """The image without its sky, and what that was, where it matters.
 
     Parameters
     ----------
     image, finite : (Y, X) arrays
+    name : str
+        Of the file, for messages.
     """
     border = _border(image.shape) & finite
-    sky = float(np.median(image[border])) if border.any() else float(image[finite].min())
+    values = image[border] if border.any() else image[finite]
+    sky, top = float(np.median(values)), float(image[finite].max())
+    # a sky is flat; the wings of a PSF are fainter in the corners of its stamp than at the middle of its sides
+    reach = float(np.ptp(values)) / (top - sky) if top > sky else 0.0
+    truncated = reach > FLAT and min(image.shape) < SMALL
+    sky = float(values.min()) if truncated else sky
     above = np.where(finite, image - sky, 0)
     light = above.sum()
-    return above, sky, float(sky * finite.sum() / light) if light > 0 else 0.0
+    if truncated:
+        return above, Notes(
+            f"WARNING {name}: its light reaches the border ({100 * reach:.2g} % of the peak), so that its wings are cut "
+            "off; give a larger image"
+        )
+    if light > 0 and abs(sky * finite.sum() / light) > TOLD_SKY:
+        return above, Notes(
+            f"{name}: a sky of {sky:.3g}, the median of its border, is removed; wings that reach it are lost"
+        )
+    return above, Notes()
+
+
+def cut_empty(image: Array, name: str = "psf") -> tuple[Array, Notes]:
+    """The square about the light that holds all of it: beyond, there is less than 1e-5 of it, or noise.
+
+    Noise is told from wings by the mean over rings: within three times its error, with the scatter of the border.
+
+    Parameters
+    ----------
+    image : (Y, X) array
+        Without sky.
+    name : str
+        Of the file, for messages.
+    """
+    y, x = (round(float(at)) for at in _offset(image))
+    rows, columns = np.indices(image.shape)
+    ring = np.maximum(np.abs(rows - y), np.abs(columns - x)).ravel()
+    flat = image.ravel()
+    count, sums, sizes = np.bincount(ring), np.bincount(ring, flat), np.bincount(ring, np.abs(flat))
+    radius = int(np.searchsorted(np.cumsum(sizes), (1 - NEGLIGIBLE) * sizes.sum()))
+    edge = image[_border(image.shape)]
+    noise = 1.4826 * float(np.median(np.abs(edge - np.median(edge))))
+    seen = np.flatnonzero(np.abs(sums) > 3 * noise * np.sqrt(count))
+    radius = max(min(radius, int(seen.max()) + 2 if noise > 0 and len(seen) else radius), FEWEST)
+    left = float(sums[radius + 1 :].sum() / flat.sum())
+    inside = image[max(0, y - radius) : y + radius + 1, max(0, x - radius) : x + radius + 1]
+    if abs(left) < TOLD_NOISE:
+        return inside, Notes()
+    return inside, Notes(
+        f"{name}: beyond {radius} px of its middle there is only noise, with {100 * left:.2g} % of the light; cut off"
+    )
 
 
 def _border(shape: tuple[int, ...]) -> Mask:

@@ -19,12 +19,12 @@ from sciresdiff.physics.psf.spec import PSFSpec
 
 Array = NDArray[np.float64]
 
-KNOTS = 32
+KNOTS = 8
 """Output pixels between places where the weights of a varying PSF are computed."""
-FEWEST = 12
-"""Pixels on each side of its centre that a stamp keeps, however little light they have."""
-COMPRESSED = 1e-4
+COMPRESSED = 5e-4
 """Share of a kernel's absolute sum by which principal components may differ from it at any place."""
+PLACES = 9
+"""Places along each axis of a frame at which that is looked at."""
 TOLD_WINGS, LOST_WINGS = 1e-4, 0.01
 """Share of the light beyond a frame's size from which it is told, and from which it is a warning."""
 
@@ -70,11 +70,9 @@ def kernels_of_file(
     for i, one in enumerate(found.images):
         name = found.name if len(found.images) == 1 else f"{found.name}, plane {i}"
         image, more = describe_centring(one, name)
-        # a stamp that is mostly empty would only leave room for the ripples of the division
-        most = [2 * max(trim_radius(image), FEWEST) + 1] * 2
         if size is not None:
-            most = [min(m, 2 * int(n / s) + 1) for m, n, s in zip(most, size, step, strict=True)]
-        image, notes = _crop(image, most), notes + more
+            image = _crop(image, [2 * int(n / s) + 1 for n, s in zip(size, step, strict=True)])
+        notes += more
         kernels.append(_kernel(image / image.sum(), target, step, effective, scale))
     return kernels, notes
 
@@ -152,14 +150,18 @@ def field_of_file(
     kernel = _kernel(central / central.sum(), target, step, effective, scale)  # refuses what is too narrow
     if origin is None:
         return PSF.constant(kernel), found.notes + notes
-    whole = [divide(one, target, scale=scale, step=fine, effective=effective, part=True) for one in images]
-    kernels = _crop_all(np.stack(whole), trim_radius(np.tensordot(middle, whole, 1)))
-    mixing = np.eye(len(kernels))
-    if isinstance(found.field, Positions):
-        mixing, kernels = compress(kernels / kernels.sum((1, 2), keepdims=True))
-    weights = partial(local_weights, found.field, origin, scale, mixing, kernels.sum((1, 2)))
-    maps = SmoothMaps.of_function(weights, (scale * size[0], scale * size[1]), KNOTS)
-    return PSF(kernels, maps), found.notes + notes
+    whole = np.stack([divide(one, target, scale=scale, step=fine, effective=effective, part=True) for one in images])
+    places = np.meshgrid(*(np.linspace(first, first + n - 1, PLACES) for first, n in zip(origin, size, strict=True)))
+    weights = found.field.weights(places[0].ravel(), places[1].ravel()).T
+    local = (np.tensordot(one, whole, 1) for one in weights[:: PLACES - 1])
+    side = 2 * max(trim_radius(one) for one in local) + 1
+    (h, w), side = size, min(side, whole.shape[-1])
+    _, more = fit_to_frame(_crop(kernel, [side, side]), (scale * h, scale * w), found.name)
+    kernels = np.stack([_crop(one, [min(side, scale * n - 1 + scale * n % 2) for n in size]) for one in whole])
+    mixing, kernels = compress(kernels, weights)
+    at = partial(local_weights, found.field, origin, scale, mixing, kernels.sum((1, 2)))
+    maps = SmoothMaps.of_function(at, (scale * h, scale * w), KNOTS)
+    return PSF(kernels, maps), found.notes + notes + more
 
 
 def local_weights(
@@ -195,24 +197,29 @@ def local_weights(
     return np.asarray(weights / np.tensordot(sums, weights, 1))
 
 
-def compress(kernels: Array) -> tuple[Array, Array]:
-    """Kernels as sums of fewer: their principal components, as many as are needed for `COMPRESSED`.
+def compress(kernels: Array, weights: Array) -> tuple[Array, Array]:
+    """Kernels as sums of fewer: the principal components of what they add up to, as many as `COMPRESSED` needs.
 
     Parameters
     ----------
-    kernels : (P, K, L) array
+    kernels : (I, K, L) array
+        Of the images.
+    weights : (P, I) array
+        Of the images at places all over the frame.
 
     Returns
     -------
-    mixing : (P, J) array
+    mixing : (I, J) array
+        How much of every basis kernel is in an image's.
     basis : (J, K, L) array
     """
     flat = kernels.reshape(len(kernels), -1)
-    u, s, vt = np.linalg.svd(flat, full_matrices=False)
-    scale = np.abs(flat).sum(1)
-    for rank in range(1, len(s) + 1):
-        mixing, basis = u[:, :rank] * s[:rank], vt[:rank]
-        if (np.abs(flat - mixing @ basis).sum(1) <= COMPRESSED * scale).all():
+    local = weights @ flat
+    _, _, modes = np.linalg.svd(local, full_matrices=False)
+    size = np.abs(local).sum(1)
+    for rank in range(1, len(modes) + 1):
+        mixing, basis = flat @ modes[:rank].T, modes[:rank]
+        if (np.abs(local - weights @ mixing @ basis).sum(1) <= COMPRESSED * size).all():
             break
     return mixing, basis.reshape(-1, *kernels.shape[1:])
 
