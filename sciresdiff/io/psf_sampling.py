@@ -109,9 +109,7 @@ class Sampling:
         """A size that cannot be in the unit that it is taken for."""
         what = f"{name}: {self.of_size} is not believed beside the frame's pixel of {pixel.x:.4g} {pixel.unit}"
         if self.step is None:
-            raise InputError(
-                f"{what} ({describe_step(step)}); check its unit, or state it with --psf FILE,oversample=N"
-            )
+            raise InputError(f"{what} ({describe_step(step)}); check its unit, or give --psf FILE,oversample=N")
         counted = self.step, self.step
         return counted, Notes(f"WARNING {what}; {self.of_step}: {describe_step(counted)}")
 

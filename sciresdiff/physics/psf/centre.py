@@ -148,8 +148,8 @@ def remove_sky(image: Array, finite: Mask, name: str = "psf") -> tuple[Array, No
     light = above.sum()
     if truncated:
         return above, Notes(
-            f"WARNING {name}: its light reaches the border ({100 * reach:.2g} % of the peak), so that its wings are cut "
-            "off; give a larger image"
+            f"WARNING {name}: its light reaches the border ({100 * reach:.2g} % of the peak), where its wings are cut; "
+            "give a larger image"
         )
     if light > 0 and abs(sky * finite.sum() / light) > TOLD_SKY:
         return above, Notes(
