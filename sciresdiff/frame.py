@@ -72,8 +72,8 @@ class Frame:
     unknown"""
     unit: str | None = None
     pixel_size: PixelSize | None = None
-    psf: str | None = None
-    """SPEC of the total PSF, where the file states one."""
+    psf: str | tuple[str, ...] | None = None
+    """SPEC of the total PSF, where the file states one, an image of it as ``FILE[EXT]``; or one for each plane."""
     kernel: NDArray[np.float64] | str | None = None
     """(k, k) blur between the wanted image and this one on the fine grid, or its SPEC, as ``degrade`` writes it."""
     kernel_scale: int | None = None

@@ -242,7 +242,7 @@ class Operator:
     def _basis_operators(self, psf: PSF) -> list[tuple[Tensor, Operator]]:
         """Weight map and operator of every basis kernel."""
         size = tuple(self.scale * side for side in self.shape)
-        weights = np.ascontiguousarray(psf.weights)
+        weights = np.ascontiguousarray(psf.maps)
         if weights.shape[1:] != size:
             raise InputError(f"psf: weight maps of {weights.shape[1:]} fine px for a frame of {size}; take its window")
         maps = torch.from_numpy(weights).to(self.device, self.dtype)

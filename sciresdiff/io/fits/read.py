@@ -16,6 +16,7 @@ from sciresdiff.frame import Frame, PixelSize, Quantity
 from sciresdiff.io.files import split_spec
 from sciresdiff.io.fits import wcs
 from sciresdiff.io.fits.axes import axis_letters
+from sciresdiff.io.fits.beam import with_beam
 from sciresdiff.io.fits.components import Components, assemble_frame
 from sciresdiff.io.fits.extensions import Extension, describe_extensions, other_extensions
 from sciresdiff.io.fits.header import card_number, valid_header
@@ -184,5 +185,6 @@ def _with_header(frame: Frame, chosen: ImageChoice, used: set[int], quantity: Qu
         axes=chosen.axes,
     )
     wide = frame.facts.get("psf_known")
-    psf = f"gaussian:fwhm={wide:g}px" if wide else frame.psf
-    return frame.with_(quantity=final, header=header, psf=psf)
+    if wide:
+        return frame.with_(quantity=final, header=header, psf=f"gaussian:fwhm={wide:g}px")
+    return with_beam(frame.with_(quantity=final, header=header), chosen.image.header, chosen.hdus)

@@ -6,15 +6,11 @@ bright sources, in their middles, beside masked pixels.  A wrong noise shows in 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from sciresdiff.notes import Notes
 from sciresdiff.observation.grid import upsample_nearest
 from sciresdiff.observation.observation import Observation
 from sciresdiff.restoration.restored import RestoredPlane
