@@ -13,7 +13,7 @@ from test_measured_psf import star_field, stars
 
 from sciresdiff.jobs.upscale.inputs import Inputs, resolve_inputs
 from sciresdiff.jobs.upscale.options import UpscaleOptions
-from sciresdiff.observation.verify_psf import whole_psf
+from sciresdiff.observation.verify_psf import psf_on_frame
 from sciresdiff.physics import psf
 
 
@@ -111,7 +111,7 @@ def test_a_file_and_a_kernel_are_held_against_the_stars_too(tmp_path: Path) -> N
 def test_the_whole_psf_of_a_kernel(scale: int) -> None:
     kernel = psf.kernel_from_psf("gaussian:fwhm=3.5px", pixel=None, scale=scale)
     assert kernel is not None
-    whole = whole_psf(kernel, 2.0, scale)
+    whole = psf_on_frame(kernel, 2.0, scale)
     assert whole.sum() == pytest.approx(1)
     assert psf.fwhm(whole) == pytest.approx(psf.fwhm(psf.gaussian(3.5)), rel=0.02)
     assert np.unravel_index(whole.argmax(), whole.shape) == tuple(n // 2 for n in whole.shape)

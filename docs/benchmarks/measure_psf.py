@@ -15,8 +15,8 @@ import numpy as np
 
 from sciresdiff import io
 from sciresdiff.errors import SciresdiffError
-from sciresdiff.observation.measured_psf import first_plane, measure_plane
-from sciresdiff.observation.sample import samples_of_source
+from sciresdiff.observation.measured_psf import measure_plane
+from sciresdiff.observation.sample import first_with_data, samples_of_source
 from sciresdiff.physics import psf
 from sciresdiff.physics.psf.blind import estimate_width
 
@@ -69,7 +69,7 @@ def measure(path: str) -> tuple[str, str, float]:
     began = time.perf_counter()
     with io.open_source(path) as source:
         samples = samples_of_source(source)
-        sample = samples(first_plane(samples, source.frame.planes))
+        sample = samples(first_with_data(samples, source.frame.planes))
         try:
             found = measure_plane(sample.frame)
             kept = "" if found.table is None else ", with a table"

@@ -10,7 +10,8 @@ import numpy as np
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, PixelSize
 from sciresdiff.notes import Notes
-from sciresdiff.observation.sample import Samples
+from sciresdiff.observation.optics import channel_of_planes
+from sciresdiff.observation.sample import Samples, first_with_data
 from sciresdiff.physics import psf
 from sciresdiff.physics.psf.blind import estimate_width
 from sciresdiff.physics.psf.field import PSF
@@ -20,16 +21,19 @@ from sciresdiff.physics.psf.spec import MEASURED
 
 BEADS_OF = "beads:"
 
+MOST_CHANNELS = 8
+"""Channels that are measured one by one; more of them are a spectrum."""
+
 
 def asks_measurement(spec: str | None) -> bool:
     """Whether a SPEC asks for a measurement instead of stating a PSF."""
     return spec is not None and (spec.strip() in MEASURED or spec.strip().startswith(BEADS_OF))
 
 
-def measure_blur(
+def measure_blurs(
     path: str | Path, frame: Frame, samples: Samples, spec: str | None, scale: int, target_fwhm: float
-) -> tuple[PSF, Notes]:
-    """The blur on the output grid from a measurement; its ``width_error`` is that of the measurement.
+) -> tuple[tuple[PSF, ...], Notes]:
+    """The blur on the output grid from a measurement, on each channel its own; ``width_error`` is that of it.
 
     Parameters
     ----------
@@ -40,22 +44,58 @@ def measure_blur(
     scale : output pixels per pixel of the frame.
     target_fwhm : of the wanted image, output px.
 
+    Returns
+    -------
+    blurs : tuple of PSF
+        One, or one for each plane where there are channels.
+    notes : Notes
+
     Raises
     ------
-    UsageError : a file of beads whose pixel size is not known.
+    UsageError : a file of beads that is not named.
     InputError : no source to measure on, or a PSF that is narrower than the target.
     """
+    of_plane = channel_of_planes(frame)
+    channels = max(of_plane) + 1
+    if channels == 1 or channels > MOST_CHANNELS or (spec or "").startswith(BEADS_OF):
+        plane = first_with_data(samples, frame.planes)
+        blur, notes = _measure_blur(path, frame, samples, plane, spec, scale, target_fwhm)
+        return (blur,), notes
+    found: dict[int, PSF] = {}
+    notes, refusal = Notes(), None
+    for channel in range(channels):
+        planes = [i for i, of in enumerate(of_plane) if of == channel]
+        plane = next((i for i in planes if not samples(i).mask.all()), planes[0])
+        try:
+            found[channel], more = _measure_blur(path, frame, samples, plane, spec, scale, target_fwhm)
+            notes += Notes(*(f"channel {channel}: {line}" for line in more if line.startswith("psf")), **more.origins)
+            notes += Notes(*(line for line in more if not line.startswith("psf")))
+        except InputError as problem:
+            refusal = problem
+    if not found:
+        assert refusal is not None
+        raise refusal
+    for channel in set(range(channels)) - set(found):
+        other = min(found)
+        line = f"WARNING psf: channel {channel} shows no source to measure on; that of channel {other} is taken"
+        found[channel], notes = found[other], notes + Notes(line)
+    return tuple(found[channel] for channel in of_plane), notes.unique()
+
+
+def _measure_blur(
+    path: str | Path, frame: Frame, samples: Samples, plane: int, spec: str | None, scale: int, target_fwhm: float
+) -> tuple[PSF, Notes]:
+    """The blur that one plane shows, or a file of beads."""
     word = (spec or "measure").strip()
     if word == "blind":
-        sample = samples(first_plane(samples, frame.planes))
-        blind = estimate_width(sample.pixels, sample.mask)
+        blind = estimate_width(samples(plane).pixels, samples(plane).mask)
         kernel = psf.kernel_from_psf(blind.spec, pixel=None, scale=scale, target_fwhm_px_fine=target_fwhm)
         assert kernel is not None
         return PSF(kernel[None], width_error=blind.fwhm_error), blind.notes + Notes(psf="blind")
     if word.startswith(BEADS_OF):
         found = _measure_beads(word.removeprefix(BEADS_OF), frame.pixel_size)
     else:
-        found = measure_plane(samples(first_plane(samples, frame.planes)).frame, beads=word == "beads")
+        found = measure_plane(samples(plane).frame, beads=word == "beads")
         found = replace(found, notes=found.notes + Notes(f"psf: measured from {found.used} sources of {path}"))
     notes = found.notes + _assume_beads(frame, spec, found) + Notes(psf="measured")
     return PSF(found.kernel(scale, target_fwhm)[None], width_error=found.fwhm_error), notes
@@ -81,12 +121,6 @@ def measure_plane(frame: Frame, plane: int = 0, *, beads: bool = False, table: b
     """
     variance = None if frame.variance is None else frame.variance[plane]
     return measure_psf(frame.pixels[plane], frame.mask[plane], variance, frame.kind, beads=beads, table=table)
-
-
-def first_plane(samples: Samples, planes: int) -> int:
-    """The first plane with a valid pixel; 0 where there is none."""
-    valid = (i for i in range(planes) if (~samples(i).mask & np.isfinite(samples(i).pixels)).any())
-    return next(valid, 0)
 
 
 def _assume_beads(frame: Frame, spec: str | None, found: MeasuredPSF) -> Notes:

@@ -8,7 +8,9 @@ same fit makes of it, so that a shape that is no Moffat is not taken for another
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +18,16 @@ from scipy.signal import fftconvolve
 
 from sciresdiff.frame import Frame
 from sciresdiff.notes import Notes
+from sciresdiff.observation.sample import Samples, first_with_data
 from sciresdiff.physics import psf
+from sciresdiff.physics.psf.field import PSF
 from sciresdiff.physics.psf.measure import find_population, summarise
 from sciresdiff.physics.psf.measured import MeasuredPSF
 from sciresdiff.physics.psf.moffat_fit import MoffatFits, Stamps, fit_moffats
 from sciresdiff.physics.psf.point_sources import WELL, Population, clump_density, prepare_field
 
 Array = NDArray[np.float64]
+T = TypeVar("T")
 
 TOLERANCE = 0.10
 """Share of the width, and difference of the logarithm of the axis ratio, that a statement may be off."""
@@ -32,6 +37,9 @@ NARROW, WIDE = 5, 8
 
 DOMINANT_NARROW, DOMINANT_WIDE = 0.3, 0.6
 """Share of what all sources say that they have to have."""
+
+MOST_PLANES = 4
+"""Different PSFs of one frame that are looked at."""
 
 TIGHT = 0.05
 """Largest scatter of ln FWHM beyond the errors of measurement, for sources to be of one width."""
@@ -145,7 +153,7 @@ def _fit_stated(stated: Array, population: Population) -> MoffatFits:
     return fit_moffats(stamps, float(np.median(population.points.fwhm)))
 
 
-def whole_psf(kernel: Array, target_fwhm: float, scale: int) -> Array:
+def psf_on_frame(kernel: Array, target_fwhm: float, scale: int) -> Array:
     """The PSF as the frame's pixels show it, from the kernel and the wanted image's PSF: (K, L), odd sides, sum 1.
 
     target * kernel, averaged over ``scale`` x ``scale`` fine pixels about its middle.
@@ -171,8 +179,59 @@ def whole_psf(kernel: Array, target_fwhm: float, scale: int) -> Array:
     return np.asarray(image / image.sum())
 
 
-def warn_refuted(refuted: Refuted | None, option: str) -> Notes:
-    """A warning that the frame contradicts what an option states, with both numbers; the option is believed."""
-    if refuted is None:
-        return Notes()
-    return Notes(f"WARNING psf: {option} is taken, but {refuted.numbers}; check it, or give --psf measure")
+def hold_blurs(
+    frame: Frame, samples: Samples, blurs: Sequence[PSF | None], scale: int, target_fwhm: float, stated: str
+) -> Notes:
+    """Warnings where the frame's point sources contradict what an option or a PSF file states, with both numbers.
+
+    It is believed all the same.
+
+    Parameters
+    ----------
+    frame : what the file says.
+    samples : of its planes.
+    blurs : one on the output grid, or one for each plane; of a field the mean is taken.
+    scale : output pixels per pixel of the frame.
+    target_fwhm : of the wanted image's PSF, output px.
+    stated : who states it, for the words.
+    """
+    notes, seen = Notes(), set[int]()
+    for plane, blur in _planes_of(frame, samples, blurs):
+        if blur is None or id(blur) in seen or len(seen) == MOST_PLANES:
+            continue
+        seen.add(id(blur))
+        refuted = refute_psf(samples(plane).frame, psf_on_frame(blur.mean, target_fwhm, scale))
+        if refuted is not None:
+            where = f" (plane {plane})" if len(blurs) > 1 else ""
+            line = f"WARNING psf: {stated}{where} is taken, but {refuted.numbers}; check it, or give --psf measure"
+            notes += Notes(line)
+    return notes
+
+
+def refute_specs(frame: Frame, samples: Samples, specs: Sequence[str]) -> Notes | None:
+    """Why the PSF of a header or of metadata is not believed; None where it is.
+
+    Parameters
+    ----------
+    frame : what the file says.
+    samples : of its planes.
+    specs : one, or one for each plane.
+    """
+    seen = set[str]()
+    for plane, spec in _planes_of(frame, samples, specs):
+        if spec in seen or len(seen) == MOST_PLANES:
+            continue
+        seen.add(spec)
+        refuted = refute_psf(samples(plane).frame, psf.render(spec, frame.pixel_size, integrate=True))
+        if refuted is not None:
+            by = "SEEING, FWHM, PSF_FWHM or BMAJ" if "fwhm" in frame.facts else "aperture and wavelength"
+            words = f"psf: {psf.parse(spec)} of the header ({by}) is not believed, and the PSF is measured instead"
+            return Notes(f"{words}: {refuted.numbers}")
+    return None
+
+
+def _planes_of(frame: Frame, samples: Samples, stated: Sequence[T]) -> list[tuple[int, T]]:
+    """Planes to look at, with what is stated of each: the first with data where one stands for all."""
+    if len(stated) == 1:
+        return [(first_with_data(samples, frame.planes), stated[0])]
+    return list(enumerate(stated))
