@@ -85,11 +85,13 @@ def resolve_psf(
         return (field_of(written),), stated.target_fwhm, Notes(psf="file")
     specs, notes = specs_of_frame(frame, stated) if stated.psf is None else (None, Notes())
     origin = "--psf" if stated.wavelength or stated.na else "header"
-    # a width of the header is held against the stars before it is used, a plane or file of a PSF afterwards
-    refuted = refute_specs(frame, samples, specs) if specs and origin == "header" and not frame.psf else None
+    # a width of the header is held against the stars before it is used, the image of a PSF afterwards
+    image_of_file = any(psf.parse(spec).shape == "file" for spec in specs or ())
+    exact = image_of_file or "psf_known" in frame.facts  # the latter by this program
+    refuted = refute_specs(frame, samples, specs) if specs and origin == "header" and not exact else None
     if specs and refuted is None:
         blurs, more = whole.of_specs(specs)
-        if origin == "--psf" or (frame.psf and "psf_known" not in frame.facts):
+        if origin == "--psf" or image_of_file:
             more += hold_blurs(frame, samples, blurs, scale, target, specs[0])
         return blurs, target, notes + describe_specs(specs, origin) + more + Notes(psf=origin)
     blurs, more = measure_blurs(path, frame, samples, stated.psf, scale, target)
