@@ -16,11 +16,12 @@ from sciresdiff.io.source import Source
 from sciresdiff.notes import Notes
 from sciresdiff.observation.exposure import Exposure
 from sciresdiff.observation.grid import Grid
-from sciresdiff.observation.noise import resolve_noise, with_psf_error
+from sciresdiff.observation.noise import with_psf_error
 from sciresdiff.observation.observation import Observation
 from sciresdiff.observation.options import Stated
 from sciresdiff.observation.pixel_size import parse_pixel_size
 from sciresdiff.observation.psf import resolve_psf
+from sciresdiff.observation.resolve_noise import resolve_noise
 from sciresdiff.observation.sample import Samples, mask_saturated, refuse_empty, refuse_saturation
 from sciresdiff.physics.psf.field import PSF
 from sciresdiff.region import Region

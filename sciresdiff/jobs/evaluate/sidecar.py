@@ -12,7 +12,19 @@ from sciresdiff.frame import Quantity
 from sciresdiff.io.files import split_spec
 from sciresdiff.observation.options import Stated
 
-OF_DATA = ("gain", "read_noise", "offset", "variance", "mask", "axes", "target_fwhm", "psf", "kernel")
+OF_DATA = (
+    "gain",
+    "read_noise",
+    "offset",
+    "em_gain",
+    "noise",
+    "variance",
+    "mask",
+    "axes",
+    "target_fwhm",
+    "psf",
+    "kernel",
+)
 """Options of ``upscale`` that describe the frame that is restored."""
 
 
