@@ -164,8 +164,9 @@ class Observation:
         model = exposure.noise.model(exposure.plane)
         if model.depends_on_signal:
             model = model.in_units(units.sky, units.sigma)
-            maps = {f.name: getattr(model, f.name) for f in fields(model)}
-            model = replace(model, **{k: as_tensor(v, device) for k, v in maps.items() if np.ndim(v)})
+            numbers = {f.name: getattr(model, f.name) for f in fields(model)}
+            maps: dict[str, Any] = {k: as_tensor(v, device) for k, v in numbers.items() if np.ndim(v)}
+            model = replace(model, **maps)
         # In noise units fine values add up to coarse ones, whatever the quantity: `NoiseUnits` undoes it.
         return Data(y_, n_, valid, Operator(exposure.grid.shape, self.scale, exposure.psf, device=device),
                     statistics, exposure.origin, model if model.depends_on_signal else None)  # fmt: skip

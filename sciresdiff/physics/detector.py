@@ -179,5 +179,6 @@ class Detector:
 
     def crop(self, region: Region) -> Detector:
         """The detector of a part of the frame: maps are cut."""
-        known = {item.name: getattr(self, item.name) for item in fields(self)}
-        return replace(self, **{n: v[region.slices] for n, v in known.items() if isinstance(v, np.ndarray) and v.ndim})
+        known: dict[str, Any] = {item.name: getattr(self, item.name) for item in fields(self)}
+        maps: dict[str, Any] = {n: v[region.slices] for n, v in known.items() if isinstance(v, np.ndarray) and v.ndim}
+        return replace(self, **maps)

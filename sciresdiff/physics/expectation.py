@@ -21,8 +21,9 @@ SCALES = 3
 """Of the starlet transform; the coarsest mean has a full width at half maximum of 11 px."""
 REACH = 2 * (2**SCALES - 1)
 """Pixels around a pixel on which its expectation depends."""
-SIGNIFICANT = 3.0
-"""Detail counts from so many standard deviations of its noise on."""
+SIGNIFICANT = 5.0
+"""Detail counts from so many standard deviations of its noise on. With 3 the noise that is taken for detail costs up to
+0.4 dB more at one electron per pixel; between 4 and 6 nothing changes."""
 DETAIL_NOISE = (0.8908, 0.2007, 0.0855)
 """Standard deviation of the starlet coefficients of white noise of 1, from the finest scale on (Starck & Murtagh 2006,
 table 2.1)."""
@@ -36,9 +37,9 @@ def expected_signal(
     """Local mean whose width adapts to the structure: starlet coefficients that stand out of their noise are kept.
 
     The starlet (isotropic undecimated wavelet) transform of Starck & Murtagh, with the B3 spline: c_0 = y, c_{j+1} =
-    h_j * c_j, w_j = c_j - c_{j+1}. From the coarsest mean c_J on, e_j = e_{j+1} + w_j where |w_j| > 3 s_j, with s_j the
+    h_j * c_j, w_j = c_j - c_{j+1}. From the coarsest mean c_J on, e_j = e_{j+1} + w_j where |w_j| > 5 s_j, with s_j the
     scatter of w_j in noise of variance N(e_{j+1}), which is known from the scale before: never the variance at the
-    noisy pixel. **Structure below 3 of its standard deviations is smoothed away.**
+    noisy pixel. **Structure below 5 of its standard deviations is smoothed away.**
 
     A pixel depends on those within `REACH` alone and by sums of one order, so that windows of a frame have identical
     values.

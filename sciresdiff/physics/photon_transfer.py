@@ -158,7 +158,7 @@ def _weighted_line(x: Array, y: Array, share: Array) -> tuple[Array, float]:
     residual = (design @ solution - y) * weight
     spread = np.linalg.inv((design * weight[:, None]).T @ (design * weight[:, None]))
     scatter = max(float((residual**2).sum()) / max(len(x) - 2, 1), 1.0)
-    return solution, float(np.sqrt(spread[0, 0] * scatter))
+    return np.asarray(solution, np.float64), float(np.sqrt(spread[0, 0] * scatter))
 
 
 def gain_from_variance(

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
-from itertools import islice
 
 import numpy as np
 import torch
@@ -21,7 +20,6 @@ from sciresdiff.errors import UsageError
 from sciresdiff.malloc import keep_freed
 from sciresdiff.observation.observation import Observation
 from sciresdiff.physics.consistency import Data, close_flux, consistency_step, support
-from sciresdiff.physics.richardson_lucy import pedestal, richardson_lucy
 from sciresdiff.restoration.fallback import FINAL_ITERATIONS, PATIENCE, blend, fallback_weight, physics_estimate
 from sciresdiff.restoration.model import Model
 from sciresdiff.restoration.ops import box_mean, psf_features, upsample_nearest
@@ -35,8 +33,6 @@ Progress = Callable[[int, int, str], None]
 
 PRIOR_ITERATIONS = 16
 """Chebyshev iterations between the stages of the prior."""
-SMOOTH = 6
-"""Accelerated Richardson-Lucy iterations of the estimate that the noise is renewed by."""
 FLAT_PX = 8
 """Coarse px about a pixel over which Sigma is averaged for SUPPORT."""
 
@@ -72,22 +68,14 @@ def restore(
     keep_freed()
     settings = settings or Settings()
     refuse_exact(observation, settings)
-    data = renew_noise(observation.data(device))
+    data = observation.data(device)
     features = torch.from_numpy(psf_features(observation.exposure.psf, observation.scale))[None].to(device)
     best, gate = estimate(data, features, model, settings)
-    data = data.renew_noise(best.x)
     best = starting_estimate(data, best, settings)
     progress(1, 1 + count_samples(model, settings), "prior" if model else "physics")
-    samples = draw_samples(data, best, features, model, settings)
+    # The noise of the draws is that of the estimate; that of chi2 does not depend on the image that is judged by it.
+    samples = draw_samples(data.renew_noise(best.x), best, features, model, settings)
     return posterior_summary(observation, data, best, gate, samples, model, settings, progress)
-
-
-def renew_noise(data: Data) -> Data:
-    """The data with the noise at a smooth Richardson-Lucy estimate, where it depends on the light."""
-    if data.model is None:
-        return data
-    estimates = richardson_lucy(data, pedestal(data))
-    return data.renew_noise(next(islice(estimates, SMOOTH - 1, None)))
 
 
 def refuse_exact(observation: Observation, settings: Settings) -> None:

@@ -32,11 +32,13 @@ SUM_UNITS = (
 """Counts and other extensive units, per pixel or not, per second or not: blocks of pixels add up."""
 
 _RATE = r"\s*(/|\.|\*|per|\s)\s*(s|sec|second)(ond)?(-1|\^-1|\*\*-1)?$"
+_COUNTS = r"adu|dn|du|counts?|cts?"
 _ELECTRONS = r"electrons?|e-?|photo-?electrons?|photons?|ph"
 
-GAIN = ("GAIN", "EGAIN", "CCDGAIN", "ATODGAIN")
+GAIN = ("EGAIN", "GAIN", "CCDGAIN", "ATODGAIN", "ESO DET OUT1 CONAD")
+"""Electrons per ADU, in the order of belief: beside EGAIN, GAIN is a setting of the camera (100, 139)."""
 GAINS = ("GAINA", "GAINB", "GAINC", "GAIND")
-READ_NOISE = ("RDNOISE", "READNOIS", "RON", "ENOISE")
+READ_NOISE = ("RDNOISE", "READNOIS", "READNOISE", "RON", "ENOISE", "ESO DET OUT1 RON")
 READ_NOISES = ("RDNOISEA", "RDNOISEB", "RDNOISEC", "RDNOISED")
 SATURATION = ("SATURATE", "SATLEVEL")
 SATURATIONS = ("SATURATA", "SATURATB")
@@ -139,6 +141,8 @@ def _gain(headers: tuple[fits.Header, ...], unit: str | None, exposure: float | 
     else:
         several = _each_positive(headers, GAINS)
         gain = _first_positive(headers, GAIN) or (float(np.mean(several)) if several else None)
+        if gain is not None and unit and not re.fullmatch(_COUNTS, re.sub(r"/(pix(el)?|px)$", "", bare)):
+            return None, Notes(f"gain: the header's are electrons per ADU, and BUNIT is {unit}; not used")
     # electrons per (unit / s), times s, are electrons per value
     if gain is None or not is_rate(unit):
         return gain, Notes()
