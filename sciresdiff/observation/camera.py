@@ -114,24 +114,25 @@ def photon_transfer_of_planes(frame: Frame, samples: Samples) -> tuple[list[Dete
     One detector a plane, None where there is no slope; and what was found, a line for each channel.
     """
 
-    def measure(plane: int) -> tuple[Detector | None, Notes]:
-        sample = samples(plane)
-        if sample.mask.all():
-            return None, Notes()
-        return detector_from_photon_transfer(sample.pixels, sample.mask)
+    def measure(chosen: list[int]) -> dict[int, tuple[Detector | None, Notes]]:
+        there = ((plane, samples(plane)) for plane in chosen)
+        return {i: detector_from_photon_transfer(s.pixels, s.mask) for i, s in there if not s.mask.all()}
 
     found: list[Detector | None] = [None] * frame.planes
     notes, several = Notes(), len(channels(frame)) > 1
     for name, planes in channels(frame).items():
         some = planes if frame.planes <= FEW_PLANES else spread(planes)
-        each = {plane: measure(plane) for plane in some}
+        each = measure(some)
         pooled = pool([camera for camera, _ in each.values()])
         if pooled is None and len(some) < len(planes):
-            each = {plane: measure(plane) for plane in planes}
+            each = measure(planes)
         for plane in planes:
-            found[plane] = pooled or each[plane][0]
-        # The lines of the plane whose gain is the middle one stand for all of them.
-        first = next((lines for camera, lines in each.values() if camera is not None), each[planes[0]][1])
+            found[plane] = pooled or each.get(plane, (None, Notes()))[0]
+        # The lines of one plane stand for all of the channel.
+        lines = [lines for camera, lines in each.values() if camera is not None] or [
+            lines for _, lines in each.values()
+        ]
+        first = lines[0] if lines else Notes()
         notes += Notes(*(f"{name}: {line}" if several else line for line in first))
     return found, notes
 

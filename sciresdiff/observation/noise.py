@@ -20,8 +20,8 @@ from sciresdiff.region import Region
 PSF_ERROR = {"--psf": 0.01, "header": 0.03, "measured": 0.03}
 """Relative error of a PSF by its origin; a kernel that is stated, or that ``degrade`` wrote, is exact."""
 DARKEST = 0.02
-"""Electrons that are expected of a pixel at least: an expectation that is measured on 50 pixels cannot tell fewer, and a
-pixel without any would have no noise."""
+"""Electrons that are expected of a pixel at least: an expectation that is measured on 50 pixels cannot tell fewer, and
+a pixel without any would have no noise."""
 
 
 @dataclass(frozen=True)
