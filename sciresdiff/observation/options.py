@@ -5,7 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from sciresdiff.errors import UsageError
 from sciresdiff.options import INPUT, NOISE, PHYSICS, option
+
+
+def check_noise(given: str) -> None:
+    """Refuse a ``--noise`` that is no word of it and no factor.
+
+    Raises
+    ------
+    UsageError
+    """
+    try:
+        known = given in ("white", "measured") or 0.1 <= float(given) <= 100
+    except ValueError:
+        known = False
+    if not known:
+        raise UsageError(f"--noise: {given} is given; give white, measured, or a factor of 0.1 to 100")
 
 
 @dataclass(frozen=True)
@@ -62,6 +78,21 @@ class Stated:
     )
     offset: float | str | None = option(
         "Bias level in units of the file: a number or a map.", None, panel=NOISE, metavar="ADU", finite=True
+    )
+    em_gain: float | None = option(
+        "Mean multiplication of an EMCCD; gain and read noise are then those without it.",
+        None,
+        panel=NOISE,
+        metavar="M",
+        at_least=1,
+    )
+    noise: str | None = option(
+        "Whether neighbouring pixels share their noise: white (they do not), measured (in empty sky; the default), or"
+        " the factor by which sums of pixels scatter more than independent ones would.",
+        None,
+        panel=NOISE,
+        metavar="white|measured|FACTOR",
+        check=check_noise,
     )
     variance: str | None = option(
         "Noise of every input pixel: an extension or a file. Its name tells whether it is a variance, an error or a"

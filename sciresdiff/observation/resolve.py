@@ -12,10 +12,11 @@ from sciresdiff.frame import Frame, Quantity
 from sciresdiff.notes import Notes
 from sciresdiff.observation.exposure import Exposure
 from sciresdiff.observation.grid import Grid
-from sciresdiff.observation.noise import resolve_noise, with_psf_error
+from sciresdiff.observation.noise import with_psf_error
 from sciresdiff.observation.observation import Observation
 from sciresdiff.observation.options import Stated
 from sciresdiff.observation.psf import resolve_psf
+from sciresdiff.observation.resolve_noise import resolve_noise
 from sciresdiff.observation.sample import Samples, refuse_empty, refuse_saturation
 from sciresdiff.observation.screening import Screened, observed_source, screen_with_psf
 from sciresdiff.physics.psf.field import PSF

@@ -16,7 +16,7 @@ from sciresdiff.observation.sample import Sample, Samples
 from sciresdiff.physics.consistency import Data
 from sciresdiff.physics.operators import Operator
 from sciresdiff.physics.psf.field import PSF
-from sciresdiff.physics.richardson_lucy import MOST_ITERATIONS, pedestal, richardson_lucy
+from sciresdiff.physics.richardson_lucy import MOST_ITERATIONS, explains, pedestal, richardson_lucy
 from sciresdiff.physics.sky import estimate_sky
 from sciresdiff.physics.statistics import PlaneStatistics
 
@@ -111,7 +111,7 @@ def count_iterations(windows: Data) -> int:
     with torch.inference_mode():
         for k, x in enumerate(richardson_lucy(windows, pedestal(windows)), start=1):
             chi2 = float((windows.chi2(x) * pixels).sum() / pixels.sum().clamp_min(1))
-            if k >= MOST_ITERATIONS or chi2 <= 1:
+            if explains(chi2, k):
                 return k
     raise AssertionError("Richardson-Lucy has no end of its own")
 

@@ -234,7 +234,7 @@ def source(
         own = {"variance", "mask"} & set(file) if name == IMAGE else set()
         bad = _plane(file_path, file, mask or ("mask" if "mask" in own else None), image)
         values = _plane(file_path, file, variance or ("variance" if "variance" in own else None), image)
-        yield add_planes(image, None if values is None else _positive(values), bad)
+        yield add_planes(image, None if values is None else _positive(values), bad, variance is not None)
 
 
 def _frame(

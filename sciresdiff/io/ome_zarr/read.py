@@ -109,7 +109,7 @@ def source(
     own = "variance" if header.provenance.get("VAR") and not (ext or inside) else None
     bad = _plane(file, root, "mask", mask, image)
     values = _plane(file, root, "variance", variance or own, image)
-    yield add_planes(image, None if values is None else _positive(values), bad)
+    yield add_planes(image, None if values is None else _positive(values), bad, variance is not None)
 
 
 def read_image(path: str | Path) -> NDArray[np.float64]:

@@ -27,10 +27,11 @@ from sciresdiff.jobs.evaluate.sidecar import Sidecar
 from sciresdiff.notes import Notes
 from sciresdiff.observation.exposure import Exposure
 from sciresdiff.observation.grid import Grid, upsample_nearest
-from sciresdiff.observation.noise import Noise, resolve_noise, with_psf_error
+from sciresdiff.observation.noise import Noise, with_psf_error
 from sciresdiff.observation.observation import Observation
 from sciresdiff.observation.options import Stated
 from sciresdiff.observation.psf import psf_of_header, resolve_psf
+from sciresdiff.observation.resolve_noise import resolve_noise
 from sciresdiff.observation.sample import Samples
 from sciresdiff.observation.screening import describe_defects, observed_source, screen, screen_with_psf
 from sciresdiff.physics.psf.field import PSF

@@ -12,8 +12,8 @@ from sciresdiff.io.files import split_spec
 from sciresdiff.observation.options import SWITCHES, Stated
 from sciresdiff.parse import parse_json
 
-OF_DATA = ("gain", "read_noise", "offset", "variance", "mask", "saturation", "axes", "target_fwhm", "psf", "kernel",
-           "na", "ri", "wavelength", "pinhole")  # fmt: skip
+OF_DATA = ("gain", "read_noise", "offset", "em_gain", "noise", "variance", "mask", "saturation", "axes", "target_fwhm",
+           "psf", "kernel", "na", "ri", "wavelength", "pinhole")  # fmt: skip
 """Options of ``upscale`` that describe the frame that is restored."""
 
 

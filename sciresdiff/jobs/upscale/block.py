@@ -75,6 +75,8 @@ def digest(window: Observation) -> str:
     for name in PLANES:
         if (array := getattr(frame, name)) is not None:
             found.update(np.ascontiguousarray(array).data)
+    if window.exposure.noise.expected is not None:
+        found.update(np.ascontiguousarray(window.exposure.noise.expected).data)
     return found.hexdigest()
 
 

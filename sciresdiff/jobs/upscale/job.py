@@ -263,10 +263,11 @@ def digest_measured(task: Task) -> str:
     exposure = job.inputs.observation.exposure
     for psf in exposure.psfs or (exposure.psf,):
         found.update(psf.digest.encode() if psf else b"none")
-    for array in (a for one in exposure.statistics for a in (one.y, one.noise)):
+    maps = [np.asarray(x) for one in exposure.noise.detectors for x in (one.gain, one.read_noise, one.offset)]
+    for array in (*(a for one in exposure.statistics for a in (one.y, one.noise)), *maps):
         found.update(np.ascontiguousarray(array).data)
     known, noise = [(one.sky, one.sigma, one.iterations) for one in exposure.statistics], exposure.noise
-    numbers = known, noise.sky_variance, noise.correlation, noise.psf_error, noise.sky, len(task.blocks)
+    numbers = known, noise.correlation, noise.psf_error, noise.sky, len(task.blocks)
     words = [repr(one) for one in numbers]
     found.update("|".join(words).encode())
     return found.hexdigest()
