@@ -61,6 +61,15 @@ class Stated:
         panel=PHYSICS,
         metavar="SPEC",
     )
+    psf_error: float | None = option(
+        "How well the width of the PSF or kernel is known, as a share of it: 0.1 for 10 %. Default: 0.01 for --psf, 0"
+        " for --kernel and files of degrade, 0.05 from a header, the measurement's where it is measured.",
+        None,
+        panel=PHYSICS,
+        metavar="F",
+        at_least=0,
+        at_most=0.5,
+    )
     target_fwhm: float | None = option(
         "FWHM of the Gaussian PSF of the fine image, in fine pixels.", None, panel=PHYSICS, metavar="PX", above=0
     )

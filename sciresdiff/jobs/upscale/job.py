@@ -267,7 +267,7 @@ def digest_measured(task: Task) -> str:
     for array in (*(a for one in exposure.statistics for a in (one.y, one.noise)), *maps):
         found.update(np.ascontiguousarray(array).data)
     known, noise = [(one.sky, one.sigma, one.iterations) for one in exposure.statistics], exposure.noise
-    numbers = known, noise.correlation, noise.psf_error, noise.sky, len(task.blocks)
+    numbers = known, noise.correlation, noise.width_errors, len(task.blocks)
     words = [repr(one) for one in numbers]
     found.update("|".join(words).encode())
     return found.hexdigest()
