@@ -128,3 +128,17 @@ def test_high_apertures_are_wider_than_airy_and_low_ones_are_airy() -> None:
     assert tight / low == pytest.approx(0.72, rel=0.01)
     wide = width("vectorial:na=0.2,ri=1,wavelength=525nm,pinhole=8,excitation=488nm")
     assert wide == pytest.approx(width("airy:na=0.2,wavelength=488nm"), rel=0.03)  # the excitation's alone
+
+
+def test_the_identity_of_a_job_knows_the_content_of_every_psf(tmp_path: Path) -> None:
+    from sciresdiff.jobs.identity import describe_value
+
+    a, b = tmp_path / "a.fits", tmp_path / "b.fits"
+    for text in (f"{a},oversample=4", f"{a};{b}", f"{a};gaussian:fwhm=2px"):
+        found = []
+        for content in (b"one", b"two"):
+            a.write_bytes(content)
+            b.write_bytes(b"same")
+            found.append(describe_value(text))
+        assert found[0] != found[1]
+        assert str(tmp_path) not in found[0]
