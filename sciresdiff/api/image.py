@@ -23,7 +23,7 @@ from sciresdiff.frame import Frame, Kind, PixelSize
 from sciresdiff.io.fits.beam import with_beam
 from sciresdiff.io.fits.extensions import rescale_extension
 from sciresdiff.io.fits.header import valid_header
-from sciresdiff.io.fits.keywords import quantity_of_unit, read_facts
+from sciresdiff.io.fits.keywords import read_facts
 from sciresdiff.io.fits.layout import rescale_cards
 from sciresdiff.io.fits.read import FitsHeader
 from sciresdiff.io.fits.wcs import pixel_size as measure_pixel
@@ -33,6 +33,7 @@ from sciresdiff.notes import Notes
 from sciresdiff.options import Option
 from sciresdiff.physics.psf.field import PSF
 from sciresdiff.physics.psf.kernel import normalize_kernel
+from sciresdiff.units import quantity_of_unit
 
 Array = NDArray[Any]
 Image: TypeAlias = Array | str | Path | Frame | NDData
@@ -198,9 +199,9 @@ def header_on_grid(header: Any, scale: float, quantity: str) -> Any:
         return header
     return replace(
         header,
-        primary=rescale_cards(header.primary, scale, quantity),
-        image=rescale_cards(header.image, scale, quantity),
-        rest=tuple(rescale_extension(extension, scale) for extension in header.rest),
+        primary=rescale_cards(header.primary, scale, quantity, header.plane_axes if header.plain else None),
+        image=rescale_cards(header.image, scale, quantity, header.plane_axes),
+        rest=tuple(new for extension in header.rest if (new := rescale_extension(extension, scale)) is not None),
     )
 
 

@@ -76,3 +76,20 @@ class Stated:
         "Side of a pixel, for instance 0.065um or 0.05arcsec.", None, panel=INPUT, metavar="SIZE"
     )
     assume_2d: bool = option("Restore a widefield z-stack plane by plane.", False, panel=INPUT)
+    sentinels: bool = option(
+        "Mask numbers that stand for no data: -999, 1e30 and others far outside of all values.", True, panel=NOISE
+    )
+    padding: bool = option("Mask borders, blocks and planes of one constant value.", True, panel=NOISE)
+    absurd: bool = option("Mask magnitudes far beyond all others.", True, panel=NOISE)
+    saturated: bool = option(
+        "Mask saturated pixels: from the header's level on, at the end of the integer range, stars cut flat.",
+        True,
+        panel=NOISE,
+        names=("--saturated/--no-saturation",),
+    )
+    hot_pixels: bool = option("Mask hot and dead pixels.", True, panel=NOISE)
+    cosmic: bool = option("Mask cosmic rays: peaks sharper than the PSF allows.", True, panel=NOISE)
+
+
+SWITCHES = ("sentinels", "padding", "absurd", "saturated", "hot_pixels", "cosmic")
+"""The fields of `Stated` that switch off a mask each."""

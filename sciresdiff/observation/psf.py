@@ -16,7 +16,7 @@ from sciresdiff.frame import Frame, PixelSize
 from sciresdiff.notes import Notes
 from sciresdiff.observation.optics import optics_of
 from sciresdiff.observation.options import Stated
-from sciresdiff.observation.sample import Samples
+from sciresdiff.observation.sample import Samples, first_with_data
 from sciresdiff.observation.whole_psf import WholePSF, split_specs
 from sciresdiff.physics import psf
 from sciresdiff.physics.psf.field import PSF
@@ -84,7 +84,7 @@ def resolve_psf(
         blurs, more = whole.of_specs(specs)
         origin = "--psf" if stated.wavelength or stated.na else "header"
         return blurs, target, notes + describe_specs(specs, origin) + more + Notes(psf=origin)
-    measured, used, notes = measure_psf(samples(0).frame)
+    measured, used, notes = measure_psf(samples(first_with_data(samples, frame.planes)).frame)
     blurs, more = whole.of_specs([measured])
     return blurs, target, notes + more + Notes(f"psf: measured from {used} sources of {path}", psf="measured")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
@@ -12,15 +11,22 @@ from typing import Any
 from sciresdiff.frame import PixelSize
 from sciresdiff.io.provenance import NAMESPACE, to_float
 from sciresdiff.notes import Notes
+from sciresdiff.parse import parse_json
 
 MICROMETRES: dict[str, float] = {
     "um": 1.0, "micron": 1.0, "microns": 1.0, "micrometer": 1.0, "micrometre": 1.0, "micrometers": 1.0,
-    "nm": 1e-3, "nanometer": 1e-3, "mm": 1e3, "pm": 1e-6, "angstrom": 1e-4, "å": 1e-4, "m": 1e6,
+    "micrometres": 1.0, "umeter": 1.0, "nm": 1e-3, "nanometer": 1e-3, "nanometers": 1e-3, "nanometre": 1e-3,
+    "millimeter": 1e3, "millimetre": 1e3, "mm": 1e3, "pm": 1e-6, "angstrom": 1e-4, "å": 1e-4, "m": 1e6,
 }  # fmt: skip
 """Units of length as files write them -> micrometres.
 
 Centimetres and inches are left out: there they are what a printer needs.
 """
+
+_MICRO = re.compile(
+    r"\\+u00b5|\\+u03bc|\\+x(c2\\+x)?b5|\\+xce\\+xbc|\\+265|&(micro|mu|#181|#xb5|#956|#x3bc);|[ãâ]?[µμ]|\xce\xbc|î¼|\ufffd+(?=m)"
+)
+"""Ways in which the micro sign stands in files (small letters)."""
 
 SCREEN_DPI = (72, 96, 100, 144, 150, 200, 220, 300, 600)
 """Resolutions of screens and printers, which say nothing about the specimen."""
@@ -96,10 +102,11 @@ def read_pixel_size(
 def clean_unit(unit: str) -> str:
     r"""Write a unit of length in small ASCII letters.
 
-    The micro sign comes as Latin, Greek, or the six characters ``\u00B5``, which ImageJ writes.
+    The micro sign comes as Latin or Greek, as text in place of the character (``\u00B5``, which ImageJ writes,
+    ``\xb5``, which programs in Python write, or an entity of XML), and as what is left after a wrong decoding.
     """
-    plain = unit.strip().lower().replace("\\u00b5", "u").replace("\\u03bc", "u").replace("µ", "u").replace("μ", "u")
-    return plain.replace("\x00", "")
+    plain = _MICRO.sub("u", unit.strip("\x00 \t\r\n[](){}'\"").lower())
+    return re.sub(r"[\x00 _.]", "", plain)
 
 
 def parse_xml(xml: str) -> ET.Element | None:
@@ -182,6 +189,6 @@ def read_provenance(header: TiffHeader) -> dict[str, Any]:
 
 def _decode(text: str) -> Any:
     try:
-        return json.loads(text)
+        return parse_json(text)
     except ValueError:
         return text

@@ -29,8 +29,8 @@ from sciresdiff.jobs.upscale.header import figures, history, pool_figures, prove
 from sciresdiff.jobs.upscale.inputs import Inputs, resolve_inputs, resolve_source
 from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.notes import Notes
-from sciresdiff.observation.resolve import reading_options
 from sciresdiff.observation.sample import Samples, samples_of_source
+from sciresdiff.observation.screening import reading_options
 from sciresdiff.observation.statistics import measure_statistics
 from sciresdiff.physics.psf.field import PSF
 from sciresdiff.report.record import as_data
@@ -177,7 +177,7 @@ def task_of(path: str | Path, target: Path, options: UpscaleOptions) -> Task:
     identity = identify_with_models(path, options)
     with open_files.use(path, **reading_options(options)) as held:
         inputs = resolve_source(path, held.source, options)
-        inputs, blocks, marker = prepare(inputs, samples_of_source(held.source, options.saturation), options)
+        inputs, blocks, marker = prepare(inputs, samples_of_source(inputs.observation.exposure.image), options)
         job = Job(str(path), options, inputs.without_arrays(), marker)
     return Task(target, inputs, job, blocks, identity)
 
