@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Quantity = Literal["sum", "mean"]
 Kind = Literal["astro", "micro"]
-PLANES = ("pixels", "mask", "variance", "saturated", "dq")
+PLANES = ("pixels", "mask", "variance", "saturated", "dq", "flags")
 """The arrays of a frame, each of shape (planes, Y, X)."""
 
 LOOKUP_CARDS = re.compile(r"CPDIS\d|CQDIS\d|D2IMDIS\d|D2IM\d|DP\d|DQ\d|AXISCORR")
@@ -65,13 +65,15 @@ class Frame:
     """(planes, Y, X), True where a pixel is at the detector's limit; these are part of ``mask`` too."""
     dq: NDArray[np.int32] | None = None
     """(planes, Y, X), data-quality bits as the file has them."""
+    flags: NDArray[np.int32] | None = None
+    """(planes, Y, X), bits of `io.quality_bits`: why a pixel is no data, as its values show; None: not looked for."""
     quantity: Quantity | None = None
     """``sum``: values of a block of pixels add up (counts); ``mean``: they average (surface brightness); None:
     unknown"""
     unit: str | None = None
     pixel_size: PixelSize | None = None
-    psf: str | None = None
-    """SPEC of the total PSF, where the file states one."""
+    psf: str | tuple[str, ...] | None = None
+    """SPEC of the total PSF, where the file states one, an image of it as ``FILE[EXT]``; or one for each plane."""
     kernel: NDArray[np.float64] | str | None = None
     """(k, k) blur between the wanted image and this one on the fine grid, or its SPEC, as ``degrade`` writes it."""
     kernel_scale: int | None = None

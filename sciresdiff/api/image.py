@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from sciresdiff import io
 from sciresdiff.errors import InputError, SciresdiffWarning, UsageError
 from sciresdiff.frame import Frame, Kind, PixelSize
+from sciresdiff.io.fits.beam import with_beam
 from sciresdiff.io.fits.extensions import rescale_extension
 from sciresdiff.io.fits.header import valid_header
 from sciresdiff.io.fits.keywords import read_facts
@@ -183,7 +184,8 @@ def with_cards(frame: Frame, header: Header) -> Frame:
     facts, notes = read_facts((header,), frame.unit, size)
     stated = quantity_of_unit(frame.unit)
     kept = FitsHeader(primary=header, image=header, plain=True, quantity=stated) if frame.kind == "astro" else None
-    return frame.with_(pixel_size=size, facts=facts, quantity=stated, header=kept).with_notes(notes)
+    described = frame.with_(pixel_size=size, facts=facts, quantity=stated, header=kept).with_notes(notes)
+    return with_beam(described, header)
 
 
 def header_on_grid(header: Any, scale: float, quantity: str) -> Any:

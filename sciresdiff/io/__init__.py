@@ -92,6 +92,7 @@ def read(
     axes: str | None = None,
     quantity: Quantity | None = None,
     pixel_size: float | PixelSize | None = None,
+    saturated: bool = True,
 ) -> Frame:
     """Read one image and the physics that belongs to it.
 
@@ -110,6 +111,8 @@ def read(
         Wins over BUNIT.
     pixel_size : float or PixelSize, optional
         In arcsec (FITS) or micrometres (TIFF); wins over the file.
+    saturated : bool
+        Whether pixels at the level of the header, or at the end of the integer range, are masked.
 
     Returns
     -------
@@ -125,7 +128,14 @@ def read(
     """
     module = _read_module(format_of(path))
     frame: Frame = module.read(
-        path, ext=ext, variance=variance, mask=mask, axes=axes, quantity=quantity, pixel_size=pixel_size
+        path,
+        ext=ext,
+        variance=variance,
+        mask=mask,
+        axes=axes,
+        quantity=quantity,
+        pixel_size=pixel_size,
+        saturated=saturated,
     )
     return frame
 

@@ -74,7 +74,7 @@ def _psf_source(frame: Frame) -> str:
     if frame.kernel is not None:
         return f"kernel for x{frame.kernel_scale}"
     if frame.psf:
-        return frame.psf
+        return frame.psf if isinstance(frame.psf, str) else f"{frame.psf[0]} and others, one for each plane"
     if "fwhm" in frame.facts:
         return f"header: FWHM {frame.facts['fwhm']:.3g} px"
     optics = {"na", "wavelength"} <= set(frame.facts)

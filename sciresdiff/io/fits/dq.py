@@ -15,6 +15,7 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from sciresdiff.io.fits.header import card_number, card_value
+from sciresdiff.io.quality_bits import BLANK, OURS
 
 Array = NDArray[Any]
 
@@ -94,6 +95,7 @@ def decode_flags(
     telescope = _first_text(headers, "TELESCOP").upper()
     if telescope.startswith("HST"):
         serious = next((int(x) for h in headers if (x := card_number(h, "SDQFLAGS"))), 2**15 - 1)
+        serious |= OURS if f"SRDBIT{BLANK.number}" in mask_header else 0  # of a file that this program wrote
         return (dq & serious & ~HST_HARMLESS) != 0, (dq & HST_SATURATED) != 0, "HST bits without the harmless ones"
     if telescope.startswith("JWST"):
         return (dq & JWST_BAD) != 0, (dq & JWST_SATURATED) != 0, "JWST's DO_NOT_USE and SATURATED"

@@ -187,18 +187,18 @@ def apply_scaling(raw: Array, zero: float, step: float, blank: int | None) -> Ar
     zero, step : float
         BZERO and BSCALE.
     blank : int or None
-        BLANK: integers that stand for NaN.
+        BLANK: the stored integer that stands for NaN.
 
     Returns
     -------
     (h, w) array
-        The types are astropy's: integers with the BZERO of an unsigned (or signed 8-bit) type become that type; others
-        become float32 up to 16 bits and float64 above; floats keep their type.
+        The types are astropy's: integers with the BZERO of an unsigned (or signed 8-bit) type become that type, where
+        no BLANK needs NaN; others become float32 up to 16 bits and float64 above; floats keep their type.
     """
     bits = 8 * raw.itemsize
     if raw.dtype.kind == "f":
         blank = None  # BLANK is for integers only; floats have NaN
-    if step == 1 and raw.dtype.kind != "f" and zero == (-128 if bits == 8 else 2 ** (bits - 1)):
+    if blank is None and step == 1 and raw.dtype.kind != "f" and zero == (-128 if bits == 8 else 2 ** (bits - 1)):
         return flip_sign_bit(raw)
     if zero == 0 and step == 1 and blank is None:
         return raw

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import numpy as np
 from astropy.io import fits
 
 from sciresdiff.frame import PixelSize
+from sciresdiff.io.fits.beam import find_beam
 from sciresdiff.io.fits.header import card_number, card_value
 from sciresdiff.notes import Notes
 from sciresdiff.units import clean_unit, is_electron, is_rate
@@ -66,14 +67,15 @@ def read_facts(
     saturation = _first_positive(headers, SATURATION) or min(_each_positive(headers, SATURATIONS), default=None)
     if saturation and is_rate(unit):
         saturation = saturation / exposure if exposure else None
-    beam = {key: _first(headers, (key.upper(),)) for key in ("bmaj", "bmin", "bpa")}
-    width, of_width = _fwhm(headers, beam, size)
+    beam, of_beam = find_beam(headers)
+    axes = {} if beam is None else {"bmaj": beam.major, "bmin": beam.minor, "bpa": beam.angle}
+    width, of_width = _fwhm(headers, size) if beam is None else (None, Notes())
     found = {
         "softening": _first_positive(headers, ("BSOFTEN",)),
-        "exposure": exposure, "gain": gain, "read_noise": _read_noise(headers), "saturation": saturation, **beam,
+        "exposure": exposure, "gain": gain, "read_noise": _read_noise(headers), "saturation": saturation, **axes,
         "fwhm": width,
     }  # fmt: skip
-    return {key: float(x) for key, x in found.items() if x is not None}, of_gain + of_width
+    return {key: float(x) for key, x in found.items() if x is not None}, of_gain + of_beam + of_width
 
 
 def _first(headers: Iterable[fits.Header], keys: Iterable[str]) -> float | None:
@@ -116,18 +118,12 @@ def _read_noise(headers: tuple[fits.Header, ...]) -> float | None:
     return _first_positive(headers, READ_NOISE) or (float(np.mean(several)) if several else None)
 
 
-def _fwhm(
-    headers: tuple[fits.Header, ...], beam: Mapping[str, float | None], size: PixelSize | None
-) -> tuple[float | None, Notes]:
+def _fwhm(headers: tuple[fits.Header, ...], size: PixelSize | None) -> tuple[float | None, Notes]:
     """FWHM of the PSF in pixels.
 
     FWHM and PSF_FWHM are in pixels and SEEING in arcsec, unless the comment says otherwise.
     """
     side, notes = (size.x * size.y) ** 0.5 if size and size.unit == "arcsec" else None, Notes()
-    if (major := beam["bmaj"]) and side:
-        minor = major if beam["bmin"] is None else beam["bmin"]
-        # BMAJ and BMIN are in degrees; the width of the round beam of the same area
-        return 3600 * (major * minor) ** 0.5 / side, notes
     for header in headers:
         for key in FWHM:
             width = card_number(header, key)

@@ -15,6 +15,7 @@ from sciresdiff.io.fits import layout, wcs
 from sciresdiff.io.fits.extensions import Extension, rescale_extension
 from sciresdiff.io.fits.layout import HDUSlot
 from sciresdiff.io.fits.read import FitsHeader
+from sciresdiff.io.quality_bits import header_cards
 from sciresdiff.io.sink import IMAGE, file_shape
 
 Array = NDArray[Any]
@@ -153,6 +154,8 @@ def _plane(
     cards = wcs.wcs_cards(science.header)
     if stated := {"ERR": unit, "VAR": f"({unit})**2" if unit else None}.get(name):
         cards["BUNIT"] = stated
+    if name == "DQ":
+        cards.extend(header_cards())
     same = np.prod(shape) == np.prod(science.shape)
     if not same and science.axes:  # layers are an axis of their own, before Y and X
         cards = fits.Header()

@@ -24,6 +24,7 @@ from sciresdiff.io.fits.open import ImageChoice, choose_image, find_extension, i
 from sciresdiff.io.fits.roles import PSF, hdu_role, hdu_tag
 from sciresdiff.io.masks import warn_inverted
 from sciresdiff.io.sampling import sample_regions
+from sciresdiff.io.saturation import MASKED
 from sciresdiff.io.variance import NO_VARIANCE, NOISE_PLANES, RELATIVE, STATED, split_noise_kind, to_variance
 from sciresdiff.notes import Notes
 from sciresdiff.region import Region
@@ -38,7 +39,12 @@ MOST_OFF = 30
 
 
 def find_planes(
-    frame: Frame, chosen: ImageChoice, variance: str | None, mask: str | None, stack: ExitStack
+    frame: Frame,
+    chosen: ImageChoice,
+    variance: str | None,
+    mask: str | None,
+    stack: ExitStack,
+    saturated: bool = True,
 ) -> tuple[Frame, Components, set[int]]:
     """Find noise, flags, saturation, kernel and PSF of an image.
 
@@ -52,6 +58,8 @@ def find_planes(
         As in `sciresdiff.io.read`.
     stack : ExitStack
         Holds the files that are opened.
+    saturated : bool
+        Whether the header's level of saturation is used.
 
     Returns
     -------
@@ -71,7 +79,8 @@ def find_planes(
     flags, of_flags = _named_plane(chosen, mask, stack) if mask is not None else _own_flags(chosen, stack)
     frame, parts = _with_flags(frame, chosen, parts, flags, mask)
     frame, parts, of_noise = _find_noise(frame, chosen, parts, variance, stack)
-    frame, parts = _find_saturation(frame, parts)
+    if saturated:
+        frame, parts = _find_saturation(frame, parts)
     frame, of_kernel = _find_kernel(frame, chosen)
     frame, of_psf = _find_psf(frame, chosen)
     return frame, parts, {chosen.index, *of_flags, *of_noise, *of_kernel, *of_psf}
@@ -281,7 +290,7 @@ def _find_saturation(frame: Frame, parts: Components) -> tuple[Frame, Components
         return frame.with_(facts=facts).with_notes(notes), parts
     if above:
         among = "" if looked == frame.pixels.size else f" of {looked} that were looked at"
-        notes = Notes(f"saturation: {above} pixels{among} at or above the header's {level:g}, masked")
+        notes = Notes(f"saturation: {above} pixels{among} at or above the header's {level:g}, {MASKED}")
         frame = frame.with_notes(notes)
     return frame, replace(parts, level=level)
 

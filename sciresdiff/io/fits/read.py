@@ -16,6 +16,7 @@ from sciresdiff.frame import Frame, PixelSize, Quantity
 from sciresdiff.io.files import split_spec
 from sciresdiff.io.fits import wcs
 from sciresdiff.io.fits.axes import axis_letters
+from sciresdiff.io.fits.beam import with_beam
 from sciresdiff.io.fits.components import Components, assemble_frame
 from sciresdiff.io.fits.extensions import Extension, describe_extensions, other_extensions
 from sciresdiff.io.fits.header import card_number, valid_header
@@ -82,6 +83,7 @@ def source(
     axes: str | None = None,
     quantity: Quantity | None = None,
     pixel_size: float | PixelSize | None = None,
+    saturated: bool = True,
 ) -> Iterator[Source]:
     """Open one FITS image, to be read region by region.
 
@@ -102,7 +104,7 @@ def source(
             chosen = ImageChoice(here, index, letters)
             notes += of_axes + wcs.warn_repeated(hdu.header, (*READ_KEYS, "BSCALE", "BZERO", "BLANK"))
             frame = _empty_frame(chosen, open_image(here, index, letters), pixel_size).with_notes(notes)
-            frame, parts, used = find_planes(frame, chosen, variance, mask, stack)
+            frame, parts, used = find_planes(frame, chosen, variance, mask, stack, saturated)
             frame = _with_header(_with_placeholders(frame, parts), chosen, used, quantity)
 
         def cut(plane: int, region: Region) -> Frame:
@@ -183,5 +185,6 @@ def _with_header(frame: Frame, chosen: ImageChoice, used: set[int], quantity: Qu
         axes=chosen.axes,
     )
     wide = frame.facts.get("psf_known")
-    psf = f"gaussian:fwhm={wide:g}px" if wide else frame.psf
-    return frame.with_(quantity=final, header=header, psf=psf)
+    if wide:
+        return frame.with_(quantity=final, header=header, psf=f"gaussian:fwhm={wide:g}px")
+    return with_beam(frame.with_(quantity=final, header=header), chosen.image.header, chosen.hdus)
