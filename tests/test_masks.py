@@ -82,6 +82,12 @@ def test_a_mask_that_leaves_only_the_border_is_warned_of(tmp_path, empty):
     assert not io.read(with_plane(tmp_path / "b.fits", 1 - good, "MASK", pixels)).notes.warnings
 
 
+def test_a_mask_of_half_the_frame_is_believed(tmp_path):
+    half = np.zeros(PIXELS.shape, "u1")
+    half[:, :24] = 1
+    assert not io.read(with_plane(tmp_path / "a.fits", half, "MASK")).notes.warnings
+
+
 def test_a_mask_of_every_pixel_is_refused(tmp_path):
     with pytest.raises(InputError, match="mask: MASK flags every pixel"):
         io.read(with_plane(tmp_path / "a.fits", np.ones(PIXELS.shape, "u1"), "MASK"))
