@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
-from sciresdiff.cli.console import Console, table_console
+from sciresdiff.cli.console import Console, in_cell, print_lines, print_tables
 from sciresdiff.cli.messages import format_record, report_failure
 from sciresdiff.cli.parameters import command
 from sciresdiff.cli.run import finish
@@ -61,7 +61,7 @@ def models(options: ModelsOptions) -> None:
     elif options.names or options.json:
         _print_records(cards if options.json else [_tables_last(card) for card in cards], options.json)
     else:
-        table_console().print(_model_table(cards, found))
+        print_tables(_model_table(cards, found))
 
 
 @command()
@@ -101,9 +101,8 @@ def _model_table(cards: list[dict[str, Any]], paths: list[Path]) -> Table:
     for card, path in zip(cards, paths, strict=True):
         method, kind = card["method"], card["kind"]
         size = f"{path.stat().st_size / 1e6:.1f} MB"
-        table.add_row(
-            card["name"], kind, f"x{card['scale']}", size, method["name"] if method else "-", MADE_FOR.get(kind, "")
-        )
+        row = card["name"], kind, f"x{card['scale']}", size, method["name"] if method else "-", MADE_FOR.get(kind, "")
+        table.add_row(*map(in_cell, row))
     return table
 
 
@@ -129,4 +128,4 @@ def _print_record(console: Console, record: Mapping[str, Any], gap: str) -> None
     if console.json:
         console.record(record)
     else:
-        print(gap + "\n".join(format_record(record)))
+        print_lines([*gap.splitlines(), *format_record(record)])

@@ -22,6 +22,7 @@ from sciresdiff.io.dtypes import parse_dtype
 from sciresdiff.io.files import require_file, split_spec
 from sciresdiff.io.sink import Plane, Sink
 from sciresdiff.io.source import Source
+from sciresdiff.notes import Notes
 
 FORMATS: dict[str, str] = {
     ".fits": "fits", ".fit": "fits", ".fts": "fits", ".fits.fz": "fits", ".fits.gz": "fits", ".fit.gz": "fits",
@@ -151,6 +152,20 @@ def open_source(path: str | Path, **options: Any) -> Iterator[Source]:
             yield source
     else:
         yield sources.in_memory(read(path, **options))
+
+
+def describe_output(frame: Frame, scale: float) -> Notes:
+    """Name what an output does not have as the input has it: planes and tables of the input's own pixels.
+
+    Parameters
+    ----------
+    frame : Frame
+        Of the input.
+    scale : float
+        Output pixels per input pixel and axis.
+    """
+    describe = getattr(frame.header, "describe_output", None)
+    return describe(scale) if describe else Notes()
 
 
 def read_image(path: str | Path) -> NDArray[np.float64]:

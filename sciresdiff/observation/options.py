@@ -14,10 +14,28 @@ class Stated:
 
     psf: str | None = option(
         "Whole PSF of the input: gaussian:fwhm=2.1px, moffat:fwhm=0.8arcsec,beta=3, airy:na=1.4,wavelength=525nm,"
-        " none, measure, or a file.",
+        " none, measure, or a file (FILE,oversample=4 where it does not say); one for each channel with ; between.",
         None,
         panel=PHYSICS,
         metavar="SPEC",
+    )
+    na: float | None = option(
+        "Numerical aperture of the objective; with --wavelength it gives the PSF.", None, panel=PHYSICS, above=0
+    )
+    ri: float | None = option(
+        "Refractive index of the immersion: the PSF of a high aperture instead of an Airy pattern.",
+        None,
+        panel=PHYSICS,
+        at_least=1,
+    )
+    wavelength: str | None = option(
+        "Emission wavelength in nm; of several channels with commas between, 525,610.",
+        None,
+        panel=PHYSICS,
+        metavar="NM",
+    )
+    pinhole: float | None = option(
+        "Diameter of a confocal pinhole in Airy units.", None, panel=PHYSICS, metavar="AU", above=0
     )
     kernel: str | None = option(
         "Blur between the fine and the coarse image, in fine pixels, for instance gaussian:sigma=1.2px; wins over"

@@ -26,8 +26,9 @@ def resolve_quantity(frame: Frame, stated: Stated) -> tuple[Quantity, Notes]:
 
     Raises
     ------
-    InputError : a unit per beam, and no beam in the header to say what it means.
+    InputError : a unit that is not linear in light; a unit per beam, and no beam in the header to say what it means.
     """
+    frame.refuse_nonlinear()
     notes = Notes()
     if frame.unit and "beam" in frame.unit.lower():
         if "bmaj" not in frame.facts:
@@ -98,12 +99,11 @@ def observe(
     quantity, notes = resolve_quantity(frame, stated)
     noise, more = resolve_noise(frame, samples, stated)
     notes += more
-    blur, target, more = resolve_psf(path or "the image", frame, samples, stated, scale, psf, kernel)
+    psfs, target, more = resolve_psf(path or "the image", frame, samples, stated, scale, psf, kernel)
     notes += more
     noise, more = with_psf_error(noise, frame, samples, notes.origins["psf"])
     grid = Grid((frame.pixels.shape[1], frame.pixels.shape[2]), frame.pixel_size)
-    found, masked = screen_with_psf(found, stated, blur, scale)
+    found, masked = screen_with_psf(found, stated, psfs, scale)
     image = observed_source(None if path is None else str(path), found, stated)
-    return Observation(
-        [Exposure(image, grid, noise, blur, quantity)], grid.refine(scale), target, notes + more + masked
-    )
+    exposure = Exposure(image, grid, noise, psfs[0], quantity, psfs=psfs if len(psfs) > 1 else ())
+    return Observation([exposure], grid.refine(scale), target, notes + more + masked)

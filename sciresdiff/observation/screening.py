@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -52,27 +53,27 @@ def screen(source: Source, stated: Stated) -> Screened:
     return Screened(source, defects, samples_of_source(masked_source(source, defects, stated.saturation)))
 
 
-def screen_with_psf(found: Screened, stated: Stated, psf: PSF | None, scale: int) -> tuple[Screened, Notes]:
+def screen_with_psf(found: Screened, stated: Stated, psfs: Sequence[PSF | None], scale: int) -> tuple[Screened, Notes]:
     """The same where the PSF is known, which peaks of a pixel are held against; and what was masked, kind by kind.
 
     Parameters
     ----------
     found : without the PSF.
     stated : as for `screen`.
-    psf : on the output grid; None for integration over the pixel alone.
+    psfs : on the output grid, one or one of each plane; None for integration over the pixel alone.
     scale : output pixels per pixel of the image and axis.
     """
     defects, notes = found.defects, Notes()
     if defects.peaks or defects.holes:
-        least, notes = _sharpness(found, psf, scale)
+        least, notes = _sharpness(found, psfs, scale)
         defects = replace(defects, least=max(least, ANY_PSF))
     samples = samples_of_source(masked_source(found.source, defects, stated.saturation))
     return Screened(found.source, defects, samples), notes + describe_defects(defects, samples)
 
 
-def _sharpness(found: Screened, psf: PSF | None, scale: int) -> tuple[float, Notes]:
+def _sharpness(found: Screened, psfs: Sequence[PSF | None], scale: int) -> tuple[float, Notes]:
     """T of `peaks.least_neighbour` that the frame bears out, and a line where it is not the PSF's."""
-    stated = least_neighbour(psf, scale)
+    stated = min(least_neighbour(psf, scale) for psf in psfs)
     if stated < UNDERSAMPLED:
         if not any(one.noise for one in found.defects.planes):
             return 0.0, Notes()

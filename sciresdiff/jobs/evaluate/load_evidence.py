@@ -33,6 +33,7 @@ from sciresdiff.observation.options import Stated
 from sciresdiff.observation.psf import psf_of_header, resolve_psf
 from sciresdiff.observation.sample import Samples
 from sciresdiff.observation.screening import describe_defects, observed_source, screen, screen_with_psf
+from sciresdiff.physics.psf.field import PSF
 from sciresdiff.region import Region
 from sciresdiff.report.images import block_means
 from sciresdiff.report.overview import SIDE, Overview
@@ -176,12 +177,14 @@ def add_observation(
     found = screen(data, merged)
     samples = found.samples
     noise, notes = resolve_data_noise(frame, samples, merged, bool(sidecar), sidecar.psf_origin(stated))
-    has_psf = bool(merged.kernel or merged.psf or sidecar or frame.kernel is not None or psf_of_header(frame))
-    psf = None
+    has_psf = bool(
+        merged.kernel or merged.psf or merged.na or sidecar or frame.kernel is not None or psf_of_header(frame)
+    )
+    psfs: tuple[PSF | None, ...] = (None,)
     if has_psf:
-        psf, _, more = resolve_psf(low, frame, samples, merged, scale)
+        psfs, _, more = resolve_psf(low, frame, samples, merged, scale)
         notes += more
-        found, more = screen_with_psf(found, merged, psf, scale)
+        found, more = screen_with_psf(found, merged, psfs, scale)
         notes += more
     else:
         notes += describe_defects(found.defects, samples)
@@ -189,7 +192,8 @@ def add_observation(
     grid = Grid((frame.pixels.shape[1], frame.pixels.shape[2]), frame.pixel_size)
     # without a noise the exposure has that of its file; `has_noise` keeps the checks from using it
     image = observed_source(None, found, merged)
-    exposure = Exposure(image, grid, noise or Noise(), psf, files.quantity)
+    own = psfs if len(psfs) > 1 else ()
+    exposure = Exposure(image, grid, noise or Noise(), psfs[0], files.quantity, psfs=own)
     observation = Observation([exposure], grid.refine(scale))
     return replace(files, observation=observation, has_noise=noise is not None, has_psf=has_psf), notes
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,8 +10,10 @@ from typing import Any
 from sciresdiff.frame import Quantity
 from sciresdiff.io.files import split_spec
 from sciresdiff.observation.options import SWITCHES, Stated
+from sciresdiff.parse import parse_json
 
-OF_DATA = ("gain", "read_noise", "offset", "variance", "mask", "saturation", "axes", "target_fwhm", "psf", "kernel")
+OF_DATA = ("gain", "read_noise", "offset", "variance", "mask", "saturation", "axes", "target_fwhm", "psf", "kernel",
+           "na", "ri", "wavelength", "pinhole")  # fmt: skip
 """Options of ``upscale`` that describe the frame that is restored."""
 
 
@@ -36,7 +37,7 @@ class Sidecar:
         """
         file = split_spec(high)[0]
         try:
-            record = json.loads(file.with_name(file.name + ".json").read_text())
+            record = parse_json(file.with_name(file.name + ".json").read_text())
         except (OSError, ValueError):
             return cls({})
         if not isinstance(record, dict) or low is None:

@@ -14,7 +14,7 @@ from sciresdiff import plugins
 from sciresdiff.checks.evidence import Evidence
 from sciresdiff.checks.sums import data_sums
 from sciresdiff.frame import PLANES, Frame
-from sciresdiff.io.quality_bits import SATURATED
+from sciresdiff.io.quality_bits import RING, SATURATED
 from sciresdiff.io.sink import IMAGE
 from sciresdiff.jobs.blocks import Block
 from sciresdiff.jobs.upscale import trust
@@ -175,8 +175,14 @@ def planes_of(block: Block, window: Observation, restored: RestoredPlane) -> dic
         "ERR": np.where(bad, np.nan, restored.err[fine]).astype(np.float32),
         "SUPPORT": restored.support[fine],
         "GATE": restored.gate[fine],
-        "DQ": quality(exposure.plane, inside, scale),
+        "DQ": quality(exposure.plane, inside, scale) | ring_bits(restored, fine),
     }
+
+
+def ring_bits(restored: RestoredPlane, fine: tuple[slice, slice]) -> NDArray[np.int32]:
+    """`RING.bit` around masked cores, as far as their wings alone say what there is."""
+    seen = np.zeros(restored.mean[fine].shape, np.int32)
+    return seen if restored.unseen is None else np.where(restored.unseen[fine], np.int32(RING.bit), seen)
 
 
 def quality(frame: Frame, inside: tuple[slice, slice], scale: int) -> NDArray[np.int32]:

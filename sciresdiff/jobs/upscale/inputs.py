@@ -133,11 +133,14 @@ def resolve_models(
     UsageError : steps or a realism that a model does not have.
     """
     _, name, chosen, notes = found
-    notes = observation.exposure.image.frame.notes + notes + samples(0).notes + observation.notes
+    frame = observation.exposure.image.frame
+    notes = frame.notes + notes + samples(0).notes + observation.notes + io.describe_output(frame, observation.scale)
     model, then = chosen
-    for stage, blur in stages(chosen, observation.exposure.psf):
-        check_steps(stage, options)
-        notes += warn_psf(stage, blur, stage.scale) + warn_networks(stage) + warn_codec(stage, options)
+    for psf in observation.exposure.distinct_psfs:
+        for stage, blur in stages(chosen, psf):
+            check_steps(stage, options)
+            notes += warn_psf(stage, blur, stage.scale) + warn_networks(stage) + warn_codec(stage, options)
+    notes = notes.unique()
     notes += warn_noise(model, observation, samples) + check_realism(options.realism, model, name)
     if model is None and not options.refine:
         notes += Notes("ERR: without draws it is the scale that the physics assumes, before the data narrow it")
