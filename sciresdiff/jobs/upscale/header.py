@@ -13,13 +13,9 @@ from sciresdiff import __version__
 from sciresdiff.jobs.upscale.inputs import Inputs
 from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.jobs.upscale.sampling import count_steps
-from sciresdiff.notes import Notes
 
 PATHS = ("variance", "mask", "model", "then", "method", "psf", "kernel")
 """Options that may name a file, of which a header has the name alone."""
-
-ABSURD = 1000.0
-"""chi2 above this tells of a noise in another unit rather than of a bad image."""
 
 
 def provenance(options: UpscaleOptions, inputs: Inputs, draws: int) -> dict[str, Any]:
@@ -57,18 +53,6 @@ def pool_figures(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "gated_share": mean([p["gate"] for p in parts], [p["pixels"] for p in parts]),
         "masked": sum(p["masked"] for p in parts),
     }
-
-
-def warn_chi2(chi2: Sequence[float]) -> Notes:
-    """A warning for every plane whose chi2 no image explains, because its noise is stated in another unit."""
-    return Notes(
-        *(
-            f"WARNING chi2: {value:.2g} of the image against the data{f' of plane {plane}' if len(chi2) > 1 else ''}, "
-            "where 1 is right; is the noise a variance, in the image's unit squared?"
-            for plane, value in enumerate(chi2)
-            if value > ABSURD
-        )
-    )
 
 
 def mean(values: Sequence[float], weights: Sequence[float]) -> float:
