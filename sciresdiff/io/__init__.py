@@ -91,6 +91,7 @@ def read(
     axes: str | None = None,
     quantity: Quantity | None = None,
     pixel_size: float | PixelSize | None = None,
+    outside: bool = False,
 ) -> Frame:
     """Read one image and the physics that belongs to it.
 
@@ -109,6 +110,8 @@ def read(
         Wins over BUNIT.
     pixel_size : float or PixelSize, optional
         In arcsec (FITS) or micrometres (TIFF); wins over the file.
+    outside : bool
+        Whether the file may name or link to files outside its folder, which are read for its pixels (`io.outside`).
 
     Returns
     -------
@@ -124,7 +127,10 @@ def read(
     """
     module = _read_module(format_of(path))
     frame: Frame = module.read(
-        path, ext=ext, variance=variance, mask=mask, axes=axes, quantity=quantity, pixel_size=pixel_size
+        path,
+        **{"ext": ext, "variance": variance, "mask": mask, "axes": axes, "quantity": quantity},
+        pixel_size=pixel_size,
+        **_outside_option(path, outside),
     )
     return frame
 
@@ -136,6 +142,7 @@ def open_source(path: str | Path, **options: Any) -> Iterator[Source]:
     Only what is asked for is in memory, where the format allows it.
     """
     module = _read_module(format_of(path))
+    options |= _outside_option(path, bool(options.pop("outside", False)))
     if hasattr(module, "source"):
         with module.source(path, **options) as source:
             yield source
@@ -278,6 +285,11 @@ def open_sink(
 
 def _read_module(name: str) -> Any:
     return import_module(f"sciresdiff.io.{name}.read")
+
+
+def _outside_option(path: str | Path, outside: bool) -> dict[str, bool]:
+    """Keyword of the readers whose files may name others; a FITS image has all of its pixels in one file."""
+    return {"outside": True} if outside and format_of(path) != "fits" else {}
 
 
 def _pyramid_option(path: str | Path, pyramid: bool) -> dict[str, bool]:

@@ -13,7 +13,7 @@ from sciresdiff.io.companions import find_noise_and_flags
 from sciresdiff.io.files import split_spec
 from sciresdiff.run.checksums import hash_path
 
-NO_BYTES = frozenset({"overwrite", "device", "threads", "shard", "scheduler", "workers", "pairs"})
+NO_BYTES = frozenset({"overwrite", "allow_outside", "device", "threads", "shard", "scheduler", "workers", "pairs"})
 """Options that do not change what is computed. Device and threads may change its last digits; see `describe_machine`.
 """
 

@@ -115,7 +115,12 @@ def open_evidence(
         image = open_source(stack, high, quantity=options.quantity)
         sidecar = Sidecar.read(high, low)
         stated = sidecar.merge(options.stated)
-        of_data = {"variance": stated.variance, "mask": stated.mask, "axes": stated.axes}
+        of_data = {
+            "variance": stated.variance,
+            "mask": stated.mask,
+            "axes": stated.axes,
+            "outside": stated.allow_outside,
+        }
         data = None if low is None else open_source(stack, low, **of_data)
         scale = 1 if data is None else scale_between(high, image.frame, low, data.frame)
         known = options.quantity or sidecar.quantity or (data.frame.quantity if data else None)
