@@ -241,8 +241,8 @@ def source(
             scan_maximum(file_path, image)
         # datasets of these names belong to the dataset `image`; beside another one they may be anything
         own = {"variance", "mask"} & set(file) if name == IMAGE else set()
-        bad = _plane(file_path, file, mask or ("mask" if "mask" in own else None), image)
-        values = _plane(file_path, file, variance or ("variance" if "variance" in own else None), image)
+        bad = _plane(file_path, file, mask or ("mask" if "mask" in own else None), image, outside)
+        values = _plane(file_path, file, variance or ("variance" if "variance" in own else None), image, outside)
         yield add_planes(image, None if values is None else _positive(values), bad)
 
 
@@ -270,11 +270,11 @@ def _frame(
     )
 
 
-def _plane(path: Path, file: Any, name: str | None, image: Source) -> ReadRegion | None:
+def _plane(path: Path, file: Any, name: str | None, image: Source, outside: bool) -> ReadRegion | None:
     """Reads regions (1, h, w) of a dataset that belongs to the image; None without a name."""
     if name is None:
         return None
-    data, regions = _dataset(path, file, _dataset_name(path, file, name))
+    data, regions = _dataset(path, file, _dataset_name(path, file, name, outside), outside)
     return plane_reader(regions, data.shape, image.frame.pixels.shape, f"{path}: dataset {name!r}")
 
 
