@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from scipy.ndimage import convolve, gaussian_filter
 
 from sciresdiff.errors import InputError
-from sciresdiff.physics.operators import Operator, separable_terms
+from sciresdiff.physics.operators import Operator
+from sciresdiff.physics.separable import separable_terms
 
 
 def gaussian(sigma: float) -> np.ndarray:

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from sciresdiff.errors import InputError
 from sciresdiff.physics.consistency import Data, solve_covariance
-from sciresdiff.physics.operators import Operator, separable_terms
+from sciresdiff.physics.operators import Operator
 from sciresdiff.physics.psf import PSF
+from sciresdiff.physics.separable import separable_terms
 from sciresdiff.region import Region
 
 

@@ -33,7 +33,7 @@ from sciresdiff.observation.exposure import Exposure
 from sciresdiff.observation.grid import Grid
 from sciresdiff.observation.noise import Noise
 from sciresdiff.observation.observation import Observation
-from sciresdiff.observation.resolve import parse_pixel_size
+from sciresdiff.observation.pixel_size import parse_pixel_size
 from sciresdiff.physics.psf.field import PSF
 
 

@@ -12,6 +12,7 @@ from sciresdiff.errors import InputError
 from sciresdiff.frame import Frame
 from sciresdiff.io.dtypes import to_float32
 from sciresdiff.io.files import first_line
+from sciresdiff.io.masks import check_mask
 from sciresdiff.io.source import ReadFrame, ReadRegion, Source, count_planes, overlay, placeholder
 from sciresdiff.io.variance import fill_variance, median_variance
 from sciresdiff.region import Region
@@ -126,10 +127,14 @@ def add_planes(source: Source, variance: ReadRegion | None, mask: ReadRegion | N
     """
     if mask is not None:
 
-        def hide(window: Frame, plane: int, region: Region) -> Frame:
-            return window.with_(mask=window.mask | (mask(plane, region) != 0))
+        def bad(plane: int, region: Region) -> Array:
+            return mask(plane, region) != 0  # NaN is bad, too
 
-        source = overlay(source, hide, source.frame)
+        def hide(window: Frame, plane: int, region: Region) -> Frame:
+            return window.with_(mask=window.mask | bad(plane, region))
+
+        notes = check_mask("the mask", source.frame.pixels.shape, source.window, bad)
+        source = overlay(source, hide, source.frame.with_notes(notes))
     if variance is None:
         return source
     shape = source.frame.pixels.shape

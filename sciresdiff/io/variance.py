@@ -37,9 +37,10 @@ def _from_variance(variance: Array) -> Array:
 
 
 NOISE_PLANES: dict[str, Callable[[Array], Array]] = {
-    "VAR": _from_variance, "VARIANCE": _from_variance,
+    "VAR": _from_variance, "VARIANCE": _from_variance, "STAT": _from_variance,
     "ERR": _from_sigma, "ERROR": _from_sigma, "SIGMA": _from_sigma, "RMS": _from_sigma, "UNCERT": _from_sigma,
     "UNC": _from_sigma, "UNCERTAINTY": _from_sigma, "STD": _from_sigma, "STDDEV": _from_sigma, "NOISE": _from_sigma,
+    "NOISE_MAP": _from_sigma,
     "WHT": _from_weight, "WEIGHT": _from_weight, "IVM": _from_weight, "IVAR": _from_weight, "INVVAR": _from_weight,
 }  # fmt: skip
 """Name of a plane -> its conversion to a variance, in order of preference."""

@@ -27,8 +27,9 @@ UNIT_SUM = 1e-3
 class Exposure:
     """y = A x + n, as far as one image tells it: y and what is no data, the variance of n, and what A is made of.
 
-    The image may have several planes (times, channels, depths), which share noise model and PSF, and may be a file
-    that is read by windows.  `window` gives the same for a part of one plane, in memory.
+    The image may have several planes (times, channels, depths), which share the noise model, and the PSF unless
+    ``psfs`` has one for each; it may be a file that is read by windows.  `window` gives the same for a part of one
+    plane, in memory.
     """
 
     image: Source
@@ -37,13 +38,22 @@ class Exposure:
     """The image's own pixels."""
     noise: Noise
     psf: PSF | None = None
-    """Blur between the wanted image and this one, on the output grid; None: integration over the pixel alone."""
+    """Blur between the wanted image and this one, on the output grid; None: integration over the pixel alone.
+    Where the planes have PSFs of their own, that of the first."""
     quantity: Quantity = "sum"
     """``sum``: the value of a pixel is the sum of the finer pixels in it; ``mean``: their mean."""
     statistics: tuple[PlaneStatistics, ...] = ()
     """What every plane is like as a whole, where planes are restored in parts; else empty."""
     region: Region | None = None
     """Where a window lies in its plane; None for whole planes."""
+    psfs: tuple[PSF | None, ...] = ()
+    """The PSF of every plane, where they differ (channels of several wavelengths, beams); else empty."""
+
+    def __post_init__(self) -> None:
+        """Refuse PSFs that are not one for each plane."""
+        planes = self.image.frame.planes
+        if self.psfs and len(self.psfs) != planes:
+            raise InputError(f"psf: {len(self.psfs)} PSFs for {planes} planes; give one, or one for each plane")
 
     @classmethod
     def of_arrays(
@@ -93,6 +103,15 @@ class Exposure:
         """(y, x) of the first pixel in its plane."""
         return (0, 0) if self.region is None else (self.region.y0, self.region.x0)
 
+    def psf_of(self, plane: int) -> PSF | None:
+        """The PSF of a plane."""
+        return self.psfs[plane] if self.psfs else self.psf
+
+    @property
+    def distinct_psfs(self) -> tuple[PSF | None, ...]:
+        """The PSFs of the planes, each once, in the order of the planes."""
+        return tuple(dict.fromkeys(self.psfs)) if self.psfs else (self.psf,)
+
     def window(self, plane: int, region: Region) -> Exposure:
         """A part of one plane, in memory; the same whoever asks, and whatever was asked before.
 
@@ -106,6 +125,8 @@ class Exposure:
             image=in_memory(frame),
             grid=replace(self.grid, shape=region.shape),
             noise=self.noise.window(plane, region),
+            psf=self.psf_of(plane),
+            psfs=(),
             statistics=self.statistics[plane : plane + 1],
             region=region,
         )

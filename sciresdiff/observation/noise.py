@@ -17,7 +17,7 @@ from sciresdiff.errors import InputError
 from sciresdiff.frame import Frame
 from sciresdiff.notes import Notes
 from sciresdiff.observation.options import Stated
-from sciresdiff.observation.sample import Sample, Samples
+from sciresdiff.observation.sample import Sample, Samples, first_with_data
 from sciresdiff.physics.detector import Detector
 from sciresdiff.physics.photon_transfer import detector_from_photon_transfer
 from sciresdiff.physics.sky import estimate_sky, noise_correlation, sky_noise
@@ -98,7 +98,9 @@ def crop_frame(frame: Frame, at: tuple[slice, slice]) -> Frame:
     """Pixels, mask and variance of a part of a frame."""
     here = (slice(None), *at)
     noise = None if frame.variance is None else frame.variance[here]
-    return frame.with_(pixels=frame.pixels[here], mask=frame.mask[here], variance=noise, saturated=None, dq=None)
+    return frame.with_(
+        pixels=frame.pixels[here], mask=frame.mask[here], variance=noise, saturated=None, dq=None, flags=None
+    )
 
 
 def crop_detector(detector: Detector, region: Region) -> Detector:
@@ -125,13 +127,13 @@ def resolve_noise(frame: Frame, samples: Samples, stated: Stated) -> tuple[Noise
     if not has_plane or (stated.variance is None and stated.gain is not None):
         detector, notes = resolve_detector(frame, samples, stated)
         if detector is not None:
-            return inflate(Noise(detector), notes, samples)
+            return inflate(Noise(detector), notes, samples, frame.planes)
         if not has_plane:
             noise, more = measure_sky_variance(frame, samples)
             return noise, notes + more
     else:
         notes = Notes()
-    return inflate(Noise(), notes + Notes(noise="--variance" if stated.variance else "file"), samples)
+    return inflate(Noise(), notes + Notes(noise="--variance" if stated.variance else "file"), samples, frame.planes)
 
 
 def resolve_detector(frame: Frame, samples: Samples, stated: Stated) -> tuple[Detector | None, Notes]:
@@ -145,7 +147,7 @@ def resolve_detector(frame: Frame, samples: Samples, stated: Stated) -> tuple[De
     known: dict[str, Any] = {name: x for name, x in found.items() if x is not None}
     detector = Detector(**known)
     if frame.kind == "micro" and frame.dtype.kind == "u" and "gain" not in known:
-        first = samples(0)
+        first = samples(first_with_data(samples, frame.planes))
         camera, lines = detector_from_photon_transfer(first.pixels, None if first.whole else first.mask)
         return camera and replace(camera, **known), Notes(*lines, noise="histogram")
     notes = Notes(noise="--gain" if stated.gain else "header")
@@ -228,7 +230,7 @@ def measure_sky_variance(frame: Frame, samples: Samples) -> tuple[Noise, Notes]:
     return Noise(sky_variance=tuple(map(float, sigma**2))), Notes(line, noise="sky scatter")
 
 
-def inflate(noise: Noise, notes: Notes, samples: Samples) -> tuple[Noise, Notes]:
+def inflate(noise: Noise, notes: Notes, samples: Samples, planes: int) -> tuple[Noise, Notes]:
     """The noise times its measured correlation, where that is more than slight.
 
     Resampled and filtered frames have noise that neighbours share: the scatter of a sum over b x b pixels is then more
@@ -238,10 +240,12 @@ def inflate(noise: Noise, notes: Notes, samples: Samples) -> tuple[Noise, Notes]
     ----------
     noise : of the frame.
     notes : so far.
-    samples : of its planes; the first one is measured.
+    samples : of its planes; the first one that is not empty is measured.
+    planes : their number.
     """
-    first = samples(0)
-    factor = noise_correlation(first.pixels, first.mask, noise.variance_of_sample(first, 0))
+    number = first_with_data(samples, planes)
+    first = samples(number)
+    factor = noise_correlation(first.pixels, first.mask, noise.variance_of_sample(first, number))
     notes += Notes(noise_correlation=f"{factor:.3f}")
     if factor <= CORRELATED:
         return noise, notes

@@ -99,7 +99,7 @@ class Observation:
         ----------
         tile : what counts and what is read for it, in the exposure's pixels.
         """
-        scale, psf = self.scale, self.exposure.psf
+        scale, psf = self.scale, self.exposure.psf_of(plane)
         here = None if psf is None else psf.window(tile.window.scaled(scale))
         exposure = replace(self.exposure.window(plane, tile.window), psf=here)
         core = None if tile.core == tile.window else tile.core.within(tile.window)
@@ -116,8 +116,12 @@ class Observation:
         """
         exposure, scale = self.exposure, self.scale
         frame = sample.frame.with_(variance=exposure.noise.variance_of_sample(sample, plane)[None])
-        grid = Grid(frame.pixels.shape[1:])  # type: ignore[arg-type]
-        part = replace(exposure, image=in_memory(frame), grid=grid, noise=Noise(), statistics=(), region=None)
+        grid, psf = Grid(frame.pixels.shape[1:]), exposure.psf_of(plane)  # type: ignore[arg-type]
+        if psf is not None and psf.varies and not sample.whole:  # windows side by side have no places
+            psf = PSF.constant(psf.mean)
+        part = replace(
+            exposure, image=in_memory(frame), grid=grid, noise=Noise(), psf=psf, psfs=(), statistics=(), region=None
+        )
         return replace(self, exposures=[part], grid=grid.refine(scale))
 
     def with_pixels(self, pixels: NDArray[Any], variance: NDArray[Any]) -> Observation:

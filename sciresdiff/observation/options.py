@@ -14,10 +14,28 @@ class Stated:
 
     psf: str | None = option(
         "Whole PSF of the input: gaussian:fwhm=2.1px, moffat:fwhm=0.8arcsec,beta=3, airy:na=1.4,wavelength=525nm,"
-        " none, measure, or a file.",
+        " none, measure, or a file (FILE,oversample=4 where it does not say); one for each channel with ; between.",
         None,
         panel=PHYSICS,
         metavar="SPEC",
+    )
+    na: float | None = option(
+        "Numerical aperture of the objective; with --wavelength it gives the PSF.", None, panel=PHYSICS, above=0
+    )
+    ri: float | None = option(
+        "Refractive index of the immersion: the PSF of a high aperture instead of an Airy pattern.",
+        None,
+        panel=PHYSICS,
+        at_least=1,
+    )
+    wavelength: str | None = option(
+        "Emission wavelength in nm; of several channels with commas between, 525,610.",
+        None,
+        panel=PHYSICS,
+        metavar="NM",
+    )
+    pinhole: float | None = option(
+        "Diameter of a confocal pinhole in Airy units.", None, panel=PHYSICS, metavar="AU", above=0
     )
     kernel: str | None = option(
         "Blur between the fine and the coarse image, in fine pixels, for instance gaussian:sigma=1.2px; wins over"
@@ -61,3 +79,20 @@ class Stated:
         "Side of a pixel, for instance 0.065um or 0.05arcsec.", None, panel=INPUT, metavar="SIZE"
     )
     assume_2d: bool = option("Restore a widefield z-stack plane by plane.", False, panel=INPUT)
+    sentinels: bool = option(
+        "Mask numbers that stand for no data: -999, 1e30 and others far outside of all values.", True, panel=NOISE
+    )
+    padding: bool = option("Mask borders, blocks and planes of one constant value.", True, panel=NOISE)
+    absurd: bool = option("Mask magnitudes far beyond all others.", True, panel=NOISE)
+    saturated: bool = option(
+        "Mask saturated pixels: from the header's level on, at the end of the integer range, stars cut flat.",
+        True,
+        panel=NOISE,
+        names=("--saturated/--no-saturation",),
+    )
+    hot_pixels: bool = option("Mask hot and dead pixels.", True, panel=NOISE)
+    cosmic: bool = option("Mask cosmic rays: peaks sharper than the PSF allows.", True, panel=NOISE)
+
+
+SWITCHES = ("sentinels", "padding", "absurd", "saturated", "hot_pixels", "cosmic")
+"""The fields of `Stated` that switch off a mask each."""

@@ -64,7 +64,9 @@ def measure_plane(exposure: Exposure, scale: int, sample: Sample, plane: int, co
     y = ((sample.pixels[good][::every] - sky) / sigma).astype(np.float32)
     noise = (variance[good][::every] / sigma**2).astype(np.float32)
     statistics = PlaneStatistics(float(sky), sigma, y, noise, MOST_ITERATIONS)
-    windows = windows_of_sample(exposure, scale, statistics, sample.pixels, variance, good, core)
+    windows = windows_of_sample(
+        replace(exposure, psf=exposure.psf_of(plane), psfs=()), scale, statistics, sample.pixels, variance, good, core
+    )
     return statistics if windows is None else replace(statistics, iterations=count_iterations(windows))
 
 

@@ -16,9 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sciresdiff.errors import InputError
 from sciresdiff.physics.operators import Operator
 from sciresdiff.physics.statistics import PlaneStatistics
 
+GROWTH = 1e-3
+"""Share by which rounding may let the squared norm of a residual grow."""
 REACH = 16
 """Coarse pixels around an unconverged pixel in which the iteration goes on."""
 
@@ -65,7 +68,8 @@ def row_sum_bound(operator: Operator, w2: Tensor, noise: Tensor) -> Tensor:
     """M = |A| (w^2 |A|^T 1) + N, the row sums that bound A Sigma A^T + N.
 
     With this diagonal as preconditioner all eigenvalues of M^-1 (A Sigma A^T + N) lie in (0, 1], whatever the scene
-    (Gershgorin).
+    (Gershgorin): |A| is that of `Operator.magnitude`, which bounds what is applied, and the sum over it is made in
+    float64, as it cancels.
 
     Parameters
     ----------
@@ -79,8 +83,14 @@ def row_sum_bound(operator: Operator, w2: Tensor, noise: Tensor) -> Tensor:
     -------
     (..., h, w) tensor
     """
+    return absolute_gram(operator, torch.ones_like(noise), w2) + noise
+
+
+def absolute_gram(operator: Operator, low: Tensor, w2: Tensor) -> Tensor:
+    """|A| (w^2 |A|^T y) >= 0 for y >= 0, by `Operator.magnitude`; (..., h, w), in the type of ``low``."""
     magnitude = operator.magnitude
-    return magnitude.apply_weighted_gram(torch.ones_like(noise), w2) + noise
+    found = magnitude.apply_weighted_gram(low.to(magnitude.dtype), w2.to(magnitude.dtype))
+    return found.to(low.dtype).clamp_min(0)  # float64 rounds, too
 
 
 def solve_covariance(data: Data, w2: Tensor, r: Tensor, iterations: int, patience: int = 0) -> Tensor:
@@ -107,6 +117,11 @@ def solve_covariance(data: Data, w2: Tensor, r: Tensor, iterations: int, patienc
     -------
     (..., h, w) tensor
         Zero where masked.
+
+    Raises
+    ------
+    InputError
+        The residual has grown, or is not finite; not asked where gradients are kept.
     """
     inverse = data.valid / row_sum_bound(data.operator, w2, data.noise)
     if data.operator.pure:
@@ -114,10 +129,39 @@ def solve_covariance(data: Data, w2: Tensor, r: Tensor, iterations: int, patienc
     q = chebyshev_iteration(data, w2, r, inverse, iterations)
     if patience:
         left = r - apply_covariance(data, w2, q)
+        refuse_divergence(left, r, inverse)
         weight = unconverged_weight(left, data.noise)
         if bool(weight.any()):
             q = q + chebyshev_iteration(data, w2, left * weight, inverse, patience)
     return q
+
+
+def refuse_divergence(left: Tensor, r: Tensor, inverse: Tensor) -> None:
+    """Refuse an iteration that leaves more than it was given.
+
+    The polynomial is at most 1 in (0, 1], where all eigenvalues lie, so that the norm (r M^-1 r)^1/2 cannot grow; where
+    it does, the operator is not what it is taken for, or the numbers have left the range of float32.
+
+    Parameters
+    ----------
+    left, r : (..., h, w) tensors
+        What is left of the right-hand side, and the right-hand side.
+    inverse : (..., h, w) tensor
+        M^-1, 0 where masked.
+
+    Raises
+    ------
+    InputError
+    """
+    if torch.is_grad_enabled():
+        return
+    root = inverse.sqrt()
+    before, after = (float((v * root).double().square().sum()) for v in (r, left))
+    if not after <= before * (1 + GROWTH):  # not a number is refused, too
+        raise InputError(
+            f"solver: the misfit to the data grows from {before**0.5:.3g} to {after**0.5:.3g} where it must fall; look "
+            "for pixels of absurd size (--mask, --saturation), a wrong noise (--variance) or PSF (--psf)"
+        )
 
 
 def unconverged_weight(left: Tensor, noise: Tensor) -> Tensor:
@@ -217,8 +261,9 @@ def consistency_step(data: Data, x: Tensor, w2: Tensor, iterations: int = 12, pa
 def close_flux(data: Data, x: Tensor, w2: Tensor, cell: int = 16) -> Tensor:
     """x with the flux of every cell of ``cell x cell`` coarse pixels brought to that of the data.
 
-    r = y - A x and m = A(w^2 A^T 1) are summed over cells, and w^2 A^T (sum r / sum m) is added: the large-scale
-    photometry is kept, the detail inside a cell is not touched by the noise of single pixels.
+    r = y - A x and m = |A|(w^2 |A|^T 1) are summed over cells, and w^2 A^T (sum r / sum m) is added: the large-scale
+    photometry is kept, the detail inside a cell is not touched by the noise of single pixels. The sums of m are the row
+    sums of the matrix between cells, so that no round makes a misfit grow (`row_sum_bound`).
 
     Parameters
     ----------
@@ -242,7 +287,7 @@ def close_flux(data: Data, x: Tensor, w2: Tensor, cell: int = 16) -> Tensor:
         sums = F.avg_pool2d(F.pad(v, (0, pad[0], 0, pad[1])), cell, divisor_override=1)
         return sums.repeat_interleave(cell, -1).repeat_interleave(cell, -2)[..., : v.shape[-2], : v.shape[-1]]
 
-    m = data.operator.apply_weighted_gram(data.valid, w2) * data.valid
+    m = absolute_gram(data.operator, data.valid, w2) * data.valid
     least = cell_sums(m).clamp_min(torch.finfo(x.dtype).tiny)
     for _ in range(3):  # flux leaks over cell borders through the kernel: three rounds bring it below 1e-5
         share = cell_sums(data.residual(x)) / least

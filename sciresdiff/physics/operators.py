@@ -24,46 +24,10 @@ from torch import Tensor
 from sciresdiff.errors import InputError
 from sciresdiff.frame import Quantity
 from sciresdiff.physics.psf.field import PSF
+from sciresdiff.physics.separable import bounding_terms, is_nonnegative, separable_terms
 
 ROWS = 16
 """Coarse rows of a strip: enough for an efficient matrix product, few enough that few zeros are multiplied."""
-
-
-def separable_terms(kernel: NDArray[np.float64], error: float = 1e-5, max_rank: int = 12) -> NDArray[np.float64]:
-    """A kernel as a sum of outer products, ``kernel[y, x] = sum_r u[r, y] v[r, x]``.
-
-    Parameters
-    ----------
-    kernel : (K, L) float array
-    error : float
-        Largest sum of absolute differences between the kernel and the result, as a share of ``sum |kernel|``.
-    max_rank : int
-        Most terms.  **A kernel that needs more is cut there, whatever the error.**
-
-    Returns
-    -------
-    (rank, 2, max(K, L)) array
-        ``u`` and ``v`` of every term, zero-padded to one length, and scaled so that the sum over the kernel is kept
-        exactly.  **A basis kernel whose sum is below 1 % of ``sum |kernel|`` is not scaled**; its sum is then off by at
-        most ``error * sum |kernel|``.
-    """
-    u, s, vt = np.linalg.svd(kernel)
-    norm = np.abs(kernel).sum()
-    rank = 1
-    while rank < min(max_rank, len(s)) and np.abs(kernel - (u[:, :rank] * s[:rank]) @ vt[:rank]).sum() > error * norm:
-        rank += 1
-    side = max(kernel.shape)
-    terms = np.zeros((rank, 2, side))
-    for r in range(rank):
-        # the SVD leaves the sign of a pair open: sums of u above 0 make the terms the same on every machine
-        root = np.sqrt(s[r]) * np.sign(u[:, r].sum() or 1.0)
-        for axis, vector in enumerate((u[:, r] * root, vt[r] * root)):
-            start = (side - len(vector)) // 2
-            terms[r, axis, start : start + len(vector)] = vector
-    total = (terms[:, 0].sum(-1) * terms[:, 1].sum(-1)).sum()
-    if abs(total) > 0.01 * norm:  # a mode without flux has no sum to be scaled to
-        terms[:, 0] *= kernel.sum() / total
-    return terms
 
 
 def reflect_index(index: Tensor, size: int) -> Tensor:
@@ -240,7 +204,7 @@ class Operator:
     Raises
     ------
     InputError
-        A kernel with even sides, one larger than the frame, or weights of another shape than the fine image's.
+        A kernel with even sides, or weights of another shape than the fine image's.
     """
 
     shape: tuple[int, int]
@@ -251,6 +215,8 @@ class Operator:
     device: torch.device | str = "cpu"
     terms: Sequence[tuple[AxisOperator, AxisOperator]] = field(default=(), repr=False)
     """Matrices along y and x of every separable term of one kernel."""
+    vectors: Tensor | None = field(default=None, repr=False)
+    """(..., rank, 2, K): the terms of one kernel, or of the kernel of every sample, as they are applied."""
     basis: Sequence[tuple[Tensor, Operator]] = field(default=(), repr=False)
     """Weight map (s*h, s*w) and operator of every basis kernel, where the PSF changes over the field."""
 
@@ -266,19 +232,17 @@ class Operator:
         kernel = np.ones((1, 1)) if self.kernel is None else np.asarray(self.kernel, dtype=np.float64)
         self._check_kernel(kernel)
         vectors = torch.from_numpy(separable_terms(kernel)).to(self.device, self.dtype)
+        object.__setattr__(self, "vectors", vectors)
         object.__setattr__(self, "terms", self._axis_operators(vectors))
 
     def _check_kernel(self, kernel: NDArray[np.float64]) -> None:
         if any(side % 2 == 0 for side in kernel.shape):
             raise InputError(f"kernel: sides must be odd so that it has a centre, got {kernel.shape}")
-        size = tuple(self.scale * side for side in self.shape)
-        if any(k > n for k, n in zip(kernel.shape, size, strict=True)):
-            raise InputError(f"kernel: {kernel.shape} fine px is too large for a frame of {size}; give a narrower one")
 
     def _basis_operators(self, psf: PSF) -> list[tuple[Tensor, Operator]]:
         """Weight map and operator of every basis kernel."""
         size = tuple(self.scale * side for side in self.shape)
-        weights = np.ascontiguousarray(psf.weights)
+        weights = np.ascontiguousarray(psf.maps)
         if weights.shape[1:] != size:
             raise InputError(f"psf: weight maps of {weights.shape[1:]} fine px for a frame of {size}; take its window")
         maps = torch.from_numpy(weights).to(self.device, self.dtype)
@@ -316,8 +280,9 @@ class Operator:
             On (B, C, s*h, s*w) images, quantity ``sum``.
         """
         identity = cls(shape, scale, dtype=vectors.dtype, device=vectors.device)
-        terms = identity._axis_operators(vectors[:, None])
-        return cls(shape, scale, None, "sum", vectors.dtype, vectors.device, terms)
+        each = vectors[:, None]
+        terms = identity._axis_operators(each)
+        return cls(shape, scale, None, "sum", vectors.dtype, vectors.device, terms, each)
 
     def apply(self, high: Tensor) -> Tensor:
         """A x: the coarse image of a fine one.
@@ -399,16 +364,40 @@ class Operator:
 
     @cached_property
     def magnitude(self) -> Operator:
-        """The operator of ``|kernel|``: itself where the kernel has no negative lobe worth the name.
+        """An operator in float64 whose matrix is nowhere below the absolute values of this one's.
 
-        Of a PSF that changes over the field the operator of ``|P_j|`` and ``|w_j|``, which bounds |A| from above.
+        Of the terms that are applied, not of the kernel that they stand for: a cut sum is negative where the kernel is
+        not, and where w^2 is the square of a bright star's 10^4 sigma the smallest negative value outweighs the noise
+        (`separable.bounding_terms`).  Terms without negative values are their own bound.  Of a PSF that changes
+        over the field the bounds of every basis kernel with |w_j|.
         """
         if self.basis:
-            parts = [(weight.abs(), part.magnitude) for weight, part in self.basis]
-            return replace(self, kernel=None, basis=parts)
-        if not isinstance(self.kernel, np.ndarray) or self.kernel.min() >= -1e-4 * self.kernel.max():
+            parts = [(weight.abs().double(), part.magnitude.double()) for weight, part in self.basis]
+            return replace(self, kernel=None, dtype=torch.float64, basis=parts)
+        if self.vectors is None or all(is_nonnegative(v) for v in self._each_kernel()):
             return self
-        return Operator(self.shape, self.scale, np.abs(self.kernel), self.quantity, self.dtype, self.device)
+        rounding = torch.finfo(self.dtype).eps
+        bounds = [bounding_terms(v, rounding) for v in self._each_kernel()]
+        most = max(len(b) for b in bounds)
+        padded = np.stack([np.pad(b, ((0, most - len(b)), (0, 0), (0, 0))) for b in bounds])
+        vectors = torch.from_numpy(padded[:, None] if self.batched else padded[0]).to(self.device)
+        terms = self._axis_operators(vectors)
+        return replace(self, kernel=None, dtype=torch.float64, terms=terms, vectors=vectors)
+
+    def _each_kernel(self) -> list[NDArray[np.float64]]:
+        """The applied terms (rank, 2, K) of every kernel, of a batch or the only one."""
+        assert self.vectors is not None
+        applied = self.vectors.detach().double().cpu().numpy()
+        return list(applied.reshape(-1, *applied.shape[-3:]))
+
+    def double(self) -> Operator:
+        """The same operator in float64."""
+        if self.dtype == torch.float64:
+            return self
+        vectors = None if self.vectors is None else self.vectors.double()
+        terms = () if vectors is None else self._axis_operators(vectors)
+        basis = [(weight.double(), part.double()) for weight, part in self.basis]
+        return replace(self, dtype=torch.float64, terms=terms, vectors=vectors, basis=basis)
 
 
 def _total(parts: Iterable[Tensor]) -> Tensor:

@@ -7,7 +7,7 @@ estimate is replaced, smoothly, by that of the physics; the weight is the output
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -83,6 +83,5 @@ def blend(model: Estimate, physics: Estimate, weight: Tensor) -> Estimate:
     model, physics : estimates of one plane.
     weight : (1, 1, s*h, s*w), 0..1; 1 gives the physics'.
     """
-    return Estimate(
-        **{f.name: torch.lerp(getattr(model, f.name), getattr(physics, f.name), weight) for f in fields(model)}
-    )
+    pairs = ((model.x, physics.x), (model.w, physics.w), (model.guess, physics.guess))
+    return Estimate(*(torch.lerp(one, other, weight) for one, other in pairs))

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sciresdiff.errors import InputError
 from sciresdiff.nets import BACKBONES
 from sciresdiff.physics.consistency import Data, consistency_step
 from sciresdiff.physics.richardson_lucy import pedestal, richardson_lucy
@@ -56,6 +57,8 @@ class Estimate:
     """Same shape, > 0."""
     guess: Tensor
     """The network's estimate before the consistency step."""
+    unseen: Tensor | None = None
+    """Same shape, 0..1: where it is a positive estimate instead, see `unseen`; None where it is 0 everywhere."""
 
 
 def bound_below(data: Data, estimate: Estimate) -> Estimate:
@@ -86,6 +89,19 @@ def starting_estimates(data: Data, early: int, late: int) -> tuple[Tensor, Tenso
             sharp = x
             break
     return smooth, sharp
+
+
+def refuse_nonfinite(*answers: Tensor) -> None:
+    """Refuse a network's answer that holds NaN or infinity; not asked where gradients are kept.
+
+    Raises
+    ------
+    InputError
+    """
+    if not torch.is_grad_enabled() and not all(bool(one.isfinite().all()) for one in answers):
+        raise InputError(
+            "model: the network's answer to this frame is not finite; its weights may be damaged: try --model physics"
+        )
 
 
 class Prior(nn.Module):
@@ -151,6 +167,7 @@ class Prior(nn.Module):
         out = run(self.stages[k], [features]).float()
         del features  # the largest of all
         correction, scale = F.pixel_shuffle(out, self.config.scale).chunk(2, dim=1)
+        refuse_nonfinite(correction, scale)
         bound = self.config.bound
         guess = estimate.x + amplitude * bound * torch.tanh(correction / bound)
         w = amplitude * torch.exp(4 * torch.tanh(scale / 4) - 1)

@@ -16,10 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sciresdiff.errors import UsageError
+from sciresdiff.errors import InputError, UsageError
 from sciresdiff.malloc import keep_freed
 from sciresdiff.observation.observation import Observation
 from sciresdiff.physics.consistency import Data, close_flux, consistency_step, support
+from sciresdiff.physics.richardson_lucy import richardson_lucy_until_chi2_one
 from sciresdiff.restoration.fallback import FINAL_ITERATIONS, PATIENCE, blend, fallback_weight, physics_estimate
 from sciresdiff.restoration.model import Model
 from sciresdiff.restoration.ops import box_mean, psf_features, upsample_nearest
@@ -27,6 +28,7 @@ from sciresdiff.restoration.posterior import Moments, calibrate, count_samples, 
 from sciresdiff.restoration.prior import Estimate
 from sciresdiff.restoration.restored import RestoredPlane
 from sciresdiff.restoration.settings import Consistency, Settings
+from sciresdiff.restoration.unseen import hold_positive, unseen_weight
 from sciresdiff.tiling import run_in_tiles
 
 Progress = Callable[[int, int, str], None]
@@ -110,13 +112,16 @@ def estimate(data: Data, features: Tensor, model: Model | None, settings: Settin
 
 
 def starting_estimate(data: Data, best: Estimate, settings: Settings) -> Estimate:
-    """The estimate that samples are drawn about, with the flux that the mode promises.
+    """The estimate that samples are drawn about, positive around unseen cores, with the flux that the mode promises.
 
     Parameters
     ----------
     data, best : of one plane, noise units.
     settings : ``consistency``; in mode ``noise`` the estimate is held to the data already.
     """
+    weight = unseen_weight(data, best.x)
+    if weight is not None:
+        best = hold_positive(best, richardson_lucy_until_chi2_one(data)[0], weight)
     x = enforce_flux(
         data, best.x if settings.consistency == "noise" else best.guess, best.w.square(), settings.consistency
     )
@@ -171,10 +176,12 @@ def posterior_summary(
     x, spread, w2 = best.x + moments.last, best.w, best.w.square()
     if count > 1:
         share = float(model.calibration.get("mean_share", 1.0)) if model else 1.0
-        x, spread = best.x + share * moments.mean(), moments.spread()
+        x, spread = best.x + share * moments.mean() * seen_share(best), moments.spread()
     if count > 1 or mode == "exact":
         x = enforce_flux(data, x, w2, mode)
+    refuse_nonfinite_image(x, spread)
     counted = restrict_to_core(data, observation)
+    unseen = None if best.unseen is None else (best.unseen > 0).squeeze().cpu().numpy()
     seen, total = total_flux(counted, x, units.sky / units.sigma)
     scale = data.operator.scale
     flat = upsample_nearest(box_mean(F.avg_pool2d(w2, scale), FLAT_PX), scale)
@@ -188,7 +195,27 @@ def posterior_summary(
         seen / total if total else float("nan"),
         count,
         total,
+        unseen,
     )
+
+
+def refuse_nonfinite_image(x: Tensor, spread: Tensor) -> None:
+    """Refuse an image or an error with NaN or infinity: the data are finite where they are valid.
+
+    Raises
+    ------
+    InputError
+    """
+    if not all(bool(one.isfinite().all()) for one in (x, spread)):
+        raise InputError(
+            "image: finite data gave values that are not finite (NaN); look for pixels of absurd size (--mask), a wrong "
+            "noise (--variance) or PSF (--psf), or damaged weights (--model physics)"
+        )
+
+
+def seen_share(best: Estimate) -> Tensor | float:
+    """1 less the weight of unseen cores, where the mean of the samples would be the linear step's once more."""
+    return 1.0 if best.unseen is None else 1 - best.unseen
 
 
 def restrict_to_core(data: Data, observation: Observation) -> Data:

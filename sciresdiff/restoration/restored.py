@@ -33,3 +33,5 @@ class RestoredPlane:
     """Samples that mean and error are made of."""
     total: float = float("nan")
     """That of the data, in units of sigma."""
+    unseen: NDArray[np.bool_] | None = None
+    """True where the wings of a masked core alone say what there is; None where that is nowhere."""

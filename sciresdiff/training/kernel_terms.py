@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sciresdiff.degradation.grids import crop_kernel
-from sciresdiff.physics.operators import separable_terms
+from sciresdiff.physics.separable import separable_terms
 
 
 def kernel_terms(kernel: NDArray[np.float64], rank: int, side: int | None = None) -> NDArray[np.float64]:

@@ -222,9 +222,13 @@ def source(
     axes: str | None = None,
     quantity: Quantity | None = None,
     pixel_size: float | PixelSize | None = None,
+    saturated: bool = True,
     outside: bool = False,
 ) -> Iterator[Source]:
-    """Open one image, to be read region by region; options and errors as in `read`."""
+    """Open one image, to be read region by region; options and errors as in `read`.
+
+    ``saturated`` says nothing here: an array has no level.
+    """
     file_path, inside = split_spec(path)
     with _open(file_path) as file:
         name = _dataset_name(file_path, file, ext or inside, outside)

@@ -90,6 +90,7 @@ def source(
     axes: str | None = None,
     quantity: Quantity | None = None,
     pixel_size: float | PixelSize | None = None,
+    saturated: bool = True,
     outside: bool = False,
 ) -> Iterator[Source]:
     """Open the first image of a store, to be read region by region; errors as in `read`.
@@ -105,7 +106,7 @@ def source(
     frame = _frame(data, header, size, quantity).with_notes(notes)
     image = Source(frame, frame_reader(file, _regions(file, data), frame), str(file))
     maximum = scan_maximum(file, image)
-    image = mask_saturated(image, maximum) if frame.kind == "micro" else image
+    image = mask_saturated(image, maximum) if frame.kind == "micro" and saturated else image
     image = replace_frame(image, apply_provenance(image.frame, header.provenance))
     own = "variance" if header.provenance.get("VAR") and not (ext or inside) else None
     bad = _plane(file, root, "mask", mask, image)

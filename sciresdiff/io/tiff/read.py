@@ -58,6 +58,7 @@ def source(
     axes: str | None = None,
     quantity: Quantity | None = None,
     pixel_size: float | PixelSize | None = None,
+    saturated: bool = True,
     outside: bool = False,
 ) -> Iterator[Source]:
     """Open the first image series of a TIFF, to be read region by region; errors as in `read`.
@@ -86,7 +87,8 @@ def source(
             notes=notes,
         )
         image = Source(frame, _cut(file, pixels, frame), str(file))
-        marked = mask_saturated(image, scan_maximum(file, image))
+        maximum = scan_maximum(file, image)
+        marked = mask_saturated(image, maximum) if saturated else image
         yield _with_provenance(add_planes(marked, stack, file, variance, mask), stack, file)
 
 

@@ -226,6 +226,7 @@ def open_frame(path: str | Path, options: DegradeOptions) -> Iterator[tuple[Sour
         with open_files.use(path, **reading(options)) as held:
             quantity, notes = resolve_quantity(held.source.frame, options)
             notes += _describe_trimming(held.source.frame, options.scale)
+            notes += io.describe_output(held.source.frame, 1 / options.scale)
             yield held.source, quantity, notes, hash_values(held.source)
     finally:
         open_files.close()

@@ -31,7 +31,9 @@ from sciresdiff.observation.noise import Noise, resolve_noise, with_psf_error
 from sciresdiff.observation.observation import Observation
 from sciresdiff.observation.options import Stated
 from sciresdiff.observation.psf import psf_of_header, resolve_psf
-from sciresdiff.observation.sample import Samples, samples_of_frame, samples_of_source
+from sciresdiff.observation.sample import Samples
+from sciresdiff.observation.screening import describe_defects, observed_source, screen, screen_with_psf
+from sciresdiff.physics.psf.field import PSF
 from sciresdiff.region import Region
 from sciresdiff.report.images import block_means
 from sciresdiff.report.overview import SIDE, Overview
@@ -115,12 +117,8 @@ def open_evidence(
         image = open_source(stack, high, quantity=options.quantity)
         sidecar = Sidecar.read(high, low)
         stated = sidecar.merge(options.stated)
-        of_data = {
-            "variance": stated.variance,
-            "mask": stated.mask,
-            "axes": stated.axes,
-            "outside": stated.allow_outside,
-        }
+        of_data = {name: getattr(stated, name) for name in ("variance", "mask", "axes", "saturated")}
+        of_data |= {"outside": stated.allow_outside}
         data = None if low is None else open_source(stack, low, **of_data)
         scale = 1 if data is None else scale_between(high, image.frame, low, data.frame)
         known = options.quantity or sidecar.quantity or (data.frame.quantity if data else None)
@@ -176,18 +174,27 @@ def add_observation(
     stated : Stated
         What the user states of the data; wins over the sidecar.
     """
-    merged, samples, frame = sidecar.merge(stated), samples_of_data(data), data.frame
+    merged, frame = sidecar.merge(stated), data.frame
+    found = screen(data, merged)
+    samples = found.samples
     noise, notes = resolve_data_noise(frame, samples, merged, bool(sidecar), sidecar.psf_origin(stated))
-    has_psf = bool(merged.kernel or merged.psf or sidecar or frame.kernel is not None or psf_of_header(frame))
-    psf = None
+    has_psf = bool(
+        merged.kernel or merged.psf or merged.na or sidecar or frame.kernel is not None or psf_of_header(frame)
+    )
+    psfs: tuple[PSF | None, ...] = (None,)
     if has_psf:
-        psf, _, more = resolve_psf(low, frame, samples, merged, scale)
+        psfs, _, more = resolve_psf(low, frame, samples, merged, scale)
+        notes += more
+        found, more = screen_with_psf(found, merged, psfs, scale)
         notes += more
     else:
+        notes += describe_defects(found.defects, samples)
         notes += Notes("psf: not known; give --kernel or --psf for the checks against the data and for Richardson-Lucy")
     grid = Grid((frame.pixels.shape[1], frame.pixels.shape[2]), frame.pixel_size)
     # without a noise the exposure has that of its file; `has_noise` keeps the checks from using it
-    exposure = Exposure(data, grid, noise or Noise(), psf, files.quantity)
+    image = observed_source(None, found, merged)
+    own = psfs if len(psfs) > 1 else ()
+    exposure = Exposure(image, grid, noise or Noise(), psfs[0], files.quantity, psfs=own)
     observation = Observation([exposure], grid.refine(scale))
     return replace(files, observation=observation, has_noise=noise is not None, has_psf=has_psf), notes
 
@@ -205,11 +212,6 @@ def open_source(stack: ExitStack, path: str | Path, **options: Any) -> Source:
     """
     source = stack.enter_context(io.open_source(path, **options))
     return in_memory(source.whole()) if fits_in_memory(source.frame) else source
-
-
-def samples_of_data(data: Source) -> Samples:
-    """What is measured on the data: all of a small frame, windows of a large one."""
-    return samples_of_frame(data.whole()) if fits_in_memory(data.frame) else samples_of_source(data)
 
 
 def fit_truth(

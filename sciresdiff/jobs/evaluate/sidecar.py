@@ -9,10 +9,11 @@ from typing import Any
 
 from sciresdiff.frame import Quantity
 from sciresdiff.io.files import split_spec
-from sciresdiff.observation.options import Stated
+from sciresdiff.observation.options import SWITCHES, Stated
 from sciresdiff.parse import parse_json
 
-OF_DATA = ("gain", "read_noise", "offset", "variance", "mask", "axes", "target_fwhm", "psf", "kernel")
+OF_DATA = ("gain", "read_noise", "offset", "variance", "mask", "saturation", "axes", "target_fwhm", "psf", "kernel",
+           "na", "ri", "wavelength", "pinhole")  # fmt: skip
 """Options of ``upscale`` that describe the frame that is restored."""
 
 
@@ -59,9 +60,11 @@ class Sidecar:
         return self.record.get("target_fwhm_px")
 
     def merge(self, stated: Stated) -> Stated:
-        """What was stated of the data for the restoration; what ``stated`` says of blur and variance wins."""
+        """What was stated of the data for the restoration; what ``stated`` says of blur and variance wins, and a mask
+        that either switches off is off."""
         before = self.record.get("options", {})
-        merged = Stated(**{name: before.get(name) for name in OF_DATA})
+        switches: dict[str, Any] = {name: getattr(stated, name) and before.get(name) is not False for name in SWITCHES}
+        merged = Stated(**{name: before.get(name) for name in OF_DATA}, **switches)
         if stated.psf or stated.kernel:
             merged = replace(merged, psf=stated.psf, kernel=stated.kernel)
         return replace(

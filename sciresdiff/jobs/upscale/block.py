@@ -14,6 +14,7 @@ from sciresdiff import plugins
 from sciresdiff.checks.evidence import Evidence
 from sciresdiff.checks.sums import data_sums
 from sciresdiff.frame import PLANES, Frame
+from sciresdiff.io.quality_bits import RING, SATURATED
 from sciresdiff.io.sink import IMAGE
 from sciresdiff.jobs.blocks import Block
 from sciresdiff.jobs.upscale import trust
@@ -174,15 +175,25 @@ def planes_of(block: Block, window: Observation, restored: RestoredPlane) -> dic
         "ERR": np.where(bad, np.nan, restored.err[fine]).astype(np.float32),
         "SUPPORT": restored.support[fine],
         "GATE": restored.gate[fine],
-        "DQ": quality(exposure.plane, inside, scale),
+        "DQ": quality(exposure.plane, inside, scale) | ring_bits(restored, fine),
     }
 
 
+def ring_bits(restored: RestoredPlane, fine: tuple[slice, slice]) -> NDArray[np.int32]:
+    """`RING.bit` around masked cores, as far as their wings alone say what there is."""
+    seen = np.zeros(restored.mean[fine].shape, np.int32)
+    return seen if restored.unseen is None else np.where(restored.unseen[fine], np.int32(RING.bit), seen)
+
+
 def quality(frame: Frame, inside: tuple[slice, slice], scale: int) -> NDArray[np.int32]:
-    """Data-quality bits on the fine grid: the file's own, else 1 for masked; 256 for saturated."""
+    """Data-quality bits on the fine grid: the file's own, else 1 for masked and 256 for saturated; and those of
+    `io.quality_bits`."""
     bits = (frame.mask[0].astype(np.int32) if frame.dq is None else frame.dq[0])[inside]
     if frame.saturated is not None:
-        bits = np.where(frame.saturated[0][inside], bits | 256, bits)
+        own = SATURATED.bit | (256 if frame.dq is None else 0)  # another observatory's 256 may mean something else
+        bits = np.where(frame.saturated[0][inside], bits | own, bits)
+    if frame.flags is not None:
+        bits = bits | frame.flags[0][inside]
     return np.asarray(upsample_nearest(bits, scale), dtype=np.int32)
 
 
