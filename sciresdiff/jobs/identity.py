@@ -13,7 +13,9 @@ from sciresdiff.io.companions import find_noise_and_flags
 from sciresdiff.io.files import split_spec
 from sciresdiff.run.checksums import hash_path
 
-NO_BYTES = frozenset({"overwrite", "device", "threads", "shard", "scheduler", "workers", "pairs", "strict"})
+NO_BYTES = frozenset(
+    {"overwrite", "allow_outside", "device", "threads", "shard", "scheduler", "workers", "pairs", "strict"}
+)
 """Options that do not change what is computed. Device and threads may change its last digits; see `describe_machine`.
 """
 

@@ -6,6 +6,9 @@ bright sources, in their middles, beside masked pixels.  A wrong noise shows in 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -152,16 +155,19 @@ def count_holes(
     return {"flagged": flagged, "holes": int((fine & (depth > RING * least)).sum())}
 
 
-def judge(planes: Sequence[Sequence[Mapping[str, float]]], correlation: float = 1.0) -> Guard:
+def judge(planes: Sequence[Sequence[Mapping[str, float]]], correlation: Sequence[float] = ()) -> Guard:
     """The verdict over the blocks of every plane.
 
     Parameters
     ----------
     planes : of every plane what `measure` said of its blocks; none of a block without a valid pixel.
-    correlation : factor by which the noise was taken larger than the scatter of single pixels, for it is correlated.
+    correlation : factors by which the noise of every plane was taken larger than the scatter of single pixels, for it
+        is correlated; empty for white noise.
     """
+    factors = correlation or [1.0] * len(planes)
     flagged = sum(int(block["flagged"]) for plane in planes for block in plane)
-    return Guard([judge_plane(pool(plane), correlation) if plane else [] for plane in planes], flagged)
+    pooled = zip(planes, factors, strict=True)
+    return Guard([judge_plane(pool(plane), factor) if plane else [] for plane, factor in pooled], flagged)
 
 
 def pool(blocks: Sequence[Mapping[str, float]]) -> dict[str, float]:
