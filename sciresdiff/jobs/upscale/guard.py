@@ -18,6 +18,7 @@ from sciresdiff.checks.scatter import mad_std
 from sciresdiff.io.quality_bits import RING as RING_BIT
 from sciresdiff.notes import Notes
 from sciresdiff.observation.grid import upsample_nearest
+from sciresdiff.observation.noise import of_plane
 from sciresdiff.observation.observation import Observation
 from sciresdiff.restoration.restored import RestoredPlane
 
@@ -155,16 +156,16 @@ def count_holes(
     return {"flagged": flagged, "holes": int((fine & (depth > RING * least)).sum())}
 
 
-def judge(planes: Sequence[Sequence[Mapping[str, float]]], correlation: Sequence[float] = ()) -> Guard:
+def judge(planes: Sequence[Sequence[Mapping[str, float]]], correlation: tuple[float, ...] = ()) -> Guard:
     """The verdict over the blocks of every plane.
 
     Parameters
     ----------
     planes : of every plane what `measure` said of its blocks; none of a block without a valid pixel.
-    correlation : factors by which the noise of every plane was taken larger than the scatter of single pixels, for it
-        is correlated; empty for white noise.
+    correlation : factors by which the noise of every plane, or of all, was taken larger than the scatter of single
+        pixels, for it is correlated; empty for white noise.
     """
-    factors = correlation or [1.0] * len(planes)
+    factors = [next(iter(of_plane(correlation, number)), 1.0) for number in range(len(planes))]
     flagged = sum(int(block["flagged"]) for plane in planes for block in plane)
     pooled = zip(planes, factors, strict=True)
     return Guard([judge_plane(pool(plane), factor) if plane else [] for plane, factor in pooled], flagged)
