@@ -13,17 +13,15 @@ from numpy.typing import NDArray
 
 from sciresdiff.errors import InputError
 from sciresdiff.notes import Notes
+from sciresdiff.units import astropy_text, find_nonlinear
 
 if TYPE_CHECKING:
     from astropy.nddata import CCDData
 
 Quantity = Literal["sum", "mean"]
 Kind = Literal["astro", "micro"]
-PLANES = ("pixels", "mask", "variance", "saturated", "dq")
+PLANES = ("pixels", "mask", "variance", "saturated", "dq", "flags")
 """The arrays of a frame, each of shape (planes, Y, X)."""
-
-UNIT_NAMES = {"counts": "count", "cts": "count", "electrons": "electron", "e-": "electron", "e": "electron"}
-"""Units as FITS files write them -> as astropy does, whose ``e`` is the charge of an electron."""
 
 LOOKUP_CARDS = re.compile(r"CPDIS\d|CQDIS\d|D2IMDIS\d|D2IM\d|DP\d|DQ\d|AXISCORR")
 """Cards that point to distortion tables in other HDUs, without which astropy refuses the header."""
@@ -67,20 +65,23 @@ class Frame:
     """(planes, Y, X), True where a pixel is at the detector's limit; these are part of ``mask`` too."""
     dq: NDArray[np.int32] | None = None
     """(planes, Y, X), data-quality bits as the file has them."""
+    flags: NDArray[np.int32] | None = None
+    """(planes, Y, X), bits of `io.quality_bits`: why a pixel is no data, as its values show; None: not looked for."""
     quantity: Quantity | None = None
     """``sum``: values of a block of pixels add up (counts); ``mean``: they average (surface brightness); None:
     unknown"""
     unit: str | None = None
     pixel_size: PixelSize | None = None
-    psf: str | None = None
-    """SPEC of the total PSF, where the file states one."""
+    psf: str | tuple[str, ...] | None = None
+    """SPEC of the total PSF, where the file states one, an image of it as ``FILE[EXT]``; or one for each plane."""
     kernel: NDArray[np.float64] | str | None = None
     """(k, k) blur between the wanted image and this one on the fine grid, or its SPEC, as ``degrade`` writes it."""
     kernel_scale: int | None = None
     """The scale that ``kernel`` belongs to."""
     facts: Mapping[str, float] = field(default_factory=dict)
     """Detector and optics by the option's name: gain (electrons per unit), read_noise (electrons), offset, saturation,
-    exposure (s), fwhm (px), na, wavelength (nm), scale and psf_known (of a file that this program wrote) ...
+    exposure (s), fwhm (px), softening (of an asinh scale), na,
+    wavelength (nm), scale and psf_known (of a file that this program wrote) ...
     """
     axes: str = "YX"
     """Axis letters of the file's array, ``TCYX`` for instance."""
@@ -114,12 +115,37 @@ class Frame:
             Where nobody states it, ``sum`` for astronomy (counts) and ``mean`` for microscopy (camera intensity).
         notes : Notes
             Says so where it was assumed.
+
+        Raises
+        ------
+        InputError
+            As `refuse_nonlinear`.
         """
+        self.refuse_nonlinear()
         if known := stated or self.quantity:
             return known, Notes()
         usual: Quantity = "sum" if self.kind == "astro" else "mean"
         does = "add up" if usual == "sum" else "average"
         return usual, Notes(f"quantity: assumed {usual} (pixels {does}); --quantity states it")
+
+    def refuse_nonlinear(self) -> None:
+        """Refuse values of which blocks neither add up nor average as light does.
+
+        Raises
+        ------
+        InputError
+            Magnitudes, logarithms, or values on an asinh scale.
+        """
+        if word := find_nonlinear(self.unit):
+            raise InputError(
+                f"unit: {self.unit!r} is not linear in light ({word}): blocks of such values neither add up nor "
+                "average; convert them first, for instance to 10**(-0.4 mag), and their noise as well"
+            )
+        if softening := self.facts.get("softening"):
+            raise InputError(
+                f"unit: BSOFTEN={softening:g} says that values are on an asinh scale, not linear in light; convert "
+                "them first to BOFFSET + 2 BSOFTEN sinh(value / 1.0857), or delete the card if that is done"
+            )
 
     def with_(self, **changes: Any) -> Frame:
         """Return a copy with some fields changed."""
@@ -185,9 +211,10 @@ class Frame:
         """
         from astropy import units
 
-        plain = re.sub(r"[A-Za-z-]+", lambda word: UNIT_NAMES.get(word[0].lower(), word[0]), self.unit or "")
         try:
-            return units.Unit(plain)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # several slashes, which half of all headers have
+                return units.Unit(astropy_text(self.unit or ""))
         except ValueError as error:
             raise InputError(
                 f"unit: astropy does not know {self.unit!r}; give another, frame.with_(unit='adu').to_ccddata()"

@@ -14,7 +14,7 @@ from sciresdiff.frame import Frame, PixelSize
 from sciresdiff.io import info
 from sciresdiff.io.files import split_spec
 from sciresdiff.io.fits import compress as fits_pack
-from sciresdiff.io.fits.keywords import quantity_of_unit
+from sciresdiff.units import quantity_of_unit
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.normal(100, 5, (12, 16)).astype("f4")

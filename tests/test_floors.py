@@ -13,7 +13,7 @@ import sciresdiff
 
 PACKAGE = Path(sciresdiff.__file__).parent
 FLOORS = (
-    ("errors", "files", "malloc", "notes", "plugins", "region"),
+    ("errors", "files", "malloc", "notes", "parse", "plugins", "region", "text", "units"),
     ("frame", "options"),
     ("io", "run"),
     ("physics", "nets"),

@@ -422,3 +422,31 @@ def test_real_pixel_sizes(shared_data):
 def test_sample_is_the_file_of_the_wheel(sample_data):
     digest = hashlib.sha256((sample_data / "celegans.tif").read_bytes()).hexdigest()
     assert digest in (sample_data / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [b"um", b"\\xb5m", b"\\u00B5m", b"\\u03bcm", b"\\xc2\\xb5m", b"\xb5m", b"\xc2\xb5m", b"\xce\xbcm", b"micron",
+     b"MICRONS", b" um", b"[um]", b"&#181;m", b"um\x00"],
+)  # fmt: skip
+def test_a_micrometre_in_any_spelling(tmp_path, unit):
+    data = np.arange(64, dtype="u2").reshape(8, 8)
+    description = b"ImageJ=1.53t\nunit=" + unit + b"\n"
+    tifffile.imwrite(tmp_path / "a.tif", data, resolution=(4, 4), metadata=None, description=description)
+    frame = io.read(tmp_path / "a.tif")
+    assert frame.pixel_size == PixelSize(0.25, 0.25, "um")
+    pixels = frame.pixels.repeat(2, 1).repeat(2, 2)
+    fine = frame.with_(pixels=pixels, mask=np.zeros(pixels.shape, bool), saturated=None)
+    io.write(tmp_path / "b.tif", fine, scale=2)
+    assert io.read(tmp_path / "b.tif").pixel_size == PixelSize(0.125, 0.125, "um")
+    with tifffile.TiffFile(tmp_path / "b.tif") as out:  # in letters that ImageJ knows
+        assert out.imagej_metadata["unit"] in ("um", "micron", "\\u00B5m")
+
+
+@pytest.mark.parametrize("unit", [b"cm", b"inch", b"pixel", b"pixels", b""])
+def test_a_unit_that_says_nothing_of_the_specimen(tmp_path, unit):
+    description = b"ImageJ=1.53t\nunit=" + unit + b"\n"
+    tifffile.imwrite(
+        tmp_path / "a.tif", np.ones((8, 8), "u2"), resolution=(4, 4), metadata=None, description=description
+    )
+    assert io.read(tmp_path / "a.tif").pixel_size is None

@@ -13,6 +13,7 @@ from sciresdiff import io
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import PLANES, PixelSize
 from sciresdiff.io.raw_array import RawArray
+from sciresdiff.io.saturation import MASKED
 from sciresdiff.io.tiff.ome_set import members
 from sciresdiff.io.tiff.read import to_planes
 from sciresdiff.region import Region
@@ -114,7 +115,7 @@ def test_saturation_is_a_matter_of_the_whole_image(tmp_path: Path) -> None:
     check_windows(tmp_path / "a.tif")
     frame = io.read(tmp_path / "a.tif")
     np.testing.assert_array_equal(frame.saturated, (data == 4095).reshape(-1, 70, 83))
-    assert f"saturation: {int((data == 4095).sum())} pixels at 4095, masked" in frame.notes.lines
+    assert f"saturation: {int((data == 4095).sum())} pixels at 4095, {MASKED}" in frame.notes.lines
 
 
 @pytest.mark.parametrize("kind", ["deflate", "LZW", "zstd"])

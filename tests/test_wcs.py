@@ -346,3 +346,70 @@ def test_any_cards_go_through_a_file(tmp_path_factory, cards, f):
 
 
 MOVED = {*wcs.LENGTH_CARDS, *wcs.AREA_CARDS, *wcs.SATURATION_CARDS, "CNPIX1", "CNPIX2", "CCDSUM"}
+
+
+# ------------------------------------------------------------------ cards that stand more than once
+
+PC = {"CDELT1": -1e-4, "CDELT2": 1e-4, "PC1_1": 0.8, "PC1_2": -0.6, "PC2_1": 0.6, "PC2_2": 0.8}
+REPEATED = {
+    "crpix": (CD, {"CRPIX1": 60.0, "CRPIX2": 44.0}),
+    "solution": (CD, {"CRPIX1": 60.0, "CRVAL1": 150.2, "CD1_1": -8e-6, "CD1_2": 1e-6, "CD2_1": 1e-6, "CD2_2": 8e-6}),
+    "cdelt": ({"CDELT1": -1e-4, "CDELT2": 1e-4, "CROTA2": 10.0}, {"CDELT1": -2e-4, "CDELT2": 2e-4, "CROTA2": 20.0}),
+    "pc_then_cd": (PC, CD),
+    "cd_then_pc": (CD, PC),
+    "sip": ({**CD, **SIP}, {"A_2_0": 3e-5, "B_0_2": -4e-5, "A_0_3": 5e-8}),
+    "alternate": ({**CD, "CTYPE1A": "GLON-TAN", "CTYPE2A": "GLAT-TAN", "CRPIX1A": 10.0, "CDELT1A": -2e-4,
+                   "CDELT2A": 2e-4}, {"CRPIX1A": 12.0}),
+}  # fmt: skip
+
+
+def twice(name):
+    first, second = REPEATED[name]
+    header = celestial(**first)
+    for key, value in second.items():
+        header.append((key, value), end=True)
+    return header
+
+
+@pytest.mark.parametrize("f", SCALES)
+@pytest.mark.parametrize("name", REPEATED)
+def test_repeated_cards_keep_the_sky_and_are_warned_of(name, f):
+    header = twice(name)
+    assert worst_mas(header, f) < LIMIT_MAS
+    if name == "alternate":
+        assert worst_mas(header, f, key="A") < LIMIT_MAS
+    (line,) = wcs.warn_repeated(header).warnings
+    assert line.startswith("WARNING wcs:") and any(key in line for key in (*REPEATED[name][1], "CD1_1"))
+
+
+@pytest.mark.parametrize("name", REPEATED)
+def test_every_one_of_repeated_cards_is_rescaled(name):
+    """Programs that take the first card find the sky where it was, as those do that take the last."""
+    header = twice(name)
+    new = wcs.rescale_header(header, 2)
+    for key in {k for k in header if header.count(k) > 1 and k in REPEATED[name][1] and "CROTA" not in k}:
+        if key.startswith("CRVAL"):
+            continue
+        assert len({header[key, i] / new[key, i] for i in range(2)}) == 1 or key.startswith("CRPIX")
+        assert all(new[key, i] != header[key, i] for i in range(2))
+
+
+def test_cards_that_say_the_same_twice_are_no_reason_to_warn():
+    header = celestial(**CD)
+    header.append(("CRPIX1", header["CRPIX1"]), end=True)
+    agreeing = celestial(**CD, CDELT1=1.0, CDELT2=1.0, **{key.replace("CD", "PC"): x for key, x in CD.items()})
+    for sound in (header, agreeing, *HEADERS.values()):
+        assert not wcs.warn_repeated(sound)
+
+
+def test_a_repeated_card_that_is_read_is_warned_of():
+    header = celestial(**CD, GAIN=2.0)
+    header.append(("GAIN", 4.0), end=True)
+    assert "GAIN" in wcs.warn_repeated(header, ("GAIN",)).lines[0] and not wcs.warn_repeated(header)
+
+
+def test_the_pixel_size_of_the_sun(tmp_path):
+    cards = {"CTYPE1": "HPLN-TAN", "CTYPE2": "HPLT-TAN", "CUNIT1": "arcsec", "CUNIT2": "arcsec", "CDELT1": 0.6,
+             "CDELT2": 0.5, "CRVAL1": 0.0, "CRVAL2": 0.0}  # fmt: skip
+    size = wcs.pixel_size(celestial(**cards))
+    assert size is not None and (size.x, size.y) == pytest.approx((0.6, 0.5))

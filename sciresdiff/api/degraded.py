@@ -33,7 +33,7 @@ from sciresdiff.observation.exposure import Exposure
 from sciresdiff.observation.grid import Grid
 from sciresdiff.observation.noise import Noise
 from sciresdiff.observation.observation import Observation
-from sciresdiff.observation.resolve import parse_pixel_size
+from sciresdiff.observation.pixel_size import parse_pixel_size
 from sciresdiff.physics.psf.field import PSF
 
 
@@ -180,7 +180,7 @@ def degrade(
     if chosen.pairs:
         raise UsageError("--pairs: a training set is a file; make it with sciresdiff degrade on the command line")
     refuse_options(chosen)
-    reading = {"axes": chosen.axes, "quantity": chosen.quantity}
+    reading = {"axes": chosen.axes, "quantity": chosen.quantity, "outside": chosen.allow_outside}
     size = parse_pixel_size(pixel_size) if isinstance(pixel_size, str) else pixel_size
     with open_image(image, kind, variance=variance, mask=mask, unit=unit, pixel_size=size, reading=reading) as (
         path,

@@ -20,18 +20,21 @@ from numpy.typing import NDArray
 from sciresdiff import io
 from sciresdiff.errors import InputError, SciresdiffWarning, UsageError
 from sciresdiff.frame import Frame, Kind, PixelSize
+from sciresdiff.io.fits.beam import with_beam
 from sciresdiff.io.fits.extensions import rescale_extension
 from sciresdiff.io.fits.header import valid_header
-from sciresdiff.io.fits.keywords import quantity_of_unit, read_facts
+from sciresdiff.io.fits.keywords import read_facts
 from sciresdiff.io.fits.layout import rescale_cards
 from sciresdiff.io.fits.read import FitsHeader
 from sciresdiff.io.fits.wcs import pixel_size as measure_pixel
 from sciresdiff.io.fits.wcs import wcs_cards
+from sciresdiff.io.masks import warn_inverted
 from sciresdiff.io.source import Source, in_memory
 from sciresdiff.notes import Notes
 from sciresdiff.options import Option
 from sciresdiff.physics.psf.field import PSF
 from sciresdiff.physics.psf.kernel import normalize_kernel
+from sciresdiff.units import quantity_of_unit
 
 Array = NDArray[Any]
 Image: TypeAlias = Array | str | Path | Frame | NDData
@@ -181,7 +184,8 @@ def with_cards(frame: Frame, header: Header) -> Frame:
     facts, notes = read_facts((header,), frame.unit, size)
     stated = quantity_of_unit(frame.unit)
     kept = FitsHeader(primary=header, image=header, plain=True, quantity=stated) if frame.kind == "astro" else None
-    return frame.with_(pixel_size=size, facts=facts, quantity=stated, header=kept).with_notes(notes)
+    described = frame.with_(pixel_size=size, facts=facts, quantity=stated, header=kept).with_notes(notes)
+    return with_beam(described, header)
 
 
 def header_on_grid(header: Any, scale: float, quantity: str) -> Any:
@@ -196,9 +200,9 @@ def header_on_grid(header: Any, scale: float, quantity: str) -> Any:
         return header
     return replace(
         header,
-        primary=rescale_cards(header.primary, scale, quantity),
-        image=rescale_cards(header.image, scale, quantity),
-        rest=tuple(rescale_extension(extension, scale) for extension in header.rest),
+        primary=rescale_cards(header.primary, scale, quantity, header.plane_axes if header.plain else None),
+        image=rescale_cards(header.image, scale, quantity, header.plane_axes),
+        rest=tuple(new for extension in header.rest if (new := rescale_extension(extension, scale)) is not None),
     )
 
 
@@ -251,7 +255,9 @@ def with_planes(frame: Frame, planes: Mapping[str, Any]) -> Frame:
             raise InputError(f"{name}: an array of type {value.dtype}; give {NEEDED[name]}")
         whole[name] = np.broadcast_to(value, frame.pixels.shape)
     if "mask" in whole:
-        frame = frame.with_(mask=frame.mask | whole["mask"].astype(bool))
+        bad = whole["mask"].astype(bool)
+        notes = warn_inverted("what is given", [(frame, bad)], whole=False)
+        frame = frame.with_(mask=frame.mask | bad).with_notes(notes)
     if "variance" in whole:
         variance = whole["variance"].astype(np.float64)
         frame = frame.with_(variance=variance, mask=frame.mask | ~((variance > 0) & np.isfinite(variance)))

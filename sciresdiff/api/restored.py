@@ -37,8 +37,8 @@ from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.notes import Notes
 from sciresdiff.observation.observation import Observation
 from sciresdiff.observation.options import Stated
-from sciresdiff.observation.resolve import reading_options
 from sciresdiff.observation.sample import samples_of_source
+from sciresdiff.observation.screening import reading_options
 from sciresdiff.physics.psf.field import PSF
 
 BYTES = 21

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -12,6 +11,7 @@ from typing import Any, Literal
 from sciresdiff.checks.result import Range, Result
 from sciresdiff.errors import UsageError
 from sciresdiff.frame import Kind
+from sciresdiff.parse import parse_toml, read_toml
 
 Verdict = Literal["pass", "warn", "fail"]
 
@@ -31,7 +31,7 @@ class Limit:
 def _read_table() -> dict[Kind, dict[str, Limit]]:
     """``limits.toml``: the limits of all kinds, replaced by those of one kind where it has its own."""
     text = files("sciresdiff.checks").joinpath("limits.toml").read_text(encoding="utf-8")
-    tables = tomllib.loads(text)
+    tables = parse_toml(text)
     return {kind: {n: _limit(v) for n, v in {**tables["any"], **tables.get(kind, {})}.items()} for kind in KINDS}
 
 
@@ -56,8 +56,8 @@ def read_limits(path: str | Path, known: Iterable[str]) -> dict[str, Range]:
     UsageError : unreadable, no TOML, an unknown name, or no pair of numbers.
     """
     try:
-        table = tomllib.loads(Path(path).read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as problem:
+        table = read_toml(Path(path))
+    except (OSError, ValueError) as problem:
         raise UsageError(f"--limits: {path} cannot be read as TOML ({' '.join(str(problem).split())})") from problem
     names = set(known)
     return {name: _range(path, name, value, names) for name, value in table.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -16,8 +17,9 @@ from typer.core import TyperGroup
 
 from sciresdiff import __version__
 from sciresdiff.cli import degrade, evaluate, show, train, upscale
-from sciresdiff.cli.console import Console
+from sciresdiff.cli.console import Console, discard_stdout, guard_stdout
 from sciresdiff.cli.messages import describe
+from sciresdiff.errors import ResourceError
 from sciresdiff.run import batch, signals
 
 INTERRUPTED, USAGE = 130, 2
@@ -63,7 +65,7 @@ class CommandGroup(TyperGroup):
         verbose = any(w == "--verbose" or (w[:1] == "-" and w[:2] != "--" and "v" in w) for w in words)
         quiet = "-q" in words or "--quiet" in words
         with heed_signals(quiet), plain_warnings(quiet):
-            code = self._run(words or ["--help"], verbose, **extra)
+            code = flush_stdout(self._run(words or ["--help"], verbose, **extra))
         if standalone_mode:
             sys.exit(code)
         return code
@@ -85,7 +87,6 @@ class CommandGroup(TyperGroup):
         except SystemExit as end:  # how the parser ends where the reader of our output went away
             return 0 if isinstance(end.__context__, BrokenPipeError) else int(end.code or 0)
         except BrokenPipeError:  # the reader of our output went away, which is its right
-            sys.stdout = None  # type: ignore[assignment]
             return 0
         except Exception as problem:
             return report_problem(problem, verbose)
@@ -99,8 +100,41 @@ class CommandGroup(TyperGroup):
         if len(words) == 2:
             shown = self.commands[words[0]]
             context = typer.Context(shown, info_name=words[0], parent=root)
-        shown.format_help(context, context.make_formatter())
+        with guard_stdout():
+            shown.format_help(context, context.make_formatter())
         return True
+
+
+def flush_stdout(code: int) -> int:
+    """Write what is still to be printed; the exit code afterwards."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        discard_stdout()
+    except OSError as problem:
+        discard_stdout()
+        Console().error(f"stdout: {batch.reason(problem)}; what was to be printed is lost")
+        return code or ResourceError.exit_code
+    return code
+
+
+def guard_streams() -> None:
+    """Make the three standard streams safe to use, whatever the caller left of them.
+
+    The number of a closed one would be given to the next file that is opened, and what a library prints would land in
+    it. Names that are no UTF-8 come in by stdin as they do from the disk.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding=sys.getfilesystemencoding(), errors="surrogateescape")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def report_problem(problem: Exception, verbose: bool) -> int:
@@ -115,6 +149,11 @@ def report_problem(problem: Exception, verbose: bool) -> int:
 def usage_line(problem: Any) -> str:
     """The parser's complaint, with the option first and the way to the help last."""
     line = problem.format_message().replace("Value error, ", "").rstrip(".")
+    wrong = getattr(problem.__cause__ or problem.__context__, "errors", None)
+    if wrong is not None:  # of pydantic, which says what is needed, and not what was given
+        found, names = wrong()[0], getattr(getattr(problem, "param", None), "opts", ())
+        needed = found["msg"].partition(", ")[0].replace("Input should be", "should be")
+        line = f"{names[0] if names else 'an argument'}: {found['input']!r} is given, but {needed}"
     path = getattr(getattr(problem, "ctx", None), "command_path", "sciresdiff")
     return f"{line}; see '{path} --help'"
 
@@ -200,6 +239,7 @@ def root(
 
 def main() -> None:
     """The console script."""
+    guard_streams()
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # is read when torch is loaded
     app()

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import rich.console
+from rich.text import Text
 
+from sciresdiff.errors import ResourceError
 from sciresdiff.run.options import RunOptions
 from sciresdiff.run.progress import Progress, no_progress
+from sciresdiff.text import visible
 
 INTERVAL_S = 10.0
 """Time between two lines of progress where there is no terminal."""
@@ -32,6 +38,77 @@ def _stderr() -> rich.console.Console:
     return rich.console.Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
 
+def print_lines(lines: Iterable[str]) -> None:
+    """Print lines on stdout; what a terminal would obey in a name or a header is shown instead (`text.visible`).
+
+    Raises
+    ------
+    ResourceError
+        Stdout cannot take them.
+    """
+    _print("\n".join(map(visible, lines)) + "\n")
+
+
+def print_tables(*shown: Any) -> None:
+    """Print tables and lines of `rich` on stdout.
+
+    Raises
+    ------
+    ResourceError
+        Stdout cannot take them.
+    """
+    console = table_console()
+    with guard_stdout():
+        for one in shown:
+            console.print(one)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+
+
+def in_cell(value: Any) -> Text:
+    """A value as it stands in a table: nothing in it is markup, and what a terminal would obey is shown instead."""
+    return Text(visible(str(value)))
+
+
+def _print(text: str) -> None:
+    """Print on stdout."""
+    with guard_stdout():
+        print(text, end="", flush=True)
+
+
+@contextmanager
+def guard_stdout() -> Iterator[None]:
+    """Print inside this context: where the reader has gone away the work goes on, as its files are wanted all the same.
+
+    Raises
+    ------
+    ResourceError
+        Stdout cannot take what is printed.
+    """
+    try:
+        yield
+    except (BrokenPipeError, SystemExit):  # rich makes the second one of the first
+        discard_stdout()
+    except OSError as problem:
+        discard_stdout()
+        raise ResourceError(f"stdout: {problem.strerror or problem}; what was to be printed is lost") from problem
+
+
+def tell(line: str) -> None:
+    """Print a line on stderr, which may be full or closed: what is computed does not depend on who reads about it."""
+    if sys.stderr is not None:  # print takes stdout for None
+        with contextlib.suppress(OSError):
+            print(visible(line), file=sys.stderr, flush=True)
+
+
+def discard_stdout() -> None:
+    """Send all further output to nowhere, what is still in the buffer included."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # no descriptor: nothing that could fail later
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
 @dataclass
 class Console:
     """Where a command prints, and how much."""
@@ -49,17 +126,33 @@ class Console:
     def info(self, line: str) -> None:
         """Print one line on stderr, unless ``-q``."""
         if not self.quiet:
-            self.stderr.print(line, markup=False)
+            self._tell(line)
 
     def error(self, line: str) -> None:
         """Print what went wrong on stderr, in one line, always."""
-        self.stderr.print(f"sciresdiff: {' '.join(line.split())}", markup=False)
+        self._tell(f"sciresdiff: {' '.join(line.split())}")
+
+    def _tell(self, line: str) -> None:
+        """Print a line above the progress bar, if there is one; see `tell`."""
+        if not self.stderr.is_terminal:
+            return tell(line)
+        with contextlib.suppress(OSError):
+            self.stderr.print(visible(line), markup=False)
 
     def record(self, value: Any) -> None:
-        """Print one JSON record, alone on its line of stdout."""
+        """Print one JSON record, alone on its line of stdout.
+
+        Raises
+        ------
+        ResourceError
+            Stdout cannot take it.
+        """
         from sciresdiff.io.jsonable import dumps
 
-        print(dumps(value), flush=True)
+        line = dumps(value)
+        if "utf" not in (getattr(sys.stdout, "encoding", None) or "utf-8").lower():
+            line = json.dumps(json.loads(line))
+        _print(line + "\n")
 
     @contextmanager
     def progress(self) -> Iterator[Progress]:
@@ -86,7 +179,7 @@ def _bar(console: rich.console.Console) -> Iterator[Progress]:
     )
     with Progress(*columns, console=console, transient=True) as bars:
         task = bars.add_task("", total=None)
-        yield lambda done, total, label: bars.update(task, completed=done, total=total, description=label)
+        yield lambda done, total, label: bars.update(task, completed=done, total=total, description=visible(label))
 
 
 @dataclass
@@ -100,4 +193,4 @@ class ProgressLines:
         now = time.monotonic()
         if now - self.last >= INTERVAL_S:
             self.last = now
-            print(f"{label}: {done} of {total}", file=sys.stderr, flush=True)
+            tell(f"{label}: {done} of {total}")

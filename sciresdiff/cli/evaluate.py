@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
-from sciresdiff.cli.console import Console, table_console
+from sciresdiff.cli.console import Console, in_cell, print_lines, print_tables
 from sciresdiff.cli.messages import report_failure
 from sciresdiff.cli.parameters import command
 from sciresdiff.cli.run import finish, set_threads
@@ -45,7 +45,7 @@ def evaluate(options: EvaluateOptions, beside: EvaluateFiles, files: BatchOption
         partners = {task.source: partners[task.source] for task in tasks}
     if files.dry_run:
         for path, known in partners.items():
-            console.record({"high": path, **known}) if console.json else print(f"{path}: {_in_words(known)}")
+            console.record({"high": path, **known}) if console.json else print_lines([f"{path}: {_in_words(known)}"])
         return
     for option, target in (("--csv", beside.csv), ("--csv-long", beside.csv_long), ("--report", index)):
         if target:
@@ -185,12 +185,9 @@ def print_results(record: Mapping[str, Any], verbose: bool = False) -> None:
     for head in header(record):
         shown.add_column(head, justify="right" if head in numbers else "left", no_wrap=True)
     for row in table(record):
-        shown.add_row(*row, style="red" if "MISSED" in row else None)
-    stdout = table_console()
-    stdout.print(f"\n{record['high']}: {record['verdict']}", markup=False)
-    stdout.print(shown)
+        shown.add_row(*map(in_cell, row), style="red" if "MISSED" in row else None)
     absent = [result for result in record["results"] if is_not_computed(result)]
+    rest = [f"{result['name']}: {result['meaning']}" for result in absent]
     if absent and not verbose:
-        stdout.print(f"{len(absent)} more not computed; -v tells which, and why", markup=False)
-    for result in absent if verbose else ():
-        stdout.print(f"{result['name']}: {result['meaning']}", markup=False)
+        rest = [f"{len(absent)} more not computed; -v tells which, and why"]
+    print_tables("", in_cell(f"{record['high']}: {record['verdict']}"), shown, *map(in_cell, rest))

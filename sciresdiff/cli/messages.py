@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sciresdiff.cli.console import Console
+from sciresdiff.cli.console import Console, print_lines, tell
 from sciresdiff.errors import CheckFailed
 from sciresdiff.run import batch
 
@@ -56,7 +55,7 @@ def report_plan(console: Console) -> Callable[[batch.Task, Mapping[str, Any]], N
         if console.json:
             console.record({**name_files(task), **plan})
         else:
-            print("\n".join([f"{task.source} -> {task.target}", *format_record(plan, "  ")]))
+            print_lines([f"{task.source} -> {task.target}", *format_record(plan, "  ")])
 
     return report
 
@@ -80,7 +79,8 @@ def describe(problem: BaseException, verbose: bool) -> str:
     if error is not None:
         return "; ".join([batch.reason(error), *getattr(problem, "__notes__", ())])
     if verbose:
-        traceback.print_exception(problem, file=sys.stderr)
+        for line in "".join(traceback.format_exception(problem)).splitlines():
+            tell(line)
     hint = "" if verbose else "; -v shows where"
     return f"a fault of the program, please report it: {type(problem).__name__}: {batch.reason(problem)}{hint}"
 

@@ -10,7 +10,6 @@ A command is a function that takes filled dataclasses::
 from __future__ import annotations
 
 import inspect
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field
 from pathlib import Path
@@ -21,6 +20,7 @@ import typer
 
 from sciresdiff.errors import UsageError
 from sciresdiff.options import PANELS, Option, options_of
+from sciresdiff.parse import read_toml
 
 CONFIG = "config"
 """The option whose file gives the defaults of a run."""
@@ -170,8 +170,8 @@ def _switches(ctx: typer.Context) -> dict[str, tuple[str, bool]]:
 def _toml(path: str) -> dict[str, Any]:
     """The settings in a TOML file."""
     try:
-        return tomllib.loads(Path(path).read_text())
+        return read_toml(Path(path))
     except OSError as problem:
         raise UsageError(f"--config: {path}: {problem.strerror or problem}") from problem
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+    except ValueError as problem:
         raise UsageError(f"--config: {path}: not a TOML file ({problem})") from problem

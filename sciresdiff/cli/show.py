@@ -9,11 +9,12 @@ from typing import Any
 
 from rich.table import Table
 
-from sciresdiff.cli.console import Console, table_console
+from sciresdiff.cli.console import Console, in_cell, print_lines, print_tables
 from sciresdiff.cli.messages import format_record, report_failure
 from sciresdiff.cli.parameters import command
 from sciresdiff.cli.run import finish
-from sciresdiff.options import option, same_as
+from sciresdiff.observation.options import Stated
+from sciresdiff.options import RUN, option, same_as
 from sciresdiff.run import batch
 from sciresdiff.run.options import RunOptions
 
@@ -43,6 +44,7 @@ class InfoOptions:
     """Which files are described, and how."""
 
     files: tuple[str, ...] = option("FITS, TIFF, HDF5 or OME-Zarr images.", metavar="FILE", argument=True)
+    allow_outside: bool = same_as(Stated, "allow_outside", panel=RUN)
     json: bool = same_as(RunOptions, "json")
 
 
@@ -61,7 +63,7 @@ def models(options: ModelsOptions) -> None:
     elif options.names or options.json:
         _print_records(cards if options.json else [_tables_last(card) for card in cards], options.json)
     else:
-        table_console().print(_model_table(cards, found))
+        print_tables(_model_table(cards, found))
 
 
 @command()
@@ -87,10 +89,13 @@ def info(options: InfoOptions) -> None:
     console = Console(json=options.json)
     tasks = [batch.Task(Path(path)) for path in options.files]
 
+    def describe(task: batch.Task) -> dict[str, Any]:
+        return info.describe(task.source, outside=options.allow_outside)
+
     def report(task: batch.Task, record: Mapping[str, Any]) -> None:
         _print_record(console, record, gap="\n" if task is not tasks[0] else "")
 
-    finish(batch.run(tasks, lambda task: info.describe(task.source), report, report_failure(console, len(tasks))))
+    finish(batch.run(tasks, describe, report, report_failure(console, len(tasks))))
 
 
 def _model_table(cards: list[dict[str, Any]], paths: list[Path]) -> Table:
@@ -101,9 +106,8 @@ def _model_table(cards: list[dict[str, Any]], paths: list[Path]) -> Table:
     for card, path in zip(cards, paths, strict=True):
         method, kind = card["method"], card["kind"]
         size = f"{path.stat().st_size / 1e6:.1f} MB"
-        table.add_row(
-            card["name"], kind, f"x{card['scale']}", size, method["name"] if method else "-", MADE_FOR.get(kind, "")
-        )
+        row = card["name"], kind, f"x{card['scale']}", size, method["name"] if method else "-", MADE_FOR.get(kind, "")
+        table.add_row(*map(in_cell, row))
     return table
 
 
@@ -129,4 +133,4 @@ def _print_record(console: Console, record: Mapping[str, Any], gap: str) -> None
     if console.json:
         console.record(record)
     else:
-        print(gap + "\n".join(format_record(record)))
+        print_lines([*gap.splitlines(), *format_record(record)])

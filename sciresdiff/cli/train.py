@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sciresdiff import plugins
-from sciresdiff.cli.console import Console
+from sciresdiff.cli.console import Console, print_lines
 from sciresdiff.cli.messages import format_record
 from sciresdiff.cli.parameters import command
 from sciresdiff.errors import UsageError
@@ -89,7 +89,7 @@ def _train(options: TrainOptions, run: RunOptions, train: Callable[..., Any]) ->
     console = Console(run.quiet or not group.first, run.verbose, run.json and group.first)
     if run.dry_run:
         if group.first:
-            console.record(options) if console.json else print("\n".join(format_record(options)))
+            console.record(options) if console.json else print_lines(format_record(options))
         return
     with connect(group):
         if group.first:
@@ -108,5 +108,7 @@ def check_model(output: Path, resumes: bool, overwrite: bool) -> None:
     ------
     UsageError : the model exists, and neither ``--resume`` nor ``--overwrite`` allows to write over it.
     """
+    if output.is_dir():
+        raise UsageError(f"--output: {output} is a folder; give the name of a file in it")
     if output.exists() and not (resumes or overwrite):
         raise UsageError(f"--output: {output} exists and is no run to resume; use --overwrite, or give another name")

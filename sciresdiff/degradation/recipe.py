@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -17,6 +16,7 @@ from sciresdiff.degradation.chain import Step
 from sciresdiff.degradation.kernels import FAMILIES, airy_from_first_ring
 from sciresdiff.degradation.recipe_file import Range, read_stages
 from sciresdiff.errors import UsageError
+from sciresdiff.parse import parse_toml, read_toml
 from sciresdiff.physics.psf.shapes import SHAPES
 from sciresdiff.physics.psf.spec import PSFSpec
 
@@ -89,18 +89,19 @@ def load(name: str) -> Recipe:
     """
     try:
         if name in RECIPES:
-            text = resources.files("sciresdiff.degradation").joinpath("recipes", f"{name}.toml").read_text()
+            file = resources.files("sciresdiff.degradation").joinpath("recipes", f"{name}.toml")
+            tables = parse_toml(file.read_text())
         elif name.endswith(".toml"):
-            text = Path(name).read_text()
+            tables = read_toml(Path(name))
         else:
             near = difflib.get_close_matches(name, RECIPES, 1)
             hint = f" (did you mean {near[0]}?)" if near else ""
             raise UsageError(f"--recipe: {name!r} is not known{hint}; give {', '.join(RECIPES)}, or a FILE.toml")
-        return recipe_from_toml(name, tomllib.loads(text))
     except OSError as error:
         raise UsageError(f"--recipe: {name}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise UsageError(f"--recipe: {name}: not a TOML file ({error})") from error
+    return recipe_from_toml(name, tables)
 
 
 def recipe_from_toml(name: str, tables: Table) -> Recipe:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib import resources
@@ -19,6 +18,7 @@ from sciresdiff.diffusion.solvers import NEEDS_DISTIL
 from sciresdiff.diffusion.weight import DYNAMIC, WEIGHTS, DynamicScale
 from sciresdiff.errors import UsageError
 from sciresdiff.nets import BACKBONES
+from sciresdiff.parse import read_toml
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -263,8 +263,8 @@ def load(name_or_path: str | File) -> Method:
         some = f"methods are {', '.join(names())}, or a .toml file{method_file.nearest(text, names())}"
         raise UsageError(f"--method: no method or file {text!r}; {some}")
     try:
-        record = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        record = read_toml(file)
+    except ValueError as error:
         raise UsageError(f"--method: {text} is not a TOML file: {error}") from None
     method = Method.from_dict({"name": file.name.removesuffix(".toml"), **record}, f"{text}.toml" if inside else text)
     return method if inside else replace(method, name=record.get("name", File(text).stem))

@@ -22,6 +22,7 @@ from sciresdiff.io.dtypes import parse_dtype
 from sciresdiff.io.files import require_file, split_spec
 from sciresdiff.io.sink import Plane, Sink
 from sciresdiff.io.source import Source
+from sciresdiff.notes import Notes
 
 FORMATS: dict[str, str] = {
     ".fits": "fits", ".fit": "fits", ".fts": "fits", ".fits.fz": "fits", ".fits.gz": "fits", ".fit.gz": "fits",
@@ -91,6 +92,8 @@ def read(
     axes: str | None = None,
     quantity: Quantity | None = None,
     pixel_size: float | PixelSize | None = None,
+    saturated: bool = True,
+    outside: bool = False,
 ) -> Frame:
     """Read one image and the physics that belongs to it.
 
@@ -109,6 +112,10 @@ def read(
         Wins over BUNIT.
     pixel_size : float or PixelSize, optional
         In arcsec (FITS) or micrometres (TIFF); wins over the file.
+    saturated : bool
+        Whether pixels at the level of the header, or at the end of the integer range, are masked.
+    outside : bool
+        Whether the file may name or link to files outside its folder, which are read for its pixels (`io.outside`).
 
     Returns
     -------
@@ -124,7 +131,15 @@ def read(
     """
     module = _read_module(format_of(path))
     frame: Frame = module.read(
-        path, ext=ext, variance=variance, mask=mask, axes=axes, quantity=quantity, pixel_size=pixel_size
+        path,
+        ext=ext,
+        variance=variance,
+        mask=mask,
+        axes=axes,
+        quantity=quantity,
+        pixel_size=pixel_size,
+        saturated=saturated,
+        **_outside_option(path, outside),
     )
     return frame
 
@@ -136,11 +151,26 @@ def open_source(path: str | Path, **options: Any) -> Iterator[Source]:
     Only what is asked for is in memory, where the format allows it.
     """
     module = _read_module(format_of(path))
+    options |= _outside_option(path, bool(options.pop("outside", False)))
     if hasattr(module, "source"):
         with module.source(path, **options) as source:
             yield source
     else:
         yield sources.in_memory(read(path, **options))
+
+
+def describe_output(frame: Frame, scale: float) -> Notes:
+    """Name what an output does not have as the input has it: planes and tables of the input's own pixels.
+
+    Parameters
+    ----------
+    frame : Frame
+        Of the input.
+    scale : float
+        Output pixels per input pixel and axis.
+    """
+    describe = getattr(frame.header, "describe_output", None)
+    return describe(scale) if describe else Notes()
 
 
 def read_image(path: str | Path) -> NDArray[np.float64]:
@@ -278,6 +308,11 @@ def open_sink(
 
 def _read_module(name: str) -> Any:
     return import_module(f"sciresdiff.io.{name}.read")
+
+
+def _outside_option(path: str | Path, outside: bool) -> dict[str, bool]:
+    """Keyword of the readers whose files may name others; a FITS image has all of its pixels in one file."""
+    return {"outside": True} if outside and format_of(path) != "fits" else {}
 
 
 def _pyramid_option(path: str | Path, pyramid: bool) -> dict[str, bool]:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sciresdiff.errors import ResourceError, SciresdiffError, UsageError
-from sciresdiff.files import remove
+from sciresdiff.files import open_new, refuse_planted, remove
 from sciresdiff.io.files import first_line
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -88,6 +88,11 @@ def atomic_files(
     try:
         for folder in {path.parent: None for path in (*paths, *names.values())}:
             created += _make_folders(folder)
+        for place in names.values():
+            if part is None:
+                os.close(open_new(place))
+            else:
+                refuse_planted(place)
         yield names, publish
     except OSError as error:
         raise _translate_error(paths[0], error) from error
@@ -128,7 +133,8 @@ def atomic_folder(
     def publish() -> list[str]:
         old = path.with_name(f".{os.getpid()}.old.{path.name}")
         _refuse_existing(path, overwrite)
-        if path.exists():
+        remove(old)
+        if os.path.lexists(path):
             os.replace(path, old)  # a folder cannot be renamed onto one that is not empty
         os.replace(place, path)
         remove(old)
@@ -138,6 +144,9 @@ def atomic_folder(
     try:
         for folder in dict.fromkeys((path.parent, place.parent)):
             created += _make_folders(folder)
+        if part is None:
+            remove(place)
+        refuse_planted(place, folder=True)
         place.mkdir(exist_ok=True)
         yield place, publish
     except OSError as error:
@@ -149,7 +158,7 @@ def atomic_folder(
 
 
 def _refuse_existing(path: Path, overwrite: bool) -> None:
-    if path.exists() and not overwrite:
+    if os.path.lexists(path) and not overwrite:  # a link that leads nowhere is one that somebody made
         raise UsageError(f"{path}: exists; give --overwrite to replace it, or another name")
 
 

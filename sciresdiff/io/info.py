@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sciresdiff.frame import Frame
+from sciresdiff.errors import InputError
+from sciresdiff.frame import Frame, Quantity
 from sciresdiff.io import format_of, read
+from sciresdiff.notes import Notes
 
 
 def describe(path: str | Path, **options: Any) -> dict[str, Any]:
@@ -32,7 +34,7 @@ def describe(path: str | Path, **options: Any) -> dict[str, Any]:
     """
     frame = read(path, **options)
     size = frame.pixel_size
-    quantity, assumed = frame.quantity_or_usual()
+    quantity, assumed = _quantity(frame)
     return {
         "file": str(path),
         "format": format_of(path),
@@ -54,6 +56,14 @@ def describe(path: str | Path, **options: Any) -> dict[str, Any]:
     }
 
 
+def _quantity(frame: Frame) -> tuple[Quantity | None, Notes]:
+    """Quantity; None, and why, where values are not linear in light."""
+    try:
+        return frame.quantity_or_usual()
+    except InputError as error:
+        return None, Notes(str(error))
+
+
 def _noise_source(frame: Frame) -> str:
     if frame.variance is not None:
         return "plane"
@@ -64,7 +74,7 @@ def _psf_source(frame: Frame) -> str:
     if frame.kernel is not None:
         return f"kernel for x{frame.kernel_scale}"
     if frame.psf:
-        return frame.psf
+        return frame.psf if isinstance(frame.psf, str) else f"{frame.psf[0]} and others, one for each plane"
     if "fwhm" in frame.facts:
         return f"header: FWHM {frame.facts['fwhm']:.3g} px"
     optics = {"na", "wavelength"} <= set(frame.facts)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sciresdiff.io.atomic import write_atomic
+from sciresdiff.text import json_line
 
 
 def jsonable(value: Any) -> Any:
@@ -32,8 +33,8 @@ def jsonable(value: Any) -> Any:
 
 
 def dumps(record: Any) -> str:
-    """One line of JSON, without NaN."""
-    return json.dumps(jsonable(record), ensure_ascii=False, allow_nan=False)
+    """One line of JSON, without NaN and without characters that a terminal obeys."""
+    return json_line(jsonable(record), allow_nan=False)
 
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:

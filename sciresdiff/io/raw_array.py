@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sciresdiff.files import open_plain
 from sciresdiff.region import Region
 
 Array = NDArray[Any]
@@ -112,7 +113,7 @@ class RawArray:
 @contextmanager
 def open_unbuffered(path: Path, *, anew: bool) -> Iterator[int]:
     """Open a file to be written in any order; with ``anew`` it is emptied. Yields the descriptor."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | (os.O_TRUNC if anew else 0) | getattr(os, "O_BINARY", 0), 0o666)
+    fd = open_plain(path, os.O_RDWR | os.O_CREAT | (os.O_TRUNC if anew else 0))
     try:
         yield fd
     finally:

@@ -10,6 +10,11 @@ MOST, SIDE = 2048**2, 512
 """Pixels up to which an image is read as a whole; side of the regions that are sampled of a larger one."""
 
 
+def is_whole(shape: tuple[int, ...]) -> bool:
+    """Whether the sample of an image (planes, Y, X) is all of it."""
+    return int(np.prod(shape)) <= MOST
+
+
 def sample_regions(shape: tuple[int, ...]) -> list[tuple[int, Region]]:
     """Choose the planes and regions on which an image is measured.
 
@@ -25,7 +30,7 @@ def sample_regions(shape: tuple[int, ...]) -> list[tuple[int, Region]]:
         four of its planes, as many as fill ``MOST``.
     """
     planes, h, w = shape
-    if planes * h * w <= MOST:
+    if is_whole(shape):
         return [(plane, Region(0, h, 0, w)) for plane in range(planes)]
     chosen = sorted({round(i) for i in np.linspace(0, planes - 1, min(planes, 4))})
     count = max(1, int((MOST / len(chosen) / SIDE**2) ** 0.5))

@@ -8,12 +8,16 @@ import numpy as np
 
 from sciresdiff.errors import InputError
 from sciresdiff.frame import Frame
+from sciresdiff.io.quality_bits import SATURATED
 from sciresdiff.io.source import Source, iter_bands, no_finite_pixel, overlay, placeholder, replace_frame
 from sciresdiff.notes import Notes
 from sciresdiff.region import Region
 
 BIT_DEPTHS = (8, 10, 12, 14)
 """Cameras whose converter has fewer bits than the integer type of the file."""
+
+MASKED = f"masked (DQ {SATURATED.bit}); {SATURATED.option} keeps them"
+"""End of the lines about saturated pixels."""
 
 MOST_SATURATED = 0.5
 """Share of pixels at the level beyond which they are taken as values (a binary image, an empty background)."""
@@ -66,7 +70,7 @@ def mask_saturated(source: Source, maximum: tuple[float, int]) -> Source:
         notes = Notes(f"saturation: most pixels are {level:.9g}; taken as values, not masked")
         return replace_frame(source, frame.with_notes(notes).with_(facts=facts))
     if full:
-        frame = frame.with_notes(Notes(f"saturation: {full} pixels at {level:.9g}, masked"))
+        frame = frame.with_notes(Notes(f"saturation: {full} pixels at {level:.9g}, {MASKED}"))
 
     def mark(window: Frame, _plane: int, _region: Region) -> Frame:
         here = window.pixels == level

@@ -70,7 +70,7 @@ def file_shape(frame: Frame) -> tuple[int, ...]:
     The axes of the input with the output's Y and X, where they hold as many planes as the output has; else (planes, Y,
     X).
     """
-    lead = tuple(frame.shape[:-2])
+    lead = tuple(frame.shape[:-2]) if not frame.axes or frame.axes.endswith("YX") else ()
     return (*lead, *frame.pixels.shape[1:]) if math.prod(lead) == frame.planes else frame.pixels.shape
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -123,8 +124,8 @@ def _expand_lines(lines: Iterable[str], recursive: bool) -> Iterator[Found]:
 def _read_list(path: Path) -> list[str]:
     """The lines of a list file."""
     try:
-        return path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as problem:
+        return os.fsdecode(path.read_bytes()).splitlines()
+    except OSError as problem:
         raise InputError(f"@{path}: the list of inputs cannot be read ({reason(problem)})") from problem
 
 

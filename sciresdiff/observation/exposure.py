@@ -13,7 +13,7 @@ from sciresdiff.errors import InputError
 from sciresdiff.frame import Frame, Quantity
 from sciresdiff.io.source import Source, in_memory
 from sciresdiff.observation.grid import Grid
-from sciresdiff.observation.noise import Noise
+from sciresdiff.observation.noise import Noise, crop_frame
 from sciresdiff.physics.psf.field import PSF
 from sciresdiff.physics.statistics import PlaneStatistics
 from sciresdiff.region import Region
@@ -27,8 +27,9 @@ UNIT_SUM = 1e-3
 class Exposure:
     """y = A x + n, as far as one image tells it: y and what is no data, the variance of n, and what A is made of.
 
-    The image may have several planes (times, channels, depths), which share noise model and PSF, and may be a file
-    that is read by windows.  `window` gives the same for a part of one plane, in memory.
+    The image may have several planes (times, channels, depths), which share the noise model, and the PSF unless
+    ``psfs`` has one for each; it may be a file that is read by windows.  `window` gives the same for a part of one
+    plane, in memory.
     """
 
     image: Source
@@ -37,13 +38,22 @@ class Exposure:
     """The image's own pixels."""
     noise: Noise
     psf: PSF | None = None
-    """Blur between the wanted image and this one, on the output grid; None: integration over the pixel alone."""
+    """Blur between the wanted image and this one, on the output grid; None: integration over the pixel alone.
+    Where the planes have PSFs of their own, that of the first."""
     quantity: Quantity = "sum"
     """``sum``: the value of a pixel is the sum of the finer pixels in it; ``mean``: their mean."""
     statistics: tuple[PlaneStatistics, ...] = ()
     """What every plane is like as a whole, where planes are restored in parts; else empty."""
     region: Region | None = None
     """Where a window lies in its plane; None for whole planes."""
+    psfs: tuple[PSF | None, ...] = ()
+    """The PSF of every plane, where they differ (channels of several wavelengths, beams); else empty."""
+
+    def __post_init__(self) -> None:
+        """Refuse PSFs that are not one for each plane."""
+        planes = self.image.frame.planes
+        if self.psfs and len(self.psfs) != planes:
+            raise InputError(f"psf: {len(self.psfs)} PSFs for {planes} planes; give one, or one for each plane")
 
     @classmethod
     def of_arrays(
@@ -93,6 +103,15 @@ class Exposure:
         """(y, x) of the first pixel in its plane."""
         return (0, 0) if self.region is None else (self.region.y0, self.region.x0)
 
+    def psf_of(self, plane: int) -> PSF | None:
+        """The PSF of a plane."""
+        return self.psfs[plane] if self.psfs else self.psf
+
+    @property
+    def distinct_psfs(self) -> tuple[PSF | None, ...]:
+        """The PSFs of the planes, each once, in the order of the planes."""
+        return tuple(dict.fromkeys(self.psfs)) if self.psfs else (self.psf,)
+
     def window(self, plane: int, region: Region) -> Exposure:
         """A part of one plane, in memory; the same whoever asks, and whatever was asked before.
 
@@ -100,12 +119,20 @@ class Exposure:
         ----------
         region : pixels of this exposure.
         """
-        frame = self.image.window(plane, region)
+        # The expected signal of a pixel, and what the PSF's width changes in it, depend on pixels beyond the window.
+        wide = region.grown(self.noise.reach, self.grid.shape)
+        frame, noise, inside = self.image.window(plane, wide), self.noise.window(plane, wide), region.within(wide)
+        if noise.depends_on_signal:
+            noise = replace(noise, expected=noise.expectation(frame))
+        if noise.width_errors:
+            noise = replace(noise, width_change=noise.change_of_width(frame))
         return replace(
             self,
-            image=in_memory(frame),
+            image=in_memory(frame if wide == region else crop_frame(frame, inside.slices)),
             grid=replace(self.grid, shape=region.shape),
-            noise=self.noise.window(plane, region),
+            noise=noise.window(0, inside),
+            psf=self.psf_of(plane),
+            psfs=(),
             statistics=self.statistics[plane : plane + 1],
             region=region,
         )

@@ -2,48 +2,24 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sciresdiff.errors import InputError
 from sciresdiff.frame import Frame, Quantity
-from sciresdiff.io import open_files
-from sciresdiff.io.source import Source
 from sciresdiff.notes import Notes
 from sciresdiff.observation.exposure import Exposure
 from sciresdiff.observation.grid import Grid
-from sciresdiff.observation.noise import resolve_noise, with_psf_error
 from sciresdiff.observation.observation import Observation
 from sciresdiff.observation.options import Stated
-from sciresdiff.observation.pixel_size import parse_pixel_size
 from sciresdiff.observation.psf import resolve_psf
-from sciresdiff.observation.sample import Samples, mask_saturated, refuse_empty, refuse_saturation
+from sciresdiff.observation.psf_error import resolve_psf_error
+from sciresdiff.observation.resolve_noise import resolve_noise
+from sciresdiff.observation.sample import Samples, refuse_empty, refuse_saturation
+from sciresdiff.observation.screening import Screened, observed_source, screen_with_psf
 from sciresdiff.physics.psf.field import PSF
-from sciresdiff.region import Region
-
-
-def reading_options(stated: Stated) -> dict[str, Any]:
-    """The keywords of `sciresdiff.io.open_source` that follow from what is stated."""
-    names = ("variance", "mask", "axes", "quantity")
-    return {**{name: getattr(stated, name) for name in names}, "pixel_size": parse_pixel_size(stated.pixel_size)}
-
-
-def read_window(path: str, stated: Stated, plane: int, region: Region) -> Frame:
-    """A window of a file, with what is stated of it; saturated pixels masked.
-
-    A function of its arguments, so that an observation of a file pickles and any process reads the same.
-
-    Parameters
-    ----------
-    path : of the file.
-    stated : which planes are its noise and mask, and from which value a pixel is saturated.
-    plane, region : what is read.
-    """
-    return mask_saturated(open_files.window(path, plane, region, **reading_options(stated)), stated.saturation)
 
 
 def resolve_quantity(frame: Frame, stated: Stated) -> tuple[Quantity, Notes]:
@@ -51,8 +27,9 @@ def resolve_quantity(frame: Frame, stated: Stated) -> tuple[Quantity, Notes]:
 
     Raises
     ------
-    InputError : a unit per beam, and no beam in the header to say what it means.
+    InputError : a unit that is not linear in light; a unit per beam, and no beam in the header to say what it means.
     """
+    frame.refuse_nonlinear()
     notes = Notes()
     if frame.unit and "beam" in frame.unit.lower():
         if "bmaj" not in frame.facts:
@@ -94,8 +71,7 @@ def refuse_unusable(path: str | Path, frame: Frame, samples: Samples, stated: St
 
 def observe(
     path: str | Path | None,
-    source: Source,
-    samples: Samples,
+    found: Screened,
     stated: Stated,
     scale: int,
     psf: NDArray[np.float64] | None = None,
@@ -106,8 +82,7 @@ def observe(
     Parameters
     ----------
     path : of the file, which windows are read from; None for an image in memory.
-    source : the same image, open.
-    samples : of its planes, on which is measured what nobody states.
+    found : the same image, open, and the samples of its planes, on which is measured what nobody states.
     stated : what the user states.
     scale : output pixels per pixel of the file and axis.
     psf, kernel : arrays that win over what is stated, as for `resolve_psf`.
@@ -121,16 +96,15 @@ def observe(
     ------
     UsageError, InputError : what cannot be settled, and what to give.
     """
-    frame = source.frame
+    frame, samples = found.source.frame, found.samples
     quantity, notes = resolve_quantity(frame, stated)
     noise, more = resolve_noise(frame, samples, stated)
     notes += more
-    blur, target, more = resolve_psf(path or "the image", frame, samples, stated, scale, psf, kernel)
+    psfs, target, more = resolve_psf(path or "the image", frame, samples, stated, scale, psf, kernel)
     notes += more
-    noise, more = with_psf_error(noise, frame, samples, notes.origins["psf"])
+    psfs, noise, more = resolve_psf_error(psfs, noise, stated, scale, target, notes.origins["psf"])
     grid = Grid((frame.pixels.shape[1], frame.pixels.shape[2]), frame.pixel_size)
-    if path is None:
-        image = Source(frame, lambda plane, region: mask_saturated(source.window(plane, region), stated.saturation))
-    else:
-        image = Source(frame, partial(read_window, str(path), stated), str(path))
-    return Observation([Exposure(image, grid, noise, blur, quantity)], grid.refine(scale), target, notes + more)
+    found, masked = screen_with_psf(found, stated, psfs, scale)
+    image = observed_source(None if path is None else str(path), found, stated)
+    exposure = Exposure(image, grid, noise, psfs[0], quantity, psfs=psfs if len(psfs) > 1 else ())
+    return Observation([exposure], grid.refine(scale), target, notes + more + masked)

@@ -86,6 +86,14 @@ def samples_of_frame(frame: Frame) -> Samples:
     return lambda plane: Sample(planes[plane], (Window(Region(0, h, 0, w), (slice(0, h), slice(0, w))),))
 
 
+def first_with_data(samples: Samples, planes: int) -> int:
+    """Number of the first plane that has a picture: one whose sample is not all masked; 0 where none has.
+
+    What one plane stands for all with (correlation of the noise, the PSF) is measured on it.
+    """
+    return next((plane for plane in range(planes) if not samples(plane).mask.all()), 0)
+
+
 def refuse_empty(samples: Samples, planes: int, name: str) -> None:
     """Refuse a frame without a number in it.
 

@@ -157,7 +157,7 @@ def write_page(
     UsageError : the file exists and ``overwrite`` is off, or cannot be written.
     """
     text = page(record, evidence, unit, own or {}, view)
-    write_atomic({Path(path): lambda target: target.write_text(text, encoding="utf-8")}, overwrite=overwrite)
+    write_atomic({Path(path): lambda target: target.write_text(text, "utf-8", "backslashreplace")}, overwrite=overwrite)
 
 
 def page(

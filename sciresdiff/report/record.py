@@ -12,6 +12,7 @@ from typing import Any
 from sciresdiff.checks import Result
 from sciresdiff.io.atomic import write_atomic
 from sciresdiff.io.jsonable import jsonable
+from sciresdiff.text import cell
 
 Record = Mapping[str, Any]
 
@@ -148,5 +149,5 @@ def write_long_csv(records: Iterable[Record], path: str | Path, overwrite: bool 
 
 def _write(lines: Iterable[Sequence[Any]], path: str | Path, overwrite: bool) -> None:
     text = streams.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(lines)
+    csv.writer(text, lineterminator="\n").writerows([cell(value) for value in line] for line in lines)
     write_atomic({Path(path): lambda target: target.write_text(text.getvalue(), encoding="utf-8")}, overwrite=overwrite)

@@ -5,6 +5,7 @@ What the page shows is put together here, as plain values; the markup is in ``su
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -110,7 +111,7 @@ def write_summary(
     UsageError : the file exists and ``overwrite`` is off, or cannot be written.
     """
     text = summary(records, pages, Path(path).parent, failed)
-    write_atomic({Path(path): lambda target: target.write_text(text, encoding="utf-8")}, overwrite=overwrite)
+    write_atomic({Path(path): lambda target: target.write_text(text, "utf-8", "backslashreplace")}, overwrite=overwrite)
 
 
 def summary(records: Sequence[Record], pages: Mapping[str, Path], folder: Path, failed: Sequence[str] = ()) -> str:
@@ -164,7 +165,7 @@ def _image(record: Record, names: Sequence[str], page: Path | None, folder: Path
         record["high"],
         Path(record["high"]).name,
         record["verdict"],
-        "" if page is None else quote(page.relative_to(folder).as_posix()),
+        "" if page is None else quote(os.fsencode(page.relative_to(folder).as_posix())),
         None if page is None else small_picture(page),
         [_figure(lines.get(name)) for name in names],
         ", ".join(missed),

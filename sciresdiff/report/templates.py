@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
@@ -11,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from sciresdiff import __version__
+from sciresdiff.text import json_line, visible
 
 SIGNS = {"pass": "✓", "warn": "!", "fail": "✗"}
 """Verdict -> its sign."""
@@ -18,12 +18,22 @@ RULES = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-sr
 """Content security policy of a page: it fetches nothing, whatever stands in it."""
 
 
+UNMARKED = str.maketrans({sign: f"\\u{ord(sign):04x}" for sign in "<>&"})
+"""Signs of markup -> how JSON may write them."""
+
+
+def _visible(value: Any) -> Any:
+    """What a template shows: of a name or a header without hidden characters, which no page may hold or obey."""
+    is_text = isinstance(value, str) and not isinstance(value, Markup)
+    return visible(value) if is_text else value
+
+
 @lru_cache(maxsize=1)
 def environment() -> Environment:
     """Make the environment: autoescape on, and an undefined name is an error."""
     made = Environment(
         loader=PackageLoader("sciresdiff.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, keep_trailing_newline=True,
+        lstrip_blocks=True, keep_trailing_newline=True, finalize=_visible,
     )  # fmt: skip
     made.globals.update(signs=SIGNS, rules=RULES, version=__version__)
     return made
@@ -51,6 +61,6 @@ def render_document(template: str, record: Any, **values: Any) -> str:
     """
     parts = files("sciresdiff.report")
     style, script = (Markup(parts.joinpath(part).read_text(encoding="utf-8")) for part in ("page.css", "page.js"))
-    # a "</script>" in a name would end the element: JSON may write the slash as \/
-    data = Markup(json.dumps(record, ensure_ascii=False).replace("</", "<\\/"))
+    # a "</script>" in a name would end the element, and "<!--<script" would keep it from ending
+    data = Markup(json_line(record).translate(UNMARKED))
     return str(render(template, style=style, script=script, data=data, **values))

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import resources
@@ -12,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from sciresdiff import plugins
@@ -22,10 +17,20 @@ from sciresdiff.errors import InputError, UsageError
 from sciresdiff.nets import MisfitError
 from sciresdiff.nets.half import use_bfloat16
 from sciresdiff.plugins import Registry
+from sciresdiff.restoration.model_file import (
+    CARD,
+    is_safetensors,
+    parse_card,
+    read_metadata,
+    read_tensors,
+    verify,
+    write_model,
+)
 from sciresdiff.restoration.prior import Prior, PriorConfig
 from sciresdiff.restoration.refiner import Refiner, refiner_from_card
 
 FORMAT = 1
+_WRONG_CARD = (RuntimeError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
 PRESETS: dict[str, dict[str, int]] = {
     "tiny": {"width": 16, "depth": 1, "stages": 1},
     "small": {"width": 32, "depth": 4, "stages": 2},
@@ -50,7 +55,9 @@ class Model:
     card: dict[str, Any] = field(default_factory=dict)
     """JSON-able: name, kind, scale, target_fwhm_px, range (what it was trained on), calibration, trained."""
     hash: str = ""
-    """First 12 digits of the SHA-256 of the file it came from."""
+    """First 12 digits of the checksum of its tensors and card (`model_file.checksum`); empty before it was saved."""
+    is_checked: bool = True
+    """Whether its file holds a checksum, and it agrees."""
 
     @property
     def scale(self) -> int:
@@ -115,10 +122,7 @@ def save(model: Model, path: Path) -> None:
         "refiner": model.refiner.config.to_dict() if model.refiner else None,
         "method": model.method.to_dict() if model.method else None,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")
-    save_file(tensors(model), beside, metadata={"sciresdiff": json.dumps(card, sort_keys=True)})
-    os.replace(beside, path)
+    write_model(path, card, tensors(model))
 
 
 def locate(name: str) -> Path:
@@ -150,32 +154,25 @@ def read_card(path: Path) -> dict[str, Any]:
     ------
     InputError : not a safetensors file, or not one of ours.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            text = (file.metadata() or {}).get("sciresdiff")
-    except (SafetensorError, OSError) as error:
-        raise InputError(
-            f"--model: {path} is not a readable .safetensors file ({error}); train or name another"
-        ) from None
+    text = read_metadata(path).get(CARD)
     if text is None:
         raise InputError(
             f"--model: {path} holds no sciresdiff card; only files written by train-prior or train-refiner"
         )
-    card: dict[str, Any] = json.loads(text)
+    card = parse_card(path, text)
     if card.get("format") != FORMAT:
         raise InputError(f"--model: {path} has format {card.get('format')}, this version reads {FORMAT}; retrain it")
     return card
 
 
 def has_card(path: Path) -> bool:
-    """True for a file with a card of this package; a file that is not .safetensors is never one."""
-    if path.suffix != ".safetensors":
+    """Whether a file is one of this package's models, by its content; a damaged safetensors file counts as one."""
+    if not is_safetensors(path):
         return False
     try:
-        with safe_open(path, "pt") as file:
-            return "sciresdiff" in (file.metadata() or {})
-    except (SafetensorError, OSError):
-        return True  # unreadable: the message of `load` says how
+        return CARD in read_metadata(path)
+    except InputError:
+        return True  # the message of `load` says how
 
 
 def load(name: str) -> Model:
@@ -183,24 +180,22 @@ def load(name: str) -> Model:
 
     Raises
     ------
-    InputError : missing, corrupt or foreign file.
+    InputError : a missing, damaged or foreign file.
     """
     path = locate(name)
-    card = read_card(path)
-    with safe_open(path, "pt") as file:
-        weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    card, weights = read_card(path), read_tensors(path)
+    digest, is_checked = verify(path, card, weights)
     try:
         prior = prior_of(card["prior"], weights)
+        refiner = refiner_from_card(card["refiner"]) if card["refiner"] else None
+        method = Method.from_dict(card["method"]) if card["method"] else None
+        model = Model(prior, refiner, method, card, digest[:12], is_checked)
+        fill(model, weights)
     except MisfitError as error:
         raise InputError(f"--model: {path} {error}") from None
-    refiner = refiner_from_card(card["refiner"]) if card["refiner"] else None
-    method = Method.from_dict(card["method"]) if card["method"] else None
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-    model = Model(prior, refiner, method, card, digest)
-    try:
-        fill(model, weights)
-    except RuntimeError as error:
-        raise InputError(f"--model: the weights in {path} do not fit its card ({str(error).splitlines()[0]})") from None
+    except (UsageError, *_WRONG_CARD) as error:  # whatever the networks say of sizes that they cannot have
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f"--model: the weights in {path} do not fit its card ({reason})") from None
     return model.to(torch.device("cpu"))
 
 
@@ -224,11 +219,15 @@ def fill(model: Model, weights: dict[str, Tensor]) -> None:
 
     Raises
     ------
-    RuntimeError : a name is missing or left over, or a shape differs.
+    RuntimeError : a name is missing or left over, or a shape or the kind of number differs.
     """
     for part, module in (("prior", model.prior), ("refiner", model.refiner)):
         if module is not None:
-            module.load_state_dict({k[len(part) + 1 :]: v for k, v in weights.items() if k.startswith(part + ".")})
+            named = {k[len(part) + 1 :]: v for k, v in weights.items() if k.startswith(part + ".")}
+            for key, own in module.state_dict().items():
+                if key in named and named[key].is_floating_point() != own.is_floating_point():
+                    raise RuntimeError(f"{key} is of type {named[key].dtype}")
+            module.load_state_dict(named)
 
 
 def shipped_cards() -> list[dict[str, Any]]:

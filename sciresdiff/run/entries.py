@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from sciresdiff.files import read_plain
+from sciresdiff.parse import parse_json
 from sciresdiff.region import Region
 from sciresdiff.run.sink import Sink
 
@@ -65,14 +67,20 @@ class Found:
 
 
 def read_journal(path: Path) -> Found:
-    """Read a journal up to the first line that is torn or of another form; nothing behind it is trusted."""
-    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    """Read a journal up to the first line that is torn or of another form; nothing behind it is trusted.
+
+    Raises
+    ------
+    OSError
+        It cannot be read, or is no plain file (`sciresdiff.files.open_plain`).
+    """
+    lines = read_plain(path).split(b"\n")[:-1]
     head: dict[str, Any] = {}
     entries: dict[int, Entry] = {}
     size = 0
     for line in lines:
         try:
-            value = json.loads(line)
+            value = parse_json(line)
             if head:
                 entries[int(value["block"])] = _parse_entry(value)
             else:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sciresdiff.errors import UsageError
-from sciresdiff.files import remove
+from sciresdiff.files import open_plain, remove
 from sciresdiff.notes import Notes
 from sciresdiff.run import locks, signals
 from sciresdiff.run.checksums import differences
@@ -231,7 +231,7 @@ def load_journals(journal: Journal, overwrite: bool, digest: Callable[[int], str
     if foreign and (not overwrite or held.find_active()):
         raise UsageError(describe_conflict(journal.subject, foreign[0], key))
     for one in foreign:
-        os.truncate(one.path, 0)
+        os.close(open_plain(one.path, os.O_RDWR | os.O_TRUNC))
     found = [one for one in found if one not in foreign]
     if journal.record_of is not None:
         return found

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sciresdiff.errors import UsageError
-from sciresdiff.files import remove
+from sciresdiff.files import open_plain, refuse_planted, remove
 from sciresdiff.run import signals
 from sciresdiff.run.shards import Shard
 
@@ -170,7 +170,7 @@ def lock_file(path: Path, wait: float = LOOKS * LOOK_S, needed: bool = False) ->
     """
     end = time.monotonic() + wait
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        descriptor = open_plain(path, os.O_RDWR | os.O_CREAT)
         try:
             _lock(descriptor)
             if _is_linked(descriptor, path):  # else it was removed between the two calls
@@ -192,7 +192,7 @@ def lock_file(path: Path, wait: float = LOOKS * LOOK_S, needed: bool = False) ->
 def is_locked(path: Path) -> bool:
     """Whether another process holds this journal."""
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        descriptor = open_plain(path, os.O_RDWR)
     except FileNotFoundError:
         return False
     try:
@@ -206,6 +206,8 @@ def is_locked(path: Path) -> bool:
 
 def can_begin(target: Path) -> bool:
     """Whether a journal can be written beside a target, and no other process writes one."""
+    for path in find_journals(target):
+        refuse_planted(path)
     free = (os.access(path, os.W_OK) and not is_locked(path) for path in find_journals(target))
     return os.access(target.parent, os.W_OK) and all(free)
 
@@ -231,6 +233,8 @@ def hold_locks(target: Path, shard: Shard | None = None, subject: str | None = N
     subject = subject or f"--output: {target}"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        for path in (*find_parts(target), *find_journals(target), turn_path(target)):
+            refuse_planted(path, folder=path == part_path(target))
         own = lock_file(journal_path(target, shard))
     except BlockingIOError:
         raise UsageError(f"{subject} is being written by another process; wait until it has ended") from None

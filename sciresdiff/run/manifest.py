@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from sciresdiff.errors import UsageError
+from sciresdiff.files import open_plain, read_plain
+from sciresdiff.parse import parse_json
 from sciresdiff.run.batch import Task, as_error, exit_code, reason
 from sciresdiff.run.checksums import checksums, is_current
 from sciresdiff.run.locks import find_journals, is_locked, remove_leftovers
+from sciresdiff.text import json_line
 
 Identify = Callable[[Path], Mapping[str, str]]
 """Input -> everything that its output depends on."""
@@ -30,7 +32,7 @@ def read_manifest(path: Path | None) -> list[dict[str, Any]]:
         It cannot be read.
     """
     try:
-        lines = path.read_bytes().splitlines() if path and path.exists() else []
+        lines = read_plain(path).splitlines() if path else []
     except OSError as problem:
         raise UsageError(f"--manifest: {path}: {problem.strerror}; give another name") from problem
     return [record for line in lines if (record := _parse(line))]
@@ -39,7 +41,7 @@ def read_manifest(path: Path | None) -> list[dict[str, Any]]:
 def _parse(line: bytes | str) -> dict[str, Any]:
     """A record; empty where the line holds none."""
     try:
-        record = json.loads(line)
+        record = parse_json(line)
     except ValueError:
         return {}
     return record if isinstance(record, dict) else {}
@@ -127,7 +129,7 @@ class Manifest:
         if self.descriptor is None:
             return
         record = {"input": str(task.source), "output": str(task.target), "status": status, "exit_code": 0, **facts}
-        line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
+        line = json_line(record).encode() + b"\n"
         if os.write(self.descriptor, line) < len(line):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
 
@@ -153,7 +155,7 @@ def open_manifest(path: Path | None, identify: Identify) -> Iterator[Manifest]:
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        descriptor = open_plain(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
     except OSError as problem:
         raise UsageError(f"--manifest: {path} cannot be written ({problem.strerror}); give another name") from problem
     try:

@@ -78,7 +78,7 @@ def read(path: Path, light: str = "auto") -> Image:
         return _image_of_codes(path, np.moveaxis(frame.pixels.astype(frame.dtype), 0, -1), light)
     return Image(
         str(path), frame.pixels, frame.mask, frame.variance, 1.0 if whole else 0.0, frame.kernel, frame.kernel_scale,
-        frame.quantity or ("sum" if frame.kind == "astro" else "mean"),
+        frame.quantity_or_usual()[0],
     )  # fmt: skip
 
 

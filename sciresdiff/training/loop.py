@@ -6,14 +6,17 @@ run that is stopped and started again goes through the same numbers as one that 
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, NoReturn
 
 import numpy as np
@@ -21,9 +24,16 @@ import torch
 from torch import Tensor, nn
 
 from sciresdiff.diffusion.share import shared_generator
+from sciresdiff.errors import InputError
+from sciresdiff.files import open_plain, write_synced
+from sciresdiff.io.atomic import write_atomic
 from sciresdiff.training.process_group import SINGLE, ProcessGroup
 from sciresdiff.training.signals import defer_signals, raise_deferred
 
+MAGIC = b"sciresdiff state 1\n"
+"""How a state file begins; then come the SHA-256 of the rest, 32 bytes, and the rest, which torch reads."""
+_FOREIGN = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError, UnpicklingError, OSError)
+"""What torch raises for a file that is no state, or one of another network."""
 TIMED_BATCHES = 24
 """Batches after which the speed is known well enough to plan a budget in minutes."""
 Say = Callable[[str], None]
@@ -119,6 +129,40 @@ def mixed_precision(bf16: bool) -> Callable[[nn.Module, Sequence[Tensor]], Tenso
     return run
 
 
+def read_state(path: Path) -> bytes:
+    """The content of a state file.
+
+    Raises
+    ------
+    InputError : it is no file, or an empty one.
+    """
+    content = path.read_bytes() if path.is_file() else b""
+    if not content:
+        raise InputError(describe_foreign(path, ValueError("no file, or an empty one")))
+    return content
+
+
+def strip_checksum(content: bytes) -> bytes:
+    """What `Run.pack` put behind the checksum; **a state without one, of an earlier version, is taken as it is**.
+
+    Raises
+    ------
+    ValueError : another checksum.
+    """
+    if not content.startswith(MAGIC):
+        return content
+    start = len(MAGIC) + hashlib.sha256().digest_size
+    if hashlib.sha256(content[start:]).digest() != content[len(MAGIC) : start]:
+        raise ValueError("its checksum is another one: it is damaged")
+    return content[start:]
+
+
+def describe_foreign(path: Path, problem: Exception) -> str:
+    """The message that refuses a state file."""
+    reason = (str(problem) or type(problem).__name__).split(" This file")[0].splitlines()[0][:120]
+    return f"{path}: a training cannot be resumed from it ({reason}); remove it, or give --no-resume to begin anew"
+
+
 class Run:
     """One training run and its state file, which the first process of the group reads and writes."""
 
@@ -148,11 +192,14 @@ class Run:
         # All processes begin with what the first one has: the state file, else its fresh weights.
         packed = b""
         if group.first and state_file.exists():
-            packed = state_file.read_bytes()
+            packed = read_state(state_file)
         elif group.first and not group.alone:
             packed = self.pack()
         if packed := group.broadcast(packed):
-            self.unpack(packed)
+            try:
+                self.unpack(packed)
+            except _FOREIGN as problem:
+                raise InputError(describe_foreign(state_file, problem)) from None
 
     def pack(self) -> bytes:
         """All that a resumed run needs, as the bytes of a state file."""
@@ -164,21 +211,36 @@ class Run:
         }
         buffer = io.BytesIO()
         torch.save(state, buffer)
-        return buffer.getvalue()
+        packed = buffer.getvalue()
+        return MAGIC + hashlib.sha256(packed).digest() + packed
 
     def unpack(self, packed: bytes) -> None:
-        """Resume a run where it was packed."""
-        state = torch.load(io.BytesIO(packed), map_location=self.device, weights_only=True)
+        """Resume a run where it was packed; no code in it is run.
+
+        Raises
+        ------
+        Exception : one of ``_FOREIGN``, for what is no state, or one of another network.
+        """
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of unusual pickles: they are read or they are refused
+            state = torch.load(io.BytesIO(strip_checksum(packed)), map_location=self.device, weights_only=True)
         self.module.load_state_dict(state["module"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
+        for parameter, moments in self.optimizer.state.items():  # which torch does not look at before the next step
+            for name in ("exp_avg", "exp_avg_sq"):
+                if moments[name].shape != parameter.shape:
+                    raise ValueError(f"{name} of shape {tuple(moments[name].shape)}")
         self.state = State(**state["state"])
+        if not all(
+            isinstance(v, int | float) and 0 <= v < np.inf for v in asdict(replace(self.state, running=0)).values()
+        ):
+            raise ValueError(f"counts {self.state}")
 
     def save(self) -> None:
         """Write the state file, whole or not at all."""
-        part = self.file.with_suffix(".part")
-        part.write_bytes(self.pack())
-        os.replace(part, self.file)
+        packed = self.pack()
+        write_atomic({self.file: lambda part: write_synced(part, packed)}, overwrite=True)
 
     def step(self, batch: Any, loss: Loss) -> dict[str, float]:
         """Take one optimizer step on one batch, of which this process has its share.
@@ -290,7 +352,7 @@ def report(run: Run, figures: Mapping[str, float], say: Say) -> None:
     """Report how far a run is: a line for the user, and one of JSON in the log."""
     state = run.state
     record = {"samples": state.seen, "planned": state.planned, "minutes": state.seconds / 60, **figures}
-    with open(run.file.with_suffix(".jsonl"), "a") as log:
+    with open(open_plain(run.file.with_suffix(".jsonl"), os.O_WRONLY | os.O_CREAT | os.O_APPEND), "a") as log:
         log.write(json.dumps({k: round(v, 6) for k, v in record.items()}) + "\n")
     words = "  ".join(f"{k} {v:.4g}" for k, v in figures.items())
     say(f"{state.seen}/{state.planned or '?'} samples  {state.seconds / 60:.1f} min  {words}")

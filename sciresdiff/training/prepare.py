@@ -32,8 +32,8 @@ def set_up(options: TrainOptions, group: ProcessGroup = SINGLE) -> torch.device:
 
 
 def state_file(output: Path) -> Path:
-    """Where the state of a run lies: beside the model."""
-    return output.with_suffix(".state")
+    """Where the state of a run lies: beside the model, under its name without ``.safetensors``."""
+    return output.with_name(f"{output.name.removesuffix('.safetensors')}.state")
 
 
 def resume(

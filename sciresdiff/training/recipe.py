@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from sciresdiff.diffusion.losses import LOSSES
 from sciresdiff.diffusion.method_file import nearest
 from sciresdiff.errors import UsageError
+from sciresdiff.parse import read_toml
 from sciresdiff.training.loop import LoopOptions
 from sciresdiff.training.options import TrainOptions
 
@@ -122,8 +122,8 @@ def read_tables(recipe: str | None) -> dict[str, Any]:
     if not recipe:
         return {}
     try:
-        return tomllib.loads(Path(recipe).read_text())
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return read_toml(Path(recipe))
+    except (OSError, ValueError) as error:
         raise UsageError(f"--recipe: {recipe} cannot be read ({error})") from None
 
 

@@ -126,7 +126,10 @@ def load_base_model(options: TrainOptions, say: Say) -> Model:
     if scale != options.scale:
         raise UsageError(f"--scale {options.scale}: the prior {options.prior} has scale {scale}; give that one")
     if has_card(path):
-        return load(options.prior)
+        found = load(options.prior)
+        if not found.is_checked:
+            say(f"prior: {path.name} holds no checksum; whether its weights are whole is not known")
+        return found
     model: Model = plugins.load("sciresdiff.lab.published.load_prior:prior_model")(path, options, say)
     return model
 

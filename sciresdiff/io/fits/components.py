@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sciresdiff.frame import Frame
 from sciresdiff.io.dtypes import to_float32
-from sciresdiff.io.fits.dq import decode_flags
+from sciresdiff.io.fits.dq import decode_flags, flag_words, fold_flags
 from sciresdiff.io.fits.image_reader import ImageReader
 from sciresdiff.io.variance import fill_variance
 from sciresdiff.region import Region
@@ -25,14 +25,17 @@ class Flags:
     """A data-quality plane."""
 
     layer: ImageReader
-    simple: bool
-    """Whether every value other than 0 is bad."""
+    bits: bool
+    """Whether its values are flags, which tell bad pixels from saturated ones; else every value but 0 is bad."""
     headers: tuple[fits.Header, ...] = ()
 
-    @property
-    def bits(self) -> bool:
-        """Whether its values tell bad pixels from saturated ones."""
-        return not self.simple and self.layer.dtype.kind in "iu"
+    def bad(self, values: Array) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Bad and saturated pixels, each (..., h, w), of values of the plane; NaN is bad."""
+        unknown = ~np.isfinite(values)
+        if not self.bits:
+            return unknown | (values != 0), np.zeros(values.shape, bool)
+        bad, saturated, _ = decode_flags(flag_words(values), self.headers, self.layer.header)
+        return bad | unknown, saturated
 
 
 @dataclass(frozen=True)
@@ -110,11 +113,10 @@ def read_region(layer: ImageReader, plane: int, region: Region) -> Array:
 
 def _apply_flags(frame: Frame, flags: Flags, plane: int, region: Region) -> Frame:
     found = read_region(flags.layer, plane, region)
+    bad, saturated = flags.bad(found)
     if not flags.bits:
-        return frame.with_(mask=frame.mask | (np.nan_to_num(found, nan=1.0) != 0))
-    dq = found.astype(np.int64).astype(np.int32)  # unsigned flags above 2**31 keep their bits
-    bad, saturated, _ = decode_flags(dq, flags.headers, flags.layer.header)
-    return frame.with_(mask=frame.mask | bad | saturated, dq=dq, saturated=saturated)
+        return frame.with_(mask=frame.mask | bad)
+    return frame.with_(mask=frame.mask | bad | saturated, dq=fold_flags(flag_words(found)), saturated=saturated)
 
 
 def read_variance(noise: Noise, plane: int, region: Region) -> Array:

@@ -17,6 +17,7 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
+from sciresdiff.files import open_new
 from sciresdiff.io.fits.checksum import add_checksums
 from sciresdiff.io.fits.extensions import PIECE
 from sciresdiff.io.fits.header import BLOCK, count_blocks, count_cards, header_bytes
@@ -57,7 +58,7 @@ def compress_file(path: Path, place: Path, slots: tuple[HDUSlot, ...], rest_offs
         return
     small = place.with_name(f"{place.name}.pack")  # replaces the file only when it is complete
     try:
-        with place.open("rb") as plain, small.open("wb+") as stream:
+        with place.open("rb") as plain, open(open_new(small), "wb+") as stream:
             if name.endswith(".gz"):
                 with gzip.GzipFile("", "wb", LEVEL, stream, mtime=0) as out:  # no name, no time: same bytes
                     shutil.copyfileobj(plain, out, PIECE)

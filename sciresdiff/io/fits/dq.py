@@ -15,10 +15,11 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from sciresdiff.io.fits.header import card_number, card_value
+from sciresdiff.io.quality_bits import BLANK, OURS
 
 Array = NDArray[Any]
 
-DQ_PLANES = ("DQ", "MASK", "FLAGS", "FLAG", "BPM", "DQM", "BADPIX", "QUALITY")
+DQ_PLANES = ("DQ", "MASK", "FLAGS", "FLAG", "FLG", "MSK", "BPM", "DQM", "BADPIX", "QUALITY")
 """Names of data-quality planes."""
 
 HST_HARMLESS = 64 | 1024
@@ -40,6 +41,31 @@ LSST_BAD = {"BAD", "SAT", "INTRP", "CR", "NO_DATA", "SUSPECT", "UNMASKEDNAN", "S
 """Mask planes (MP_*) that make a pixel bad. DETECTED marks sources, and is never bad."""
 
 
+WIDE_BIT = 1 << 30
+"""Bit of an output's 32 that stands for all above them (OTHER_BAD_PIXEL of JWST)."""
+
+
+def flag_words(values: Array) -> NDArray[np.int64]:
+    """Flags of any width as words of 64 bits.
+
+    Parameters
+    ----------
+    values : (..., h, w) array
+        Integers of any type, or whole numbers in floating point; NaN has no bit.
+    """
+    if values.dtype.kind == "f":
+        return np.nan_to_num(np.rint(values), nan=0.0, posinf=0.0, neginf=0.0).astype(np.int64)
+    unsigned = values.astype(f"u{values.dtype.itemsize}", copy=False)  # -1 of 16 bits is 16 flags, not 64
+    return unsigned.astype(np.uint64).view(np.int64)
+
+
+def fold_flags(words: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Flags (..., h, w) in 32 bits: the lower ones as they are, `WIDE_BIT` where there is a higher one."""
+    wide = words.view(np.uint64)
+    low = (wide & np.uint64(0xFFFFFFFF)).astype(np.uint32)
+    return np.where(wide >> np.uint64(32) != 0, low | np.uint32(WIDE_BIT), low).view(np.int32)
+
+
 def decode_flags(
     dq: Array, headers: tuple[fits.Header, ...], mask_header: fits.Header
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], str]:
@@ -47,8 +73,8 @@ def decode_flags(
 
     Parameters
     ----------
-    dq : (..., h, w) integer array
-        Flags as the file has them.
+    dq : (..., h, w) int64 array
+        Flags as `flag_words` gives them.
     headers : tuple of Header
         The image's and the primary one: TELESCOP, INSTRUME, PLVER, SDQFLAGS.
     mask_header : Header
@@ -63,11 +89,13 @@ def decode_flags(
     planes = {
         str(key)[3:]: int(card_number(mask_header, key) or 0) for key in mask_header if str(key).startswith("MP_")
     }
+    planes = {name: bit for name, bit in planes.items() if 0 <= bit < 63}
     if planes:
         return _lsst(dq, planes)
     telescope = _first_text(headers, "TELESCOP").upper()
     if telescope.startswith("HST"):
         serious = next((int(x) for h in headers if (x := card_number(h, "SDQFLAGS"))), 2**15 - 1)
+        serious |= OURS if f"SRDBIT{BLANK.number}" in mask_header else 0  # of a file that this program wrote
         return (dq & serious & ~HST_HARMLESS) != 0, (dq & HST_SATURATED) != 0, "HST bits without the harmless ones"
     if telescope.startswith("JWST"):
         return (dq & JWST_BAD) != 0, (dq & JWST_SATURATED) != 0, "JWST's DO_NOT_USE and SATURATED"
@@ -81,7 +109,7 @@ def _first_text(headers: tuple[fits.Header, ...], key: str) -> str:
 
 
 def _lsst(dq: Array, planes: Mapping[str, int]) -> tuple[NDArray[np.bool_], NDArray[np.bool_], str]:
-    bad = sum(1 << bit for name, bit in planes.items() if name in LSST_BAD)
+    bad = np.int64(sum(1 << bit for name, bit in planes.items() if name in LSST_BAD))
     saturated = 1 << planes["SAT"] if "SAT" in planes else 0
     named = " ".join(sorted(LSST_BAD & set(planes)))
     return (dq & bad) != 0, (dq & saturated) != 0, f"mask planes {named}"

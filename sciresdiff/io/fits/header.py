@@ -16,8 +16,11 @@ BLOCK = 2880
 """Bytes of a FITS block; headers and data fill whole blocks."""
 
 
-def card_value(header: fits.Header, key: str, default: Any = None) -> Any:
-    """Value of a card, or the default where the card is missing or cannot be parsed."""
+def card_value(header: fits.Header, key: str | tuple[str, int], default: Any = None) -> Any:
+    """Value of a card, or the default where the card is missing or cannot be parsed.
+
+    Of cards that stand more than once it is the first, or with ``(key, n)`` the n-th.
+    """
     try:
         found = header.get(key, default)
     except (fits.VerifyError, ValueError):
@@ -25,13 +28,34 @@ def card_value(header: fits.Header, key: str, default: Any = None) -> Any:
     return default if isinstance(found, fits.card.Undefined) else found
 
 
-def card_number(header: fits.Header, key: str) -> float | None:
+def card_number(header: fits.Header, key: str | tuple[str, int]) -> float | None:
     """Value of a card as a finite number, or None; a number that is written as text counts."""
     try:
         found = float(card_value(header, key))
     except (TypeError, ValueError):
         return None
     return found if np.isfinite(found) else None
+
+
+def last_number(header: fits.Header, key: str) -> float | None:
+    """Last value of a card that stands more than once, as a finite number; None where there is none.
+
+    wcslib, and with it astropy, ds9 and IRAF, take the last of the cards of a plate solution.
+    """
+    count = header.count(key) if key in header else 0
+    return next((x for i in reversed(range(count)) if (x := card_number(header, (key, i))) is not None), None)
+
+
+def repeated_keys(header: fits.Header) -> dict[str, list[Any]]:
+    """Keys that stand more than once with different values -> these values, in order.
+
+    COMMENT, HISTORY and blank cards are meant to be repeated, and left out.
+    """
+    found: dict[str, list[Any]] = {}
+    for card in valid_cards(header):
+        if card.keyword not in ("", "COMMENT", "HISTORY", "CONTINUE"):
+            found.setdefault(card.keyword, []).append(card.value)
+    return {key: values for key, values in found.items() if any(x != values[0] for x in values)}
 
 
 def valid_cards(header: fits.Header) -> Iterator[fits.Card]:

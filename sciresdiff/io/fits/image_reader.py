@@ -6,6 +6,7 @@ took 7 to 13 times as long for regions of 600 x 600 pixels; compressed images go
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from sciresdiff.io.files import first_line
 from sciresdiff.io.fits.header import card_number
 from sciresdiff.io.fits.open import FitsFile, hdu_name, suppress_warnings
 from sciresdiff.io.raw_array import RawArray
-from sciresdiff.io.source import ReadRegion, count_planes
+from sciresdiff.io.source import ReadRegion
 from sciresdiff.region import Region
 
 Array = NDArray[Any]
@@ -40,11 +41,20 @@ class ImageReader:
     """Type of the values after BZERO, BSCALE and BLANK."""
     cut: ReadRegion
     """Reads a region; errors as they come."""
+    axes: str = ""
+    """A letter for each axis, as `RawArray` needs them; empty for Y and X at the end."""
+
+    @property
+    def plane_shape(self) -> tuple[int, int]:
+        """Rows and columns of a plane."""
+        letters = self.axes or axis_letters(self.shape)
+        return self.shape[letters.index("Y")], self.shape[letters.index("X")]
 
     @property
     def planes(self) -> int:
         """Number of (Y, X) planes."""
-        return count_planes(self.shape)
+        h, w = self.plane_shape
+        return math.prod(self.shape) // (h * w)
 
     def window(self, plane: int, region: Region) -> Array:
         """Read a region (h, w) of a plane, in native byte order; NaN where the file has BLANK.
@@ -66,18 +76,19 @@ class ImageReader:
         return found.astype(found.dtype.newbyteorder("="), copy=False)
 
     def whole(self) -> Array:
-        """Read all values, in the file's shape (..., Y, X).
+        """Read all values, with Y and X as the last axes: the file's shape, unless its axes are in another order.
 
         Raises
         ------
         InputError
             The file is damaged.
         """
-        found = [self.window(plane, Region.of_shape(self.shape)) for plane in range(self.planes)]
-        return (found[0] if len(found) == 1 else np.stack(found)).reshape(self.shape)
+        found = [self.window(plane, Region.of_shape(self.plane_shape)) for plane in range(self.planes)]
+        lead = [n for a, n in zip(self.axes or axis_letters(self.shape), self.shape, strict=True) if a not in "YX"]
+        return (found[0] if len(found) == 1 else np.stack(found)).reshape(*lead, *self.plane_shape)
 
 
-def open_image(file: FitsFile, index: int) -> ImageReader:
+def open_image(file: FitsFile, index: int, axes: str = "") -> ImageReader:
     """Open an image HDU; one of up to `sampling.MOST` pixels is read at once.
 
     Parameters
@@ -86,6 +97,8 @@ def open_image(file: FitsFile, index: int) -> ImageReader:
         The open file.
     index : int
         Number of the HDU.
+    axes : str
+        A letter for each axis, Y and X among them; these are the last two axes where it has another number of axes.
 
     Raises
     ------
@@ -96,9 +109,10 @@ def open_image(file: FitsFile, index: int) -> ImageReader:
     shape = tuple(int(n) for n in hdu.shape)
     if 0 in shape:
         raise InputError(f"{file.path}: an axis has no pixel; shape {shape}")
+    axes = axes if len(axes) == len(shape) else axis_letters(shape)
     packed = isinstance(hdu, fits.CompImageHDU)
-    cut = _compressed_reader(hdu, shape) if packed else _raw_reader(file.stream.fileno(), hdu, shape)
-    reader = ImageReader(file.path, hdu_name(file.hdus, index), hdu.header.copy(), shape, np.dtype("f4"), cut)
+    cut = _compressed_reader(hdu, shape, axes) if packed else _raw_reader(file.stream.fileno(), hdu, shape, axes)
+    reader = ImageReader(file.path, hdu_name(file.hdus, index), hdu.header.copy(), shape, np.dtype("f4"), cut, axes)
     # the type after scaling is that of any pixel
     kind = reader.window(0, Region(0, 1, 0, 1)).dtype
     if kind.kind not in "iuf":
@@ -106,10 +120,11 @@ def open_image(file: FitsFile, index: int) -> ImageReader:
     reader = replace(reader, dtype=kind)
     if int(np.prod(shape)) > sampling.MOST:
         return reader
-    return in_memory(reader.path, reader.name, reader.whole(), reader.header)
+    planes = reader.whole().reshape(-1, *reader.plane_shape)
+    return replace(reader, cut=lambda plane, region: planes[(plane, *region.slices)])
 
 
-def in_memory(path: Path, name: str, data: Array, header: fits.Header | None = None) -> ImageReader:
+def in_memory(path: Path, name: str, data: Array) -> ImageReader:
     """Return the reader of an image that is in memory.
 
     Parameters
@@ -120,33 +135,35 @@ def in_memory(path: Path, name: str, data: Array, header: fits.Header | None = N
         Its name, for notes.
     data : (..., Y, X) array
         Values.
-    header : Header, optional
-        Empty without it.
     """
     stack = data.reshape(-1, *data.shape[-2:])
-    return ImageReader(path, name, header or fits.Header(), data.shape, data.dtype,
+    return ImageReader(path, name, fits.Header(), data.shape, data.dtype,
                  lambda plane, region: stack[(plane, *region.slices)])  # fmt: skip
 
 
-def _compressed_reader(hdu: Any, shape: tuple[int, ...]) -> ReadRegion:
+def _compressed_reader(hdu: Any, shape: tuple[int, ...], axes: str) -> ReadRegion:
     """Reads a tile-compressed image; only the tiles that a region touches are unpacked."""
     lock = Lock()  # astropy seeks in the file
 
     def cut(plane: int, region: Region) -> Array:
-        lead = tuple(int(i) for i in np.unravel_index(plane, shape[:-2])) if len(shape) > 2 else ()
+        lead = [n for a, n in zip(axes, shape, strict=True) if a not in "YX"]
+        where = iter(np.unravel_index(plane, lead) if lead else ())
+        rows, columns = region.slices
+        index = tuple({"Y": rows, "X": columns}.get(a) or int(next(where)) for a in axes)
         with lock, suppress_warnings():
-            return np.asarray(hdu.section[(*lead, *region.slices)])
+            found = np.asarray(hdu.section[index])
+        return found.T if axes.index("Y") > axes.index("X") else found
 
     return cut
 
 
-def _raw_reader(fd: int, hdu: Any, shape: tuple[int, ...]) -> ReadRegion:
+def _raw_reader(fd: int, hdu: Any, shape: tuple[int, ...], axes: str) -> ReadRegion:
     """Reads an uncompressed image."""
     bits, start = int(hdu.header["BITPIX"]), int(hdu.fileinfo()["datLoc"])
     kind = np.dtype(f">{'f' if bits < 0 else 'i' if bits > 8 else 'u'}{abs(bits) // 8}")
     zero, step, blank = (card_number(hdu.header, key) for key in ("BZERO", "BSCALE", "BLANK"))
 
-    array = RawArray(fd, start, kind, shape, axis_letters(shape))
+    array = RawArray(fd, start, kind, shape, axes)
 
     def cut(plane: int, region: Region) -> Array:
         raw = array.get(plane, region)
@@ -170,18 +187,18 @@ def apply_scaling(raw: Array, zero: float, step: float, blank: int | None) -> Ar
     zero, step : float
         BZERO and BSCALE.
     blank : int or None
-        BLANK: integers that stand for NaN.
+        BLANK: the stored integer that stands for NaN.
 
     Returns
     -------
     (h, w) array
-        The types are astropy's: integers with the BZERO of an unsigned (or signed 8-bit) type become that type; others
-        become float32 up to 16 bits and float64 above; floats keep their type.
+        The types are astropy's: integers with the BZERO of an unsigned (or signed 8-bit) type become that type, where
+        no BLANK needs NaN; others become float32 up to 16 bits and float64 above; floats keep their type.
     """
     bits = 8 * raw.itemsize
     if raw.dtype.kind == "f":
         blank = None  # BLANK is for integers only; floats have NaN
-    if step == 1 and raw.dtype.kind != "f" and zero == (-128 if bits == 8 else 2 ** (bits - 1)):
+    if blank is None and step == 1 and raw.dtype.kind != "f" and zero == (-128 if bits == 8 else 2 ** (bits - 1)):
         return flip_sign_bit(raw)
     if zero == 0 and step == 1 and blank is None:
         return raw

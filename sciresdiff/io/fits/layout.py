@@ -17,6 +17,9 @@ from astropy.io import fits
 
 from sciresdiff.io.fits import wcs
 from sciresdiff.io.fits.header import BLOCK, count_blocks, count_cards
+from sciresdiff.io.fits.image_reader import axis_letters
+from sciresdiff.io.raw_array import RawArray
+from sciresdiff.text import visible
 
 TEXT_CARDS = 2
 """Cards reserved for a text that is known only at the end."""
@@ -37,6 +40,8 @@ class HDUSlot:
     """Type of the values."""
     provenance: bool
     """Whether it has the provenance cards."""
+    axes: str = ""
+    """A letter for each axis; empty for Y and X at the end."""
     offset: int = 0
     """First byte of the HDU."""
     header_blocks: int = 1
@@ -58,8 +63,14 @@ class HDUSlot:
         signed = f"i{self.dtype.itemsize}" if self.dtype.kind == "u" and self.dtype.itemsize > 1 else self.dtype
         return np.dtype(signed).newbyteorder(">")
 
+    def array(self, fd: int) -> RawArray:
+        """The pixels in an open file."""
+        return RawArray(fd, self.data_offset, self.stored_dtype, self.shape, self.axes or axis_letters(self.shape))
 
-def rescale_cards(header: fits.Header, scale: float, quantity: str | None) -> fits.Header:
+
+def rescale_cards(
+    header: fits.Header, scale: float, quantity: str | None, axes: tuple[int, int] | None = None
+) -> fits.Header:
     """Cards of an input for the new grid, without those about its own file.
 
     Parameters
@@ -70,8 +81,10 @@ def rescale_cards(header: fits.Header, scale: float, quantity: str | None) -> fi
         New pixels per old one.
     quantity : {"sum", "mean"} or None
         Decides whether saturation levels scale.
+    axes : (x, y), optional
+        As in `wcs.rescale_header`.
     """
-    new = wcs.rescale_header(header, scale, quantity=quantity)
+    new = wcs.rescale_header(header, scale, quantity=quantity, axes=axes)
     remaining = [card for card in new.cards if not STRUCTURE.fullmatch(card.keyword)]
     while remaining and remaining[-1].is_blank:  # room that the input kept for cards of its own
         remaining.pop()
@@ -86,7 +99,7 @@ def primary_slot(others: fits.Header) -> HDUSlot:
 
 
 def image_slot(
-    name: str, version: int, shape: Sequence[int], kind: Any, others: fits.Header, *, provenance: bool
+    name: str, version: int, shape: Sequence[int], kind: Any, others: fits.Header, *, provenance: bool, axes: str = ""
 ) -> HDUSlot:
     """An image extension.
 
@@ -102,6 +115,8 @@ def image_slot(
         All other cards.
     provenance : bool
         Whether `add_provenance` adds its cards.
+    axes : str
+        A letter for each axis, if Y and X are not the last.
     """
     kind = np.dtype(kind).newbyteorder("=")
     bits = kind.itemsize * (-8 if kind.kind == "f" else 8)
@@ -112,11 +127,11 @@ def image_slot(
     if kind.kind == "u" and kind.itemsize > 1:
         head += [("BSCALE", 1), ("BZERO", 1 << (8 * kind.itemsize - 1))]
     head += [("EXTNAME", name, "extension name"), ("EXTVER", version, "extension value")]
-    return HDUSlot(name, fits.Header([*head, *others.cards]), tuple(shape), kind, provenance)
+    return HDUSlot(name, fits.Header([*head, *others.cards]), tuple(shape), kind, provenance, axes)
 
 
 def add_provenance(slot: HDUSlot, provenance: Mapping[str, object], history: Sequence[str]) -> fits.Header:
-    """Return the header of an HDU with provenance and HISTORY cards.
+    r"""Return the header of an HDU with provenance and HISTORY cards.
 
     Parameters
     ----------
@@ -125,17 +140,22 @@ def add_provenance(slot: HDUSlot, provenance: Mapping[str, object], history: Seq
     provenance : mapping
         Card -> value. None and NaN, which a card cannot hold, are left out.
     history : sequence of str
-        Characters outside ASCII become question marks.
+        Control characters are shown (``\x1b``); others outside ASCII become question marks, as in provenance.
     """
     header = slot.header.copy()
     if not slot.provenance:
         return header
     for key, value in provenance.items():
         if value is not None and not (isinstance(value, float) and not np.isfinite(value)):  # a card holds no NaN
-            header[key] = value if isinstance(value, bool | int | float | str) else str(value)
+            header[key] = value if isinstance(value, bool | int | float) else _card_text(str(value))
     for line in history:
-        header.add_history(line.encode("ascii", "replace").decode())
+        header.add_history(_card_text(line))
     return header
+
+
+def _card_text(text: str) -> str:
+    """Text that a card can hold (FITS standard 4.0, section 4.2.1.1): of the printable characters of ASCII."""
+    return visible(text).encode("ascii", "replace").decode()
 
 
 def count_header_blocks(slot: HDUSlot, provenance: Mapping[str, object], history: Sequence[str], checksum: bool) -> int:
@@ -160,7 +180,7 @@ def _card_room(key: str, value: object) -> int:
     """Cards reserved for a value."""
     if isinstance(value, bool | int | float):
         return 1
-    return TEXT_CARDS if value is None else max(TEXT_CARDS, count_cards(fits.Header([(key, str(value))])))
+    return TEXT_CARDS if value is None else max(TEXT_CARDS, count_cards(fits.Header([(key, _card_text(str(value)))])))
 
 
 def fit_provenance(provenance: Mapping[str, object], cards: Mapping[str, object]) -> dict[str, object]:
@@ -183,6 +203,7 @@ def _shorten(key: str, value: object, room: int) -> object:
     """Cut a text to a number of cards."""
     if not isinstance(value, str):
         return value
+    value = _card_text(value)
     while count_cards(fits.Header([(key, value)])) > room:
         value = value[:-4] + "..."
     return value

@@ -7,26 +7,21 @@ import gzip
 import math
 import os
 import re
-import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from astropy.io import fits
 
 from sciresdiff.errors import InputError, ResourceError, SciresdiffError
 from sciresdiff.io.files import first_line, require_file
-from sciresdiff.io.fits.dq import DQ_PLANES
-from sciresdiff.io.fits.header import BLOCK, card_value
-from sciresdiff.io.variance import NOISE_PLANES
+from sciresdiff.io.fits.header import BLOCK
+from sciresdiff.io.fits.roles import hdu_role, hdu_tag, is_plane
 from sciresdiff.notes import Notes
-
-OUR_PLANES = ("SUPPORT", "GATE", "TRUST", "KERNEL")
-"""Planes that this program writes; those of an input are not copied to its output."""
 
 END = b"END".ljust(80)
 MOST_CARDS = 100_000
@@ -43,6 +38,8 @@ class FitsFile:
     stream: BinaryIO
     """Its bytes, without gzip."""
     hdus: fits.HDUList
+    padded: bool = True
+    """Whether the last block is filled, as FITS demands; every pixel is there all the same."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +48,8 @@ class ImageChoice:
 
     file: FitsFile
     index: int
+    axes: str = ""
+    """A letter for each axis of the image; its planes have the same where they have as many axes."""
 
     @property
     def path(self) -> Path:
@@ -74,14 +73,15 @@ class ImageChoice:
 
 
 @contextmanager
-def suppress_warnings() -> Iterator[None]:
+def suppress_warnings(padded: bool = True) -> Iterator[None]:
     """Ignore astropy's warnings about headers that it mends.
 
-    A truncated file, of which astropy only warns, is an error.
+    A truncated file, of which astropy only warns, is an error; unless just the padding of its last block is missing.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        warnings.filterwarnings("error", message=".*truncated.*")
+        if padded:
+            warnings.filterwarnings("error", message=".*truncated.*")
         yield
 
 
@@ -118,12 +118,12 @@ def open_fits(path: Path) -> Iterator[FitsFile]:
         with report_damage(path):
             if is_gzip(stream):
                 stream = stack.enter_context(gunzip(path, stream))
-            _check_counts(stream)  # before astropy, which would follow them
-            with suppress_warnings():
+            padded = _check_counts(stream)  # before astropy, which would follow them
+            with suppress_warnings(padded):
                 hdus = fits.open(stream, memmap=False, output_verify="silentfix", lazy_load_hdus=False)
                 stack.callback(hdus.close)
                 _check_headers(hdus)
-        yield FitsFile(path, stream, hdus)
+        yield FitsFile(path, stream, hdus, padded)
 
 
 def is_gzip(stream: BinaryIO) -> bool:
@@ -137,12 +137,13 @@ def is_gzip(stream: BinaryIO) -> bool:
 def gunzip(path: Path, stream: BinaryIO) -> Iterator[BinaryIO]:
     """Content of a gzip file in a temporary file, deleted when it is closed.
 
-    astropy would unpack it into memory.
+    astropy would unpack it into memory. **What comes behind the last HDU is not unpacked**: some kilobytes of gzip can
+    hold gigabytes of zeros.
     """
     with tempfile.TemporaryFile() as space:  # deleted even if the process is killed
         try:
             with gzip.open(stream) as content:
-                shutil.copyfileobj(content, space, 1 << 20)
+                _copy_hdus(content, space)
             space.flush()
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -154,36 +155,74 @@ def gunzip(path: Path, stream: BinaryIO) -> Iterator[BinaryIO]:
             yield reader
 
 
-def _check_counts(stream: BinaryIO) -> None:
+def _check_counts(stream: BinaryIO) -> bool:
     """Refuse counts that FITS does not allow and astropy would follow (1e10 axes, negative sizes).
 
-    The stream is at its start afterwards.
+    Returns whether the last block is filled, or more than what fills it is missing. The stream is at its start
+    afterwards.
     """
     stream.seek(0)
+    end = filled = 0
     while start := stream.read(BLOCK):
         if not start.startswith((b"SIMPLE", b"XTENSION")):
             break
-        cards = _split_cards(start)
-        while END not in cards and len(cards) < MOST_CARDS and (more := stream.read(BLOCK)):
-            cards += _split_cards(more)
-        numbers = {m[1]: int(m[2]) for c in cards if (m := re.match(rb"(\w+) *= *(-?\d+)\b", c))}
-        if many := next((key for key in (b"NAXIS", b"ZNAXIS", b"TFIELDS") if numbers.get(key, 0) > 999), None):
-            raise ValueError(f"{many.decode()} is {numbers[many]}")
-        if less := next((key for key, n in numbers.items() if _COUNTS.fullmatch(key) and n < 0), None):
-            raise ValueError(f"{less.decode()} is {numbers[less]}")
-        stream.seek(_data_blocks(numbers) * BLOCK, os.SEEK_CUR)
+        numbers, _ = _read_numbers(stream, start)
+        length = _data_length(numbers)
+        end = stream.tell() + length
+        filled = stream.seek(-(-length // BLOCK) * BLOCK, os.SEEK_CUR)
+    size = stream.seek(0, os.SEEK_END)
     stream.seek(0)
+    return not end <= size < filled
+
+
+def _read_numbers(stream: BinaryIO | gzip.GzipFile, start: bytes) -> tuple[dict[bytes, int], bytes]:
+    """The whole numbers of a header, by their keywords, and its bytes, of which ``start`` are read already.
+
+    Raises
+    ------
+    ValueError
+        A count that FITS does not allow.
+    """
+    cards, header = _split_cards(start), start
+    while END not in cards and len(cards) < MOST_CARDS and (more := stream.read(BLOCK)):
+        cards += _split_cards(more)
+        header += more
+    numbers = {m[1]: int(m[2]) for c in cards if (m := re.match(rb"(\w+) *= *(-?\d+)\b", c))}
+    _refuse_counts(numbers)
+    return numbers, header
+
+
+def _copy_hdus(content: gzip.GzipFile, space: IO[bytes]) -> None:
+    """Copy a stream HDU by HDU, as far as their headers say."""
+    while start := content.read(BLOCK):
+        if not start.startswith((b"SIMPLE", b"XTENSION")):
+            space.write(start)
+            return
+        numbers, header = _read_numbers(content, start)
+        space.write(header)
+        left = -(-_data_length(numbers) // BLOCK) * BLOCK
+        while left > 0 and (piece := content.read(min(left, 1 << 20))):
+            space.write(piece)
+            left -= len(piece)
+
+
+def _refuse_counts(numbers: Mapping[bytes, int]) -> None:
+    """Refuse counts that FITS does not allow."""
+    if many := next((key for key in (b"NAXIS", b"ZNAXIS", b"TFIELDS") if numbers.get(key, 0) > 999), None):
+        raise ValueError(f"{many.decode()} is {numbers[many]}")
+    if less := next((key for key, n in numbers.items() if _COUNTS.fullmatch(key) and n < 0), None):
+        raise ValueError(f"{less.decode()} is {numbers[less]}")
 
 
 def _split_cards(header: bytes) -> list[bytes]:
     return [header[i : i + 80] for i in range(0, len(header), 80)]
 
 
-def _data_blocks(numbers: Mapping[bytes, int]) -> int:
-    """Blocks of the data of an HDU (FITS standard 4.0, equation 2)."""
+def _data_length(numbers: Mapping[bytes, int]) -> int:
+    """Bytes of the data of an HDU (FITS standard 4.0, equation 2), without what fills the last block."""
     sides = [numbers.get(b"NAXIS%d" % (i + 1), 0) for i in range(numbers.get(b"NAXIS", 0))]
     count = (math.prod(sides) if sides else 0) + numbers.get(b"PCOUNT", 0)
-    return min(-(-numbers.get(b"GCOUNT", 1) * count * abs(numbers.get(b"BITPIX", 32)) // 8 // BLOCK), 2**40)
+    return min(numbers.get(b"GCOUNT", 1) * count * abs(numbers.get(b"BITPIX", 32)) // 8, 2**40 * BLOCK)
 
 
 def _check_headers(hdus: fits.HDUList) -> None:
@@ -195,7 +234,7 @@ def _check_headers(hdus: fits.HDUList) -> None:
 
 
 def expand_chips(spec: str) -> list[str] | None:
-    """Expand ``FILE[NAME,*]`` to ``FILE[NAME,1]``, ``FILE[NAME,2]`` ...; ``FILE[*]`` to all images but noise and flags.
+    """Expand ``FILE[NAME,*]`` to ``FILE[NAME,1]`` and so on; ``FILE[*]`` to all images but noise, flags and PSFs.
 
     Returns
     -------
@@ -216,8 +255,7 @@ def expand_chips(spec: str) -> list[str] | None:
         if name:
             found = [f"{file}[{name},{hdu.ver}]" for _, hdu in images if hdu.name.upper() == name]
         else:
-            planes = (*NOISE_PLANES, *DQ_PLANES, *OUR_PLANES)
-            found = [f"{file}[{i}]" for i, hdu in images if hdu_role(hdu) not in planes]
+            found = [f"{file}[{i}]" for i, hdu in images if not is_plane(hdu)]
     if not found:
         raise InputError(f"{file}: no image {name or 'in it'}; info tells what there is")
     return found
@@ -263,18 +301,12 @@ def choose_image(path: Path, hdus: fits.HDUList, ext: str | None) -> tuple[int, 
     if not images:
         kinds = ", ".join(f"{hdu_name(hdus, i)} {type(h).__name__}" for i, h in enumerate(hdus))
         raise InputError(f"{path}: no image in it (only {kinds}); give a file with a 2-D image")
-    named = [i for i in images if hdu_role(hdus[i]) == "SCI"]
-    other = [i for i in images if hdu_role(hdus[i]) not in (*NOISE_PLANES, *DQ_PLANES, *OUR_PLANES)]
+    named = [i for i in images if hdu_role(hdus[i]) == "SCI" and not hdu_tag(hdus[i])]
+    other = [i for i in images if not is_plane(hdus[i])]
     chosen = (named or other or images)[0]
     alike = len(named or other)
     several = f"{alike} images in the file: read {hdu_name(hdus, chosen)}; another with FILE[EXT]"
     return chosen, Notes(several) if alike > 1 else Notes()
-
-
-def hdu_role(hdu: Any) -> str:
-    """EXTTYPE (LSST) or name of an HDU, in capitals; IMAGE and SCIENCE count as SCI."""
-    role = str(card_value(hdu.header, "EXTTYPE", "") or hdu.name).strip().upper()
-    return {"IMAGE": "SCI", "SCIENCE": "SCI"}.get(role, role)
 
 
 def find_extension(path: Path, hdus: fits.HDUList, ext: str) -> int:

@@ -15,6 +15,7 @@ from sciresdiff.io.fits import layout, wcs
 from sciresdiff.io.fits.extensions import Extension, rescale_extension
 from sciresdiff.io.fits.layout import HDUSlot
 from sciresdiff.io.fits.read import FitsHeader
+from sciresdiff.io.quality_bits import header_cards
 from sciresdiff.io.sink import IMAGE, file_shape
 
 Array = NDArray[Any]
@@ -84,11 +85,15 @@ def plan_output(
     science = _science(header, frame, scale, np.dtype(dtype or "f4"))
     slots = [_primary(header, scale), science]
     slots += [_plane(header, name, shape, kind, science, frame.unit) for name, (shape, kind) in planes.items()]
+    if scale >= 1:  # a frame that is degraded is simulated, and has every pixel
+        for slot in (slot for slot in slots if slot.name == "DQ"):
+            slot.header.extend(header_cards())
     room = [layout.count_header_blocks(slot, provenance, history, header.checksum) for slot in slots]
     slots = [replace(slot, header_blocks=blocks) for slot, blocks in zip(slots, room, strict=True)]
     # an extension of the input that has the name of an output plane is replaced by it
     mine = {("SCI", header.version), *((name, header.version) for name in planes)}
-    rest = tuple(rescale_extension(c, scale) for c in header.rest if (c.name, c.version) not in mine)
+    others = [rescale_extension(c, scale) for c in header.rest if (c.name, c.version) not in mine]
+    rest = tuple(c for c in others if c is not None)
     return Plan(layout.assign_offsets(slots), rest, kernel, provenance, history, header.checksum)
 
 
@@ -118,7 +123,7 @@ def _with_kernel(
 
 def _primary(header: FitsHeader, scale: float) -> HDUSlot:
     """The input's primary header without data; that of a plain image without what is about its pixels."""
-    cards = layout.rescale_cards(header.primary, scale, header.quantity)
+    cards = layout.rescale_cards(header.primary, scale, header.quantity, header.plane_axes if header.plain else None)
     if header.plain:
         where = {card.keyword for card in wcs.wcs_cards(cards).cards}
         cards = fits.Header([c for c in cards.cards if c.keyword not in where and c.keyword != "HISTORY"])
@@ -126,10 +131,19 @@ def _primary(header: FitsHeader, scale: float) -> HDUSlot:
 
 
 def _science(header: FitsHeader, frame: Frame, scale: float, kind: np.dtype[Any]) -> HDUSlot:
-    cards = layout.rescale_cards(header.image, scale, header.quantity)
+    cards = layout.rescale_cards(header.image, scale, header.quantity, header.plane_axes)
     if "INHERIT" in header.image:
         cards["INHERIT"] = (True, "inherit the primary header")
-    return layout.image_slot(IMAGE, header.version, file_shape(frame), kind, cards, provenance=True)
+    shape, axes = _file_shape(frame, header.axes)
+    return layout.image_slot(IMAGE, header.version, shape, kind, cards, provenance=True, axes=axes)
+
+
+def _file_shape(frame: Frame, axes: str) -> tuple[tuple[int, ...], str]:
+    """Shape of the image in the file, and its axes where they are those of an input that does not end in Y and X."""
+    if not axes or axes.endswith("YX") or len(axes) != len(frame.shape):
+        return file_shape(frame), ""
+    fine = dict(zip("YX", frame.pixels.shape[1:], strict=True))
+    return tuple(fine.get(a, n) for a, n in zip(axes, frame.shape, strict=True)), axes
 
 
 def _plane(
@@ -144,4 +158,7 @@ def _plane(
     if stated := {"ERR": unit, "VAR": f"({unit})**2" if unit else None}.get(name):
         cards["BUNIT"] = stated
     same = np.prod(shape) == np.prod(science.shape)
-    return layout.image_slot(name, header.version, science.shape if same else shape, kind, cards, provenance=False)
+    if not same and science.axes:  # layers are an axis of their own, before Y and X
+        cards = fits.Header()
+    shape, axes = (science.shape, science.axes) if same else (shape, "")
+    return layout.image_slot(name, header.version, shape, kind, cards, provenance=False, axes=axes)

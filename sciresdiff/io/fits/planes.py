@@ -1,4 +1,4 @@
-"""Find the noise, flags, saturation and kernel that belong to a FITS image."""
+"""Find the noise, flags, saturation, kernel and PSF that belong to a FITS image."""
 
 from __future__ import annotations
 
@@ -17,12 +17,23 @@ from sciresdiff.io import read_image, sampling
 from sciresdiff.io.companions import find_noise_and_flags
 from sciresdiff.io.files import split_spec
 from sciresdiff.io.fits.components import Components, Flags, Noise, assemble_frame, read_region, read_variance
-from sciresdiff.io.fits.dq import DQ_PLANES, decode_flags
+from sciresdiff.io.fits.dq import DQ_PLANES, decode_flags, flag_words
 from sciresdiff.io.fits.header import card_number, card_value
 from sciresdiff.io.fits.image_reader import ImageReader, in_memory, open_image
-from sciresdiff.io.fits.open import ImageChoice, choose_image, find_extension, hdu_role, is_image, open_fits
+from sciresdiff.io.fits.open import ImageChoice, choose_image, find_extension, is_image, open_fits
+from sciresdiff.io.fits.roles import PSF, hdu_role, hdu_tag
+from sciresdiff.io.masks import warn_inverted
 from sciresdiff.io.sampling import sample_regions
-from sciresdiff.io.variance import NO_VARIANCE, NOISE_PLANES, RELATIVE, STATED, split_noise_kind, to_variance
+from sciresdiff.io.saturation import MASKED
+from sciresdiff.io.variance import (
+    NO_VARIANCE,
+    NOISE_PLANES,
+    RELATIVE,
+    STATED,
+    NoVarianceError,
+    split_noise_kind,
+    to_variance,
+)
 from sciresdiff.notes import Notes
 from sciresdiff.region import Region
 
@@ -36,9 +47,14 @@ MOST_OFF = 30
 
 
 def find_planes(
-    frame: Frame, chosen: ImageChoice, variance: str | None, mask: str | None, stack: ExitStack
+    frame: Frame,
+    chosen: ImageChoice,
+    variance: str | None,
+    mask: str | None,
+    stack: ExitStack,
+    saturated: bool = True,
 ) -> tuple[Frame, Components, set[int]]:
-    """Find noise, flags, saturation and kernel of an image.
+    """Find noise, flags, saturation, kernel and PSF of an image.
 
     Parameters
     ----------
@@ -50,11 +66,13 @@ def find_planes(
         As in `sciresdiff.io.read`.
     stack : ExitStack
         Holds the files that are opened.
+    saturated : bool
+        Whether the header's level of saturation is used.
 
     Returns
     -------
     frame : Frame
-        With notes, facts and kernel.
+        With notes, facts, kernel and PSF.
     parts : Components
         Where the values of a region come from.
     used : set of int
@@ -65,13 +83,15 @@ def find_planes(
     InputError
         A plane that the user named does not exist or does not fit.
     """
-    parts = Components(open_image(chosen.file, chosen.index))
+    parts = Components(open_image(chosen.file, chosen.index, chosen.axes))
     flags, of_flags = _named_plane(chosen, mask, stack) if mask is not None else _own_flags(chosen, stack)
     frame, parts = _with_flags(frame, chosen, parts, flags, mask)
     frame, parts, of_noise = _find_noise(frame, chosen, parts, variance, stack)
-    frame, parts = _find_saturation(frame, parts)
+    if saturated:
+        frame, parts = _find_saturation(frame, parts)
     frame, of_kernel = _find_kernel(frame, chosen)
-    return frame, parts, {chosen.index, *of_flags, *of_noise, *of_kernel}
+    frame, of_psf = _find_psf(frame, chosen)
+    return frame, parts, {chosen.index, *of_flags, *of_noise, *of_kernel, *of_psf}
 
 
 def sample_frames(frame: Frame, parts: Components) -> Iterator[Frame]:
@@ -80,19 +100,23 @@ def sample_frames(frame: Frame, parts: Components) -> Iterator[Frame]:
 
 
 def _group_extensions(chosen: ImageChoice, names: Sequence[str]) -> list[int]:
-    """Images of the same EXTVER that have one of the names, in the order of the names."""
-    version = chosen.image.ver
+    """Images of the same EXTVER that have one of the names and belong to the image, in the order of the names.
+
+    Those with the image's tag (``VIS_RMS`` of ``VIS_FLUX``) go before those without one, and exclude those of others.
+    """
+    tag, version = hdu_tag(chosen.image), chosen.image.ver
     found = [
-        (names.index(hdu_role(hdu)), i)
+        (hdu_tag(hdu) != tag, names.index(hdu_role(hdu)), i)
         for i, hdu in enumerate(chosen.hdus)
         if i != chosen.index and is_image(hdu) and hdu_role(hdu) in names and hdu.ver == version
+        if hdu_tag(hdu) in (tag, "")
     ]
-    return [i for _, i in sorted(found)]
+    return [i for *_, i in sorted(found)]
 
 
 def _fits_frame(frame: Frame, plane: ImageReader) -> bool:
     """Whether a plane has the frame's shape; a single plane serves all."""
-    return plane.shape[-2:] == frame.pixels.shape[1:] and plane.planes in (1, frame.planes)
+    return plane.plane_shape == frame.pixels.shape[1:] and plane.planes in (1, frame.planes)
 
 
 def _with_flags(
@@ -106,16 +130,33 @@ def _with_flags(
         if spec is not None:
             raise InputError(f"{chosen.path}: mask {spec} has shape {plane.shape}, the image {frame.shape}")
         return frame.with_notes(_misfit(plane)), parts
-    flags = Flags(plane, simple, chosen.headers)
-    parts = replace(parts, flags=flags)
+    found_values = [read_region(plane, *place) for place in _regions(frame)]
+    flags = Flags(plane, not simple and _are_whole(found_values), chosen.headers)
+    decoded = [flags.bad(values) for values in found_values]
+    windows = [assemble_frame(frame, parts, *place) for place in _regions(frame)]
+    masked = [(window, bad | full) for window, (bad, full) in zip(windows, decoded, strict=True)]
+    notes = warn_inverted(plane.name, masked, sampling.is_whole(frame.pixels.shape))
+    if spec is None or flags.bits:
+        share = sum(int((bad | full).sum()) for bad, full in decoded) / sum(bad.size for bad, _ in decoded)
+        notes = _describe_flags(flags, found_values, share) + notes
+    return frame.with_notes(notes), replace(parts, flags=flags)
+
+
+def _are_whole(values: list[Array]) -> bool:
+    """Whether all values are integers, of an integer type or not; NaN counts as one."""
+    return all(v.dtype.kind in "iu" or bool((np.nan_to_num(v) == np.rint(np.nan_to_num(v))).all()) for v in values)
+
+
+def _describe_flags(flags: Flags, values: list[Array], share: float) -> Notes:
+    """Note the convention by which flags are read, and the share of pixels that it masks."""
+    name = flags.layer.name
     if not flags.bits:
-        return (frame if spec else frame.with_notes(Notes(f"mask: {plane.name}, all that is not 0"))), parts
-    decoded = [
-        decode_flags(read_region(plane, *place).astype(np.int64), flags.headers, plane.header)
-        for place in _regions(frame)
-    ]
-    share = sum(int((bad | full).sum()) for bad, full, _ in decoded) / sum(bad.size for bad, _, _ in decoded)
-    return frame.with_notes(Notes(f"mask: {plane.name}, {decoded[0][2]}; {100 * share:.2g} % of the pixels")), parts
+        return Notes(f"mask: {name}, all that is not 0")
+    rule = decode_flags(flag_words(values[0][..., :1, :1]), flags.headers, flags.layer.header)[2]
+    notes = Notes(f"mask: {name}, {rule}; {float(f'{100 * share:.2g}'):g} % of the pixels")
+    if any((flag_words(v).view(np.uint64) >> np.uint64(32)).any() for v in values if v.dtype.itemsize > 4):
+        notes += Notes(f"mask: {name} has flags above bit 31, which are bit 30 in the output's DQ")
+    return notes
 
 
 def _misfit(plane: ImageReader) -> Notes:
@@ -123,10 +164,15 @@ def _misfit(plane: ImageReader) -> Notes:
     return Notes(f"{plane.name}: shape {plane.shape} does not fit the image; not used")
 
 
+def _empty_plane(plane: ImageReader) -> Notes:
+    """Note that a noise plane says nothing."""
+    return Notes(f"noise: {plane.name} has no value above 0 anywhere; not used")
+
+
 def _own_flags(chosen: ImageChoice, stack: ExitStack) -> tuple[tuple[ImageReader, bool] | None, set[int]]:
     """Data-quality plane of the file, else of the file beside it; whether every value is bad; HDUs used."""
     for i in _group_extensions(chosen, DQ_PLANES):
-        return (open_image(chosen.file, i), False), {i}
+        return (open_image(chosen.file, i, chosen.axes), False), {i}
     if other := find_noise_and_flags(chosen.path).get("flags"):
         return (_from_file(chosen, other[0], None, stack), False), set()
     return None, set()
@@ -138,7 +184,7 @@ def _from_file(chosen: ImageChoice, path: Path, ext: str | None, stack: ExitStac
     same = [i for i, hdu in enumerate(file.hdus) if is_image(hdu) and hdu.name == chosen.image.name]
     same.sort(key=lambda i: file.hdus[i].ver != chosen.image.ver)
     index = choose_image(path, file.hdus, ext)[0] if ext or not same else same[0]
-    return replace(open_image(file, index), name=path.name)
+    return replace(open_image(file, index, chosen.axes), name=path.name)
 
 
 def _named_plane(chosen: ImageChoice, spec: str, stack: ExitStack) -> tuple[tuple[ImageReader, bool], set[int]]:
@@ -156,7 +202,7 @@ def _named_plane(chosen: ImageChoice, spec: str, stack: ExitStack) -> tuple[tupl
     own = f"{spec},{chosen.image.ver}"  # in a file of several chips, the plane of the same chip
     here = (spec.upper(), chosen.image.ver) in [(hdu.name.upper(), hdu.ver) for hdu in chosen.hdus]
     index = find_extension(chosen.path, chosen.hdus, own if here else spec)
-    return (open_image(chosen.file, index), hdu_role(chosen.hdus[index]) not in DQ_PLANES), {index}
+    return (open_image(chosen.file, index, chosen.axes), hdu_role(chosen.hdus[index]) not in DQ_PLANES), {index}
 
 
 def _find_noise(
@@ -170,15 +216,23 @@ def _find_noise(
             raise InputError(f"{chosen.path}: variance {spec} has shape {plane.shape}, the image {frame.shape}")
         noise = Noise(plane, STATED[kind] if kind else _noise_conversion(plane, spec), (kind or "").upper())
         return *_calibrate_noise(frame, parts, noise, f"{kind} " if kind else ""), used
+    empty: set[int] = set()
     for i in _group_extensions(chosen, tuple(NOISE_PLANES)):
-        plane, role = open_image(chosen.file, i), hdu_role(chosen.hdus[i])
+        plane, role = open_image(chosen.file, i, chosen.axes), hdu_role(chosen.hdus[i])
         if not _fits_frame(frame, plane):
             frame = frame.with_notes(_misfit(plane))
             continue
-        return *_calibrate_noise(frame, parts, Noise(plane, NOISE_PLANES[role], role)), {i}
+        try:
+            return *_calibrate_noise(frame, parts, Noise(plane, NOISE_PLANES[role], role)), {i}
+        except NoVarianceError:
+            frame, empty = frame.with_notes(_empty_plane(plane)), empty | {i}
     if other := find_noise_and_flags(chosen.path).get("noise"):
-        return *_companion_noise(frame, parts, _from_file(chosen, other[0], None, stack), other[1].upper()), set()
-    return frame, parts, set()
+        plane = _from_file(chosen, other[0], None, stack)
+        try:
+            return *_companion_noise(frame, parts, plane, other[1].upper()), empty
+        except NoVarianceError:
+            frame = frame.with_notes(_empty_plane(plane))
+    return frame, parts, empty
 
 
 def _companion_noise(frame: Frame, parts: Components, plane: ImageReader, word: str) -> tuple[Frame, Components]:
@@ -226,7 +280,7 @@ def _first_variance(frame: Frame, noise: Noise) -> float:
             found = noise.turn(read_region(noise.layer, plane, Region(y, min(y + sampling.SIDE, h), 0, w)))
             if np.isfinite(found).any():
                 return float(np.median(found[np.isfinite(found)]))
-    raise InputError(NO_VARIANCE)
+    raise NoVarianceError(NO_VARIANCE)
 
 
 def _weight_scale(frames: list[Frame], role: str, stated: float | None) -> tuple[float, Notes]:
@@ -257,7 +311,7 @@ def _find_saturation(frame: Frame, parts: Components) -> tuple[Frame, Components
         return frame.with_(facts=facts).with_notes(notes), parts
     if above:
         among = "" if looked == frame.pixels.size else f" of {looked} that were looked at"
-        notes = Notes(f"saturation: {above} pixels{among} at or above the header's {level:g}, masked")
+        notes = Notes(f"saturation: {above} pixels{among} at or above the header's {level:g}, {MASKED}")
         frame = frame.with_notes(notes)
     return frame, replace(parts, level=level)
 
@@ -273,3 +327,13 @@ def _find_kernel(frame: Frame, chosen: ImageChoice) -> tuple[Frame, list[int]]:
     for i in used:
         kernel = open_image(chosen.file, i).whole().astype(np.float64)
     return frame.with_(kernel=kernel, kernel_scale=round(scale)), used
+
+
+def _find_psf(frame: Frame, chosen: ImageChoice) -> tuple[Frame, list[int]]:
+    """PSF plane of the image, as the SPEC of an extension of its file or of the file beside it; also the HDU used."""
+    for i in _group_extensions(chosen, (PSF,)):
+        hdu = chosen.hdus[i]
+        return frame.with_(psf=f"{chosen.path}[{hdu.name}{f',{hdu.ver}' if hdu.ver != 1 else ''}]"), [i]
+    if other := find_noise_and_flags(chosen.path).get("psf"):
+        return frame.with_(psf=str(other[0])), []
+    return frame, []

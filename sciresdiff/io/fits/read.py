@@ -12,20 +12,22 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from sciresdiff.errors import InputError
 from sciresdiff.frame import Frame, PixelSize, Quantity
 from sciresdiff.io.files import split_spec
 from sciresdiff.io.fits import wcs
+from sciresdiff.io.fits.axes import axis_letters
+from sciresdiff.io.fits.beam import with_beam
 from sciresdiff.io.fits.components import Components, assemble_frame
-from sciresdiff.io.fits.extensions import Extension, other_extensions
+from sciresdiff.io.fits.extensions import Extension, describe_extensions, other_extensions
 from sciresdiff.io.fits.header import card_number, valid_header
 from sciresdiff.io.fits.image_reader import ImageReader, open_image
-from sciresdiff.io.fits.keywords import quantity_of_unit, read_facts, read_unit
+from sciresdiff.io.fits.keywords import READ_KEYS, read_facts, read_unit
 from sciresdiff.io.fits.open import ImageChoice, choose_image, open_fits, report_damage, suppress_warnings
 from sciresdiff.io.fits.planes import find_planes
 from sciresdiff.io.source import Source, placeholder
 from sciresdiff.notes import Notes
 from sciresdiff.region import Region
+from sciresdiff.units import quantity_of_unit
 
 Array = NDArray[Any]
 
@@ -45,6 +47,18 @@ class FitsHeader:
     checksum: bool = False
     """Whether it has CHECKSUM, so that the output gets one."""
     quantity: str | None = None
+    axes: str = ""
+    """A letter for each axis of the image; empty for Y and X at the end."""
+
+    @property
+    def plane_axes(self) -> tuple[int, int] | None:
+        """Numbers of the FITS axes X and Y of the image plane; None where they are not known."""
+        count = len(self.axes)
+        return (count - self.axes.index("X"), count - self.axes.index("Y")) if self.axes else None
+
+    def describe_output(self, scale: float) -> Notes:
+        """What an output of ``scale`` pixels per input pixel does not have as the input has it."""
+        return describe_extensions(self.rest, scale)
 
 
 def read(path: str | Path, **options: Any) -> Frame:
@@ -69,6 +83,7 @@ def source(
     axes: str | None = None,
     quantity: Quantity | None = None,
     pixel_size: float | PixelSize | None = None,
+    saturated: bool = True,
 ) -> Iterator[Source]:
     """Open one FITS image, to be read region by region.
 
@@ -84,9 +99,12 @@ def source(
         here = stack.enter_context(open_fits(file))
         with suppress_warnings(), report_damage(file):
             index, notes = choose_image(file, here.hdus, ext or inside)
-            chosen = ImageChoice(here, index)
-            frame = _empty_frame(chosen, open_image(here, index), axes, pixel_size).with_notes(notes)
-            frame, parts, used = find_planes(frame, chosen, variance, mask, stack)
+            hdu = here.hdus[index]
+            letters, of_axes = axis_letters(file, hdu.header, hdu.shape, axes)
+            chosen = ImageChoice(here, index, letters)
+            notes += of_axes + wcs.warn_repeated(hdu.header, (*READ_KEYS, "BSCALE", "BZERO", "BLANK"))
+            frame = _empty_frame(chosen, open_image(here, index, letters), pixel_size).with_notes(notes)
+            frame, parts, used = find_planes(frame, chosen, variance, mask, stack, saturated)
             frame = _with_header(_with_placeholders(frame, parts), chosen, used, quantity)
 
         def cut(plane: int, region: Region) -> Frame:
@@ -109,14 +127,7 @@ def read_image(path: str | Path) -> NDArray[np.float64]:
         return open_image(here, index).whole().astype(np.float64)
 
 
-def _axes(path: Path, shape: tuple[int, ...], axes: str | None) -> str:
-    letters = axes.upper() if axes else "TCZYX"[-len(shape) :] if len(shape) <= 5 else ""
-    if len(letters) != len(shape) or not letters.endswith("YX") or len(set(letters)) != len(letters):
-        raise InputError(f"{path}: axes {axes or '?'!r} do not fit shape {shape}; one letter per axis, YX last")
-    return letters
-
-
-def _empty_frame(chosen: ImageChoice, image: ImageReader, axes: str | None, size: float | PixelSize | None) -> Frame:
+def _empty_frame(chosen: ImageChoice, image: ImageReader, size: float | PixelSize | None) -> Frame:
     """Frame without values and planes."""
     headers = chosen.headers
     if not isinstance(size, PixelSize | None):
@@ -124,7 +135,7 @@ def _empty_frame(chosen: ImageChoice, image: ImageReader, axes: str | None, size
     size = size or next((found for h in headers if (found := wcs.pixel_size(h))), None)
     unit = read_unit(headers)
     facts, notes = read_facts(headers, unit, size)
-    stack = (image.planes, *image.shape[-2:])
+    stack = (image.planes, *image.plane_shape)
     return Frame(
         pixels=placeholder(stack, np.float32),
         mask=placeholder(stack, bool),
@@ -132,7 +143,7 @@ def _empty_frame(chosen: ImageChoice, image: ImageReader, axes: str | None, size
         unit=unit,
         pixel_size=size,
         facts={**facts, **_provenance_facts(headers)},
-        axes=_axes(chosen.path, image.shape, axes),
+        axes=chosen.axes,
         shape=image.shape,
         dtype=image.dtype,
         notes=notes,
@@ -171,7 +182,9 @@ def _with_header(frame: Frame, chosen: ImageChoice, used: set[int], quantity: Qu
         plain=chosen.index == 0,
         checksum="CHECKSUM" in chosen.image.header,
         quantity=final,
+        axes=chosen.axes,
     )
     wide = frame.facts.get("psf_known")
-    psf = f"gaussian:fwhm={wide:g}px" if wide else None
-    return frame.with_(quantity=final, header=header, psf=psf)
+    if wide:
+        return frame.with_(quantity=final, header=header, psf=f"gaussian:fwhm={wide:g}px")
+    return with_beam(frame.with_(quantity=final, header=header), chosen.image.header, chosen.hdus)

@@ -1,7 +1,9 @@
 """World coordinates and other header cards that depend on the size of a pixel.
 
 ``f`` is the number of new pixels per old pixel along each axis: ``s`` for a grid of ``s`` times smaller pixels, ``1/s``
-for binning. Only the first two FITS axes change. Pixel edges stay where they are (pixel-area registration).
+for binning. Only the two axes of the image plane change (`axes.plane_axes`). Pixel edges stay where they are
+(pixel-area registration). A card that stands more than once is rescaled wherever it stands: programs differ in which
+they read, and each finds the sky where it found it before.
 
 Kept here instead of astropy's ``WCS.slice``, which leaves a CD matrix unscaled and does not rescale SIP coefficients
 (astropy 8.0), and which returns a new header instead of the input's own cards.
@@ -10,7 +12,7 @@ Kept here instead of astropy's ``WCS.slice``, which leaves a CD matrix unscaled 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,9 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from sciresdiff.frame import PixelSize
-from sciresdiff.io.fits.header import card_number, card_value, valid_cards
+from sciresdiff.io.fits.axes import plane_axes
+from sciresdiff.io.fits.header import card_number, card_value, last_number, repeated_keys, valid_cards
+from sciresdiff.notes import Notes
 
 Matrix = NDArray[np.float64]
 
@@ -52,7 +56,7 @@ GROUP_CARDS = {"CRPIX1": "at", "CRPIX2": "at", "CD1_1": "step", "CD1_2": "step",
 
 _ALTERNATES = ("", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _SIP = re.compile(r"(A|B|AP|BP)_(\d)_(\d)")
-_CELESTIAL = re.compile(r"(RA--|DEC-|[GESH]L(ON|AT))")
+_CELESTIAL = re.compile(r"RA--|DEC-|[A-Z]L(ON|AT)|[A-Z]{2}L[NT]-")
 _WCS = re.compile(
     r"WCSAXES[A-Z]?|WCSNAME[A-Z]?|(CRPIX|CRVAL|CTYPE|CUNIT|CDELT|CROTA|CRDER|CSYER|CNAME)\d[A-Z]?|(CD|PC|PV|PS)\d_\d+[A-Z]?"
     r"|LONPOLE[A-Z]?|LATPOLE[A-Z]?|RADESYS[A-Z]?|RADECSYS|EQUINOX[A-Z]?|(A|B|AP|BP)_(\d_\d|ORDER|DMAX)"
@@ -60,7 +64,9 @@ _WCS = re.compile(
 )
 
 
-def rescale_header(header: fits.Header, f: float, *, quantity: str | None = "sum") -> fits.Header:
+def rescale_header(
+    header: fits.Header, f: float, *, quantity: str | None = "sum", axes: tuple[int, int] | None = None
+) -> fits.Header:
     """Return the header of the same sky on another pixel grid.
 
     Parameters
@@ -71,6 +77,8 @@ def rescale_header(header: fits.Header, f: float, *, quantity: str | None = "sum
         New pixels per old pixel and axis, above 0.
     quantity : {"sum", "mean", None}
         With ``sum``, saturation levels are divided by f**2.
+    axes : (x, y), optional
+        Numbers of the FITS axes of the image plane; those that CTYPE tells by default.
 
     Returns
     -------
@@ -82,11 +90,11 @@ def rescale_header(header: fits.Header, f: float, *, quantity: str | None = "sum
         long
         as both remain whole numbers. **Cards that are true of the old pixels only are dropped**, and named in HISTORY.
     """
-    new = header.copy()
+    new, plane = header.copy(), axes or plane_axes(header)
     for alternate in _ALTERNATES:  # Greisen & Calabretta 2002 (Paper I), section 2.1.3
-        _rescale_linear(new, alternate, f)
+        _rescale_linear(new, alternate, f, plane)
     _rescale_sip(new, f)
-    _rescale_physical(new, f)
+    _rescale_physical(new, f, plane)
     _multiply(new, LENGTH_CARDS, 1 / f)
     _multiply(new, AREA_CARDS, 1 / f**2)
     _multiply(new, ("A_DMAX", "B_DMAX", "CPERR1", "CPERR2", "D2IMERR1", "D2IMERR2", "CNPIX1", "CNPIX2"), f)
@@ -124,8 +132,41 @@ def wcs_cards(header: fits.Header) -> fits.Header:
 
 
 def has_wcs(header: fits.Header) -> bool:
-    """Whether the first two axes are on the sky: right ascension and declination, or longitude and latitude."""
-    return all(_CELESTIAL.match(str(card_value(header, f"CTYPE{i}", ""))) for i in (1, 2))
+    """Whether the image plane is on the sky: right ascension and declination, or longitude and latitude."""
+    return all(_CELESTIAL.match(str(card_value(header, f"CTYPE{i}", ""))) for i in plane_axes(header))
+
+
+def warn_repeated(header: fits.Header, used: Iterable[str] = ()) -> Notes:
+    """Warn of cards that stand more than once with different values: two plate solutions, two gains.
+
+    Parameters
+    ----------
+    header : Header
+        Of the image.
+    used : iterable of str
+        Keys that are read beside those of the WCS; of these the first card counts.
+    """
+    repeated, notes = repeated_keys(header), Notes()
+    if solved := [key for key in repeated if _WCS.fullmatch(key)]:
+        notes += Notes(
+            f"WARNING wcs: more than once in the header, with different values: {_list(solved)} (two plate solutions?);"
+            " each is rescaled, but programs differ in which they read; delete those that are wrong"
+        )
+    for key in [key for key in repeated if key in {*used, *LENGTH_CARDS} and key not in solved]:
+        values = ", ".join(str(x) for x in repeated[key])
+        notes += Notes(
+            f"WARNING header: {key} stands more than once, with different values ({values}); the first counts"
+        )
+    if _is_matrix(header, "CD", "") and _is_matrix(header, "PC", "") and not _agree(header):
+        notes += Notes(
+            "WARNING wcs: CD1_1 ... and PC1_1 ... stand in one header and differ, which FITS does not allow; both are "
+            "rescaled, and positions are those of PC and CDELT, as wcslib reads them"
+        )
+    return notes
+
+
+def _list(keys: Sequence[str]) -> str:
+    return ", ".join(keys[:8]) + (f" and {len(keys) - 8} more" if len(keys) > 8 else "")
 
 
 def pixel_size(header: fits.Header) -> PixelSize | None:
@@ -138,8 +179,9 @@ def pixel_size(header: fits.Header) -> PixelSize | None:
         None where there is neither.
     """
     if has_wcs(header):
-        matrix = _jacobian(header, "")
-        x, y = 3600 * np.hypot(*matrix[:2, :2]) / _per_degree(header)
+        i, j = plane_axes(header)
+        matrix = _jacobian(header, "")[np.ix_([i - 1, j - 1], [i - 1, j - 1])]
+        x, y = 3600 * np.hypot(*matrix) / _per_degree(header, i)
         return PixelSize(float(y), float(x), "arcsec") if x > 0 and y > 0 else None
     for pair in (("PIXSCAL1", "PIXSCAL2"), ("SECPIX1", "SECPIX2"), ("PIXSCALE",) * 2, ("SECPIX",) * 2):
         sides = [abs(card_number(header, key) or 0) for key in pair]
@@ -148,88 +190,111 @@ def pixel_size(header: fits.Header) -> PixelSize | None:
     return None
 
 
-def _multiply(header: fits.Header, keys: tuple[str, ...], factor: float) -> None:
+def _change(header: fits.Header, key: str, function: Callable[[float], float]) -> bool:
+    """Apply a function to the value of a card, wherever it stands; return whether it stands anywhere."""
+    places = [(key, i) for i in range(header.count(key) if key in header else 0)]
+    numbers = [(place, x) for place in places if (x := card_number(header, place)) is not None]
+    for place, x in numbers:
+        header[place] = function(x)
+    return bool(numbers)
+
+
+def _multiply(header: fits.Header, keys: Iterable[str], factor: float) -> None:
     for key in keys:
-        if key in header and (old := card_number(header, key)) is not None:
-            header[key] = old * factor
+        _change(header, key, lambda x: x * factor)
 
 
-def _axes(header: fits.Header, alternate: str) -> int:
+def _count_axes(header: fits.Header, alternate: str) -> int:
     """Number of axes of a WCS; 0 where there is none of that name."""
     stems = "CTYPE|CRPIX|CRVAL|CDELT|CD|PC"
     found = [int(m[2]) for key in header if (m := re.fullmatch(rf"({stems})([1-9])(_[1-9])?{alternate}", key))]
     return max(found, default=0)
 
 
-def _rescale_linear(header: fits.Header, alternate: str, f: float) -> None:
-    axes = _axes(header, alternate)
+def _is_matrix(header: fits.Header, stem: str, alternate: str) -> bool:
+    return any(re.fullmatch(rf"{stem}\d_\d{alternate}", key) for key in header)
+
+
+def _rescale_linear(header: fits.Header, alternate: str, f: float, plane: tuple[int, int]) -> None:
+    axes = _count_axes(header, alternate)
     if not axes:
         return
-    for i in (1, 2):
-        # the edge of the first pixel, at 0.5, stays
-        header[f"CRPIX{i}{alternate}"] = f * ((card_number(header, f"CRPIX{i}{alternate}") or 0.0) - 0.5) + 0.5
-    if any(re.fullmatch(rf"CD\d_\d{alternate}", key) for key in header):
-        _multiply(header, tuple(f"CD{i}_{j}{alternate}" for i in range(1, axes + 1) for j in (1, 2)), 1 / f)
-        # with a CD matrix CDELT has no meaning, but some readers take it for the pixel scale; 1 is a placeholder
-        stale = [
-            f"CDELT{i}{alternate}" for i in (1, 2) if card_number(header, f"CDELT{i}{alternate}") not in (None, 1.0)
-        ]
-        _multiply(header, tuple(stale), 1 / f)
-    elif _couples(header, alternate, axes):
+    for i in plane:
+        # the edge of the first pixel, at 0.5, stays; a missing CRPIX is 0
+        if not _change(header, f"CRPIX{i}{alternate}", lambda x: f * (x - 0.5) + 0.5):
+            header[f"CRPIX{i}{alternate}"] = 0.5 - 0.5 * f
+    if _is_matrix(header, "CD", alternate):
+        _multiply(header, (f"CD{i}_{j}{alternate}" for i in range(1, axes + 1) for j in plane), 1 / f)
+        if not _is_matrix(header, "PC", alternate):
+            # with a CD matrix CDELT has no meaning, but some readers take it for the pixel scale; 1 is a placeholder
+            for i in plane:
+                _change(header, f"CDELT{i}{alternate}", lambda x: x if x == 1 else x / f)
+            return
+    if _couples(header, alternate, axes, plane):
         # CDELT scales world axes: one shared with an axis that keeps its pixels must not change, so PC does
         for i in range(1, axes + 1):
-            for j in (1, 2):
-                header[f"PC{i}_{j}{alternate}"] = _pc(header, i, j, alternate) / f
+            for j in plane:
+                if not _change(header, f"PC{i}_{j}{alternate}", lambda x: x / f):
+                    header[f"PC{i}_{j}{alternate}"] = float(i == j) / f
     else:
-        for i in (1, 2):
-            old = card_number(header, f"CDELT{i}{alternate}")
-            header[f"CDELT{i}{alternate}"] = (1.0 if old is None else old) / f
+        for i in plane:
+            if not _change(header, f"CDELT{i}{alternate}", lambda x: x / f):
+                header[f"CDELT{i}{alternate}"] = 1 / f
 
 
 def _pc(header: fits.Header, i: int, j: int, alternate: str) -> float:
-    found = card_number(header, f"PC{i}_{j}{alternate}")
+    found = last_number(header, f"PC{i}_{j}{alternate}")
     return float(i == j) if found is None else found
 
 
-def _couples(header: fits.Header, alternate: str, axes: int) -> bool:
-    """Whether the first two pixel axes share world axes with others."""
-    others = range(3, axes + 1)
-    return any(_pc(header, i, j, alternate) or _pc(header, j, i, alternate) for i in others for j in (1, 2))
+def _couples(header: fits.Header, alternate: str, axes: int, plane: tuple[int, int]) -> bool:
+    """Whether the pixel axes of the plane share world axes with others."""
+    others = [i for i in range(1, axes + 1) if i not in plane]
+    return any(_pc(header, i, j, alternate) or _pc(header, j, i, alternate) for i in others for j in plane)
 
 
-def _jacobian(header: fits.Header, alternate: str) -> Matrix:
-    """World units per pixel."""
-    axes = max(_axes(header, alternate), 2)
-    if any(re.fullmatch(rf"CD\d_\d{alternate}", key) for key in header):
-        rows = [[card_number(header, f"CD{i + 1}_{j + 1}{alternate}") or 0.0 for j in range(axes)] for i in range(axes)]
+def _agree(header: fits.Header) -> bool:
+    """Whether a CD matrix says the same as the PC matrix and CDELT beside it."""
+    cd, pc = (_jacobian(header, "", stem) for stem in ("CD", "PC"))
+    return bool(np.allclose(cd, pc, rtol=1e-4, atol=1e-7 * np.abs(cd).max(initial=0)))
+
+
+def _jacobian(header: fits.Header, alternate: str, stem: str = "") -> Matrix:
+    """World units per pixel. Of cards that stand more than once the last counts, and PC before CD, as in wcslib.
+
+    ``stem`` names the matrix where both are there.
+    """
+    axes = max(_count_axes(header, alternate), 2)
+    if stem == "CD" or (not stem and _is_matrix(header, "CD", alternate) and not _is_matrix(header, "PC", alternate)):
+        rows = [[last_number(header, f"CD{i + 1}_{j + 1}{alternate}") or 0.0 for j in range(axes)] for i in range(axes)]
         return np.array(rows)
-    steps = [card_number(header, f"CDELT{i + 1}{alternate}") for i in range(axes)]
+    steps = [last_number(header, f"CDELT{i + 1}{alternate}") for i in range(axes)]
     rows = [[_pc(header, i + 1, j + 1, alternate) for j in range(axes)] for i in range(axes)]
     return np.array([1.0 if s is None else s for s in steps])[:, None] * np.array(rows)
 
 
-def _per_degree(header: fits.Header) -> float:
-    unit = str(card_value(header, "CUNIT1", "deg")).strip().lower()
+def _per_degree(header: fits.Header, axis: int) -> float:
+    unit = str(card_value(header, f"CUNIT{axis}", "deg")).strip().lower()
     return {"arcsec": 3600.0, "arcmin": 60.0, "rad": np.pi / 180, "mas": 3.6e6}.get(unit, 1.0)
 
 
 def _rescale_sip(header: fits.Header, f: float) -> None:
-    for key in list(header):
+    for key in dict.fromkeys(header):
         if match := _SIP.fullmatch(key):
             # f(u, v) = sum A_pq u^p v^q in pixels (Shupe et al. 2005, eq. 2): u' = f u, and so is the result
             _multiply(header, (key,), f ** (1 - int(match[2]) - int(match[3])))
 
 
-def _rescale_physical(header: fits.Header, f: float) -> None:
+def _rescale_physical(header: fits.Header, f: float, plane: tuple[int, int]) -> None:
     """Rescale IRAF's image = LTM physical + LTV; a missing LTM is the unit matrix."""
     if not any(re.fullmatch(r"LTV\d|LTM\d_\d", key) for key in header):
         return
-    for i in (1, 2):
-        header[f"LTV{i}"] = f * (card_number(header, f"LTV{i}") or 0.0) + (1 - f) / 2
-        for j in (1, 2):
-            old = card_number(header, f"LTM{i}_{j}")
-            if i == j or old is not None:
-                header[f"LTM{i}_{j}"] = f * (float(i == j) if old is None else old)
+    for i in plane:
+        if not _change(header, f"LTV{i}", lambda x: f * x + (1 - f) / 2):
+            header[f"LTV{i}"] = (1 - f) / 2
+        if not _change(header, f"LTM{i}_{i}", lambda x: f * x):
+            header[f"LTM{i}_{i}"] = f
+        _multiply(header, (f"LTM{i}_{j}" for j in plane if j != i), f)
 
 
 def _rescale_sections(header: fits.Header, f: float) -> list[str]:

@@ -7,6 +7,7 @@ regions are written in any order, and an interrupted output is resumed in place.
 from __future__ import annotations
 
 import errno
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,12 +27,11 @@ from sciresdiff.io.fits.checksum import add_checksums
 from sciresdiff.io.fits.compress import compress_file
 from sciresdiff.io.fits.extensions import PIECE, iter_bytes
 from sciresdiff.io.fits.header import BLOCK, header_bytes
-from sciresdiff.io.fits.image_reader import axis_letters, flip_sign_bit
+from sciresdiff.io.fits.image_reader import flip_sign_bit
 from sciresdiff.io.fits.layout import HDUSlot
 from sciresdiff.io.fits.plan import Plan, plan_output
-from sciresdiff.io.raw_array import RawArray, open_unbuffered, reserve_space, write_at
+from sciresdiff.io.raw_array import open_unbuffered, reserve_space, write_at
 from sciresdiff.io.sink import IMAGE, Finish, Plane, Sink, count_clipped, put_image
-from sciresdiff.io.source import count_planes
 from sciresdiff.region import Region
 
 Array = NDArray[Any]
@@ -116,7 +116,7 @@ class OutputFile:
         data = flip_sign_bit(data) if slot.stored_dtype.kind != slot.dtype.kind else data
         layers = data.reshape(-1, *data.shape[-2:])
         for k, layer in enumerate(layers):
-            _raw_array(self.fd, slot).put(plane * len(layers) + k, y0, x0, layer)
+            slot.array(self.fd).put(plane * len(layers) + k, y0, x0, layer)
         return lost
 
     def get(self, name: str, plane: int, region: Region) -> Array:
@@ -137,8 +137,8 @@ class OutputFile:
             (h, w), or (K, h, w) where the plane has K layers for each plane of the image.
         """
         slot, image = self.slots[name], self.slots[IMAGE]
-        k = count_planes(slot.shape) // count_planes(image.shape)
-        found = np.stack([_raw_array(self.fd, slot).get(plane * k + i, region) for i in range(k)])
+        k = math.prod(slot.shape) // math.prod(image.shape)
+        found = np.stack([slot.array(self.fd).get(plane * k + i, region) for i in range(k)])
         data = flip_sign_bit(found) if slot.stored_dtype.kind != slot.dtype.kind else found
         return data[0] if k == 1 else data
 
@@ -155,10 +155,6 @@ class OutputFile:
         """Bytes of a part of the file, piece by piece."""
         for at in range(start, start + length, PIECE):
             yield os.pread(self.fd, min(PIECE, start + length - at), at)
-
-
-def _raw_array(fd: int, slot: HDUSlot) -> RawArray:
-    return RawArray(fd, slot.data_offset, slot.stored_dtype, slot.shape, axis_letters(slot.shape))
 
 
 @contextmanager

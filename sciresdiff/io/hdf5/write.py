@@ -151,13 +151,19 @@ def _shapes(frame: Frame, dtype: str | np.dtype[Any] | None, planes: Shapes) -> 
 def _attributes(frame: Frame, cards: Mapping[str, object], history: Sequence[str], scale: float) -> dict[str, Any]:
     shape, size = file_shape(frame), output_pixel_size(frame, scale)
     attrs: dict[str, Any] = {key: x for key, x in cards.items() if x is not None}
-    attrs |= {"kind": frame.kind, "axes": frame.axes if len(frame.axes) == len(shape) else "TCZYX"[-len(shape) :]}
+    attrs |= {"kind": frame.kind, "axes": _axes(frame, shape)}
     attrs |= {key: x for key, x in (("quantity", frame.quantity), ("unit", frame.unit)) if x}
     if history:
         attrs["history"] = json.dumps(list(history))
     if size:
         attrs |= {"pixel_size": (size.y, size.x), "pixel_unit": size.unit}
     return attrs
+
+
+def _axes(frame: Frame, shape: tuple[int, ...]) -> str:
+    """A letter for each axis: the frame's where Y and X are its last."""
+    same = len(frame.axes) == len(shape) and frame.axes.endswith("YX")
+    return frame.axes if same else "TCZYX"[-len(shape) :]
 
 
 @contextmanager

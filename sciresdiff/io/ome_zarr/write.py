@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sciresdiff.files import open_plain
 from sciresdiff.frame import Frame
 from sciresdiff.io.atomic import atomic_folder
 from sciresdiff.io.dtypes import cast_pixels
@@ -171,7 +172,7 @@ def _open_store(path: Path, plan: Plan, overwrite: bool, part: Path | None) -> I
         for image in plan.images.values():
             if image.array not in group:  # else an earlier run made it: resume
                 _create_array(zarr, group, image.array, image, image.shape)
-        lock = os.open(place / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        lock = open_plain(place / LOCK, os.O_RDWR | os.O_CREAT)
 
         def finish(cards: Mapping[str, object]) -> dict[str, Any]:
             for image in plan.images.values():

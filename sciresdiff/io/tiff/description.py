@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -110,7 +111,10 @@ def _imagej(header: TiffHeader, scale: float, provenance: Mapping[str, Any]) -> 
     if header.quantity == "sum":  # values shrink with the pixels
         drop |= {"min", "max", "Ranges"}
     metadata = {key: x for key, x in header.imagej.items() if key not in drop}
-    if _output_size(header, scale) and clean_unit(str(metadata.get("unit", ""))) not in MICROMETRES:
+    stated = str(metadata.get("unit", ""))
+    factor = MICROMETRES.get(clean_unit(stated))
+    # a micro sign that was written as other text is one that ImageJ does not know
+    if _output_size(header, scale) and (not factor or (factor == 1 and not re.fullmatch(r"(\\u00B5|[µa-z])+", stated))):
         metadata["unit"] = "um"
     lines = [x for x in str(metadata.pop("Info", "")).splitlines() if not x.startswith(f"{NAMESPACE}: ")]
     # ImageJ shows Info as text, so the record is a line of it

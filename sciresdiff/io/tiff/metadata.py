@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
@@ -12,15 +11,22 @@ from typing import Any
 from sciresdiff.frame import PixelSize
 from sciresdiff.io.provenance import NAMESPACE, to_float
 from sciresdiff.notes import Notes
+from sciresdiff.parse import parse_json
 
 MICROMETRES: dict[str, float] = {
     "um": 1.0, "micron": 1.0, "microns": 1.0, "micrometer": 1.0, "micrometre": 1.0, "micrometers": 1.0,
-    "nm": 1e-3, "nanometer": 1e-3, "mm": 1e3, "pm": 1e-6, "angstrom": 1e-4, "å": 1e-4, "m": 1e6,
+    "micrometres": 1.0, "umeter": 1.0, "nm": 1e-3, "nanometer": 1e-3, "nanometers": 1e-3, "nanometre": 1e-3,
+    "millimeter": 1e3, "millimetre": 1e3, "mm": 1e3, "pm": 1e-6, "angstrom": 1e-4, "å": 1e-4, "m": 1e6,
 }  # fmt: skip
 """Units of length as files write them -> micrometres.
 
 Centimetres and inches are left out: there they are what a printer needs.
 """
+
+_MICRO = re.compile(
+    r"\\+u00b5|\\+u03bc|\\+x(c2\\+x)?b5|\\+xce\\+xbc|\\+265|&(micro|mu|#181|#xb5|#956|#x3bc);|[ãâ]?[µμ]|\xce\xbc|î¼|\ufffd+(?=m)"
+)
+"""Ways in which the micro sign stands in files (small letters)."""
 
 SCREEN_DPI = (72, 96, 100, 144, 150, 200, 220, 300, 600)
 """Resolutions of screens and printers, which say nothing about the specimen."""
@@ -96,10 +102,11 @@ def read_pixel_size(
 def clean_unit(unit: str) -> str:
     r"""Write a unit of length in small ASCII letters.
 
-    The micro sign comes as Latin, Greek, or the six characters ``\u00B5``, which ImageJ writes.
+    The micro sign comes as Latin or Greek, as text in place of the character (``\u00B5``, which ImageJ writes,
+    ``\xb5``, which programs in Python write, or an entity of XML), and as what is left after a wrong decoding.
     """
-    plain = unit.strip().lower().replace("\\u00b5", "u").replace("\\u03bc", "u").replace("µ", "u").replace("μ", "u")
-    return plain.replace("\x00", "")
+    plain = _MICRO.sub("u", unit.strip("\x00 \t\r\n[](){}'\"").lower())
+    return re.sub(r"[\x00 _.]", "", plain)
 
 
 def parse_xml(xml: str) -> ET.Element | None:
@@ -126,25 +133,40 @@ def _ome_pixel_size(xml: str) -> PixelSize | None:
     return PixelSize(sides[0], sides[1], "um") if min(sides) > 0 else None
 
 
+IMMERSIONS = {
+    "oil": 1.515, "water": 1.333, "waterdipping": 1.333, "glycerol": 1.47, "air": 1.0,
+}  # fmt: skip
+"""Immersion as OME names it -> its refractive index."""
+
+
 def read_optics(xml: str) -> dict[str, float]:
-    """Read numerical aperture and emission wavelengths from OME-XML, where it has them.
+    """Read what OME-XML says of the objective and the channels of the first image.
 
     Returns
     -------
     dict
-        ``na``; ``wavelength`` in nm of the first channel, ``wavelength_1`` ... of the others.
+        ``na``; ``refractive_index`` of the immersion; ``wavelength`` (emission) and ``excitation`` in nm of the first
+        channel, ``wavelength_1`` ... of the others; where it has them.
     """
     root = parse_xml(xml)
+    image = find_element(root, "Image")
+    if root is None or image is None:
+        return {}
     facts: dict[str, float] = {}
-    objective = find_element(root, "Objective")
-    if objective is not None and (na := to_float(objective.get("LensNA"))) > 0:
-        facts["na"] = na
-    channels = [e for e in root.iter() if e.tag.rpartition("}")[2] == "Channel"] if root is not None else []
-    for i, channel in enumerate(channels):
-        factor = 1000 * MICROMETRES.get(clean_unit(channel.get("EmissionWavelengthUnit", "nm")), 0.0)
-        if (length := to_float(channel.get("EmissionWavelength")) * factor) > 0:
-            facts["wavelength" if i == 0 else f"wavelength_{i}"] = length
-    return facts
+    settings = find_element(image, "ObjectiveSettings")
+    objectives = [e for e in root.iter() if e.tag.rpartition("}")[2] == "Objective"]
+    used = "" if settings is None else settings.get("ID", "")
+    objective = next((e for e in objectives if e.get("ID") == used), objectives[0] if objectives else None)
+    if objective is not None:
+        facts["na"] = to_float(objective.get("LensNA"))
+        facts["refractive_index"] = IMMERSIONS.get(objective.get("Immersion", "").lower(), 0.0)
+    if settings is not None and (index := to_float(settings.get("RefractiveIndex"))) > 0:
+        facts["refractive_index"] = index
+    for i, channel in enumerate(e for e in image.iter() if e.tag.rpartition("}")[2] == "Channel"):
+        for name, key in (("wavelength", "EmissionWavelength"), ("excitation", "ExcitationWavelength")):
+            factor = 1000 * MICROMETRES.get(clean_unit(channel.get(f"{key}Unit", "nm")), 0.0)
+            facts[name if i == 0 else f"{name}_{i}"] = to_float(channel.get(key)) * factor
+    return {name: value for name, value in facts.items() if value > 0}
 
 
 def read_provenance(header: TiffHeader) -> dict[str, Any]:
@@ -167,6 +189,6 @@ def read_provenance(header: TiffHeader) -> dict[str, Any]:
 
 def _decode(text: str) -> Any:
     try:
-        return json.loads(text)
+        return parse_json(text)
     except ValueError:
         return text

@@ -13,6 +13,7 @@ from sciresdiff.errors import InputError
 from sciresdiff.frame import Frame
 from sciresdiff.io import format_of, read_image
 from sciresdiff.io.files import split_spec
+from sciresdiff.io.masks import check_mask
 from sciresdiff.io.source import ReadRegion, Source, overlay, placeholder
 from sciresdiff.io.tiff.series import SeriesReader, open_tiff, report_damage, series_reader
 from sciresdiff.io.variance import STATED, fill_variance, median_variance, split_noise_kind, to_variance
@@ -43,10 +44,14 @@ def add_planes(image: Source, stack: ExitStack, file: Path, variance: str | None
     if mask is not None:
         values = _plane_reader(image.frame, stack, file, "mask", mask)
 
-        def cover(window: Frame, plane: int, region: Region) -> Frame:
-            return window.with_(mask=window.mask | (np.nan_to_num(values(plane, region), nan=1.0) != 0))
+        def bad(plane: int, region: Region) -> Array:
+            return np.nan_to_num(values(plane, region), nan=1.0) != 0
 
-        image = overlay(image, cover, image.frame)
+        def cover(window: Frame, plane: int, region: Region) -> Frame:
+            return window.with_(mask=window.mask | bad(plane, region))
+
+        notes = check_mask(split_spec(mask)[0].name, image.frame.pixels.shape, image.window, bad)
+        image = overlay(image, cover, image.frame.with_notes(notes))
     return image if variance is None else add_variance(image, stack, file, variance)
 
 

@@ -16,6 +16,7 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
+from sciresdiff.files import open_new
 from sciresdiff.io.pyramid import SIDE, fill_level, iter_tiles, level_shapes, levels_path
 from sciresdiff.io.raw_array import RawArray, open_unbuffered
 from sciresdiff.io.tiff.ifd import BIG, START, Directory, Tag, file_header, pack_directories
@@ -50,7 +51,7 @@ def write_pyramid(
     """
     target = place.with_name(f"{place.name}.tiles")
     try:
-        with _open_levels(place, base, layout) as flats, target.open("wb") as stream:
+        with _open_levels(place, base, layout) as flats, open(open_new(target), "wb") as stream:
             stream.write(bytes(START))
             directories = [
                 Directory(

@@ -209,7 +209,8 @@ def plan(path: str | Path, options: DegradeOptions) -> dict[str, Any]:
 
 def reading(options: DegradeOptions) -> dict[str, Any]:
     """The options that a file is opened with."""
-    return {"axes": options.axes, "quantity": options.quantity}
+    known = {"axes": options.axes, "quantity": options.quantity}
+    return {**known, "outside": True} if options.allow_outside else known
 
 
 @contextmanager
@@ -225,6 +226,7 @@ def open_frame(path: str | Path, options: DegradeOptions) -> Iterator[tuple[Sour
         with open_files.use(path, **reading(options)) as held:
             quantity, notes = resolve_quantity(held.source.frame, options)
             notes += _describe_trimming(held.source.frame, options.scale)
+            notes += io.describe_output(held.source.frame, 1 / options.scale)
             yield held.source, quantity, notes, hash_values(held.source)
     finally:
         open_files.close()

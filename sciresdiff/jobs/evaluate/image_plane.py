@@ -13,8 +13,10 @@ from sciresdiff.checks.arrays import Array, Mask
 from sciresdiff.errors import InputError
 from sciresdiff.frame import Frame, PixelSize
 from sciresdiff.notes import Notes
-from sciresdiff.observation.psf import measure_psf, psf_of_header
+from sciresdiff.observation.measured_psf import measure_plane
+from sciresdiff.observation.psf import psf_of_header
 from sciresdiff.physics import psf
+from sciresdiff.physics.psf.file import image_of_file
 
 NEGATIVE_WINGS = 0.02
 """Share of a PSF's light that its wings may be below zero by before a warning is given."""
@@ -123,21 +125,19 @@ def resolve_whole_psf(
     if isinstance(given, np.ndarray):
         return psf.centre_psf(given.astype(np.float64)), Notes()
     if given is not None:
-        return _read_whole_psf(frame, plane, str(given)), Notes()
-    if stated := psf_of_header(frame):
+        return _read_whole_psf(frame, plane, str(given))
+    if stated := psf_of_header(frame, plane):
         return psf.render(stated, frame.pixel_size, integrate="psf_known" not in frame.facts), Notes()
     try:
-        spec, used, _ = measure_psf(frame, plane)
+        found = measure_plane(frame, plane)
     except InputError:
         return None, Notes(f"{name}: no PSF is given or stated, and there are too few stars to measure one")
-    whole = psf.render(spec, frame.pixel_size, integrate=True)
-    return whole, Notes(f"{name}: PSF {spec} px measured on {used} stars")
+    return found.render(), Notes(f"{name}: PSF of fwhm {found.fwhm:.3g} px measured on {found.used} stars")
 
 
-def _read_whole_psf(frame: Frame, plane: int, spec: str) -> Array:
-    """The PSF that a SPEC or the name of a file says, (K, L)."""
+def _read_whole_psf(frame: Frame, plane: int, spec: str) -> tuple[Array, Notes]:
+    """The PSF that a SPEC or the name of a file says, (K, L), and what was done to it."""
     parsed = psf.parse(spec)
     if parsed.shape != "file":
-        return psf.render(parsed, frame.pixel_size, integrate=True)
-    image = io.read_image(spec)
-    return psf.centre_psf(image if image.ndim < 3 else image[min(plane, len(image) - 1)])
+        return psf.render(parsed, frame.pixel_size, integrate=True), Notes()
+    return image_of_file(parsed, frame.pixel_size, plane)

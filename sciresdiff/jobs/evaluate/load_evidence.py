@@ -27,14 +27,19 @@ from sciresdiff.jobs.evaluate.sidecar import Sidecar
 from sciresdiff.notes import Notes
 from sciresdiff.observation.exposure import Exposure
 from sciresdiff.observation.grid import Grid, upsample_nearest
-from sciresdiff.observation.noise import Noise, resolve_noise, with_psf_error
+from sciresdiff.observation.noise import Noise
 from sciresdiff.observation.observation import Observation
 from sciresdiff.observation.options import Stated
 from sciresdiff.observation.psf import psf_of_header, resolve_psf
-from sciresdiff.observation.sample import Samples, samples_of_frame, samples_of_source
+from sciresdiff.observation.psf_error import resolve_psf_error
+from sciresdiff.observation.resolve_noise import resolve_noise
+from sciresdiff.observation.sample import Samples
+from sciresdiff.observation.screening import describe_defects, observed_source, screen, screen_with_psf
+from sciresdiff.physics.psf.field import PSF
 from sciresdiff.region import Region
 from sciresdiff.report.images import block_means
 from sciresdiff.report.overview import SIDE, Overview
+from sciresdiff.restoration.kernel_width import correct_width
 from sciresdiff.tiling import Tile
 
 STRIP = 2**22
@@ -115,7 +120,8 @@ def open_evidence(
         image = open_source(stack, high, quantity=options.quantity)
         sidecar = Sidecar.read(high, low)
         stated = sidecar.merge(options.stated)
-        of_data = {"variance": stated.variance, "mask": stated.mask, "axes": stated.axes}
+        of_data = {name: getattr(stated, name) for name in ("variance", "mask", "axes", "saturated")}
+        of_data |= {"outside": stated.allow_outside}
         data = None if low is None else open_source(stack, low, **of_data)
         scale = 1 if data is None else scale_between(high, image.frame, low, data.frame)
         known = options.quantity or sidecar.quantity or (data.frame.quantity if data else None)
@@ -171,19 +177,33 @@ def add_observation(
     stated : Stated
         What the user states of the data; wins over the sidecar.
     """
-    merged, samples, frame = sidecar.merge(stated), samples_of_data(data), data.frame
-    noise, notes = resolve_data_noise(frame, samples, merged, bool(sidecar), sidecar.psf_origin(stated))
-    has_psf = bool(merged.kernel or merged.psf or sidecar or frame.kernel is not None or psf_of_header(frame))
-    psf = None
+    merged, frame = sidecar.merge(stated), data.frame
+    found = screen(data, merged)
+    samples = found.samples
+    noise, notes = resolve_data_noise(frame, samples, merged, bool(sidecar))
+    has_psf = bool(
+        merged.kernel or merged.psf or merged.na or sidecar or frame.kernel is not None or psf_of_header(frame)
+    )
+    psfs: tuple[PSF | None, ...] = (None,)
+    target: float | None = None
     if has_psf:
-        psf, _, more = resolve_psf(low, frame, samples, merged, scale)
+        psfs, target, more = resolve_psf(low, frame, samples, merged, scale)
+        notes += more
+        if noise is not None:
+            psfs, noise, more = resolve_psf_error(psfs, noise, merged, scale, target, more.origins["psf"])
+            notes += more
+        found, more = screen_with_psf(found, merged, psfs, scale)
         notes += more
     else:
+        notes += describe_defects(found.defects, samples)
         notes += Notes("psf: not known; give --kernel or --psf for the checks against the data and for Richardson-Lucy")
     grid = Grid((frame.pixels.shape[1], frame.pixels.shape[2]), frame.pixel_size)
     # without a noise the exposure has that of its file; `has_noise` keeps the checks from using it
-    exposure = Exposure(data, grid, noise or Noise(), psf, files.quantity)
-    observation = Observation([exposure], grid.refine(scale))
+    image = observed_source(None, found, merged)
+    own = psfs if len(psfs) > 1 else ()
+    exposure = Exposure(image, grid, noise or Noise(), psfs[0], files.quantity, psfs=own)
+    observation = correct_width(Observation([exposure], grid.refine(scale), notes=notes), found.samples, target)
+    notes = observation.notes
     return replace(files, observation=observation, has_noise=noise is not None, has_psf=has_psf), notes
 
 
@@ -200,11 +220,6 @@ def open_source(stack: ExitStack, path: str | Path, **options: Any) -> Source:
     """
     source = stack.enter_context(io.open_source(path, **options))
     return in_memory(source.whole()) if fits_in_memory(source.frame) else source
-
-
-def samples_of_data(data: Source) -> Samples:
-    """What is measured on the data: all of a small frame, windows of a large one."""
-    return samples_of_frame(data.whole()) if fits_in_memory(data.frame) else samples_of_source(data)
 
 
 def fit_truth(
@@ -342,9 +357,7 @@ def crop_truth(truth: Frame, name: str | Path, image: Frame, high: str | Path, s
     return cropped, Notes(f"truth: {T} x {U} px cropped to the image's {H} x {W}")
 
 
-def resolve_data_noise(
-    data: Frame, samples: Samples, stated: Stated, restored: bool, psf_origin: str
-) -> tuple[Noise | None, Notes]:
+def resolve_data_noise(data: Frame, samples: Samples, stated: Stated, restored: bool) -> tuple[Noise | None, Notes]:
     """Find the data's noise: as the restoration took it where there is a record, else the file's plane, else measured.
 
     Parameters
@@ -357,8 +370,6 @@ def resolve_data_noise(
         By the user, or by the record.
     restored : bool
         Whether there is a record of the restoration.
-    psf_origin : str
-        Where the restoration had the PSF from: its error adds to the noise; empty where that is not known.
 
     Returns
     -------
@@ -372,8 +383,7 @@ def resolve_data_noise(
         noise, notes = resolve_noise(data, samples, stated)
     except InputError as problem:
         return None, Notes(f"{problem}; checks in units of the noise are left out")
-    noise, more = with_psf_error(noise, data, samples, psf_origin)
-    return noise, notes + more
+    return noise, notes
 
 
 def kind_of(files: EvidenceFiles) -> Kind:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from sciresdiff.observation.options import Stated
+from sciresdiff.observation.options import SWITCHES, Stated
 from sciresdiff.options import CHECKS, INPUT, OUTPUT, option, same_as
 from sciresdiff.run.options import ComputeOptions, RunOptions
 
@@ -20,9 +20,16 @@ class EvaluateOptions:
 
     psf: str | None = same_as(Stated, "psf")
     kernel: str | None = same_as(Stated, "kernel")
+    psf_error: float | None = same_as(Stated, "psf_error")
     target_fwhm: float | None = same_as(Stated, "target_fwhm")
     variance: str | None = same_as(Stated, "variance")
     quantity: Literal["sum", "mean"] | None = same_as(Stated, "quantity")
+    sentinels: bool = same_as(Stated, "sentinels")
+    padding: bool = same_as(Stated, "padding")
+    absurd: bool = same_as(Stated, "absurd")
+    saturated: bool = same_as(Stated, "saturated")
+    hot_pixels: bool = same_as(Stated, "hot_pixels")
+    cosmic: bool = same_as(Stated, "cosmic")
     baselines: str | Sequence[str] = option(
         "Classical methods to compare with: bicubic, lanczos, wiener, richardson-lucy (also -10, -60, -accelerated,"
         " -accelerated-best), or none.",
@@ -43,9 +50,11 @@ class EvaluateOptions:
         return Stated(
             psf=self.psf,
             kernel=self.kernel,
+            psf_error=self.psf_error,
             target_fwhm=self.target_fwhm,
             quantity=self.quantity,
             variance=self.variance,
+            **{name: getattr(self, name) for name in SWITCHES},
         )
 
 

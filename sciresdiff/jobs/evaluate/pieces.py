@@ -31,12 +31,12 @@ def plan_pieces(shape: tuple[int, int], observation: Observation | None) -> tupl
         Has the scale, and the PSF, which a piece reaches beyond; None where there are no data.
     """
     scale = 1 if observation is None else observation.scale
-    psf = None if observation is None else observation.exposure.psf
+    psfs = () if observation is None else observation.exposure.distinct_psfs
     if scale * max(shape) <= WHOLE:
         whole = Region.of_shape(shape)
         return (Tile(whole, whole),)
     step = AROUND // gcd(AROUND, scale)
-    reach = 0 if psf is None else max(psf.mean.shape) // 2
+    reach = max((max(psf.mean.shape) // 2 for psf in psfs if psf is not None), default=0)
     return tuple(tiling.plan(shape, max(SIDE // scale // step, 1) * step, -(-(AROUND + reach) // scale), step))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,9 +9,11 @@ from typing import Any
 
 from sciresdiff.frame import Quantity
 from sciresdiff.io.files import split_spec
-from sciresdiff.observation.options import Stated
+from sciresdiff.observation.options import SWITCHES, Stated
+from sciresdiff.parse import parse_json
 
-OF_DATA = ("gain", "read_noise", "offset", "variance", "mask", "axes", "target_fwhm", "psf", "kernel")
+OF_DATA = ("gain", "read_noise", "offset", "em_gain", "noise", "variance", "mask", "saturation", "axes", "target_fwhm",
+           "psf", "kernel", "psf_error", "na", "ri", "wavelength", "pinhole")  # fmt: skip
 """Options of ``upscale`` that describe the frame that is restored."""
 
 
@@ -36,7 +37,7 @@ class Sidecar:
         """
         file = split_spec(high)[0]
         try:
-            record = json.loads(file.with_name(file.name + ".json").read_text())
+            record = parse_json(file.with_name(file.name + ".json").read_text())
         except (OSError, ValueError):
             return cls({})
         if not isinstance(record, dict) or low is None:
@@ -59,17 +60,18 @@ class Sidecar:
         return self.record.get("target_fwhm_px")
 
     def merge(self, stated: Stated) -> Stated:
-        """What was stated of the data for the restoration; what ``stated`` says of blur and variance wins."""
+        """What was stated of the data for the restoration; what ``stated`` says of blur and variance wins, and a mask
+        that either switches off is off."""
         before = self.record.get("options", {})
-        merged = Stated(**{name: before.get(name) for name in OF_DATA})
+        switches: dict[str, Any] = {name: getattr(stated, name) and before.get(name) is not False for name in SWITCHES}
+        merged = Stated(**{name: before.get(name) for name in OF_DATA}, **switches)
         if stated.psf or stated.kernel:
             merged = replace(merged, psf=stated.psf, kernel=stated.kernel)
+        if stated.psf or stated.kernel or not self:
+            merged = replace(merged, psf_error=0.0)  # an image is judged by what is said here, and not by what is usual
         return replace(
             merged,
+            psf_error=merged.psf_error if stated.psf_error is None else stated.psf_error,
             variance=stated.variance or merged.variance,
             target_fwhm=stated.target_fwhm or merged.target_fwhm,
         )
-
-    def psf_origin(self, stated: Stated) -> str:
-        """Where the restoration had the PSF from; empty where it is not known, or ``stated`` has another."""
-        return "" if stated.psf or stated.kernel else str(self.record.get("sources", {}).get("psf", ""))

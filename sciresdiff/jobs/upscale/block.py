@@ -14,7 +14,7 @@ from sciresdiff import plugins
 from sciresdiff.checks.evidence import Evidence
 from sciresdiff.checks.sums import data_sums
 from sciresdiff.frame import PLANES, Frame
-from sciresdiff.io.quality_bits import RING
+from sciresdiff.io.quality_bits import RING, SATURATED
 from sciresdiff.io.sink import IMAGE
 from sciresdiff.jobs.blocks import Block
 from sciresdiff.jobs.upscale import guard, trust
@@ -75,6 +75,8 @@ def digest(window: Observation) -> str:
     for name in PLANES:
         if (array := getattr(frame, name)) is not None:
             found.update(np.ascontiguousarray(array).data)
+    if window.exposure.noise.expected is not None:
+        found.update(np.ascontiguousarray(window.exposure.noise.expected).data)
     return found.hexdigest()
 
 
@@ -191,10 +193,14 @@ def ring_bits(restored: RestoredPlane, fine: tuple[slice, slice]) -> NDArray[np.
 
 
 def quality(frame: Frame, inside: tuple[slice, slice], scale: int) -> NDArray[np.int32]:
-    """Data-quality bits on the fine grid: the file's own, else 1 for masked; 256 for saturated."""
+    """Data-quality bits on the fine grid: the file's own, else 1 for masked and 256 for saturated; and those of
+    `io.quality_bits`."""
     bits = (frame.mask[0].astype(np.int32) if frame.dq is None else frame.dq[0])[inside]
     if frame.saturated is not None:
-        bits = np.where(frame.saturated[0][inside], bits | 256, bits)
+        own = SATURATED.bit | (256 if frame.dq is None else 0)  # another observatory's 256 may mean something else
+        bits = np.where(frame.saturated[0][inside], bits | own, bits)
+    if frame.flags is not None:
+        bits = bits | frame.flags[0][inside]
     return np.asarray(upsample_nearest(bits, scale), dtype=np.int32)
 
 

@@ -18,6 +18,7 @@ from sciresdiff.checks.scatter import mad_std
 from sciresdiff.io.quality_bits import RING as RING_BIT
 from sciresdiff.notes import Notes
 from sciresdiff.observation.grid import upsample_nearest
+from sciresdiff.observation.noise import of_plane
 from sciresdiff.observation.observation import Observation
 from sciresdiff.restoration.restored import RestoredPlane
 
@@ -194,16 +195,19 @@ def measure(
     }
 
 
-def judge(planes: Sequence[Sequence[Mapping[str, float]]], correlation: float = 1.0) -> Guard:
+def judge(planes: Sequence[Sequence[Mapping[str, float]]], correlation: tuple[float, ...] = ()) -> Guard:
     """The verdict over the blocks of every plane.
 
     Parameters
     ----------
     planes : of every plane what `measure` said of its blocks; none of a block without a valid pixel.
-    correlation : factor by which the noise was taken larger than the scatter of single pixels, for it is correlated.
+    correlation : factors by which the noise of every plane, or of all, was taken larger than the scatter of single
+        pixels, for it is correlated; empty for white noise.
     """
+    factors = [next(iter(of_plane(correlation, number)), 1.0) for number in range(len(planes))]
     flagged = sum(int(block["flagged"]) for plane in planes for block in plane)
-    return Guard([judge_plane(pool(plane), correlation) if plane else [] for plane in planes], flagged)
+    pooled = zip(planes, factors, strict=True)
+    return Guard([judge_plane(pool(plane), factor) if plane else [] for plane, factor in pooled], flagged)
 
 
 def pool(blocks: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -70,7 +70,7 @@ def history(options: UpscaleOptions, inputs: Inputs) -> list[str]:
     words = {f.name: getattr(given, f.name) for f in fields(given) if getattr(given, f.name) != f.default}
     for name in PATHS:
         if isinstance(words.get(name), str) and os.sep in words[name]:
-            words[name] = os.path.basename(words[name])
+            words[name] = ";".join(os.path.basename(part) for part in words[name].split(";"))
     words.pop("overwrite", None)
     text = " ".join(f"{k}={v}" for k, v in sorted(words.items()))
     lines = [f"sciresdiff {__version__} upscale {text}".rstrip()]

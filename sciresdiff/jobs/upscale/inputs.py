@@ -18,10 +18,12 @@ from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.jobs.upscale.sampling import check_steps, warn_codec
 from sciresdiff.notes import Notes
 from sciresdiff.observation.observation import Observation
-from sciresdiff.observation.resolve import observe, reading_options, refuse_unusable
+from sciresdiff.observation.resolve import observe, refuse_unusable
 from sciresdiff.observation.sample import Sample, Samples, samples_of_source
+from sciresdiff.observation.screening import reading_options, screen
 from sciresdiff.physics.psf.field import PSF
 from sciresdiff.physics.sky import estimate_sky
+from sciresdiff.restoration.kernel_width import correct_width
 from sciresdiff.restoration.model import Model
 
 
@@ -90,10 +92,13 @@ def resolve_source(
     ------
     UsageError, InputError : what cannot be settled, and what to give.
     """
-    frame, samples = source.frame, samples_of_source(source, options.saturation)
-    refuse_unusable(path or "the image", frame, samples, options)
+    frame, found = source.frame, screen(source, options)
+    refuse_unusable(path or "the image", frame, found.samples, options)
     chosen = models_of(frame, options)
-    return resolve_models(observe(path, source, samples, options, chosen[0], psf, kernel), chosen, samples, options)
+    observation = observe(path, found, options, chosen[0], psf, kernel)
+    samples = samples_of_source(observation.exposure.image)
+    observation = correct_width(observation, samples, observation.target_fwhm)
+    return resolve_models(observation, chosen, samples, options)
 
 
 def resolve_observation(observation: Observation, options: UpscaleOptions) -> Inputs:
@@ -130,11 +135,14 @@ def resolve_models(
     UsageError : steps or a realism that a model does not have.
     """
     _, name, chosen, notes = found
-    notes = observation.exposure.image.frame.notes + notes + samples(0).notes + observation.notes
+    frame = observation.exposure.image.frame
+    notes = frame.notes + notes + samples(0).notes + observation.notes + io.describe_output(frame, observation.scale)
     model, then = chosen
-    for stage, blur in stages(chosen, observation.exposure.psf):
-        check_steps(stage, options)
-        notes += warn_psf(stage, blur, stage.scale) + warn_networks(stage) + warn_codec(stage, options)
+    for psf in observation.exposure.distinct_psfs:
+        for stage, blur in stages(chosen, psf):
+            check_steps(stage, options)
+            notes += warn_psf(stage, blur, stage.scale) + warn_networks(stage) + warn_codec(stage, options)
+    notes = notes.unique()
     notes += warn_noise(model, observation, samples) + check_realism(options.realism, model, name)
     if model is None and not options.refine:
         notes += Notes("ERR: without draws it is the scale that the physics assumes, before the data narrow it")
@@ -167,7 +175,7 @@ def warn_noise(model: Model | None, observation: Observation, samples: Samples) 
     if (low, high) == (0.0, np.inf):
         return Notes()
     exposure = observation.exposure
-    noise = replace(exposure.noise, psf_error=0.0)  # which grows with the light, and is no noise
+    noise = exposure.noise.limited(0)  # an error of the PSF grows with the light, and is no noise
     planes = range(exposure.image.frame.planes)
     slopes = [photon_slope(samples(i), noise.variance_of_sample(samples(i), i)) for i in planes]
     found = [slope for slope in slopes if slope is not None]

@@ -29,9 +29,10 @@ from sciresdiff.jobs.upscale.header import figures, history, pool_figures, prove
 from sciresdiff.jobs.upscale.inputs import Inputs, resolve_inputs, resolve_source
 from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.notes import Notes
-from sciresdiff.observation.resolve import reading_options
 from sciresdiff.observation.sample import Samples, samples_of_source
+from sciresdiff.observation.screening import reading_options
 from sciresdiff.observation.statistics import measure_statistics
+from sciresdiff.physics.psf.field import PSF
 from sciresdiff.report.record import as_data
 from sciresdiff.run import executor
 from sciresdiff.run.checksums import checksums
@@ -107,13 +108,19 @@ def plan(path: str | Path, options: UpscaleOptions) -> dict[str, Any]:
         "scale": inputs.scale,
         "model": inputs.name,
         "quantity": inputs.quantity,
-        "kernel_px": list(psf.mean.shape) if (psf := inputs.observation.exposure.psf) else None,
+        "kernel_px": kernel_sides(inputs.observation.exposure.distinct_psfs),
         "target_fwhm_px": inputs.observation.target_fwhm,
         "masked": masked,
         "sources": dict(inputs.notes.origins),
         "said": list(inputs.notes),
         "options": {f.name: getattr(options, f.name) for f in fields(options)},
     }
+
+
+def kernel_sides(psfs: Sequence[PSF | None]) -> list[int] | None:
+    """Sides of the largest kernel, output px; None where no plane has one."""
+    shapes = [psf.mean.shape for psf in psfs if psf is not None]
+    return [max(sides) for sides in zip(*shapes, strict=True)] or None
 
 
 def run(
@@ -175,7 +182,7 @@ def task_of(path: str | Path, target: Path, options: UpscaleOptions) -> Task:
     identity = identify_with_models(path, options)
     with open_files.use(path, **reading_options(options)) as held:
         inputs = resolve_source(path, held.source, options)
-        inputs, blocks, marker = prepare(inputs, samples_of_source(held.source, options.saturation), options)
+        inputs, blocks, marker = prepare(inputs, samples_of_source(inputs.observation.exposure.image), options)
         job = Job(str(path), options, inputs.without_arrays(), marker)
     return Task(target, inputs, job, blocks, identity)
 
@@ -259,11 +266,13 @@ def digest_measured(task: Task) -> str:
     """Digest of what was measured on the whole file, on which every block depends."""
     job, found = task.job, blake2b(digest_size=16)
     exposure = job.inputs.observation.exposure
-    found.update(exposure.psf.digest.encode() if exposure.psf else b"none")
-    for array in (a for one in exposure.statistics for a in (one.y, one.noise)):
+    for psf in exposure.psfs or (exposure.psf,):
+        found.update(psf.digest.encode() if psf else b"none")
+    maps = [np.asarray(x) for one in exposure.noise.detectors for x in (one.gain, one.read_noise, one.offset)]
+    for array in (*(a for one in exposure.statistics for a in (one.y, one.noise)), *maps):
         found.update(np.ascontiguousarray(array).data)
     known, noise = [(one.sky, one.sigma, one.iterations) for one in exposure.statistics], exposure.noise
-    numbers = known, noise.sky_variance, noise.correlation, noise.psf_error, noise.sky, len(task.blocks)
+    numbers = known, noise.correlation, noise.width_errors, len(task.blocks)
     words = [repr(one) for one in numbers]
     found.update("|".join(words).encode())
     return found.hexdigest()

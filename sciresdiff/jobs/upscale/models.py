@@ -47,7 +47,7 @@ def scale_of(path: str | Path, options: UpscaleOptions) -> int:
     """
     if options.scale:
         return options.scale
-    with io.open_source(path, axes=options.axes) as source:
+    with io.open_source(path, axes=options.axes, outside=options.allow_outside) as source:
         return models_of(source.frame, options)[0]
 
 
@@ -63,6 +63,10 @@ def models_of(frame: Frame, options: UpscaleOptions) -> tuple[int, str, Chosen, 
     UsageError, InputError : a scale or file that is not there, or a method that the model cannot be run by.
     """
     scale, name, (first, second), notes = (choose_two if options.then else choose_one)(frame, options)
+    for model in (first, second):
+        if model and not model.is_checked:
+            line = f"model: {model.card.get('name')} holds no checksum; whether its weights are whole is not known"
+            notes += Notes(line)
     first, more = run_by_method(first, options)
     notes += more
     if second:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-import tomllib
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,18 +14,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load as load_file
 from torch import nn
 
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.lab.published.networks import ARCHITECTURES, MisfitError, Recognised, build_network, recognise
 from sciresdiff.lab.published.prior import STRETCHES, PublishedConfig, PublishedPrior
 from sciresdiff.restoration.model import Model
+from sciresdiff.restoration.model_file import is_safetensors
 from sciresdiff.training.data import Pairs
 from sciresdiff.training.loop import Say
 from sciresdiff.training.options import TrainOptions
 from sciresdiff.training.prepare import count_millions
-from sciresdiff.training.recipe import DataRecipe, read_recipe
+from sciresdiff.training.recipe import DataRecipe, read_recipe, read_tables
 
 PAIRS = 32
 """Simulated pairs on which the scale of the error is measured."""
@@ -44,8 +44,8 @@ def contents(path: Path) -> Any:
     InputError : unreadable, or more than tensors inside.
     """
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
+        if is_safetensors(path):
+            return load_file(path.read_bytes())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of unusual pickles: they are read or they are refused
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -87,7 +87,7 @@ def settings_of(recipe: str | None) -> dict[str, Any]:
     ------
     UsageError : an unknown stretch, or a value that is no number.
     """
-    table: dict[str, Any] = tomllib.loads(Path(recipe).read_text()).get("prior", {}) if recipe else {}
+    table: dict[str, Any] = read_tables(recipe).get("prior", {})
     stretch, halo = table.get("stretch", "linear"), table.get("halo")
     numbers = {k: v for k, v in table.items() if k not in ("stretch", "halo")}
     if stretch not in STRETCHES:

@@ -8,7 +8,8 @@ principal components of a grid of PSFs have this form.  A PSF that is the same e
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,10 +18,61 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from sciresdiff.errors import InputError
+from sciresdiff.physics.psf.rescale import rescale_kernel
 from sciresdiff.physics.psf.width import sigma_of_square
 from sciresdiff.region import Region
 
 Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class SmoothMaps:
+    """Weight maps that change slowly over the field: known at knots, linear between them.
+
+    They take the memory of the knots, however large the field is.
+    """
+
+    knots: NDArray[np.float32]
+    """(J, rows, columns): the weights at every ``step``-th output pixel, from the centre of the first one on."""
+    step: int
+    size: tuple[int, int]
+    """(Y, X) of the output grid."""
+
+    @classmethod
+    def of_function(cls, function: Callable[[Array, Array], Array], size: tuple[int, int], step: int) -> SmoothMaps:
+        """The maps of a function of the place.
+
+        Parameters
+        ----------
+        function : (y, x) in output pixels from the centre of the first, any shape -> (J, ...) weights.
+        size : (Y, X).
+        step : output pixels between knots.
+        """
+        y, x = (step * np.arange(-(-(n - 1) // step) + 1, dtype=np.float64) for n in size)
+        return cls(np.asarray(function(*np.meshgrid(y, x, indexing="ij")), np.float32), step, size)
+
+    def __len__(self) -> int:
+        """J."""
+        return len(self.knots)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(J, Y, X)."""
+        return len(self.knots), *self.size
+
+    def window(self, region: Region) -> NDArray[np.float32]:
+        """The weights of a part of the field, (J, h, w); every value depends on its place alone."""
+        lines = []
+        for first, last, count in (
+            (region.y0, region.y1, self.knots.shape[1]),
+            (region.x0, region.x1, self.knots.shape[2]),
+        ):
+            at = np.arange(first, last)
+            low = np.minimum(at // self.step, max(count - 2, 0))
+            lines.append((low, np.minimum(low + 1, count - 1), ((at - low * self.step) / self.step).astype(np.float32)))
+        (y0, y1, fy), (x0, x1, fx) = lines
+        rows = self.knots[:, y0] * (1 - fy)[:, None] + self.knots[:, y1] * fy[:, None]
+        return np.asarray(rows[:, :, x0] * (1 - fx) + rows[:, :, x1] * fx, np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +86,10 @@ class PSF:
     kernels : (J, K, L) float array
         Basis kernels P_j on the output grid, odd sides, centred.  Where the local kernel has sum 1 the flux is kept;
         a single basis kernel may have any sum and negative values.
-    weights : (J, Y, X) float array, optional
+    weights : (J, Y, X) float array or SmoothMaps, optional
         Weight maps w_j on the output grid; None for one kernel that is the same everywhere.
+    width_error : float, optional
+        Standard error of the width, as a share of it; None where it is not known.
 
     Raises
     ------
@@ -44,7 +98,8 @@ class PSF:
     """
 
     kernels: Array
-    weights: NDArray[np.floating[Any]] | None = None
+    weights: NDArray[np.floating[Any]] | SmoothMaps | None = None
+    width_error: float | None = None
 
     def __post_init__(self) -> None:
         """Check the shapes; kernels become float64, weights keep their float type."""
@@ -57,6 +112,12 @@ class PSF:
         if self.weights is None:
             if len(kernels) != 1:
                 raise InputError(f"psf: {len(kernels)} kernels without weights; give a weight map for each")
+            return
+        if isinstance(self.weights, SmoothMaps):
+            if len(self.weights) != len(kernels) or not np.isfinite(self.weights.knots).all():
+                raise InputError(
+                    f"psf: {len(self.weights)} weight maps for {len(kernels)} kernels; give a finite one each"
+                )
             return
         weights = np.asarray(self.weights)
         weights = weights if weights.dtype.kind == "f" else weights.astype(np.float64)
@@ -89,7 +150,17 @@ class PSF:
         PSF
             Its ``at(y, x)`` is this one's ``at(region.y0 + y, region.x0 + x)``; the weights are a view of these.
         """
-        return self if self.weights is None else PSF(self.kernels, self.weights[:, *region.slices])
+        if self.weights is None:
+            return self
+        if isinstance(self.weights, SmoothMaps):
+            return PSF(self.kernels, self.weights.window(region), self.width_error)
+        return PSF(self.kernels, self.weights[:, *region.slices], self.width_error)
+
+    @property
+    def maps(self) -> NDArray[np.floating[Any]] | None:
+        """The weights as an array (J, Y, X); None for one kernel that is the same everywhere."""
+        whole = self.weights
+        return whole.window(Region.of_shape(whole.size)) if isinstance(whole, SmoothMaps) else whole
 
     def at(self, y: float, x: float) -> Array:
         """The kernel of a source at (y, x), which are output pixels from the centre of the first one.
@@ -101,7 +172,10 @@ class PSF:
         """
         if self.weights is None:
             return self.kernels[0]
-        weights = [ndimage.map_coordinates(w, [[y], [x]], order=1, mode="nearest")[0] for w in self.weights]
+        maps, at = self.weights, (y, x)
+        if isinstance(maps, SmoothMaps):
+            at, maps = (y / maps.step, x / maps.step), maps.knots
+        weights = [ndimage.map_coordinates(w, [[at[0]], [at[1]]], order=1, mode="nearest")[0] for w in maps]
         return np.asarray(np.tensordot(weights, self.kernels, 1))
 
     @cached_property
@@ -109,7 +183,12 @@ class PSF:
         """(K, L), the kernel averaged over the field."""
         if self.weights is None:
             return self.kernels[0]
-        return np.asarray(np.tensordot(self.weights.mean((1, 2), dtype=np.float64), self.kernels, 1))
+        maps = self.weights.knots if isinstance(self.weights, SmoothMaps) else self.weights
+        return np.asarray(np.tensordot(maps.mean((1, 2), dtype=np.float64), self.kernels, 1))
+
+    def rescale(self, factor: float) -> PSF:
+        """The PSF with its kernels drawn out by a factor, see `rescale_kernel`; the weights stay."""
+        return replace(self, kernels=np.stack([rescale_kernel(kernel, factor) for kernel in self.kernels]))
 
     @property
     def width(self) -> float:
@@ -120,10 +199,16 @@ class PSF:
     def digest(self) -> str:
         """SHA-256 over shapes, types and values: what tells one PSF from another in records of a run."""
         hashed = hashlib.sha256()
-        for array in (self.kernels, self.weights):
+        maps = self.weights
+        if isinstance(maps, SmoothMaps):
+            hashed.update(f"{maps.size}{maps.step}".encode())
+            maps = maps.knots
+        for array in (self.kernels, maps):
             if array is not None:
                 hashed.update(f"{array.shape}{array.dtype.str}".encode())
                 hashed.update(np.ascontiguousarray(array).data)
+        if self.width_error:
+            hashed.update(repr(self.width_error).encode())
         return hashed.hexdigest()
 
     def __eq__(self, other: object) -> bool:

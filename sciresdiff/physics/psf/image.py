@@ -1,4 +1,4 @@
-"""Images of a PSF: centring, width and shape, and the kernel that lies between two of them."""
+"""Images of a PSF: width, another sampling, and the kernel that lies between two of them."""
 
 from __future__ import annotations
 
@@ -13,67 +13,8 @@ Array = NDArray[np.float64]
 FLOOR = 1e-3
 """Response of the target below which a spatial frequency is not divided out, as a share of the response at 0."""
 
-CENTRED = 1e-3
-"""Offset of the centroid, px, below which an image is not resampled."""
-
-
-def centre_psf(image: Array) -> Array:
-    """A PSF from an image of a point source: sky removed, centred, normalised.
-
-    The sky is the median of the outermost tenth of the image; **a PSF that still has wings there loses them**. The
-    centroid is that of the pixels above a thousandth of the peak; the image is moved there by whole pixels and then by
-    a Fourier shift. Negative lobes are kept.
-
-    Parameters
-    ----------
-    image : (Y, X) array
-        Any unit, at least 3 x 3.
-
-    Returns
-    -------
-    (K, L) array
-        Odd sides, sum 1.
-
-    Raises
-    ------
-    InputError
-        Not 2-D, not finite, no flux, or smaller than 3 px.
-    """
-    image = np.asarray(image, np.float64)
-    if image.ndim != 2 or min(image.shape) < 3:
-        raise InputError(f"psf: an image of shape {image.shape}; a PSF is 2-D and has at least 3 x 3 pixels")
-    if not np.isfinite(image).all():
-        raise InputError("psf: the image of the PSF has NaN or infinite pixels; give one without")
-    image = image - np.median(image[_border(image.shape)])
-    if not image.sum() > 0 or not image.max() > 0:
-        raise InputError("psf: the image of the PSF has no flux above its sky; check the file, or its extension")
-    for _ in range(3):  # the threshold of the centroid moves with the image
-        image = _recentre(image)
-    return image / image.sum()
-
-
-def _border(shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """True in the outermost tenth of an image, a twentieth on every side."""
-    inside = np.zeros(shape, bool)
-    width = [max(1, n // 20) for n in shape]
-    inside[width[0] : -width[0], width[1] : -width[1]] = True
-    return ~inside
-
-
-def _recentre(image: Array) -> Array:
-    """The image on an odd grid with its centroid at the centre."""
-    weight = np.where(image > 1e-3 * image.max(), image, 0)
-    offset = np.array(ndimage.center_of_mass(weight))
-    whole = np.rint(offset).astype(int)
-    radius = [n // 2 for n in image.shape]
-    padded = np.pad(image, [(r, r) for r in radius])
-    out = padded[whole[0] : whole[0] + 2 * radius[0] + 1, whole[1] : whole[1] + 2 * radius[1] + 1]
-    part = offset - whole
-    if np.abs(part).max() < CENTRED:
-        return np.asarray(out)
-    room = np.pad(out, 8)  # a Fourier shift wraps around
-    moved = np.fft.ifft2(ndimage.fourier_shift(np.fft.fft2(room), -part)).real
-    return np.asarray(moved[8:-8, 8:-8])
+ROLL_OFF = 0.2
+"""Width, in cycles per pixel of an image, over which its spectrum falls to zero about the Nyquist frequency."""
 
 
 def fwhm(kernel: NDArray[np.floating]) -> float:
@@ -111,7 +52,15 @@ def too_narrow(psf_fwhm: float, target_fwhm: float) -> InputError:
     )
 
 
-def difference_kernel(whole: Array, target: Array, *, scale: int | None = None, floor: float = FLOOR) -> Array:
+def difference_kernel(
+    whole: Array,
+    target: Array,
+    *,
+    scale: int | None = None,
+    step: tuple[float, float] | None = None,
+    effective: bool = True,
+    floor: float = FLOOR,
+) -> Array:
     """The kernel k with target * k = whole, by regularised Fourier division.
 
     k^ = w^ t^ / (t^2 + floor^2), with t^ the target's response (Tikhonov). The error of
@@ -125,7 +74,11 @@ def difference_kernel(whole: Array, target: Array, *, scale: int | None = None, 
     target : (M, N) array
         PSF of the wanted image on the fine grid, odd sides, centred.
     scale : int, optional
-        Fine pixels per low pixel, where ``whole`` is on the low grid.
+        Fine pixels per low pixel, where ``whole`` is not on the fine grid.
+    step : (float, float), optional
+        Fine pixels along y and x per pixel of ``whole``; ``scale`` where it is sampled like the low grid.
+    effective : bool
+        With ``scale``: whether ``whole`` has the low pixel in it, else only its own pixel.
     floor : float
         Response of the target, relative to the one at 0, below which a frequency is left out.
 
@@ -139,18 +92,72 @@ def difference_kernel(whole: Array, target: Array, *, scale: int | None = None, 
     InputError
         The PSF is narrower than the target.
     """
-    side = max(*whole.shape, *target.shape) if scale is None else scale * max(*whole.shape, *target.shape)
-    n = (side + 2 * max(target.shape)) | 1  # odd, so that it has a centre, and padded against wrapping around
-    response = _spectrum(target, n)
-    wanted = _spectrum(_taper_edges(whole), n) if scale is None else _coarse_spectrum(whole, scale, n)
-    if scale is not None:
-        line = _dirichlet(n, scale)
+    kernel = divide(whole, target, scale=scale, step=step, effective=effective, floor=floor)
+    return _trim(kernel / kernel.sum())
+
+
+def divide(
+    whole: Array,
+    target: Array,
+    *,
+    scale: int | None = None,
+    step: tuple[float, float] | None = None,
+    effective: bool = True,
+    floor: float = FLOOR,
+    part: bool = False,
+) -> Array:
+    """The kernel of `difference_kernel` with all of its wings: linear in ``whole``, whose sum may be any.
+
+    Parameters
+    ----------
+    whole, target, scale, step, effective, floor
+        As for `difference_kernel`.
+    part : bool
+        Whether ``whole`` is one of several images that add up to a PSF: then its edges are as they are, and its width
+        is not checked.
+
+    Returns
+    -------
+    (R, R) array
+        On the fine grid, odd sides, centred.
+    """
+    if scale is not None and step is None:
+        step = (float(scale), float(scale))
+    reach = max(int(np.ceil(n * s)) for n, s in zip(whole.shape, step or (1.0, 1.0), strict=True))
+    n = (max(reach, *target.shape) + 2 * max(target.shape)) | 1  # odd, so that it has a centre, and padded
+    response, image = _spectrum(target, n), whole if part else _taper_edges(whole)
+    wanted = _spectrum(image, n) if step is None else resampled_spectrum(image, step, n, effective)
+    if scale is not None and effective:
+        line = _dirichlet(n, scale) / scale
         response = response * np.outer(line, line)
-    _check_width(wanted, response)
+    if not part:
+        _check_width(wanted, response)
     # t^ in place of its conjugate: it is real, since the target is symmetric about its centre
     spectrum = wanted * response / (response**2 + floor**2 * response[0, 0] ** 2)
-    kernel = np.fft.fftshift(np.fft.ifft2(spectrum).real)
-    return _trim(kernel / kernel.sum())
+    return np.asarray(np.fft.fftshift(np.fft.ifft2(spectrum).real))
+
+
+def resample(image: Array, step: tuple[float, float], effective: bool = True) -> Array:
+    """A PSF on another grid, by Fourier series.
+
+    Parameters
+    ----------
+    image : (K, L) array
+        Odd sides, centred.
+    step : (float, float)
+        Pixels of the new grid along y and x per pixel of the image.
+    effective : bool
+        Whether the new grid's pixel is in the image already; else the image, which has its own pixel in it, is
+        integrated over the new one.
+
+    Returns
+    -------
+    (R, R) array
+        Odd sides, centred, sum 1. **Detail finer than two new pixels is lost.**
+    """
+    n = (max(int(np.ceil(side * s)) for side, s in zip(image.shape, step, strict=True)) + 2) | 1
+    values = np.fft.fftshift(np.fft.ifft2(resampled_spectrum(_taper_edges(image), step, n, effective)).real)
+    return np.asarray(values / values.sum())
 
 
 def _spectrum(kernel: Array, n: int) -> NDArray[np.complex128]:
@@ -168,28 +175,76 @@ def _dirichlet(n: int, scale: int) -> Array:
     return np.asarray(np.where(f == 0, scale, np.sin(np.pi * scale * safe) / np.sin(np.pi * safe)))
 
 
-def _coarse_spectrum(image: Array, scale: int, n: int) -> NDArray[np.complex128]:
-    """Transform on the fine grid of an image on the low one: the same up to the low grid's Nyquist, 0 beyond."""
-    image = _taper_edges(image)
-    y, x = (np.arange(side) - side // 2 for side in image.shape)
-    f = np.fft.fftfreq(n) * scale
-    inside = (np.abs(f) < 0.5).astype(np.float64)
-    rows = np.exp(-2j * np.pi * np.outer(f, y)) * inside[:, None]
-    columns = np.exp(-2j * np.pi * np.outer(x, f)) * inside[None, :]
-    return np.asarray(rows @ image @ columns * scale**2)
+def resampled_spectrum(
+    image: Array, step: tuple[float, float], n: int, effective: bool = True
+) -> NDArray[np.complex128]:
+    """Transform, on a grid of n x n pixels, of an image on another grid: the same up to both Nyquist frequencies.
+
+    Parameters
+    ----------
+    image : (K, L) array
+        Odd sides, centred.
+    step : (float, float)
+        Pixels of the grid along y and x per pixel of the image.
+    n : int
+        Pixels of the grid per axis.
+    effective : bool
+        Whether the values are what the grid is to show; else each is a mean over the image's own pixel, and what the
+        grid shows are means over its.
+
+    Returns
+    -------
+    (n, n) complex array
+        **0 beyond 1.2 times the image's own Nyquist frequency.**
+    """
+    lines = []
+    for side, s in zip(image.shape, step, strict=True):
+        f = np.fft.fftfreq(n)
+        own = np.abs(s * f)  # cycles per pixel of the image
+        wave = np.exp(-2j * np.pi * s * np.outer(f, np.arange(side) - side // 2)) * _roll_off(own)[:, None]
+        if not effective:
+            wave *= (np.sinc(f) / np.sinc(np.minimum(own, 0.5)))[:, None]
+        lines.append(wave)
+    return np.asarray(lines[0] @ image @ lines[1].T)
+
+
+def _roll_off(f: Array) -> Array:
+    """Raised cosine about the Nyquist frequency: 1 below it, 0 above, its sum over all aliases 1.
+
+    So the interpolated image goes through its samples, as with a sharp cut, whose ripples would fall off with the
+    distance only instead of with its cube.
+    """
+    rise = np.clip((f - 0.5) / ROLL_OFF, -0.5, 0.5)
+    return np.asarray(np.cos(np.pi / 2 * (rise + 0.5)) ** 2)
 
 
 def _taper_edges(image: Array) -> Array:
     """The outer fifth brought to zero smoothly, where the image does not end in zeros: a step would ring."""
-    edge = max(np.abs(image[[0, -1]]).max(), np.abs(image[:, [0, -1]]).max())
-    if edge < 1e-5 * image.max() or min(image.shape) < 9:
+    if not ends_in_light(image):
         return image
+    out = image * edge_window(image.shape)
+    return np.asarray(out / out.sum() * image.sum())
+
+
+def ends_in_light(image: Array) -> bool:
+    """Whether an image (K, L) has light on its border.
+
+    Parameters
+    ----------
+    image : (K, L) array
+        Smaller ones than 9 px have no room for a smooth end, and give False.
+    """
+    edge = max(np.abs(image[[0, -1]]).max(), np.abs(image[:, [0, -1]]).max())
+    return bool(edge >= 1e-5 * image.max() and min(image.shape) >= 9)
+
+
+def edge_window(shape: tuple[int, ...]) -> Array:
+    """A window (K, L) that is 1 in the middle and falls smoothly over the outer fifth."""
     lines = []
-    for side in image.shape:
+    for side in shape:
         depth = np.minimum(np.arange(side), np.arange(side)[::-1]) + 1
         lines.append(np.sin(np.pi / 2 * np.clip(depth / (0.1 * side + 1), 0, 1)) ** 2)
-    out = image * np.outer(*lines)
-    return np.asarray(out / out.sum() * image.sum())
+    return np.outer(*lines)
 
 
 def _check_width(wanted: NDArray[np.complex128], response: NDArray[np.complex128]) -> None:
@@ -207,11 +262,23 @@ def _core(image: Array) -> Array:
     return image[n // 2 - r : n // 2 + r + 1, n // 2 - r : n // 2 + r + 1]
 
 
-def _trim(kernel: Array, left: float = 1e-5) -> Array:
-    """The middle beyond which less than ``left`` of the absolute sum lies, normalised again."""
-    n = kernel.shape[0]
-    away = np.maximum(*np.abs(np.indices(kernel.shape) - n // 2))
-    mass = np.cumsum(np.bincount(away.ravel(), np.abs(kernel).ravel()))
-    r = int(np.searchsorted(mass, (1 - left) * mass[-1]))
+def _trim(kernel: Array) -> Array:
+    """The middle beyond which nothing worth the name lies, normalised again."""
+    n, r = kernel.shape[0], trim_radius(kernel)
     cut = kernel[n // 2 - r : n // 2 + r + 1, n // 2 - r : n // 2 + r + 1]
     return np.asarray(cut / cut.sum())
+
+
+def trim_radius(kernel: Array, left: float = 1e-5) -> int:
+    """Half the side of the middle beyond which less than ``left`` of the absolute sum lies, px.
+
+    Parameters
+    ----------
+    kernel : (K, L) array
+        Odd sides.
+    left : float
+        Share.
+    """
+    away = np.maximum(*(np.abs(i - n // 2) for i, n in zip(np.indices(kernel.shape), kernel.shape, strict=True)))
+    mass = np.cumsum(np.bincount(away.ravel(), np.abs(kernel).ravel()))
+    return int(np.searchsorted(mass, (1 - left) * mass[-1]))

@@ -15,9 +15,10 @@ from scipy import special
 
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import PixelSize
-from sciresdiff.physics.psf.image import centre_psf, difference_kernel, too_narrow
+from sciresdiff.physics.psf.centre import centre_psf
+from sciresdiff.physics.psf.image import difference_kernel, too_narrow
 from sciresdiff.physics.psf.shapes import FWHM_PER_SIGMA, SHAPES, extent
-from sciresdiff.physics.psf.spec import PSFSpec, parse, pixel_step, profile_values
+from sciresdiff.physics.psf.spec import MEASURED, PSFSpec, parse, pixel_step, profile_values
 
 Array = NDArray[np.float64]
 
@@ -61,10 +62,10 @@ def render(psf: PSFSpec | str, pixel: PixelSize | None, *, integrate: bool, over
     psf = parse(psf) if isinstance(psf, str) else psf
     if psf.shape == "none":
         return np.ones((1, 1))
-    if psf.shape == "measure":
-        raise UsageError("psf: measure needs a frame with stars or beads; give a shape or a file here")
+    if psf.shape in MEASURED:
+        raise UsageError(f"psf: {psf.shape} needs a frame with stars or beads; give a shape or a file here")
     if psf.shape == "file":
-        return _read_psf(psf, integrate, oversample_of)
+        return _read_psf(psf, integrate, oversample_of, pixel)
     return _render_shape(psf, pixel_step(psf, pixel), integrate, oversample_of)
 
 
@@ -109,18 +110,21 @@ def _integrate_over_pixels(psf: PSFSpec, y: Array, x: Array, steps: tuple[float,
     return kernel
 
 
-def _read_psf(psf: PSFSpec, effective: bool, fine: int) -> Array:
-    """The image of a PSF in a file, centred where it is an effective PSF."""
+def _read_psf(psf: PSFSpec, effective: bool, fine: int, pixel: PixelSize | None) -> Array:
+    """The image of a PSF in a file: on the frame's pixels where it is an effective PSF, else as it is."""
     from sciresdiff.io import read_image
+    from sciresdiff.physics.psf.file import image_of_file
 
     if fine != 1:
         raise InputError(f"psf: {psf} is an image on its own grid; kernel_from_psf brings it to a finer one")
-    image = np.asarray(read_image(str(psf)))
+    if effective:
+        return image_of_file(psf, pixel)[0]
+    image = np.asarray(read_image(str(psf.path)))
     if image.ndim == 3 and len(image) == 1:
         image = image[0]
     if image.ndim != 2:
         raise InputError(f"psf: {psf} has shape {image.shape}; give one 2-D image, or an extension with FILE[EXT]")
-    return centre_psf(image) if effective else normalize_kernel(image, str(psf))
+    return normalize_kernel(image, str(psf))
 
 
 def normalize_kernel(image: Array, name: str = "kernel") -> Array:
@@ -230,6 +234,8 @@ def kernel_from_psf(
         psf = parse(psf) if isinstance(psf, str) else psf
         if psf.shape == "none":
             return None
+        if psf.shape == "file" and effective is None:
+            return _kernel_from_file(psf, pixel, scale, target_fwhm_px_fine)
         effective = psf.shape == "file" if effective is None else effective
         if not effective:
             return _kernel_from_optical(psf, pixel, scale, target_fwhm_px_fine)
@@ -237,6 +243,14 @@ def kernel_from_psf(
     else:
         image = centre_psf(psf)
     return difference_kernel(image, target_psf(target_fwhm_px_fine), scale=scale)
+
+
+def _kernel_from_file(psf: PSFSpec, pixel: PixelSize | None, scale: int, target_fwhm: float) -> Array:
+    """The kernel of a file that holds one image, on whatever grid."""
+    from sciresdiff.physics.psf.file import kernels_of_file, open_psf
+
+    (kernel,), _ = kernels_of_file(open_psf(psf), 1, pixel, scale, target_psf(target_fwhm))
+    return kernel
 
 
 def target_psf(fwhm_px: float) -> Array:

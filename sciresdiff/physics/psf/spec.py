@@ -14,6 +14,8 @@ from sciresdiff.physics.psf.shapes import AIRY_FWHM, FWHM_PER_SIGMA, SHAPES
 
 LENGTHS = {"px": 1.0, "arcsec": 1.0, "mas": 1e-3, "um": 1.0, "nm": 1e-3}
 METRES = {"m": 1.0, "cm": 1e-2, "mm": 1e-3, "um": 1e-6, "nm": 1e-9, "angstrom": 1e-10}
+MEASURED = ("measure", "beads", "blind")
+"""Words that ask for a measurement on a frame; ``beads:FILE`` is another, which needs a frame's pixel size."""
 
 UNITS: dict[str, tuple[str, ...]] = {
     "length": tuple(LENGTHS),
@@ -24,15 +26,18 @@ UNITS: dict[str, tuple[str, ...]] = {
 }
 """Kind of a value -> units it may have, the first being the one to suggest."""
 
+OF_FILES = {"oversample": "number", "effective": "share"}
+"""Kinds of the values that may follow the name of a file."""
+
 RANGES: dict[str, tuple[float, float]] = {
     "ratio": (1e-3, 1), "share": (0, 0.99), "count": (0, 32), "angle": (-360, 360), "signed": (-5, 5),
-    "beta": (1.01, 100), "na": (0.01, 2),
+    "beta": (1.01, 100), "na": (0.01, 2), "ri": (1, 2), "oversample": (0.05, 64), "effective": (0, 1),
 }  # fmt: skip
 """Kind or name of a value -> smallest and largest; everything else has to be above 0."""
 
 SPECS = (
     "gaussian:fwhm=2.1px, gaussian:sigma=0.9px, moffat:fwhm=0.8arcsec,beta=3, airy:na=1.4,wavelength=525nm, "
-    "airy:aperture=2.4m,wavelength=606nm, none, measure, or a FITS/TIFF file"
+    "airy:aperture=2.4m,wavelength=606nm, none, measure, beads, beads:FILE, blind, or a FITS/TIFF file"
 )
 ARCSEC = 180 * 3600 / np.pi
 
@@ -50,9 +55,9 @@ class PSFSpec:
 
     def __str__(self) -> str:
         """The SPEC, as `parse` reads it."""
-        if self.shape == "file":
-            return str(self.path)
         params = ",".join(f"{name}={value:.6g}{unit}" for name, (value, unit) in self.params.items())
+        if self.shape == "file":
+            return f"{self.path},{params}" if params else str(self.path)
         return f"{self.shape}:{params}" if params else self.shape
 
 
@@ -62,13 +67,16 @@ def parse(spec: str) -> PSFSpec:
     Parameters
     ----------
     spec : str
-        ``SHAPE:name=value,...``, ``none``, ``measure``, or a FITS, TIFF or HDF5 file with an optional ``[EXT]``.
-        Shapes and their parameters:
+        ``SHAPE:name=value,...``, ``none``, ``measure``, or a FITS, TIFF or HDF5 file with an optional ``[EXT]``, and
+        where the file does not say it ``,oversample=N`` (samples per pixel of the frame) and ``,effective=1`` (the
+        frame's pixel is in the image) or ``0``. Shapes and their parameters:
 
         - ``gaussian``: ``fwhm`` or ``sigma``; ``ratio`` (minor / major axis), ``theta`` (deg, major axis from +x to +y)
         - ``moffat``: ``fwhm``, ``beta``; ``ratio``, ``theta``
         - ``airy``: ``aperture`` and ``wavelength`` (telescope), ``na`` and ``wavelength`` (microscope), or ``fwhm``;
           ``obstruction`` (ratio of diameters)
+        - ``vectorial`` (objective of high aperture): ``na``, ``ri`` (refractive index of the immersion) and
+          ``wavelength``; of a confocal microscope also ``pinhole`` (Airy units) and ``excitation``
         - ``optical``: as ``airy``, with ``spiders``, ``spider_width`` and aberrations in rms waves (``defocus``,
           ``astigmatism``, ``astigmatism45``, ``coma``, ``coma90``, ``trefoil``, ``spherical``)
 
@@ -85,7 +93,7 @@ def parse(spec: str) -> PSFSpec:
     name, colon, rest = text.partition(":")
     if name in SHAPES:
         return _check(PSFSpec(name, _parse_params(text, name, rest)), text)
-    if text in ("none", "measure"):
+    if text in ("none", *MEASURED):
         return PSFSpec(text)
     if not colon and (found := _parse_file(text)):
         return found
@@ -97,10 +105,15 @@ def _parse_file(text: str) -> PSFSpec | None:
     from sciresdiff.io import FORMATS
     from sciresdiff.io.files import split_spec
 
-    path = split_spec(text)[0]
+    name, params = text, {}
+    while (match := re.fullmatch(r"(.+),\s*(oversample|effective)=([^,\s]+)", name)) and not split_spec(name)[
+        0
+    ].is_file():
+        name, params[match[2]] = match[1], _parse_value(text, match[2], match[3], OF_FILES[match[2]])
+    path = split_spec(name)[0]
     if path.is_file():
-        return PSFSpec("file", path=text)
-    if path.name.lower().endswith(tuple(FORMATS)):
+        return PSFSpec("file", params, name)
+    if path.name.lower().endswith((*FORMATS, ".psf", ".piff")):
         raise InputError(f"psf: {path}: no such file")
     return None
 
@@ -140,6 +153,8 @@ def _check(psf: PSFSpec, spec: str) -> PSFSpec:
             raise UsageError(f"psf: {spec}: give {' or '.join(choice)}{', one of them' if choice[1:] else ' too'}")
     if bool({"aperture", "na"} & given) != ("wavelength" in given):
         raise UsageError(f"psf: {spec}: a wavelength goes with aperture or na, for example wavelength=525nm")
+    if "ri" in given and psf.params["ri"][0] <= psf.params["na"][0]:
+        raise UsageError(f"psf: {spec}: na has to be below ri, the refractive index of the immersion")
     return psf
 
 
@@ -165,6 +180,8 @@ def profile_values(psf: PSFSpec) -> dict[str, float]:
         values["scale"] = (
             ARCSEC * wavelength / _metres(psf, "aperture") if telescope else 1e6 * wavelength / (2 * values["na"])
         )
+        if "excitation" in values:
+            values["excitation"] = _metres(psf, "excitation") / wavelength
     elif "beta" not in values and psf.shape != "gaussian":
         values["scale"] = values["fwhm"] / AIRY_FWHM
     return values
