@@ -40,6 +40,8 @@ FAINT, BRIGHT = 2.0, 20.0
 """Signal of an image in sigma of the data: below the first is sky, above the second a bright source."""
 NEAR = 3
 """Coarse pixels around a masked one, or half of those around a bright source, that belong to it."""
+WORSE = 5.0
+"""chi2 of bright sources over that of the sky from which on the PSF is the cause, and not the noise."""
 RING = 10.0
 """Depth of a hole beside a bright source below the sky and all data nearby, in ERR and in sigma of the data; at most 7
 where noise and PSF are right."""
@@ -263,7 +265,8 @@ def find_cause(sums: Mapping[str, float]) -> str:
     """The likely cause of a chi2 that is too high, by where the misfit is and which sign it has."""
     if mean(sums, "all") > ABSURD:
         return "is the noise a variance, in the image's unit squared?"
-    if mean(sums, "faint") > limit(sums, "faint", HIGHEST_CHI2):
+    faint, bright = mean(sums, "faint"), mean(sums, "bright")
+    if faint > limit(sums, "faint", HIGHEST_CHI2) and bright < WORSE * faint:
         return "the empty sky does not fit either: the noise is stated too small (--variance, --gain, --read-noise)"
     if sums["middles"] and sums["middles_share"] > 0:
         return "bright sources are sharper than the image explains: the PSF is stated too wide (--psf)"
