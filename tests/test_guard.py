@@ -65,8 +65,15 @@ def test_a_psf_that_is_stated_too_wide():
     assert any(line.startswith("WARNING chi2: ") and "too wide" in line for line in found.notes)
 
 
-@pytest.mark.parametrize(("factor", "name", "words"), [(0.25, "chi2", "too small"), (0.5, "chi2", "too small"),
-                                                       (2, "noise", "too large"), (4, "noise", "too large")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("factor", "name", "words"),
+    [
+        (0.25, "chi2", "too small"),
+        (0.5, "chi2", "too small"),
+        (2, "noise", "too large"),
+        (4, "noise", "too large"),
+    ],
+)
 def test_a_noise_that_is_stated_wrongly(factor, name, words):
     found = verdict(stars(5.0, 100), 5.0, NOISE * factor)
     assert name in found.names and any(words in line for line in found.notes.warnings)
