@@ -71,7 +71,9 @@ class Stated:
     )
     mask: str | None = option("Bad pixels (not zero): an extension or a file.", None, panel=NOISE, metavar="EXT|FILE")
     saturation: float | None = option("Value from which a pixel is saturated.", None, panel=NOISE, metavar="ADU")
-    axes: str | None = option("Axes of the file, a letter each: ZCYX; of FITS the first axis last.", None, panel=INPUT, metavar="AXES")
+    axes: str | None = option(
+        "Axes of the file, a letter each: ZCYX; of FITS the first axis last.", None, panel=INPUT, metavar="AXES"
+    )
     pixel_size: str | None = option(
         "Side of a pixel, for instance 0.065um or 0.05arcsec.", None, panel=INPUT, metavar="SIZE"
     )
