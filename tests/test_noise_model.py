@@ -28,6 +28,7 @@ from sciresdiff.observation.sample import samples_of_frame
 from sciresdiff.physics.detector import Detector, excess_of_multiplication
 from sciresdiff.physics.expectation import REACH, expected_signal
 from sciresdiff.physics.photon_transfer import detector_from_photon_transfer
+from sciresdiff.physics.psf.width_error import WidthError
 from sciresdiff.physics.sky import noise_scatter
 from sciresdiff.region import Region
 from sciresdiff.tiling import Tile
@@ -106,7 +107,7 @@ def test_windows_have_the_expectation_of_the_frame() -> None:
     pixels[30:34, 50:60] = np.nan
     frame = frame_of(pixels)
     maps = Detector(gain=rng.uniform(0.5, 2, pixels.shape), read_noise=2.0, offset=1.0)
-    noise = Noise((maps,), correlation=(1.5,), psf_error=0.02, sky=(4.0,))
+    noise = Noise((maps,), correlation=(1.5,), width_errors=(WidthError(0.02, (1.5, 1.2, 0.3)),))
     exposure = Exposure(in_memory(frame), Grid(pixels.shape), noise)
     whole = exposure.window(0, Region(0, 160, 0, 160)).variance
     for region in (Region(0, 50, 0, 40), Region(37, 99, 21, 90), Region(120, 160, 100, 160), Region(60, 61, 60, 61)):

@@ -119,11 +119,13 @@ class Exposure:
         ----------
         region : pixels of this exposure.
         """
-        # The expected signal of a pixel depends on its neighbours, also on those beyond the window.
+        # The expected signal of a pixel, and what the PSF's width changes in it, depend on pixels beyond the window.
         wide = region.grown(self.noise.reach, self.grid.shape)
         frame, noise, inside = self.image.window(plane, wide), self.noise.window(plane, wide), region.within(wide)
         if noise.depends_on_signal:
             noise = replace(noise, expected=noise.expectation(frame))
+        if noise.width_errors:
+            noise = replace(noise, width_change=noise.change_of_width(frame))
         return replace(
             self,
             image=in_memory(frame if wide == region else crop_frame(frame, inside.slices)),

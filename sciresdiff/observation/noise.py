@@ -9,19 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sciresdiff.frame import PLANES, Frame
-from sciresdiff.notes import Notes
-from sciresdiff.observation.sample import Sample, Samples
+from sciresdiff.observation.sample import Sample
 from sciresdiff.physics.detector import Detector
 from sciresdiff.physics.expectation import REACH, expected_signal
-from sciresdiff.physics.sky import estimate_sky
+from sciresdiff.physics.psf import width_error
+from sciresdiff.physics.psf.width_error import WidthError
 from sciresdiff.physics.variance_model import VarianceModel
 from sciresdiff.region import Region
 
-PSF_ERROR = {"--psf": 0.01, "header": 0.03, "measured": 0.03}
-"""Relative error of a PSF by its origin; a kernel that is stated, or that ``degrade`` wrote, is exact."""
 DARKEST = 0.02
 """Electrons that are expected of a pixel at least: an expectation that is measured on 50 pixels cannot tell fewer, and
 a pixel without any would have no noise."""
+PER_PIXEL = 0.01
+"""Error of the PSF's width that a restoration takes for noise of single pixels.  The rest is one number for the whole
+frame, and is in the samples: as noise it would blur the image (of cells, 5 % cost 1.6 dB)."""
 
 
 @dataclass(frozen=True)
@@ -33,22 +34,27 @@ class Noise:
     plane."""
     correlation: tuple[float, ...] = ()
     """Factor on the standard deviation for noise that neighbouring pixels share, of every plane; empty: white."""
-    psf_error: float = 0.0
-    """Share of the light above ``sky`` by which the PSF may be wrong."""
-    sky: tuple[float, ...] = ()
-    """Level of every plane's sky, in the file's unit; needed with ``psf_error``."""
+    width_errors: tuple[WidthError, ...] = ()
+    """How well the width of every plane's PSF is known, or one for all; empty: exactly."""
+    width_change: NDArray[np.float64] | None = None
+    """What that width changes in a window (h, w), see `WidthError.change`, where more than the window was seen."""
     expected: NDArray[np.float64] | None = None
     """Expected signal (h, w) of a window, in the file's unit, where it was estimated on more than the window."""
 
     @property
     def depends_on_signal(self) -> bool:
         """Whether a pixel's variance depends on its expected signal."""
-        return bool(self.psf_error) or any(detector.photons for detector in self.detectors)
+        return any(detector.photons for detector in self.detectors)
 
     @property
     def reach(self) -> int:
         """Pixels around a window that its variance depends on."""
-        return REACH if self.depends_on_signal else 0
+        return max(REACH if self.depends_on_signal else 0, width_error.REACH if self.width_errors else 0)
+
+    def limited(self, share: float) -> Noise:
+        """The same with errors of the width that are no larger than a share of it; 0 leaves them out."""
+        errors = tuple(replace(error, share=min(error.share, share)) for error in self.width_errors)
+        return replace(self, width_errors=errors if share else ())
 
     def window(self, plane: int, region: Region) -> Noise:
         """The noise model of a part of one plane: maps are cut, numbers hold everywhere.
@@ -62,15 +68,17 @@ class Noise:
             self,
             detectors=tuple(detector.crop(region) for detector in of_plane(self.detectors, plane)),
             correlation=of_plane(self.correlation, plane),
-            sky=of_plane(self.sky, plane),
+            width_errors=of_plane(self.width_errors, plane),
+            width_change=None if self.width_change is None else self.width_change[region.slices],
             expected=None if self.expected is None else self.expected[region.slices],
         )
 
     def model(self, frame: Frame) -> VarianceModel:
         """Variance as a function of the expected signal, of a frame of one plane whose noise this is.
 
-        N(e) = c^2 v(e) + (f (e - sky))^2, with v of the detector or the file's plane, c the correlation and f the error
-        of the PSF.
+        N(e) = c^2 v(e) + (f dA x)^2, with v of the detector or the file's plane, c the correlation, f the error of the
+        PSF's width and dA x what that changes.  Without the last term bright cores, whose noise is small beside it,
+        force rings on their surroundings.
         """
         if self.detectors:
             (detector,) = self.detectors
@@ -82,13 +90,21 @@ class Noise:
             model = VarianceModel(frame.variance[0])
         for factor in self.correlation:
             model = replace(model, floor=model.floor * factor**2, slope=model.slope * factor**2)
-        return replace(model, psf_error=self.psf_error, sky=self.sky[0]) if self.psf_error else model
+        for error in self.width_errors:
+            model = replace(model, floor=model.floor + (error.share * self.change_of_width(frame)) ** 2)
+        return model
+
+    def change_of_width(self, frame: Frame) -> NDArray[np.float64]:
+        """dA x of a frame of one plane, (h, w), see `WidthError.change`; 0 where the width is exact."""
+        if self.width_change is not None or not self.width_errors:
+            return np.zeros(frame.pixels.shape[1:]) if self.width_change is None else self.width_change
+        return self.width_errors[0].change(frame.pixels[0], frame.mask[0])
 
     def expectation(self, frame: Frame) -> NDArray[np.float64]:
         """Expected signal (h, w) of a frame of one plane whose noise this is, in its unit."""
         if self.expected is not None:
             return self.expected
-        return expected_signal(frame.pixels[0], frame.mask[0], self.model(frame).at)
+        return expected_signal(frame.pixels[0], frame.mask[0], self.limited(0).model(frame).at)
 
     def variance(self, frame: Frame) -> NDArray[np.floating[Any]]:
         """Variance (h, w), unit**2, of a frame of one plane whose noise this is: that at its expected signal."""
@@ -117,23 +133,3 @@ def crop_frame(frame: Frame, at: tuple[slice, slice]) -> Frame:
     """A part of a frame: rows and columns of all its planes."""
     arrays = {name: getattr(frame, name) for name in PLANES}
     return frame.with_(**{name: a[(slice(None), *at)] for name, a in arrays.items() if a is not None})
-
-
-def with_psf_error(noise: Noise, frame: Frame, samples: Samples, origin: str) -> tuple[Noise, Notes]:
-    """The noise with what an imperfectly known PSF may get wrong of the light above the sky.
-
-    Parameters
-    ----------
-    origin : where the PSF comes from; `PSF_ERROR` has its error.
-    """
-    share = PSF_ERROR.get(origin, 0.0)
-    if not share:
-        return noise, Notes()
-    line = f"psf: taken as known to {100 * share:g} % of the light above the sky, which the variance now holds"
-    levels = tuple(sky_level(samples(i)) for i in range(frame.planes))
-    return replace(noise, psf_error=share, sky=levels), Notes(line)
-
-
-def sky_level(sample: Sample) -> float:
-    """Level of the sky of a sample, in the file's unit; 0 where nothing is valid."""
-    return 0.0 if sample.mask.all() else float(estimate_sky(sample.pixels, sample.mask)[0])

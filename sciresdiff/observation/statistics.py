@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sciresdiff.errors import InputError
 from sciresdiff.observation.exposure import Exposure
+from sciresdiff.observation.noise import PER_PIXEL
 from sciresdiff.observation.sample import Sample, Samples
 from sciresdiff.physics.consistency import Data
 from sciresdiff.physics.operators import Operator
@@ -52,7 +53,7 @@ def measure_plane(exposure: Exposure, scale: int, sample: Sample, plane: int, co
     exposure, scale, core : as for `measure_statistics`.
     sample, plane : of the plane, and its number.
     """
-    variance = exposure.noise.variance_of_sample(sample, plane)
+    variance = exposure.noise.limited(PER_PIXEL).variance_of_sample(sample, plane)
     good = ~sample.mask & np.isfinite(sample.pixels) & np.isfinite(variance) & (variance > 0)
     if not good.any() and exposure.image.frame.planes > 1:
         return PlaneStatistics(0.0, 1.0, np.zeros(1, np.float32), np.ones(1, np.float32), 1)
