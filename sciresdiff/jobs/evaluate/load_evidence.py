@@ -184,7 +184,7 @@ def add_observation(
     if has_psf:
         psfs, _, more = resolve_psf(low, frame, samples, merged, scale)
         notes += more
-        found, more = screen_with_psf(found, merged, psfs, scale)
+        found, more = screen_with_psf(found, merged, psfs, scale, noise)
         notes += more
     else:
         notes += describe_defects(found.defects, samples)
