@@ -353,6 +353,25 @@ def test_blank_of_every_integer_type(dtype: str, zero: int | None, blank: int, t
     assert np.array_equal(frame.pixels[0][~gone], (stored.astype(float) + (zero or 0))[~gone].astype("f4"))
 
 
+@pytest.mark.parametrize("codec", ["RICE_1", "GZIP_2", "HCOMPRESS_1"])
+@pytest.mark.parametrize(
+    ("dtype", "zero", "blank"),
+    [("i2", None, -32768), ("i2", 32768, -32768), ("i4", 2**31, -(2**31)), ("u1", None, 255)],
+)
+def test_blank_of_compressed_tiles(dtype: str, zero: int | None, blank: int, codec: str, tmp_path: Path) -> None:
+    stored = RNG.integers(10, 100, (40, 50)).astype(dtype)
+    gone = RNG.random(stored.shape) < 0.1
+    stored[gone] = blank
+    fits.CompImageHDU(stored, compression_type=codec).writeto(tmp_path / "a.fits")
+    with fits.open(tmp_path / "a.fits", mode="update", disable_image_compression=True) as file:
+        file[1].header["ZBLANK"] = blank
+        if zero is not None:
+            file[1].header["BZERO"], file[1].header["BSCALE"] = zero, 1
+    frame = io.read(tmp_path / "a.fits")
+    assert np.array_equal(frame.mask[0], gone)
+    assert np.array_equal(frame.pixels[0][~gone], (stored.astype(float) + (zero or 0))[~gone].astype("f4"))
+
+
 def test_bits_in_the_output_beside_those_of_the_file(tmp_path: Path) -> None:
     pixels, dq = spoiled(), np.zeros((200, 200), "i4")
     dq[90, 90:95] = 4
