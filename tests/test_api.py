@@ -155,7 +155,7 @@ def test_psf_and_kernel_may_be_arrays_or_a_field() -> None:
     by_text = physics(low, variance=variance)
     np.testing.assert_array_equal(physics(low, variance=variance, kernel=kernel).sci, by_text.sci)
     np.testing.assert_array_equal(physics(low, variance=variance, kernel=PSF.constant(kernel)).sci, by_text.sci)
-    whole = psf.render("gaussian:fwhm=2.5px", None, integrate=True)
+    whole = psf.render("gaussian:fwhm=1.8px", None, integrate=True)
     done = physics(low, variance=variance, kernel=None, psf=whole)
     assert done.notes.origins["psf"] == "--psf" and done.observation.target_fwhm == 2.0
 

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from sciresdiff.errors import InputError
 from sciresdiff.frame import Frame, PixelSize
 from sciresdiff.notes import Notes
+from sciresdiff.observation.measured_psf import asks_measurement, measure_blurs
 from sciresdiff.observation.optics import optics_of
 from sciresdiff.observation.options import Stated
-from sciresdiff.observation.sample import Samples, first_with_data
+from sciresdiff.observation.sample import Samples
+from sciresdiff.observation.verify_psf import hold_blurs, refute_specs
 from sciresdiff.observation.whole_psf import WholePSF, split_specs
 from sciresdiff.physics import psf
 from sciresdiff.physics.psf.field import PSF
-from sciresdiff.physics.psf.measure import psf_from_sources
-from sciresdiff.physics.psf.spec import PSFSpec
 
 Kernel = NDArray[np.float64]
 
@@ -69,44 +69,33 @@ def resolve_psf(
         return (blur,), stated.target_fwhm, Notes(psf="--kernel")
     if stated.kernel:
         blurs, notes = whole.fit([render_kernel(stated.kernel, fine)], "kernel")
+        if stated.target_fwhm is not None:
+            notes += hold_blurs(frame, samples, blurs, scale, target, "--kernel with --target-fwhm")
         return blurs, stated.target_fwhm, notes + Notes(psf="--kernel")
     if image is not None:
         blurs, notes = whole.of_images(np.asarray(image, np.float64))
+        notes += hold_blurs(frame, samples, blurs, scale, target, "the PSF that is given")
         return blurs, target, notes + Notes(psf="--psf")
-    if stated.psf and stated.psf != "measure":
+    if stated.psf and not asks_measurement(stated.psf):
         blurs, notes = whole.of_specs(split_specs(stated.psf, frame))
+        notes += hold_blurs(frame, samples, blurs, scale, target, f"--psf {stated.psf}")
         return blurs, target, notes + Notes(psf="--psf")
     if stated.psf is None and frame.kernel is not None and frame.kernel_scale == scale:
         written = render_kernel(frame.kernel, fine) if isinstance(frame.kernel, str) else frame.kernel
         return (field_of(written),), stated.target_fwhm, Notes(psf="file")
     specs, notes = specs_of_frame(frame, stated) if stated.psf is None else (None, Notes())
-    if specs:
+    origin = "--psf" if stated.wavelength or stated.na else "header"
+    # a width of the header is held against the stars before it is used, the image of a PSF afterwards
+    image_of_file = any(psf.parse(spec).shape == "file" for spec in specs or ())
+    exact = image_of_file or "psf_known" in frame.facts  # the latter by this program
+    refuted = refute_specs(frame, samples, specs) if specs and origin == "header" and not exact else None
+    if specs and refuted is None:
         blurs, more = whole.of_specs(specs)
-        origin = "--psf" if stated.wavelength or stated.na else "header"
+        if origin == "--psf" or image_of_file:
+            more += hold_blurs(frame, samples, blurs, scale, target, specs[0])
         return blurs, target, notes + describe_specs(specs, origin) + more + Notes(psf=origin)
-    measured, used, notes = measure_psf(samples(first_with_data(samples, frame.planes)).frame)
-    blurs, more = whole.of_specs([measured])
-    return blurs, target, notes + more + Notes(f"psf: measured from {used} sources of {path}", psf="measured")
-
-
-def measure_psf(frame: Frame, plane: int = 0) -> tuple[PSFSpec, int, Notes]:
-    """The PSF that the point sources of one plane of a frame show; see `physics.psf.measure.psf_from_sources`.
-
-    Returns
-    -------
-    psf : PSFSpec
-        In px of the frame, not integrated over the pixel.
-    used : int
-        Sources.
-    notes : Notes
-
-    Raises
-    ------
-    InputError
-        A microscope image, or fewer than 5 sources.
-    """
-    variance = None if frame.variance is None else frame.variance[plane]
-    return psf_from_sources(frame.pixels[plane], frame.mask[plane], variance, frame.kind)
+    blurs, more = measure_blurs(path, frame, samples, stated.psf, scale, target)
+    return blurs, target, notes + (refuted or Notes()) + more
 
 
 def field_of(kernel: Kernel | None) -> PSF | None:
@@ -165,7 +154,7 @@ def describe_specs(specs: list[str], origin: str) -> Notes:
     """A line for every PSF that is used, with the planes that it belongs to."""
     where = "from the options and the file" if origin == "--psf" else "from the file"
     if len(set(specs)) == 1:
-        return Notes(f"psf: {specs[0]}, {where}")
+        return Notes(f"psf: {Path(specs[0]).name}, {where}")  # a header names no folder
     planes = {spec: [i for i, one in enumerate(specs) if one == spec] for spec in specs}
     lines = [f"psf: {spec}, {where}, plane {describe_numbers(of)}" for spec, of in planes.items()]
     most = 8

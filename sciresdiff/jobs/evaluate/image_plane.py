@@ -13,7 +13,8 @@ from sciresdiff.checks.arrays import Array, Mask
 from sciresdiff.errors import InputError
 from sciresdiff.frame import Frame, PixelSize
 from sciresdiff.notes import Notes
-from sciresdiff.observation.psf import measure_psf, psf_of_header
+from sciresdiff.observation.measured_psf import measure_plane
+from sciresdiff.observation.psf import psf_of_header
 from sciresdiff.physics import psf
 from sciresdiff.physics.psf.file import image_of_file
 
@@ -128,11 +129,10 @@ def resolve_whole_psf(
     if stated := psf_of_header(frame, plane):
         return psf.render(stated, frame.pixel_size, integrate="psf_known" not in frame.facts), Notes()
     try:
-        spec, used, _ = measure_psf(frame, plane)
+        found = measure_plane(frame, plane)
     except InputError:
         return None, Notes(f"{name}: no PSF is given or stated, and there are too few stars to measure one")
-    whole = psf.render(spec, frame.pixel_size, integrate=True)
-    return whole, Notes(f"{name}: PSF {spec} px measured on {used} stars")
+    return found.render(), Notes(f"{name}: PSF of fwhm {found.fwhm:.3g} px measured on {found.used} stars")
 
 
 def _read_whole_psf(frame: Frame, plane: int, spec: str) -> tuple[Array, Notes]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from sciresdiff.errors import InputError
+from sciresdiff.physics.psf.rescale import rescale_kernel
 from sciresdiff.physics.psf.width import sigma_of_square
 from sciresdiff.region import Region
 
@@ -87,6 +88,8 @@ class PSF:
         a single basis kernel may have any sum and negative values.
     weights : (J, Y, X) float array or SmoothMaps, optional
         Weight maps w_j on the output grid; None for one kernel that is the same everywhere.
+    width_error : float, optional
+        Standard error of the width, as a share of it; None where it is not known.
 
     Raises
     ------
@@ -96,6 +99,7 @@ class PSF:
 
     kernels: Array
     weights: NDArray[np.floating[Any]] | SmoothMaps | None = None
+    width_error: float | None = None
 
     def __post_init__(self) -> None:
         """Check the shapes; kernels become float64, weights keep their float type."""
@@ -149,8 +153,8 @@ class PSF:
         if self.weights is None:
             return self
         if isinstance(self.weights, SmoothMaps):
-            return PSF(self.kernels, self.weights.window(region))
-        return PSF(self.kernels, self.weights[:, *region.slices])
+            return PSF(self.kernels, self.weights.window(region), self.width_error)
+        return PSF(self.kernels, self.weights[:, *region.slices], self.width_error)
 
     @property
     def maps(self) -> NDArray[np.floating[Any]] | None:
@@ -182,6 +186,10 @@ class PSF:
         maps = self.weights.knots if isinstance(self.weights, SmoothMaps) else self.weights
         return np.asarray(np.tensordot(maps.mean((1, 2), dtype=np.float64), self.kernels, 1))
 
+    def rescale(self, factor: float) -> PSF:
+        """The PSF with its kernels drawn out by a factor, see `rescale_kernel`; the weights stay."""
+        return replace(self, kernels=np.stack([rescale_kernel(kernel, factor) for kernel in self.kernels]))
+
     @property
     def width(self) -> float:
         """Sigma of the mean kernel, output px: see `sigma_of_square`."""
@@ -199,6 +207,8 @@ class PSF:
             if array is not None:
                 hashed.update(f"{array.shape}{array.dtype.str}".encode())
                 hashed.update(np.ascontiguousarray(array).data)
+        if self.width_error:
+            hashed.update(repr(self.width_error).encode())
         return hashed.hexdigest()
 
     def __eq__(self, other: object) -> bool:

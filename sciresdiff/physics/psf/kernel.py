@@ -18,7 +18,7 @@ from sciresdiff.frame import PixelSize
 from sciresdiff.physics.psf.centre import centre_psf
 from sciresdiff.physics.psf.image import difference_kernel, too_narrow
 from sciresdiff.physics.psf.shapes import FWHM_PER_SIGMA, SHAPES, extent
-from sciresdiff.physics.psf.spec import PSFSpec, parse, pixel_step, profile_values
+from sciresdiff.physics.psf.spec import MEASURED, PSFSpec, parse, pixel_step, profile_values
 
 Array = NDArray[np.float64]
 
@@ -62,8 +62,8 @@ def render(psf: PSFSpec | str, pixel: PixelSize | None, *, integrate: bool, over
     psf = parse(psf) if isinstance(psf, str) else psf
     if psf.shape == "none":
         return np.ones((1, 1))
-    if psf.shape == "measure":
-        raise UsageError("psf: measure needs a frame with stars or beads; give a shape or a file here")
+    if psf.shape in MEASURED:
+        raise UsageError(f"psf: {psf.shape} needs a frame with stars or beads; give a shape or a file here")
     if psf.shape == "file":
         return _read_psf(psf, integrate, oversample_of, pixel)
     return _render_shape(psf, pixel_step(psf, pixel), integrate, oversample_of)

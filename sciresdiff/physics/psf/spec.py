@@ -14,6 +14,8 @@ from sciresdiff.physics.psf.shapes import AIRY_FWHM, FWHM_PER_SIGMA, SHAPES
 
 LENGTHS = {"px": 1.0, "arcsec": 1.0, "mas": 1e-3, "um": 1.0, "nm": 1e-3}
 METRES = {"m": 1.0, "cm": 1e-2, "mm": 1e-3, "um": 1e-6, "nm": 1e-9, "angstrom": 1e-10}
+MEASURED = ("measure", "beads", "blind")
+"""Words that ask for a measurement on a frame; ``beads:FILE`` is another, which needs a frame's pixel size."""
 
 UNITS: dict[str, tuple[str, ...]] = {
     "length": tuple(LENGTHS),
@@ -35,7 +37,7 @@ RANGES: dict[str, tuple[float, float]] = {
 
 SPECS = (
     "gaussian:fwhm=2.1px, gaussian:sigma=0.9px, moffat:fwhm=0.8arcsec,beta=3, airy:na=1.4,wavelength=525nm, "
-    "airy:aperture=2.4m,wavelength=606nm, none, measure, or a FITS/TIFF file"
+    "airy:aperture=2.4m,wavelength=606nm, none, measure, beads, beads:FILE, blind, or a FITS/TIFF file"
 )
 ARCSEC = 180 * 3600 / np.pi
 
@@ -91,7 +93,7 @@ def parse(spec: str) -> PSFSpec:
     name, colon, rest = text.partition(":")
     if name in SHAPES:
         return _check(PSFSpec(name, _parse_params(text, name, rest)), text)
-    if text in ("none", "measure"):
+    if text in ("none", *MEASURED):
         return PSFSpec(text)
     if not colon and (found := _parse_file(text)):
         return found

@@ -1,0 +1,217 @@
+"""What a Moffat leaves of a real PSF: a table of splines, measured on many stars at their sub-pixel places.
+
+Anderson & King (2000, PASP 112, 1360) tabulate an effective PSF finer than the pixel from stars that fall on different
+parts of it. Here the table holds the difference to a Moffat alone, which carries the wings and the steep core; it is
+small and smooth, so that few stars determine it, and it goes to zero where they say nothing. **It ends at 2.5 FWHM**:
+of an Airy pattern, a twelfth of the light lies farther out, where stars of a frame do not show it above their sky.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.interpolate import BSpline
+
+from sciresdiff.physics.psf.moffat_fit import MoffatFits, MoffatShape, Stamps, moffat_pixels
+
+Array = NDArray[np.float64]
+
+PRIOR = 0.06
+"""Expected size of the table, as a share of the square root of the Moffat's value (peak 1)."""
+
+PRIOR_WINGS = 0.003
+"""The same far out, as a share of the peak."""
+
+STAR_ERROR = 0.01
+"""What differs from star to star (the PSF over the field, the detector), as a share of the star's own light."""
+
+STARS = 60
+"""Stars that a table is measured on, the best first."""
+
+FEWEST = 6
+"""Sources that a table needs: two halves that are measured apart."""
+
+OUTLIER = 5.0
+"""Standard errors beyond which a pixel is no part of the PSF."""
+
+ROUNDS = 3
+"""Table and fluxes are measured in turn."""
+
+
+@dataclass(frozen=True)
+class ResidualTable:
+    """A smooth function of the place, sum of products of cubic B-splines; the Moffat's peak is 1."""
+
+    coefficients: Array
+    """(K, K)."""
+    step: float
+    """Distance of the nodes, px."""
+
+    @property
+    def radius(self) -> float:
+        """Where it ends, px."""
+        return self.step * (len(self.coefficients) // 2)
+
+    def evaluate(self, y: Array, x: Array, side: float) -> Array:
+        """Means over pixels of a ``side`` in px, their centres at (y, x): (len(y), len(x))."""
+        return np.asarray(self._basis(y, side) @ self.coefficients @ self._basis(x, side).T)
+
+    def _basis(self, line: Array, side: float) -> Array:
+        return spline_basis(line, side, self.step, len(self.coefficients))
+
+
+def spline_basis(line: Array, side: float, step: float, count: int) -> Array:
+    """Cubic B-splines averaged over pixels: (len(line), count).
+
+    Parameters
+    ----------
+    line : (n,) array
+        Centres of the pixels, px.
+    side : float
+        Of a pixel, px.
+    step : float
+        Distance of the nodes, px; the middle one is at 0.
+    count : int
+        Nodes, an odd number.
+    """
+    bump = BSpline.basis_element(np.arange(-2, 3), extrapolate=False)
+    places = (np.arange(count) - count // 2) * step
+    nodes, weights = np.polynomial.legendre.leggauss(4)
+    out = np.zeros((len(line), count))
+    for d, w in zip(nodes / 2 * side, weights / 2, strict=True):
+        out += w * np.nan_to_num(bump((line[:, None] + d - places) / step))
+    return out
+
+
+def measure_residual(fits: MoffatFits, stamps: Stamps, shape: MoffatShape) -> ResidualTable | None:
+    """The table that most sources agree on, by regularised least squares; None where it does not help.
+
+    Bright sources decide a table, and if rings and spikes are theirs alone it is wrong for all others. Therefore every
+    source has a vote of the same size, how much its chi2 falls by a table of *other* sources (every second one). If the
+    vote is against, the fainter half is tried alone.
+
+    Parameters
+    ----------
+    fits : MoffatFits
+        Of the point sources.
+    stamps : Stamps
+        Of the same.
+    shape : MoffatShape
+        The Moffat that stands for all.
+    """
+    order = np.argsort(-fits.snr, kind="stable")
+    for chosen in (order[:STARS], order[len(order) // 2 :][:STARS]):
+        if len(chosen) < FEWEST:
+            return None
+        halves = chosen[::2], chosen[1::2]
+        tables = [_measure(fits[half], stamps[half], shape)[0] for half in halves]
+        votes = [_vote(fits[h], stamps[h], shape, t) for h, t in zip(halves, reversed(tables), strict=True)]
+        if np.concatenate(votes).mean() > 1:
+            return _measure(fits[chosen], stamps[chosen], shape)[0]
+    return None
+
+
+def _measure(fits: MoffatFits, stamps: Stamps, shape: MoffatShape) -> tuple[ResidualTable, Array]:
+    """The table of these sources; what it leaves in standard errors (n, P)."""
+    # the finer the nodes the more stars are needed; a third of the FWHM follows the core
+    step = max(shape.fwhm / 3, 0.5 if len(fits) >= 30 else 1.0)
+    count = 2 * int(np.floor(stamps.radius / step)) + 1
+    table = ResidualTable(np.zeros((count, count)), step)
+    p = _parameters(fits, stamps, shape)
+    keep = np.isfinite(stamps.noise)
+    for turn in range(ROUNDS):
+        p = _fit_places(p, stamps, keep, table, shape.fwhm)
+        table, left = _solve(p, stamps, keep, table, shape.fwhm)
+        if turn == 0:  # cosmic rays and neighbours in the wings
+            keep = keep & (np.abs(left) < OUTLIER)
+    return table, left
+
+
+def _vote(fits: MoffatFits, stamps: Stamps, shape: MoffatShape, table: ResidualTable) -> Array:
+    """How much chi2 falls by a table, in units of what it leaves per pixel; at most 9 either way: (n,)."""
+    start, keep = _parameters(fits, stamps, shape), np.isfinite(stamps.noise)
+    nothing = ResidualTable(np.zeros_like(table.coefficients), table.step)
+    chi2 = []
+    for one in (nothing, table):
+        p = start
+        for _ in range(2):
+            p = _fit_places(p, stamps, keep, one, shape.fwhm)
+        model, _ = _model(p, stamps, one, shape.fwhm)
+        left = np.where(keep, (stamps.data - p[:, 7:8]) / p[:, :1] - model, 0.0)
+        square = left**2 / _variance(p, stamps, keep, model)
+        chi2.append(np.minimum(square, OUTLIER**2).sum(1))
+    per_pixel = np.maximum(chi2[1] / np.maximum(keep.sum(1), 1), 1)
+    return np.asarray(np.clip((chi2[0] - chi2[1]) / per_pixel, -9, 9))
+
+
+def _parameters(fits: MoffatFits, stamps: Stamps, shape: MoffatShape) -> Array:
+    """Peaks, places and skies of the fits with one shape for all: (n, 8), as `moffat_fit.NAMES`."""
+    same = [np.full(len(fits), v) for v in (np.log(shape.fwhm), max(shape.wings, 0.004), shape.e1, shape.e2)]
+    return np.stack([fits.peak, fits.y - stamps.places[:, 0], fits.x - stamps.places[:, 1], *same, fits.sky], 1)
+
+
+def _model(p: Array, stamps: Stamps, table: ResidualTable, fwhm: float) -> tuple[Array, Array]:
+    """Moffat and table at every pixel, peak 1 and no sky (n, P); derivatives of the Moffat by y and x (n, P, 2)."""
+    unit = p.copy()
+    unit[:, 0], unit[:, 7] = 1, 0
+    model, slope = moffat_pixels(unit, stamps.grid, fwhm)
+    line = np.arange(-stamps.radius, stamps.radius + 1.0)
+    for i, (y, x) in enumerate(p[:, 1:3]):
+        model[i] += table.evaluate(line - y, line - x, 1.0).ravel()
+    return model, slope[:, :, 1:3]
+
+
+def _variance(p: Array, stamps: Stamps, keep: NDArray[np.bool_], model: Array) -> Array:
+    """Of the pixels in units of the source's peak squared; infinite where they do not count: (n, P)."""
+    return np.where(keep, stamps.noise / p[:, :1] ** 2 + (STAR_ERROR * model) ** 2, np.inf)
+
+
+def _fit_places(p: Array, stamps: Stamps, keep: NDArray[np.bool_], table: ResidualTable, fwhm: float) -> Array:
+    """Peak, centre and sky of every source for a given PSF: one linear step."""
+    model, slope = _model(p, stamps, table, fwhm)
+    weight = 1 / _variance(p, stamps, keep, model)
+    design = np.concatenate([model[:, :, None], slope, np.ones((*model.shape, 1))], 2)
+    data = np.where(keep, stamps.data, 0.0) / p[:, :1]
+    left = data - model - p[:, 7:8] / p[:, :1]
+    bend = np.einsum("npk,np,npl->nkl", design, weight, design) + 1e-9 * np.eye(4)
+    down = np.einsum("npk,np,np->nk", design, weight, left)
+    step = np.linalg.solve(bend, down[:, :, None])[:, :, 0]
+    out = p.copy()
+    out[:, 1:3] += np.clip(step[:, 1:3], -0.3, 0.3)
+    out[:, 7] += step[:, 3] * p[:, 0]
+    out[:, 0] *= np.clip(1 + step[:, 0], 0.5, 2)
+    return out
+
+
+def _solve(
+    p: Array, stamps: Stamps, keep: NDArray[np.bool_], table: ResidualTable, fwhm: float
+) -> tuple[ResidualTable, Array]:
+    """The table for given places and fluxes, and the residuals that it leaves in standard errors (n, P)."""
+    count, line = len(table.coefficients), np.arange(-stamps.radius, stamps.radius + 1.0)
+    bare, _ = _model(p, stamps, ResidualTable(np.zeros((count, count)), table.step), fwhm)
+    variance = _variance(p, stamps, keep, bare)
+    left = np.where(keep, (stamps.data - p[:, 7:8]) / p[:, :1] - bare, 0.0)
+    bend, down = np.diag(1 / _prior_variance(p, table, fwhm)), np.zeros(count**2)
+    bases = []
+    for i, (y, x) in enumerate(p[:, 1:3]):
+        basis = np.kron(*(spline_basis(line - v, 1.0, table.step, count) for v in (y, x)))
+        weighted = basis / variance[i][:, None]
+        bend += basis.T @ weighted
+        down += weighted.T @ left[i]
+        bases.append((y, x))
+    found = ResidualTable(np.asarray(np.linalg.solve(bend, down).reshape(count, count), np.float64), table.step)
+    after = np.stack([found.evaluate(line - y, line - x, 1.0).ravel() for y, x in bases])
+    return found, (left - after) / np.sqrt(variance)
+
+
+def _prior_variance(p: Array, table: ResidualTable, fwhm: float) -> Array:
+    """(K^2,) of the coefficients: a share of the profile's square root, as rings and spikes are near the core."""
+    count = len(table.coefficients)
+    line = (np.arange(count) - count // 2) * table.step
+    mean = np.median(p, 0)[None]
+    mean[:, :3], mean[:, 7] = (1, 0, 0), 0
+    y, x = np.meshgrid(line, line, indexing="ij")
+    profile = moffat_pixels(mean, (y.ravel(), x.ravel()), fwhm)[0][0]
+    return np.asarray((PRIOR * np.sqrt(np.clip(profile, 0, 1))) ** 2 + PRIOR_WINGS**2)

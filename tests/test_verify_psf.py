@@ -1,0 +1,152 @@
+"""A stated PSF held against the point sources of the frame: headers, options, kernels; and when nothing is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from astropy.io import fits
+from test_measured_psf import star_field, stars
+
+from sciresdiff.jobs.upscale.inputs import Inputs, resolve_inputs
+from sciresdiff.jobs.upscale.options import UpscaleOptions
+from sciresdiff.observation.verify_psf import psf_on_frame
+from sciresdiff.physics import psf
+
+
+def write(path: Path, pixels: np.ndarray, **cards: Any) -> Path:
+    """A FITS frame of 0.2 arcsec pixels."""
+    header = fits.Header({"BUNIT": "adu", "CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 150.0, "CRVAL2": 2.0})
+    header.update({"CD1_1": -0.2 / 3600, "CD1_2": 0.0, "CD2_1": 0.0, "CD2_2": 0.2 / 3600, "CRPIX1": 1, "CRPIX2": 1})
+    for name, value in cards.items():
+        header[name] = value
+    fits.PrimaryHDU(pixels.astype("f4"), header).writeto(path, overwrite=True)
+    return path
+
+
+def resolve(path: Path, **options: Any) -> Inputs:
+    return resolve_inputs(path, UpscaleOptions(**{"scale": 2, "model": "physics", **options}))
+
+
+def is_that_of(inputs: Inputs, spec: str) -> bool:
+    """Whether the kernel is as wide as that of a SPEC, to 6 %."""
+    wanted = psf.kernel_from_psf(spec, pixel=inputs.frame.pixel_size, scale=2)
+    blur = inputs.observation.exposure.psf
+    assert wanted is not None and blur is not None
+    return bool(abs(blur.width / psf.PSF.constant(wanted).width - 1) < 0.06)
+
+
+@pytest.mark.parametrize(
+    "cards",
+    [
+        {"SEEING": (2.4, "DIMM seeing")},
+        {"SEEING": 0.25},
+        {"SEEING": 99.0},
+        {"FWHM": 1.6},
+        {"FWHM": 12.0},
+        {"FWHM": (1.8, "[arcsec] median")},
+        {"PSF_FWHM": 5.0},
+        {"BMAJ": 2.0 / 3600, "BMIN": 2.0 / 3600, "BPA": 0.0},
+    ],
+)
+def test_a_header_that_the_stars_contradict_is_not_believed(tmp_path: Path, cards: dict[str, Any]) -> None:
+    frame = star_field("gaussian:fwhm=3px", 30, 128)
+    inputs = resolve(write(tmp_path / "a.fits", frame, **cards))
+    assert is_that_of(inputs, "gaussian:fwhm=3px") and inputs.notes.origins["psf"] == "measured"
+    told = [line for line in inputs.notes if "not believed" in line]
+    assert len(told) == 1 and ("too wide" in told[0] or "too narrow" in told[0]) and "+-" in told[0]
+
+
+@pytest.mark.parametrize("cards", [{"SEEING": 0.0}, {"SEEING": -1.0}, {"FWHM": 0}, {"SEEING": "n/a"}])
+def test_a_header_that_says_nothing(tmp_path: Path, cards: dict[str, Any]) -> None:
+    inputs = resolve(write(tmp_path / "a.fits", star_field("gaussian:fwhm=3px", 30, 128), **cards))
+    assert is_that_of(inputs, "gaussian:fwhm=3px")
+
+
+@pytest.mark.parametrize("cards", [{"SEEING": 0.6}, {"FWHM": 3.1}, {"PSF_FWHM": 2.8}])
+def test_a_header_that_is_right_is_believed(tmp_path: Path, cards: dict[str, Any]) -> None:
+    inputs = resolve(write(tmp_path / "a.fits", star_field("gaussian:fwhm=3px", 30, 128), **cards))
+    assert inputs.notes.origins["psf"] == "header" and not any("not believed" in line for line in inputs.notes)
+
+
+@pytest.mark.parametrize(
+    ("spec", "what"),
+    [
+        ("gaussian:fwhm=4px", "too wide"),
+        ("gaussian:fwhm=2.2px", "too narrow"),
+        ("moffat:fwhm=4px,beta=3", "too wide"),
+        ("gaussian:fwhm=3px,ratio=0.7,theta=40deg", "axis ratio 0.7"),
+        ("gaussian:fwhm=3px", ""),
+        ("gaussian:fwhm=3.2px", ""),
+        ("gaussian:fwhm=2.85px", ""),
+        ("none", ""),
+    ],
+)
+def test_an_option_is_believed_and_warned_about(tmp_path: Path, spec: str, what: str) -> None:
+    path = write(tmp_path / "a.fits", star_field("gaussian:fwhm=3px", 30, 128))
+    inputs = resolve(path, psf=spec)
+    assert inputs.notes.origins["psf"] == "--psf" and (spec == "none" or is_that_of(inputs, spec))
+    told = [line for line in inputs.notes.warnings if line.startswith("WARNING psf: ")]
+    assert len(told) == bool(what)
+    assert not told or (
+        what in told[0] and ("fwhm 3.0" in told[0] or "axis" in what)
+    )  # what the stars show, with the pixel
+
+
+def test_a_file_and_a_kernel_are_held_against_the_stars_too(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.fits", star_field("gaussian:fwhm=3px", 30, 128))
+    for fwhm in (3.0, 4.5):
+        fits.PrimaryHDU(psf.gaussian(fwhm)).writeto(tmp_path / "p.fits", overwrite=True)
+        kernel = psf.kernel_from_psf(f"gaussian:fwhm={fwhm}px", pixel=None, scale=2)
+        fits.PrimaryHDU(kernel).writeto(tmp_path / "k.fits", overwrite=True)
+        for options in ({"psf": str(tmp_path / "p.fits")}, {"kernel": str(tmp_path / "k.fits"), "target_fwhm": 2.0}):
+            told = [line for line in resolve(path, **options).notes.warnings if "WARNING psf: " in line]
+            assert len(told) == (fwhm == 4.5)
+
+
+@pytest.mark.parametrize("scale", [1, 2, 3, 4])
+def test_the_whole_psf_of_a_kernel(scale: int) -> None:
+    kernel = psf.kernel_from_psf("gaussian:fwhm=3.5px", pixel=None, scale=scale)
+    assert kernel is not None
+    whole = psf_on_frame(kernel, 2.0, scale)
+    assert whole.sum() == pytest.approx(1)
+    assert psf.fwhm(whole) == pytest.approx(psf.fwhm(psf.gaussian(3.5)), rel=0.02)
+    assert np.unravel_index(whole.argmax(), whole.shape) == tuple(n // 2 for n in whole.shape)
+
+
+def test_galaxies_do_not_say_that_a_psf_is_too_narrow(tmp_path: Path) -> None:
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        frame = star_field("gaussian:fwhm=2.5px", 2, 160, seed + 50)
+        for y, x in rng.uniform(12, 148, (35, 2)):
+            wide = np.hypot(2.5, rng.lognormal(1.0, 0.4))
+            frame += stars(
+                f"moffat:fwhm={wide:.2f}px,beta=3", np.array([[y, x]]), np.array([rng.uniform(2e3, 2e4)]), 160
+            )
+        for options in ({}, {"psf": "gaussian:fwhm=2.5px"}):
+            cards = {} if options else {"FWHM": 2.5}
+            notes = resolve(write(tmp_path / "a.fits", frame, **cards), **options).notes
+            assert not any("WARNING psf" in line or "not believed" in line for line in notes)
+
+
+def test_cells_do_not_warn(tmp_path: Path) -> None:
+    """Round nuclei and threads through the stated PSF."""
+    rng = np.random.default_rng(3)
+    yy, xx = np.indices((160, 160))
+    light = np.zeros((160, 160))
+    for y, x in rng.uniform(15, 145, (14, 2)):
+        light += 400.0 * (np.hypot(yy - y, xx - x) < rng.uniform(4, 9))
+    for _ in range(30):
+        y, x, a = rng.uniform(20, 140), rng.uniform(20, 140), rng.uniform(0, np.pi)
+        t = np.arange(-15, 15, 0.5)
+        np.add.at(light, ((y + t * np.sin(a)).astype(int) % 160, (x + t * np.cos(a)).astype(int) % 160), 300.0)
+    image = psf.render("gaussian:fwhm=3px", None, integrate=True)
+    from scipy.signal import fftconvolve
+
+    frame = rng.poisson(np.clip(fftconvolve(light, image, mode="same"), 0, None) + 20) + 100.0
+    tifffile.imwrite(tmp_path / "a.tif", frame.astype("u2"))
+    notes = resolve(tmp_path / "a.tif", psf="gaussian:fwhm=3px").notes
+    assert not any(line.startswith("WARNING psf") for line in notes)
