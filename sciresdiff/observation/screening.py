@@ -68,8 +68,8 @@ def screen_with_psf(
     scale : output pixels per pixel of the image and axis.
     noise : of the image, where it is known; one that was measured on the sky says nothing of light.
     """
-    if noise is not None and not noise.sky_variance:
-        found = replace(found, defects=_with_noise(found, replace(noise, psf_error=0.0)))
+    if noise is not None and (noise.depends_on_signal or not noise.detectors):
+        found = replace(found, defects=_with_noise(found, noise.limited(0)))
     defects, notes = found.defects, Notes()
     if defects.peaks or defects.holes:
         least, notes = _sharpness(found, psfs, scale)

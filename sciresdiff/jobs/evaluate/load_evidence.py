@@ -189,14 +189,10 @@ def add_observation(
     if has_psf:
         psfs, target, more = resolve_psf(low, frame, samples, merged, scale)
         notes += more
-<<<<<<< HEAD
-        found, more = screen_with_psf(found, merged, psfs, scale, noise)
-=======
         if noise is not None:
             psfs, noise, more = resolve_psf_error(psfs, noise, merged, scale, target, more.origins["psf"])
             notes += more
-        found, more = screen_with_psf(found, merged, psfs, scale)
->>>>>>> main
+        found, more = screen_with_psf(found, merged, psfs, scale, noise)
         notes += more
     else:
         notes += describe_defects(found.defects, samples)
