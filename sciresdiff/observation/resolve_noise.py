@@ -144,12 +144,11 @@ def verify_header(
     wrong = {plane: found for plane, scatter in checked.items() if (found := Contradiction.of(scatter))}
     if not wrong:
         return noise, notes + Notes(noise="header"), checked
-    ratios = {plane: found.ratio for plane, found in wrong.items()}
-    middle = float(np.median(list(ratios.values())))
+    middle = float(np.median([found.ratio for found in wrong.values()]))
     detectors = []
     for plane in range(frame.planes):
-        ratio = ratios.get(plane, 1.0 if plane in checked else middle)
-        detectors.append(correct_detector(given.detector, ratio, samples(plane)) if ratio != 1 else given.detector)
+        is_wrong = plane in wrong or plane not in checked
+        detectors.append(correct_detector(given.detector, samples(plane)) if is_wrong else given.detector)
     why = "sky subtracted, or another unit?" if middle > 1 else "averaged frames, or another unit?"
     line = (
         f"noise: not by GAIN and read noise of the header, as the frame's sky scatters {middle:.3g} times as much "
@@ -159,8 +158,8 @@ def verify_header(
     return noise, Notes(line, noise="sky scatter"), measure_scatter(noise, frame, samples)
 
 
-def correct_detector(detector: Detector, ratio: float, sample: Sample) -> Detector:
-    """The detector whose noise in the sky is ``ratio`` times that of another one.
+def correct_detector(detector: Detector, sample: Sample) -> Detector:
+    """The detector whose noise in the sky is that of the frame.
 
     A frame that scatters less is an average or has another unit: gain and read noise become those of that, N r^2. One
     that scatters more lacks light that was taken off it: the sky's scatter takes the place of the read noise, and the
@@ -168,15 +167,18 @@ def correct_detector(detector: Detector, ratio: float, sample: Sample) -> Detect
 
     Parameters
     ----------
-    ratio : scatter of the frame over what the detector says.
+    detector : of the header.
     sample : of the plane.
     """
-    if ratio < 1:
-        return replace(detector, gain=detector.gain / ratio**2, read_noise=detector.read_noise / ratio)
     if sample.mask.all():
         return detector
     level, _ = estimate_sky(sample.pixels, sample.mask)
-    variance = ratio**2 * float(np.median(detector.variance(np.array(level))))
+    variance = noise_scatter(sample.pixels, sample.mask).least ** 2
+    ratio = float(np.sqrt(variance / np.median(detector.variance(np.array(level)))))
+    if not ratio > 0:
+        return detector
+    if ratio < 1:
+        return replace(detector, gain=detector.gain / ratio**2, read_noise=detector.read_noise / ratio)
     above = level - float(np.median(detector.offset))
     gain = float(np.median(detector.gain))
     if above > 5 * np.sqrt(variance):  # a sky that is there: photons alone make its scatter, at most

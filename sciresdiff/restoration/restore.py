@@ -209,8 +209,8 @@ def refuse_nonfinite_image(x: Tensor, spread: Tensor) -> None:
     """
     if not all(bool(one.isfinite().all()) for one in (x, spread)):
         raise InputError(
-            "image: finite data gave values that are not finite (NaN); look for pixels of absurd size (--mask), a wrong "
-            "noise (--variance) or PSF (--psf), or damaged weights (--model physics)"
+            "image: finite data gave values that are not finite (NaN); look for pixels of absurd size (--mask), a "
+            "wrong noise (--variance) or PSF (--psf), or damaged weights (--model physics)"
         )
 
 

@@ -121,6 +121,7 @@ def open_evidence(
         sidecar = Sidecar.read(high, low)
         stated = sidecar.merge(options.stated)
         of_data = {name: getattr(stated, name) for name in ("variance", "mask", "axes", "saturated")}
+        of_data |= {"outside": stated.allow_outside}
         data = None if low is None else open_source(stack, low, **of_data)
         scale = 1 if data is None else scale_between(high, image.frame, low, data.frame)
         known = options.quantity or sidecar.quantity or (data.frame.quantity if data else None)
