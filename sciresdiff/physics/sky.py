@@ -58,6 +58,8 @@ PATCH = 16
 """Side of the squares in which differences are taken, px."""
 QUIETER = 0.89
 """Quarter's quantile of the medians of white noise in such squares, over that of all of it."""
+ALIKE = 0.8
+"""Share of it that differences of twice the order have at least where it is noise that they measure."""
 WHITE = 0.9
 """Noise whose differences are at least so large, in units of its scatter, is white."""
 CHANCE = 3.5
@@ -289,10 +291,10 @@ def sky_noise(pixels: NDArray[Any], mask: Mask | None = None) -> float:
     return _clipped_lower_half(sky.flat[sky.good])[1] if sky.squares else 0.0
 
 
-def neighbour_noise(pixels: NDArray[Any], mask: Mask | None = None) -> float:
+def neighbour_noise(pixels: NDArray[Any], mask: Mask | None = None, order: int = ORDER) -> float:
     """Standard deviation of a pixel by the differences of neighbours, in the quieter places of a frame.
 
-    The root of the median square of fourth differences along both axes, in squares; of these the quarter's quantile.
+    The root of the median square of differences along both axes, in squares; of these the quarter's quantile.
     **Noise that neighbours share counts for less; structure sharper than a PSF of 2 px FWHM counts as noise.**
 
     Parameters
@@ -300,6 +302,8 @@ def neighbour_noise(pixels: NDArray[Any], mask: Mask | None = None) -> float:
     pixels : (Y, X) array
     mask : (Y, X) bool array, optional
         True where a pixel is bad.
+    order : int
+        Of the differences, even.
 
     Returns
     -------
@@ -307,8 +311,8 @@ def neighbour_noise(pixels: NDArray[Any], mask: Mask | None = None) -> float:
         In the unit of the pixels; NaN where too few pixels are good.
     """
     bad = ~np.isfinite(pixels) if mask is None else ~np.isfinite(pixels) | mask
-    good = undisturbed(bad, ORDER // 2)
-    squares = separable(np.where(bad, 0, pixels), difference(ORDER)) ** 2
+    good = undisturbed(bad, order // 2)
+    squares = separable(np.where(bad, 0, pixels), difference(order)) ** 2
     medians = [
         np.median(squares[y : y + PATCH, x : x + PATCH][inside])
         for y in range(0, bad.shape[0], PATCH)
@@ -328,13 +332,17 @@ class NoiseScatter:
     """By differences, see `neighbour_noise`; NaN where nothing is measured. Correlation makes it smaller."""
     empty: bool
     """Whether the quiet squares are sky without structure, so that ``sky`` is the noise."""
+    white: bool
+    """Whether differences of a higher order give the same, as they do of white noise, and not of sharp structure."""
     correlation: float
     """Scatter of box sums over quadrature in empty sky; 1 where that is not known."""
 
     @property
     def least(self) -> float:
         """A scatter that the noise has at least, 0 where nothing is known."""
-        return self.sky if self.empty else float(np.nan_to_num(np.fmin(self.sky, self.neighbours)))
+        if self.empty:
+            return self.sky
+        return float(np.nan_to_num(np.fmin(self.sky, self.neighbours))) if self.white else 0.0
 
     @property
     def most(self) -> float:
@@ -359,13 +367,14 @@ def noise_scatter(pixels: NDArray[Any], mask: Mask | None = None, known: bool = 
     sky = _quiet_sky(pixels, mask)
     scatter = _clipped_lower_half(sky.flat[sky.good])[1] if sky.squares else np.nan
     neighbours = neighbour_noise(pixels, mask)
+    alike = neighbour_noise(pixels, mask, 2 * ORDER) > ALIKE * neighbours
     empty = _without_sources(sky, scatter, known)
     if empty is None:
-        return NoiseScatter(scatter, neighbours, False, 1.0)
+        return NoiseScatter(scatter, neighbours, False, alike, 1.0)
     # the differences of a small frame scatter by themselves
     white = neighbours > (WHITE - CHANCE / np.sqrt(np.size(pixels))) * (min(scatter, 1.0) if known else scatter)
     factor = 1.0 if white else _box_factor(*empty)
-    return NoiseScatter(scatter, neighbours, True, factor)
+    return NoiseScatter(scatter, neighbours, True, alike, factor)
 
 
 def noise_correlation(pixels: NDArray[Any], mask: Mask | None = None, variance: NDArray[Any] | None = None) -> float:
@@ -410,7 +419,7 @@ def _without_sources(sky: _QuietSky, scatter: float, known: bool) -> tuple[Array
     zero = float((flat**2).sum() / good.sum())
     # C at lags beyond the reach of common resampling kernels: what is left there is faint structure
     structure = float(np.mean([_autocovariance(flat, good, *lag) for d in (4, 5, 6) for lag in ((d, 0), (0, d))]))
-    faint = zero > MOST_OF_KNOWN if known else structure > FAINT * zero
+    faint = structure > FAINT * zero and not (known and zero <= MOST_OF_KNOWN)
     if faint or _skew_of_sums(flat, good) > SKEWED:
         return None
     return flat, good, zero, max(structure, 0.0)
