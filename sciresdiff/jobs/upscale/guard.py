@@ -189,7 +189,6 @@ def measure(
         "flagged": int((flagged & counted).sum()),
         "holes": int((again.depth > RING)[upsample_nearest(around, window.scale)].sum()),
         "middles": int(middle.sum()),
-        "middles_share": float((z[middle] / signal[middle]).sum()),
         "scatter": float(mad_std((z + signal)[faint])) if faint.any() else 0.0,
         "lost": float((z * again.sigma)[counted].sum()),
         "light": float(np.abs(window.exposure.pixels[counted]).sum()),
@@ -268,8 +267,7 @@ def find_cause(sums: Mapping[str, float]) -> str:
     faint, bright = mean(sums, "faint"), mean(sums, "bright")
     if faint > limit(sums, "faint", HIGHEST_CHI2) and bright < WORSE * faint:
         return "the empty sky does not fit either: the noise is stated too small (--variance, --gain, --read-noise)"
-    if sums["middles"] and sums["middles_share"] > 0:
-        return "bright sources are sharper than the image explains: the PSF is stated too wide (--psf)"
+    # a PSF that is stated too narrow leaves no misfit: the image takes up the rest of the width
     if sums["middles"]:
-        return "bright sources are flatter than the image: the PSF is too narrow or of another shape, or they saturate"
+        return "bright sources do not fit the PSF: it is stated too wide or of another shape, or they are saturated (--psf)"
     return "the image does not explain its structure: look at --psf and at the noise"
