@@ -269,5 +269,5 @@ def find_cause(sums: Mapping[str, float]) -> str:
         return "the empty sky does not fit either: the noise is stated too small (--variance, --gain, --read-noise)"
     # a PSF that is stated too narrow leaves no misfit: the image takes up the rest of the width
     if sums["middles"]:
-        return "bright sources do not fit the PSF: it is stated too wide or of another shape, or they are saturated (--psf)"
+        return "bright sources do not fit the PSF: it is too wide or of another shape, or they are saturated (--psf)"
     return "the image does not explain its structure: look at --psf and at the noise"
