@@ -17,6 +17,7 @@ from scipy.ndimage import gaussian_filter
 import sciresdiff
 from sciresdiff.cli.app import main
 from sciresdiff.errors import InputError, ResourceError, SciresdiffWarning, UsageError
+from sciresdiff.io.quality_bits import BLANK
 from sciresdiff.jobs import blocks
 from sciresdiff.physics import psf
 from sciresdiff.physics.psf.field import PSF
@@ -128,7 +129,11 @@ def test_masked_pixels_and_nan_are_flagged_and_come_back_as_they_were() -> None:
     spoiled, mask = low.copy(), np.zeros(low.shape, bool)
     spoiled[5, 6], mask[20, 21] = np.nan, True
     done = physics(spoiled, variance=variance, mask=mask)
-    assert (done.dq[10:12, 12:14] == 1).all() and (done.dq[40:42, 42:44] == 1).all() and (done.dq > 0).sum() == 8
+    assert (
+        (done.dq[10:12, 12:14] == 1 + BLANK.bit).all()
+        and (done.dq[40:42, 42:44] == 1).all()
+        and (done.dq > 0).sum() == 8
+    )
     assert np.isnan(done.sci[10:12, 12:14]).all() and np.isfinite(done.sci[40:42, 42:44]).all()
     assert np.isfinite(np.delete(done.sci.ravel(), np.flatnonzero(done.dq))).all()
 

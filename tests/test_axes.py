@@ -9,6 +9,8 @@ from astropy.wcs import WCS
 
 from sciresdiff import io
 from sciresdiff.errors import InputError
+from sciresdiff.io import sampling
+from sciresdiff.region import Region
 
 SIDES = {"RA---TAN": 20, "DEC--TAN": 16, "GLON-CAR": 20, "GLAT-CAR": 16, "HPLN-TAN": 20, "HPLT-TAN": 16}
 
@@ -108,3 +110,18 @@ def test_stated_axes_of_any_order_are_obeyed(tmp_path):
     data = np.arange(3 * 16 * 20, dtype="f4").reshape(16, 20, 3)
     fits.writeto(tmp_path / "a.fits", data)
     np.testing.assert_array_equal(io.read(tmp_path / "a.fits", axes="YXC").pixels, np.moveaxis(data, 2, 0))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_windows_of_a_cube_in_another_order_are_those_of_the_whole(tmp_path, packed, monkeypatch):
+    cube(tmp_path / "a.fits", ("RA---TAN", "FREQ", "DEC--TAN"))
+    if packed:
+        with fits.open(tmp_path / "a.fits") as file:
+            tiles = fits.CompImageHDU(file[0].data, file[0].header, "GZIP_2", quantize_level=0)
+        tiles.writeto(tmp_path / "a.fits", overwrite=True)
+    whole = io.read(tmp_path / "a.fits").pixels
+    monkeypatch.setattr(sampling, "MOST", 10)  # so that it is read window by window
+    with io.open_source(tmp_path / "a.fits") as source:
+        for plane in range(3):
+            part = source.window(plane, Region(2, 9, 5, 17)).pixels[0]
+            np.testing.assert_array_equal(part, whole[plane, 2:9, 5:17])

@@ -317,7 +317,7 @@ def test_a_large_plane_is_measured_on_windows_that_tell_the_same(monkeypatch: py
     for w in parts.windows:
         np.testing.assert_array_equal(parts.pixels[w.at], pixels[w.region.slices])
     assert parts.mask[58:70, 30].all() and not parts.mask[30, 30] and not parts.mask[0, 0]
-    noise = Noise(correlation=2.0)
+    noise = Noise(correlation=(2.0,))
     np.testing.assert_array_equal(
         noise.variance_of_sample(parts, 0)[parts.windows[5].at],
         4 * variance.astype("f8")[parts.windows[5].region.slices],

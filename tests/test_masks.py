@@ -7,6 +7,7 @@ import tifffile
 from astropy.io import fits
 
 from sciresdiff import io
+from sciresdiff.api.image import with_planes
 from sciresdiff.errors import InputError
 
 PIXELS = np.random.default_rng(3).normal(100, 5, (30, 40)).astype("f4")
@@ -81,6 +82,19 @@ def test_a_mask_that_leaves_only_the_border_is_warned_of(tmp_path, empty):
     assert not io.read(with_plane(tmp_path / "b.fits", 1 - good, "MASK", pixels)).notes.warnings
 
 
+def test_a_mask_of_half_the_frame_is_believed(tmp_path):
+    half = np.zeros(PIXELS.shape, "u1")
+    half[:, :24] = 1
+    assert not io.read(with_plane(tmp_path / "a.fits", half, "MASK")).notes.warnings
+
+
 def test_a_mask_of_every_pixel_is_refused(tmp_path):
     with pytest.raises(InputError, match="mask: MASK flags every pixel"):
         io.read(with_plane(tmp_path / "a.fits", np.ones(PIXELS.shape, "u1"), "MASK"))
+
+
+def test_a_mask_in_python_that_is_true_where_pixels_are_good_is_warned_of(tmp_path):
+    fits.writeto(tmp_path / "a.fits", PIXELS)
+    frame = io.read(tmp_path / "a.fits")
+    assert any("mask" in line for line in with_planes(frame, {"mask": GOOD > 0}).notes.warnings)
+    assert not with_planes(frame, {"mask": GOOD == 0}).notes.warnings

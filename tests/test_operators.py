@@ -97,11 +97,26 @@ def test_separable_keeps_the_sum_when_it_is_cut():
     assert (terms[:, 0].sum(-1) * terms[:, 1].sum(-1)).sum() == pytest.approx(1, abs=1e-12)
 
 
-def test_refuses_even_and_oversized_kernels():
+def test_refuses_even_kernels():
     with pytest.raises(InputError, match="sides must be odd"):
         Operator((8, 8), 2, np.ones((4, 4)))
-    with pytest.raises(InputError, match="too large for a frame"):
-        Operator((8, 8), 2, np.ones((17, 17)))
+
+
+@pytest.mark.parametrize("shape", [(1, 20), (3, 4), (20, 2), (40, 3)])
+@pytest.mark.parametrize("scale", [1, 2, 3])
+def test_a_kernel_may_be_larger_than_the_frame(shape, scale):
+    """Reflected as often as it takes."""
+    rng = np.random.default_rng(4)
+    kernel = np.outer(rng.random(17), rng.random(9))
+    kernel /= kernel.sum()
+    fine = (shape[0] * scale, shape[1] * scale)
+    x = rng.random(fine)
+    op = Operator(shape, scale, kernel, dtype=torch.float64)
+    low = op.apply(torch.from_numpy(x)[None, None])[0, 0].numpy()
+    wide = np.pad(x, ((8, 8), (4, 4)), mode="symmetric")
+    want = convolve(wide, kernel, mode="constant")[8:-8, 4:-4]
+    want = want.reshape(shape[0], scale, shape[1], scale).sum((1, 3))
+    np.testing.assert_allclose(low, want, rtol=0, atol=1e-12 * want.max())
 
 
 @pytest.mark.parametrize("shape", [(9, 12), (70, 33)])

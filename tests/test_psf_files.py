@@ -373,12 +373,37 @@ def test_psfs_by_channel_in_one_option() -> None:
         split_specs(f"{a};{b};{a}", frame)
 
 
-def test_piff_is_refused_with_what_to_give(tmp_path: Path) -> None:
+def test_piff_draws_its_own_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+    from types import SimpleNamespace
+
     hdus = [fits.PrimaryHDU(), *(fits.BinTableHDU.from_columns([fits.Column("type", "8A", array=["Star"])], name=n)
                                  for n in ("psf", "psf_stars"))]  # fmt: skip
-    fits.HDUList(hdus).writeto(tmp_path / "a.piff")
-    with pytest.raises(InputError, match="Piff"):
-        blur(str(tmp_path / "a.piff"))
+    path = str(tmp_path / "a.piff")
+    fits.HDUList(hdus).writeto(path)
+    monkeypatch.setitem(sys.modules, "piff", None)  # as if it were not installed
+    with pytest.raises(InputError, match="pip install piff"):
+        blur(path)
+
+    def draw(x: float, y: float, stamp_size: int, center: bool) -> Any:
+        assert center
+        return SimpleNamespace(array=star(stamp_size, stamp_size // 2, float(width_at(y - 1, x - 1))))
+
+    def picky(**given: Any) -> Any:
+        raise TypeError("chipnum is needed")
+
+    for function in (draw, picky):
+        model = SimpleNamespace(draw=function)
+        monkeypatch.setitem(sys.modules, "piff", SimpleNamespace(read=lambda _, model=model: model))
+        if function is picky:
+            with pytest.raises(InputError, match="chipnum"):
+                blur(path)
+            continue
+        found, notes = blur(path, frame_of(200, 200, pixel=None))
+        assert not notes.warnings
+        here, wanted = found.at(0.5, 0.5), psf.kernel_from_psf("gaussian:fwhm=2.6px", pixel=None, scale=2)
+        assert wanted is not None
+        assert psf.fwhm(here) == pytest.approx(psf.fwhm(wanted), rel=0.01)
 
 
 REAL = {

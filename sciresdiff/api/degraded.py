@@ -180,7 +180,7 @@ def degrade(
     if chosen.pairs:
         raise UsageError("--pairs: a training set is a file; make it with sciresdiff degrade on the command line")
     refuse_options(chosen)
-    reading = {"axes": chosen.axes, "quantity": chosen.quantity}
+    reading = {"axes": chosen.axes, "quantity": chosen.quantity, "outside": chosen.allow_outside}
     size = parse_pixel_size(pixel_size) if isinstance(pixel_size, str) else pixel_size
     with open_image(image, kind, variance=variance, mask=mask, unit=unit, pixel_size=size, reading=reading) as (
         path,

@@ -28,6 +28,7 @@ from sciresdiff.io.fits.layout import rescale_cards
 from sciresdiff.io.fits.read import FitsHeader
 from sciresdiff.io.fits.wcs import pixel_size as measure_pixel
 from sciresdiff.io.fits.wcs import wcs_cards
+from sciresdiff.io.masks import warn_inverted
 from sciresdiff.io.source import Source, in_memory
 from sciresdiff.notes import Notes
 from sciresdiff.options import Option
@@ -254,7 +255,9 @@ def with_planes(frame: Frame, planes: Mapping[str, Any]) -> Frame:
             raise InputError(f"{name}: an array of type {value.dtype}; give {NEEDED[name]}")
         whole[name] = np.broadcast_to(value, frame.pixels.shape)
     if "mask" in whole:
-        frame = frame.with_(mask=frame.mask | whole["mask"].astype(bool))
+        bad = whole["mask"].astype(bool)
+        notes = warn_inverted("what is given", [(frame, bad)], whole=False)
+        frame = frame.with_(mask=frame.mask | bad).with_notes(notes)
     if "variance" in whole:
         variance = whole["variance"].astype(np.float64)
         frame = frame.with_(variance=variance, mask=frame.mask | ~((variance > 0) & np.isfinite(variance)))

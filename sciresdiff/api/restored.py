@@ -26,11 +26,11 @@ from sciresdiff.api.image import (
     squeeze,
     warn_of,
 )
-from sciresdiff.errors import ResourceError, UsageError
+from sciresdiff.errors import CheckFailed, ResourceError, UsageError
 from sciresdiff.frame import Frame, Kind, PixelSize
 from sciresdiff.io.dtypes import parse_dtype
 from sciresdiff.jobs.upscale.block import Done, Job, count_draws, read_block, restore_block
-from sciresdiff.jobs.upscale.header import history, provenance, warn_chi2
+from sciresdiff.jobs.upscale.header import history, provenance
 from sciresdiff.jobs.upscale.inputs import Inputs, resolve_observation, resolve_source
 from sciresdiff.jobs.upscale.job import Task, prepare
 from sciresdiff.jobs.upscale.options import UpscaleOptions
@@ -275,7 +275,9 @@ def restore_inputs(inputs: Inputs, options: UpscaleOptions, progress: Progress) 
         done.append(restore_block(job, block, read_block(job, block)))
         progress(len(done), len(blocks), "blocks")
     sums = [block.sums for block in done]
-    verdict, found = task.verdict(sums, written=False), task.planes(sums)
+    verdict, found, last = task.verdict(sums, written=False), task.planes(sums), task.guard(sums)
+    if options.strict and last.names:
+        raise CheckFailed(f"strict: outside its limits: {', '.join(last.names)}; {'; '.join(last.notes)}")
     arrays = assemble(done, inputs)
     if "TRUST" in arrays:
         arrays["TRUST"][list(verdict.empty)] = 0
@@ -283,7 +285,7 @@ def restore_inputs(inputs: Inputs, options: UpscaleOptions, progress: Progress) 
         arrays.pop("TRUST", None)
     cards = {**provenance(options, inputs, count_draws(job)), **task.outcome(sums, verdict)}
     said = dict.fromkeys(line for block in done for line in block.notes)
-    notes = inputs.notes + Notes(*said) + verdict.notes + warn_chi2([plane["chi2"] for plane in found])
+    notes = inputs.notes + Notes(*said) + verdict.notes + last.notes
     return Restored(
         sci=squeeze(arrays["SCI"]),
         err=squeeze(arrays["ERR"]),

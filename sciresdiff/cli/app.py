@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from sciresdiff import __version__
 from sciresdiff.cli import degrade, evaluate, show, train, upscale
-from sciresdiff.cli.console import Console, discard_stdout
+from sciresdiff.cli.console import Console, discard_stdout, guard_stdout
 from sciresdiff.cli.messages import describe
 from sciresdiff.errors import ResourceError
 from sciresdiff.run import batch, signals
@@ -100,7 +100,8 @@ class CommandGroup(TyperGroup):
         if len(words) == 2:
             shown = self.commands[words[0]]
             context = typer.Context(shown, info_name=words[0], parent=root)
-        shown.format_help(context, context.make_formatter())
+        with guard_stdout():
+            shown.format_help(context, context.make_formatter())
         return True
 
 
@@ -148,6 +149,11 @@ def report_problem(problem: Exception, verbose: bool) -> int:
 def usage_line(problem: Any) -> str:
     """The parser's complaint, with the option first and the way to the help last."""
     line = problem.format_message().replace("Value error, ", "").rstrip(".")
+    wrong = getattr(problem.__cause__ or problem.__context__, "errors", None)
+    if wrong is not None:  # of pydantic, which says what is needed, and not what was given
+        found, names = wrong()[0], getattr(getattr(problem, "param", None), "opts", ())
+        needed = found["msg"].partition(", ")[0].replace("Input should be", "should be")
+        line = f"{names[0] if names else 'an argument'}: {found['input']!r} is given, but {needed}"
     path = getattr(getattr(problem, "ctx", None), "command_path", "sciresdiff")
     return f"{line}; see '{path} --help'"
 

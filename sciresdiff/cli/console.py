@@ -58,10 +58,11 @@ def print_tables(*shown: Any) -> None:
         Stdout cannot take them.
     """
     console = table_console()
-    with console.capture() as text:
+    with guard_stdout():
         for one in shown:
             console.print(one)
-    _print(text.get())
+        if sys.stdout is not None:
+            sys.stdout.flush()
 
 
 def in_cell(value: Any) -> Text:
@@ -70,13 +71,23 @@ def in_cell(value: Any) -> Text:
 
 
 def _print(text: str) -> None:
-    """Print on stdout.
+    """Print on stdout."""
+    with guard_stdout():
+        print(text, end="", flush=True)
 
-    Where the reader has gone away the work goes on, as its files are wanted all the same.
+
+@contextmanager
+def guard_stdout() -> Iterator[None]:
+    """Print inside this context: where the reader has gone away the work goes on, as its files are wanted all the same.
+
+    Raises
+    ------
+    ResourceError
+        Stdout cannot take what is printed.
     """
     try:
-        print(text, end="", flush=True)
-    except BrokenPipeError:
+        yield
+    except (BrokenPipeError, SystemExit):  # rich makes the second one of the first
         discard_stdout()
     except OSError as problem:
         discard_stdout()
@@ -85,8 +96,9 @@ def _print(text: str) -> None:
 
 def tell(line: str) -> None:
     """Print a line on stderr, which may be full or closed: what is computed does not depend on who reads about it."""
-    with contextlib.suppress(OSError):
-        print(visible(line), file=sys.stderr, flush=True)
+    if sys.stderr is not None:  # print takes stdout for None
+        with contextlib.suppress(OSError):
+            print(visible(line), file=sys.stderr, flush=True)
 
 
 def discard_stdout() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sciresdiff.cli.console import Console, print_lines, tell
+from sciresdiff.errors import CheckFailed
 from sciresdiff.run import batch
 
 
@@ -15,16 +16,23 @@ def name_files(task: batch.Task) -> dict[str, str]:
     return {"input": str(task.source)} | ({"output": str(task.target)} if task.target else {})
 
 
-def report_done(console: Console) -> Callable[[batch.Task, Mapping[str, Any]], None]:
-    """Make a function that reports a finished job: its record, its notes, and where the output is."""
+def report_done(console: Console, strict: bool = False) -> Callable[[batch.Task, Mapping[str, Any]], int]:
+    """Make a function that reports a finished job: its record, its notes, and where the output is.
 
-    def report(task: batch.Task, record: Mapping[str, Any]) -> None:
+    It returns the exit code that the record deserves: under ``strict`` another than 0 where it holds ``doubts``.
+    """
+
+    def report(task: batch.Task, record: Mapping[str, Any]) -> int:
         if console.json:
             console.record({**name_files(task), **record})
         for line in record.get("said", ()):
             console.info(f"{task.source.name}: {line}")
         if record.get("status") != "waiting":  # for other shards
             console.info(f"{task.source} -> {task.target}")
+        if not (strict and record.get("doubts")):
+            return 0
+        console.error(f"{task.source}: --strict: outside its limits: {', '.join(record['doubts'])}")
+        return CheckFailed.exit_code
 
     return report
 

@@ -81,7 +81,7 @@ def over_files(
         code = batch.run(
             tasks,
             does,
-            call_all(lines.add_done, report_done(console)),
+            call_all(lines.add_done, report_done(console, getattr(options, "strict", False))),
             call_all(lines.add_failed, tell_failed),
             due,
             call_all(lines.add_skipped, tell_skipped),
@@ -90,12 +90,11 @@ def over_files(
     finish(code)
 
 
-def call_all(*calls: Callable[..., None]) -> Callable[..., None]:
-    """A function that calls several, in order, with the same arguments."""
+def call_all(*calls: Callable[..., int | None]) -> Callable[..., Any]:
+    """A function that calls several, in order, with the same arguments, and returns the highest exit code of theirs."""
 
-    def call(*arguments: Any) -> None:
-        for one in calls:
-            one(*arguments)
+    def call(*arguments: Any) -> int:
+        return max([one(*arguments) or 0 for one in calls])
 
     return call
 

@@ -13,7 +13,8 @@ from sciresdiff.cli.console import Console, in_cell, print_lines, print_tables
 from sciresdiff.cli.messages import format_record, report_failure
 from sciresdiff.cli.parameters import command
 from sciresdiff.cli.run import finish
-from sciresdiff.options import option, same_as
+from sciresdiff.observation.options import Stated
+from sciresdiff.options import RUN, option, same_as
 from sciresdiff.run import batch
 from sciresdiff.run.options import RunOptions
 
@@ -43,6 +44,7 @@ class InfoOptions:
     """Which files are described, and how."""
 
     files: tuple[str, ...] = option("FITS, TIFF, HDF5 or OME-Zarr images.", metavar="FILE", argument=True)
+    allow_outside: bool = same_as(Stated, "allow_outside", panel=RUN)
     json: bool = same_as(RunOptions, "json")
 
 
@@ -87,10 +89,13 @@ def info(options: InfoOptions) -> None:
     console = Console(json=options.json)
     tasks = [batch.Task(Path(path)) for path in options.files]
 
+    def describe(task: batch.Task) -> dict[str, Any]:
+        return info.describe(task.source, outside=options.allow_outside)
+
     def report(task: batch.Task, record: Mapping[str, Any]) -> None:
         _print_record(console, record, gap="\n" if task is not tasks[0] else "")
 
-    finish(batch.run(tasks, lambda task: info.describe(task.source), report, report_failure(console, len(tasks))))
+    finish(batch.run(tasks, describe, report, report_failure(console, len(tasks))))
 
 
 def _model_table(cards: list[dict[str, Any]], paths: list[Path]) -> Table:

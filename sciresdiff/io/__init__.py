@@ -93,6 +93,7 @@ def read(
     quantity: Quantity | None = None,
     pixel_size: float | PixelSize | None = None,
     saturated: bool = True,
+    outside: bool = False,
 ) -> Frame:
     """Read one image and the physics that belongs to it.
 
@@ -113,6 +114,8 @@ def read(
         In arcsec (FITS) or micrometres (TIFF); wins over the file.
     saturated : bool
         Whether pixels at the level of the header, or at the end of the integer range, are masked.
+    outside : bool
+        Whether the file may name or link to files outside its folder, which are read for its pixels (`io.outside`).
 
     Returns
     -------
@@ -136,6 +139,7 @@ def read(
         quantity=quantity,
         pixel_size=pixel_size,
         saturated=saturated,
+        **_outside_option(path, outside),
     )
     return frame
 
@@ -147,6 +151,7 @@ def open_source(path: str | Path, **options: Any) -> Iterator[Source]:
     Only what is asked for is in memory, where the format allows it.
     """
     module = _read_module(format_of(path))
+    options |= _outside_option(path, bool(options.pop("outside", False)))
     if hasattr(module, "source"):
         with module.source(path, **options) as source:
             yield source
@@ -303,6 +308,11 @@ def open_sink(
 
 def _read_module(name: str) -> Any:
     return import_module(f"sciresdiff.io.{name}.read")
+
+
+def _outside_option(path: str | Path, outside: bool) -> dict[str, bool]:
+    """Keyword of the readers whose files may name others; a FITS image has all of its pixels in one file."""
+    return {"outside": True} if outside and format_of(path) != "fits" else {}
 
 
 def _pyramid_option(path: str | Path, pyramid: bool) -> dict[str, bool]:

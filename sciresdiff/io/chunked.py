@@ -13,8 +13,9 @@ from sciresdiff.frame import Frame
 from sciresdiff.io.dtypes import to_float32
 from sciresdiff.io.files import first_line
 from sciresdiff.io.masks import check_mask
-from sciresdiff.io.source import ReadFrame, ReadRegion, Source, count_planes, overlay, placeholder
-from sciresdiff.io.variance import fill_variance, median_variance
+from sciresdiff.io.source import ReadFrame, ReadRegion, Source, count_planes, overlay, placeholder, replace_frame
+from sciresdiff.io.variance import NoVarianceError, fill_variance, median_variance
+from sciresdiff.notes import Notes
 from sciresdiff.region import Region
 
 Array = NDArray[Any]
@@ -112,7 +113,10 @@ def plane_reader(read: ReadRegion, shape: tuple[int, ...], image: tuple[int, ...
     return lambda plane, region: read(plane % planes, region)[None]
 
 
-def add_planes(source: Source, variance: ReadRegion | None, mask: ReadRegion | None) -> Source:
+EMPTY = Notes("noise: the variance of the file has no value above 0 anywhere; not used")
+
+
+def add_planes(source: Source, variance: ReadRegion | None, mask: ReadRegion | None, stated: bool = True) -> Source:
     """Return a source with a variance and a mask.
 
     Parameters
@@ -124,6 +128,8 @@ def add_planes(source: Source, variance: ReadRegion | None, mask: ReadRegion | N
         others.
     mask : callable or None
         Reads regions (1, h, w), bad where they are not 0.
+    stated : bool
+        Whether the user named the variance; the file's own is left out where it holds no value above 0.
     """
     if mask is not None:
 
@@ -138,7 +144,12 @@ def add_planes(source: Source, variance: ReadRegion | None, mask: ReadRegion | N
     if variance is None:
         return source
     shape = source.frame.pixels.shape
-    fill = median_variance(variance, shape)
+    try:
+        fill = median_variance(variance, shape)
+    except NoVarianceError:
+        if stated:
+            raise
+        return replace_frame(source, source.frame.with_notes(EMPTY))
 
     def add(window: Frame, plane: int, region: Region) -> Frame:
         return fill_variance(window, variance(plane, region), fill)

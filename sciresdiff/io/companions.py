@@ -14,7 +14,7 @@ _FLAG_FILES = ("dq", "mask", "flags", "flag", "bpm", "badpix", "msk")
 TRIPLETS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("ooi", ("oow",), ("ood",)), ("opi", ("opw",), ("opd",)), ("osi", ("osw",), ("osd",)),
     ("int", ("unc",), ("msk",)),
-    *((name, _NOISE_FILES, _FLAG_FILES) for name in ("image", "img", "sci", "science", "data")),
+    *((name, _NOISE_FILES, _FLAG_FILES) for name in ("image", "img", "im", "sci", "science", "data")),
     ("", tuple(f".{name}" for name in _NOISE_FILES), tuple(f".{name}" for name in _FLAG_FILES)),
 )  # fmt: skip
 """Word in the name of an image -> the words in the names of its noise and its flags.

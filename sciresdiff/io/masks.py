@@ -16,7 +16,7 @@ from sciresdiff.region import Region
 Part = tuple[Frame, NDArray[np.bool_]]
 """A window of the image without the mask, and what the mask flags there, both (1, h, w)."""
 
-MOST_MASKED = 0.9
+MOST_MASKED = 0.8
 """Share of the pixels with data beyond which a mask is doubtful whatever it leaves."""
 
 HALF = 0.5

@@ -28,6 +28,7 @@ from sciresdiff.io.fits.open import (
     report_damage,
     suppress_warnings,
 )
+from sciresdiff.io.piff_model import draw_piff, is_piff
 from sciresdiff.io.psf_places import Polynomial, Positions
 from sciresdiff.io.psf_sampling import DETECTOR, OPTICAL, Sampling, sampling_of_header, with_stated
 from sciresdiff.io.variance import NOISE_PLANES
@@ -55,17 +56,21 @@ class PSFFile:
     notes: Notes = Notes()
 
 
-def read_psf_file(spec: str | Path, stated: Mapping[str, float] | None = None) -> PSFFile:
+def read_psf_file(
+    spec: str | Path, stated: Mapping[str, float] | None = None, size: tuple[int, int] | None = None
+) -> PSFFile:
     """Read the file of a PSF.
 
     Parameters
     ----------
     spec : str or Path
-        ``FILE`` or ``FILE[EXT]``: an image or a cube in FITS, TIFF or HDF5, a PSFEx model, an STPSF or STDPSF grid, or
-        a cube whose table has the images' places.
+        ``FILE`` or ``FILE[EXT]``: an image or a cube in FITS, TIFF or HDF5, a PSFEx or Piff model, an STPSF or STDPSF
+        grid, or a cube whose table has the images' places.
     stated : mapping, optional
         ``oversample`` (samples per frame pixel) and ``effective`` (1: the frame's pixel is in the image), which win
         over the file.
+    size : (int, int), optional
+        (h, w) of the frame, over which a model of Piff is drawn.
 
     Raises
     ------
@@ -75,7 +80,7 @@ def read_psf_file(spec: str | Path, stated: Mapping[str, float] | None = None) -
     path, inside = split_spec(spec)
     name = f"psf {path.name}" + (f"[{inside}]" if inside else "")
     fits_like = path.suffix.lower() in (".psf", ".piff") or format_of(path) == "fits"
-    found = _read_fits(path, inside, name) if fits_like else _read_other(spec, name)
+    found = _read_fits(path, inside, name, size) if fits_like else _read_other(spec, name)
     return PSFFile(found.name, found.images, with_stated(found.sampling, stated or {}), found.field, found.notes)
 
 
@@ -88,16 +93,15 @@ def _read_other(spec: str | Path, name: str) -> PSFFile:
     return PSFFile(name, image.reshape(-1, *image.shape[-2:]), Sampling(size, of_size=words))
 
 
-def _read_fits(path: Path, inside: str | None, name: str) -> PSFFile:
+def _read_fits(path: Path, inside: str | None, name: str, size: tuple[int, int] | None) -> PSFFile:
     with open_fits(path) as file, suppress_warnings(), report_damage(path):
         if inside is None:
             if (index := _psfex_table(file.hdus)) is not None:
                 return _read_psfex(file.hdus[index], name)
-            if _is_piff(file.hdus):
-                raise InputError(
-                    f"{name}: a Piff model, which Piff's own library draws: write piff.read(FILE).draw(x, y) at some "
-                    "places as a cube with a table of X and Y, and give that"
-                )
+            if is_piff(file.hdus):
+                images, places = draw_piff(path, size, name)
+                like_frame = Sampling(step=1.0, of_step="drawn on its pixels", effective=True)
+                return PSFFile(name, images, like_frame, Positions(places), Notes(f"{name}: drawn by Piff"))
         index, notes = _choose(file, inside, name)
         image = open_image(file, index).whole().astype(np.float64)
         header = file.hdus[index].header
@@ -152,12 +156,6 @@ def _places(header: fits.Header, hdus: Any, count: int, name: str) -> tuple[Posi
                         at = np.stack([np.asarray(hdu.data[upper[key]], np.float64) - one for key in (row, column)], -1)
                         return Positions(at), Notes(f"{name}: {count} PSFs, places in the table's {row} and {column}")
     return None, Notes()
-
-
-def _is_piff(hdus: Any) -> bool:
-    """Whether a file is a model of Piff: tables whose first has a column ``type``, named psf."""
-    names = {str(hdu.name).lower() for hdu in hdus}
-    return bool(names & {"psf", "piff"}) and any("psf_" in name or name == "piff_version" for name in names)
 
 
 def _psfex_table(hdus: Any) -> int | None:

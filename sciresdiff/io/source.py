@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,8 @@ ReadFrame = Callable[[int, Region], Frame]
 Change = Callable[[Frame, int, Region], Frame]
 """(window, plane, region) -> the window with a mask or variance added."""
 
+MOST = 2**45
+"""Pixels of an image: 140 TB of single precision."""
 BAND = 2**22
 """Pixels read at a time where a whole image is scanned."""
 
@@ -69,6 +73,18 @@ def no_finite_pixel(path: object) -> str:
 def _concatenate(planes: list[Frame], name: str) -> Array | None:
     arrays = [getattr(plane, name) for plane in planes]
     return None if any(array is None for array in arrays) else np.concatenate(arrays)
+
+
+def check_size(path: Path | str, shape: tuple[int, ...]) -> None:
+    """Refuse a shape that only a damaged file can state.
+
+    Raises
+    ------
+    InputError
+        It has more than `MOST` pixels.
+    """
+    if math.prod(int(n) for n in shape) > MOST:
+        raise InputError(f"{path}: says that it has {' x '.join(map(str, shape))} pixels; check or fetch it again")
 
 
 def placeholder(shape: tuple[int, ...], dtype: Any) -> Array:

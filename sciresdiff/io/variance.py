@@ -21,9 +21,9 @@ ROWS = 64
 
 
 def _from_weight(weight: Array) -> Array:
-    """1 / weight; NaN where the weight is not positive."""
+    """1 / weight; NaN where the weight is not positive and finite."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(weight > 0, 1 / np.asarray(weight, np.float64), np.nan)
+        return np.where((weight > 0) & np.isfinite(weight), 1 / np.asarray(weight, np.float64), np.nan)
 
 
 def _from_sigma(sigma: Array) -> Array:
@@ -126,6 +126,10 @@ def fill_variance(frame: Frame, variance: Array, fill: float | None = None) -> F
     return frame.with_(variance=filled, mask=frame.mask | ~good)
 
 
+class NoVarianceError(InputError):
+    """A noise plane without a value above 0."""
+
+
 def median_variance(read: ReadRegion, shape: tuple[int, ...]) -> float:
     """Measure the median of a variance plane where it is finite.
 
@@ -139,7 +143,7 @@ def median_variance(read: ReadRegion, shape: tuple[int, ...]) -> float:
 
     Raises
     ------
-    InputError
+    NoVarianceError
         No pixel has a variance.
     """
     found = np.concatenate([v[np.isfinite(v)] for v in (read(*place) for place in sample_regions(shape))])
@@ -148,7 +152,7 @@ def median_variance(read: ReadRegion, shape: tuple[int, ...]) -> float:
     while not found.size:
         place = next(bands, None)
         if place is None:
-            raise InputError(NO_VARIANCE)
+            raise NoVarianceError(NO_VARIANCE)
         values = read(*place)
         found = values[np.isfinite(values)]
     return float(np.median(found))

@@ -13,7 +13,9 @@ from sciresdiff.io.companions import find_noise_and_flags
 from sciresdiff.io.files import split_spec
 from sciresdiff.run.checksums import hash_path
 
-NO_BYTES = frozenset({"overwrite", "device", "threads", "shard", "scheduler", "workers", "pairs"})
+NO_BYTES = frozenset(
+    {"overwrite", "allow_outside", "device", "threads", "shard", "scheduler", "workers", "pairs", "strict"}
+)
 """Options that do not change what is computed. Device and threads may change its last digits; see `describe_machine`.
 """
 
@@ -67,6 +69,11 @@ def describe_value(value: Any) -> str:
     """A value in words; a file by its name and the hash of its content."""
     if not isinstance(value, str):
         return str(value)
+    if ";" in value and not split_spec(value)[0].is_file():  # a PSF for each channel
+        return ";".join(describe_value(part.strip()) for part in value.split(";"))
+    name, comma, more = value.partition(",")  # FILE,oversample=4
+    if comma and split_spec(name)[0].is_file():
+        return f"{describe_value(name)},{more}"
     for text in (value, value.partition(":")[2]):  # rms:FILE
         file, part = split_spec(text)
         if file.is_file() or is_store(file) and file.is_dir():

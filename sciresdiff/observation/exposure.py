@@ -13,7 +13,7 @@ from sciresdiff.errors import InputError
 from sciresdiff.frame import Frame, Quantity
 from sciresdiff.io.source import Source, in_memory
 from sciresdiff.observation.grid import Grid
-from sciresdiff.observation.noise import Noise
+from sciresdiff.observation.noise import Noise, crop_frame
 from sciresdiff.physics.psf.field import PSF
 from sciresdiff.physics.statistics import PlaneStatistics
 from sciresdiff.region import Region
@@ -119,12 +119,18 @@ class Exposure:
         ----------
         region : pixels of this exposure.
         """
-        frame = self.image.window(plane, region)
+        # The expected signal of a pixel, and what the PSF's width changes in it, depend on pixels beyond the window.
+        wide = region.grown(self.noise.reach, self.grid.shape)
+        frame, noise, inside = self.image.window(plane, wide), self.noise.window(plane, wide), region.within(wide)
+        if noise.depends_on_signal:
+            noise = replace(noise, expected=noise.expectation(frame))
+        if noise.width_errors:
+            noise = replace(noise, width_change=noise.change_of_width(frame))
         return replace(
             self,
-            image=in_memory(frame),
+            image=in_memory(frame if wide == region else crop_frame(frame, inside.slices)),
             grid=replace(self.grid, shape=region.shape),
-            noise=self.noise.window(plane, region),
+            noise=noise.window(0, inside),
             psf=self.psf_of(plane),
             psfs=(),
             statistics=self.statistics[plane : plane + 1],

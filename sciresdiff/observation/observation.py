@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +17,7 @@ from sciresdiff.io.source import in_memory
 from sciresdiff.notes import Notes
 from sciresdiff.observation.exposure import Exposure
 from sciresdiff.observation.grid import Grid
-from sciresdiff.observation.noise import Noise
+from sciresdiff.observation.noise import PER_PIXEL, Noise
 from sciresdiff.observation.sample import Sample
 from sciresdiff.observation.units import NoiseUnits
 from sciresdiff.physics.consistency import Data
@@ -162,14 +162,27 @@ class Observation:
         exposure, units = self.exposure, self.units
         bad = ~exposure.valid
         y = np.where(bad, 0, (exposure.pixels.astype(np.float64) - units.sky) / units.sigma)
-        n = np.where(bad, 1, exposure.variance.astype(np.float64) / units.sigma**2)
-        y_, n_, valid = (torch.from_numpy(v.astype(np.float32))[None, None].to(device) for v in (y, n, ~bad))
+        noise = exposure.noise.limited(PER_PIXEL)
+        n = np.where(bad, 1, noise.variance(exposure.plane).astype(np.float64) / units.sigma**2)
+        y_, n_, valid = (as_tensor(v, device) for v in (y, n, ~bad))
         statistics = exposure.statistics[0] if exposure.statistics else None
+        model = noise.model(exposure.plane)
+        if model.depends_on_signal:
+            model = model.in_units(units.sky, units.sigma)
+            numbers = {f.name: getattr(model, f.name) for f in fields(model)}
+            maps: dict[str, Any] = {k: as_tensor(v, device) for k, v in numbers.items() if np.ndim(v)}
+            model = replace(model, **maps)
         # In noise units fine values add up to coarse ones, whatever the quantity: `NoiseUnits` undoes it.
         return Data(y_, n_, valid, Operator(exposure.grid.shape, self.scale, exposure.psf, device=device),
-                    statistics, exposure.origin)  # fmt: skip
+                    statistics, exposure.origin, model if model.depends_on_signal else None,
+                    (exposure.psf and exposure.psf.width_error) or 0.0)  # fmt: skip
 
     def operator(self, dtype: torch.dtype = torch.float64) -> Operator:
         """A in the frame's own unit, from the output grid to the exposure's: what checks measure an image with."""
         exposure = self.exposure
         return Operator(exposure.grid.shape, self.scale, exposure.psf, exposure.quantity, dtype)
+
+
+def as_tensor(plane: NDArray[Any], device: torch.device | str) -> torch.Tensor:
+    """A plane (h, w) as a float32 tensor (1, 1, h, w)."""
+    return torch.from_numpy(plane.astype(np.float32))[None, None].to(device)

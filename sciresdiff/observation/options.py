@@ -5,7 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from sciresdiff.errors import UsageError
 from sciresdiff.options import INPUT, NOISE, PHYSICS, option
+
+
+def check_noise(given: str) -> None:
+    """Refuse a ``--noise`` that is no word of it and no factor.
+
+    Raises
+    ------
+    UsageError
+    """
+    try:
+        known = given in ("white", "measured") or 0.1 <= float(given) <= 100
+    except ValueError:
+        known = False
+    if not known:
+        raise UsageError(f"--noise: {given} is given; give white, measured, or a factor of 0.1 to 100")
 
 
 @dataclass(frozen=True)
@@ -45,6 +61,15 @@ class Stated:
         panel=PHYSICS,
         metavar="SPEC",
     )
+    psf_error: float | None = option(
+        "How well the width of the PSF or kernel is known, as a share of it: 0.1 for 10 %. Default: 0.01 for --psf, 0"
+        " for --kernel and files of degrade, 0.05 from a header, the measurement's where it is measured.",
+        None,
+        panel=PHYSICS,
+        metavar="F",
+        at_least=0,
+        at_most=0.5,
+    )
     target_fwhm: float | None = option(
         "FWHM of the Gaussian PSF of the fine image, in fine pixels.", None, panel=PHYSICS, metavar="PX", above=0
     )
@@ -63,6 +88,21 @@ class Stated:
     offset: float | str | None = option(
         "Bias level in units of the file: a number or a map.", None, panel=NOISE, metavar="ADU", finite=True
     )
+    em_gain: float | None = option(
+        "Mean multiplication of an EMCCD; gain and read noise are then those without it.",
+        None,
+        panel=NOISE,
+        metavar="M",
+        at_least=1,
+    )
+    noise: str | None = option(
+        "Whether neighbouring pixels share their noise: white (they do not), measured (in empty sky; the default), or"
+        " the factor by which sums of pixels scatter more than independent ones would.",
+        None,
+        panel=NOISE,
+        metavar="white|measured|FACTOR",
+        check=check_noise,
+    )
     variance: str | None = option(
         "Noise of every input pixel: an extension or a file. Its name tells whether it is a variance, an error or a"
         " weight; FITS: rms:EXT|FILE, sigma:, variance:, ivar: and weight: say it.",
@@ -73,6 +113,9 @@ class Stated:
     mask: str | None = option("Bad pixels (not zero): an extension or a file.", None, panel=NOISE, metavar="EXT|FILE")
     saturation: float | None = option("Value from which a pixel is saturated.", None, panel=NOISE, metavar="ADU")
     axes: str | None = option("Axes of a TIFF, for instance ZCYX.", None, panel=INPUT, metavar="AXES")
+    allow_outside: bool = option(
+        "Read pixels that the input says lie in files outside its folder (OME, HDF5, Zarr).", False, panel=INPUT
+    )
     pixel_size: str | None = option(
         "Side of a pixel, for instance 0.065um or 0.05arcsec.", None, panel=INPUT, metavar="SIZE"
     )

@@ -154,7 +154,7 @@ def describe_specs(specs: list[str], origin: str) -> Notes:
     """A line for every PSF that is used, with the planes that it belongs to."""
     where = "from the options and the file" if origin == "--psf" else "from the file"
     if len(set(specs)) == 1:
-        return Notes(f"psf: {specs[0]}, {where}")
+        return Notes(f"psf: {Path(specs[0]).name}, {where}")  # a header names no folder
     planes = {spec: [i for i, one in enumerate(specs) if one == spec] for spec in specs}
     lines = [f"psf: {spec}, {where}, plane {describe_numbers(of)}" for spec, of in planes.items()]
     most = 8

@@ -12,10 +12,11 @@ from sciresdiff.frame import Frame, Quantity
 from sciresdiff.notes import Notes
 from sciresdiff.observation.exposure import Exposure
 from sciresdiff.observation.grid import Grid
-from sciresdiff.observation.noise import resolve_noise, with_psf_error
 from sciresdiff.observation.observation import Observation
 from sciresdiff.observation.options import Stated
 from sciresdiff.observation.psf import resolve_psf
+from sciresdiff.observation.psf_error import resolve_psf_error
+from sciresdiff.observation.resolve_noise import resolve_noise
 from sciresdiff.observation.sample import Samples, refuse_empty, refuse_saturation
 from sciresdiff.observation.screening import Screened, observed_source, screen_with_psf
 from sciresdiff.physics.psf.field import PSF
@@ -101,7 +102,7 @@ def observe(
     notes += more
     psfs, target, more = resolve_psf(path or "the image", frame, samples, stated, scale, psf, kernel)
     notes += more
-    noise, more = with_psf_error(noise, frame, samples, notes.origins["psf"])
+    psfs, noise, more = resolve_psf_error(psfs, noise, stated, scale, target, notes.origins["psf"])
     grid = Grid((frame.pixels.shape[1], frame.pixels.shape[2]), frame.pixel_size)
     found, masked = screen_with_psf(found, stated, psfs, scale)
     image = observed_source(None if path is None else str(path), found, stated)

@@ -28,7 +28,8 @@ from sciresdiff.region import Region
 def reading_options(stated: Stated) -> dict[str, Any]:
     """The keywords of `sciresdiff.io.open_source` that follow from what is stated."""
     names = ("variance", "mask", "axes", "quantity", "saturated")
-    return {**{name: getattr(stated, name) for name in names}, "pixel_size": parse_pixel_size(stated.pixel_size)}
+    known = {**{name: getattr(stated, name) for name in names}, "pixel_size": parse_pixel_size(stated.pixel_size)}
+    return {**known, "outside": True} if stated.allow_outside else known
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from sciresdiff.errors import InputError
 from sciresdiff.observation.exposure import Exposure
+from sciresdiff.observation.noise import PER_PIXEL
 from sciresdiff.observation.sample import Sample, Samples
 from sciresdiff.physics.consistency import Data
 from sciresdiff.physics.operators import Operator
 from sciresdiff.physics.psf.field import PSF
-from sciresdiff.physics.richardson_lucy import MOST_ITERATIONS, pedestal, richardson_lucy
+from sciresdiff.physics.richardson_lucy import MOST_ITERATIONS, explains, pedestal, richardson_lucy
 from sciresdiff.physics.sky import estimate_sky
 from sciresdiff.physics.statistics import PlaneStatistics
 
@@ -52,7 +53,7 @@ def measure_plane(exposure: Exposure, scale: int, sample: Sample, plane: int, co
     exposure, scale, core : as for `measure_statistics`.
     sample, plane : of the plane, and its number.
     """
-    variance = exposure.noise.variance_of_sample(sample, plane)
+    variance = exposure.noise.limited(PER_PIXEL).variance_of_sample(sample, plane)
     good = ~sample.mask & np.isfinite(sample.pixels) & np.isfinite(variance) & (variance > 0)
     if not good.any() and exposure.image.frame.planes > 1:
         return PlaneStatistics(0.0, 1.0, np.zeros(1, np.float32), np.ones(1, np.float32), 1)
@@ -111,7 +112,7 @@ def count_iterations(windows: Data) -> int:
     with torch.inference_mode():
         for k, x in enumerate(richardson_lucy(windows, pedestal(windows)), start=1):
             chi2 = float((windows.chi2(x) * pixels).sum() / pixels.sum().clamp_min(1))
-            if k >= MOST_ITERATIONS or chi2 <= 1:
+            if explains(chi2, k):
                 return k
     raise AssertionError("Richardson-Lucy has no end of its own")
 

@@ -74,7 +74,8 @@ class WholePSF:
         """The blur of one SPEC: several where it is a file with an image for each plane."""
         parsed = psf.parse(spec) if isinstance(spec, str) else spec
         if parsed.shape == "file":
-            return self.of_file(open_psf(parsed))
+            h, w = self.frame.pixels.shape[1:]
+            return self.of_file(open_psf(parsed, (h, w)))
         pixel = self.frame.pixel_size
         kernel = psf.kernel_from_psf(parsed, pixel=pixel, scale=self.scale, target_fwhm_px_fine=self.target)
         return self.fit([kernel], "psf")

@@ -10,7 +10,7 @@ is why conjugate gradients, whose step lengths are inner products over the frame
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from torch import Tensor
 from sciresdiff.errors import InputError
 from sciresdiff.physics.operators import Operator
 from sciresdiff.physics.statistics import PlaneStatistics
+from sciresdiff.physics.variance_model import VarianceModel
 
 GROWTH = 1e-3
 """Share by which rounding may let the squared norm of a residual grow."""
@@ -53,6 +54,20 @@ class Data:
     """Of the plane that this is a part of; None where it is the whole."""
     origin: tuple[int, int] = (0, 0)
     """(y, x) of the first pixel in the plane."""
+    model: VarianceModel | None = None
+    """Variance as a function of A x, in the unit of y; None where it does not depend on it."""
+    width_error: float = 0.0
+    """Standard error of the kernel's width, as a share of it: one factor for the whole plane."""
+
+    def renew_noise(self, x: Tensor) -> Data:
+        """The data with the noise that an image (..., s*h, s*w) gives them: N(A x) in place of N of an older estimate.
+
+        One step of iteratively reweighted least squares with the model's variances (Pearson's).
+        """
+        if self.model is None:
+            return self
+        noise = self.model.at(self.operator.apply(x))
+        return replace(self, noise=torch.where(self.valid > 0, noise, torch.ones_like(noise)))
 
     def residual(self, x: Tensor) -> Tensor:
         """y - A x, (..., h, w) of an image (..., s*h, s*w); zero where masked."""

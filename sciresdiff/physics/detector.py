@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sciresdiff.errors import UsageError
+from sciresdiff.physics.variance_model import VarianceModel
+from sciresdiff.region import Region
 
 Array = NDArray[np.float64]
 Number = float | NDArray[Any]
@@ -22,6 +24,15 @@ class Readout:
     """ADU, offset, sky and dark current still in it."""
     saturated: NDArray[np.bool_]
     """True where the full well or the converter's limit was reached."""
+
+
+def excess_of_multiplication(em_gain: float) -> float:
+    """Excess noise factor F^2 of an electron multiplier of many stages: 2 - 1 / M of mean multiplication M.
+
+    Robbins & Hadwen (2003), IEEE Trans. Electron Devices 50, 1227: F^2 = 2 (M - 1) M^(-(n + 1) / n) + 1 / M of n
+    stages, for many of them. 1 without multiplication, 2 at a high one.
+    """
+    return 2 - 1 / em_gain
 
 
 @dataclass(frozen=True)
@@ -144,19 +155,30 @@ class Detector:
         """
         return self.expose(rate, rng).pixels
 
-    def variance(self, pixels: NDArray[Any]) -> Array:
-        """Variance of pixels, ADU^2.
+    @property
+    def model(self) -> VarianceModel:
+        """Variance as a function of the expected value, ADU^2: F^2 max(e - offset, 0) / gain + (read_noise / gain)^2,
+        and 1/12 for the rounding of a converter."""
+        rounding = 0.0 if self.bits is None else 1 / 12
+        floor = np.square(np.asarray(self.read_noise, np.float64) / self.gain) + rounding
+        slope = self.excess / np.asarray(self.gain, np.float64) if self.photons else 0.0
+        return VarianceModel(floor, slope, self.offset)
 
-        (F^2 max(pixels - offset, 0) gain + read_noise^2) / gain^2, and 1/12 for the rounding of a converter. **A
-        saturated pixel has no meaningful variance.** Where the measured value stands for the expectation, pixels that
-        fluctuated down get too small a variance (Neyman's weights in place of Pearson's), which tells at few photons.
+    def variance(self, expected: NDArray[Any]) -> Array:
+        """Variance of pixels, ADU^2; see `model`.
+
+        **A saturated pixel has no meaningful variance.** At few photons a measured value must not stand for the
+        expectation: pixels that fluctuated down would get too small a variance (`physics.expectation`).
 
         Parameters
         ----------
-        pixels : (Y, X) array, or any shape
-            Their values or expectations, ADU, pedestal still in them.
+        expected : (Y, X) array, or any shape
+            Their expected values, ADU, pedestal still in them.
         """
-        adu = np.asarray(pixels, np.float64)
-        light = np.maximum((adu - self.offset) * self.gain, 0) if self.photons else np.zeros(adu.shape)
-        rounding = 0.0 if self.bits is None else 1 / 12
-        return np.asarray((self.excess * light + np.square(self.read_noise)) / np.square(self.gain) + rounding)
+        return np.asarray(self.model.at(np.asarray(expected, np.float64)) + np.zeros(np.shape(expected)))
+
+    def crop(self, region: Region) -> Detector:
+        """The detector of a part of the frame: maps are cut."""
+        known: dict[str, Any] = {item.name: getattr(self, item.name) for item in fields(self)}
+        maps: dict[str, Any] = {n: v[region.slices] for n, v in known.items() if isinstance(v, np.ndarray) and v.ndim}
+        return replace(self, **maps)

@@ -24,6 +24,7 @@ from torch import Tensor
 from sciresdiff.errors import InputError
 from sciresdiff.frame import Quantity
 from sciresdiff.physics.psf.field import PSF
+from sciresdiff.physics.psf.rescale import rescale_kernel
 from sciresdiff.physics.separable import bounding_terms, is_nonnegative, separable_terms
 
 ROWS = 16
@@ -351,6 +352,15 @@ class Operator:
                 total[reach].addmm_(m.mT, fine)
         parts = [columns.matrix.multiply_rows(total) for (_, columns), total in zip(self.terms, sums, strict=True)]
         return (torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]).view(low.shape)
+
+    def rescale(self, factor: float) -> Operator:
+        """The operator whose kernels are drawn out by a factor, see `rescale_kernel`; pixel integration has none."""
+        if self.basis:
+            return replace(self, basis=[(weight, part.rescale(factor)) for weight, part in self.basis])
+        if not isinstance(self.kernel, np.ndarray):
+            return self
+        kernel = rescale_kernel(self.kernel, factor)
+        return Operator(self.shape, self.scale, kernel, self.quantity, self.dtype, self.device)
 
     @property
     def batched(self) -> bool:

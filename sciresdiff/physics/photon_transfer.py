@@ -6,6 +6,7 @@ stated variance plane.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from scipy import ndimage
 from sciresdiff.errors import UsageError
 from sciresdiff.notes import Notes
 from sciresdiff.physics.detector import Detector
+from sciresdiff.physics.differences import MEDIAN_SQUARE, difference, separable, undisturbed
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -23,18 +25,36 @@ SECOND_DIFFERENCE = np.outer([1, -2, 1], [1, -2, 1]) / 6
 """Of noise it keeps the variance, of smooth structure next to nothing (Immerkaer 1996)."""
 
 
+ORDERS = 4, 6
+"""Of the differences along both axes whose squares are the variance: structure that a PSF of 2 px FWHM or more has
+smoothed does not reach them, and it reaches the second less than the first."""
+BINS, FEWEST = 16, 50
+"""Bins of the light, and pixels that each has at least."""
+SURE = 3.0
+"""The slope has to be so many times its error."""
+ALIKE = 1.6
+"""The slopes by the two differences differ by less than this factor where it is noise that they measure."""
+UNSURE = 0.2
+"""Relative error of the slope from which on it is called unsure."""
+FEW = Notes("gain: too few pixels or no contrast for a photon-transfer slope; give --gain and --read-noise")
+MARGIN = max(ORDERS) // 2
+"""Pixels that a difference reaches."""
+
+
 def detector_from_photon_transfer(pixels: NDArray[Any], mask: Mask | None = None) -> tuple[Detector | None, Notes]:
     """Offset, read noise and gain of a camera from one of its frames; an assumption, and noted as one.
 
-    Offset: the 1st percentile of local means, where the frame is darkest. Gain: the slope of local variance against
-    local mean (photon transfer, Janesick 2001), var = read_noise^2 / gain^2 + (mean - offset) / gain, the variance
-    being that of a second difference, which smooth structure does not reach; medians in bins of the mean, weighted
-    line. **If light reaches the darkest parts, the offset is too high and the read noise holds their photon noise.**
+    Offset: the darkest level of local means. Gain: the slope of local variance against local mean (photon transfer,
+    Janesick 2001), var = read_noise^2 / gain^2 + (mean - offset) / gain. The variance is the median square of a
+    fourth difference along both axes, which structure that a PSF has smoothed does not reach, in bins of the light. It
+    is believed where the slope is 3 times its error and sixth differences, which structure reaches less, give the same.
+    **If light reaches the darkest parts, the offset is too high and the read noise holds their photon noise. Behind an
+    electron multiplier the gain holds the excess: it is that over F^2.**
 
     Parameters
     ----------
     pixels : (Y, X) array
-        ADU, offset still in it.
+        Any type, any unit that is linear in the light, offset still in it or not; 64 x 64 px are enough.
     mask : (Y, X) bool array, optional
         True where a pixel is bad.
 
@@ -43,58 +63,102 @@ def detector_from_photon_transfer(pixels: NDArray[Any], mask: Mask | None = None
     detector : Detector or None
         Gain (e/ADU), read_noise (e), offset (ADU); None where no slope can be measured.
     notes : Notes
-        What was found or why not, one line each.
+        What was found and how sure it is, or why not, one line each.
     """
     pixels = np.asarray(pixels, np.float64)
-    mean, variance = _patch_mean_and_variance(pixels, mask)
-    if len(mean) < 100 or not np.ptp(mean) > 0:
-        return None, Notes(
-            "gain: too few pixels or no contrast for a photon-transfer slope; give --gain and --read-noise"
-        )
-    offset = float(np.percentile(mean, 1))  # the minimum would be that of the noise
-    fitted = _fit_binned_line(mean - offset, variance)
-    if fitted is None:
+    bad = _unusable(pixels, mask)
+    if bad.all():
+        return None, FEW
+    clean = np.where(bad, np.median(pixels[~bad]), pixels)
+    used = undisturbed(bad, MARGIN)
+    if used.sum() < 4 * FEWEST or not np.ptp(pixels[used]) > 0:
+        return None, FEW
+    # The darkest mean, as the darkest pixel is that of the noise.
+    offset = float(np.percentile(ndimage.uniform_filter(clean, MARGIN * 2 + 1)[used], 1))
+    line = _measure_line(clean, used, offset)
+    if line is None:
         return None, Notes("gain: the noise does not grow with the signal, so no photon-transfer slope; give --gain")
-    slope, dark = fitted
-    gain, read_noise = 1 / slope, float(np.sqrt(max(dark, 0.0))) / slope
+    gain, read_noise = 1 / line.slope, float(np.sqrt(line.dark)) / line.slope
+    unsure = "" if line.error < UNSURE else ", unsure"
     return Detector(gain=gain, read_noise=read_noise, offset=offset), Notes(
         f"offset: assumed {offset:.5g}, the darkest level of the histogram; --offset states it",
-        f"gain: assumed {gain:.3g} e per unit, from the photon-transfer slope of the frame itself; --gain states it",
+        f"gain: assumed {gain:.3g} e per unit, from the photon-transfer slope of the frame itself (+- "
+        f"{100 * line.error:.0f} %{unsure}); --gain states it",
         f"read noise: assumed {read_noise:.3g} e, from the noise of the darkest level; --read-noise states it",
     )
 
 
-def _patch_mean_and_variance(pixels: Array, mask: Mask | None, side: int = 8) -> tuple[Array, Array]:
-    """Mean and noise variance of patches of 8 x 8 pixels without a bad or saturated one."""
+@dataclass(frozen=True)
+class _Line:
+    """Variance against light: variance = dark + slope * light."""
+
+    slope: float
+    dark: float
+    error: float
+    """Relative, of the slope."""
+
+
+def _unusable(pixels: Array, mask: Mask | None) -> Mask:
+    """Bad pixels, and those at the brightest value, which may be saturation and has no noise."""
     bad = ~np.isfinite(pixels) if mask is None else ~np.isfinite(pixels) | mask
-    clean = np.where(bad, 0.0, pixels)
-    # the brightest value may be saturation, which has no noise; a second difference sees the next pixels too
-    bad = ndimage.binary_dilation(bad | (clean >= clean.max()), structure=np.ones((3, 3)))
-    noise = ndimage.convolve(clean, SECOND_DIFFERENCE, mode="nearest") ** 2
-    h, w = (n // side * side for n in pixels.shape)
-    cut = [a[:h, :w].reshape(h // side, side, w // side, side) for a in (clean, noise, bad)]
-    good = ~cut[2].any((1, 3)).ravel()
-    return cut[0].mean((1, 3)).ravel()[good], cut[1].mean((1, 3)).ravel()[good]
+    return bad if bad.all() else bad | (pixels >= pixels[~bad].max())
 
 
-def _fit_binned_line(signal: Array, variance: Array, bins: int = 16) -> tuple[float, float] | None:
-    """Slope and value at zero of the line through the bins' medians; None where the slope is below 3 of its errors."""
-    order = np.argsort(signal)
-    groups = [g for g in np.array_split(order, bins) if g.size >= 5]
-    x = np.array([np.median(signal[g]) for g in groups])
-    y = np.array([np.median(variance[g]) for g in groups])
-    if len(x) < 4 or not (y > 0).all():
+def _measure_line(clean: Array, used: Mask, offset: float) -> _Line | None:
+    """The line of variance against light; None where it is no noise of photons."""
+    lines = []
+    for order in ORDERS:
+        weights = difference(order)
+        # The mean of the light that the difference's variance is the mean of; the two are hardly correlated (0.06).
+        light = separable(clean, weights**2) - offset
+        lines.append(_fit_line(light[used], separable(clean, weights)[used] ** 2))
+    first, second = lines
+    alike = first and second and 1 / ALIKE < second.slope / first.slope < ALIKE
+    return first if alike else None
+
+
+def _fit_line(light: Array, squares: Array) -> _Line | None:
+    """Line through the bins' variances; None where the slope is below 3 of its errors.
+
+    Bins are equally wide in the root of the light, whose noise is the same everywhere. Bins that lie above the line by
+    more than chance hold structure, and are left out one by one.
+    """
+    bins = np.sqrt(np.maximum(light, 0))
+    edges = np.linspace(0, np.percentile(bins, 99.9), BINS + 1)[1:-1]
+    number = np.digitize(bins, edges)
+    groups = [g for g in (np.flatnonzero(number == i) for i in range(BINS)) if g.size >= FEWEST]
+    x = np.array([light[g].mean() for g in groups])
+    y = np.array([np.median(squares[g]) / MEDIAN_SQUARE for g in groups])
+    # relative error of a variance by the median of n squares that neighbours share
+    share = 3 / np.sqrt([g.size for g in groups])
+    keep = y > 0
+    while keep.sum() >= 3:
+        solution, error = _weighted_line(x[keep], y[keep], share[keep])
+        model = np.maximum(solution[1] + solution[0] * x, 0.1 * y[keep].min())
+        off = np.where(keep, (y - model) / (share * model), -np.inf)
+        if off.max() < 3:
+            break
+        keep[np.argmax(off)] = False
+    else:
         return None
-    weight = np.sqrt([len(g) for g in groups]) / y  # the error of a variance is proportional to it
-    design = np.stack([x, np.ones_like(x)], 1)
-    solution, *_ = np.linalg.lstsq(design * weight[:, None], y * weight, rcond=None)
-    residual = (design @ solution - y) * weight
-    spread = np.linalg.inv((design * weight[:, None]).T @ (design * weight[:, None]))
-    error = np.sqrt(spread[0, 0] * (residual**2).sum() / max(len(x) - 2, 1))
-    if not solution[0] > 3 * error:  # noise that does not grow with the light
+    if not solution[0] > SURE * error:  # noise that does not grow with the light
         return None
     # an intercept below zero is no variance
-    return float(solution[0]), float(max(solution[1], y.min() * 0.1))
+    dark = max(float(solution[1]), 0.1 * float(y[keep].min()))
+    return _Line(float(solution[0]), dark, float(error / solution[0]))
+
+
+def _weighted_line(x: Array, y: Array, share: Array) -> tuple[Array, float]:
+    """Slope and value at zero of a line through y (n,) of relative errors ``share``; and the error of the slope."""
+    design, model = np.stack([x, np.ones_like(x)], 1), y
+    for _ in range(3):  # the error of a variance is proportional to what is expected of it
+        weight = 1 / (share * model)
+        solution, *_ = np.linalg.lstsq(design * weight[:, None], y * weight, rcond=None)
+        model = np.maximum(design @ solution, 0.1 * y.min())
+    residual = (design @ solution - y) * weight
+    spread = np.linalg.inv((design * weight[:, None]).T @ (design * weight[:, None]))
+    scatter = max(float((residual**2).sum()) / max(len(x) - 2, 1), 1.0)
+    return np.asarray(solution, np.float64), float(np.sqrt(spread[0, 0] * scatter))
 
 
 def gain_from_variance(

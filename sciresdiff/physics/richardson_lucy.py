@@ -12,6 +12,9 @@ from sciresdiff.physics.consistency import Data
 
 MOST_ITERATIONS = 30
 """Accelerated iterations of the physics-only estimate at most; it stops sooner where chi2 reaches 1."""
+FEWEST_ITERATIONS = 4
+"""Of the same at least: where a frame is mostly empty sky its chi2 is 1 before the sources in it are sharp, so that
+fewer would tell how much empty sky there is."""
 DARKEST = 0.001
 """Share of the valid pixels that may lie further below the pedestal than the noise explains."""
 
@@ -81,6 +84,11 @@ def pedestal(data: Data) -> Tensor:
     return (4 - torch.stack(low)).clamp_min(4).view(*data.y.shape[:-2], 1, 1)
 
 
+def explains(chi2: Tensor | float, iterations: int) -> bool:
+    """Whether a chi2 after so many iterations is the end of them."""
+    return iterations >= MOST_ITERATIONS or (iterations >= FEWEST_ITERATIONS and float(chi2) <= 1)
+
+
 def richardson_lucy_until_chi2_one(data: Data) -> tuple[Tensor, int]:
     """Richardson-Lucy stopped where the data are explained (chi2 = 1), and the iterations that this took.
 
@@ -96,11 +104,13 @@ def richardson_lucy_until_chi2_one(data: Data) -> tuple[Tensor, int]:
     x : (..., s*h, s*w) tensor
         In noise units.
     iterations : int
-        1 to `MOST_ITERATIONS`.
+        `FEWEST_ITERATIONS` to `MOST_ITERATIONS`.
     """
     x, k = data.y, 0
     for k, x in enumerate(richardson_lucy(data, pedestal(data)), start=1):
-        if k >= MOST_ITERATIONS or (data.statistics is None and float(data.chi2(x).max()) <= 1):
+        if data.statistics is None and explains(data.chi2(x).max(), k):
+            break
+        if k >= MOST_ITERATIONS:
             break
         if data.statistics is not None and k >= data.statistics.iterations:
             break

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from sciresdiff.errors import InputError
+from sciresdiff.physics.differences import MEDIAN_SQUARE, difference, separable, undisturbed
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -51,6 +52,22 @@ BLOCK = 32
 LIKE_QUIETEST = 1.15
 """Scatter of a square of sky, at most, in units of the quietest fifth's."""
 
+ORDER = 4
+"""Of the differences of neighbours."""
+PATCH = 16
+"""Side of the squares in which differences are taken, px."""
+QUIETER = 0.89
+"""Quarter's quantile of the medians of white noise in such squares, over that of all of it."""
+WHITE = 0.9
+"""Noise whose differences are at least so large, in units of its scatter, is white."""
+CHANCE = 3.5
+"""Three times their relative scatter in white noise, times the root of the number of pixels."""
+FAINT = 0.035
+"""Share of the sky's variance at large lags from which on it holds faint structure, where its noise is not known."""
+MOST_OF_KNOWN = 1.2
+"""Variance of the sky over the stated one from which on it holds structure."""
+SKEWED = 0.08
+"""Skew of sums of sky from which on sources are in it."""
 BOX = 4
 """Side of the box whose scatter is compared with quadrature, px."""
 
@@ -272,6 +289,85 @@ def sky_noise(pixels: NDArray[Any], mask: Mask | None = None) -> float:
     return _clipped_lower_half(sky.flat[sky.good])[1] if sky.squares else 0.0
 
 
+def neighbour_noise(pixels: NDArray[Any], mask: Mask | None = None) -> float:
+    """Standard deviation of a pixel by the differences of neighbours, in the quieter places of a frame.
+
+    The root of the median square of fourth differences along both axes, in squares; of these the quarter's quantile.
+    **Noise that neighbours share counts for less; structure sharper than a PSF of 2 px FWHM counts as noise.**
+
+    Parameters
+    ----------
+    pixels : (Y, X) array
+    mask : (Y, X) bool array, optional
+        True where a pixel is bad.
+
+    Returns
+    -------
+    float
+        In the unit of the pixels; NaN where too few pixels are good.
+    """
+    bad = ~np.isfinite(pixels) if mask is None else ~np.isfinite(pixels) | mask
+    good = undisturbed(bad, ORDER // 2)
+    squares = separable(np.where(bad, 0, pixels), difference(ORDER)) ** 2
+    medians = [
+        np.median(squares[y : y + PATCH, x : x + PATCH][inside])
+        for y in range(0, bad.shape[0], PATCH)
+        for x in range(0, bad.shape[1], PATCH)
+        if (inside := good[y : y + PATCH, x : x + PATCH]).sum() > PATCH**2 / 4
+    ]
+    return float(np.sqrt(np.percentile(medians, 25) / QUIETER / MEDIAN_SQUARE)) if medians else np.nan
+
+
+@dataclass(frozen=True)
+class NoiseScatter:
+    """Scatter of the noise of a frame, in two ways that structure and correlation spoil differently."""
+
+    sky: float
+    """Of the quiet squares, see `sky_noise`; NaN where there is none. Structure makes it larger."""
+    neighbours: float
+    """By differences, see `neighbour_noise`; NaN where nothing is measured. Correlation makes it smaller."""
+    empty: bool
+    """Whether the quiet squares are sky without structure, so that ``sky`` is the noise."""
+    correlation: float
+    """Scatter of box sums over quadrature in empty sky; 1 where that is not known."""
+
+    @property
+    def least(self) -> float:
+        """A scatter that the noise has at least, 0 where nothing is known."""
+        return self.sky if self.empty else float(np.nan_to_num(np.fmin(self.sky, self.neighbours)))
+
+    @property
+    def most(self) -> float:
+        """A scatter that the noise has at most, infinity where nothing is known."""
+        found = self.sky if self.empty else float(np.fmax(self.sky, self.neighbours))
+        return found if found > 0 else np.inf
+
+
+def noise_scatter(pixels: NDArray[Any], mask: Mask | None = None, known: bool = False) -> NoiseScatter:
+    """Scatter and correlation of the noise of a frame.
+
+    Parameters
+    ----------
+    pixels : (Y, X) array
+        In any unit; in units of the stated noise the scatter is 1 where that is right.
+    mask : (Y, X) bool array, optional
+        True where a pixel is bad.
+    known : bool
+        Whether the pixels are in units of a stated noise. With it, white noise is told from correlated where sources
+        fill the frame: structure adds to the differences of neighbours, and never takes from them.
+    """
+    sky = _quiet_sky(pixels, mask)
+    scatter = _clipped_lower_half(sky.flat[sky.good])[1] if sky.squares else np.nan
+    neighbours = neighbour_noise(pixels, mask)
+    empty = _without_sources(sky, scatter, known)
+    if empty is None:
+        return NoiseScatter(scatter, neighbours, False, 1.0)
+    # the differences of a small frame scatter by themselves
+    white = neighbours > (WHITE - CHANCE / np.sqrt(np.size(pixels))) * (min(scatter, 1.0) if known else scatter)
+    factor = 1.0 if white else _box_factor(*empty)
+    return NoiseScatter(scatter, neighbours, True, factor)
+
+
 def noise_correlation(pixels: NDArray[Any], mask: Mask | None = None, variance: NDArray[Any] | None = None) -> float:
     """Scatter of box sums of sky over the quadrature sum of their pixels': 1 for independent noise.
 
@@ -290,27 +386,46 @@ def noise_correlation(pixels: NDArray[Any], mask: Mask | None = None, variance: 
     Returns
     -------
     float
-        At least 1. **1 as well where noise cannot be told from structure**: fewer than 4 or than a third of the squares
-        are quiet, the sky's scatter is more than 1.2 times the known variance, or without one, more than 3.5 % of it
-        lie at lags of 4 to 6 px.
+        At least 1. **1 as well where there is no empty sky**: fewer than 4 or than a third of the squares are quiet,
+        their sums are skewed as sources make them, their variance is more than 1.2 times the known one, or without one,
+        more than 3.5 % of it lie at lags of 4 to 6 px. And 1 where fourth differences are those of white noise.
     """
-    sky = _quiet_sky(pixels, mask)
+    if variance is None:
+        return noise_scatter(pixels, mask).correlation
+    bad = ~(variance > 0) if mask is None else mask | ~(variance > 0)
+    level = background_map(pixels, bad)
+    return noise_scatter((pixels - level) / np.sqrt(np.where(bad, 1, variance)), bad, known=True).correlation
+
+
+def _without_sources(sky: _QuietSky, scatter: float, known: bool) -> tuple[Array, Mask, float, float] | None:
+    """Quiet sky at zero level, where it is, its variance, and what structure adds to that; None if it is not empty."""
     if sky.squares < 4 or sky.share < 1 / 3:
-        return 1.0
+        return None
     # sources left in the quiet squares would correlate over their own width
-    limit = 4 * _clipped_lower_half(sky.flat[sky.good])[1]
     with np.errstate(invalid="ignore"):
-        good = sky.good & ~ndimage.binary_dilation(np.abs(sky.flat) > limit, iterations=2)
+        good = sky.good & ~ndimage.binary_dilation(np.abs(sky.flat) > 4 * scatter, iterations=2)
     if good.sum() < BLOCK**2:
-        return 1.0
+        return None
     flat = np.where(good, sky.flat - sky.flat[good].mean(), 0.0)
     zero = float((flat**2).sum() / good.sum())
     # C at lags beyond the reach of common resampling kernels: what is left there is faint structure
     structure = float(np.mean([_autocovariance(flat, good, *lag) for d in (4, 5, 6) for lag in ((d, 0), (0, d))]))
-    known = None if variance is None else float(np.median(variance[good]))
-    if structure > 0.035 * zero if known is None else zero > 1.2 * known:
-        return 1.0
-    return _box_factor(flat, good, zero, max(structure, 0.0))
+    faint = zero > MOST_OF_KNOWN if known else structure > FAINT * zero
+    if faint or _skew_of_sums(flat, good) > SKEWED:
+        return None
+    return flat, good, zero, max(structure, 0.0)
+
+
+def _skew_of_sums(flat: Array, good: Mask, side: int = 3) -> float:
+    """How much farther the brighter 5 % of sums over 3 x 3 px reach than the darker ones: -1..1.
+
+    Noise is symmetric, correlated or not; light only adds.
+    """
+    sums = separable(flat, np.full(side, 1.0))[ndimage.binary_erosion(good, np.ones((side, side)))]
+    if sums.size < 100:
+        return np.inf
+    low, middle, high = np.percentile(sums, (5, 50, 95))
+    return float((high + low - 2 * middle) / max(high - low, 1e-30))
 
 
 def _box_factor(flat: Array, good: Mask, zero: float, structure: float) -> float:

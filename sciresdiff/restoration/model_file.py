@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from sciresdiff.errors import InputError
@@ -32,7 +32,6 @@ SIZES = 1024
 """A card may state any number up to this, for instance of iterations; a larger one has to be a size of its tensors."""
 LONGEST_HEADER = 100_000_000
 """Bytes of a header, as the format allows."""
-_UNREADABLE = (SafetensorError, OSError, ValueError, RuntimeError)
 
 
 def is_safetensors(path: Path) -> bool:
@@ -45,21 +44,28 @@ def is_safetensors(path: Path) -> bool:
     return path.suffix == ".safetensors" and not is_pickle
 
 
-def read_metadata(path: Path) -> dict[str, str]:
+def read_metadata(path: Path) -> dict[str, Any]:
     """The metadata of a safetensors file, without its tensors.
+
+    Read here, as the library opens no file whose name is no UTF-8: eight bytes of length, then a JSON object.
 
     Raises
     ------
     InputError : not a safetensors file, or a damaged one.
     """
     try:
-        with safe_open(path, "pt") as file:
-            return dict(file.metadata() or {})
-    except _UNREADABLE as error:
-        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+        with path.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if not 2 <= length <= min(LONGEST_HEADER, path.stat().st_size - 8):
+                raise ValueError(f"its header is said to have {length} bytes")
+            found = parse_json(stream.read(length))["__metadata__"]
+    except KeyError:
+        return {}
+    except (OSError, ValueError, TypeError) as error:
         raise InputError(
-            f"--model: {path} is not a readable .safetensors file ({reason}); train or name another"
+            f"--model: {path} is not a readable .safetensors file ({error}); train or name another"
         ) from None
+    return found if isinstance(found, dict) else {}
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -70,9 +76,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     InputError : a damaged file, or a weight that no training leaves: not finite, or beyond `LARGEST`.
     """
     try:
-        with safe_open(path, "pt") as file:
-            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-    except _UNREADABLE as error:
+        weights: dict[str, Tensor] = load(path.read_bytes())
+    except (SafetensorError, OSError, ValueError, RuntimeError, LookupError) as error:
         raise InputError(f"--model: the tensors in {path} cannot be read ({error}); fetch or train it again") from None
     for name, values in weights.items():
         if (damage := describe_damage(values)) is not None:

@@ -13,6 +13,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from scipy.special import ndtri
 from torch import Tensor
 
 from sciresdiff.diffusion import noise as noise_field
@@ -34,6 +35,8 @@ CONSISTENCY_ITERATIONS = 24
 """The same, of the step that ends a sample."""
 PERTURBED_SCENE, PERTURBED_DATA, ADDED_BACK = 1_000_000, 1_000_001, 1_000_002
 """Steps of the noise field that no sampler reaches, so that no noise is used twice."""
+WIDTH, GOLDEN = 1_000_003, 0.6180339887498949
+"""Number of the deviate of the kernel's width, and the golden ratio less one."""
 
 
 def gaussian(like: Tensor, seed: int, draw: int, step: int, data: Data | None = None) -> Tensor:
@@ -108,6 +111,40 @@ def perturbed_consistency(data: Data, x: Tensor, w: Tensor, seed: int, draw: int
     return consistency_step(replace(data, y=data.y + noise), x, w2, CONSISTENCY_ITERATIONS, PATIENCE)
 
 
+def response_to_width(data: Data, best: Estimate) -> Tensor | None:
+    """What one standard error of the kernel's width changes in an estimate, (1, 1, s*h, s*w); None where it has none.
+
+    With A_+ and A_- of the kernels drawn out by 1 + f and 1 - f, the estimate that explains the same data takes up
+    (A - A_+) x and (A - A_-) x.  Half of the difference of the two is the derivative times f.
+
+    Parameters
+    ----------
+    data : with ``width_error``, f.
+    best : the estimate x and the scale w of its error, noise units.
+    """
+    if not data.width_error:
+        return None
+    seen, changes = data.operator.apply(best.x), []
+    for sign in (1, -1):
+        other = replace(data, operator=data.operator.rescale(1 + sign * data.width_error))
+        missing = replace(other, y=seen - other.operator.apply(best.x))
+        nothing = torch.zeros_like(best.x)
+        changes.append(consistency_step(missing, nothing, best.w.square(), PERTURBATION_ITERATIONS, PATIENCE))
+    return (changes[0] - changes[1]) / 2
+
+
+def width_of_draw(seed: int, draw: int) -> float:
+    """By how many standard errors the kernel of a draw is wider than the one that is believed.
+
+    Normal deviates of a low-discrepancy sequence (the golden ratio's multiples), so that few draws have the right
+    scatter; those of a pair have opposite signs.  All parts of a frame have the same.
+    """
+    u = (noise_field.key_of(seed, WIDTH) % 2**32 / 2**32 + (draw // 2 + 1) * GOLDEN) % 1
+    # |z| of the pair: a quantile of the half-normal distribution, its outermost thousandth left out
+    z = float(ndtri(0.5 + 0.5 * min(u, 0.999)))
+    return -z if draw % 2 else z
+
+
 def count_samples(model: Model | None, settings: Settings) -> int:
     """How many samples will be drawn."""
     return settings.samples if settings.refine and (model is None or model.refiner) else 0
@@ -133,15 +170,21 @@ def draw_samples(
     ------
     (1, 1, s*h, s*w), noise units.
     """
+    response = response_to_width(data, best) if count_samples(model, settings) > 1 else None
+
+    def other_kernel(x: Tensor, draw: int) -> Tensor:
+        """The sample as the kernel of its draw would have it."""
+        return x if response is None else torch.add(x, response, alpha=width_of_draw(settings.seed, draw))
+
     if model is None or not has_refiner(model, settings):
         for draw in range(count_samples(model, settings)):
-            yield best.x + posterior_perturbation(data, best.w, settings.seed, draw)
+            yield other_kernel(best.x + posterior_perturbation(data, best.w, settings.seed, draw), draw)
         return
     assert model.refiner is not None
     known = condition(data, best, features, model.refiner.config.conditions)
     cached = model.refiner.cache_condition(known, run_refiner(model.refiner, settings))
     for draw in range(settings.samples):
-        yield draw_sample(data, best, cached, model, settings, draw)
+        yield other_kernel(draw_sample(data, best, cached, model, settings, draw), draw)
 
 
 def draw_sample(

@@ -75,7 +75,8 @@ def restore(
     best, gate = estimate(data, features, model, settings)
     best = starting_estimate(data, best, settings)
     progress(1, 1 + count_samples(model, settings), "prior" if model else "physics")
-    samples = draw_samples(data, best, features, model, settings)
+    # The noise of the draws is that of the estimate; that of chi2 does not depend on the image that is judged by it.
+    samples = draw_samples(data.renew_noise(best.x), best, features, model, settings)
     return posterior_summary(observation, data, best, gate, samples, model, settings, progress)
 
 
@@ -208,8 +209,8 @@ def refuse_nonfinite_image(x: Tensor, spread: Tensor) -> None:
     """
     if not all(bool(one.isfinite().all()) for one in (x, spread)):
         raise InputError(
-            "image: finite data gave values that are not finite (NaN); look for pixels of absurd size (--mask), a wrong "
-            "noise (--variance) or PSF (--psf), or damaged weights (--model physics)"
+            "image: finite data gave values that are not finite (NaN); look for pixels of absurd size (--mask), a "
+            "wrong noise (--variance) or PSF (--psf), or damaged weights (--model physics)"
         )
 
 

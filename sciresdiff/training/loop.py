@@ -11,6 +11,7 @@ import io
 import json
 import os
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
@@ -133,11 +134,12 @@ def read_state(path: Path) -> bytes:
 
     Raises
     ------
-    InputError : it is no file.
+    InputError : it is no file, or an empty one.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no file, but a training would resume from it; remove it, or give --no-resume")
-    return path.read_bytes()
+    content = path.read_bytes() if path.is_file() else b""
+    if not content:
+        raise InputError(describe_foreign(path, ValueError("no file, or an empty one")))
+    return content
 
 
 def strip_checksum(content: bytes) -> bytes:
@@ -219,7 +221,9 @@ class Run:
         ------
         Exception : one of ``_FOREIGN``, for what is no state, or one of another network.
         """
-        state = torch.load(io.BytesIO(strip_checksum(packed)), map_location=self.device, weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of unusual pickles: they are read or they are refused
+            state = torch.load(io.BytesIO(strip_checksum(packed)), map_location=self.device, weights_only=True)
         self.module.load_state_dict(state["module"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -11,11 +11,12 @@ from sciresdiff.frame import PixelSize
 from sciresdiff.io.fits.beam import find_beam
 from sciresdiff.io.fits.header import card_number, card_value
 from sciresdiff.notes import Notes
-from sciresdiff.units import clean_unit, is_electron, is_rate
+from sciresdiff.units import clean_unit, is_count, is_electron, is_rate
 
-GAIN = ("GAIN", "EGAIN", "CCDGAIN", "ATODGAIN")
+GAIN = ("EGAIN", "GAIN", "CCDGAIN", "ATODGAIN", "ESO DET OUT1 CONAD")
+"""Electrons per ADU, in the order of belief: beside EGAIN, GAIN is a setting of the camera (100, 139)."""
 GAINS = ("GAINA", "GAINB", "GAINC", "GAIND")
-READ_NOISE = ("RDNOISE", "READNOIS", "RON", "ENOISE")
+READ_NOISE = ("RDNOISE", "READNOIS", "READNOISE", "RON", "ENOISE", "ESO DET OUT1 RON")
 READ_NOISES = ("RDNOISEA", "RDNOISEB", "RDNOISEC", "RDNOISED")
 SATURATION = ("SATURATE", "SATLEVEL")
 SATURATIONS = ("SATURATA", "SATURATB")
@@ -102,6 +103,8 @@ def _gain(headers: tuple[fits.Header, ...], unit: str | None, exposure: float | 
     else:
         several = _each_positive(headers, GAINS)
         gain = _first_positive(headers, GAIN) or (float(np.mean(several)) if several else None)
+        if gain is not None and unit and not is_count(unit):
+            return None, Notes(f"gain: the header's are electrons per ADU, and BUNIT is {unit}; not used")
     # electrons per (unit / s), times s, are electrons per value
     if gain is None or not is_rate(unit):
         return gain, Notes()

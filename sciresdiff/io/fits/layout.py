@@ -19,6 +19,7 @@ from sciresdiff.io.fits import wcs
 from sciresdiff.io.fits.header import BLOCK, count_blocks, count_cards
 from sciresdiff.io.fits.image_reader import axis_letters
 from sciresdiff.io.raw_array import RawArray
+from sciresdiff.text import visible
 
 TEXT_CARDS = 2
 """Cards reserved for a text that is known only at the end."""
@@ -130,7 +131,7 @@ def image_slot(
 
 
 def add_provenance(slot: HDUSlot, provenance: Mapping[str, object], history: Sequence[str]) -> fits.Header:
-    """Return the header of an HDU with provenance and HISTORY cards.
+    r"""Return the header of an HDU with provenance and HISTORY cards.
 
     Parameters
     ----------
@@ -139,17 +140,22 @@ def add_provenance(slot: HDUSlot, provenance: Mapping[str, object], history: Seq
     provenance : mapping
         Card -> value. None and NaN, which a card cannot hold, are left out.
     history : sequence of str
-        Characters outside ASCII become question marks.
+        Control characters are shown (``\x1b``); others outside ASCII become question marks, as in provenance.
     """
     header = slot.header.copy()
     if not slot.provenance:
         return header
     for key, value in provenance.items():
         if value is not None and not (isinstance(value, float) and not np.isfinite(value)):  # a card holds no NaN
-            header[key] = value if isinstance(value, bool | int | float | str) else str(value)
+            header[key] = value if isinstance(value, bool | int | float) else _card_text(str(value))
     for line in history:
-        header.add_history(line.encode("ascii", "replace").decode())
+        header.add_history(_card_text(line))
     return header
+
+
+def _card_text(text: str) -> str:
+    """Text that a card can hold (FITS standard 4.0, section 4.2.1.1): of the printable characters of ASCII."""
+    return visible(text).encode("ascii", "replace").decode()
 
 
 def count_header_blocks(slot: HDUSlot, provenance: Mapping[str, object], history: Sequence[str], checksum: bool) -> int:
@@ -174,7 +180,7 @@ def _card_room(key: str, value: object) -> int:
     """Cards reserved for a value."""
     if isinstance(value, bool | int | float):
         return 1
-    return TEXT_CARDS if value is None else max(TEXT_CARDS, count_cards(fits.Header([(key, str(value))])))
+    return TEXT_CARDS if value is None else max(TEXT_CARDS, count_cards(fits.Header([(key, _card_text(str(value)))])))
 
 
 def fit_provenance(provenance: Mapping[str, object], cards: Mapping[str, object]) -> dict[str, object]:
@@ -197,6 +203,7 @@ def _shorten(key: str, value: object, room: int) -> object:
     """Cut a text to a number of cards."""
     if not isinstance(value, str):
         return value
+    value = _card_text(value)
     while count_cards(fits.Header([(key, value)])) > room:
         value = value[:-4] + "..."
     return value

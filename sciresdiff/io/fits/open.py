@@ -7,14 +7,13 @@ import gzip
 import math
 import os
 import re
-import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from astropy.io import fits
 
@@ -138,12 +137,13 @@ def is_gzip(stream: BinaryIO) -> bool:
 def gunzip(path: Path, stream: BinaryIO) -> Iterator[BinaryIO]:
     """Content of a gzip file in a temporary file, deleted when it is closed.
 
-    astropy would unpack it into memory.
+    astropy would unpack it into memory. **What comes behind the last HDU is not unpacked**: some kilobytes of gzip can
+    hold gigabytes of zeros.
     """
     with tempfile.TemporaryFile() as space:  # deleted even if the process is killed
         try:
             with gzip.open(stream) as content:
-                shutil.copyfileobj(content, space, 1 << 20)
+                _copy_hdus(content, space)
             space.flush()
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -166,20 +166,52 @@ def _check_counts(stream: BinaryIO) -> bool:
     while start := stream.read(BLOCK):
         if not start.startswith((b"SIMPLE", b"XTENSION")):
             break
-        cards = _split_cards(start)
-        while END not in cards and len(cards) < MOST_CARDS and (more := stream.read(BLOCK)):
-            cards += _split_cards(more)
-        numbers = {m[1]: int(m[2]) for c in cards if (m := re.match(rb"(\w+) *= *(-?\d+)\b", c))}
-        if many := next((key for key in (b"NAXIS", b"ZNAXIS", b"TFIELDS") if numbers.get(key, 0) > 999), None):
-            raise ValueError(f"{many.decode()} is {numbers[many]}")
-        if less := next((key for key, n in numbers.items() if _COUNTS.fullmatch(key) and n < 0), None):
-            raise ValueError(f"{less.decode()} is {numbers[less]}")
+        numbers, _ = _read_numbers(stream, start)
         length = _data_length(numbers)
         end = stream.tell() + length
         filled = stream.seek(-(-length // BLOCK) * BLOCK, os.SEEK_CUR)
     size = stream.seek(0, os.SEEK_END)
     stream.seek(0)
     return not end <= size < filled
+
+
+def _read_numbers(stream: BinaryIO | gzip.GzipFile, start: bytes) -> tuple[dict[bytes, int], bytes]:
+    """The whole numbers of a header, by their keywords, and its bytes, of which ``start`` are read already.
+
+    Raises
+    ------
+    ValueError
+        A count that FITS does not allow.
+    """
+    cards, header = _split_cards(start), start
+    while END not in cards and len(cards) < MOST_CARDS and (more := stream.read(BLOCK)):
+        cards += _split_cards(more)
+        header += more
+    numbers = {m[1]: int(m[2]) for c in cards if (m := re.match(rb"(\w+) *= *(-?\d+)\b", c))}
+    _refuse_counts(numbers)
+    return numbers, header
+
+
+def _copy_hdus(content: gzip.GzipFile, space: IO[bytes]) -> None:
+    """Copy a stream HDU by HDU, as far as their headers say."""
+    while start := content.read(BLOCK):
+        if not start.startswith((b"SIMPLE", b"XTENSION")):
+            space.write(start)
+            return
+        numbers, header = _read_numbers(content, start)
+        space.write(header)
+        left = -(-_data_length(numbers) // BLOCK) * BLOCK
+        while left > 0 and (piece := content.read(min(left, 1 << 20))):
+            space.write(piece)
+            left -= len(piece)
+
+
+def _refuse_counts(numbers: Mapping[bytes, int]) -> None:
+    """Refuse counts that FITS does not allow."""
+    if many := next((key for key in (b"NAXIS", b"ZNAXIS", b"TFIELDS") if numbers.get(key, 0) > 999), None):
+        raise ValueError(f"{many.decode()} is {numbers[many]}")
+    if less := next((key for key, n in numbers.items() if _COUNTS.fullmatch(key) and n < 0), None):
+        raise ValueError(f"{less.decode()} is {numbers[less]}")
 
 
 def _split_cards(header: bytes) -> list[bytes]:

@@ -85,6 +85,9 @@ def plan_output(
     science = _science(header, frame, scale, np.dtype(dtype or "f4"))
     slots = [_primary(header, scale), science]
     slots += [_plane(header, name, shape, kind, science, frame.unit) for name, (shape, kind) in planes.items()]
+    if scale >= 1:  # a frame that is degraded is simulated, and has every pixel
+        for slot in (slot for slot in slots if slot.name == "DQ"):
+            slot.header.extend(header_cards())
     room = [layout.count_header_blocks(slot, provenance, history, header.checksum) for slot in slots]
     slots = [replace(slot, header_blocks=blocks) for slot, blocks in zip(slots, room, strict=True)]
     # an extension of the input that has the name of an output plane is replaced by it
@@ -154,8 +157,6 @@ def _plane(
     cards = wcs.wcs_cards(science.header)
     if stated := {"ERR": unit, "VAR": f"({unit})**2" if unit else None}.get(name):
         cards["BUNIT"] = stated
-    if name == "DQ":
-        cards.extend(header_cards())
     same = np.prod(shape) == np.prod(science.shape)
     if not same and science.axes:  # layers are an axis of their own, before Y and X
         cards = fits.Header()

@@ -25,7 +25,15 @@ from sciresdiff.io.fits.roles import PSF, hdu_role, hdu_tag
 from sciresdiff.io.masks import warn_inverted
 from sciresdiff.io.sampling import sample_regions
 from sciresdiff.io.saturation import MASKED
-from sciresdiff.io.variance import NO_VARIANCE, NOISE_PLANES, RELATIVE, STATED, split_noise_kind, to_variance
+from sciresdiff.io.variance import (
+    NO_VARIANCE,
+    NOISE_PLANES,
+    RELATIVE,
+    STATED,
+    NoVarianceError,
+    split_noise_kind,
+    to_variance,
+)
 from sciresdiff.notes import Notes
 from sciresdiff.region import Region
 
@@ -156,6 +164,11 @@ def _misfit(plane: ImageReader) -> Notes:
     return Notes(f"{plane.name}: shape {plane.shape} does not fit the image; not used")
 
 
+def _empty_plane(plane: ImageReader) -> Notes:
+    """Note that a noise plane says nothing."""
+    return Notes(f"noise: {plane.name} has no value above 0 anywhere; not used")
+
+
 def _own_flags(chosen: ImageChoice, stack: ExitStack) -> tuple[tuple[ImageReader, bool] | None, set[int]]:
     """Data-quality plane of the file, else of the file beside it; whether every value is bad; HDUs used."""
     for i in _group_extensions(chosen, DQ_PLANES):
@@ -203,15 +216,23 @@ def _find_noise(
             raise InputError(f"{chosen.path}: variance {spec} has shape {plane.shape}, the image {frame.shape}")
         noise = Noise(plane, STATED[kind] if kind else _noise_conversion(plane, spec), (kind or "").upper())
         return *_calibrate_noise(frame, parts, noise, f"{kind} " if kind else ""), used
+    empty: set[int] = set()
     for i in _group_extensions(chosen, tuple(NOISE_PLANES)):
         plane, role = open_image(chosen.file, i, chosen.axes), hdu_role(chosen.hdus[i])
         if not _fits_frame(frame, plane):
             frame = frame.with_notes(_misfit(plane))
             continue
-        return *_calibrate_noise(frame, parts, Noise(plane, NOISE_PLANES[role], role)), {i}
+        try:
+            return *_calibrate_noise(frame, parts, Noise(plane, NOISE_PLANES[role], role)), {i}
+        except NoVarianceError:
+            frame, empty = frame.with_notes(_empty_plane(plane)), empty | {i}
     if other := find_noise_and_flags(chosen.path).get("noise"):
-        return *_companion_noise(frame, parts, _from_file(chosen, other[0], None, stack), other[1].upper()), set()
-    return frame, parts, set()
+        plane = _from_file(chosen, other[0], None, stack)
+        try:
+            return *_companion_noise(frame, parts, plane, other[1].upper()), empty
+        except NoVarianceError:
+            frame = frame.with_notes(_empty_plane(plane))
+    return frame, parts, empty
 
 
 def _companion_noise(frame: Frame, parts: Components, plane: ImageReader, word: str) -> tuple[Frame, Components]:
@@ -259,7 +280,7 @@ def _first_variance(frame: Frame, noise: Noise) -> float:
             found = noise.turn(read_region(noise.layer, plane, Region(y, min(y + sampling.SIDE, h), 0, w)))
             if np.isfinite(found).any():
                 return float(np.median(found[np.isfinite(found)]))
-    raise InputError(NO_VARIANCE)
+    raise NoVarianceError(NO_VARIANCE)
 
 
 def _weight_scale(frames: list[Frame], role: str, stated: float | None) -> tuple[float, Notes]:

@@ -17,8 +17,9 @@ from sciresdiff.frame import Frame, PixelSize, Quantity
 from sciresdiff.io.atomic import write_atomic
 from sciresdiff.io.chunked import add_planes, frame_reader, plane_reader, read_whole, region_reader
 from sciresdiff.io.files import first_line, require_file, split_spec
+from sciresdiff.io.hdf5.outside import refuse_linked, refuse_stored
 from sciresdiff.io.saturation import scan_maximum
-from sciresdiff.io.source import ReadRegion, Source, count_planes, placeholder
+from sciresdiff.io.source import ReadRegion, Source, check_size, count_planes, placeholder
 from sciresdiff.region import Region
 
 Array = NDArray[Any]
@@ -110,6 +111,10 @@ def read_pairs(path: str | Path) -> Pairs:
             raise InputError(
                 f"{path}: no training set (datasets low and high, attribute scale); made by degrade --pairs"
             )
+        for name in ("low", "high", "variance", "kernel"):
+            if name in set(file):
+                refuse_linked(Path(path), file, name)
+                refuse_stored(Path(path), file[name])
         attrs = dict(file.attrs)
         given = {name: file[name][()] for name in ("low", "high", "variance", "kernel") if name in file}
     scale = int(attrs["scale"])
@@ -152,24 +157,31 @@ def _open(path: Path) -> Iterator[Any]:
         yield file
 
 
-def _dataset_name(path: Path, file: Any, name: str | None) -> str:
-    """Name of the image's dataset: the one asked for, else ``image``, else the only one."""
+def _dataset_name(path: Path, file: Any, name: str | None, outside: bool = False) -> str:
+    """Name of the image's dataset: the one asked for, else ``image``, else the only one.
+
+    Links are followed where a name is asked for, or is ``image``; into files elsewhere only with ``outside``.
+    """
     there: list[str] = []
     file.visititems(lambda key, item: there.append(key) if isinstance(item, h5py.Dataset) else None)
     # without a name and without `image`, a single dataset can only be the image
-    wanted = name or (IMAGE if IMAGE in there else there[0] if len(there) == 1 else None)
-    if wanted is None or wanted.strip("/") not in there:
-        raise InputError(
-            f"{path}: no dataset {wanted or IMAGE!r}; there are {', '.join(there) or 'none'}; FILE[DATASET]"
-        )
+    wanted = name or (there[0] if len(there) == 1 and IMAGE not in there else IMAGE)
+    if wanted.strip("/") not in there:
+        if not outside:
+            refuse_linked(path, file, wanted)
+        if not isinstance(file.get(wanted), h5py.Dataset):
+            raise InputError(f"{path}: no dataset {wanted!r}; there are {', '.join(there) or 'none'}; FILE[DATASET]")
     return wanted.strip("/")
 
 
-def _dataset(path: Path, file: Any, name: str) -> tuple[Any, ReadRegion]:
+def _dataset(path: Path, file: Any, name: str, outside: bool = False) -> tuple[Any, ReadRegion]:
     """A dataset that is an image, and the function that reads regions of it."""
     data = file[name]
+    if not outside:
+        refuse_stored(path, data)
     if data.ndim < 2 or 0 in data.shape or data.dtype.kind not in "iuf":
         raise InputError(f"{path}: dataset {name!r} of shape {data.shape} and type {data.dtype} is not an image")
+    check_size(path, data.shape)
     # HDF5 raises OSError where a filter fails, RuntimeError where an index is damaged
     return data, region_reader(path, data, f"dataset {data.name.strip('/')!r}", (OSError, RuntimeError))
 
@@ -211,6 +223,7 @@ def source(
     quantity: Quantity | None = None,
     pixel_size: float | PixelSize | None = None,
     saturated: bool = True,
+    outside: bool = False,
 ) -> Iterator[Source]:
     """Open one image, to be read region by region; options and errors as in `read`.
 
@@ -218,8 +231,8 @@ def source(
     """
     file_path, inside = split_spec(path)
     with _open(file_path) as file:
-        name = _dataset_name(file_path, file, ext or inside)
-        data, regions = _dataset(file_path, file, name)
+        name = _dataset_name(file_path, file, ext or inside, outside)
+        data, regions = _dataset(file_path, file, name, outside)
         attrs = {**dict(file.attrs), **dict(file[name].attrs)}
         letters = (axes or str(attrs.get("axes", "TCZYX"[-data.ndim :]))).upper()
         if len(letters) != data.ndim or not letters.endswith("YX"):
@@ -232,9 +245,9 @@ def source(
             scan_maximum(file_path, image)
         # datasets of these names belong to the dataset `image`; beside another one they may be anything
         own = {"variance", "mask"} & set(file) if name == IMAGE else set()
-        bad = _plane(file_path, file, mask or ("mask" if "mask" in own else None), image)
-        values = _plane(file_path, file, variance or ("variance" if "variance" in own else None), image)
-        yield add_planes(image, None if values is None else _positive(values), bad)
+        bad = _plane(file_path, file, mask or ("mask" if "mask" in own else None), image, outside)
+        values = _plane(file_path, file, variance or ("variance" if "variance" in own else None), image, outside)
+        yield add_planes(image, None if values is None else _positive(values), bad, variance is not None)
 
 
 def _frame(
@@ -261,11 +274,11 @@ def _frame(
     )
 
 
-def _plane(path: Path, file: Any, name: str | None, image: Source) -> ReadRegion | None:
+def _plane(path: Path, file: Any, name: str | None, image: Source, outside: bool) -> ReadRegion | None:
     """Reads regions (1, h, w) of a dataset that belongs to the image; None without a name."""
     if name is None:
         return None
-    data, regions = _dataset(path, file, _dataset_name(path, file, name))
+    data, regions = _dataset(path, file, _dataset_name(path, file, name, outside), outside)
     return plane_reader(regions, data.shape, image.frame.pixels.shape, f"{path}: dataset {name!r}")
 
 

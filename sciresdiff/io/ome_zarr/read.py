@@ -19,9 +19,10 @@ from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, PixelSize, Quantity
 from sciresdiff.io.chunked import add_planes, frame_reader, plane_reader, read_whole, region_reader
 from sciresdiff.io.files import first_line, split_spec
+from sciresdiff.io.outside import refuse_links
 from sciresdiff.io.provenance import NAMESPACE, apply_provenance
 from sciresdiff.io.saturation import mask_saturated, scan_maximum
-from sciresdiff.io.source import ReadRegion, Source, count_planes, placeholder, replace_frame
+from sciresdiff.io.source import ReadRegion, Source, check_size, count_planes, placeholder, replace_frame
 from sciresdiff.notes import Notes
 from sciresdiff.region import Region
 
@@ -90,13 +91,14 @@ def source(
     quantity: Quantity | None = None,
     pixel_size: float | PixelSize | None = None,
     saturated: bool = True,
+    outside: bool = False,
 ) -> Iterator[Source]:
     """Open the first image of a store, to be read region by region; errors as in `read`.
 
     ``ext``, ``variance`` and ``mask`` are paths of arrays or images in the store.
     """
     file, inside = split_spec(path)
-    root = _open(file)
+    root = _open(file, outside)
     data, header, notes = _image(file, root, ext or inside, axes)
     size = _pixel_size(header, pixel_size)
     if size is None:
@@ -109,7 +111,7 @@ def source(
     own = "variance" if header.provenance.get("VAR") and not (ext or inside) else None
     bad = _plane(file, root, "mask", mask, image)
     values = _plane(file, root, "variance", variance or own, image)
-    yield add_planes(image, None if values is None else _positive(values), bad)
+    yield add_planes(image, None if values is None else _positive(values), bad, variance is not None)
 
 
 def read_image(path: str | Path) -> NDArray[np.float64]:
@@ -127,10 +129,12 @@ def read_image(path: str | Path) -> NDArray[np.float64]:
     return read_whole(_regions(file, data), data.shape)
 
 
-def _open(path: Path) -> Any:
+def _open(path: Path, outside: bool = False) -> Any:
     zarr = require_zarr(path)
     if not path.exists():
         raise InputError(f"{path}: no such file")
+    if not outside:
+        refuse_links(path)
     try:
         return zarr.open(str(path), mode="r")
     except Exception as error:  # zarr raises many kinds on what is no store
@@ -188,6 +192,7 @@ def _ngff(node: Any) -> dict[str, Any]:
 def _check_array(path: Path, data: Any) -> Any:
     if data.ndim < 2 or 0 in data.shape or np.dtype(data.dtype).kind not in "iuf":
         raise InputError(f"{path}: array {data.path!r} of shape {data.shape} and type {data.dtype} is not an image")
+    check_size(path, data.shape)
     return data
 
 

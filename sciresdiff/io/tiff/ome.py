@@ -7,6 +7,7 @@ and no UUID in it, so that the same content gives the same bytes.
 from __future__ import annotations
 
 import json
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 from typing import Any
@@ -23,6 +24,10 @@ OME_TYPES = {
     "float32": "float", "float64": "double",
 }  # fmt: skip
 """Types of pixels in OME -> their names there."""
+
+
+NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Characters that XML 1.0 does not have (section 2.2); a file that held them could not be read again."""
 
 
 def adapt_ome(
@@ -73,8 +78,10 @@ def _user_text(header: TiffHeader) -> str:
     text = header.description
     if header.style == "imagej":
         lines = str(header.imagej.get("Info", "")).splitlines()
-        return "\n".join(line for line in lines if not line.startswith(f"{NAMESPACE}: "))
-    return "" if text.startswith(("{", "ImageJ=", "<?xml", "<OME")) else text
+        text = "\n".join(line for line in lines if not line.startswith(f"{NAMESPACE}: "))
+    elif text.startswith(("{", "ImageJ=", "<?xml", "<OME")):
+        return ""
+    return NOT_XML.sub("", text)
 
 
 def _steps(header: TiffHeader) -> dict[str, str]:

@@ -5,6 +5,7 @@ OME-TIFF specification, "Distribution across multiple files" and "Partial OME-XM
 
 from __future__ import annotations
 
+import math
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -12,28 +13,89 @@ import tifffile
 
 from sciresdiff.errors import InputError
 from sciresdiff.io.files import require_file
+from sciresdiff.io.outside import leads_outside, refuse_outside
+from sciresdiff.io.provenance import to_float
 from sciresdiff.io.tiff.metadata import find_element, parse_xml
 
+DEEPEST = 100
+"""Levels of OME-XML; the schema has about ten."""
+MOST_PLANES = 10**7
+"""Planes that an image may be said to have; tifffile makes an object for each."""
 
-def resolve_ome_set(path: Path) -> tuple[Path, str | None]:
+
+def resolve_ome_set(path: Path, outside: bool = False) -> tuple[Path, str | None]:
     """Find the TIFF to open, and the OME-XML of the whole set where it is in another file.
 
     A companion (``.companion.ome``) leads to the first of its files that exists; a file that points to a companion
-    leads
-    to its XML.
+    leads to its XML.
+
+    Parameters
+    ----------
+    path : Path
+        The file that is named.
+    outside : bool
+        Whether the others may lie outside its folder.
 
     Raises
     ------
     InputError
-        No such file; a companion that is broken, or none of whose files exists.
+        No such file; a companion that is broken, or none of whose files exists; a file outside the folder.
     """
     with require_file(path).open("rb") as stream:
         start = stream.read(3)
     if start.startswith((b"<", b"\xef\xbb\xbf")):
         xml = path.read_text("utf-8-sig", errors="replace")
+        check_ome(path, xml, outside)
         return _first_file(path, xml), xml
-    companion = _companion(path)
+    companion = _companion(path, outside)
     return (path, companion.read_text("utf-8-sig", errors="replace")) if companion else (path, None)
+
+
+def check_ome(path: Path, xml: str, outside: bool = False) -> None:
+    """Refuse OME-XML that is no description of an image, before it is followed; broken XML is left to the reader.
+
+    Parameters
+    ----------
+    path : Path
+        The file that holds it.
+    xml : str
+        The text.
+    outside : bool
+        Whether it may name files outside the folder that exist.
+
+    Raises
+    ------
+    InputError
+        It is too deep, states more planes than any image has, or names a file elsewhere.
+    """
+    root = parse_xml(xml.strip())
+    if root is None:
+        return
+    if _depth(root) > DEEPEST:
+        raise InputError(f"{path}: its OME-XML is more than {DEEPEST} levels deep; check or fetch it again")
+    for pixels in (e for e in root.iter() if _local(e) == "Pixels"):
+        counts = [to_float(pixels.get(f"Size{axis}", "1")) for axis in "ZCT"]
+        counts += [to_float(e.get("PlaneCount", "1")) for e in pixels if _local(e) == "TiffData"]
+        if max(math.prod(counts[:3]), *counts) > MOST_PLANES:
+            raise InputError(f"{path}: its OME-XML states more than {MOST_PLANES} planes; check or fetch it again")
+    own = root.get("UUID")
+    for element in (e for e in root.iter() if _local(e) == "UUID" and not outside):
+        name = element.get("FileName") or ""
+        if leads_outside(path.parent, name) and (path.parent / name).exists() and (element.text or "").strip() != own:
+            refuse_outside(path, name)
+
+
+def _local(element: ET.Element) -> str:
+    """An element's name without its namespace."""
+    return element.tag.rpartition("}")[2]
+
+
+def _depth(root: ET.Element) -> int:
+    """Levels of a tree, counted up to one more than `DEEPEST`."""
+    level, depth = [root], 0
+    while level and depth <= DEEPEST:
+        level, depth = [child for element in level for child in element], depth + 1
+    return depth
 
 
 def members(companion: Path) -> list[Path]:
@@ -64,8 +126,8 @@ def _first_file(path: Path, xml: str) -> Path:
     return there
 
 
-def _companion(path: Path) -> Path | None:
-    """Companion that a file points to, if it exists."""
+def _companion(path: Path, outside: bool) -> Path | None:
+    """Companion that a file points to, if it exists; one elsewhere is refused, unless it may lie ``outside``."""
     try:
         with tifffile.TiffFile(path) as tif:
             text = str(tif.pages.first.description or "")
@@ -74,4 +136,8 @@ def _companion(path: Path) -> Path | None:
     root = parse_xml(text) if "BinaryOnly" in text else None
     pointer = find_element(root, "BinaryOnly")
     name = pointer.get("MetadataFile") if pointer is not None else None
-    return path.parent / name if name and (path.parent / name).is_file() else None
+    if not name or not (path.parent / name).is_file():
+        return None
+    if not outside and leads_outside(path.parent, name):
+        refuse_outside(path, name)
+    return path.parent / name

@@ -18,7 +18,7 @@ from sciresdiff.io.dtypes import to_float32
 from sciresdiff.io.files import split_spec
 from sciresdiff.io.provenance import apply_provenance
 from sciresdiff.io.saturation import mask_saturated, scan_maximum
-from sciresdiff.io.source import ReadFrame, Source, placeholder, replace_frame
+from sciresdiff.io.source import ReadFrame, Source, check_size, placeholder, replace_frame
 from sciresdiff.io.tiff.metadata import (
     TiffHeader,
     find_element,
@@ -59,6 +59,7 @@ def source(
     quantity: Quantity | None = None,
     pixel_size: float | PixelSize | None = None,
     saturated: bool = True,
+    outside: bool = False,
 ) -> Iterator[Source]:
     """Open the first image series of a TIFF, to be read region by region; errors as in `read`.
 
@@ -67,7 +68,7 @@ def source(
     file, _ = split_spec(path)
     with ExitStack() as stack:
         with report_damage(file):
-            pixels, header, notes = _open_series(stack, file, axes)
+            pixels, header, notes = _open_series(stack, file, axes, outside)
         header = _with_pixel_size(header, pixel_size)
         if header.pixel_size is None:
             notes += Notes("pixel size: the file does not say; give --pixel-size for sizes in micrometres")
@@ -144,9 +145,12 @@ def from_planes(planes: Array, axes: str, shape: tuple[int, ...]) -> Array:
     return planes.reshape(*(shape[i] for i in others), *planes.shape[-2:]).transpose(np.argsort(order))
 
 
-def _open_series(stack: ExitStack, path: Path, axes: str | None) -> tuple[SeriesReader, TiffHeader, Notes]:
-    tif = stack.enter_context(open_tiff(path))
+def _open_series(
+    stack: ExitStack, path: Path, axes: str | None, outside: bool
+) -> tuple[SeriesReader, TiffHeader, Notes]:
+    tif = stack.enter_context(open_tiff(path, outside))
     series = tif.series[0]
+    check_size(path, tuple(series.shape))
     letters = _resolve_axes(path, series, axes)
     _check(path, tuple(series.shape), np.dtype(series.dtype), letters)
     pixels = series_reader(path, tif, letters)

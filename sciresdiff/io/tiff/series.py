@@ -26,7 +26,7 @@ from sciresdiff.errors import InputError, SciresdiffError
 from sciresdiff.io.files import first_line
 from sciresdiff.io.raw_array import RawArray
 from sciresdiff.io.source import ReadRegion
-from sciresdiff.io.tiff.ome_set import resolve_ome_set
+from sciresdiff.io.tiff.ome_set import check_ome, resolve_ome_set
 from sciresdiff.region import Region
 
 Array = NDArray[Any]
@@ -57,19 +57,28 @@ class SeriesReader:
 
 
 @contextmanager
-def open_tiff(path: Path) -> Iterator[Any]:
+def open_tiff(path: Path, outside: bool = False) -> Iterator[Any]:
     """Open a TIFF file with at least one image.
+
+    Parameters
+    ----------
+    path : Path
+        The file, or a companion that describes several.
+    outside : bool
+        Whether it may name files outside its folder.
 
     Raises
     ------
     InputError
-        Missing or foreign file, or no image in it.
+        Missing or foreign file, no image in it, or a file elsewhere.
     """
-    file, xml = resolve_ome_set(path)
+    file, xml = resolve_ome_set(path, outside)
     with report_damage(file):
         tif = tifffile.TiffFile(file, omexml=xml)
     with tif:
         with report_damage(file):
+            if described := xml or tif.ome_metadata:  # followed by what comes next
+                check_ome(file, described, outside)
             series = tif.series
         if not series:
             raise InputError(f"{path}: no image in it")

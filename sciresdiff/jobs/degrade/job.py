@@ -209,7 +209,8 @@ def plan(path: str | Path, options: DegradeOptions) -> dict[str, Any]:
 
 def reading(options: DegradeOptions) -> dict[str, Any]:
     """The options that a file is opened with."""
-    return {"axes": options.axes, "quantity": options.quantity}
+    known = {"axes": options.axes, "quantity": options.quantity}
+    return {**known, "outside": True} if options.allow_outside else known
 
 
 @contextmanager

@@ -33,5 +33,6 @@ class DegradeOptions:
     pairs: str | None = option("Write an HDF5 training set of patches as well.", None, panel=OUTPUT, metavar="SET.h5")
     patch: int = option("Side of a --pairs patch, fine pixels.", 256, panel=OUTPUT, metavar="PX", at_least=1)
     axes: str | None = same_as(Stated, "axes")
+    allow_outside: bool = same_as(Stated, "allow_outside")
     seed: int = same_as(ComputeOptions, "seed")
     overwrite: bool = same_as(RunOptions, "overwrite")

@@ -16,7 +16,7 @@ from sciresdiff.degradation.degrade import instrument_chain
 from sciresdiff.errors import UsageError
 from sciresdiff.frame import Frame, Quantity
 from sciresdiff.jobs.degrade.options import DegradeOptions
-from sciresdiff.observation.noise import read_detector_map
+from sciresdiff.observation.camera import read_detector_map
 from sciresdiff.physics import psf
 from sciresdiff.physics.detector import Detector
 

@@ -27,16 +27,19 @@ from sciresdiff.jobs.evaluate.sidecar import Sidecar
 from sciresdiff.notes import Notes
 from sciresdiff.observation.exposure import Exposure
 from sciresdiff.observation.grid import Grid, upsample_nearest
-from sciresdiff.observation.noise import Noise, resolve_noise, with_psf_error
+from sciresdiff.observation.noise import Noise
 from sciresdiff.observation.observation import Observation
 from sciresdiff.observation.options import Stated
 from sciresdiff.observation.psf import psf_of_header, resolve_psf
+from sciresdiff.observation.psf_error import resolve_psf_error
+from sciresdiff.observation.resolve_noise import resolve_noise
 from sciresdiff.observation.sample import Samples
 from sciresdiff.observation.screening import describe_defects, observed_source, screen, screen_with_psf
 from sciresdiff.physics.psf.field import PSF
 from sciresdiff.region import Region
 from sciresdiff.report.images import block_means
 from sciresdiff.report.overview import SIDE, Overview
+from sciresdiff.restoration.kernel_width import correct_width
 from sciresdiff.tiling import Tile
 
 STRIP = 2**22
@@ -118,6 +121,7 @@ def open_evidence(
         sidecar = Sidecar.read(high, low)
         stated = sidecar.merge(options.stated)
         of_data = {name: getattr(stated, name) for name in ("variance", "mask", "axes", "saturated")}
+        of_data |= {"outside": stated.allow_outside}
         data = None if low is None else open_source(stack, low, **of_data)
         scale = 1 if data is None else scale_between(high, image.frame, low, data.frame)
         known = options.quantity or sidecar.quantity or (data.frame.quantity if data else None)
@@ -176,14 +180,18 @@ def add_observation(
     merged, frame = sidecar.merge(stated), data.frame
     found = screen(data, merged)
     samples = found.samples
-    noise, notes = resolve_data_noise(frame, samples, merged, bool(sidecar), sidecar.psf_origin(stated))
+    noise, notes = resolve_data_noise(frame, samples, merged, bool(sidecar))
     has_psf = bool(
         merged.kernel or merged.psf or merged.na or sidecar or frame.kernel is not None or psf_of_header(frame)
     )
     psfs: tuple[PSF | None, ...] = (None,)
+    target: float | None = None
     if has_psf:
-        psfs, _, more = resolve_psf(low, frame, samples, merged, scale)
+        psfs, target, more = resolve_psf(low, frame, samples, merged, scale)
         notes += more
+        if noise is not None:
+            psfs, noise, more = resolve_psf_error(psfs, noise, merged, scale, target, more.origins["psf"])
+            notes += more
         found, more = screen_with_psf(found, merged, psfs, scale)
         notes += more
     else:
@@ -194,7 +202,8 @@ def add_observation(
     image = observed_source(None, found, merged)
     own = psfs if len(psfs) > 1 else ()
     exposure = Exposure(image, grid, noise or Noise(), psfs[0], files.quantity, psfs=own)
-    observation = Observation([exposure], grid.refine(scale))
+    observation = correct_width(Observation([exposure], grid.refine(scale), notes=notes), found.samples, target)
+    notes = observation.notes
     return replace(files, observation=observation, has_noise=noise is not None, has_psf=has_psf), notes
 
 
@@ -348,9 +357,7 @@ def crop_truth(truth: Frame, name: str | Path, image: Frame, high: str | Path, s
     return cropped, Notes(f"truth: {T} x {U} px cropped to the image's {H} x {W}")
 
 
-def resolve_data_noise(
-    data: Frame, samples: Samples, stated: Stated, restored: bool, psf_origin: str
-) -> tuple[Noise | None, Notes]:
+def resolve_data_noise(data: Frame, samples: Samples, stated: Stated, restored: bool) -> tuple[Noise | None, Notes]:
     """Find the data's noise: as the restoration took it where there is a record, else the file's plane, else measured.
 
     Parameters
@@ -363,8 +370,6 @@ def resolve_data_noise(
         By the user, or by the record.
     restored : bool
         Whether there is a record of the restoration.
-    psf_origin : str
-        Where the restoration had the PSF from: its error adds to the noise; empty where that is not known.
 
     Returns
     -------
@@ -378,8 +383,7 @@ def resolve_data_noise(
         noise, notes = resolve_noise(data, samples, stated)
     except InputError as problem:
         return None, Notes(f"{problem}; checks in units of the noise are left out")
-    noise, more = with_psf_error(noise, data, samples, psf_origin)
-    return noise, notes + more
+    return noise, notes
 
 
 def kind_of(files: EvidenceFiles) -> Kind:

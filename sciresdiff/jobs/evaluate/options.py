@@ -20,6 +20,7 @@ class EvaluateOptions:
 
     psf: str | None = same_as(Stated, "psf")
     kernel: str | None = same_as(Stated, "kernel")
+    psf_error: float | None = same_as(Stated, "psf_error")
     target_fwhm: float | None = same_as(Stated, "target_fwhm")
     variance: str | None = same_as(Stated, "variance")
     quantity: Literal["sum", "mean"] | None = same_as(Stated, "quantity")
@@ -49,6 +50,7 @@ class EvaluateOptions:
         return Stated(
             psf=self.psf,
             kernel=self.kernel,
+            psf_error=self.psf_error,
             target_fwhm=self.target_fwhm,
             quantity=self.quantity,
             variance=self.variance,

@@ -12,8 +12,8 @@ from sciresdiff.io.files import split_spec
 from sciresdiff.observation.options import SWITCHES, Stated
 from sciresdiff.parse import parse_json
 
-OF_DATA = ("gain", "read_noise", "offset", "variance", "mask", "saturation", "axes", "target_fwhm", "psf", "kernel",
-           "na", "ri", "wavelength", "pinhole")  # fmt: skip
+OF_DATA = ("gain", "read_noise", "offset", "em_gain", "noise", "variance", "mask", "saturation", "axes", "target_fwhm",
+           "psf", "kernel", "psf_error", "na", "ri", "wavelength", "pinhole")  # fmt: skip
 """Options of ``upscale`` that describe the frame that is restored."""
 
 
@@ -67,12 +67,11 @@ class Sidecar:
         merged = Stated(**{name: before.get(name) for name in OF_DATA}, **switches)
         if stated.psf or stated.kernel:
             merged = replace(merged, psf=stated.psf, kernel=stated.kernel)
+        if stated.psf or stated.kernel or not self:
+            merged = replace(merged, psf_error=0.0)  # an image is judged by what is said here, and not by what is usual
         return replace(
             merged,
+            psf_error=merged.psf_error if stated.psf_error is None else stated.psf_error,
             variance=stated.variance or merged.variance,
             target_fwhm=stated.target_fwhm or merged.target_fwhm,
         )
-
-    def psf_origin(self, stated: Stated) -> str:
-        """Where the restoration had the PSF from; empty where it is not known, or ``stated`` has another."""
-        return "" if stated.psf or stated.kernel else str(self.record.get("sources", {}).get("psf", ""))

@@ -17,7 +17,7 @@ from sciresdiff.frame import PLANES, Frame
 from sciresdiff.io.quality_bits import RING, SATURATED
 from sciresdiff.io.sink import IMAGE
 from sciresdiff.jobs.blocks import Block
-from sciresdiff.jobs.upscale import trust
+from sciresdiff.jobs.upscale import guard, trust
 from sciresdiff.jobs.upscale.inputs import Inputs
 from sciresdiff.jobs.upscale.models import models_of
 from sciresdiff.jobs.upscale.options import UpscaleOptions
@@ -75,6 +75,8 @@ def digest(window: Observation) -> str:
     for name in PLANES:
         if (array := getattr(frame, name)) is not None:
             found.update(np.ascontiguousarray(array).data)
+    if window.exposure.noise.expected is not None:
+        found.update(np.ascontiguousarray(window.exposure.noise.expected).data)
     return found.hexdigest()
 
 
@@ -108,6 +110,8 @@ def restore_block(job: Job, block: Block, window: Observation, progress: Progres
     fine = block.tile.inside(window.scale)
     if job.marker.calibration is not None:
         arrays["TRUST"], sums["trust"] = trust.mark(job.marker.calibration, restored, window, fine)
+    if valid.any():
+        sums["guard"] = guard.measure(window, restored, inside)
     if job.options.checks and valid.any():
         sums["checks"] = sum_checks(job, block, window, restored)
     if restored.draws is not None and job.options.save_samples:

@@ -6,12 +6,19 @@ bright sources, in their middles, beside masked pixels.  A wrong noise shows in 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from sciresdiff.checks.scatter import mad_std
+from sciresdiff.io.quality_bits import RING as RING_BIT
+from sciresdiff.notes import Notes
 from sciresdiff.observation.grid import upsample_nearest
+from sciresdiff.observation.noise import of_plane
 from sciresdiff.observation.observation import Observation
 from sciresdiff.restoration.restored import RestoredPlane
 
@@ -19,23 +26,72 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 HIGHEST_CHI2 = 1.25
-"""chi2 of an image above this contradicts its data. Fitting lowers it: 0.4 to 1.05 where noise and PSF are right."""
-LOWEST_CHI2 = 0.2
-"""chi2 of the empty sky below this tells of a variance that is stated too large: fitting alone leaves 0.35 or more."""
+"""chi2 of an image above this contradicts its data: fitting lowers it, to 0.15 ... 1.05 where noise and PSF are right.
+"""
+HIGHEST_BRIGHT_CHI2 = 5.0
+"""The same of bright sources alone; 0.1 ... 2.5 where noise and PSF are right."""
+ABSURD = 1000.0
+"""chi2 above this tells of a noise in another unit rather than of a bad image."""
+LOWEST_SCATTER = 0.6
+"""Scatter of the data in empty sky, in units of the stated noise: below this the noise is stated too large."""
 CHANCE = 5.0
 """Sigma of the mean of n squares, (2 / n)^1/2, by which a limit is moved: chance alone exceeds it once in 3 million."""
 FAINT, BRIGHT = 2.0, 20.0
-"""Signal of an image in sigma of the data: below it is sky, above it a bright source."""
+"""Signal of an image in sigma of the data: below the first is sky, above the second a bright source."""
 NEAR = 3
 """Coarse pixels around a masked one, or around the middle of a bright source, that belong to it."""
-RING = 5.0
-"""Depth of a hole below the sky, ERR and sigma of the data."""
-RING_SHARE = 0.01
-"""Share of the fine pixels around bright sources that may be as deep."""
+RING = 10.0
+"""Depth of a hole beside a bright source below the sky, in ERR and in sigma of the data; 7 where noise and PSF are
+right."""
+FEWEST_HOLES = 3
+"""Fine pixels as deep that tell of rings."""
 FEWEST = 50
 """Fewest pixels that a limit is applied to."""
-FLUX = 0.005
+LOST = 0.005
 """Share of the light that may be lost or made, where it is more than the noise explains."""
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """A reason not to believe an image."""
+
+    name: str
+    """Of what is beyond its limit: chi2, noise, flux or rings."""
+    words: str
+    """For the user, with the likely cause."""
+
+
+@dataclass(frozen=True)
+class Guard:
+    """What the last look says of every plane."""
+
+    planes: Sequence[Sequence[Doubt]]
+    flagged: int
+    """Fine pixels around masked cores that have a bit of their own in DQ."""
+
+    @property
+    def names(self) -> list[str]:
+        """What is beyond its limit in any plane."""
+        return list(dict.fromkeys(doubt.name for plane in self.planes for doubt in plane))
+
+    @property
+    def card(self) -> str:
+        """For the header."""
+        return ", ".join(self.names) or "passed"
+
+    @property
+    def notes(self) -> Notes:
+        """Lines for the user."""
+        lines = []
+        for number, plane in enumerate(self.planes):
+            of = f" of plane {number}" if len(self.planes) > 1 else ""
+            lines += [f"WARNING {doubt.name}: {doubt.words.format(of=of)}" for doubt in plane]
+        if self.flagged:
+            lines.append(
+                f"rings: {self.flagged} px around masked cores are known from the wings alone; they have a larger ERR "
+                f"and {RING_BIT.bit} in DQ"
+            )
+        return Notes(*lines)
 
 
 def measure(window: Observation, restored: RestoredPlane, inside: tuple[slice, slice]) -> dict[str, float]:
@@ -47,7 +103,7 @@ def measure(window: Observation, restored: RestoredPlane, inside: tuple[slice, s
     restored : its planes, over all of the window.
     inside : the core, in pixels of the window.
     """
-    exposure, scale = window.exposure, window.scale
+    exposure = window.exposure
     image = torch.from_numpy(restored.mean.astype(np.float64))
     again = window.operator().apply(image[None, None])[0, 0].numpy()
     valid = exposure.valid & np.isfinite(again)
@@ -59,7 +115,7 @@ def measure(window: Observation, restored: RestoredPlane, inside: tuple[slice, s
     counted = valid & core
     hidden = ndimage.binary_dilation(exposure.mask, iterations=NEAR)
     middle = (signal > BRIGHT) & (signal >= ndimage.maximum_filter(signal, 2 * NEAR - 1))
-    found = {}
+    found: dict[str, float] = {}
     for name, where in {
         "all": counted,
         "faint": counted & (signal < FAINT) & ~hidden,
@@ -71,6 +127,8 @@ def measure(window: Observation, restored: RestoredPlane, inside: tuple[slice, s
     found["middles"], found["middles_z"] = int(at.sum()), float(z[at].sum())
     found["middles_share"] = float((z[at] / signal[at]).sum())
     r = np.where(counted, exposure.pixels - again, 0)
+    quiet = z[counted & (signal < FAINT) & ~hidden] + signal[counted & (signal < FAINT) & ~hidden]
+    found["scatter"] = float(mad_std(quiet)) if len(quiet) else 0.0
     found["lost"] = float(r.sum())
     found["light"] = float(np.abs(np.where(counted, exposure.pixels, 0)).sum())
     found["variance"] = float((sigma[counted] ** 2).sum())
@@ -89,9 +147,84 @@ def count_holes(
     """
     scale, units, exposure = window.scale, window.units, window.exposure
     near = ndimage.binary_dilation(signal > BRIGHT, iterations=2 * NEAR) & core & ~exposure.mask
-    fine = upsample_nearest(near, scale)
+    fine, flagged = upsample_nearest(near, scale), 0
     if restored.unseen is not None:
         fine = fine & ~restored.unseen
+        flagged = int((restored.unseen & upsample_nearest(core & ~exposure.mask, scale)).sum())
     depth = units.sky / window.per_fine - restored.mean
     least = np.maximum(np.nan_to_num(restored.err), upsample_nearest(sigma, scale) / window.per_fine)
-    return {"near": int(fine.sum()), "holes": int((fine & (depth > RING * least)).sum())}
+    return {"flagged": flagged, "holes": int((fine & (depth > RING * least)).sum())}
+
+
+def judge(planes: Sequence[Sequence[Mapping[str, float]]], correlation: tuple[float, ...] = ()) -> Guard:
+    """The verdict over the blocks of every plane.
+
+    Parameters
+    ----------
+    planes : of every plane what `measure` said of its blocks; none of a block without a valid pixel.
+    correlation : factors by which the noise of every plane, or of all, was taken larger than the scatter of single
+        pixels, for it is correlated; empty for white noise.
+    """
+    factors = [next(iter(of_plane(correlation, number)), 1.0) for number in range(len(planes))]
+    flagged = sum(int(block["flagged"]) for plane in planes for block in plane)
+    pooled = zip(planes, factors, strict=True)
+    return Guard([judge_plane(pool(plane), factor) if plane else [] for plane, factor in pooled], flagged)
+
+
+def pool(blocks: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The sums of several blocks; of the scatter the mean by the pixels that it was measured on."""
+    total = {name: float(sum(block[name] for block in blocks)) for name in blocks[0]}
+    weight = max(total["faint_px"], 1)
+    return {**total, "scatter": sum(block["scatter"] * block["faint_px"] for block in blocks) / weight}
+
+
+def judge_plane(sums: Mapping[str, float], correlation: float) -> list[Doubt]:
+    """What is beyond its limit in one plane; ``sums`` of `pool`."""
+    doubts = []
+    chi2, bright = mean(sums, "all"), mean(sums, "bright")
+    if chi2 > limit(sums, "all", HIGHEST_CHI2) or bright > limit(sums, "bright", HIGHEST_BRIGHT_CHI2):
+        at = "" if chi2 > limit(sums, "all", HIGHEST_CHI2) else f" ({bright:.2g} at bright sources)"
+        words = f"{chi2:.2g} of the image against the data{{of}}{at}, where 1 is right; "
+        doubts.append(Doubt("chi2", words + find_cause(sums)))
+    if sums["faint_px"] >= FEWEST and 0 < sums["scatter"] * correlation < LOWEST_SCATTER:
+        words = (
+            f"the empty sky{{of}} scatters by {sums['scatter'] * correlation:.2g} of the stated noise, which is too "
+        )
+        doubts.append(Doubt("noise", words + "large, and ERR with it (--variance, --gain, --read-noise)"))
+    if abs(sums["lost"]) > max(CHANCE * sums["variance"] ** 0.5, LOST * sums["light"]):
+        doubts.append(Doubt("flux", f"{sums['lost'] / sums['light']:.2%} of the light{{of}} is not in the image"))
+    if sums["holes"] >= FEWEST_HOLES:
+        doubts.append(
+            Doubt(
+                "rings",
+                f"{sums['holes']:.0f} px{{of}} around bright sources lie {RING:g} ERR and more below the sky; "
+                "the PSF is stated too wide, or sources are saturated (--psf, --saturation)",
+            )
+        )
+    return doubts
+
+
+def mean(sums: Mapping[str, float], where: str) -> float:
+    """chi2 of a place; 0 where it has too few pixels to be judged."""
+    pixels = sums[f"{where}_px"]
+    return sums[f"{where}_z2"] / pixels if pixels >= FEWEST else 0.0
+
+
+def limit(sums: Mapping[str, float], where: str, highest: float) -> float:
+    """A limit of chi2, moved by what chance does with so many pixels."""
+    return highest + CHANCE * float(np.sqrt(2 / max(sums[f"{where}_px"], 1)))
+
+
+def find_cause(sums: Mapping[str, float]) -> str:
+    """The likely cause of a chi2 that is too high, by where the misfit is and which sign it has."""
+    if mean(sums, "all") > ABSURD:
+        return "is the noise a variance, in the image's unit squared?"
+    if mean(sums, "faint") > limit(sums, "faint", HIGHEST_CHI2):
+        return "the empty sky does not fit either: the noise is stated too small (--variance, --gain, --read-noise)"
+    if sums["hidden_z2"] > 0.5 * sums["all_z2"]:
+        return "the misfit is beside masked pixels: sources are saturated further than the mask says (--saturation)"
+    if sums["middles"] and sums["middles_share"] > 0:
+        return "bright sources are sharper than the image explains: the PSF is stated too wide (--psf)"
+    if sums["middles"]:
+        return "bright sources are flatter than the image: the PSF is too narrow or of another shape, or they saturate"
+    return "the image does not explain its structure: look at --psf and at the noise"

@@ -13,13 +13,9 @@ from sciresdiff import __version__
 from sciresdiff.jobs.upscale.inputs import Inputs
 from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.jobs.upscale.sampling import count_steps
-from sciresdiff.notes import Notes
 
 PATHS = ("variance", "mask", "model", "then", "method", "psf", "kernel")
 """Options that may name a file, of which a header has the name alone."""
-
-ABSURD = 1000.0
-"""chi2 above this tells of a noise in another unit rather than of a bad image."""
 
 
 def provenance(options: UpscaleOptions, inputs: Inputs, draws: int) -> dict[str, Any]:
@@ -59,18 +55,6 @@ def pool_figures(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def warn_chi2(chi2: Sequence[float]) -> Notes:
-    """A warning for every plane whose chi2 no image explains, because its noise is stated in another unit."""
-    return Notes(
-        *(
-            f"WARNING chi2: {value:.2g} of the image against the data{f' of plane {plane}' if len(chi2) > 1 else ''}, "
-            "where 1 is right; is the noise a variance, in the image's unit squared?"
-            for plane, value in enumerate(chi2)
-            if value > ABSURD
-        )
-    )
-
-
 def mean(values: Sequence[float], weights: Sequence[float]) -> float:
     """The weighted mean of the values that have a weight; of a single one, that one to the last digit."""
     kept = [(v, w) for v, w in zip(values, weights, strict=True) if w != 0]
@@ -86,7 +70,7 @@ def history(options: UpscaleOptions, inputs: Inputs) -> list[str]:
     words = {f.name: getattr(given, f.name) for f in fields(given) if getattr(given, f.name) != f.default}
     for name in PATHS:
         if isinstance(words.get(name), str) and os.sep in words[name]:
-            words[name] = os.path.basename(words[name])
+            words[name] = ";".join(os.path.basename(part) for part in words[name].split(";"))
     words.pop("overwrite", None)
     text = " ".join(f"{k}={v}" for k, v in sorted(words.items()))
     lines = [f"sciresdiff {__version__} upscale {text}".rstrip()]

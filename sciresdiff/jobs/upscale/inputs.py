@@ -23,6 +23,7 @@ from sciresdiff.observation.sample import Sample, Samples, samples_of_source
 from sciresdiff.observation.screening import reading_options, screen
 from sciresdiff.physics.psf.field import PSF
 from sciresdiff.physics.sky import estimate_sky
+from sciresdiff.restoration.kernel_width import correct_width
 from sciresdiff.restoration.model import Model
 
 
@@ -96,6 +97,7 @@ def resolve_source(
     chosen = models_of(frame, options)
     observation = observe(path, found, options, chosen[0], psf, kernel)
     samples = samples_of_source(observation.exposure.image)
+    observation = correct_width(observation, samples, observation.target_fwhm)
     return resolve_models(observation, chosen, samples, options)
 
 
@@ -173,7 +175,7 @@ def warn_noise(model: Model | None, observation: Observation, samples: Samples) 
     if (low, high) == (0.0, np.inf):
         return Notes()
     exposure = observation.exposure
-    noise = replace(exposure.noise, psf_error=0.0)  # which grows with the light, and is no noise
+    noise = exposure.noise.limited(0)  # an error of the PSF grows with the light, and is no noise
     planes = range(exposure.image.frame.planes)
     slopes = [photon_slope(samples(i), noise.variance_of_sample(samples(i), i)) for i in planes]
     found = [slope for slope in slopes if slope is not None]

@@ -23,9 +23,9 @@ from sciresdiff.io.source import placeholder
 from sciresdiff.jobs import blocks as plans
 from sciresdiff.jobs.blocks import Block
 from sciresdiff.jobs.identity import describe_machine, identify_with_models
-from sciresdiff.jobs.upscale import trust
+from sciresdiff.jobs.upscale import guard, trust
 from sciresdiff.jobs.upscale.block import Done, Job, count_draws, digest, read_block, restore_block
-from sciresdiff.jobs.upscale.header import figures, history, pool_figures, provenance, warn_chi2
+from sciresdiff.jobs.upscale.header import figures, history, pool_figures, provenance
 from sciresdiff.jobs.upscale.inputs import Inputs, resolve_inputs, resolve_source
 from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.notes import Notes
@@ -80,9 +80,14 @@ class Task:
         counted = [trust.add_sums([s["trust"] for s in parts if "trust" in s]) for parts in self.by_plane(sums)]
         return trust.verdict(self.job.marker, counted, [plane["chi2"] for plane in self.planes(sums)], written)
 
+    def guard(self, sums: Sequence[Sums]) -> guard.Guard:
+        """What the last look at the output says of every plane."""
+        measured = [[s["guard"] for s in parts if "guard" in s] for parts in self.by_plane(sums)]
+        return guard.judge(measured, self.inputs.observation.exposure.noise.correlation)
+
     def outcome(self, sums: Sequence[Sums], verdict: trust.Verdict) -> dict[str, Any]:
         """The header cards that are known only at the end."""
-        return {**figures(self.planes(sums)), "SRDTRUST": verdict.card}
+        return {**figures(self.planes(sums)), "SRDGUARD": self.guard(sums).card, "SRDTRUST": verdict.card}
 
 
 def plan(path: str | Path, options: UpscaleOptions) -> dict[str, Any]:
@@ -263,10 +268,11 @@ def digest_measured(task: Task) -> str:
     exposure = job.inputs.observation.exposure
     for psf in exposure.psfs or (exposure.psf,):
         found.update(psf.digest.encode() if psf else b"none")
-    for array in (a for one in exposure.statistics for a in (one.y, one.noise)):
+    maps = [np.asarray(x) for one in exposure.noise.detectors for x in (one.gain, one.read_noise, one.offset)]
+    for array in (*(a for one in exposure.statistics for a in (one.y, one.noise)), *maps):
         found.update(np.ascontiguousarray(array).data)
     known, noise = [(one.sky, one.sigma, one.iterations) for one in exposure.statistics], exposure.noise
-    numbers = known, noise.sky_variance, noise.correlation, noise.psf_error, noise.sky, len(task.blocks)
+    numbers = known, noise.correlation, noise.width_errors, len(task.blocks)
     words = [repr(one) for one in numbers]
     found.update("|".join(words).encode())
     return found.hexdigest()
@@ -293,7 +299,7 @@ class RestoredFile:
         cards = provenance(task.job.options, task.inputs, count_draws(task.job))
         if self.only is not None:
             return {**cards, **task.outcome([self.only.sums], task.verdict([self.only.sums], written=False))}
-        return {**cards, "SRDCHI2": 0.0, "SRDFLUX": 0.0, "SRDTRUST": ROOM}
+        return {**cards, "SRDCHI2": 0.0, "SRDFLUX": 0.0, "SRDGUARD": ROOM[:40], "SRDTRUST": ROOM}
 
     def open(self, part: Path | None) -> AbstractContextManager[Sink]:
         """Open the output with its planes."""
@@ -345,9 +351,16 @@ class RestoredFile:
         try:
             clipped = max(wrote["clipped"], sum(one["clipped"] for one in sums))
             notes = dict.fromkeys(line for one in sums for line in one["said"])
-            doubts = warn_chi2([plane["chi2"] for plane in task.planes(sums)])
-            lines = [*task.inputs.notes, *journal.notes, *notes, *verdict.notes, *doubts, *describe_clipping(clipped)]
-            record = {**make_record(task, known, sums), **wrote, "clipped": clipped, "said": lines}
+            last = task.guard(sums)
+            lines = [*task.inputs.notes, *journal.notes, *notes, *verdict.notes, *last.notes]
+            lines += describe_clipping(clipped)
+            record = {
+                **make_record(task, known, sums),
+                **wrote,
+                "clipped": clipped,
+                "doubts": last.names,
+                "said": lines,
+            }
             record["checksums"] = checksums(wrote["files"])
             write_json(task.target.with_name(task.target.name + ".json"), record)
         except BaseException:  # an image without its sidecar is half an output

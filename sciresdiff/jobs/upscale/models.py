@@ -47,7 +47,7 @@ def scale_of(path: str | Path, options: UpscaleOptions) -> int:
     """
     if options.scale:
         return options.scale
-    with io.open_source(path, axes=options.axes) as source:
+    with io.open_source(path, axes=options.axes, outside=options.allow_outside) as source:
         return models_of(source.frame, options)[0]
 
 

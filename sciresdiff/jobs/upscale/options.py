@@ -60,6 +60,11 @@ class UpscaleOptions(Stated):
         at_least=0,
     )
     checks: bool = option("Run the checks that need no truth on the output.", True, panel=CHECKS)
+    strict: bool = option(
+        "Exit with 4 where the image contradicts its data: a WARNING of chi2, noise, flux or rings.",
+        False,
+        panel=CHECKS,
+    )
     dtype: str | None = option(
         "Type of the pixels. Default: float32 for FITS, the input's for TIFF.", None, panel=OUTPUT, metavar="TYPE"
     )

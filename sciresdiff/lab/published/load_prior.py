@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load as load_file
 from torch import nn
 
 from sciresdiff.errors import InputError, UsageError
@@ -45,7 +45,7 @@ def contents(path: Path) -> Any:
     """
     try:
         if is_safetensors(path):
-            return load_file(path)
+            return load_file(path.read_bytes())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of unusual pickles: they are read or they are refused
             return torch.load(path, map_location="cpu", weights_only=True)

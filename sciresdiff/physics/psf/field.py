@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from sciresdiff.errors import InputError
+from sciresdiff.physics.psf.rescale import rescale_kernel
 from sciresdiff.physics.psf.width import sigma_of_square
 from sciresdiff.region import Region
 
@@ -185,6 +186,10 @@ class PSF:
         maps = self.weights.knots if isinstance(self.weights, SmoothMaps) else self.weights
         return np.asarray(np.tensordot(maps.mean((1, 2), dtype=np.float64), self.kernels, 1))
 
+    def rescale(self, factor: float) -> PSF:
+        """The PSF with its kernels drawn out by a factor, see `rescale_kernel`; the weights stay."""
+        return replace(self, kernels=np.stack([rescale_kernel(kernel, factor) for kernel in self.kernels]))
+
     @property
     def width(self) -> float:
         """Sigma of the mean kernel, output px: see `sigma_of_square`."""
@@ -202,6 +207,8 @@ class PSF:
             if array is not None:
                 hashed.update(f"{array.shape}{array.dtype.str}".encode())
                 hashed.update(np.ascontiguousarray(array).data)
+        if self.width_error:
+            hashed.update(repr(self.width_error).encode())
         return hashed.hexdigest()
 
     def __eq__(self, other: object) -> bool:

@@ -29,9 +29,17 @@ TOLD_WINGS, LOST_WINGS = 1e-4, 0.01
 """Share of the light beyond a frame's size from which it is told, and from which it is a warning."""
 
 
-def open_psf(psf: PSFSpec) -> PSFFile:
-    """The file that a SPEC names, with what it states after the name."""
-    return read_psf_file(str(psf.path), {name: value for name, (value, _) in psf.params.items()})
+def open_psf(psf: PSFSpec, size: tuple[int, int] | None = None) -> PSFFile:
+    """The file that a SPEC names, with what it states after the name.
+
+    Parameters
+    ----------
+    psf : PSFSpec
+        Of a file.
+    size : (int, int), optional
+        (h, w) of the frame.
+    """
+    return read_psf_file(str(psf.path), {name: value for name, (value, _) in psf.params.items()}, size)
 
 
 def kernels_of_file(
