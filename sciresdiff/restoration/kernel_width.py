@@ -56,7 +56,7 @@ WITHIN = 2.0
 DISTINCT = 1.25
 """Errors of what the frame shows by which it has to differ from the statement, to be heard."""
 PREDICTION = 0.05
-"""Error of the width that is found by prediction: on two star fields it was 5 % too narrow (x4) and 2 % too wide (x2)."""
+"""Error of the width that is found by prediction: on two star fields 5 % too narrow (x4) and 2 % too wide (x2)."""
 SLOPE = 0.5
 """Relative slope of the loss with the width that something else than the kernel may cause, as how far the restoration
 has converged.  It moves the minimum by slope over curvature, which in a smooth frame is far."""
