@@ -24,6 +24,7 @@ from sciresdiff.jobs.upscale.inputs import resolve_inputs
 from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.notes import Notes
 from sciresdiff.observation import sample
+from sciresdiff.observation.noise import Noise
 from sciresdiff.observation.options import SWITCHES, Stated
 from sciresdiff.observation.screening import Screened, screen, screen_with_psf
 from sciresdiff.physics.psf import kernel_from_psf
@@ -50,23 +51,26 @@ def stars(
 
 
 def looked_at(
-    pixels: Array, fwhm: float | None = None, kind: Any = "astro", **stated: Any
+    pixels: Array, fwhm: float | None = None, kind: Any = "astro", variance: Array | None = None, **stated: Any
 ) -> tuple[dict[str, Array], Notes]:
     """Name of a kind -> its mask, (h, w) or (planes, h, w), of those that there are; and what is said."""
     stack = np.asarray(pixels, np.float32).reshape(-1, *np.shape(pixels)[-2:])
     frame = Frame(stack, ~np.isfinite(stack), kind, dtype=np.asarray(pixels).dtype, shape=np.shape(pixels))
-    found, notes = with_psf(screen(in_memory(frame), Stated(**stated)), fwhm, Stated(**stated))
+    if variance is not None:
+        frame = frame.with_(variance=np.broadcast_to(variance, stack.shape))
+    noise = None if variance is None else Noise()
+    found, notes = with_psf(screen(in_memory(frame), Stated(**stated)), fwhm, Stated(**stated), noise)
     flags = np.stack([found.samples(i).frame.flags[0] for i in range(len(stack))])
     masks = {kind.name: bits.where(flags, kind).reshape(np.shape(pixels)) for kind in bits.KINDS}
     return {name: mask for name, mask in masks.items() if mask.any()}, notes
 
 
-def with_psf(found: Screened, fwhm: float | None, stated: Stated) -> tuple[Screened, Notes]:
+def with_psf(found: Screened, fwhm: float | None, stated: Stated, noise: Noise | None = None) -> tuple[Screened, Notes]:
     """What is masked where a Gaussian PSF is known."""
     kernel = None
     if fwhm is not None:
         kernel = kernel_from_psf(f"gaussian:fwhm={fwhm}px", pixel=None, scale=2, target_fwhm_px_fine=2.0)
-    return screen_with_psf(found, stated, None if kernel is None else PSF.constant(kernel), 2)
+    return screen_with_psf(found, stated, (None if kernel is None else PSF.constant(kernel),), 2, noise)
 
 
 # ---------------------------------------------------------------- borders and blocks
@@ -201,6 +205,16 @@ def test_cosmic_rays_are_found_among_stars(fwhm: float, share: float) -> None:
     assert masked[at].mean() >= share
     assert not masked[~at].any()
     assert any(line.startswith("cosmic rays: ") and "--no-cosmic" in line for line in notes)
+
+
+@pytest.mark.parametrize(("fwhm", "photons"), [(1.5, False), (2.0, False), (2.0, True), (3.0, False), (3.0, True)])
+def test_faint_hits_are_found_where_the_noise_is_stated(fwhm: float, photons: bool) -> None:
+    clean = stars(192, fwhm, top=3e4)
+    pixels, at = spread_hits(clean, 40, 400)
+    variance = 25 + (np.maximum(clean - 100, 0) if photons else 0 * clean)
+    masked = looked_at(pixels, fwhm, variance=variance)[0]["cosmic rays"]
+    assert masked[at].mean() > 0.6
+    assert not masked[~at].any(), "stars are kept, even where the noise of their light is left out"
 
 
 def test_hits_of_several_pixels_are_taken_off_whole() -> None:
@@ -339,6 +353,25 @@ def test_blank_of_every_integer_type(dtype: str, zero: int | None, blank: int, t
     assert np.array_equal(frame.pixels[0][~gone], (stored.astype(float) + (zero or 0))[~gone].astype("f4"))
 
 
+@pytest.mark.parametrize("codec", ["RICE_1", "GZIP_2", "HCOMPRESS_1"])
+@pytest.mark.parametrize(
+    ("dtype", "zero", "blank"),
+    [("i2", None, -32768), ("i2", 32768, -32768), ("i4", 2**31, -(2**31)), ("u1", None, 255)],
+)
+def test_blank_of_compressed_tiles(dtype: str, zero: int | None, blank: int, codec: str, tmp_path: Path) -> None:
+    stored = RNG.integers(10, 100, (40, 50)).astype(dtype)
+    gone = RNG.random(stored.shape) < 0.1
+    stored[gone] = blank
+    fits.CompImageHDU(stored, compression_type=codec).writeto(tmp_path / "a.fits")
+    with fits.open(tmp_path / "a.fits", mode="update", disable_image_compression=True) as file:
+        file[1].header["ZBLANK"] = blank
+        if zero is not None:
+            file[1].header["BZERO"], file[1].header["BSCALE"] = zero, 1
+    frame = io.read(tmp_path / "a.fits")
+    assert np.array_equal(frame.mask[0], gone)
+    assert np.array_equal(frame.pixels[0][~gone], (stored.astype(float) + (zero or 0))[~gone].astype("f4"))
+
+
 def test_bits_in_the_output_beside_those_of_the_file(tmp_path: Path) -> None:
     pixels, dq = spoiled(), np.zeros((200, 200), "i4")
     dq[90, 90:95] = 4
@@ -348,6 +381,7 @@ def test_bits_in_the_output_beside_those_of_the_file(tmp_path: Path) -> None:
     with fits.open(tmp_path / "b.fits") as out:
         flags, header, sci = out["DQ"].data, out["DQ"].header, out["SCI"].data
     assert flags.dtype == np.dtype(">i4")
+    flags = flags & ~bits.RING.bit  # which tells of the restored image
     assert (flags[180:182, 180:190] == 4).all()
     assert (flags[340:342, 100:102] == bits.ABSURD.bit).all()
     assert (flags[:36] == bits.PADDING.bit).all()

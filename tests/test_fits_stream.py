@@ -149,7 +149,7 @@ def test_no_room_to_unpack(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "full")
 
-    monkeypatch.setattr("shutil.copyfileobj", full)
+    monkeypatch.setattr("sciresdiff.io.fits.open._copy_hdus", full)
     with pytest.raises(ResourceError, match=r"a.fits.gz: no room in .* to unpack it; set TMPDIR"):
         io.read(packed)
 

@@ -35,7 +35,8 @@ def identify(path: str | Path, options: Any, models: Iterable[Path] = ()) -> dic
     Returns
     -------
     dict
-        ``version``, ``input``, noise and flags ``beside`` it, ``model``, and each option that is not at its default.
+        ``version``, ``input``, noise, flags and PSF ``beside`` it, ``model``, and each option that is not at its
+        default.
     """
     known = {"version": __version__, "input": describe_value(str(path))}
     beside = find_companions(split_spec(path)[0])
@@ -55,7 +56,7 @@ def identify_with_models(path: str | Path, options: Any) -> dict[str, str]:
 
 
 def find_companions(path: Path) -> dict[str, Path]:
-    """Files beside an image that may be read with it: its noise and flags, by their names, and parts of an OME set."""
+    """Files beside an image that may be read with it: noise, flags and PSF, by their names, and parts of an OME set."""
     from sciresdiff.io.tiff.ome_set import members
 
     found = {kind: file for kind, (file, _) in find_noise_and_flags(path).items()}

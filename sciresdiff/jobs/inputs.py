@@ -130,7 +130,7 @@ def _read_list(path: Path) -> list[str]:
 
 
 def _find_in_folder(folder: Path, recursive: bool) -> Iterator[Found]:
-    """The images of a folder by name, without files that are the noise, the flags or a part of another one."""
+    """The images of a folder by name, without files that are the noise, flags, PSF or a part of another one."""
     from sciresdiff.io.companions import find_noise_and_flags
     from sciresdiff.io.tiff.ome_set import members
 

@@ -13,7 +13,7 @@ from sciresdiff.errors import InputError
 from sciresdiff.frame import Frame, Quantity
 from sciresdiff.io.source import Source, in_memory
 from sciresdiff.observation.grid import Grid
-from sciresdiff.observation.noise import Noise, crop_frame
+from sciresdiff.observation.noise import PER_PIXEL, Noise, crop_frame
 from sciresdiff.physics.psf.field import PSF
 from sciresdiff.physics.statistics import PlaneStatistics
 from sciresdiff.region import Region
@@ -166,6 +166,11 @@ class Exposure:
     def variance(self) -> NDArray[np.floating[Any]]:
         """(h, w), unit**2, of the noise; not finite or 0 where it is not known."""
         return self.noise.variance(self.plane)
+
+    @cached_property
+    def pixel_variance(self) -> NDArray[np.floating[Any]]:
+        """The same with `PER_PIXEL` of error of the PSF's width at most: what a restoration takes for noise."""
+        return self.noise.limited(PER_PIXEL).variance(self.plane)
 
     @cached_property
     def valid(self) -> NDArray[np.bool_]:

@@ -149,7 +149,7 @@ class Observation:
             sky, sigma = whole.sky, whole.sigma
         else:
             sky = estimate_sky(exposure.pixels, ~exposure.valid)[0]
-            sigma = float(np.sqrt(np.median(exposure.variance[exposure.valid])))
+            sigma = float(np.sqrt(np.median(exposure.pixel_variance[exposure.valid])))
         return NoiseUnits(float(sky), sigma, float(self.per_fine), self.scale)
 
     def data(self, device: torch.device | str = "cpu") -> Data:
@@ -162,11 +162,10 @@ class Observation:
         exposure, units = self.exposure, self.units
         bad = ~exposure.valid
         y = np.where(bad, 0, (exposure.pixels.astype(np.float64) - units.sky) / units.sigma)
-        noise = exposure.noise.limited(PER_PIXEL)
-        n = np.where(bad, 1, noise.variance(exposure.plane).astype(np.float64) / units.sigma**2)
+        n = np.where(bad, 1, exposure.pixel_variance.astype(np.float64) / units.sigma**2)
         y_, n_, valid = (as_tensor(v, device) for v in (y, n, ~bad))
         statistics = exposure.statistics[0] if exposure.statistics else None
-        model = noise.model(exposure.plane)
+        model = exposure.noise.limited(PER_PIXEL).model(exposure.plane)
         if model.depends_on_signal:
             model = model.in_units(units.sky, units.sigma)
             numbers = {f.name: getattr(model, f.name) for f in fields(model)}

@@ -112,7 +112,9 @@ class Stated:
     )
     mask: str | None = option("Bad pixels (not zero): an extension or a file.", None, panel=NOISE, metavar="EXT|FILE")
     saturation: float | None = option("Value from which a pixel is saturated.", None, panel=NOISE, metavar="ADU")
-    axes: str | None = option("Axes of a TIFF, for instance ZCYX.", None, panel=INPUT, metavar="AXES")
+    axes: str | None = option(
+        "Axes of the file, a letter each: ZCYX; of FITS the first axis last.", None, panel=INPUT, metavar="AXES"
+    )
     allow_outside: bool = option(
         "Read pixels that the input says lie in files outside its folder (OME, HDF5, Zarr).", False, panel=INPUT
     )

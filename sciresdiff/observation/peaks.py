@@ -8,7 +8,7 @@ light from the sky.  The same holds for holes, with the signs exchanged.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,8 @@ UNDERSAMPLED = 0.15
 """T below which stars cannot be told from single pixels: a Gaussian of FWHM 1.3 px as it is stated."""
 SIGNIFICANT = 6.0
 """Scatters by which the neighbours must fall short, and 1.5 times as many by which the pixel must stand out."""
+GENEROUS, FEWEST = 2.0, 20
+"""Factor by which the variance of light may be larger than stated, and pixels that show how it is stated."""
 TAIL = 8.0
 """The same, in units of the slope of the variance, the light of one photon."""
 PASSES = 4
@@ -52,6 +54,26 @@ class PeakNoise:
     def variance(self, values: Array) -> Array:
         """(h, w), unit**2, where ``values`` are expected."""
         return self.dark + self.slope * np.maximum(values - self.sky, 0.0)
+
+
+def with_stated(noise: PeakNoise, pixels: NDArray[Any], bad: Mask, variance: NDArray[Any]) -> PeakNoise:
+    """The noise of peaks with a slope of at most `GENEROUS` times that of a stated variance.
+
+    Where stars are hardly sampled their own shape looks like noise, and single pixels beside it like stars.
+
+    Parameters
+    ----------
+    noise : as measured.
+    pixels, bad : (h, w), as of `measure_peak_noise`.
+    variance : (h, w), unit**2, as it is stated.
+    """
+    light = np.asarray(pixels, np.float64) - noise.sky
+    good = ~bad & np.isfinite(variance) & (variance > 0)
+    bright = good & (light > 10 * np.sqrt(noise.dark))
+    if good.sum() < FEWEST or bright.sum() < FEWEST:
+        return noise
+    slopes = (variance[bright] - np.median(variance[good])) / light[bright]
+    return replace(noise, slope=min(noise.slope, GENEROUS * max(float(np.percentile(slopes, 90)), 0.0)))
 
 
 def measure_peak_noise(pixels: NDArray[Any], bad: Mask) -> PeakNoise | None:

@@ -104,7 +104,7 @@ def observe(
     notes += more
     psfs, noise, more = resolve_psf_error(psfs, noise, stated, scale, target, notes.origins["psf"])
     grid = Grid((frame.pixels.shape[1], frame.pixels.shape[2]), frame.pixel_size)
-    found, masked = screen_with_psf(found, stated, psfs, scale)
+    found, masked = screen_with_psf(found, stated, psfs, scale, noise)
     image = observed_source(None if path is None else str(path), found, stated)
     exposure = Exposure(image, grid, noise, psfs[0], quantity, psfs=psfs if len(psfs) > 1 else ())
     return Observation([exposure], grid.refine(scale), target, notes + more + masked)

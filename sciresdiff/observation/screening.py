@@ -17,8 +17,9 @@ from sciresdiff.io.quality_bits import Kind
 from sciresdiff.io.source import Source
 from sciresdiff.notes import Notes
 from sciresdiff.observation.defects import Defects, believed_sharpness, count_objects, find_defects, masked_source
+from sciresdiff.observation.noise import Noise
 from sciresdiff.observation.options import Stated
-from sciresdiff.observation.peaks import ANY_PSF, UNDERSAMPLED, least_neighbour
+from sciresdiff.observation.peaks import ANY_PSF, UNDERSAMPLED, least_neighbour, with_stated
 from sciresdiff.observation.pixel_size import parse_pixel_size
 from sciresdiff.observation.sample import Samples, mask_saturated, samples_of_source
 from sciresdiff.physics.psf.field import PSF
@@ -54,8 +55,10 @@ def screen(source: Source, stated: Stated) -> Screened:
     return Screened(source, defects, samples_of_source(masked_source(source, defects, stated.saturation)))
 
 
-def screen_with_psf(found: Screened, stated: Stated, psfs: Sequence[PSF | None], scale: int) -> tuple[Screened, Notes]:
-    """The same where the PSF is known, which peaks of a pixel are held against; and what was masked, kind by kind.
+def screen_with_psf(
+    found: Screened, stated: Stated, psfs: Sequence[PSF | None], scale: int, noise: Noise | None = None
+) -> tuple[Screened, Notes]:
+    """The same where PSF and noise are known, which peaks of a pixel are held against; and what was masked, by kinds.
 
     Parameters
     ----------
@@ -63,13 +66,28 @@ def screen_with_psf(found: Screened, stated: Stated, psfs: Sequence[PSF | None],
     stated : as for `screen`.
     psfs : on the output grid, one or one of each plane; None for integration over the pixel alone.
     scale : output pixels per pixel of the image and axis.
+    noise : of the image, where it is known; one that was measured on the sky says nothing of light.
     """
+    if noise is not None and (noise.depends_on_signal or not noise.detectors):
+        found = replace(found, defects=_with_noise(found, noise.limited(0)))
     defects, notes = found.defects, Notes()
     if defects.peaks or defects.holes:
         least, notes = _sharpness(found, psfs, scale)
         defects = replace(defects, least=max(least, ANY_PSF))
     samples = samples_of_source(masked_source(found.source, defects, stated.saturation))
     return Screened(found.source, defects, samples), notes + describe_defects(defects, samples)
+
+
+def _with_noise(found: Screened, noise: Noise) -> Defects:
+    """What is no data, where the noise of light is stated."""
+    planes = []
+    for number, one in enumerate(found.defects.planes):
+        if one.noise is not None:
+            sample = found.samples(number)
+            variance = noise.variance_of_sample(sample, number)
+            one = replace(one, noise=with_stated(one.noise, sample.pixels, sample.mask, variance))
+        planes.append(one)
+    return replace(found.defects, planes=tuple(planes))
 
 
 def _sharpness(found: Screened, psfs: Sequence[PSF | None], scale: int) -> tuple[float, Notes]:

@@ -34,4 +34,5 @@ class RestoredPlane:
     total: float = float("nan")
     """That of the data, in units of sigma."""
     unseen: NDArray[np.bool_] | None = None
-    """True where the wings of a masked core alone say what there is; None where that is nowhere."""
+    """True beside masked pixels where the data do not hold the image: the wings of a core alone say what there is, or
+    it does not fit them; None where that is nowhere."""

@@ -144,6 +144,7 @@ def in_memory(path: Path, name: str, data: Array) -> ImageReader:
 def _compressed_reader(hdu: Any, shape: tuple[int, ...], axes: str) -> ReadRegion:
     """Reads a tile-compressed image; only the tiles that a region touches are unpacked."""
     lock = Lock()  # astropy seeks in the file
+    blank = card_number(hdu.header, "BLANK")
 
     def cut(plane: int, region: Region) -> Array:
         lead = [n for a, n in zip(axes, shape, strict=True) if a not in "YX"]
@@ -152,6 +153,7 @@ def _compressed_reader(hdu: Any, shape: tuple[int, ...], axes: str) -> ReadRegio
         index = tuple({"Y": rows, "X": columns}.get(a) or int(next(where)) for a in axes)
         with lock, suppress_warnings():
             found = np.asarray(hdu.section[index])
+        found = apply_blank(found, None if blank is None else int(blank))
         return found.T if axes.index("Y") > axes.index("X") else found
 
     return cut
@@ -211,6 +213,31 @@ def apply_scaling(raw: Array, zero: float, step: float, blank: int | None) -> Ar
     if blank is not None:
         values[raw == blank] = np.nan
     return values
+
+
+def apply_blank(values: Array, blank: int | None) -> Array:
+    """Values of a compressed image with NaN for BLANK, which astropy leaves out beside the BZERO of unsigned integers.
+
+    Parameters
+    ----------
+    values : (h, w) array
+        As astropy gives them.
+    blank : int or None
+        BLANK: the stored integer that stands for NaN.
+
+    Returns
+    -------
+    (h, w) array
+        As they are where they are floats or there is no BLANK, else float32 up to 16 bits and float64 above.
+    """
+    bits = 8 * values.itemsize
+    if blank is None or values.dtype.kind == "f":
+        return values
+    # unsigned words and signed bytes are stored with the other sign; what astropy gives otherwise is as stored
+    zero = {("u", True): 2 ** (bits - 1), ("i", False): -128}.get((values.dtype.kind, bits > 8), 0)
+    found = values.astype(np.float32 if bits <= 16 else np.float64)
+    found[values == blank + zero] = np.nan
+    return found
 
 
 def flip_sign_bit(raw: Array) -> Array:

@@ -285,15 +285,21 @@ def _rescale_sip(header: fits.Header, f: float) -> None:
             _multiply(header, (key,), f ** (1 - int(match[2]) - int(match[3])))
 
 
+def _set(header: fits.Header, key: str, value: float) -> None:
+    """Set a card that is missing, or that cannot be parsed and therefore not be given a value."""
+    header.remove(key, ignore_missing=True)
+    header[key] = value
+
+
 def _rescale_physical(header: fits.Header, f: float, plane: tuple[int, int]) -> None:
     """Rescale IRAF's image = LTM physical + LTV; a missing LTM is the unit matrix."""
     if not any(re.fullmatch(r"LTV\d|LTM\d_\d", key) for key in header):
         return
     for i in plane:
         if not _change(header, f"LTV{i}", lambda x: f * x + (1 - f) / 2):
-            header[f"LTV{i}"] = (1 - f) / 2
+            _set(header, f"LTV{i}", (1 - f) / 2)
         if not _change(header, f"LTM{i}_{i}", lambda x: f * x):
-            header[f"LTM{i}_{i}"] = f
+            _set(header, f"LTM{i}_{i}", f)
         _multiply(header, (f"LTM{i}_{j}" for j in plane if j != i), f)
 
 

@@ -192,7 +192,7 @@ def add_observation(
         if noise is not None:
             psfs, noise, more = resolve_psf_error(psfs, noise, merged, scale, target, more.origins["psf"])
             notes += more
-        found, more = screen_with_psf(found, merged, psfs, scale)
+        found, more = screen_with_psf(found, merged, psfs, scale, noise)
         notes += more
     else:
         notes += describe_defects(found.defects, samples)

@@ -96,6 +96,9 @@ def restore_block(job: Job, block: Block, window: Observation, progress: Progres
         restored, notes = restore_window(job, window, progress)
     else:
         restored = restore_nothing(job, window)
+    again = guard.remeasure(window, restored) if valid.any() else None
+    if again is not None:
+        restored = guard.flag_beside_masks(window, restored, again)
     arrays = planes_of(block, window, restored)
     sums = {
         "masked": int(exposure.mask[inside].sum()),
@@ -110,8 +113,8 @@ def restore_block(job: Job, block: Block, window: Observation, progress: Progres
     fine = block.tile.inside(window.scale)
     if job.marker.calibration is not None:
         arrays["TRUST"], sums["trust"] = trust.mark(job.marker.calibration, restored, window, fine)
-    if valid.any():
-        sums["guard"] = guard.measure(window, restored, inside)
+    if again is not None:
+        sums["guard"] = guard.measure(window, restored, again, inside)
     if job.options.checks and valid.any():
         sums["checks"] = sum_checks(job, block, window, restored)
     if restored.draws is not None and job.options.save_samples:

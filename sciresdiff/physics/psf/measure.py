@@ -92,9 +92,8 @@ def measure_psf(
             f" give --psf with {how} or a FILE, or --psf blind to estimate a width from the frame's spectrum"
         )
     found = summarise(population, "bead" if kind == "micro" else "source", table)
-    if not beads:
-        _refuse_extended(found, pixels, mask)
-    return found
+    doubt = Notes() if beads else _doubt_extended(found, pixels, mask)
+    return replace(found, notes=found.notes + doubt)
 
 
 def _refuse_puncta(population: Population) -> None:
@@ -114,25 +113,31 @@ def _refuse_puncta(population: Population) -> None:
         )
 
 
-def _refuse_extended(found: MeasuredPSF, pixels: NDArray[Any], mask: Mask | None) -> None:
-    """Refuse one or two sources that are wider than the frame's own spectrum says that a point is: galaxies.
+def _doubt_extended(found: MeasuredPSF, pixels: NDArray[Any], mask: Mask | None) -> Notes:
+    """A warning where a minority of sources is wider than the frame's own spectrum says that a point is.
 
     Raises
     ------
     InputError
+        One or two sources that are: galaxies.
     """
-    if found.used > SOLE:
-        return
+    if found.used > SOLE and found.share >= DOMINANT:
+        return Notes()
     try:
         blind = estimate_width(pixels, mask)
     except InputError:  # no structure to compare with
-        return
-    if np.log(found.fwhm / blind.fwhm) > 2 * blind.fwhm_error:
-        raise InputError(
-            f"psf: no source to measure a PSF from: the {found.used} usable of {found.found} seen have fwhm"
-            f" {found.fwhm:.3g} px, wider than the {blind.fwhm:.3g} +- {blind.fwhm_error * blind.fwhm:.2g} px that the"
-            " frame's spectrum shows, as galaxies are; give --psf with a shape or a FILE, or --psf blind"
-        )
+        return Notes()
+    if np.log(found.fwhm / blind.fwhm) < 2 * blind.fwhm_error:
+        return Notes()
+    words = (
+        f"fwhm {found.fwhm:.3g} px, wider than the {blind.fwhm:.3g} +- {blind.fwhm_error * blind.fwhm:.2g} px that the"
+        " frame's spectrum shows, as galaxies are; give --psf with a shape or a FILE, or --psf blind"
+    )
+    if found.used > SOLE:
+        return Notes(f"WARNING psf: the {found.used} of {found.found} sources have {words}")
+    raise InputError(
+        f"psf: no source to measure a PSF from: the {found.used} usable of {found.found} seen have {words}"
+    )
 
 
 def find_population(field: Field) -> Population:

@@ -38,8 +38,11 @@ POOREST = 0.12
 DOMINANT = 0.6
 """Share of what all sources say from which those of one width are the points, however many narrower ones there are."""
 
-ENVELOPE = 0.12
+ENVELOPE = 0.25
 """What the narrowest sources have to say, as a share of what the most numerous ones do."""
+
+STRAY = 0.1
+"""Narrower sources that may be strays beside such a majority, as a share of what it says."""
 
 NARROWEST_OF_FEW = 1.2
 """FWHM, px, below which a minority is no star but what cosmic rays leave."""
@@ -263,7 +266,7 @@ def choose_points(fits: MoffatFits) -> tuple[Mask, float]:
     s, se, weight = _kernels(fits)
     place = np.stack([np.log(fits.fwhm), fits.e1, fits.e2], 1)
     scale = np.stack([s, se, se], 1)
-    says = weight * np.minimum(1, (SCATTER / fits.error) ** 2)
+    says = weight * np.minimum(1, (SCATTER / fits.error) ** 2) * np.minimum(1, (fits.snr / BRIGHT) ** 2)
 
     def settle(middle: Array, reach: float, rounds: int) -> Mask:
         for _ in range(rounds):
@@ -279,17 +282,19 @@ def choose_points(fits: MoffatFits) -> tuple[Mask, float]:
     most = settle(place[int(np.argmax((weight / s * np.exp(-0.5 * far)).sum(1)))], 3.0, 8)
     total = max(float(says.sum()), 1e-12)
     share = float(says[most].sum() / total)
-    if share >= DOMINANT:
+    sure = (fits.error < WELL) & (fits.snr > BRIGHT) & (weight > 0.3) & (fits.fwhm > NARROWEST_OF_FEW)
+    narrower = sure & (place[:, 0] < np.average(place[:, 0], weights=says * most + 1e-12) - 3 * s)
+    if share >= DOMINANT and says[narrower].sum() <= STRAY * says[most].sum():
         return most, share
+    share = min(share, DOMINANT)
     agree = ((far < 4) * says).sum(1)
-    start = (agree >= ENVELOPE * agree.max()) & (fits.error < WELL) & (fits.snr > BRIGHT) & (weight > 0.3)
-    start &= fits.fwhm > NARROWEST_OF_FEW
+    start = sure & (agree >= ENVELOPE * agree.max())
     if not start.any():
         return most, share
     first = int(np.flatnonzero(start)[np.argmin(place[start, 0])])
     # one round: more of them would climb to the galaxies
     narrow = settle(place[first], 2.0, 1)
-    return narrow, float(says[narrow].sum() / total)
+    return narrow, min(float(says[narrow].sum() / total), 0.99 * DOMINANT)
 
 
 def clump_density(fits: MoffatFits, ln_fwhm: float, e: tuple[float, float]) -> float:
