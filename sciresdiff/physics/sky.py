@@ -346,7 +346,7 @@ class NoiseScatter:
 
     @property
     def most(self) -> float:
-        """A scatter that the noise has at most, infinity where nothing is known; that of sums where it is correlated."""
+        """A scatter that the noise has at most, infinity where nothing is known; of sums, where it is correlated."""
         found = self.sky * self.correlation if self.empty else float(np.fmax(self.sky, self.neighbours))
         return found if found > 0 else np.inf
 
