@@ -97,9 +97,7 @@ SPOILED: dict[str, tuple[Kind | Any, Callable[[Array], Array]]] = {
 
 @pytest.mark.parametrize("dtype", ["f4", "i4"])
 @pytest.mark.parametrize("name", SPOILED)
-def test_what_lies_outside_of_all_windows_is_found(
-    name: str, dtype: str, request: pytest.FixtureRequest
-) -> None:
+def test_what_lies_outside_of_all_windows_is_found(name: str, dtype: str, request: pytest.FixtureRequest) -> None:
     kind, spoil = SPOILED[name]
     pixels = spoil(a_field()) if dtype == "f4" else np.rint(spoil(np.rint(a_field())))
     pixels = pixels.astype("f4")

@@ -49,6 +49,8 @@ class PlaneDefects:
 
     def levels(self, pixels: Array) -> Flags:
         """Bits (h, w) of what the value of a pixel, or those in a row with it, decide; blank ones aside."""
+        if not self.has_levels:
+            return np.zeros(pixels.shape, np.int32)
         with np.errstate(invalid="ignore"):
             found = np.where(np.abs(pixels) >= self.absurd, bits.ABSURD.bit, 0).astype(np.int32)
             found |= np.where(mark_padding(pixels, self.padding), bits.PADDING.bit, 0).astype(np.int32)
