@@ -331,6 +331,14 @@ def test_correlated_noise_is_found(kernel: str, sky: float) -> None:
         assert resolved(frame_of(pixels, **known), noise="2.5")[0].correlation == (2.5,)
 
 
+def test_an_error_plane_that_holds_the_correlation_is_not_inflated() -> None:
+    dragged = gaussian_filter(np.random.default_rng(13).standard_normal((160, 160)), 0.6)
+    pixels = 10 * dragged / dragged.std()
+    boxes = pixels.reshape(40, 4, 40, 4).sum((1, 3)).std() / 4
+    noise, notes = resolved(frame_of(pixels, variance=np.full((1, 160, 160), boxes**2)))
+    assert noise.correlation == () and not notes.warnings
+
+
 def test_the_two_scatters_bracket_the_noise() -> None:
     white = np.random.default_rng(12).standard_normal((128, 128))
     found = noise_scatter(white)

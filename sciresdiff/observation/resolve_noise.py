@@ -208,7 +208,7 @@ def inflate(
         factor = float(stated.noise)
         line = f"noise: its scatter taken {factor:g} times, as --noise says"
         return replace(noise, correlation=(factor,)), notes + Notes(line, noise_correlation=f"{factor:.3f}")
-    found = {plane: scatter.correlation for plane, scatter in checked.items()}
+    found = {plane: scatter.inflation for plane, scatter in checked.items()}
     factor = float(np.median([*found.values()])) if found else 1.0
     notes += Notes(noise_correlation=f"{factor:.3f}")
     each = tuple(factors_of_planes(frame, found))

@@ -346,9 +346,17 @@ class NoiseScatter:
 
     @property
     def most(self) -> float:
-        """A scatter that the noise has at most, infinity where nothing is known."""
-        found = self.sky if self.empty else float(np.fmax(self.sky, self.neighbours))
+        """A scatter that the noise has at most, infinity where nothing is known; of sums, where it is correlated."""
+        found = self.sky * self.correlation if self.empty else float(np.fmax(self.sky, self.neighbours))
         return found if found > 0 else np.inf
+
+    @property
+    def inflation(self) -> float:
+        """What sums of pixels scatter beyond the stated noise, of a frame in its units: at least 1.
+
+        Error planes of resampled frames often hold the correlation already: pixels then scatter less than they state.
+        """
+        return max(self.correlation * min(self.sky, 1.0), 1.0) if self.empty else 1.0
 
 
 def noise_scatter(pixels: NDArray[Any], mask: Mask | None = None, known: bool = False) -> NoiseScatter:
