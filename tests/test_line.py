@@ -47,6 +47,8 @@ def test_the_file_that_degrade_wrote_says_all_that_upscale_needs(line: Path) -> 
         assert hdus["SCI"].header["SRDSCALE"] == 2
     assert json.loads((line / "high.fits.json").read_text())["sources"]["psf"] == "file"
     assert tifffile.imread(line / "high.tif").shape == (128, 128)
+    flags = tifffile.imread(line / "high_dq.tif")
+    assert flags.shape == (128, 128) and flags.dtype == np.int32
 
 
 def test_flux_is_kept_by_the_whole_line(line: Path) -> None:

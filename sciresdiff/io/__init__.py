@@ -216,8 +216,8 @@ def write(
         are then taken as those of the new grid.
     planes : mapping, optional
         Name (``ERR``, ``SUPPORT``, ``GATE``, ``TRUST``, ``DQ``, ``VAR``, ``KERNEL``, ``DRAWS``) -> array on the new
-        grid. FITS holds each; TIFF has ERR, SUPPORT, TRUST, VAR and DRAWS in files of their own
-        (``{stem}_err.tif``), and **no GATE and DQ**.
+        grid. FITS holds each; TIFF has ERR, SUPPORT, TRUST, VAR, DQ and DRAWS in files of their own
+        (``{stem}_err.tif``), and **no GATE**.
     provenance : mapping, optional
         Header cards (``SRDSCALE`` ...); None is left out.
     history : sequence of str

@@ -29,8 +29,8 @@ from sciresdiff.region import Region
 
 Array = NDArray[Any]
 
-SIDECARS = ("ERR", "SUPPORT", "TRUST", "VAR", "DRAWS")
-"""Planes that get a file of their own beside the image."""
+SIDECARS = ("ERR", "SUPPORT", "TRUST", "VAR", "DQ", "DRAWS")
+"""Planes that get a file of their own beside the image: whole numbers for DQ, else float32."""
 
 
 def write(
@@ -45,7 +45,7 @@ def write(
     dtype: str | np.dtype[Any] | None = None,
     pyramid: bool = False,
 ) -> dict[str, Any]:
-    """Write the image, and ERR, SUPPORT, TRUST, VAR and DRAWS in files beside it; **GATE and DQ are not written**.
+    """Write the image, and ERR, SUPPORT, TRUST, VAR, DQ and DRAWS in files beside it; **GATE is not written**.
 
     Parameters, returns and errors are those of `sciresdiff.io.write`.
     """
@@ -75,7 +75,7 @@ def sink(
 ) -> Iterator[Sink]:
     """Open the same files to be written region by region; see `sciresdiff.io.open_sink`.
 
-    **GATE and DQ are not written.**
+    **GATE is not written.**
 
     Raises
     ------
@@ -217,7 +217,7 @@ def _plan(
     dtype: str | np.dtype[Any] | None,
     pyramid: bool,
 ) -> dict[str, OutputPlan]:
-    """Plan the image's file, and one for each plane beside it (plain TIFF in float32)."""
+    """Plan the image's file, and one for each plane beside it (plain TIFF)."""
     header = _with_sides(_output_header(frame, path, scale), frame.pixels.shape)
     wanted = np.dtype(dtype) if dtype is not None else frame.dtype
     plans = {IMAGE: OutputPlan(path, header, _writable_dtype(wanted.newbyteorder("="), header), scale, pyramid)}
@@ -226,7 +226,7 @@ def _plan(
         if count != _count_planes(beside):
             beside = replace(beside, axes="TYX", shape=(count, *frame.pixels.shape[1:]), colour=False)
         other = path.with_name(f"{stem(path)}_{name.lower()}.tif")
-        plans[name] = OutputPlan(other, beside, np.dtype(np.float32), scale)
+        plans[name] = OutputPlan(other, beside, np.dtype(np.int32 if name == "DQ" else np.float32), scale)
     return plans
 
 
