@@ -184,8 +184,7 @@ def set_pairs(path: Path, options: ReadOptions) -> tuple[list[Load], Notes]:
     pairs = read_pairs(path)
     if pairs.scale != options.scale:
         raise InputError(
-            f"{path}: pairs of scale {pairs.scale}, but --scale is {options.scale}; give --scale {pairs.scale}, or make"
-            " a set of the other scale"
+            f"{path}: pairs of scale {pairs.scale}, but --scale is {options.scale}; make a set of that scale"
         )
     _check_size(str(path), pairs.low.shape[1:], options)
     if not all(_has_kernel(pairs, i) for i in range(len(pairs))):
@@ -317,7 +316,7 @@ def read_file_pair(high: Path, low: Path, options: ReadOptions) -> list[GivenPai
 def _other_scale(small: tuple[int, ...], large: tuple[int, ...]) -> str:
     """The scale that would fit two shapes (planes, h, w), as a hint; nothing where none does."""
     scale = large[1] // small[1]
-    return f"; give --scale {scale}" if scale and large == (small[0], scale * small[1], scale * small[2]) else ""
+    return f"; these fit --scale {scale}" if scale and large == (small[0], scale * small[1], scale * small[2]) else ""
 
 
 def _format_shape(shape: tuple[int, ...]) -> str:
@@ -327,7 +326,10 @@ def _format_shape(shape: tuple[int, ...]) -> str:
 def _check_size(name: str, shape: tuple[int, ...], options: ReadOptions) -> None:
     """Refuse a coarse image (h, w) that does not hold a patch."""
     if min(shape) < options.patch:
-        raise InputError(f"{name}: {shape[0]} x {shape[1]} px is smaller than a training patch of {options.patch} px")
+        raise InputError(
+            f"{name}: {shape[0]} x {shape[1]} px is smaller than a training patch of {options.patch} px; give a smaller"
+            " [data] patch in --recipe"
+        )
 
 
 def _states_kernel(image: images.Image, scale: int) -> bool:

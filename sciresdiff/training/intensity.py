@@ -78,10 +78,10 @@ class Intensity:
 def fit_intensity(low: NDArray[Any], seen: NDArray[Any], bad: Mask, noise: float) -> Intensity | None:
     """Fit a straight line to the brightness of a coarse image against that of the fine image on its grid.
 
-    Both are smoothed alike first, by a Gaussian of a 16th of the shorter side (2 to 8 px), so that noise, small
-    displacements and **an error of the PSF, of which a few per cent of the gain may remain,** hardly count. The line is
-    an M-estimate (Huber 1981), its error a jackknife over 4 x 4 blocks. Pixels about a value where ``low`` is cut off
-    are left out.
+    Both are smoothed alike first, by a Gaussian of a 16th of the shorter side (2 to 8 px), so that noise and small
+    displacements hardly count. What a blur of width b that is not stated would add, to first order b^2 / 2 times the
+    Laplacian of ``seen``, is fitted along, so that it is not taken for a gain. The line is an M-estimate (Huber 1981),
+    its error a jackknife over 4 x 4 blocks. Pixels about a value where ``low`` is cut off are left out.
 
     Parameters
     ----------
@@ -93,7 +93,6 @@ def fit_intensity(low: NDArray[Any], seen: NDArray[Any], bad: Mask, noise: float
     -------
     The relation, or None where an image has too little contrast to tell.
     """
-    low, seen = np.asarray(low, np.float64), np.asarray(seen, np.float64)
     least, most, share = SMOOTH
     sigma = float(np.clip(share * min(low.shape), least, most))
     cut = _piled(low, bad)
@@ -104,12 +103,15 @@ def fit_intensity(low: NDArray[Any], seen: NDArray[Any], bad: Mask, noise: float
         return None
     x0, y0 = float(np.mean(x[good])), float(np.mean(y[good]))
     dx, dy, weight = x - x0, y - y0, good.astype(np.float64)
+    ripple = sigma**2 * ndimage.laplace(dx)  # of the order of dx
+    columns = np.stack([dx, np.ones_like(dx), ripple, dy])
     for _ in range(ROUNDS):
-        gain, at_zero = _line(_sums(dx, dy, weight).sum(0))
-        left = np.abs(dy - at_zero - gain * dx)
+        found = _solve(_sums(columns, weight).sum(0))
+        left = np.abs(dy - np.tensordot(found, columns[:3], 1))
         scatter = max(MAD_TO_SIGMA * float(np.median(left[good])), 1e-12 * float(np.std(y[good])))
-        weight = good * np.minimum(1, HUBER * scatter / np.maximum(left, 1e-300))
-    gain_error, mean_error = _jackknife(_sums(dx, dy, weight))
+        weight = np.where(good, np.minimum(1, HUBER * scatter / np.maximum(left, 1e-300)), 0.0)
+    gain, at_zero = float(found[0]), float(found[1])
+    gain_error, mean_error = _jackknife(_sums(columns, weight))
     mean = y0 + at_zero
     offset = mean - gain * x0
     return Intensity(
@@ -140,7 +142,7 @@ def _piled(low: NDArray[Any], bad: Mask) -> list[tuple[float, int]]:
     return [(end, side) for end, side in ends if int((values == end).sum()) >= PILED]
 
 
-def _is_cut_there(low: Array, seen: Array, cut: list[tuple[float, int]]) -> Mask:
+def _is_cut_there(low: NDArray[Any], seen: NDArray[Any], cut: list[tuple[float, int]]) -> Mask:
     """Where the fine image is as bright, or as dark, as it is where the coarse one is cut.
 
     It is asked of ``seen``: to leave pixels out by their own noise would bend the line.
@@ -151,10 +153,10 @@ def _is_cut_there(low: Array, seen: Array, cut: list[tuple[float, int]]) -> Mask
     return found
 
 
-def _smooth(low: Array, seen: Array, good: Mask, sigma: float) -> tuple[Array, Array, Mask]:
+def _smooth(low: NDArray[Any], seen: NDArray[Any], good: Mask, sigma: float) -> tuple[Array, Array, Mask]:
     """Both images smoothed over the good pixels alone, and where most of the weight is good."""
     weight = ndimage.gaussian_filter(good.astype(np.float64), sigma)
-    y, x = (ndimage.gaussian_filter(np.where(good, image, 0), sigma) for image in (low, seen))
+    y, x = (ndimage.gaussian_filter(np.where(good, image, 0.0).astype(np.float64), sigma) for image in (low, seen))
     there = good & (weight > 0.5)
     least = np.maximum(weight, 1e-6)
     return y / least, x / least, there
@@ -165,27 +167,24 @@ def _has_contrast(values: Array, noise: float) -> bool:
     return bool(float(np.std(values)) > max(CONTRAST * noise, 1e-9 * float(np.abs(values).max())))
 
 
-def _sums(x: Array, y: Array, weight: Array) -> Array:
-    """Sums of w, wx, wy, wxx and wxy for every block, (blocks, 5)."""
-    parts = np.stack([weight, weight * x, weight * y, weight * x * x, weight * x * y])
-    rows, columns = (np.linspace(0, n, BLOCKS + 1).astype(int)[:-1] for n in x.shape)
-    return np.asarray(np.add.reduceat(np.add.reduceat(parts, rows, axis=1), columns, axis=2).reshape(5, -1).T)
+def _sums(columns: Array, weight: Array) -> Array:
+    """Normal equations (3, 4) of gain, mean and ripple for every block, (blocks, 3, 4); columns (4, h, w), y the last."""
+    rows, cols = (np.linspace(0, n, BLOCKS + 1).astype(int) for n in weight.shape)
+    cells = [np.s_[rows[i] : rows[i + 1], cols[j] : cols[j + 1]] for i in range(BLOCKS) for j in range(BLOCKS)]
+    parts = [(columns[:, *cell].reshape(4, -1), weight[cell].ravel()) for cell in cells if weight[cell].any()]
+    return np.stack([(part[:3] * w) @ part.T for part, w in parts])
 
 
-def _line(sums: Array) -> tuple[float, float]:
-    """Slope and intercept of the least-squares line."""
-    w, wx, wy, wxx, wxy = sums
-    spread = wxx - wx * wx / w
-    slope = (wxy - wx * wy / w) / spread if spread > 0 else 0.0
-    return float(slope), float((wy - slope * wx) / w)
+def _solve(sums: Array) -> Array:
+    """Gain, mean and ripple, (3,)."""
+    return np.asarray(np.linalg.lstsq(sums[:, :3], sums[:, 3], rcond=1e-12)[0])
 
 
 def _jackknife(sums: Array) -> tuple[float, float]:
-    """Standard errors of slope and intercept, leaving out one block at a time (Efron 1982, chapter 3)."""
-    total, kept = sums.sum(0), sums[sums[:, 0] > 0]
-    n = len(kept)
-    if n < 3:
+    """Standard errors of gain and mean, leaving out one block at a time (Efron 1982, chapter 3)."""
+    n = len(sums)
+    if n < 4:
         return np.inf, np.inf
-    found = np.array([_line(total - part) for part in kept])
+    found = np.array([_solve(sums.sum(0) - part) for part in sums])
     errors = np.sqrt((n - 1) / n * ((found - found.mean(0)) ** 2).sum(0))
     return float(errors[0]), float(errors[1])

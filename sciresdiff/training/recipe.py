@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 from sciresdiff.diffusion.losses import LOSSES
 from sciresdiff.diffusion.method_file import nearest
@@ -132,11 +132,70 @@ def table_arguments(tables: dict[str, Any], name: str, cls: type[DataRecipe | Lo
 
     Raises
     ------
-    UsageError : a key that the class does not have.
+    UsageError : a key that the class does not have, or a value of another type.
     """
     known = {f.name for f in fields(cls)}
-    given = {k: tuple(v) if isinstance(v, list) else v for k, v in tables.get(name, {}).items()}
+    table = tables.get(name, {})
+    if not isinstance(table, Mapping):
+        raise UsageError(f"--recipe: {name} = {table!r}; allowed is a table, [{name}]")
+    given = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
     if unknown := sorted(set(given) - known):
         some = f"{', '.join(sorted(known))}{nearest(unknown[0], known)}"
         raise UsageError(f"--recipe: [{name}] has no key {unknown[0]!r}; allowed are {some}")
+    types = get_type_hints(cls)
+    for key, value in given.items():
+        if not _fits(value, types[key]):
+            shown = list(value) if isinstance(value, tuple) else value
+            raise UsageError(f"--recipe: [{name}] {key} = {shown!r}; allowed is {_in_words(types[key])}")
+    if name == "data":
+        _check_numbers(given)
     return given
+
+
+WORDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    tuple[float, float]: "two numbers above 0, as [0.5, 2.0]",
+    tuple[str, ...]: "a list of texts",
+}
+"""Types of a recipe's keys, in words."""
+LEAST = {"patch": 8, "scene_px": 16, "pool": 1, "reuse": 1}
+"""Least values of the data recipe's whole numbers."""
+
+
+def _fits(value: Any, wanted: Any) -> bool:
+    """Whether a value of a TOML file is of the type of a field."""
+    if get_origin(wanted) is tuple:
+        inner = get_args(wanted)
+        long = isinstance(value, tuple) and (len(value) > 0 if inner[-1] is Ellipsis else len(value) == len(inner))
+        return long and all(_fits(v, inner[0]) and (inner[0] is str or v > 0) for v in value)
+    if get_args(wanted):  # a type, or None
+        return any(_fits(value, one) for one in get_args(wanted))
+    if isinstance(value, bool) or wanted is bool:
+        return isinstance(value, bool) and wanted is bool
+    if wanted is float:
+        return isinstance(value, int | float) and abs(value) < float("inf")
+    return isinstance(value, wanted)
+
+
+def _in_words(wanted: Any) -> str:
+    """The type of a field, in words."""
+    return WORDS.get(wanted) or WORDS[next(t for t in get_args(wanted) if t in WORDS)]
+
+
+def _check_numbers(given: Mapping[str, Any]) -> None:
+    """Refuse numbers of a data recipe that nothing can be drawn with.
+
+    Raises
+    ------
+    UsageError : a number out of bounds, or a range that begins above its end.
+    """
+    for key, value in given.items():
+        if key in LEAST and value < LEAST[key]:
+            raise UsageError(f"--recipe: [data] {key} = {value}; allowed is {LEAST[key]} or more")
+        if isinstance(value, tuple) and not isinstance(value[0], str) and value[0] > value[1]:
+            raise UsageError(f"--recipe: [data] {key} = {list(value)}; the first number is the lower one")
+        if key.endswith("_share") and not 0 <= value <= 1:
+            raise UsageError(f"--recipe: [data] {key} = {value}; allowed is a share of 0 ... 1")
