@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from sciresdiff.cli.app import app
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.io.hdf5.read import write_pairs
+from sciresdiff.physics.operators import Operator
 from sciresdiff.restoration.prior import Prior, PriorConfig
 from sciresdiff.training.data import Pairs
 from sciresdiff.training.folders import UserData
@@ -151,6 +152,27 @@ def test_a_small_displacement_is_warned_of(tmp_path: Path) -> None:
     pairs = opened(folder(tmp_path, *(given(seed, moved=0.25) for seed in range(4))))
     (line,) = pairs.notes.warnings
     assert "the low images lie (+0.2" in line
+
+
+def test_a_periodic_pattern_is_not_taken_for_a_displacement(tmp_path: Path) -> None:
+    stripes = 500 + 400 * np.sin(2 * np.pi * np.arange(128) / 12)[None, :] * np.ones((128, 1))
+    low = np.random.default_rng(1).poisson(reduced(stripes, 2))
+    pair = GivenPair("x", low.astype(np.float32), stripes.astype(np.float32), None, "mean")
+    assert not opened(folder(tmp_path, pair)).notes
+
+
+def test_cores_that_are_missing_in_the_fine_image_do_not_bend_the_line() -> None:
+    y, x = np.indices((128, 128))
+    kernel = np.exp(-0.5 * ((y[:13, :13] - 6) ** 2 + (x[:13, :13] - 6) ** 2) / 1.5**2)
+    kernel /= kernel.sum()
+    places = np.random.default_rng(2).integers(10, 118, (40, 2))
+    high = np.full((128, 128), 50.0)
+    for k, (a, b) in enumerate(places):
+        high += 300 * (1 + 100 * (k < 4)) * np.exp(-0.5 * ((y - a) ** 2 + (x - b) ** 2) / 1.2**2)
+    seen = Operator((64, 64), 2, kernel, "mean", torch.float64).apply(torch.from_numpy(high)).numpy()
+    low = np.random.default_rng(3).poisson(seen).astype(float)
+    found = GivenPair("x", low, np.where(high > 5000, np.nan, high), kernel, "mean").compare(register=True).intensity
+    assert found is not None and not found.differs
 
 
 # Dry runs

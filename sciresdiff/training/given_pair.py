@@ -28,6 +28,10 @@ ALIKE = 0.5
 """Least correlation of two images of one thing, after smoothing."""
 REGISTERED = 1.0
 """Displacement beyond which a pair is refused, coarse px."""
+LOST = 1e-3
+"""Share of a coarse pixel's light that may come from bad fine pixels, which are often bright, for it to be compared."""
+AMBIGUOUS = 0.1
+"""Gain in correlation below which a displacement by whole pixels is one of a periodic pattern."""
 BLURRED = 1.5
 """Standard deviation of the Gaussian that both images are smoothed by before they are registered, coarse px."""
 
@@ -105,6 +109,10 @@ class GivenPair:
         operator = Operator(low.shape, self.scale, kernel, self.quantity, torch.float64)
         seen = operator.apply(torch.from_numpy(high)).numpy()
         noise = measure_noise(low, bad)
+        lost = operator.apply(torch.from_numpy(wrong.astype(np.float64))).numpy()
+        bad |= np.abs(lost) > LOST * (self.scale**2 if self.quantity == "sum" else 1)
+        if bad.all():
+            return Comparison(None, None)
         shift = _registration(seen, low, ~bad) if register else None
         return Comparison(fit_intensity(low, seen, bad, noise), shift)
 
@@ -174,6 +182,9 @@ def _registration(seen: NDArray[np.float64], low: NDArray[np.float64], good: Mas
     """Displacement of ``low`` against ``seen``, both (h, w); None where there is too little in common."""
     seen, low = (ndimage.gaussian_filter(image, BLURRED) for image in (seen, low))
     try:
-        return displacement(seen, low, good)
+        found = displacement(seen, low, good)
     except UnmeasuredError:
         return None
+    in_place = float(np.corrcoef(seen[good], low[good])[0, 1])
+    is_pattern = np.hypot(found.y, found.x) > REGISTERED and found.correlation < in_place + AMBIGUOUS
+    return None if is_pattern else found

@@ -168,7 +168,7 @@ def _has_contrast(values: Array, noise: float) -> bool:
 
 
 def _sums(columns: Array, weight: Array) -> Array:
-    """Normal equations (3, 4) of gain, mean and ripple for every block, (blocks, 3, 4); columns (4, h, w), y the last."""
+    """Normal equations of gain, mean and ripple for every block, (blocks, 3, 4); columns (4, h, w), y the last."""
     rows, cols = (np.linspace(0, n, BLOCKS + 1).astype(int) for n in weight.shape)
     cells = [np.s_[rows[i] : rows[i + 1], cols[j] : cols[j + 1]] for i in range(BLOCKS) for j in range(BLOCKS)]
     parts = [(columns[:, *cell].reshape(4, -1), weight[cell].ravel()) for cell in cells if weight[cell].any()]
