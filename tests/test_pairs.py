@@ -19,7 +19,8 @@ from sciresdiff.restoration.prior import Prior, PriorConfig
 from sciresdiff.training.data import Pairs
 from sciresdiff.training.folders import UserData
 from sciresdiff.training.given_pair import GivenPair
-from sciresdiff.training.recipe import DataRecipe, LoopOptions, table_arguments
+from sciresdiff.training.options import TrainOptions
+from sciresdiff.training.recipe import DataRecipe, LoopOptions, read_recipe, table_arguments
 
 
 def fine(seed: int, side: int = 128) -> np.ndarray:
@@ -262,7 +263,23 @@ def test_values_of_a_recipe_are_checked(table: dict[str, object], why: str) -> N
         table_arguments({"data": table}, "data", DataRecipe)
 
 
-def test_a_table_that_is_none_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("recipe", "why"),
+    [
+        ("shapes = ['foo']", "shapes = 'foo'; allowed are gaussian"),
+        ("kind = 'foo'", "kind = 'foo'; allowed are"),
+        ("patch = 200", "needs scenes of 400 px"),
+    ],
+)
+def test_scenes_that_cannot_be_drawn_are_refused(recipe: str, why: str, tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text(f"[data]\n{recipe}\n")
+    with pytest.raises(UsageError, match=why):
+        read_recipe(TrainOptions(output="m", scale=2, recipe=str(tmp_path / "r.toml")))
+
+
+def test_a_table_that_is_none_or_trains_nothing_is_refused() -> None:
+    with pytest.raises(UsageError, match="batch = 0; allowed is 1 or more"):
+        table_arguments({"loop": {"batch": 0}}, "loop", LoopOptions)
     with pytest.raises(UsageError, match="loop = 3"):
         table_arguments({"loop": 3}, "loop", LoopOptions)
 
