@@ -395,6 +395,32 @@ def test_bits_in_the_output_beside_those_of_the_file(tmp_path: Path) -> None:
         assert f"(DQ {kind.bit})" in line
 
 
+@pytest.mark.parametrize("dtype", ["f4", "i2"])
+@pytest.mark.parametrize("form", ["h5", "ome.zarr", "tif"])
+def test_every_format_is_masked_alike(form: str, dtype: str, tmp_path: Path) -> None:
+    if form == "ome.zarr":
+        pytest.importorskip("zarr", reason="the extra zarr is not installed")
+    stack = np.stack([spoiled(), stars(200, sky=300, top=3e6).astype("f4"), np.zeros((200, 200), "f4")])
+    if dtype == "i2":
+        stack = np.clip(np.nan_to_num(stack), -(2**15), 2**15 - 1).round()
+        stack[0, 100, 100:103] = 0
+    frame = Frame(stack, np.isnan(stack), "micro", axes="TYX", shape=stack.shape, dtype=np.dtype(dtype))
+    io.write(tmp_path / f"a.{form}", frame)
+    image = resolve_inputs(
+        tmp_path / f"a.{form}", UpscaleOptions(**PHYSICS, quantity="mean")
+    ).observation.exposure.image
+    expected = looked_at(stack, 3.0, "micro")[0]
+    expected = {name: mask for name, mask in expected.items() if name != "saturation"}
+    assert {"sentinels", "padding", "hot pixels"} <= set(expected)
+    found = np.stack([image.window(i, Region(0, 200, 0, 200)).flags[0] for i in range(3)])
+    for kind in bits.KINDS:
+        if kind.name in expected:
+            np.testing.assert_array_equal(bits.where(found, kind), expected[kind.name])
+    # of whole numbers the end of the range is saturated, whatever else the frame shows
+    full = bits.where(found, bits.SATURATED)
+    assert np.array_equal(full, stack == 2**15 - 1) if dtype == "i2" else full.any() and (stack[full] == 50000).all()
+
+
 @pytest.mark.parametrize("switches", [{}, {"padding": False, "cosmic": False}])
 def test_evaluate_masks_what_upscale_has_masked(switches: dict[str, bool], tmp_path: Path) -> None:
     fits.PrimaryHDU(spoiled()).writeto(tmp_path / "a.fits")

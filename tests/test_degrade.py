@@ -100,8 +100,6 @@ def test_images_that_hold_no_coarse_pixel_or_no_value() -> None:
         made(np.ones((3, 64)))
     with pytest.raises(InputError, match="no pixel has a finite value"):
         made(np.full((64, 64), np.nan))
-    with pytest.raises(InputError, match="too large"):
-        made(np.ones((16, 16)))
 
 
 # Recipes

@@ -251,13 +251,11 @@ def no_claim(record: dict[str, Any]) -> None:
             assert np.isfinite(result["value"])
 
 
-def test_an_image_that_is_all_masked_is_judged_by_nothing(files: Path) -> None:
+def test_an_image_whose_mask_is_all_set_is_refused(files: Path) -> None:
     truth = scene()[:160, :160]
     hdus(files / "hidden.fits", SCI=truth, DQ=np.ones(truth.shape, "i4"))
-    record = evaluate.run(files / "hidden.fits", low=files / "low.fits", truth=files / "truth.fits", kernel=KERNEL)
-    assert computed(record) == set() and record["verdict"] == "warn" and record["baselines"] == {}
-    assert all("every pixel is masked" in r["meaning"] for r in record["results"])
-    assert any(line.startswith("WARNING image: every pixel is masked") for line in record["said"])
+    with pytest.raises(InputError, match="DQ flags every pixel that holds data"):
+        evaluate.run(files / "hidden.fits", low=files / "low.fits", truth=files / "truth.fits", kernel=KERNEL)
 
 
 @pytest.mark.parametrize("which", ["high", "low", "truth", "all"])

@@ -210,7 +210,12 @@ def test_nothing_but_nan_is_refused_when_all_is_read(tmp_path, streamed):
 def test_variance_outside_of_what_was_looked_at(tmp_path, streamed):
     var = np.zeros_like(IMAGE)
     fits.HDUList([primary(), image(), image(var, "VAR")]).writeto(tmp_path / "none.fits")
-    with pytest.raises(InputError, match="no pixel has one above 0"), io.open_source(tmp_path / "none.fits"):
+    with io.open_source(tmp_path / "none.fits") as source:
+        assert source.frame.variance is None  # an empty plane says nothing
+    with (
+        pytest.raises(InputError, match="no pixel has one above 0"),
+        io.open_source(tmp_path / "none.fits", variance="VAR"),
+    ):
         pass
     var[17, 23] = 9.0
     fits.HDUList([primary(), image(), image(var, "VAR")]).writeto(tmp_path / "one.fits")

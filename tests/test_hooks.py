@@ -92,7 +92,9 @@ def test_projection_of_float32_meets_bright_data_to_their_rounding():
     y = (1e5 * data.y.abs()).float()
     data = Data(y, data.noise.float(), data.valid.float(), Operator(SHAPE, SCALE))
     x = (1e4 * image(given)).float()
-    out = HOOKS["project"](x, replace(given, data=data, prior=Estimate(*(v.float() for v in vars(prior).values()))))
+    out = HOOKS["project"](
+        x, replace(given, data=data, prior=Estimate(*(v if v is None else v.float() for v in vars(prior).values())))
+    )
     size = data.operator.apply(out.abs())
     assert float((data.residual(out).abs() / size).max()) < 1e-6  # a few roundings of float32
 
@@ -165,7 +167,7 @@ def test_guidance_to_the_prior_is_a_step_down_its_gradient():
 def test_guidance_by_the_spectrum_is_a_step_down_its_gradient(shape):
     given = args(frequency_strength=0.2)
     cut = lambda v: v[..., : shape[0], : shape[1]]  # noqa: E731 (odd and even sides)
-    given = replace(given, prior=Estimate(*(cut(v) for v in vars(given.prior).values())))
+    given = replace(given, prior=Estimate(*(v if v is None else cut(v) for v in vars(given.prior).values())))
     x = image(given).requires_grad_()
     seen, wanted = (torch.fft.fft2(v, norm="ortho").abs() for v in (x, given.prior.x))
     distance = (seen - wanted).abs()

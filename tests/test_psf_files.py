@@ -13,6 +13,7 @@ from astropy.io import fits
 
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, PixelSize
+from sciresdiff.io.psf_file import read_psf_file
 from sciresdiff.notes import Notes
 from sciresdiff.observation.whole_psf import WholePSF, split_specs
 from sciresdiff.physics import psf
@@ -426,3 +427,19 @@ def test_real_files_have_the_width_that_was_looked_at(shared_data: Path, name: s
     image, notes = image_of_file(psf.parse(str(shared_data / "astro" / path)), PixelSize(pixel, pixel, "arcsec"))
     assert psf.fwhm(image) == pytest.approx(fwhm, rel=0.01)
     assert not notes.warnings
+
+
+def test_psf_samp_of_an_image_is_doubtful_unless_the_pixel_is_stated(tmp_path: Path) -> None:
+    yy, xx = np.indices((65, 65)) - 32
+    image = np.exp(-(yy**2 + xx**2) / (2 * 2.2**2))
+    for name, cards in (("plain", {}), ("psfex", {"POLNAXIS": 0, "CHI2": 1.0})):
+        fits.PrimaryHDU(image.astype("f4"), fits.Header({"PSF_SAMP": 0.5, **cards})).writeto(tmp_path / f"{name}.fits")
+    pixel = PixelSize(0.2, 0.2, "arcsec")
+
+    def warned(name: str, stated: dict[str, float]) -> bool:
+        found = read_psf_file(str(tmp_path / f"{name}.fits"), stated).sampling.of_frame(pixel, name)[2]
+        return any(line.startswith("WARNING") and "PSF_SAMP" in line for line in found)
+
+    assert warned("plain", {})
+    assert not warned("plain", {"effective": 0})
+    assert not warned("psfex", {})

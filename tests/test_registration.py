@@ -15,6 +15,7 @@ from sciresdiff.checks import registration as pure
 from sciresdiff.checks.check import UnmeasuredError
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, PixelSize
+from sciresdiff.jobs.evaluate import image_plane
 from sciresdiff.jobs.evaluate import job as evaluate
 from sciresdiff.jobs.evaluate.overlap import differ_in_pixel_size
 from sciresdiff.jobs.evaluate.register import register, register_truth
@@ -125,7 +126,19 @@ def test_masked_pixels_and_small_units_change_nothing(tmp_path: Path) -> None:
     assert dirty.shift == pytest.approx(clean.shift, abs=1e-3)  # likewise
 
 
-def test_without_psfs_the_images_are_compared_as_they_are_and_that_is_said(tmp_path: Path) -> None:
+def test_without_psfs_they_are_measured_on_the_sources(tmp_path: Path) -> None:
+    found = register(*pair(tmp_path), radius=2.5)
+    assert found.fwhm_low == pytest.approx(0.7, rel=0.1)  # of five sources
+    assert found.flux_ratio == pytest.approx(ZERO_POINT, rel=0.02)
+
+
+def test_where_no_psf_can_be_measured_the_images_are_compared_as_they_are_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(*_: object, **__: object) -> None:
+        raise InputError("psf: no source")
+
+    monkeypatch.setattr(image_plane, "measure_plane", measure)
     found = register(*pair(tmp_path), radius=2.5)
     assert found.fwhm_low is None
     assert any("compared as they are" in line for line in found.notes)

@@ -128,6 +128,8 @@ def test_units_scale_with_the_image(frame):
         if method.weight in ("upsr", "ones"):  # their own docstrings say that these depend on the unit
             continue
         one = residual_space(method, data, prior)
-        two = residual_space(method, replace(data, y=k * data.y), Estimate(*(k * v for v in vars(prior).values())))
+        two = residual_space(
+            method, replace(data, y=k * data.y), Estimate(*(v if v is None else k * v for v in vars(prior).values()))
+        )
         for a, b in ((one.mu, two.mu), (one.w, two.w)):
             np.testing.assert_allclose(b, a, rtol=1e-9, atol=1e-9)  # sums in float64

@@ -28,6 +28,8 @@ DETECTOR = ("DET_SAMP", "DET_DIST")
 """Names of extensions of STPSF and WebbPSF that are binned to the detector's pixels."""
 OPTICAL = ("OVERSAMP", "OVERDIST")
 """Names of those that are finer, and do not have the detector's pixel in them."""
+PSFEX = ("POLNAXIS", "PSFNAXIS", "PSF_FWHM", "CHI2")
+"""Cards that PSFEx writes beside PSF_SAMP."""
 EXACT, DIFFERENT = 0.005, 0.1
 """Relative difference of two samplings that counts as rounding, and above which two cards contradict each other."""
 BELIEVED = (1 / 64, 5.0)
@@ -171,7 +173,12 @@ def _step(header: fits.Header, name: str) -> tuple[float | None, str, Notes]:
     if name in DETECTOR:
         return 1.0, f"extension {name}", Notes()
     if (samples := card_number(header, "PSF_SAMP")) and samples > 0:
-        return samples, f"PSF_SAMP = {samples:g} px a sample", Notes()
+        psfex = any(key in header for key in PSFEX) or samples >= 1 - DIFFERENT
+        doubt = (
+            "WARNING psf: PSF_SAMP of an image that is not PSFEx's: taken as sampled with the frame's pixel in it, as "
+            "those are; give FILE,effective=0 where it is the optics alone"
+        )
+        return samples, f"PSF_SAMP = {samples:g} px a sample", Notes() if psfex else Notes(doubt)
     for key in FACTORS:
         factor = card_number(header, key)
         if not factor or factor <= 0:
@@ -191,7 +198,9 @@ def _step(header: fits.Header, name: str) -> tuple[float | None, str, Notes]:
 def with_stated(sampling: Sampling, stated: Mapping[str, float]) -> Sampling:
     """The sampling with what the user states after the file's name: ``oversample`` and ``effective``."""
     if "effective" in stated:
-        sampling = replace(sampling, effective=bool(stated["effective"]))
+        # what is doubtful of PSF_SAMP is whether the pixel is in it, which is stated
+        left = Notes(*(line for line in sampling.notes if "PSF_SAMP" not in line))
+        sampling = replace(sampling, effective=bool(stated["effective"]), notes=left)
     if "oversample" in stated:
         factor = stated["oversample"]
         sampling = replace(sampling, size=None, step=1 / factor, of_step=f"oversample={factor:g}", notes=Notes())

@@ -1,6 +1,6 @@
 """Pixels that are no data: what they are in a plane is decided once, then marked window by window.
 
-`find_defects` measures every plane on its sample (levels, numbers that stand for no data, the noise of peaks); `mark`
+`find_defects` decides for every plane as a whole (levels, numbers that stand for no data, the noise of peaks); `mark`
 is a function of that and of the pixels up to `MARGIN` around one, so that blocks, shards and processes agree.
 """
 
@@ -17,13 +17,12 @@ from scipy import ndimage
 
 from sciresdiff.frame import Frame, Kind
 from sciresdiff.io import quality_bits as bits
-from sciresdiff.io.source import BAND, Source, in_memory
+from sciresdiff.io.source import Source, in_memory
 from sciresdiff.observation import padding, peaks
-from sciresdiff.observation.flat_tops import saturation_level
+from sciresdiff.observation.bands import bands_of_plane
 from sciresdiff.observation.options import Stated
-from sciresdiff.observation.outliers import absurd_level, count_magnitudes, find_sentinels
-from sciresdiff.observation.padding import Padding, find_padding, mark_padding
-from sciresdiff.observation.peaks import ANY_PSF, UNDERSAMPLED, PeakNoise, measure_peak_noise, sharp_peaks
+from sciresdiff.observation.peaks import ANY_PSF, UNDERSAMPLED, PeakNoise, sharp_peaks
+from sciresdiff.observation.plane_defects import MOST_PEAKS, PlaneDefects, find_plane_defects
 from sciresdiff.observation.sample import Sample, Samples, mask_saturated, samples_of_source
 from sciresdiff.region import Region
 
@@ -36,26 +35,8 @@ MARGIN = padding.REACH + peaks.REACH
 PILES = ((0.8, 1.6), (0.5, 2.5))
 """(share, factor): more than ``factor`` times as many sources sharper than T as sharper than ``share`` T are stars; of
 cosmic rays 47 Tuc has 1.3 and 2.2 times as many."""
-MOST_PEAKS = 0.02
-"""Share of the pixels that single peaks may be; where there are more the noise is another than is thought."""
 PLANES_LOOKED_AT = 8
 """Planes whose sources are counted for that, at most."""
-
-
-@dataclass(frozen=True)
-class PlaneDefects:
-    """What is no data in a plane."""
-
-    absurd: float = np.inf
-    """Magnitude from which on a pixel is absurd, the file's unit."""
-    padding: tuple[Padding, ...] = ()
-    sentinels: tuple[float, ...] = ()
-    saturation: float = np.inf
-    """Value from which on it is saturated."""
-    noise: PeakNoise | None = None
-    """What single pixels are held against; None: they are not looked for."""
-    constant: bool = False
-    """Whether all of it is one value."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +60,7 @@ class Defects:
         found = np.where(np.isfinite(pixels), 0, bits.BLANK.bit).astype(np.int32)
         if one.constant:
             return found | np.int32(bits.PADDING.bit)
-        found |= _bits_of_levels(pixels, one)
+        found |= one.levels(pixels)
         if frame.saturated is not None:
             found |= np.where(frame.saturated[0], bits.SATURATED.bit, 0).astype(np.int32)
         if one.noise is not None and (self.peaks or self.holes):
@@ -131,68 +112,26 @@ def find_defects(source: Source, stated: Stated) -> Defects:
     source : the image.
     stated : which kinds are looked for, and the level of saturation.
     """
-    samples, frame = samples_of_source(source, stated.saturation), source.frame
-    planes = tuple(
-        _defects_of(samples(plane), stated, partial(_magnitudes, source, plane)) for plane in range(frame.planes)
-    )
+    frame = source.frame
+    shape = (frame.pixels.shape[1], frame.pixels.shape[2])
+    samples = samples_of_source(source, stated.saturation)
+
+    def look(plane: int, found: PlaneDefects) -> Sample:
+        sample = samples(plane)
+        if sample.whole or not found.has_levels:
+            return sample
+        # the windows of a large plane are chosen for the data in them
+        known = Defects((found,) * frame.planes, shape, frame.kind)
+        return samples_of_source(masked_source(source, known, stated.saturation))(plane)
+
+    planes = []
+    for plane in range(frame.planes):
+        bands = bands_of_plane(source, plane, samples(plane), stated.saturation)
+        planes.append(find_plane_defects(bands, partial(look, plane), stated))
     if frame.planes == 1 or not stated.padding:  # a single constant image is a fault to be told
-        planes = tuple(replace(one, constant=False) for one in planes)
+        planes = [replace(one, constant=False) for one in planes]
     micro = frame.kind == "micro"
-    return Defects(
-        planes,
-        (frame.pixels.shape[1], frame.pixels.shape[2]),
-        frame.kind,
-        stated.hot_pixels if micro else stated.cosmic,
-        stated.hot_pixels,
-    )
-
-
-def _defects_of(sample: Sample, stated: Stated, magnitudes: Callable[[], NDArray[np.int64]]) -> PlaneDefects:
-    """What is no data in a plane, one kind after the other, each without what is known already."""
-    pixels, bad = sample.pixels, sample.mask | ~np.isfinite(sample.pixels)
-    valid, finite = pixels[~bad], pixels[np.isfinite(pixels)]
-    if not valid.size or finite.min() == finite.max():
-        return PlaneDefects(constant=bool(finite.size) and bool(finite.min() == finite.max()))
-    found = PlaneDefects()
-
-    def unknown() -> Mask:
-        return bad | (_bits_of_levels(pixels, found) != 0)
-
-    if stated.absurd:
-        # a single pixel may lie outside of the sample of a large plane
-        found = replace(found, absurd=absurd_level(count_magnitudes(valid) if sample.whole else magnitudes()))
-    if stated.padding:
-        found = replace(found, padding=find_padding(pixels, unknown()))
-    if stated.sentinels:
-        found = replace(found, sentinels=find_sentinels(pixels, unknown()))
-    noise = measure_peak_noise(pixels, unknown())
-    if stated.saturated and stated.saturation is None:
-        found = replace(found, saturation=saturation_level(pixels, unknown(), noise))
-    return replace(found, noise=noise if noise and _are_peaks_rare(pixels, unknown(), noise) else None)
-
-
-def _are_peaks_rare(pixels: Array, bad: Mask, noise: PeakNoise) -> bool:
-    """Whether few pixels are sharper than any light, as defects are."""
-    return int(np.sum(sharp_peaks(pixels, bad, noise, ANY_PSF))) < MOST_PEAKS * pixels.size
-
-
-def _bits_of_levels(pixels: Array, one: PlaneDefects) -> Flags:
-    """Bits (h, w) of what the value of a pixel, or those in a row with it, decide."""
-    with np.errstate(invalid="ignore"):
-        found = np.where(np.abs(pixels) >= one.absurd, bits.ABSURD.bit, 0).astype(np.int32)
-        found |= np.where(mark_padding(pixels, one.padding), bits.PADDING.bit, 0).astype(np.int32)
-        if one.sentinels:
-            found |= np.where(np.isin(pixels, one.sentinels), bits.SENTINEL.bit, 0).astype(np.int32)
-        full = (pixels >= one.saturation) & (found == 0)
-    return np.asarray(np.where(full, found | bits.SATURATED.bit, found), np.int32)
-
-
-def _magnitudes(source: Source, plane: int) -> NDArray[np.int64]:
-    """Counts of the magnitudes of all pixels of a plane, which is read by bands of rows."""
-    _, h, w = source.frame.pixels.shape
-    step = max(1, BAND // w)
-    bands = (source.window(plane, Region(y, min(y + step, h), 0, w)) for y in range(0, h, step))
-    return np.sum([count_magnitudes(np.where(band.mask, np.nan, band.pixels)) for band in bands], axis=0)
+    return Defects(tuple(planes), shape, frame.kind, stated.hot_pixels if micro else stated.cosmic, stated.hot_pixels)
 
 
 def believed_sharpness(samples: Samples, defects: Defects, least: float) -> float:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from sciresdiff.observation.bands import Bands
 from sciresdiff.observation.peaks import PeakNoise
 
 Array = NDArray[Any]
@@ -23,7 +25,52 @@ FEWEST = 3
 """Stars with a flat top that show such a level."""
 
 
-def saturation_level(pixels: Array, bad: Mask, noise: PeakNoise | None) -> float:
+@dataclass(frozen=True)
+class Top:
+    """What has a plane's largest value, and what lies just below it."""
+
+    level: float
+    """The largest value."""
+    step: float
+    """`SPREAD` of it above the sky."""
+    equal: int = 0
+    """Pixels that have it."""
+    pairs: int = 0
+    """Neighbours both of which have it."""
+    just_below: int = 0
+    """Pixels within three scatters below it."""
+    other_pairs: int = 0
+    """Equal neighbours of any other bright value."""
+    piled: int = 0
+    """Pixels less than ``step`` below it."""
+    below: int = 0
+    """Pixels less than as much below these."""
+    tops: int = 0
+    """Objects of at least four of the piled pixels."""
+    in_tops: int = 0
+    """Pixels in these."""
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether pixels pile up at exactly the largest value."""
+        if self.equal < 2 or (self.equal == 2 and not self.pairs):
+            return False
+        # a filtered image has equal pixels side by side at any level
+        return self.equal > PILED * self.just_below and self.other_pairs <= self.pairs
+
+    @property
+    def is_flat_field(self) -> bool:
+        """Whether they pile up at a level that a flat field has spread.
+
+        The tops of several stars end within `SPREAD` of the largest value, each with several pixels, and hardly a pixel
+        is within as much below.
+        """
+        if self.tops < FEWEST or self.in_tops < 0.8 * self.piled:
+            return False
+        return self.piled > 2 * PILED * self.below
+
+
+def saturation_level(bands: Bands, top: float, noise: PeakNoise | None) -> float:
     """The value from which on pixels are saturated, as the frame shows it; infinite where it does not.
 
     The largest value of a frame is that of one pixel, and just below it there are others. Where several have it and
@@ -31,54 +78,65 @@ def saturation_level(pixels: Array, bad: Mask, noise: PeakNoise | None) -> float
 
     Parameters
     ----------
-    pixels : (h, w), the file's unit.
-    bad : (h, w), True where a pixel is known to be no data.
+    bands : all of the plane, the file's unit.
+    top : its largest value.
     noise : of the frame; without noise equal pixels say nothing.
     """
-    valid = ~bad & np.isfinite(pixels)
-    if noise is None or not valid.any():
+    if noise is None or top < noise.sky + BRIGHT * np.sqrt(noise.dark):
         return np.inf
-    values = np.where(valid, pixels, -np.inf)
-    top = float(values.max())
-    if top < noise.sky + BRIGHT * np.sqrt(noise.dark):
-        return np.inf
-    if _is_cut(values, top, noise):
+    found = find_top(bands, top, noise)
+    if found.is_cut:
         return top
-    return _level_of_flat_field(values, top, noise)
+    return top - found.step if found.is_flat_field else np.inf
 
 
-def _is_cut(values: Array, top: float, noise: PeakNoise) -> bool:
-    """Whether pixels pile up at exactly the largest value."""
-    equal = values == top
-    count, side_by_side = int(equal.sum()), _pairs(equal)
-    if count < 2 or (count == 2 and not side_by_side):
-        return False
-    width = 3 * float(np.sqrt(noise.dark + noise.slope * (top - noise.sky)))
-    just_below = int(((values < top) & (values > top - min(width, 0.02 * (top - noise.sky)))).sum())
-    if count <= PILED * just_below:
-        return False
-    # a filtered image has equal pixels side by side at any level
-    bright = (values < top) & (values > noise.sky + BRIGHT * np.sqrt(noise.dark))
-    others = int(((values[:, 1:] == values[:, :-1]) & bright[:, 1:]).sum())
-    others += int(((values[1:] == values[:-1]) & bright[1:]).sum())
-    return others <= side_by_side
-
-
-def _pairs(mask: Mask) -> int:
-    """Number of neighbours both of which are True."""
-    return int((mask[:, 1:] & mask[:, :-1]).sum() + (mask[1:] & mask[:-1]).sum())
-
-
-def _level_of_flat_field(values: Array, top: float, noise: PeakNoise) -> float:
-    """The lower end of a level that a flat field has spread; infinite where there is none.
-
-    The tops of several stars end within `SPREAD` of the largest value, each with several pixels, and hardly a pixel is
-    within as much below.
-    """
+def find_top(bands: Bands, top: float, noise: PeakNoise) -> Top:
+    """What lies at and just below the largest value of a plane; see `saturation_level`."""
     step = SPREAD * (top - noise.sky)
-    piled, below = values > top - step, (values <= top - step) & (values > top - 2 * step)
-    objects, number = ndimage.label(piled, np.ones((3, 3)))
-    sizes = np.bincount(objects.ravel())[1:]
-    if (sizes >= 4).sum() < FEWEST or sizes[sizes >= 4].sum() < 0.8 * piled.sum():
-        return np.inf
-    return top - step if piled.sum() > 2 * PILED * below.sum() else np.inf
+    scatter = float(np.sqrt(noise.dark + noise.slope * (top - noise.sky)))
+    width, bright = min(3 * scatter, 0.02 * (top - noise.sky)), noise.sky + BRIGHT * np.sqrt(noise.dark)
+    counts = np.zeros(8, np.int64)
+    for band in bands():
+        values = np.where(band.bad, -np.inf, band.pixels)
+        core, equal = values[band.core], values == top
+        piled = values > top - step
+        counts += (
+            int(equal[band.core].sum()),
+            count_pairs(equal, equal, band.core),
+            int(((core < top) & (core > top - width)).sum()),
+            count_pairs(values, (values < top) & (values > bright), band.core),
+            int(piled[band.core].sum()),
+            int(((core <= top - step) & (core > top - 2 * step)).sum()),
+            *count_tops(piled, band.core),
+        )
+    return Top(top, step, *map(int, counts))
+
+
+def count_pairs(values: Array, where: Mask, core: slice) -> int:
+    """Neighbours of equal value, the second of which is ``where``; those of which the first is in rows of the core.
+
+    Parameters
+    ----------
+    values, where : (h, w).
+    core : rows.
+    """
+    right = (values[core, 1:] == values[core, :-1]) & where[core, 1:]
+    below = slice(core.start + 1, core.stop + 1)
+    lower = values[below]
+    down = (lower == values[core][: len(lower)]) & where[below]
+    return int(right.sum() + down.sum())
+
+
+def count_tops(mask: Mask, core: slice, least: int = 4) -> tuple[int, int]:
+    """Objects of at least so many pixels that begin in rows of the core, and pixels of the core in such objects.
+
+    An object that goes on beyond the rows around the core is as large as what is seen of it.
+    """
+    if not mask.any():
+        return 0, 0
+    objects, number = ndimage.label(mask, np.ones((3, 3)))
+    large = np.bincount(objects.ravel(), minlength=number + 1) >= least
+    large[0] = False
+    begin = np.array([place[0].start for place in ndimage.find_objects(objects)])
+    inside = (begin >= core.start) & (begin < core.stop)
+    return int((large[1:] & inside).sum()), int(large[objects[core]].sum())

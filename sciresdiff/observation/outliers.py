@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ MOST_CODES = 4
 """Such numbers in a plane, at most."""
 DIFFERENT = 16
 """Values that an image has at least; fewer are labels."""
+DEPTH = 64
+"""Different values that are kept at either end of a plane's: more than may be taken off, and `DIFFERENT` others."""
 GAP = 14
 """Powers of two between a magnitude that is absurd and the largest that is not: 16384."""
 EXPONENTS = 300
@@ -54,40 +57,98 @@ def absurd_level(counts: Iterable[int] | NDArray[np.int64]) -> float:
     return np.inf
 
 
-def find_sentinels(pixels: Array, bad: NDArray[np.bool_]) -> tuple[float, ...]:
+@dataclass(frozen=True)
+class Ends:
+    """The least and the greatest different values of a plane, and how often each is there."""
+
+    low: tuple[Array, Array]
+    """(levels, counts), up to `DEPTH` of them in ascending order."""
+    high: tuple[Array, Array]
+    size: int
+    """Pixels in all."""
+
+    def without(self, value: float) -> Ends:
+        """The same where no pixel has a value, which is at one of the ends."""
+        here = [count[level == value] for level, count in (self.low, self.high)]
+        low, high = ((level[level != value], count[level != value]) for level, count in (self.low, self.high))
+        return Ends(low, high, self.size - int(max(count.sum() for count in here)))
+
+
+def find_ends(parts: Iterable[Array]) -> Ends:
+    """The ends of a plane's values.
+
+    Parameters
+    ----------
+    parts : its valid pixels, (n,) each.
+    """
+    none: tuple[Array, Array] = (np.zeros(0, np.float32), np.zeros(0, np.int64))
+    low, high, size = none, none, 0
+    for part in parts:
+        size += part.size
+        level, count = low
+        below = part if len(level) < DEPTH else part[part <= level[-1]]
+        level, count = _merge(low, below)
+        low = level[:DEPTH], count[:DEPTH]
+        level, count = high
+        above = part if len(level) < DEPTH else part[part >= level[0]]
+        level, count = _merge(high, above)
+        high = level[-DEPTH:], count[-DEPTH:]
+    return Ends(low, high, size)
+
+
+def _merge(known: tuple[Array, Array], more: Array) -> tuple[Array, Array]:
+    """Different values and their counts, with those of ``more`` pixels, (n,)."""
+    return add_counts([known, np.unique(more, return_counts=True)])
+
+
+def add_counts(parts: Iterable[tuple[Array, Array]]) -> tuple[Array, Array]:
+    """Different values in ascending order and their counts, of such pairs of several parts of a plane."""
+    levels, counts = zip(*parts, strict=True)
+    level, place = np.unique(np.concatenate(levels), return_inverse=True)
+    total = np.zeros(len(level), np.int64)
+    np.add.at(total, place, np.concatenate(counts))
+    return level, total
+
+
+def find_sentinels(ends: Ends, valid: Array) -> tuple[float, ...]:
     """Numbers that stand for no data: repeated exactly, or known as such, far outside of all other values.
 
     Parameters
     ----------
-    pixels : (h, w), the file's unit.
-    bad : (h, w), True where a pixel is known to be no data.
+    ends : of all valid pixels of a plane.
+    valid : (n,) those of them that tell where most are, the file's unit.
     """
-    level, count = np.unique(pixels[~bad & np.isfinite(pixels)], return_counts=True)
     found: list[float] = []
-    while len(level) > DIFFERENT and len(found) < MOST_CODES:
-        middle = float(level[np.searchsorted(np.cumsum(count), 0.5 * count.sum())])
-        ends = [i for i in (0, -1) if _is_sentinel(level, count, i, middle)]
-        if not ends:
+    while len(ends.low[0]) > DIFFERENT and len(found) < MOST_CODES and valid.size:
+        middle = _rank(valid, 0.5)
+        # on the narrower side the spread is at least that of the wider half of the pixels
+        width = _rank(np.abs(valid - middle), 0.9)
+        (least, counts), (greatest, number) = ends.low, ends.high
+        last = [(least[0], counts[0], least[1]), (greatest[-1], number[-1], greatest[-2])]
+        codes = [float(v) for v, n, beside in last if _is_sentinel(v, n, beside, ends.size, middle, width)]
+        if not codes:
             break
-        found.append(float(level[ends[0]]))
-        level, count = np.delete(level, ends[0]), np.delete(count, ends[0])
+        found.append(codes[0])
+        ends, valid = ends.without(codes[0]), valid[valid != codes[0]]
     return tuple(found)
 
 
-def _is_sentinel(level: Array, count: Array, end: int, middle: float) -> bool:
-    """Whether the least (0) or greatest (-1) of the values, in order, stands for no data."""
-    value, beside = float(level[end]), float(level[1 if end == 0 else -2])
-    often = count[end] >= REPEATED or value in CODES
-    if not often or count[end] > 0.5 * count.sum():
+def _is_sentinel(value: float, count: int, beside: float, size: int, middle: float, width: float) -> bool:
+    """Whether the least or greatest of the values stands for no data.
+
+    Parameters
+    ----------
+    value, count : it, and how many of ``size`` pixels have it.
+    beside : the value next to it.
+    middle, width : median of the pixels, and distance from it within which nine tenths are.
+    """
+    if not (count >= REPEATED or value in CODES) or count > 0.5 * size:
         return False
-    # the spread of the rest, on the narrower side at least that of the wider half of the pixels
-    spread = max(abs(beside - middle), _half_width(level, count, middle))
-    return abs(value - middle) > (CODE_BEYOND if value in CODES else BEYOND) * spread
+    spread = max(abs(float(beside) - middle), width)
+    return abs(float(value) - middle) > (CODE_BEYOND if value in CODES else BEYOND) * spread
 
 
-def _half_width(level: Array, count: Array, middle: float) -> float:
-    """Distance from the middle within which nine tenths of the pixels are."""
-    distance = np.abs(level - middle)
-    order = np.argsort(distance)
-    share = np.cumsum(count[order]) / count.sum()
-    return float(distance[order][np.searchsorted(share, 0.9)])
+def _rank(values: Array, share: float) -> float:
+    """The least of the values (n,) that a ``share`` of them does not exceed."""
+    place = min(max(int(np.ceil(share * values.size)) - 1, 0), values.size - 1)
+    return float(np.partition(values, place)[place])

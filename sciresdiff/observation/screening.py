@@ -21,6 +21,7 @@ from sciresdiff.observation.noise import Noise
 from sciresdiff.observation.options import Stated
 from sciresdiff.observation.peaks import ANY_PSF, UNDERSAMPLED, least_neighbour, with_stated
 from sciresdiff.observation.pixel_size import parse_pixel_size
+from sciresdiff.observation.plane_defects import LEVELS
 from sciresdiff.observation.sample import Samples, mask_saturated, samples_of_source
 from sciresdiff.physics.psf.field import PSF
 from sciresdiff.region import Region
@@ -152,22 +153,22 @@ def describe_defects(defects: Defects, samples: Samples) -> Notes:
     """
     pixels, objects = dict.fromkeys(bits.KINDS, 0), dict.fromkeys(bits.KINDS, 0)
     looked, constant = 0, [number for number, one in enumerate(defects.planes) if one.constant]
-    for number in range(len(defects.planes)):
+    for number, one in enumerate(defects.planes):
         if number in constant:
             continue
         frame = samples(number).frame
         assert frame.flags is not None
         looked += frame.pixels[0].size
-        for kind in bits.KINDS:
+        for kind, count in zip(LEVELS, one.counts, strict=True):  # other saturation is told by who knows it
+            pixels[kind] += count
+        objects[bits.SATURATED] += one.sources
+        for kind in (kind for kind in bits.KINDS if kind not in LEVELS):
             mask = bits.where(frame.flags[0], kind)
-            if kind is bits.SATURATED:
-                mask &= frame.pixels[0] >= defects.planes[number].saturation  # other levels are told by who knows them
             pixels[kind] += int(mask.sum())
             objects[kind] += count_objects(mask) if mask.any() else 0
     whole = looked == (len(defects.planes) - len(constant)) * defects.shape[0] * defects.shape[1]
-    among = "" if whole else f" of {looked} that were looked at"
-    found = [kind for kind in bits.KINDS if pixels[kind]]
-    lines = [_line(kind, pixels[kind], objects[kind], among, defects) for kind in found]
+    among = {kind: "" if whole or kind in LEVELS else f" of {looked} that were looked at" for kind in bits.KINDS}
+    lines = [_line(kind, pixels[kind], objects[kind], among[kind], defects) for kind in bits.KINDS if pixels[kind]]
     if constant:
         lines.append(_constant_planes(constant, len(defects.planes)))
     return Notes(*lines)

@@ -31,7 +31,8 @@ class VarianceModel:
     @property
     def depends_on_signal(self) -> bool:
         """Whether N is not the same for every e."""
-        return bool(np.any(self.slope))
+        slope = self.slope
+        return bool((slope != 0).any()) if isinstance(slope, np.ndarray | Tensor) else bool(slope)
 
     def at(self, expected: Values) -> Values:
         """N(e), unit squared.

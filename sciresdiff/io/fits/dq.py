@@ -15,7 +15,7 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from sciresdiff.io.fits.header import card_number, card_value
-from sciresdiff.io.quality_bits import BLANK, OURS
+from sciresdiff.io.quality_bits import BLANK, OURS, RING, SATURATED
 
 Array = NDArray[Any]
 
@@ -86,6 +86,16 @@ def decode_flags(
     rule : str
         Name of the convention, for the user.
     """
+    if f"SRDBIT{BLANK.number}" in mask_header:  # of a file that this program wrote; where it rings there is a value
+        bad, saturated, rule = _decode_of_observatory(dq & ~OURS, headers, mask_header)
+        return bad | ((dq & OURS & ~RING.bit) != 0), saturated | ((dq & SATURATED.bit) != 0), rule
+    return _decode_of_observatory(dq, headers, mask_header)
+
+
+def _decode_of_observatory(
+    dq: Array, headers: tuple[fits.Header, ...], mask_header: fits.Header
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_], str]:
+    """`decode_flags` by the conventions of the observatories alone."""
     planes = {
         str(key)[3:]: int(card_number(mask_header, key) or 0) for key in mask_header if str(key).startswith("MP_")
     }
@@ -95,7 +105,6 @@ def decode_flags(
     telescope = _first_text(headers, "TELESCOP").upper()
     if telescope.startswith("HST"):
         serious = next((int(x) for h in headers if (x := card_number(h, "SDQFLAGS"))), 2**15 - 1)
-        serious |= OURS if f"SRDBIT{BLANK.number}" in mask_header else 0  # of a file that this program wrote
         return (dq & serious & ~HST_HARMLESS) != 0, (dq & HST_SATURATED) != 0, "HST bits without the harmless ones"
     if telescope.startswith("JWST"):
         return (dq & JWST_BAD) != 0, (dq & JWST_SATURATED) != 0, "JWST's DO_NOT_USE and SATURATED"

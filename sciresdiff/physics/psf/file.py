@@ -25,8 +25,8 @@ COMPRESSED = 5e-4
 """Share of a kernel's absolute sum by which principal components may differ from it at any place."""
 PLACES = 9
 """Places along each axis of a frame at which that is looked at."""
-TOLD_WINGS, LOST_WINGS = 1e-4, 0.01
-"""Share of the light beyond a frame's size from which it is told, and from which it is a warning."""
+TOLD_WINGS, LOST_WINGS, MOST_LOST = 1e-4, 0.01, 0.5
+"""Share of the light beyond a frame's size from which it is told, is a warning, and is refused."""
 
 
 def open_psf(psf: PSFSpec, size: tuple[int, int] | None = None) -> PSFFile:
@@ -250,11 +250,21 @@ def fit_to_frame(kernel: Array, size: tuple[int, ...], name: str = "psf") -> tup
         The same sum; **light beyond the frame's size is spread over the rest**.
     notes : Notes
         How much light that is, where it is not negligible.
+
+    Raises
+    ------
+    InputError
+        Most of its light lies beyond the frame.
     """
     if all(k <= n for k, n in zip(kernel.shape, size, strict=True)):
         return kernel, Notes()
     cut = _crop(kernel, [n - 1 + n % 2 for n in size])
     lost = float(1 - cut.sum() / kernel.sum())
+    if lost > MOST_LOST:
+        raise InputError(
+            f"{name}: {100 * lost:.2g} % of its light lies beyond the frame's {size[0]} x {size[1]} output px; check "
+            "its unit and the pixel size, or give a narrower one"
+        )
     line = (
         f"{name}: cut to the frame's {size[0]} x {size[1]} output px, beyond which {100 * lost:.2g} % of its light lies"
     )
