@@ -30,7 +30,7 @@ def train_prior(options: TrainOptions, run: RunOptions) -> None:
 
     job.check_backbone(options.backbone)
     read_losses(options.recipe)
-    _train(options, run, job.train)
+    _train(options, run, job.check, job.train)
 
 
 @command("scale", "kind", "stages")
@@ -53,8 +53,10 @@ def train_refiner(options: TrainOptions, run: RunOptions) -> None:
     method.network(options.backbone or "")
     if method.distil and not options.distil:
         raise UsageError(f"--method: {method.name} needs a teacher; give --distil with a model of train-refiner")
-    train = plugins.load("sciresdiff.lab.distillation.train:train") if options.distil else job.train
-    _train(options, run, train)
+    check, train = job.check, job.train
+    if options.distil:
+        check, train = (plugins.load(f"sciresdiff.lab.distillation.train:{name}") for name in ("check", "train"))
+    _train(options, run, check, train)
 
 
 def _scale_of(options: TrainOptions) -> int:
@@ -79,9 +81,8 @@ def find_data(specs: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(path for paths in named for path in paths))
 
 
-def _train(options: TrainOptions, run: RunOptions, train: Callable[..., Any]) -> None:
-    """Train, alone or with the other processes of a launcher, and report where the model is."""
-    from sciresdiff.training.prepare import state_file
+def _train(options: TrainOptions, run: RunOptions, check: Callable[..., None], train: Callable[..., Any]) -> None:
+    """Train, alone or with the other processes of a launcher, and report where the model is; a dry run only checks."""
     from sciresdiff.training.process_group import ProcessGroup, connect
 
     group = ProcessGroup.from_environment()
@@ -89,16 +90,25 @@ def _train(options: TrainOptions, run: RunOptions, train: Callable[..., Any]) ->
     console = Console(run.quiet or not group.first, run.verbose, run.json and group.first)
     if run.dry_run:
         if group.first:
+            _check_output(options, run)
+            check(options, console.info)
             console.record(options) if console.json else print_lines(format_record(options))
         return
     with connect(group):
         if group.first:
-            resumes = options.resume and state_file(Path(options.output)).exists()
-            check_model(Path(options.output), resumes, run.overwrite)
+            _check_output(options, run)
         path = train(options, console.info, group)
     if console.json:
         console.record({"model": path})
     console.info(f"model: {path}")
+
+
+def _check_output(options: TrainOptions, run: RunOptions) -> None:
+    """Refuse an output that cannot be written, see `check_model`."""
+    from sciresdiff.training.prepare import state_file
+
+    resumes = options.resume and state_file(Path(options.output)).exists()
+    check_model(Path(options.output), resumes, run.overwrite)
 
 
 def check_model(output: Path, resumes: bool, overwrite: bool) -> None:

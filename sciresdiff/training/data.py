@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sciresdiff.notes import Notes
 from sciresdiff.training.batch import Batch
 from sciresdiff.training.degradation import degrade_patch, load_recipe
 from sciresdiff.training.folders import FilePool, ReadOptions, UserData
@@ -43,9 +44,12 @@ class Pairs:
         InputError : data that cannot be read or used.
         """
         self.recipe, self.seed, self.files = recipe, seed, FilePool([])
+        self.notes = Notes()
         self.degradation = load_recipe(recipe.degradation) if recipe.degradation else None
         if isinstance(real, UserData):
-            real, self.files = real.open(ReadOptions(recipe.scale, recipe.patch, recipe.kernel, recipe.light))
+            real, self.files, self.notes = real.open(
+                ReadOptions(recipe.scale, recipe.patch, recipe.kernel, recipe.light)
+            )
         self.real = list(real)
         self.scenes = ScenePool(recipe, seed)
 

@@ -99,8 +99,7 @@ def normalize_pair(
     InputError : no valid pixel, or a constant image whose noise is not given.
     """
     scale = high.shape[0] // low.shape[0]
-    wrong = ~np.isfinite(high) | (np.zeros(high.shape, bool) if high_mask is None else high_mask)
-    bad = ~np.isfinite(low) | block_any(wrong, scale) | (np.zeros(low.shape, bool) if mask is None else mask)
+    wrong, bad = find_bad(low, high, mask, high_mask)
     if bad.all():
         raise InputError(f"{name}: no pixel is valid in both images of the pair")
     noise = _variance(name, np.asarray(low, np.float64), bad, variance, step)
@@ -116,6 +115,15 @@ def normalize_pair(
         valid=(~bad).astype(np.float32),
         kernel=np.ones((1, 1)) if kernel is None else trim_kernel(kernel),
     )
+
+
+def find_bad(
+    low: NDArray[Any], high: NDArray[Any], mask: NDArray[np.bool_] | None, high_mask: NDArray[np.bool_] | None
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Bad fine pixels, (s*h, s*w), and coarse pixels (h, w) that are bad or have a bad fine one in them."""
+    wrong = ~np.isfinite(high) | (np.zeros(high.shape, bool) if high_mask is None else high_mask)
+    bad = ~np.isfinite(low) | (np.zeros(low.shape, bool) if mask is None else mask)
+    return wrong, bad | block_any(wrong, high.shape[0] // low.shape[0])
 
 
 def _variance(

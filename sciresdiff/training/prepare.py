@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from sciresdiff.training.loop import LoopOptions, Run, State
+from sciresdiff.training.data import Pairs
+from sciresdiff.training.folders import UserData
+from sciresdiff.training.loop import LoopOptions, Run, Say, State
 from sciresdiff.training.options import TrainOptions
 from sciresdiff.training.process_group import SINGLE, ProcessGroup
 from sciresdiff.training.recipe import DataRecipe
@@ -34,6 +36,38 @@ def set_up(options: TrainOptions, group: ProcessGroup = SINGLE) -> torch.device:
 def state_file(output: Path) -> Path:
     """Where the state of a run lies: beside the model, under its name without ``.safetensors``."""
     return output.with_name(f"{output.name.removesuffix('.safetensors')}.state")
+
+
+def check_state(module: nn.Module, options: TrainOptions, loop: LoopOptions, device: torch.device) -> None:
+    """Refuse a state that a run would refuse; nothing is written.
+
+    Raises
+    ------
+    InputError : a state that is damaged, or of another training.
+    """
+    state = state_file(Path(options.output))
+    if options.resume and state.exists():
+        Run(module, state, loop, device)
+
+
+def open_data(recipe: DataRecipe, seed: int, options: TrainOptions, say: Say) -> Pairs:
+    """Pairs of the simulated scenes and of the user's data; what is found of these is told.
+
+    Parameters
+    ----------
+    recipe : what is drawn.
+    seed : of the stream of pairs.
+    options : name the data.
+    say : takes one line for the user.
+
+    Raises
+    ------
+    UsageError, InputError : keys of the recipe, or data, that do not fit.
+    """
+    pairs = Pairs(recipe, seed, UserData(options.data))
+    for line in pairs.notes:
+        say(line)
+    return pairs
 
 
 def resume(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,52 @@ from sciresdiff.restoration.ops import local_contrast, upsample_nearest
 from sciresdiff.restoration.prior import Estimate, Prior, PriorConfig
 from sciresdiff.training.batch import Batch
 from sciresdiff.training.data import Pairs, Prefetch
-from sciresdiff.training.folders import UserData
-from sciresdiff.training.loop import Say, State, mixed_precision, training_loop
+from sciresdiff.training.loop import LoopOptions, Say, State, mixed_precision, training_loop
 from sciresdiff.training.options import TrainOptions
-from sciresdiff.training.prepare import VALIDATION, count_millions, provenance, resume, set_up
+from sciresdiff.training.prepare import VALIDATION, check_state, count_millions, open_data, provenance, resume, set_up
 from sciresdiff.training.process_group import SINGLE, ProcessGroup
 from sciresdiff.training.recipe import TERMS, DataRecipe, read_losses, read_recipe
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training of a prior begins with."""
+
+    device: torch.device
+    recipe: DataRecipe
+    loop: LoopOptions
+    terms: Mapping[str, float]
+    """Losses and their weights."""
+    prior: Prior
+    """Untrained."""
+    pairs: Pairs
+
+
+def plan(options: TrainOptions, say: Say, group: ProcessGroup = SINGLE) -> Plan:
+    """Resolve and check all that a training begins with: options, recipe, network, data.
+
+    Parameters
+    ----------
+    options, say, group : as for `train`.
+
+    Raises
+    ------
+    UsageError, InputError : options, a recipe or data that do not fit.
+    """
+    device = set_up(options, group)
+    (recipe, loop), terms = read_recipe(options), read_losses(options.recipe)
+    return Plan(device, recipe, loop, terms, build_prior(options), open_data(recipe, options.seed, options, say))
+
+
+def check(options: TrainOptions, say: Say) -> None:
+    """Refuse what `train` would refuse, in the same words; nothing is written.
+
+    Raises
+    ------
+    UsageError, InputError : as in `train`.
+    """
+    found = plan(options, say)
+    check_state(found.prior, options, found.loop, found.device)
 
 
 def train(options: TrainOptions, say: Say, group: ProcessGroup = SINGLE) -> Path:
@@ -46,15 +87,13 @@ def train(options: TrainOptions, say: Say, group: ProcessGroup = SINGLE) -> Path
     ------
     UsageError, InputError : options, a recipe or data that do not fit.
     """
-    # Setup: the device, what to train on and by which losses, the network.
-    device = set_up(options, group)
-    (recipe, loop), terms = read_recipe(options), read_losses(options.recipe)
+    # Setup: the device, what to train on and by which losses, the network, the data.
+    found = plan(options, say, group)
+    device, recipe, loop, terms, prior, pairs = (
+        found.device, found.recipe, found.loop, found.terms, found.prior, found.pairs,
+    )  # fmt: skip
     output, bf16 = Path(options.output), loop.bf16 and has_fast_bfloat16(device)
-    prior = build_prior(options)
-
-    # Data: pairs by number, simulated or the user's; the held-out ones come from another stream.
-    pairs = Pairs(recipe, options.seed, UserData(options.data))
-    held_out = Pairs(recipe, options.seed + VALIDATION)
+    held_out = Pairs(recipe, options.seed + VALIDATION)  # from another stream
 
     # Resume where the same command was stopped, else begin.
     run = resume(prior, options, loop, device, group)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 from sciresdiff.diffusion.losses import LOSSES
 from sciresdiff.diffusion.method_file import nearest
 from sciresdiff.errors import UsageError
 from sciresdiff.parse import read_toml
+from sciresdiff.scenes import SCENES
 from sciresdiff.training.loop import LoopOptions
 from sciresdiff.training.options import TrainOptions
 
@@ -73,7 +74,7 @@ def read_recipe(options: TrainOptions) -> tuple[DataRecipe, LoopOptions]:
 
     Raises
     ------
-    UsageError : a file that cannot be read, or an unknown key.
+    UsageError : a file that cannot be read, an unknown key, or a value that nothing can be drawn with.
     """
     tables = read_tables(options.recipe)
     data = DataRecipe(**table_arguments(tables, "data", DataRecipe))
@@ -82,6 +83,7 @@ def read_recipe(options: TrainOptions) -> tuple[DataRecipe, LoopOptions]:
     loop = replace(loop, seed=options.seed)
     if options.minutes or options.images:
         loop = replace(loop, minutes=options.minutes, images=options.images)
+    _check_scenes(data)
     return data, loop
 
 
@@ -132,11 +134,94 @@ def table_arguments(tables: dict[str, Any], name: str, cls: type[DataRecipe | Lo
 
     Raises
     ------
-    UsageError : a key that the class does not have.
+    UsageError : a key that the class does not have, or a value of another type.
     """
     known = {f.name for f in fields(cls)}
-    given = {k: tuple(v) if isinstance(v, list) else v for k, v in tables.get(name, {}).items()}
+    table = tables.get(name, {})
+    if not isinstance(table, Mapping):
+        raise UsageError(f"--recipe: {name} = {table!r}; allowed is a table, [{name}]")
+    given = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
     if unknown := sorted(set(given) - known):
         some = f"{', '.join(sorted(known))}{nearest(unknown[0], known)}"
         raise UsageError(f"--recipe: [{name}] has no key {unknown[0]!r}; allowed are {some}")
+    types = get_type_hints(cls)
+    for key, value in given.items():
+        if not _fits(value, types[key]):
+            shown = list(value) if isinstance(value, tuple) else value
+            raise UsageError(f"--recipe: [{name}] {key} = {shown!r}; allowed is {_in_words(types[key])}")
+    _check_numbers(name, given)
     return given
+
+
+SHAPES = ("gaussian", "elliptical", "moffat", "airy", "none")
+"""Shapes of simulated PSFs."""
+WORDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    tuple[float, float]: "two numbers above 0, as [0.5, 2.0]",
+    tuple[str, ...]: "a list of texts",
+}
+"""Types of a recipe's keys, in words."""
+LEAST = {"patch": 8, "scene_px": 16, "pool": 1, "reuse": 1, "batch": 1}
+"""Least values of whole numbers."""
+ABOVE_ZERO = ("rate", "interval", "minutes", "images", "clip", "average")
+"""Numbers that are above 0."""
+
+
+def _fits(value: Any, wanted: Any) -> bool:
+    """Whether a value of a TOML file is of the type of a field."""
+    if get_origin(wanted) is tuple:
+        inner = get_args(wanted)
+        long = isinstance(value, tuple) and (len(value) > 0 if inner[-1] is Ellipsis else len(value) == len(inner))
+        return long and all(_fits(v, inner[0]) and (inner[0] is str or v > 0) for v in value)
+    if get_args(wanted):  # a type, or None
+        return any(_fits(value, one) for one in get_args(wanted))
+    if isinstance(value, bool) or wanted is bool:
+        return isinstance(value, bool) and wanted is bool
+    if wanted is float:
+        return isinstance(value, int | float) and abs(value) < float("inf")
+    return isinstance(value, wanted)
+
+
+def _in_words(wanted: Any) -> str:
+    """The type of a field, in words."""
+    return WORDS.get(wanted) or WORDS[next(t for t in get_args(wanted) if t in WORDS)]
+
+
+def _check_scenes(data: DataRecipe) -> None:
+    """Refuse scenes and PSFs that cannot be drawn.
+
+    Raises
+    ------
+    UsageError : an unknown kind or shape, or a scene smaller than a patch.
+    """
+    for key, names, allowed in (("kind", (data.kind,), tuple(SCENES)), ("shapes", data.shapes, SHAPES)):
+        for name in set(names) - set(allowed):
+            raise UsageError(
+                f"--recipe: [data] {key} = {name!r}; allowed are {', '.join(allowed)}{nearest(name, allowed)}"
+            )
+    if data.patch * data.scale > data.scene_px:
+        raise UsageError(
+            f"--recipe: [data] patch = {data.patch} at --scale {data.scale} needs scenes of"
+            f" {data.patch * data.scale} px, but scene_px = {data.scene_px}; give a smaller patch, or larger scenes"
+        )
+
+
+def _check_numbers(table: str, given: Mapping[str, Any]) -> None:
+    """Refuse numbers of a table that nothing can be drawn or trained with.
+
+    Raises
+    ------
+    UsageError : a number out of bounds, or a range that begins above its end.
+    """
+    for key, value in given.items():
+        if key in LEAST and value < LEAST[key]:
+            raise UsageError(f"--recipe: [{table}] {key} = {value}; allowed is {LEAST[key]} or more")
+        if key in ABOVE_ZERO and value <= 0:
+            raise UsageError(f"--recipe: [{table}] {key} = {value}; allowed is a number above 0")
+        if isinstance(value, tuple) and not isinstance(value[0], str) and value[0] > value[1]:
+            raise UsageError(f"--recipe: [{table}] {key} = {list(value)}; the first number is the lower one")
+        if key.endswith("_share") and not 0 <= value <= 1:
+            raise UsageError(f"--recipe: [{table}] {key} = {value}; allowed is a share of 0 ... 1")

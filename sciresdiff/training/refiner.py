@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +31,15 @@ from sciresdiff.restoration.restore import PRIOR_ITERATIONS
 from sciresdiff.training.batch import Batch
 from sciresdiff.training.calibrate import calibrate_err
 from sciresdiff.training.data import Pairs, Prefetch
-from sciresdiff.training.folders import UserData
 from sciresdiff.training.loop import LoopOptions, Say, State, mixed_precision, training_loop
 from sciresdiff.training.options import TrainOptions
 from sciresdiff.training.prepare import (
     CALIBRATION,
     TRUST,
     VALIDATION,
+    check_state,
     count_millions,
+    open_data,
     provenance,
     resume,
     set_up,
@@ -52,6 +53,52 @@ WIDTHS = {"tiny": {"width": 16, "depth": 1}, "small": {"width": 32, "depth": 3},
 """Size of the network by preset."""
 ERROR_CUT = 20.0
 """Errors beyond so many scales of the prior weigh no more."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training of a refiner begins with."""
+
+    device: torch.device
+    base: Model
+    """Whose prior is refined; frozen."""
+    method: Method
+    recipe: DataRecipe
+    loop: LoopOptions
+    refiner: Refiner
+    """Untrained."""
+    pairs: Pairs
+
+
+def plan(options: TrainOptions, say: Say, group: ProcessGroup = SINGLE) -> Plan:
+    """Resolve and check all that a training begins with: the prior, method, recipe, network, data.
+
+    Parameters
+    ----------
+    options, say, group : as for `train`.
+
+    Raises
+    ------
+    UsageError, InputError : no prior given, or one of another scale; a recipe or data that do not fit.
+    """
+    if options.prior is None:
+        raise UsageError("--prior: a refiner needs the prior that it refines; give the file that train-prior wrote")
+    device = set_up(options, group)
+    base, method = load_base_model(options, say).to(device), methods.load(options.method_name)
+    recipe, loop = read_recipe(replace(options, kind=base.card["kind"]))
+    refiner = build_refiner(method, base.scale, options)
+    return Plan(device, base, method, recipe, loop, refiner, open_data(recipe, options.seed + 1, options, say))
+
+
+def check(options: TrainOptions, say: Say) -> None:
+    """Refuse what `train` would refuse, in the same words; nothing is written.
+
+    Raises
+    ------
+    UsageError, InputError : as in `train`.
+    """
+    found = plan(options, say)
+    check_state(found.refiner, options, found.loop, found.device)
 
 
 def train(options: TrainOptions, say: Say, group: ProcessGroup = SINGLE) -> Path:
@@ -71,20 +118,14 @@ def train(options: TrainOptions, say: Say, group: ProcessGroup = SINGLE) -> Path
     ------
     UsageError : no prior given, or one of another scale.
     """
-    if options.prior is None:
-        raise UsageError("--prior: a refiner needs the prior that it refines; give the file that train-prior wrote")
-
-    # Setup: the device, the frozen prior, the diffusion and its network.
-    device = set_up(options, group)
-    base, method = load_base_model(options, say).to(device), methods.load(options.method_name)
-    recipe, loop = read_recipe(replace(options, kind=base.card["kind"]))
+    # Setup: the device, the frozen prior, the diffusion and its network, the data.
+    found = plan(options, say, group)
+    device, base, method, recipe, loop, refiner, pairs = (
+        found.device, found.base, found.method, found.recipe, found.loop, found.refiner, found.pairs,
+    )  # fmt: skip
     output, bf16 = Path(options.output), loop.bf16 and has_fast_bfloat16(device)
-    refiner = build_refiner(method, base.scale, options)
     prepare_codec(refiner.to(device), base.prior, method, recipe, loop, options, say)
-
-    # Data: pairs by number, simulated or the user's; the held-out ones come from another stream.
-    pairs = Pairs(recipe, options.seed + 1, UserData(options.data))
-    held_out = Pairs(recipe, options.seed + VALIDATION)
+    held_out = Pairs(recipe, options.seed + VALIDATION)  # from another stream
 
     # Resume where the same command was stopped, else begin.
     run = resume(refiner, options, loop, device, group)

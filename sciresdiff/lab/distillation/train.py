@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path as File
 from typing import Any
 
@@ -31,12 +31,19 @@ from sciresdiff.restoration.refiner import REFINERS, Refiner, condition, level_f
 from sciresdiff.restoration.residual_space import residual_space
 from sciresdiff.training.batch import Batch
 from sciresdiff.training.data import Pairs, Prefetch
-from sciresdiff.training.folders import UserData
-from sciresdiff.training.loop import Say, State, mixed_precision, training_loop
+from sciresdiff.training.loop import LoopOptions, Say, State, mixed_precision, training_loop
 from sciresdiff.training.options import TrainOptions
-from sciresdiff.training.prepare import VALIDATION, count_millions, provenance, resume, set_up
+from sciresdiff.training.prepare import (
+    VALIDATION,
+    check_state,
+    count_millions,
+    open_data,
+    provenance,
+    resume,
+    set_up,
+)
 from sciresdiff.training.process_group import SINGLE, ProcessGroup
-from sciresdiff.training.recipe import read_recipe
+from sciresdiff.training.recipe import DataRecipe, read_recipe
 from sciresdiff.training.refiner import calibrate, model_card, prior_estimate
 
 TEACHER_STEPS = 15
@@ -162,6 +169,52 @@ def teacher_and_student(options: TrainOptions) -> tuple[Model, Method]:
     return teacher, student_method(methods.load(options.method_name), teacher.method)
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What a distillation begins with."""
+
+    device: torch.device
+    teacher: Model
+    method: Method
+    """Of the student."""
+    recipe: DataRecipe
+    loop: LoopOptions
+    student: Refiner
+    """A copy of the teacher's refiner."""
+    pairs: Pairs
+
+
+def plan(options: TrainOptions, say: Say, group: ProcessGroup = SINGLE) -> Plan:
+    """Resolve and check all that a distillation begins with.
+
+    Parameters
+    ----------
+    options, say, group : as for `train`.
+
+    Raises
+    ------
+    UsageError, InputError : as in `teacher_and_student`; a recipe or data that do not fit.
+    """
+    device = set_up(options, group)
+    teacher, method = teacher_and_student(options)
+    teacher.to(device)
+    assert teacher.refiner is not None
+    recipe, loop = read_recipe(replace(options, kind=teacher.card["kind"], scale=teacher.scale))
+    student = deepcopy(teacher.refiner).train().requires_grad_(True)
+    return Plan(device, teacher, method, recipe, loop, student, open_data(recipe, options.seed + 1, options, say))
+
+
+def check(options: TrainOptions, say: Say) -> None:
+    """Refuse what `train` would refuse, in the same words; nothing is written.
+
+    Raises
+    ------
+    UsageError, InputError : as in `train`.
+    """
+    found = plan(options, say)
+    check_state(found.student, options, found.loop, found.device)
+
+
 def train(options: TrainOptions, say: Say, group: ProcessGroup = SINGLE) -> File:
     """Teach a student by the model ``options.distil``, or go on where the same command left off.
 
@@ -180,18 +233,14 @@ def train(options: TrainOptions, say: Say, group: ProcessGroup = SINGLE) -> File
     ------
     UsageError, InputError : as in `teacher_and_student`.
     """
-    # Setup: the device, the teacher, and the student, which begins as its copy.
-    device = set_up(options, group)
-    teacher, method = teacher_and_student(options)
-    teacher.to(device)
-    assert teacher.refiner is not None and teacher.method is not None
-    recipe, loop = read_recipe(replace(options, kind=teacher.card["kind"], scale=teacher.scale))
+    # Setup: the device, the teacher, the student, which begins as its copy, and the data.
+    found = plan(options, say, group)
+    device, teacher, method, recipe, loop, student, pairs = (
+        found.device, found.teacher, found.method, found.recipe, found.loop, found.student, found.pairs,
+    )  # fmt: skip
+    assert teacher.method is not None
     output, bf16 = File(options.output), loop.bf16 and has_fast_bfloat16(device)
-    student = deepcopy(teacher.refiner).train().requires_grad_(True)
-
-    # Data: pairs by number, simulated or the user's; the held-out ones come from another stream.
-    pairs = Pairs(recipe, options.seed + 1, UserData(options.data))
-    held_out = Pairs(recipe, options.seed + VALIDATION)
+    held_out = Pairs(recipe, options.seed + VALIDATION)  # from another stream
 
     # Resume where the same command was stopped, else begin.
     run = resume(student, options, loop, device, group)
