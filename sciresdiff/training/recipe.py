@@ -164,9 +164,9 @@ WORDS = {
     tuple[str, ...]: "a list of texts",
 }
 """Types of a recipe's keys, in words."""
-LEAST = {"patch": 8, "scene_px": 16, "pool": 1, "reuse": 1, "batch": 1}
+LEAST = {"interval": 0, "patch": 8, "scene_px": 16, "pool": 1, "reuse": 1, "batch": 1}
 """Least values of whole numbers."""
-ABOVE_ZERO = ("rate", "interval", "minutes", "images", "clip", "average")
+ABOVE_ZERO = ("rate", "minutes", "images", "clip", "average")
 """Numbers that are above 0."""
 
 
