@@ -1,5 +1,7 @@
 """The consistency step: against dense algebra, its spectrum, its locality, and the flux it closes."""
 
+from itertools import islice
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,8 @@ from sciresdiff.physics.consistency import (
     unconverged_weight,
 )
 from sciresdiff.physics.operators import Operator
-from sciresdiff.physics.richardson_lucy import richardson_lucy
+from sciresdiff.physics.psf.kernel import render
+from sciresdiff.physics.richardson_lucy import pedestal, richardson_lucy, richardson_lucy_until_chi2_one
 
 
 def gaussian(sigma: float) -> np.ndarray:
@@ -174,3 +177,25 @@ def test_patience_is_local():
     assert float(weight[..., 60, 70]) == pytest.approx(0.4, abs=1e-6)  # float32 rounding
     assert int((weight > 0).sum()) == 33 * 33 + (80 - 54) * (90 - 64)
     assert not unconverged_weight(0.3 * left, noise).any()
+
+
+def lone_star(peak: float) -> Data:
+    """A star on an empty sky in noise units, whose chi2 is 1 before the star is fitted."""
+    rng = np.random.default_rng(5)
+    high = np.zeros((192, 192))
+    high[60:62, 60:62] = 1
+    operator = Operator((96, 96), 2, render("gaussian:fwhm=8px", None, integrate=False), dtype=torch.float64)
+    seen = operator.apply(torch.from_numpy(high)[None, None])
+    y = seen * peak / seen.max() + torch.from_numpy(rng.normal(size=(1, 1, 96, 96)))
+    return Data(y, torch.ones_like(y), torch.ones_like(y), operator)
+
+
+@pytest.mark.parametrize("peak", [100, 1000])
+def test_a_bright_star_on_an_empty_sky_is_explained(peak):
+    """And the sky far from it is that of the iteration at which the plane was explained."""
+    data = lone_star(peak)
+    x, k = richardson_lucy_until_chi2_one(data)
+    first = next(islice(richardson_lucy(data, pedestal(data)), k - 1, None))
+    z2 = data.residual(x).square()
+    assert float(z2[..., 26:35, 26:35].mean()) < 2 < float(data.residual(first).square()[..., 26:35, 26:35].mean())
+    assert torch.equal(x[..., 120:], first[..., 120:])

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 from astropy.io import fits
+from scipy import ndimage
+from scipy.ndimage import gaussian_filter
 from typer.testing import CliRunner
 
 import sciresdiff
@@ -116,3 +118,37 @@ def test_values_that_are_not_finite_are_an_error():
         assert "solver" in str(why) or "not finite" in str(why)
     else:
         assert np.isfinite(restored.mean).all() and np.isfinite(restored.err).all()
+
+
+def crowded(seed: int = 3) -> np.ndarray:
+    """So many stars that no blurred pixel is as dark as the scene between them."""
+    rng = np.random.default_rng(seed)
+    high = np.full((2 * SIDE, 2 * SIDE), 5.0)
+    for peak in 10 ** rng.uniform(2, 4.5, 900):
+        high[tuple(rng.integers(0, 2 * SIDE, 2))] += peak
+    op = Operator((SIDE, SIDE), 2, kernel_of(5.0), dtype=torch.float64)
+    low = op.apply(torch.from_numpy(gaussian_filter(high, 0.85))[None, None])[0, 0].numpy()
+    return (low + rng.normal(0, NOISE, low.shape)).astype(np.float32)
+
+
+def test_the_dark_between_crowded_stars_is_no_ring():
+    assert verdict(crowded(), 5.0).card == "passed"
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6])
+def test_masked_cores_are_explained_by_their_wings(share):
+    """All is stated exactly: there is no warning, whatever was flagged, and the wings fit."""
+    pixels = stars(5.0, 3000)
+    mask = pixels > share * pixels.max()
+    found = verdict(np.where(mask, 0, pixels).astype(np.float32), 5.0, mask=mask)
+    assert found.card == "passed" and found.flagged
+
+
+def test_a_misfit_beside_masked_cores_is_told():
+    """Light spills over along a column beside masked cores: the flag must not hide what no image explains."""
+    pixels = stars(5.0, 3000)
+    mask = pixels > 0.3 * pixels.max()
+    spilt = np.where(mask.any(0)[None] & (np.indices(pixels.shape)[0] % 2 == 0), 3000, 0)
+    wrong = np.where(ndimage.binary_dilation(mask, iterations=4), pixels + spilt, pixels)
+    found = verdict(np.where(mask, 0, wrong).astype(np.float32), 5.0, mask=mask)
+    assert "chi2" in found.names and any("masked or saturated stars" in line for line in found.notes.warnings)

@@ -251,3 +251,13 @@ def test_real_psf_files_make_kernels(shared_data: Path) -> None:
         pytest.skip("no PSF file in scarlet_pair")
     kernel = psf.kernel_from_psf(str(files[0]), pixel=None, scale=1)
     assert kernel is not None and kernel.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4, 8])
+@pytest.mark.parametrize("side", [9, 25])
+def test_a_single_bright_pixel_is_no_psf(scale: int, side: int) -> None:
+    """On the low grid: no kernel that stays above zero lies between the target and it."""
+    delta = np.zeros((side, side))
+    delta[side // 2, side // 2] = 1
+    with pytest.raises(InputError, match="finer detail than the target"):
+        difference_kernel(delta, psf.target_psf(2.0), scale=scale)

@@ -28,7 +28,7 @@ from sciresdiff.restoration.posterior import Moments, calibrate, count_samples, 
 from sciresdiff.restoration.prior import Estimate
 from sciresdiff.restoration.restored import RestoredPlane
 from sciresdiff.restoration.settings import Consistency, Settings
-from sciresdiff.restoration.unseen import hold_positive, unseen_weight
+from sciresdiff.restoration.unseen import fit_joint, hold_positive, unseen_weight
 from sciresdiff.tiling import run_in_tiles
 
 Progress = Callable[[int, int, str], None]
@@ -122,7 +122,7 @@ def starting_estimate(data: Data, best: Estimate, settings: Settings) -> Estimat
     """
     weight = unseen_weight(data, best.x)
     if weight is not None:
-        best = hold_positive(best, richardson_lucy_until_chi2_one(data)[0], weight)
+        best = fit_joint(data, hold_positive(best, richardson_lucy_until_chi2_one(data)[0], weight), weight)
     x = enforce_flux(
         data, best.x if settings.consistency == "noise" else best.guess, best.w.square(), settings.consistency
     )

@@ -14,11 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sciresdiff.physics.consistency import Data
+from sciresdiff.physics.richardson_lucy import pedestal, richardson_lucy, settle
 from sciresdiff.restoration.prior import Estimate
 
 LEAST_UNSEEN, MOSTLY_UNSEEN = 0.3, 0.5
 """Share of a fine pixel's light that falls on masked pixels: below the first it is known, from the second on it is not.
 A single bad pixel takes less than the first under a PSF that the pixels resolve."""
+JOINT = 4
+"""Coarse pixels around a positive part in which the fit to the data is mended."""
 WING_ERROR = 0.05
 """Share of a core's light in its wings that is in doubt: what a PSF of 1 to 2 % wrong width moves there."""
 
@@ -67,3 +70,18 @@ def hold_positive(best: Estimate, positive: Tensor, weight: Tensor) -> Estimate:
         w=torch.hypot(best.w, apart),
         unseen=weight,
     )
+
+
+def fit_joint(data: Data, best: Estimate, weight: Tensor) -> Estimate:
+    """An estimate of `hold_positive` that fits the data where its two parts meet, by more of Richardson-Lucy.
+
+    Each part fits by itself, but where they are joined the one's detail lacks its other half.
+
+    Parameters
+    ----------
+    weight : (1, 1, s*h, s*w), of the positive part.
+    """
+    where = (F.max_pool2d(weight, data.operator.scale) > 0).to(weight.dtype)
+    where = F.max_pool2d(where, 2 * JOINT + 1, stride=1, padding=JOINT)
+    x = settle(data, best.x, richardson_lucy(data, pedestal(data), start=best.x), where)
+    return replace(best, x=x, guess=torch.where(x == best.x, best.guess, x))

@@ -20,16 +20,18 @@ from sciresdiff.notes import Notes
 from sciresdiff.observation.grid import upsample_nearest
 from sciresdiff.observation.noise import of_plane
 from sciresdiff.observation.observation import Observation
+from sciresdiff.physics.richardson_lucy import DARKEST
 from sciresdiff.restoration.restored import RestoredPlane
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-HIGHEST_CHI2 = 1.25
-"""chi2 of an image above this contradicts its data: fitting lowers it, to 0.15 ... 1.05 where noise and PSF are right.
-"""
-HIGHEST_BRIGHT_CHI2 = 5.0
-"""The same of bright sources alone; 0.1 ... 2.5 where noise and PSF are right."""
+HIGHEST_CHI2 = 1.15
+"""chi2 of an image above this contradicts its data: fitting lowers it, to 0.15 ... 1.05 where noise and PSF are right."""
+HIGHEST_BRIGHT_CHI2 = 4.0
+"""The same of bright sources alone; 0.1 ... 2.7 where noise and PSF are right."""
+HIGHEST_FLAGGED_CHI2 = 3.0
+"""The same of the pixels that are flagged beside masked ones; at most 2 where noise and PSF are right."""
 ABSURD = 1000.0
 """chi2 above this tells of a noise in another unit rather than of a bad image."""
 LOWEST_SCATTER = 0.6
@@ -43,7 +45,7 @@ NEAR = 3
 WORSE = 5.0
 """chi2 of bright sources over that of the sky from which on the PSF is the cause, and not the noise."""
 RING = 10.0
-"""Depth of a hole beside a bright source below the sky and all data nearby, in ERR and in sigma of the data; at most 7
+"""Depth of a hole beside a bright source below the darkest data of the plane and all data nearby, in ERR and in sigma of the data; at most 7
 where noise and PSF are right."""
 MISFIT = 4.2
 """chi2 over 5 x 5 pixels beside masked ones above which they are flagged; twice what chance exceeds once in a thousand.
@@ -126,7 +128,7 @@ def remeasure(window: Observation, restored: RestoredPlane) -> Remeasured:
     sigma = np.sqrt(np.where(valid, exposure.variance, 1).astype(np.float64))
     least = np.maximum(np.nan_to_num(restored.err), upsample_nearest(sigma, scale) / window.per_fine)
     darkest = ndimage.minimum_filter(np.where(valid, exposure.pixels, np.inf), 2 * NEAR + 1)
-    dark = upsample_nearest(np.minimum(darkest, window.units.sky), scale) / window.per_fine
+    dark = upsample_nearest(np.minimum(darkest, darkest_of_plane(window)), scale) / window.per_fine
     return Remeasured(
         np.where(valid, again - window.units.sky, 0) / sigma,
         np.where(valid, exposure.pixels - again, 0) / sigma,
@@ -134,6 +136,19 @@ def remeasure(window: Observation, restored: RestoredPlane) -> Remeasured:
         valid,
         (dark - restored.mean) / least,
     )
+
+
+def darkest_of_plane(window: Observation) -> float:
+    """Value below which only 0.1 % of the plane's valid pixels are, at most the sky; in the frame's unit.
+
+    Between crowded stars a scene is darker than all of its blurred data nearby, but not than the darkest of the plane.
+    """
+    exposure, units = window.exposure, window.units
+    if exposure.statistics:
+        lowest = units.sky + units.sigma * float(np.quantile(exposure.statistics[0].y, DARKEST))
+    else:
+        lowest = float(np.quantile(exposure.pixels[exposure.valid], DARKEST))
+    return min(lowest, units.sky)
 
 
 def flag_beside_masks(window: Observation, restored: RestoredPlane, again: Remeasured) -> RestoredPlane:
@@ -182,11 +197,10 @@ def measure(
     middle = bright & (signal >= ndimage.maximum_filter(signal, 2 * NEAR - 1))
     around = ndimage.binary_dilation(signal > BRIGHT, iterations=2 * NEAR) & core & ~flagged & ~window.exposure.mask
     found: dict[str, float] = {}
-    for name, where in {"all": judged, "faint": faint, "bright": bright}.items():
+    for name, where in {"all": judged, "faint": faint, "bright": bright, "flagged": flagged & counted}.items():
         found |= {f"{name}_px": int(where.sum()), f"{name}_z2": float((z[where] ** 2).sum())}
     return {
         **found,
-        "flagged": int((flagged & counted).sum()),
         "holes": int((again.depth > RING)[upsample_nearest(around, window.scale)].sum()),
         "middles": int(middle.sum()),
         "scatter": float(mad_std((z + signal)[faint])) if faint.any() else 0.0,
@@ -206,7 +220,7 @@ def judge(planes: Sequence[Sequence[Mapping[str, float]]], correlation: tuple[fl
         pixels, for it is correlated; empty for white noise.
     """
     factors = [next(iter(of_plane(correlation, number)), 1.0) for number in range(len(planes))]
-    flagged = sum(int(block["flagged"]) for plane in planes for block in plane)
+    flagged = sum(int(block["flagged_px"]) for plane in planes for block in plane)
     pooled = zip(planes, factors, strict=True)
     return Guard([judge_plane(pool(plane), factor) if plane else [] for plane, factor in pooled], flagged)
 
@@ -233,11 +247,7 @@ def judge_plane(sums: Mapping[str, float], correlation: float) -> list[Doubt]:
         doubts.append(Doubt("noise", words + "large, and ERR with it (--variance, --gain, --read-noise)"))
     if abs(sums["lost"]) > max(CHANCE * sums["variance"] ** 0.5, LOST * sums["light"]):
         doubts.append(Doubt("flux", f"{sums['lost'] / sums['light']:.2%} of the light{{of}} is not in the image"))
-    if sums["flagged"] > FLAGGED_SHARE * (sums["all_px"] + sums["flagged"]):
-        words = (
-            f"{sums['flagged']:.0f} px{{of}} beside masked ones are not held by the data; is the mask complete, or is "
-        )
-        doubts.append(Doubt("rings", words + "it of good pixels? (--mask, --saturation)"))
+    doubts += judge_flagged(sums)
     if sums["holes"] >= FEWEST_HOLES:
         doubts.append(
             Doubt(
@@ -247,6 +257,21 @@ def judge_plane(sums: Mapping[str, float], correlation: float) -> list[Doubt]:
             )
         )
     return doubts
+
+
+def judge_flagged(sums: Mapping[str, float]) -> list[Doubt]:
+    """What is beyond its limit beside masked pixels, whose flag would hide it."""
+    chi2, pixels = mean(sums, "flagged"), sums["flagged_px"]
+    if chi2 > limit(sums, "flagged", HIGHEST_FLAGGED_CHI2):
+        words = (
+            f"{chi2:.2g} of the {pixels:.0f} px{{of}} that are flagged around masked or saturated stars, where 1 is "
+            "right; the mask is too small, or the PSF is of another width or shape (--mask, --saturation, --psf)"
+        )
+        return [Doubt("chi2", words)]
+    if pixels > FLAGGED_SHARE * (sums["all_px"] + pixels):
+        words = f"{pixels:.0f} px{{of}} beside masked ones are not held by the data; is the mask complete, or is "
+        return [Doubt("rings", words + "it of good pixels? (--mask, --saturation)")]
+    return []
 
 
 def mean(sums: Mapping[str, float], where: str) -> float:
