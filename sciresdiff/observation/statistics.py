@@ -17,7 +17,7 @@ from sciresdiff.observation.sample import Sample, Samples
 from sciresdiff.physics.consistency import Data
 from sciresdiff.physics.operators import Operator
 from sciresdiff.physics.psf.field import PSF
-from sciresdiff.physics.richardson_lucy import MOST_ITERATIONS, explains, pedestal, richardson_lucy
+from sciresdiff.physics.richardson_lucy import MOST_ITERATIONS, is_explained, pedestal, richardson_lucy, structure
 from sciresdiff.physics.sky import estimate_sky
 from sciresdiff.physics.statistics import PlaneStatistics
 
@@ -108,11 +108,10 @@ def windows_of_sample(
 
 def count_iterations(windows: Data) -> int:
     """Iterations of Richardson-Lucy until chi2 over all windows is 1: what the whole plane would take."""
-    pixels = windows.valid.sum((-2, -1))
     with torch.inference_mode():
+        where = structure(windows)
         for k, x in enumerate(richardson_lucy(windows, pedestal(windows)), start=1):
-            chi2 = float((windows.chi2(x) * pixels).sum() / pixels.sum().clamp_min(1))
-            if explains(chi2, k):
+            if k >= MOST_ITERATIONS or is_explained(windows, x, where):
                 return k
     raise AssertionError("Richardson-Lucy has no end of its own")
 

@@ -15,9 +15,10 @@ from sciresdiff.physics.consistency import Data
 MOST_ITERATIONS = 120
 """Accelerated iterations of the physics-only estimate at most; it stops sooner where chi2 reaches 1. Wide PSFs (FWHM 14
 output px) at S/N 1000 take 60; 30 left chi2 19 on 47 Tuc."""
-FEWEST_ITERATIONS = 4
-"""Of the same at least: where a frame is mostly empty sky its chi2 is 1 before the sources in it are sharp, so that
-fewer would tell how much empty sky there is."""
+STRUCTURE = 5.0
+"""Mean of 5 x 5 pixels above the sky, in its own noise, from which on there is something to explain."""
+OUTLIER = 4.0
+"""Sigma of a residual above which a pixel counts no more where Richardson-Lucy stops."""
 CHECK_EVERY, CHECKS = 15, 12
 """More iterations where bright sources are not explained, and how often at most. A plane that is empty but for some
 stars has a chi2 of 1 long before these are fitted."""
@@ -95,9 +96,38 @@ def pedestal(data: Data) -> Tensor:
     return (4 - torch.stack(low)).clamp_min(4).view(*data.y.shape[:-2], 1, 1)
 
 
-def explains(chi2: Tensor | float, iterations: int) -> bool:
-    """Whether a chi2 after so many iterations is the end of them."""
-    return iterations >= MOST_ITERATIONS or (iterations >= FEWEST_ITERATIONS and float(chi2) <= 1)
+def structure(data: Data) -> Tensor:
+    """1 where there is something to explain, else 0, (..., 1, h, w): pixels whose surroundings stand above the sky.
+
+    Empty sky is explained by any smooth image, so that a chi2 over it tells how much of it there is, and not whether
+    the sources are sharp.  Where nothing stands above the sky, all valid pixels.
+
+    Parameters
+    ----------
+    data : Data
+        In noise units, (..., 1, h, w).
+    """
+    light = F.avg_pool2d(data.y * data.valid, 5, stride=1, padding=2)
+    noise = F.avg_pool2d(data.noise * data.valid, 5, stride=1, padding=2) / 25
+    there = data.valid * (light > STRUCTURE * noise.sqrt())
+    return there if bool(there.any()) else data.valid
+
+
+def is_explained(data: Data, x: Tensor, where: Tensor) -> bool:
+    """Whether chi2 over the pixels ``where`` is 1 or less, those beyond `OUTLIER` sigma counted as that.
+
+    The bright sources that these are would else decide for all others; they are left to `settle`.
+
+    Parameters
+    ----------
+    data : Data
+        In noise units, (..., 1, h, w).
+    x : (..., 1, s*h, s*w) tensor
+    where : (..., 1, h, w) tensor
+        Of `structure`.
+    """
+    left = (data.residual(x).square() / data.noise).clamp_max(OUTLIER**2)
+    return bool((left * where).sum() <= where.sum())
 
 
 def richardson_lucy_until_chi2_one(data: Data) -> tuple[Tensor, int]:
@@ -116,15 +146,13 @@ def richardson_lucy_until_chi2_one(data: Data) -> tuple[Tensor, int]:
     x : (..., 1, s*h, s*w) tensor
         In noise units.
     iterations : int
-        `FEWEST_ITERATIONS` to `MOST_ITERATIONS`; those that bright sources take besides are not counted.
+        1 to `MOST_ITERATIONS`; those that bright sources take besides are not counted.
     """
     x, k, estimates = data.y, 0, richardson_lucy(data, pedestal(data))
+    most = MOST_ITERATIONS if data.statistics is None else data.statistics.iterations
+    where = None if data.statistics is not None else structure(data)
     for k, x in enumerate(estimates, start=1):
-        if data.statistics is None and explains(data.chi2(x).max(), k):
-            break
-        if k >= MOST_ITERATIONS:
-            break
-        if data.statistics is not None and k >= data.statistics.iterations:
+        if k >= most or (where is not None and is_explained(data, x, where)):
             break
     return settle(data, x, estimates), k
 
