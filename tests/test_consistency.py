@@ -17,7 +17,7 @@ from sciresdiff.physics.consistency import (
 )
 from sciresdiff.physics.operators import Operator
 from sciresdiff.physics.psf.kernel import render
-from sciresdiff.physics.richardson_lucy import pedestal, richardson_lucy, richardson_lucy_until_chi2_one
+from sciresdiff.physics.richardson_lucy import UNEXPLAINED, pedestal, richardson_lucy, richardson_lucy_until_chi2_one
 
 
 def gaussian(sigma: float) -> np.ndarray:
@@ -196,6 +196,7 @@ def test_a_bright_star_on_an_empty_sky_is_explained(peak):
     data = lone_star(peak)
     x, k = richardson_lucy_until_chi2_one(data)
     first = next(islice(richardson_lucy(data, pedestal(data)), k - 1, None))
-    z2 = data.residual(x).square()
-    assert float(z2[..., 26:35, 26:35].mean()) < 2 < float(data.residual(first).square()[..., 26:35, 26:35].mean())
+    z2, before = (float(data.residual(v).square()[..., 26:35, 26:35].mean()) for v in (x, first))
+    # over 5 x 5 pixels it is below the limit, or partly replaced up to twice that
+    assert z2 <= min(before, UNEXPLAINED)
     assert torch.equal(x[..., 120:], first[..., 120:])

@@ -17,6 +17,8 @@ MOST_ITERATIONS = 120
 output px) at S/N 1000 take 60; 30 left chi2 19 on 47 Tuc."""
 STRUCTURE = 5.0
 """Mean of 5 x 5 pixels above the sky, in its own noise, from which on there is something to explain."""
+AROUND = 8
+"""Pixels around these whose noise counts, too: it is what limits how sharp the sources may become."""
 OUTLIER = 4.0
 """Sigma of a residual above which a pixel counts no more where Richardson-Lucy stops."""
 CHECK_EVERY, CHECKS = 15, 12
@@ -97,7 +99,7 @@ def pedestal(data: Data) -> Tensor:
 
 
 def structure(data: Data) -> Tensor:
-    """1 where there is something to explain, else 0, (..., 1, h, w): pixels whose surroundings stand above the sky.
+    """1 where there is something to explain, else 0, (..., 1, h, w): pixels near those that stand above the sky.
 
     Empty sky is explained by any smooth image, so that a chi2 over it tells how much of it there is, and not whether
     the sources are sharp.  Where nothing stands above the sky, all valid pixels.
@@ -109,7 +111,8 @@ def structure(data: Data) -> Tensor:
     """
     light = F.avg_pool2d(data.y * data.valid, 5, stride=1, padding=2)
     noise = F.avg_pool2d(data.noise * data.valid, 5, stride=1, padding=2) / 25
-    there = data.valid * (light > STRUCTURE * noise.sqrt())
+    stands = data.valid * (light > STRUCTURE * noise.sqrt())
+    there = data.valid * F.max_pool2d(stands, 2 * AROUND + 1, stride=1, padding=AROUND)
     return there if bool(there.any()) else data.valid
 
 
