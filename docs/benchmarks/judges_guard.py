@@ -3,8 +3,8 @@
     python docs/benchmarks/judges_guard.py [--frames 200] [--first 1000] [--wrong 60] [--model NAME] [--list]
 
 Small simulated frames of stars, galaxies and cells with Poisson and read noise: peaks of 1 to 1000 sigma, PSFs of 1.5
-to 5 input px, x2 and x4, the noise stated as a plane or as gain and read noise, and bright cores masked in some.  All is
-stated exactly, or one thing is stated wrongly.  Rows are markdown.
+to 5 input px, x2 and x4, the noise stated as a plane or as gain and read noise, and bright cores masked in some.  All
+is stated exactly, or one thing is stated wrongly.  Rows are markdown.
 """
 
 from __future__ import annotations
@@ -186,8 +186,8 @@ def main() -> None:
         for n, (s, found, lines) in enumerate(results):
             if options.list and lines and name == "all exact":
                 print(
-                    f"  {options.first + n} {s.name} {s.low.shape[0]} x{s.scale} S/N {s.peak:.0f} FWHM {s.width / s.scale:.1f} "
-                    f"beta {s.beta:g} plane {s.plane} masked {s.mask is not None}: {found}; {' / '.join(lines)[:300]}"
+                    f"  {options.first + n} {s.name} {s.low.shape[0]} x{s.scale} S/N {s.peak:.0f} "
+                    f"FWHM {s.width / s.scale:.1f} beta {s.beta:g} plane {s.plane} masked {s.mask is not None}: {found}; {' / '.join(lines)[:300]}"
                 )
 
 
