@@ -187,7 +187,8 @@ def main() -> None:
             if options.list and lines and name == "all exact":
                 print(
                     f"  {options.first + n} {s.name} {s.low.shape[0]} x{s.scale} S/N {s.peak:.0f} "
-                    f"FWHM {s.width / s.scale:.1f} beta {s.beta:g} plane {s.plane} masked {s.mask is not None}: {found}; {' / '.join(lines)[:300]}"
+                    f"FWHM {s.width / s.scale:.1f} beta {s.beta:g} plane {s.plane} "
+                    f"masked {s.mask is not None}: {found}; {' / '.join(lines)[:300]}"
                 )
 
 

@@ -1,6 +1,7 @@
 """What ``sciresdiff upscale`` makes of real files with no option on, one row a file.
 
     python docs/benchmarks/real_frames.py FOLDER --out WORK [--side 512] [--jobs 2] [--only GLOB] [--table PAGE.md]
+                                            [--options="--model physics --no-refine"]
 
 Every image below FOLDER is restored by the command as it is called without options; of an image of more than SIDE px
 along an axis its middle is cut out first, with its header, its planes and its place in the plate solution. WORK gets
@@ -112,7 +113,7 @@ def is_image(hdu: Any) -> bool:
     return not table and len(getattr(hdu, "shape", None) or ()) >= 2
 
 
-def restore(path: Path, folder: Path, work: Path, side: int) -> dict[str, Any]:
+def restore(path: Path, folder: Path, work: Path, side: int, options: list[str]) -> dict[str, Any]:
     """One file restored: its record, and how the command ended."""
     name = str(path.relative_to(folder))
     room = work / "files" / name.replace("/", "__")
@@ -122,17 +123,8 @@ def restore(path: Path, folder: Path, work: Path, side: int) -> dict[str, Any]:
     except Exception as error:  # noqa: BLE001  a file that astropy cannot cut is given as it is
         cut, _ = path, error
     end = ".fits" if ".fit" in path.name.lower() else path.suffix
-    command = [
-        sys.executable,
-        "-m",
-        "sciresdiff",
-        "upscale",
-        str(cut),
-        "-o",
-        str(room / f"high{end}"),
-        "--json",
-        "--overwrite",
-    ]
+    command = [sys.executable, "-m", "sciresdiff", "upscale", str(cut), "-o", str(room / f"high{end}"), *options]
+    command += ["--json", "--overwrite"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
     except subprocess.TimeoutExpired:
@@ -228,6 +220,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--only", default="*")
     parser.add_argument("--table", type=Path)
+    parser.add_argument("--options", default="", help="of upscale; none by default")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     journal = args.out / "records.jsonl"
@@ -235,7 +228,7 @@ def main() -> None:
     known = {one["file"] for one in done}
     todo = [p for p in frames_of(args.folder, args.only) if str(p.relative_to(args.folder)) not in known]
     with ThreadPoolExecutor(args.jobs) as pool, journal.open("a") as log:
-        for one in pool.map(lambda p: restore(p, args.folder, args.out, args.side), todo):
+        for one in pool.map(lambda p: restore(p, args.folder, args.out, args.side, args.options.split()), todo):
             done.append(one)
             log.write(json.dumps(one) + "\n")
             log.flush()
