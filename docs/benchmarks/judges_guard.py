@@ -2,8 +2,8 @@
 
     python docs/benchmarks/judges_guard.py [--frames 200] [--first 1000] [--wrong 60] [--model NAME] [--list]
 
-Small simulated frames of stars, galaxies and cells with Poisson and read noise: peaks of 1 to 1000 sigma, PSFs of 1.5 to
-5 input px, x2 and x4, the noise stated as a plane or as gain and read noise, and bright cores masked in some.  All is
+Small simulated frames of stars, galaxies and cells with Poisson and read noise: peaks of 1 to 1000 sigma, PSFs of 1.5
+to 5 input px, x2 and x4, the noise stated as a plane or as gain and read noise, and bright cores masked in some.  All is
 stated exactly, or one thing is stated wrongly.  Rows are markdown.
 """
 
@@ -27,7 +27,8 @@ from sciresdiff.physics.operators import Operator
 from sciresdiff.physics.psf import parse, render
 
 Array = NDArray[np.float64]
-KINDS = ("sparse", "crowded", "globular", "survey", "galaxy", "galaxy-cluster", "puncta", "nuclei", "membranes", "tissue")  # fmt: skip
+KINDS = (*("sparse", "crowded", "globular", "survey", "galaxy", "galaxy-cluster"),
+         *("puncta", "nuclei", "membranes", "tissue"))  # fmt: skip
 CORES = 0.3
 """Share of the frame's peak above which cores are masked, or cut."""
 
@@ -69,8 +70,8 @@ def draw(seed: int) -> Sample:
     side = 16 * int(rng.integers(4, 7))
     peak, width = 10 ** rng.uniform(0, 3), float(np.exp(rng.uniform(np.log(1.5), np.log(5)))) * scale
     sky, read_noise = 10 ** rng.uniform(0.7, 2.7), float(rng.uniform(2, 10))
-    sample = Sample(kind, *[np.zeros((side, side))] * 3, scale, round(width, 4), float(rng.choice([0, 3])), read_noise, peak,
-                    bool(rng.integers(2)))  # fmt: skip
+    beta, plane, nothing = float(rng.choice([0, 3])), bool(rng.integers(2)), np.zeros((side, side))
+    sample = Sample(kind, nothing, nothing, nothing, scale, round(width, 4), beta, read_noise, peak, plane)
     truth = scenes.scene(kind, rng, side * scale).pixels.astype(float)
     kernel = render(parse(sample.psf), None, integrate=False)
     seen = Operator((side, side), scale, kernel, dtype=torch.float64).apply(torch.from_numpy(truth)[None, None])
@@ -111,9 +112,9 @@ def warned(sample: Sample, model: str, folder: Path) -> tuple[str, list[str]]:
         units.append(fits.ImageHDU(256 * sample.mask.astype(np.int32), name="DQ"))
     fits.HDUList(units).writeto(folder / "low.fits", overwrite=True)
     stated = [] if sample.plane else ["--gain", "1", "--read-noise", f"{sample.read_noise:.6g}"]
-    end = CliRunner().invoke(app, ["upscale", str(folder / "low.fits"), "-o", str(folder / "high.fits"), "--scale",
-                                   str(sample.scale), "--kernel", sample.psf, "--overwrite", "--no-checks", "--no-refine",
-                                   *stated, *(["--model", model] if model else [])])  # fmt: skip
+    paths = [str(folder / "low.fits"), "-o", str(folder / "high.fits"), "--overwrite", "--no-checks", "--no-refine"]
+    stated += ["--scale", str(sample.scale), "--kernel", sample.psf, *(["--model", model] if model else [])]
+    end = CliRunner().invoke(app, ["upscale", *paths, *stated])
     if end.exit_code:
         return "refused", [end.stderr.strip().splitlines()[-1]]
     lines = [line.split("WARNING ", 1)[1] for line in end.stderr.splitlines() if "WARNING " in line]
@@ -150,8 +151,8 @@ def main() -> None:
         print(row(name, results), flush=True)
         for n, (s, found, lines) in enumerate(results):
             if options.list and lines and name == "all exact":
-                print(f"  {options.first + n} {s.name} {s.low.shape[0]} x{s.scale} S/N {s.peak:.0f} FWHM {s.width / s.scale:.1f} "
-                      f"beta {s.beta:g} plane {s.plane} masked {s.mask is not None}: {found}; {' / '.join(lines)[:300]}")  # fmt: skip
+                print(f"  {options.first + n} {s.name} {s.low.shape[0]} px x{s.scale}, S/N {s.peak:.0f}, {s.psf}, "
+                      f"plane {s.plane}, masked {s.mask is not None}: {found}; {' / '.join(lines)[:300]}")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 HIGHEST_CHI2 = 1.15
-"""chi2 of an image above this contradicts its data: fitting lowers it, to 0.15 ... 1.05 where noise and PSF are right."""
+"""chi2 of an image above this contradicts its data: fitting lowers it, to 0.15 ... 1.05 if noise and PSF are right."""
 HIGHEST_BRIGHT_CHI2 = 4.0
 """The same of bright sources alone; 0.1 ... 2.7 where noise and PSF are right."""
 HIGHEST_FLAGGED_CHI2 = 3.0
@@ -45,8 +45,8 @@ NEAR = 3
 WORSE = 5.0
 """chi2 of bright sources over that of the sky from which on the PSF is the cause, and not the noise."""
 RING = 10.0
-"""Depth of a hole beside a bright source below the darkest data of the plane and all data nearby, in ERR and in sigma of the data; at most 7
-where noise and PSF are right."""
+"""Depth of a hole beside a bright source below the darkest data of the plane and all data nearby, in ERR and in sigma of
+the data; at most 7 where noise and PSF are right."""
 MISFIT = 4.2
 """chi2 over 5 x 5 pixels beside masked ones above which they are flagged; twice what chance exceeds once in a thousand.
 """
