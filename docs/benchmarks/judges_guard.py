@@ -3,8 +3,8 @@
     python docs/benchmarks/judges_guard.py [--frames 200] [--first 1000] [--wrong 60] [--model NAME] [--list]
 
 Small simulated frames of stars, galaxies and cells with Poisson and read noise: peaks of 1 to 1000 sigma, PSFs of 1.5
-to 5 input px, x2 and x4, the noise stated as a plane or as gain and read noise, and bright cores masked in some.  All
-is stated exactly, or one thing is stated wrongly.  Rows are markdown.
+to 5 input px, x2 and x4, the noise stated as a plane or as gain and read noise, and bright cores masked in some.  All is
+stated exactly, or one thing is stated wrongly.  Rows are markdown.
 """
 
 from __future__ import annotations
@@ -27,18 +27,8 @@ from sciresdiff.physics.operators import Operator
 from sciresdiff.physics.psf import parse, render
 
 Array = NDArray[np.float64]
-KINDS = (
-    "sparse",
-    "crowded",
-    "globular",
-    "survey",
-    "galaxy",
-    "galaxy-cluster",
-    "puncta",
-    "nuclei",
-    "membranes",
-    "tissue",
-)
+KINDS = (*("sparse", "crowded", "globular", "survey", "galaxy", "galaxy-cluster"),
+         *("puncta", "nuclei", "membranes", "tissue"))  # fmt: skip
 CORES = 0.3
 """Share of the frame's peak above which cores are masked, or cut."""
 
@@ -80,16 +70,8 @@ def draw(seed: int) -> Sample:
     side = 16 * int(rng.integers(4, 7))
     peak, width = 10 ** rng.uniform(0, 3), float(np.exp(rng.uniform(np.log(1.5), np.log(5)))) * scale
     sky, read_noise = 10 ** rng.uniform(0.7, 2.7), float(rng.uniform(2, 10))
-    sample = Sample(
-        kind,
-        *[np.zeros((side, side))] * 3,
-        scale,
-        round(width, 4),
-        float(rng.choice([0, 3])),
-        read_noise,
-        peak,
-        bool(rng.integers(2)),
-    )
+    beta, plane, nothing = float(rng.choice([0, 3])), bool(rng.integers(2)), np.zeros((side, side))
+    sample = Sample(kind, nothing, nothing, nothing, scale, round(width, 4), beta, read_noise, peak, plane)
     truth = scenes.scene(kind, rng, side * scale).pixels.astype(float)
     kernel = render(parse(sample.psf), None, integrate=False)
     seen = Operator((side, side), scale, kernel, dtype=torch.float64).apply(torch.from_numpy(truth)[None, None])
@@ -99,9 +81,8 @@ def draw(seed: int) -> Sample:
     low = rng.poisson(expected) + rng.normal(0, read_noise, expected.shape)
     bright = expected > sky + CORES * signal.max()
     masked = peak > 50 and bright.mean() < 0.03 and bool(rng.integers(2))
-    return replace(
-        sample, low=low, sigma=np.sqrt(expected + read_noise**2), expected=expected, mask=bright if masked else None
-    )
+    return replace(sample, low=low, sigma=np.sqrt(expected + read_noise**2), expected=expected,
+                   mask=bright if masked else None)  # fmt: skip
 
 
 def cut(sample: Sample) -> Sample:
@@ -131,24 +112,9 @@ def warned(sample: Sample, model: str, folder: Path) -> tuple[str, list[str]]:
         units.append(fits.ImageHDU(256 * sample.mask.astype(np.int32), name="DQ"))
     fits.HDUList(units).writeto(folder / "low.fits", overwrite=True)
     stated = [] if sample.plane else ["--gain", "1", "--read-noise", f"{sample.read_noise:.6g}"]
-    end = CliRunner().invoke(
-        app,
-        [
-            "upscale",
-            str(folder / "low.fits"),
-            "-o",
-            str(folder / "high.fits"),
-            "--scale",
-            str(sample.scale),
-            "--kernel",
-            sample.psf,
-            "--overwrite",
-            "--no-checks",
-            "--no-refine",
-            *stated,
-            *(["--model", model] if model else []),
-        ],
-    )
+    paths = [str(folder / "low.fits"), "-o", str(folder / "high.fits"), "--overwrite", "--no-checks", "--no-refine"]
+    stated += ["--scale", str(sample.scale), "--kernel", sample.psf, *(["--model", model] if model else [])]
+    end = CliRunner().invoke(app, ["upscale", *paths, *stated])
     if end.exit_code:
         return "refused", [end.stderr.strip().splitlines()[-1]]
     lines = [line.split("WARNING ", 1)[1] for line in end.stderr.splitlines() if "WARNING " in line]
@@ -185,11 +151,8 @@ def main() -> None:
         print(row(name, results), flush=True)
         for n, (s, found, lines) in enumerate(results):
             if options.list and lines and name == "all exact":
-                print(
-                    f"  {options.first + n} {s.name} {s.low.shape[0]} x{s.scale} S/N {s.peak:.0f} "
-                    f"FWHM {s.width / s.scale:.1f} beta {s.beta:g} plane {s.plane} "
-                    f"masked {s.mask is not None}: {found}; {' / '.join(lines)[:300]}"
-                )
+                print(f"  {options.first + n} {s.name} {s.low.shape[0]} px x{s.scale}, S/N {s.peak:.0f}, {s.psf}, "
+                      f"plane {s.plane}, masked {s.mask is not None}: {found}; {' / '.join(lines)[:300]}")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ OUTLIER = 4.0
 CHECK_EVERY, CHECKS = 15, 12
 """More iterations where bright sources are not explained, and how often at most. A plane that is empty but for some
 stars has a chi2 of 1 long before these are fitted."""
-UNEXPLAINED = 4.0
-"""chi2 over 5 x 5 pixels above which a source is not explained; chance exceeds it once in 10^11."""
+UNEXPLAINED = 6.0
+"""chi2 over 5 x 5 pixels above which a source is not explained. The consistency step that follows takes up less."""
 DARKEST = 0.001
 """Share of the valid pixels that may lie further below the pedestal than the noise explains."""
 
@@ -160,7 +160,9 @@ def richardson_lucy_until_chi2_one(data: Data) -> tuple[Tensor, int]:
     return settle(data, x, estimates), k
 
 
-def settle(data: Data, x: Tensor, later: Iterator[Tensor], where: Tensor | None = None) -> Tensor:
+def settle(
+    data: Data, x: Tensor, later: Iterator[Tensor], limit: float = UNEXPLAINED, where: Tensor | None = None
+) -> Tensor:
     """An estimate that is replaced by later ones as long and as far as it leaves bright sources unexplained.
 
     Every pixel stays with the first estimate whose chi2 over 5 x 5 pixels around it is low enough, so that the noise of
@@ -172,6 +174,7 @@ def settle(data: Data, x: Tensor, later: Iterator[Tensor], where: Tensor | None 
         In noise units, (..., 1, h, w).
     x : (..., 1, s*h, s*w) tensor
     later : what follows it.
+    limit : chi2 over 5 x 5 pixels that is low enough.
     where : (..., 1, h, w) tensor
         1 where it may be replaced, else 0; everywhere by default.
 
@@ -181,7 +184,7 @@ def settle(data: Data, x: Tensor, later: Iterator[Tensor], where: Tensor | None 
     """
     left = torch.ones_like(data.y) if where is None else where
     for _ in range(CHECKS):
-        left = left * unexplained_weight(data, x)
+        left = left * unexplained_weight(data, x, limit)
         if not bool(left.any()):
             break
         follows = next(islice(later, CHECK_EVERY - 1, None))
@@ -190,8 +193,8 @@ def settle(data: Data, x: Tensor, later: Iterator[Tensor], where: Tensor | None 
     return x
 
 
-def unexplained_weight(data: Data, x: Tensor) -> Tensor:
-    """(..., 1, h, w), 0 where chi2 over the 5 x 5 pixels around is below `UNEXPLAINED`, 1 within 2 px of twice that."""
+def unexplained_weight(data: Data, x: Tensor, limit: float) -> Tensor:
+    """(..., 1, h, w), 0 where chi2 over the 5 x 5 pixels around is below a limit, 1 within 2 px of twice that."""
     pixels = F.avg_pool2d(data.valid, 5, stride=1, padding=2).clamp_min(0.04)
     chi2 = F.avg_pool2d(data.residual(x).square() / data.noise, 5, stride=1, padding=2) / pixels
-    return F.max_pool2d((chi2 / UNEXPLAINED - 1).clamp(0, 1), 5, stride=1, padding=2)
+    return F.max_pool2d((chi2 / limit - 1).clamp(0, 1), 5, stride=1, padding=2)

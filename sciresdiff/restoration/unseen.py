@@ -22,6 +22,8 @@ LEAST_UNSEEN, MOSTLY_UNSEEN = 0.3, 0.5
 A single bad pixel takes less than the first under a PSF that the pixels resolve."""
 JOINT = 4
 """Coarse pixels around a positive part in which the fit to the data is mended."""
+JOINT_CHI2 = 3.0
+"""chi2 over 5 x 5 pixels there above which the fit is mended; chance exceeds it once in a million."""
 WING_ERROR = 0.05
 """Share of a core's light in its wings that is in doubt: what a PSF of 1 to 2 % wrong width moves there."""
 
@@ -83,5 +85,5 @@ def fit_joint(data: Data, best: Estimate, weight: Tensor) -> Estimate:
     """
     where = (F.max_pool2d(weight, data.operator.scale) > 0).to(weight.dtype)
     where = F.max_pool2d(where, 2 * JOINT + 1, stride=1, padding=JOINT)
-    x = settle(data, best.x, richardson_lucy(data, pedestal(data), start=best.x), where)
+    x = settle(data, best.x, richardson_lucy(data, pedestal(data), start=best.x), JOINT_CHI2, where)
     return replace(best, x=x, guess=torch.where(x == best.x, best.guess, x))

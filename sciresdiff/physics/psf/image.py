@@ -13,9 +13,9 @@ Array = NDArray[np.float64]
 FLOOR = 1e-3
 """Response of the target below which a spatial frequency is not divided out, as a share of the response at 0."""
 
-MOST_NEGATIVE = 1.75
+MOST_NEGATIVE = 1.8
 """Negative light of a kernel, in units of its sum. Gaussians as wide as the target have up to 1.74; a single bright
-pixel on the low grid 1.76 to 6.2, and Richardson-Lucy then runs away."""
+pixel on the low grid has 2.4 to 6.2 at x4 to x2, and Richardson-Lucy then runs away."""
 
 ROLL_OFF = 0.2
 """Width, in cycles per pixel of an image, over which its spectrum falls to zero about the Nyquist frequency."""
