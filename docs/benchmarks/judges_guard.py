@@ -3,8 +3,8 @@
     python docs/benchmarks/judges_guard.py [--frames 200] [--first 1000] [--wrong 60] [--model NAME] [--list]
 
 Small simulated frames of stars, galaxies and cells with Poisson and read noise: peaks of 1 to 1000 sigma, PSFs of 1.5
-to 5 input px, x2 and x4, the noise stated as a plane or as gain and read noise, and bright cores masked in some.  All is
-stated exactly, or one thing is stated wrongly.  Rows are markdown.
+to 5 input px, x2 and x4, the noise stated as a plane or as gain and read noise, and bright cores masked in some.  All
+is stated exactly, or one thing is stated wrongly.  Rows are markdown.
 """
 
 from __future__ import annotations
