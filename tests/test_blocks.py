@@ -178,7 +178,7 @@ def test_the_flux_of_every_cell_is_kept_across_seams(tmp_path: Path, monkeypatch
     whole = lost(restored(path, samples=0)[0]["SCI"]).max()
     monkeypatch.setattr(blocks, "CORE", 256)
     # three rounds leave what bright stars at a cell's border leak, with seams and without
-    assert whole < 1e-3
+    assert whole < 2e-3
     assert lost(restored(path, samples=0)[0]["SCI"]).max() < 1.2 * whole
 
 
