@@ -181,9 +181,12 @@ def warn_noise(model: Model | None, observation: Observation, samples: Samples) 
     found = [slope for slope in slopes if slope is not None]
     if not found or low / 2 <= float(np.median(found)) <= 2 * high:
         return Notes()
+    slope, end = float(np.median(found)), "; compare with --model physics"
+    if slope < low / 2:
+        return Notes(f"WARNING noise: it does not grow with the light as photon noise would (--gain){end}")
     return Notes(
-        f"WARNING noise: its variance grows by {float(np.median(found)):.2g} with the light (in units of the sky "
-        f"noise), outside the {low:g}-{high:g} that the model was trained on; compare with --model physics"
+        f"WARNING noise: its variance grows by {slope:.2g} with the light (in units of the sky noise), outside the "
+        f"{low:g}-{high:g} that the model was trained on{end}"
     )
 
 
