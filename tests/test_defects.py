@@ -152,6 +152,21 @@ def test_numbers_that_are_no_measurement(value: float, places: int) -> None:
     assert len(found) == len(notes.lines) == 1
 
 
+@pytest.mark.parametrize("unit", [1.0, 1e-19])  # electrons, W
+@pytest.mark.parametrize("rms", [1e16, 1e9, 1e18])
+def test_a_stated_noise_beyond_all_others_is_no_weight(rms: float, unit: float) -> None:
+    pixels = stars() * unit
+    variance = (25.0 + np.clip(pixels / unit, 0, None)) * unit**2  # stars of 1e5 are 300 times as noisy as the sky
+    bad = np.zeros(pixels.shape, bool)
+    bad[40:44, 50:57] = True
+    pixels[bad], variance[bad] = 0, (rms * unit) ** 2
+    found, notes = looked_at(pixels, variance=variance.astype(np.float32))
+    assert (found["absurd"] == bad).all()
+    assert any("28 pixels whose stated noise" in line for line in notes)
+    kept, notes = looked_at(pixels, variance=variance.astype(np.float32), absurd=False)
+    assert "absurd" not in kept and not any("stated noise" in line for line in notes)
+
+
 def test_a_value_repeated_far_outside_is_no_data() -> None:
     pixels = stars(sky=1000, noise=10, top=3e3)
     gone = np.zeros(pixels.shape, bool)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sciresdiff.frame import Frame
 from sciresdiff.io.source import BAND, Source
 from sciresdiff.observation.sample import Sample, mask_saturated
 from sciresdiff.region import Region
@@ -30,6 +31,8 @@ class Band:
     """(h, w), True where a pixel is known to be no data."""
     core: slice
     """Rows that are counted: every row of a plane is in the core of one band."""
+    variance: Array | None = None
+    """(h, w), as the file has it, unit**2; None where it has none."""
 
     @property
     def values(self) -> Array:
@@ -64,7 +67,7 @@ def bands_of_plane(source: Source, plane: int, sample: Sample, saturation: float
 
     def read() -> Iterator[Band]:
         if sample.whole:
-            yield Band(sample.pixels, sample.mask | ~np.isfinite(sample.pixels), slice(0, h))
+            yield Band(sample.pixels, sample.mask | ~np.isfinite(sample.pixels), slice(0, h), variance_of(sample.frame))
             return
         step = max(1, BAND // w)
         for y in range(0, h, step):
@@ -72,6 +75,11 @@ def bands_of_plane(source: Source, plane: int, sample: Sample, saturation: float
             wide = region.grown(AROUND, (h, w))
             frame = mask_saturated(source.window(plane, Region(wide.y0, wide.y1, 0, w)), saturation)
             core = slice(region.y0 - wide.y0, region.y1 - wide.y0)
-            yield Band(frame.pixels[0], frame.mask[0] | ~np.isfinite(frame.pixels[0]), core)
+            yield Band(frame.pixels[0], frame.mask[0] | ~np.isfinite(frame.pixels[0]), core, variance_of(frame))
 
     return read
+
+
+def variance_of(frame: Frame) -> Array | None:
+    """The variance (h, w) of a frame of one plane, as its file has it; None where it has none."""
+    return None if frame.variance is None else frame.variance[0]

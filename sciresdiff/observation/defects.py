@@ -19,7 +19,7 @@ from sciresdiff.frame import Frame, Kind
 from sciresdiff.io import quality_bits as bits
 from sciresdiff.io.source import Source, in_memory
 from sciresdiff.observation import padding, peaks
-from sciresdiff.observation.bands import bands_of_plane
+from sciresdiff.observation.bands import bands_of_plane, variance_of
 from sciresdiff.observation.options import Stated
 from sciresdiff.observation.peaks import ANY_PSF, UNDERSAMPLED, PeakNoise, sharp_peaks
 from sciresdiff.observation.plane_defects import MOST_PEAKS, PlaneDefects, find_plane_defects
@@ -61,6 +61,9 @@ class Defects:
         if one.constant:
             return found | np.int32(bits.PADDING.bit)
         found |= one.levels(pixels)
+        variance = variance_of(frame)
+        if variance is not None and one.unweighted < np.inf:
+            found |= np.where(variance >= one.unweighted, bits.ABSURD.bit, 0).astype(np.int32)
         if frame.saturated is not None:
             found |= np.where(frame.saturated[0], bits.SATURATED.bit, 0).astype(np.int32)
         if one.noise is not None and (self.peaks or self.holes):

@@ -32,8 +32,12 @@ EXPONENTS = 300
 def count_magnitudes(pixels: Array) -> NDArray[np.int64]:
     """How many finite pixels, (...), lie within each power of two, (2 EXPONENTS,); zeros do not count."""
     values = np.abs(pixels[np.isfinite(pixels) & (pixels != 0)])
-    exponents = np.frexp(values)[1] + EXPONENTS
-    return np.bincount(np.clip(exponents, 0, 2 * EXPONENTS - 1), minlength=2 * EXPONENTS)
+    return np.bincount(exponent_of(values), minlength=2 * EXPONENTS)
+
+
+def exponent_of(magnitudes: Array | float) -> Any:
+    """The place in `count_magnitudes` of magnitudes, (...), above 0."""
+    return np.clip(np.frexp(magnitudes)[1] + EXPONENTS, 0, 2 * EXPONENTS - 1)
 
 
 def absurd_level(counts: Iterable[int] | NDArray[np.int64]) -> float:

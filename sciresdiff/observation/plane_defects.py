@@ -13,7 +13,7 @@ from sciresdiff.io import quality_bits as bits
 from sciresdiff.observation.bands import Band, Bands
 from sciresdiff.observation.flat_tops import count_tops, saturation_level
 from sciresdiff.observation.options import Stated
-from sciresdiff.observation.outliers import absurd_level, count_magnitudes, find_ends, find_sentinels
+from sciresdiff.observation.outliers import absurd_level, count_magnitudes, exponent_of, find_ends, find_sentinels
 from sciresdiff.observation.padding import BOXES, Padding, constant_values, find_padding, mark_padding
 from sciresdiff.observation.peaks import ANY_PSF, PeakNoise, measure_peak_noise, sharp_peaks
 from sciresdiff.observation.sample import Sample
@@ -42,6 +42,10 @@ class PlaneDefects:
     """What single pixels are held against; None: they are not looked for."""
     constant: bool = False
     """Whether all of it is one value."""
+    unweighted: float = np.inf
+    """Variance from which on it weighs nothing, the file's unit squared."""
+    unweighted_count: int = 0
+    """Pixels with such a variance in all of the plane."""
     counts: tuple[int, ...] = (0,) * len(LEVELS)
     """Pixels of each of `LEVELS` in all of the plane."""
     sources: int = 0
@@ -78,6 +82,8 @@ class Range:
     least: float
     """The least finite value, that of masked pixels among them."""
     greatest: float
+    deviations: NDArray[np.int64]
+    """As `magnitudes`, of the noise's standard deviation that the file states."""
 
 
 def find_plane_defects(bands: Bands, look: Callable[[PlaneDefects], Sample], stated: Stated) -> PlaneDefects:
@@ -92,7 +98,10 @@ def find_plane_defects(bands: Bands, look: Callable[[PlaneDefects], Sample], sta
     stated : which kinds are looked for.
     """
     first = measure_range(bands)
-    found = PlaneDefects(counts=(first.blank, *(0 for _ in LEVELS[1:])))
+    unweighted = absurd_level(first.deviations) if stated.absurd else np.inf
+    beyond = int(first.deviations[exponent_of(unweighted) :].sum()) if unweighted < np.inf else 0
+    counts = (first.blank, *(0 for _ in LEVELS[1:]))
+    found = PlaneDefects(counts=counts, unweighted=unweighted**2, unweighted_count=beyond)
     if not first.valid or first.least == first.greatest:
         return replace(found, constant=first.least == first.greatest)
 
@@ -127,6 +136,7 @@ def find_plane_defects(bands: Bands, look: Callable[[PlaneDefects], Sample], sta
 def measure_range(bands: Bands) -> Range:
     """The first look at a plane."""
     magnitudes, valid, blank, least, greatest = count_magnitudes(np.zeros(0)), 0, 0, np.inf, -np.inf
+    deviations = magnitudes
     for band in bands():
         pixels, good = band.pixels[band.core], band.valid
         finite = np.isfinite(pixels)
@@ -134,7 +144,10 @@ def measure_range(bands: Bands) -> Range:
         valid, blank = valid + good.size, blank + int((~finite).sum())
         least = float(np.min(pixels, initial=least, where=finite))
         greatest = float(np.max(pixels, initial=greatest, where=finite))
-    return Range(magnitudes, valid, blank, least, greatest)
+        if band.variance is not None:
+            variance = band.variance[band.core]
+            deviations = deviations + count_magnitudes(np.sqrt(variance[variance > 0]))
+    return Range(magnitudes, valid, blank, least, greatest, deviations)
 
 
 def count_levels(bands: Bands, found: PlaneDefects) -> PlaneDefects:

@@ -21,7 +21,7 @@ from sciresdiff.observation.noise import Noise
 from sciresdiff.observation.options import Stated
 from sciresdiff.observation.peaks import ANY_PSF, UNDERSAMPLED, least_neighbour, with_stated
 from sciresdiff.observation.pixel_size import parse_pixel_size
-from sciresdiff.observation.plane_defects import LEVELS
+from sciresdiff.observation.plane_defects import LEVELS, PlaneDefects
 from sciresdiff.observation.sample import Samples, mask_saturated, samples_of_source
 from sciresdiff.physics.psf.field import PSF
 from sciresdiff.region import Region
@@ -169,6 +169,8 @@ def describe_defects(defects: Defects, samples: Samples) -> Notes:
     whole = looked == (len(defects.planes) - len(constant)) * defects.shape[0] * defects.shape[1]
     among = {kind: "" if whole or kind in LEVELS else f" of {looked} that were looked at" for kind in bits.KINDS}
     lines = [_line(kind, pixels[kind], objects[kind], among[kind], defects) for kind in bits.KINDS if pixels[kind]]
+    if any(one.unweighted_count for one in defects.planes):
+        lines.append(_unweighted(defects.planes))
     if constant:
         lines.append(_constant_planes(constant, len(defects.planes)))
     return Notes(*lines)
@@ -189,6 +191,15 @@ def _line(kind: Kind, pixels: int, objects: int, among: str, defects: Defects) -
     }[kind]
     keeps = f"; {kind.option} keeps {'them' if pixels > 1 else 'it'}" if kind.option else ""
     return f"{kind.name}: {some} {what} masked (DQ {kind.bit}){keeps}"
+
+
+def _unweighted(planes: Sequence[PlaneDefects]) -> str:
+    """The line about pixels whose stated noise is beyond that of all others."""
+    count, least = sum(one.unweighted_count for one in planes), min(one.unweighted for one in planes)
+    some = f"{count} pixel{'s' if count > 1 else ''}"
+    what = f"whose stated noise is {least**0.5:.2g} or more, far above all others,"
+    keeps = f"{bits.ABSURD.option} keeps {'them' if count > 1 else 'it'}"
+    return f"{bits.ABSURD.name}: {some} {what} masked (DQ {bits.ABSURD.bit}); {keeps}"
 
 
 def _values(found: Any) -> str:
