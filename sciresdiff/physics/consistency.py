@@ -58,6 +58,8 @@ class Data:
     """Variance as a function of A x, in the unit of y; None where it does not depend on it."""
     width_error: float = 0.0
     """Standard error of the kernel's width, as a share of it: one factor for the whole plane."""
+    weight: Tensor | None = None
+    """(1, C, 1, 1): how much each of several exposures counts in a sum over them; None for one."""
 
     def renew_noise(self, x: Tensor) -> Data:
         """The data with the noise that an image (..., s*h, s*w) gives them: N(A x) in place of N of an older estimate.

@@ -57,11 +57,15 @@ def richardson_lucy(data: Data, pedestal: Tensor, floor: float = 1e-2, start: Te
         Estimates with the pedestal taken off again.  **Pixels of y below floor - pedestal gain flux.**
     """
     operator, scale = data.operator, data.operator.scale
-    y = torch.where(data.valid > 0, (data.y + pedestal).clamp_min(floor), pedestal)
-    known = data.valid.clamp_min(UNKNOWN)
+    level = pedestal * operator.relative_area
+    y = torch.where(data.valid > 0, (data.y + level).clamp_min(floor), level)
+    known = data.valid.clamp_min(UNKNOWN) if data.weight is None else data.valid.clamp_min(UNKNOWN) * data.weight
     weight = operator.adjoint(known).reciprocal_()  # 1 / A^T m
-    first = operator.adjoint(y * known) * weight / scale**2 if start is None else start + pedestal / scale**2
-    x = first.clamp_min(floor / scale**2 * 1e-3)
+    if start is None:
+        start = operator.adjoint(y * known / operator.relative_area) * weight / scale**2
+    else:
+        start = start + pedestal / scale**2
+    x = start.clamp_min(floor / scale**2 * 1e-3)
     before, k, tiny = x, 0, floor / scale**2 * 1e-6
     while True:
         k += 1
@@ -193,8 +197,7 @@ def settle(
         if not bool(left.any()):
             break
         follows = next(islice(later, CHECK_EVERY - 1, None))
-        weight = F.interpolate(left, scale_factor=float(data.operator.scale), mode="bilinear")
-        x = torch.lerp(x, follows, weight)
+        x = torch.lerp(x, follows, data.operator.spread(left))
     return x
 
 

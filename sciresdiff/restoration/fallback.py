@@ -11,12 +11,11 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sciresdiff.physics.consistency import Data, consistency_step
 from sciresdiff.physics.richardson_lucy import richardson_lucy_until_chi2_one
-from sciresdiff.restoration.ops import box_mean, local_contrast
+from sciresdiff.restoration.ops import box_mean
 from sciresdiff.restoration.prior import Estimate, bound_below
 
 CHI2_LIMIT = 2.1
@@ -35,7 +34,7 @@ def physics_estimate(data: Data) -> Estimate:
     The scale of its error is 1/e of the local contrast: what an untrained prior would say.
     """
     x, _ = richardson_lucy_until_chi2_one(data)
-    _, amplitude = local_contrast(x, data.noise, data.operator.scale)
+    amplitude = data.operator.contrast(x, data.noise)
     start = bound_below(data, Estimate(x, amplitude * float(np.exp(-1)), x))
     return replace(start, x=consistency_step(data, start.x, start.w.square(), FINAL_ITERATIONS, PATIENCE))
 
@@ -72,7 +71,7 @@ def fallback_weight(data: Data, model: Tensor, physics: Callable[[], Tensor]) ->
     limit = local_chi2(data, physics()).clamp_min(CHI2_LIMIT)
     t = (found / (2 * limit) - 1).clamp(0, 1)
     smooth = t * t * (3 - 2 * t)
-    return F.interpolate(smooth, scale_factor=float(data.operator.scale), mode="bilinear")
+    return data.operator.spread(smooth)
 
 
 def blend(model: Estimate, physics: Estimate, weight: Tensor) -> Estimate:

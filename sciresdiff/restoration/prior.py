@@ -70,7 +70,7 @@ def bound_below(data: Data, estimate: Estimate) -> Estimate:
     s = data.operator.scale
     floor = -pedestal(data) / s**2
     guess = torch.maximum(estimate.guess, floor)
-    w = torch.minimum(estimate.w, guess - floor + upsample_nearest(data.noise.sqrt(), s) / s**2)
+    w = torch.minimum(estimate.w, guess - floor + data.operator.spread_sigma(data.noise))
     return Estimate(guess, w, guess)
 
 

@@ -13,7 +13,6 @@ from functools import cache
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sciresdiff.errors import InputError, UsageError
@@ -23,7 +22,7 @@ from sciresdiff.physics.consistency import Data, close_flux, consistency_step, s
 from sciresdiff.physics.richardson_lucy import richardson_lucy_until_chi2_one
 from sciresdiff.restoration.fallback import FINAL_ITERATIONS, PATIENCE, blend, fallback_weight, physics_estimate
 from sciresdiff.restoration.model import Model
-from sciresdiff.restoration.ops import box_mean, psf_features, upsample_nearest
+from sciresdiff.restoration.ops import psf_features
 from sciresdiff.restoration.posterior import Moments, calibrate, count_samples, draw_samples
 from sciresdiff.restoration.prior import Estimate
 from sciresdiff.restoration.restored import RestoredPlane
@@ -184,8 +183,7 @@ def posterior_summary(
     counted = restrict_to_core(data, observation)
     unseen = None if best.unseen is None else (best.unseen > 0).squeeze().cpu().numpy()
     seen, total = total_flux(counted, x, units.sky / units.sigma)
-    scale = data.operator.scale
-    flat = upsample_nearest(box_mean(F.avg_pool2d(w2, scale), FLAT_PX), scale)
+    flat = data.operator.average(w2, FLAT_PX)
     return RestoredPlane(
         units.image(x),
         units.spread(calibrate(spread, best.x, data, model, settings)),

@@ -53,7 +53,7 @@ def unseen_weight(data: Data, x: Tensor) -> Tensor | None:
         return None
     # a pixel whose neighbour is in doubt is, too: the fall to 0 is that of the interpolation
     weight = F.max_pool2d(weight, 3, stride=1, padding=1)
-    return F.interpolate(weight, scale_factor=float(operator.scale), mode="bilinear")
+    return operator.spread(weight)
 
 
 def hold_positive(best: Estimate, positive: Tensor, weight: Tensor) -> Estimate:
@@ -83,7 +83,7 @@ def fit_joint(data: Data, best: Estimate, weight: Tensor) -> Estimate:
     ----------
     weight : (1, 1, s*h, s*w), of the positive part.
     """
-    where = (F.max_pool2d(weight, data.operator.scale) > 0).to(weight.dtype)
+    where = (data.operator.gather(weight) > 0).to(weight.dtype)
     where = F.max_pool2d(where, 2 * JOINT + 1, stride=1, padding=JOINT)
     x = settle(data, best.x, richardson_lucy(data, pedestal(data), start=best.x), JOINT_CHI2, where)
     return replace(best, x=x, guess=torch.where(x == best.x, best.guess, x))
