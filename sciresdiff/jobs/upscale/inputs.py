@@ -13,7 +13,7 @@ from sciresdiff import io
 from sciresdiff.errors import UsageError
 from sciresdiff.frame import Frame, Quantity
 from sciresdiff.io.source import Source
-from sciresdiff.jobs.upscale.models import Chosen, models_of, stages
+from sciresdiff.jobs.upscale.models import Chosen, models_of, stages, without_networks
 from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.jobs.upscale.sampling import check_steps, warn_codec
 from sciresdiff.notes import Notes
@@ -96,6 +96,7 @@ def resolve_source(
     refuse_unusable(path or "the image", frame, found.samples, options)
     chosen = models_of(frame, options)
     observation = observe(path, found, options, chosen[0], psf, kernel)
+    chosen = without_networks(chosen, observation, options)
     samples = samples_of_source(observation.exposure.image)
     observation = correct_width(observation, samples, observation.target_fwhm)
     return resolve_models(observation, chosen, samples, options)
@@ -116,7 +117,8 @@ def resolve_observation(observation: Observation, options: UpscaleOptions) -> In
     source = observation.exposure.image
     samples = samples_of_source(source)
     refuse_unusable("the observation", source.frame, samples, options)
-    return resolve_models(observation, models_of(source.frame, options), samples, options)
+    chosen = without_networks(models_of(source.frame, options), observation, options)
+    return resolve_models(observation, chosen, samples, options)
 
 
 def resolve_models(

@@ -79,12 +79,8 @@ class SmoothMaps:
         return np.asarray(rows[:, :, x0] * (1 - fx) + rows[:, :, x1] * fx, np.float32)
 
     def at(self, y: float, x: float) -> Array:
-        """The weights (J,) at a place, output px from the centre of the first; beyond the field the nearest pixel's."""
-        place = [
-            (min(max(v, 0), n - 1) + first) / self.step
-            for v, n, first in zip((y, x), self.size, self.origin, strict=True)
-        ]
-        grid = [[place[0]], [place[1]]]
+        """The weights (J,) at a place, output px from the centre of the first; beyond the knots the nearest's."""
+        grid = [[(v + first) / self.step] for v, first in zip((y, x), self.origin, strict=True)]
         return np.array([ndimage.map_coordinates(w, grid, order=1, mode="nearest")[0] for w in self.knots])
 
     def mean(self) -> Array:
@@ -205,6 +201,19 @@ class PSF:
             return np.asarray(np.tensordot(self.weights.at(y, x), self.kernels, 1))
         weights = [ndimage.map_coordinates(w, [[y], [x]], order=1, mode="nearest")[0] for w in self.weights]
         return np.asarray(np.tensordot(weights, self.kernels, 1))
+
+    def lattice(self, every: int) -> tuple[Array, Array]:
+        """Lines y and x of a lattice over the field, ``every`` output px apart; windows of one field share it.
+
+        Of a window they begin before its first pixel and end after its last, for ``at`` and linear interpolation.
+        """
+        assert self.weights is not None
+        first = self.weights.origin if isinstance(self.weights, SmoothMaps) else (0, 0)
+        y, x = (
+            every * np.arange(start // every, -(-(start + n - 1) // every) + 1.0) - start
+            for start, n in zip(first, self.weights.shape[1:], strict=True)
+        )
+        return y, x
 
     @cached_property
     def mean(self) -> Array:
