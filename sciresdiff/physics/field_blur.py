@@ -274,6 +274,7 @@ class FieldBlur:
         """The weights of a patch's own kernels, (R, h, w)."""
         y, x = self._lines(region)
         inside, weights = bounds(y, x), self.psf.weights
+        assert weights is not None
         whole = weights.window(inside).maps if isinstance(weights, SmoothMaps) else weights[:, *inside.slices]
         mixed = np.tensordot(mixing.T, np.asarray(whole, np.float64), 1)
         return np.ascontiguousarray(mixed[:, y - inside.y0][:, :, x - inside.x0])

@@ -72,7 +72,7 @@ class MeasuredField:
         """The PSF at a place of the frame, px."""
         where = np.array([y]), np.array([x])
         ln, e1, e2 = (terms_of(*where, self.size, self.degree) @ self.coefficients)[0]
-        table = self.tables and self.tables.at(terms_of(*where, self.size, 1)[0])
+        table = None if self.tables is None else self.tables.at(terms_of(*where, self.size, 1)[0])
         shape = MoffatShape(float(np.exp(ln)), self.wings, float(e1), float(e2))
         return MeasuredPSF(shape, table, self.used, self.found, self.fwhm_error)
 
