@@ -1,5 +1,7 @@
 """The last look at an output: sound frames pass it, wrong statements are told with their cause, NaN is an error."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ import sciresdiff
 from sciresdiff.cli.app import app
 from sciresdiff.errors import CheckFailed, InputError
 from sciresdiff.jobs.upscale import guard
+from sciresdiff.observation.noise import WidthError
 from sciresdiff.observation.observation import Observation
 from sciresdiff.physics.operators import Operator
 from sciresdiff.physics.psf.field import PSF
@@ -59,6 +62,18 @@ def verdict(pixels: np.ndarray, fwhm: float, sigma: float = NOISE, mask: np.ndar
 def test_a_sound_frame_passes(fwhm, peak):
     """Whatever its brightness and width: a warning of what is right teaches to ignore warnings."""
     assert verdict(stars(fwhm, peak), fwhm).card == "passed"
+
+
+def test_a_width_that_is_hardly_known_is_no_noise_of_the_sky():
+    """The error of the width is in the variance around bright sources, where a frame may be full of them."""
+    pixels = gaussian_filter(stars(5.0, 3000, seed=3) - 100, 2) + stars(5.0, 0)
+    window = Observation.of_arrays(pixels, np.full(pixels.shape, NOISE**2), 2, PSF.constant(kernel_of(7.0)))
+    noise = replace(window.exposure.noise, width_errors=(WidthError(0.2, (1.8, 1.8, 0.0)),))
+    window = replace(window, exposures=[replace(window.exposure, noise=noise)])
+    assert np.median(window.exposure.variance) > 2 * NOISE**2
+    restored = restore(window, None, Settings(refine=False))
+    sums = guard.measure(window, restored, guard.remeasure(window, restored), (slice(0, SIDE), slice(0, SIDE)))
+    assert sums["scatter"] > 0.95  # wings of sources count as sky where the width is in doubt, and add to it
 
 
 def test_a_psf_that_is_stated_too_wide():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from sciresdiff import io
 from sciresdiff.errors import InputError
@@ -206,6 +207,15 @@ def test_nothing_to_estimate_blindly() -> None:
         estimate_width(rng.normal(size=(128, 128)))
     with pytest.raises(InputError, match="blind needs a frame of 32"):
         estimate_width(rng.normal(size=(20, 128)))
+
+
+def test_a_spectrum_without_a_bend_tells_no_width() -> None:
+    """Noise that neighbours share, as in a resampled frame, falls like a scene; a narrow PSF is not in it."""
+    rng = np.random.default_rng(4)
+    noise = ndimage.gaussian_filter(rng.normal(size=(192, 192)), 0.5)
+    cloud = ndimage.gaussian_filter(rng.normal(size=(192, 192)), 24)
+    with pytest.raises(InputError, match="no bend"):
+        estimate_width(noise / noise.std() + 20 * cloud / cloud.std())
 
 
 def test_47_tuc_agrees_with_the_model_of_the_camera(shared_data: Path) -> None:

@@ -26,6 +26,8 @@ CHECK_EVERY, CHECKS = 15, 12
 stars has a chi2 of 1 long before these are fitted."""
 UNEXPLAINED = 6.0
 """chi2 over 5 x 5 pixels above which a source is not explained. The consistency step that follows takes up less."""
+UNKNOWN = 1e-3
+"""Weight of a masked pixel, whose y is taken for A x: what no valid pixel sees keeps its value."""
 DARKEST = 0.001
 """Share of the valid pixels that may lie further below the pedestal than the noise explains."""
 
@@ -33,9 +35,10 @@ DARKEST = 0.001
 def richardson_lucy(data: Data, pedestal: Tensor, floor: float = 1e-2, start: Tensor | None = None) -> Iterator[Tensor]:
     """Accelerated Richardson-Lucy estimates of x, one after the other.
 
-    Each estimate is multiplied by A^T(y / A x) / A^T 1 (Richardson 1972; Lucy 1974) after an extrapolation in its
-    logarithm with the fixed momentum (k - 1) / (k + 2): about k^2 / 4 plain iterations for k of these.  The fixed
-    momentum keeps it local, where the usual one (Biggs & Andrews 1997) is an inner product over the frame.
+    Each estimate is multiplied by A^T(m y / A x) / A^T m, with m = 0 where y is masked (Richardson 1972; Lucy 1974),
+    after an extrapolation in its logarithm with the fixed momentum (k - 1) / (k + 2): about k^2 / 4 plain iterations
+    for k of these.  The fixed momentum keeps it local, where the usual one (Biggs & Andrews 1997) is an inner product
+    over the frame.
 
     Parameters
     ----------
@@ -46,7 +49,7 @@ def richardson_lucy(data: Data, pedestal: Tensor, floor: float = 1e-2, start: Te
     floor : float
         Smallest value of y + pedestal that is used, same units.
     start : (..., s*h, s*w) tensor
-        The image to start from; A^T y / A^T 1 by default.
+        The image to start from; by default A^T m y / A^T m, which lets the light of a masked core begin inside it.
 
     Yields
     ------
@@ -55,8 +58,9 @@ def richardson_lucy(data: Data, pedestal: Tensor, floor: float = 1e-2, start: Te
     """
     operator, scale = data.operator, data.operator.scale
     y = torch.where(data.valid > 0, (data.y + pedestal).clamp_min(floor), pedestal)
-    weight = operator.adjoint(torch.ones_like(y)).reciprocal_()  # 1 / A^T 1
-    first = operator.adjoint(y) * weight / scale**2 if start is None else start + pedestal / scale**2
+    known = data.valid.clamp_min(UNKNOWN)
+    weight = operator.adjoint(known).reciprocal_()  # 1 / A^T m
+    first = operator.adjoint(y * known) * weight / scale**2 if start is None else start + pedestal / scale**2
     x = first.clamp_min(floor / scale**2 * 1e-3)
     before, k, tiny = x, 0, floor / scale**2 * 1e-6
     while True:
@@ -64,7 +68,8 @@ def richardson_lucy(data: Data, pedestal: Tensor, floor: float = 1e-2, start: Te
         momentum = (k - 1) / (k + 2)
         # x (x / x_before)^momentum; the limits keep single pixels from running away before the others move
         guess = (x / before).clamp_(1e-2, 1e2).pow_(momentum).mul_(x) if momentum else x
-        ratio = torch.where(data.valid > 0, y / operator.apply(guess).clamp_min(1e-3 * floor), torch.ones_like(y))
+        seen = operator.apply(guess).clamp_min(1e-3 * floor)
+        ratio = torch.where(data.valid > 0, y / seen, torch.ones_like(y)).mul_(known)
         before, x = x, operator.adjoint(ratio).mul_(guess).mul_(weight).clamp_min_(tiny)
         yield x - pedestal / scale**2
 

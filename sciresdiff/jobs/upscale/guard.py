@@ -197,6 +197,9 @@ def measure(
     faint, bright = judged & (signal < FAINT), judged & (signal >= BRIGHT)
     middle = bright & (signal >= ndimage.maximum_filter(signal, 2 * NEAR - 1))
     around = ndimage.binary_dilation(signal > BRIGHT, iterations=2 * NEAR) & core & ~flagged & ~window.exposure.mask
+    # an error of the PSF is in the variance near sources, and is no scatter
+    plane, noise = window.exposure.plane, window.exposure.noise.limited(0)
+    sky = (z + signal) * again.sigma / np.sqrt(np.where(again.valid, noise.variance(plane), 1))
     found: dict[str, float] = {}
     for name, where in {"all": judged, "faint": faint, "bright": bright, "flagged": flagged & counted}.items():
         found |= {f"{name}_px": int(where.sum()), f"{name}_z2": float((z[where] ** 2).sum())}
@@ -204,7 +207,8 @@ def measure(
         **found,
         "holes": int((again.depth > RING)[upsample_nearest(around, window.scale)].sum()),
         "middles": int(middle.sum()),
-        "scatter": float(mad_std((z + signal)[faint])) if faint.any() else 0.0,
+        "learned": float((1 - restored.gate).sum()),
+        "scatter": float(mad_std(sky[faint])) if faint.any() else 0.0,
         "lost": float((z * again.sigma)[counted].sum()),
         "light": float(np.abs(window.exposure.pixels[counted]).sum()),
         "variance": float((again.sigma[counted] ** 2).sum()),
@@ -243,9 +247,10 @@ def judge_plane(sums: Mapping[str, float], correlation: float) -> list[Doubt]:
         doubts.append(Doubt("chi2", words + find_cause(sums)))
     if sums["faint_px"] >= FEWEST and 0 < sums["scatter"] * correlation < LOWEST_SCATTER:
         words = (
-            f"the empty sky{{of}} scatters by {sums['scatter'] * correlation:.2g} of the stated noise, which is too "
+            f"the empty sky{{of}} scatters by {sums['scatter'] * correlation:.2g} of the noise that was stated or "
+            "measured, which is too large, and ERR with it (--variance, --gain, --read-noise)"
         )
-        doubts.append(Doubt("noise", words + "large, and ERR with it (--variance, --gain, --read-noise)"))
+        doubts.append(Doubt("noise", words))
     if abs(sums["lost"]) > max(CHANCE * sums["variance"] ** 0.5, LOST * sums["light"]):
         doubts.append(Doubt("flux", f"{sums['lost'] / sums['light']:.2%} of the light{{of}} is not in the image"))
     doubts += judge_flagged(sums)
@@ -292,7 +297,8 @@ def find_cause(sums: Mapping[str, float]) -> str:
         return "is the noise a variance, in the image's unit squared?"
     faint, bright = mean(sums, "faint"), mean(sums, "bright")
     if faint > limit(sums, "faint", HIGHEST_CHI2) and bright < WORSE * faint:
-        return "the empty sky does not fit either: the noise is stated too small (--variance, --gain, --read-noise)"
+        words = "the empty sky does not fit either: the noise is stated too small (--variance, --gain, --read-noise)"
+        return f"{words}, or the model was not trained for such a frame (--model physics)" if sums["learned"] else words
     # a PSF that is stated too narrow leaves no misfit: the image takes up the rest of the width
     if sums["middles"]:
         return "bright sources do not fit the PSF: it is too wide or of another shape, or they are saturated (--psf)"

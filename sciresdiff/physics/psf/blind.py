@@ -44,6 +44,9 @@ RING_ERROR = 0.1
 SIGNAL = 3.0
 """Times the noise that the spectrum has to reach at the lowest frequencies."""
 
+NARROWEST = 0.8
+"""FWHM, px, below which the pixel itself is what bends the spectrum; the fit may go down to half of that."""
+
 STARTS = (1.5, 3.0, 6.0)
 """FWHM, px, from which the fit begins."""
 
@@ -78,7 +81,7 @@ def estimate_width(pixels: NDArray[Any], mask: Mask | None = None) -> BlindWidth
     Raises
     ------
     InputError
-        A frame below 32 px, without a valid pixel, or without structure above its noise.
+        A frame below 32 px, without a valid pixel, without structure above its noise, or whose spectrum does not bend.
     """
     k, power, count = radial_spectrum(pixels, mask)
     fits = {name: _fit(k, power, count, otf) for name, otf in TRANSFER.items()}
@@ -89,6 +92,11 @@ def estimate_width(pixels: NDArray[Any], mask: Mask | None = None) -> BlindWidth
     ln = float(share @ widths)
     error = float(np.sqrt(share @ (errors**2 + (widths - ln) ** 2) + SCENE_ERROR**2))
     fwhm = float(np.exp(ln))
+    if fwhm < NARROWEST:
+        raise InputError(
+            f"psf: blind finds no bend in the frame's spectrum that a PSF of {NARROWEST:g} px or more would leave; its "
+            "noise may be correlated, or its PSF narrower than a pixel: give --psf SPEC"
+        )
     spec = PSFSpec("gaussian", {"fwhm": (round(fwhm, 4), "px")})
     line = (
         f"psf: estimated blindly, fwhm {fwhm:.3g} +- {error * fwhm:.2g} px, from the power spectrum of the frame;"
