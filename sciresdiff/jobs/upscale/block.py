@@ -19,7 +19,7 @@ from sciresdiff.io.sink import IMAGE
 from sciresdiff.jobs.blocks import Block
 from sciresdiff.jobs.upscale import guard, trust
 from sciresdiff.jobs.upscale.inputs import Inputs
-from sciresdiff.jobs.upscale.models import Chosen, models_of, without_networks
+from sciresdiff.jobs.upscale.models import models_of
 from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.jobs.upscale.trust import Marker
 from sciresdiff.notes import Notes
@@ -125,7 +125,7 @@ def restore_block(job: Job, block: Block, window: Observation, progress: Progres
 def restore_window(job: Job, window: Observation, progress: Progress = no_progress) -> tuple[RestoredPlane, Notes]:
     """A window restored by the models of the job, with smaller tiles where memory runs out, which is noted."""
     device = device_of(job.options.device)
-    model, then = models_of_job(job)
+    model, then = models_of(job.inputs.frame, job.options)[2]
     for one in (model, then):
         if one:
             one.to(device)
@@ -164,15 +164,9 @@ def restore_nothing(job: Job, window: Observation) -> RestoredPlane:
     return RestoredPlane(mean, unknown, nothing, nothing, draws, 0.0, float("nan"), count, 0.0)
 
 
-def models_of_job(job: Job) -> Chosen:
-    """The models of a job, which it was sent without."""
-    found = models_of(job.inputs.frame, job.options)
-    return without_networks(found, job.inputs.observation, job.options)[2]
-
-
 def count_draws(job: Job) -> int:
     """Draws that are made of every block."""
-    model, then = models_of_job(job)
+    model, then = models_of(job.inputs.frame, job.options)[2]
     drawn = job.options.refine and (model is None or then is not None or model.refiner is not None)
     return job.options.samples if drawn else 0
 

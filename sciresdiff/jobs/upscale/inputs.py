@@ -13,7 +13,7 @@ from sciresdiff import io
 from sciresdiff.errors import UsageError
 from sciresdiff.frame import Frame, Quantity
 from sciresdiff.io.source import Source
-from sciresdiff.jobs.upscale.models import Chosen, models_of, stages, without_networks
+from sciresdiff.jobs.upscale.models import Chosen, models_of, stages
 from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.jobs.upscale.sampling import check_steps, warn_codec
 from sciresdiff.notes import Notes
@@ -96,7 +96,6 @@ def resolve_source(
     refuse_unusable(path or "the image", frame, found.samples, options)
     chosen = models_of(frame, options)
     observation = observe(path, found, options, chosen[0], psf, kernel)
-    chosen = without_networks(chosen, observation, options)
     samples = samples_of_source(observation.exposure.image)
     observation = correct_width(observation, samples, observation.target_fwhm)
     return resolve_models(observation, chosen, samples, options)
@@ -117,8 +116,7 @@ def resolve_observation(observation: Observation, options: UpscaleOptions) -> In
     source = observation.exposure.image
     samples = samples_of_source(source)
     refuse_unusable("the observation", source.frame, samples, options)
-    chosen = without_networks(models_of(source.frame, options), observation, options)
-    return resolve_models(observation, chosen, samples, options)
+    return resolve_models(observation, models_of(source.frame, options), samples, options)
 
 
 def resolve_models(
@@ -144,6 +142,11 @@ def resolve_models(
         for stage, blur in stages(chosen, psf):
             check_steps(stage, options)
             notes += warn_psf(stage, blur, stage.scale) + warn_networks(stage) + warn_codec(stage, options)
+        if model is not None and psf is not None and psf.varies:
+            told = "the mean PSF" if then is not None else "the PSF of every place"
+            notes += Notes(
+                f"model: {name} was trained with one PSF a frame; it is told {told}, and the physics know all"
+            )
     notes = notes.unique()
     notes += warn_noise(model, observation, samples) + check_realism(options.realism, model, name)
     if model is None and not options.refine:
@@ -161,12 +164,13 @@ def warn_psf(model: Model, psf: PSF | None, scale: int) -> Notes:
     """
     if psf is None:
         return Notes()
-    sigma = psf.width / scale
+    least, largest = (width / scale for width in psf.widths)
     low, high = model.card.get("range", {}).get("sigma_low_px", (0.0, np.inf))
-    if 0.9 * low <= sigma <= 1.1 * high:
+    if 0.9 * low <= least and largest <= 1.1 * high:
         return Notes()
+    width = f"{least:.2f} to {largest:.2f}" if psf.varies else f"{least:.2f}"
     return Notes(
-        f"WARNING kernel: width {sigma:.2f} input px (sigma) is outside the {low:g}-{high:g} that the "
+        f"WARNING kernel: width {width} input px (sigma) is outside the {low:g}-{high:g} that the "
         "model was trained on; compare with --model physics"
     )
 

@@ -12,7 +12,6 @@ from sciresdiff.errors import UsageError
 from sciresdiff.frame import Frame
 from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.notes import Notes
-from sciresdiff.observation.observation import Observation
 from sciresdiff.physics.psf.field import PSF
 from sciresdiff.physics.psf.split import split_kernel
 
@@ -74,27 +73,6 @@ def models_of(frame: Frame, options: UpscaleOptions) -> tuple[int, str, Chosen, 
         second, more = run_by_method(second, options)
         notes += more
     return scale, name, (first, second), notes
-
-
-Found = tuple[int, str, Chosen, Notes]
-"""Scale, name, models, and where they come from."""
-
-
-def without_networks(found: Found, observation: Observation, options: UpscaleOptions) -> Found:
-    """The physics alone where nobody names a model and the PSF changes over the field: networks know one PSF a frame.
-
-    Parameters
-    ----------
-    found : as `models_of` gives it.
-    observation : with its PSF.
-    """
-    varies = any(psf is not None and psf.varies for psf in observation.exposure.distinct_psfs)
-    if not varies or options.model is not None or found[2][0] is None:
-        return found
-    scale, name, _, notes = found
-    line = f"model: physics, for the PSF changes over the field and {name} was trained with one PSF a frame (--model)"
-    left = [said for said in notes if not said.startswith("model:")]
-    return scale, "physics", (None, None), Notes(*left, line, **notes.origins)
 
 
 def choose_one(frame: Frame, options: UpscaleOptions) -> tuple[int, str, Chosen, Notes]:

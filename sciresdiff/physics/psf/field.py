@@ -245,6 +245,15 @@ class PSF:
         return sigma_of_square(self.mean)
 
     @cached_property
+    def widths(self) -> tuple[float, float]:
+        """Least and largest sigma of the local kernel, output px, at 5 x 5 places: see `sigma_of_square`."""
+        if self.weights is None:
+            return self.width, self.width
+        lines = [np.linspace(0, n - 1, 5) for n in self.weights.shape[1:]]
+        found = [sigma_of_square(self.at(y, x)) for y in lines[0] for x in lines[1]]
+        return min(found), max(found)
+
+    @cached_property
     def digest(self) -> str:
         """SHA-256 over shapes, types and values: what tells one PSF from another in records of a run."""
         hashed = hashlib.sha256()
