@@ -142,7 +142,7 @@ def resolve_models(
         for stage, blur in stages(chosen, psf):
             check_steps(stage, options)
             notes += warn_psf(stage, blur, stage.scale) + warn_networks(stage) + warn_codec(stage, options)
-        if model is not None and psf is not None and psf.varies:
+        if model and psf and psf.varies:
             told = "the mean PSF" if then is not None else "the PSF of every place"
             notes += Notes(
                 f"model: {name} was trained with one PSF a frame; it is told {told}, and the physics know all"
