@@ -84,8 +84,8 @@ def measure_alignment(
     """Measure where an exposure lies on the reference.
 
     Sources of both are matched whatever the displacement and rotation; where that is not sharp, the images are
-    correlated, too, and the displacement measured in parts. The sharper of the two counts; they may not contradict. **Colours, variable and moving sources and PSFs that are not
-    centred are displacements, too.**
+    correlated, too, and the displacement measured in parts. The sharper of the two counts; they may not contradict.
+    **Colours, variable and moving sources and PSFs that are not centred are displacements, too.**
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ def _refuse_contradiction(one: Alignment, other: Alignment) -> None:
     allowed = SURE * np.hypot(one.move_error, other.move_error) * np.sqrt(2)
     if apart > max(allowed, OFF):
         raise UnmeasuredError(
-            f"the sources and the images say different shifts: {one.words}; {other.words}, which are {apart:.2f} px apart"
+            f"the sources and the images say different shifts: {one.words}; {other.words}; {apart:.2f} px apart"
         )
 
 
