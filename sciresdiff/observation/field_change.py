@@ -18,6 +18,8 @@ Mask = NDArray[np.bool_]
 
 SURE = 8.0
 """Standard deviations, of noise and of what PSFs and places mislay, of a change."""
+MISLAID = 0.2
+"""Part of what PSFs and places may differ by at a pixel that is left in the sum over the PSF."""
 LEAST_SHARE = 0.2
 """Share of the brighter light at the place that a change is; PSFs and calibrations that differ make less."""
 PSF_LIKE = 0.93
@@ -94,7 +96,7 @@ def _difference(one: Shown, cut: Cut, others: Sequence[tuple[Shown, Cut]]) -> tu
     which = rank[np.maximum((count - 1) // 2, 0), np.arange(len(places))], np.arange(len(places))
     p, room, variance = (plane[which].reshape(shape) for plane in (found.values, found.room, found.variance))
     good = (count >= 1).reshape(shape) & ~cut.bad
-    spread = cut.variance + variance + (room / 2) ** 2
+    spread = cut.variance + variance + (MISLAID * room) ** 2
     return np.where(good, cut.values - p, 0), spread, np.maximum(cut.values, p), good
 
 
@@ -144,8 +146,8 @@ def describe_changes(name: str, changes: Sequence[Change]) -> Notes:
     more = f" and {len(changes) - FEW} more" if len(changes) > FEW else ""
     sources = "source differs" if len(changes) == 1 else "sources differ"
     return Notes(
-        f"WARNING field: {name}: {len(changes)} {sources} from the other exposures, moving or variable; px of the first:"
-        f" {places}{more}; the image there is no single sky's"
+        f"WARNING field: {name}: {len(changes)} {sources} from the other exposures, moving or variable; px of the"
+        f" first: {places}{more}; the image there is no single sky's"
     )
 
 

@@ -141,8 +141,8 @@ def measure_scale(
 
     Both are blurred to one width by Gaussians, which conserve flux; then other = factor reference + constant by total
     least squares with the errors of both (York 1966, Can. J. Phys. 44, 1079, for errors that are not correlated),
-    without pixels that are off. The error is a jackknife over 4 x 4 parts of the frame, and `SYSTEMATIC`. **What has changed its
-    brightness counts as the others do, unless it stands out; a PSF with broad wings is not matched in them.**
+    without pixels that are off. The error is a jackknife over 4 x 4 parts of the frame, and `SYSTEMATIC`. **A source
+    that varies counts as the others do, unless it stands out; wings of PSFs are not matched.**
 
     Parameters
     ----------
