@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pytest
 from dithers import Sky, Taken, dither, expose, make_sky
+from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter
 
 from sciresdiff.errors import InputError, UnmeasuredError
+from sciresdiff.frame import Frame
 from sciresdiff.io.quality_bits import OUTLIER
+from sciresdiff.io.source import Source, in_memory
+from sciresdiff.observation.exposure import Exposure
 from sciresdiff.observation.exposure_outliers import Shown, describe_outliers, find_outliers
 from sciresdiff.observation.field_change import describe_changes, find_changes, warn_contradiction
 from sciresdiff.observation.flux_scale import (
@@ -21,6 +28,7 @@ from sciresdiff.observation.flux_scale import (
     stated_ratio,
     stated_scales,
 )
+from sciresdiff.observation.outlier_mask import Calibration, mask_outliers, show_exposure, survey_outliers
 from sciresdiff.physics.interpolation import resample_cubic
 from sciresdiff.physics.sky import estimate_sky
 from sciresdiff.region import Region
@@ -42,7 +50,7 @@ def shown(taken: Sequence[Taken]) -> list[Shown]:
 
 @pytest.mark.parametrize("count", [3, 5])
 def test_cosmic_rays_are_found_and_stars_are_kept(count: int) -> None:
-    hit = missed = taken_wrongly = 0
+    hit = missed = every = taken_wrongly = 0
     for seed in range(3):
         rng = np.random.default_rng(seed)
         taken = dither(make_sky(rng, SIDE), rng, SIDE, count, hits=0.0008)
@@ -50,12 +58,13 @@ def test_cosmic_rays_are_found_and_stars_are_kept(count: int) -> None:
         for k, one in enumerate(taken):
             found = find_outliers(exposures, k, ALL)[4:-4, 4:-4]  # at the border there may be no other exposure
             rays = one.cosmic[4:-4, 4:-4]
-            plain = rays & (one.clean[4:-4, 4:-4] < 60)  # not on a star: those of S/N 10 and more
+            # not on or beside a star of S/N 10 and more: there a hit may be less than what the PSFs allow
+            plain = rays & (maximum_filter(one.clean, 5)[4:-4, 4:-4] < 60)
             hit, missed = hit + plain.sum(), missed + (plain & ~found).sum()
-            taken_wrongly += (found & ~rays).sum()
-    assert hit > 100
+            every, taken_wrongly = every + rays.sum(), taken_wrongly + (found & ~rays).sum()
+    assert hit > 50
     assert missed == 0
-    assert taken_wrongly < 0.05 * hit  # what lies beside a hit
+    assert taken_wrongly < 0.05 * every  # what lies beside a hit
 
 
 @pytest.mark.parametrize("count", [3, 4])
@@ -227,3 +236,44 @@ def test_headers_and_what_is_measured_are_held_to_each_other() -> None:
     assert choose_scale("b.fits", readings, MeasuredScale(19.8, 0.01, 900))[0] == 20.0
     with pytest.raises(InputError, match="add EXPTIME"):
         choose_scale("b.fits", None, None, "only 3 pixels show light in both exposures")
+
+
+@dataclass(frozen=True)
+class There:
+    """A shift that pickles."""
+
+    shift: tuple[float, float]
+
+    def __call__(self, places: NDArray[np.float64]) -> NDArray[np.float64]:
+        return places + self.shift
+
+
+def cut(frame: Frame, plane: int, region: Region) -> Frame:
+    return in_memory(frame).window(plane, region)
+
+
+def stored(exposure: Exposure) -> Exposure:
+    """As of a file: it pickles."""
+    return replace(exposure, image=Source(exposure.image.frame, partial(cut, exposure.plane)))
+
+
+def test_exposures_are_masked_by_windows_counted_and_pickled() -> None:
+    rng = np.random.default_rng(12)
+    sky = make_sky(rng, SIDE, stars=20)
+    shifts = [(0.0, 0.0), (0.4, -1.3), (-2.2, 0.6)]
+    taken = [expose(sky, rng, SIDE, shift=shift, hits=0.0008, time=1 + k / 2) for k, shift in enumerate(shifts)]
+    exposures = [stored(Exposure.of_arrays(one.pixels, one.variance)) for one in taken]
+    shown = [
+        show_exposure(one, Calibration(15 * t.time, t.time, 1.7), (There(t.shift), There(-t.shift)))
+        for one, t in zip(exposures, taken, strict=True)
+    ]
+    masked = mask_outliers(exposures, shown)
+    whole, part = masked[1].window(0, ALL), masked[1].window(0, Region(20, 61, 33, 90))
+    assert np.array_equal(whole.mask[20:61, 33:90], part.mask)
+    assert np.array_equal(whole.mask, find_outliers(shown, 1, ALL))
+    assert whole.plane.flags is not None
+    assert np.array_equal((whole.plane.flags[0] & OUTLIER.bit) != 0, whole.mask)
+    assert whole.mask.sum() > 5
+    lines = list(survey_outliers(["a", "b", "c"], shown, tile=40))
+    assert [line for line in lines if line.startswith(f"cosmic rays: b: {whole.mask.sum()} pixels")]
+    assert lines == list(survey_outliers(["a", "b", "c"], pickle.loads(pickle.dumps(shown))))

@@ -30,11 +30,13 @@ FIRST = 5.0
 """Standard deviations of data and prediction that a pixel must be off by."""
 BESIDE = 3.0
 """The same beside a pixel that is off."""
-ALIKE = 0.4
-"""c: share of D that exposures of alike PSFs may be off by. On dithered scenes of stars of FWHM 1.4 px, PSFs of +-20 %
-and 47 Tuc among them, 0.25 masks 4 of 10,000 clean pixels, 0.35 0.7, and 0.5 none."""
-BLUR_ROOM = 1.2
-"""Room above what Gaussian PSFs of different widths differ by at the peak."""
+ROOM = 0.65
+"""Part of the largest error by sampling and PSF that is allowed. On dithered stars of FWHM 1.4 to 1.8 px (47 Tuc among
+them, PSFs of +-20 %) 0.5 masks 8 of 100,000 clean pixels, all of them cores, and 0.65 masks 1."""
+BLUNT = 1.5
+"""Ratio of the FWHM from which a blurrier exposure tells nothing of a sharper one's pixels."""
+LEAST_ROOM = 0.1
+"""c of exposures whose sampling and PSFs are alike: places that are known to a tenth of a pixel."""
 CALIBRATION = 0.02
 """Error of the ratio of the exposures' fluxes, as a share."""
 NOISE_OF_STEP = 2.5
@@ -122,6 +124,7 @@ def find_outliers(exposures: Sequence[Shown], number: int, region: Region) -> Ma
     A first round takes what stands out against the lower median of the others, which a cosmic ray at the same place
     does not spoil; a second one leaves out what the first took in the others, and looks beside what is off, too. Where
     nothing of the others is left, the first one counts. With one other exposure only what is too bright is taken.
+    **An exposure 1.5 times sharper than all others is not judged; on a star less than its PSF may change is not seen.**
 
     Parameters
     ----------
@@ -254,12 +257,13 @@ def predict(one: Shown, others: Sequence[tuple[Shown, Cut]], places: Array) -> P
             np.clip(np.rint(np.nan_to_num(v)).astype(int), 0, n - 1) for v, n in zip(at, filled.shape, strict=True)
         ]
         above, below = (f(filled, 3)[*nearest] for f in (maximum_filter, minimum_filter))
-        # beside a sharp star cubic convolution goes below the sky: no value lies beyond those around it
-        value = np.clip(got.values, below, above)
+        # beside a sharp star cubic convolution goes below the sky: no value lies below all those around it
+        value = np.maximum(got.values, below)
         difference = np.maximum(above - value, value - below)
         difference = np.maximum(difference - NOISE_OF_STEP * np.sqrt(theirs.variance[*nearest]), 0)
-        rooms.append(_blur_share(one, other) * difference)
-        found.append(replace(got, values=value))
+        room = _room(one, other)
+        rooms.append((room if np.isfinite(room) else 0.0) * difference)
+        found.append(replace(got, values=value, valid=got.valid & np.isfinite(room)))
     return Predictions(
         np.stack([got.values for got in found]),
         np.stack([got.variance for got in found]),
@@ -268,15 +272,21 @@ def predict(one: Shown, others: Sequence[tuple[Shown, Cut]], places: Array) -> P
     )
 
 
-def _blur_share(one: Shown, other: Shown) -> float:
-    """c for the prediction by an exposure of another PSF.
+def _room(one: Shown, other: Shown) -> float:
+    """c for the prediction by another exposure: what sampling and PSF may change at the peak of a Gaussian.
 
-    Gaussians of FWHM a and b differ at the peak by |b^2 / a^2 - 1| of the second one's, which itself falls by
-    1 - exp(-8 ln 2 / b^2) to the diagonal neighbour.
+    Between four pixels cubic convolution has p = (9/8 g(1/2) - 1/8 g(3/2))^2 of a peak of 1, with
+    g(r) = exp(-4 ln 2 r^2 / b^2), and 1 - p is lost; Gaussians of FWHM a and b differ there by |b^2 / a^2 - 1| of the
+    second one's. Both in units of what p is above the darkest pixel next to it. Infinite for an exposure that is too
+    blurred.
     """
-    a, b = max(one.width, 1.0), max(other.width, 1.0)
-    fall = 1 - np.exp(-8 * np.log(2) / (b / one.step) ** 2)
-    return float(max(ALIKE, BLUR_ROOM * abs(b**2 / a**2 - 1) / fall))
+    a, b = max(one.width / other.step, 1.0), max(other.fwhm, 1.0)
+    half, three_halves = (np.exp(-4 * np.log(2) * r**2 / b**2) for r in (0.5, 1.5))
+    p = (1.125 * half - 0.125 * three_halves) ** 2
+    step = p - half * three_halves
+    if b > BLUNT * a:
+        return float("inf")
+    return float(ROOM * ((1 - p) + abs(b**2 / a**2 - 1) * p) / step + LEAST_ROOM)
 
 
 def describe_outliers(name: str, pixels: int, objects: int, bit: int, others: int) -> Notes:
