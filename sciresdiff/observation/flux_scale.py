@@ -26,7 +26,7 @@ LEAST_PIXELS = 30
 MATCHED = 0.05
 """Error of the images beyond noise, as a share of the light: PSFs that are matched by Gaussians only."""
 SYSTEMATIC = 0.01
-"""Error of the ratio that parts of a frame share, by the sampling of sharp stars: 0.9 % at FWHM 1.4 px."""
+"""Error of the ratio that parts of a frame share, by the sampling of sharp stars: 1.0 % at FWHM 1.6 px."""
 PLAUSIBLE = (1e-4, 1e4)
 """Ratios that are looked for, as factors on the ratio of the images' scatters."""
 CLIP = 4.0
