@@ -29,11 +29,12 @@ from sciresdiff.api.image import (
 from sciresdiff.errors import CheckFailed, ResourceError, UsageError
 from sciresdiff.frame import Frame, Kind, PixelSize
 from sciresdiff.io.dtypes import parse_dtype
-from sciresdiff.jobs.upscale.block import Done, Job, count_draws, read_block, restore_block
+from sciresdiff.jobs.upscale.block import Done, Job, count_draws
 from sciresdiff.jobs.upscale.header import history, provenance
 from sciresdiff.jobs.upscale.inputs import Inputs, resolve_observation, resolve_source
 from sciresdiff.jobs.upscale.job import Task, prepare
 from sciresdiff.jobs.upscale.options import UpscaleOptions
+from sciresdiff.jobs.upscale.piece import read_piece, restore_piece
 from sciresdiff.notes import Notes
 from sciresdiff.observation.observation import Observation
 from sciresdiff.observation.options import Stated
@@ -272,7 +273,7 @@ def restore_inputs(inputs: Inputs, options: UpscaleOptions, progress: Progress) 
     task = Task(Path(), inputs, job, blocks, {})
     done: list[Done] = []
     for block in blocks:
-        done.append(restore_block(job, block, read_block(job, block)))
+        done.append(restore_piece(job, block, read_piece(job, block)))
         progress(len(done), len(blocks), "blocks")
     sums = [block.sums for block in done]
     verdict, found, last = task.verdict(sums, written=False), task.planes(sums), task.guard(sums)
@@ -342,5 +343,5 @@ def assemble(done: list[Done], inputs: Inputs) -> dict[str, Array]:
         for name, values in block.arrays.items():
             if name not in arrays:
                 arrays[name] = np.empty((count, *values.shape[:-2], *shape), values.dtype)
-            arrays[name][(block.block.plane, ..., *here)] = values
+            arrays[name][(list(block.block.planes) or block.block.plane, ..., *here)] = values
     return arrays

@@ -26,11 +26,15 @@ CHECK_EVERY, CHECKS = 15, 12
 stars has a chi2 of 1 long before these are fitted."""
 UNEXPLAINED = 6.0
 """chi2 over 5 x 5 pixels above which a source is not explained. The consistency step that follows takes up less."""
+UNSEEN = 1e-3
+"""A^T 1 of a fine pixel whose light hardly reaches the data, which then stays as it was begun."""
 DARKEST = 0.001
 """Share of the valid pixels that may lie further below the pedestal than the noise explains."""
 
 
-def richardson_lucy(data: Data, pedestal: Tensor, floor: float = 1e-2, start: Tensor | None = None) -> Iterator[Tensor]:
+def richardson_lucy(
+    data: Data, pedestal: Tensor, floor: float = 1e-2, start: Tensor | None = None, *, emits: bool = True
+) -> Iterator[Tensor]:
     """Accelerated Richardson-Lucy estimates of x, one after the other.
 
     Each estimate is multiplied by A^T(y / A x) / A^T 1 (Richardson 1972; Lucy 1974) after an extrapolation in its
@@ -47,6 +51,9 @@ def richardson_lucy(data: Data, pedestal: Tensor, floor: float = 1e-2, start: Te
         Smallest value of y + pedestal that is used, same units.
     start : (..., s*h, s*w) tensor
         The image to start from; A^T y / A^T 1 by default.
+    emits : bool
+        Whether the image emits the pedestal.  Where light is lost or comes from many planes, no image does: it is a
+        level that is added to A x.
 
     Yields
     ------
@@ -55,8 +62,9 @@ def richardson_lucy(data: Data, pedestal: Tensor, floor: float = 1e-2, start: Te
     """
     operator, scale = data.operator, data.operator.scale
     y = torch.where(data.valid > 0, (data.y + pedestal).clamp_min(floor), pedestal)
-    weight = operator.adjoint(torch.ones_like(y)).reciprocal_()  # 1 / A^T 1
-    first = operator.adjoint(y) * weight / scale**2 if start is None else start + pedestal / scale**2
+    lift, level = (pedestal / scale**2, 0.0) if emits else (0.0, pedestal)
+    weight = operator.adjoint(torch.ones_like(y)).clamp_min_(UNSEEN).reciprocal_()  # 1 / A^T 1
+    first = operator.adjoint(y) * weight / scale**2 if start is None else start + lift
     x = first.clamp_min(floor / scale**2 * 1e-3)
     before, k, tiny = x, 0, floor / scale**2 * 1e-6
     while True:
@@ -64,9 +72,10 @@ def richardson_lucy(data: Data, pedestal: Tensor, floor: float = 1e-2, start: Te
         momentum = (k - 1) / (k + 2)
         # x (x / x_before)^momentum; the limits keep single pixels from running away before the others move
         guess = (x / before).clamp_(1e-2, 1e2).pow_(momentum).mul_(x) if momentum else x
-        ratio = torch.where(data.valid > 0, y / operator.apply(guess).clamp_min(1e-3 * floor), torch.ones_like(y))
+        seen = (operator.apply(guess) + level).clamp_min(1e-3 * floor)
+        ratio = torch.where(data.valid > 0, y / seen, torch.ones_like(y))
         before, x = x, operator.adjoint(ratio).mul_(guess).mul_(weight).clamp_min_(tiny)
-        yield x - pedestal / scale**2
+        yield x - lift
 
 
 def low_quantile(values: Tensor, share: float) -> Tensor:

@@ -25,6 +25,7 @@ from sciresdiff.io.tiff.metadata import (
     parse_xml,
     rational_to_float,
     read_optics,
+    read_z_step,
     read_pixel_size,
     read_provenance,
 )
@@ -79,7 +80,7 @@ def source(
             kind="micro",
             quantity=quantity,
             pixel_size=header.pixel_size,
-            facts=read_optics(header.ome),
+            facts=read_optics(header.ome) | read_z_step(header.style, header.ome, header.imagej),
             axes=header.axes,
             shape=header.shape,
             dtype=pixels.dtype,
