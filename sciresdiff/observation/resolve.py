@@ -18,9 +18,9 @@ from sciresdiff.observation.options import Stated
 from sciresdiff.observation.psf import resolve_psf
 from sciresdiff.observation.psf_error import resolve_psf_error
 from sciresdiff.observation.resolve_noise import resolve_noise
+from sciresdiff.observation.resolve_stack import observe_stacks
 from sciresdiff.observation.sample import Samples, refuse_empty, refuse_saturation
 from sciresdiff.observation.screening import Screened, observed_source, screen_with_psf
-from sciresdiff.observation.resolve_stack import observe_stacks
 from sciresdiff.physics.psf.field import PSF
 
 

@@ -42,7 +42,9 @@ def observe_stacks(
     # peaks sharper than a point in focus are no light
     lateral = depth.target[1]
     sharpest = {id(one): PSF.constant(difference_kernel(one.focus, target_psf(lateral))) for one in depth.psfs}
-    of_plane = {plane: sharpest[id(one)] for one, planes in zip(depth.psfs, depth.stacks, strict=True) for plane in planes}
+    of_plane = {
+        plane: sharpest[id(one)] for one, planes in zip(depth.psfs, depth.stacks, strict=True) for plane in planes
+    }
     psfs = tuple(of_plane[plane] for plane in range(frame.planes))
     found, masked = screen_with_psf(found, stated, psfs, scale, noise)
     image = observed_source(None if path is None else str(path), found, stated)

@@ -9,9 +9,11 @@ from functools import cached_property
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 
 from sciresdiff.errors import InputError
+from sciresdiff.frame import PLANES, Frame
 from sciresdiff.io.source import placeholder
 from sciresdiff.notes import Notes
 from sciresdiff.observation.depth import Depth, StackStatistics
@@ -21,13 +23,11 @@ from sciresdiff.observation.options import Stated
 from sciresdiff.observation.resolve_noise import resolve_noise
 from sciresdiff.observation.sample import STRIP, WHOLE, Sample, Samples, Window
 from sciresdiff.observation.units import NoiseUnits
-from sciresdiff.frame import PLANES, Frame
 from sciresdiff.physics.consistency import Data
 from sciresdiff.physics.depth import DepthOperator
 from sciresdiff.physics.variance_model import VarianceModel
 from sciresdiff.region import Region
 from sciresdiff.tiling import Tile
-from scipy import ndimage
 
 EMPTY = 0.01
 """Share of the local means of a plane that are taken for empty; the emptiest plane is the stack's sky."""

@@ -17,6 +17,7 @@ from functools import cached_property
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from scipy.fft import next_fast_len
 from torch import Tensor
 
@@ -88,12 +89,12 @@ class DepthOperator:
         return False
 
     @cached_property
-    def kernel(self) -> np.ndarray[tuple[int, int, int], np.dtype[np.float64]]:
+    def kernel(self) -> NDArray[np.float64]:
         """(Kz, Ky, Kx), odd sides: the offsets that lie between a voxel and a measured pixel."""
         reach = [at.stop - 1 for at in self.inside]
-        kernel = self.psf.kernel
+        kernel: NDArray[np.float64] = self.psf.kernel.astype(np.float64)
         cut = [slice(max(n // 2 - r, 0), n // 2 + min(n // 2, r) + 1) for n, r in zip(kernel.shape, reach, strict=True)]
-        kernel = np.asarray(kernel[tuple(cut)], np.float64)
+        kernel = kernel[tuple(cut)]
         return np.abs(kernel) if self.absolute else kernel
 
     @cached_property

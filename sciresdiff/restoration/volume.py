@@ -71,11 +71,12 @@ def restore_volume(
     settings = settings or Settings()
     if settings.consistency != "noise":
         raise UsageError(f"--consistency {settings.consistency}: a stack in depth is restored with noise; leave it out")
-    data = stack.data(device)
+    data, operator = stack.data(device), stack.operator(device)
+    data = replace(data, operator=operator)
     count = settings.samples if settings.refine else 0
     u, w, _ = estimate_volume(data, stack)
     progress(1, 1 + count, "physics")
-    wanted = Wanted(data.operator, *stack.depth.target)  # type: ignore[arg-type]
+    wanted = Wanted(operator, *stack.depth.target)
     best, moments, kept = wanted(u), Moments(), []
     for deviation in draw_deviations(data.renew_noise(u), w, stack, settings.seed, count):
         sample = wanted(deviation)
@@ -87,7 +88,7 @@ def restore_volume(
     spread = moments.spread() if count > 1 else wanted(w)
     refuse_nonfinite_image(x, spread)
     flat = box_mean(w.square(), FLAT_PX * stack.scale)
-    held = data.operator.crop(support(data, u, flat).clamp(0, 1))  # type: ignore[operator]
+    held = operator.crop(support(data, u, flat).clamp(0, 1))
     return split_planes(stack, data, u, x, spread, held, kept, count)
 
 
@@ -101,7 +102,7 @@ def estimate_volume(data: Data, stack: Stack) -> tuple[Tensor, Tensor, int]:
     """
     u, k = explain_stack(data, stack)
     s = stack.scale
-    floor = data.operator.spread(data.noise.sqrt()) / s**2  # type: ignore[operator]
+    floor = stack.operator(data.y.device).spread(data.noise.sqrt()) / s**2
     # an emitter is positive, so that its own size is the scale of its error, down to what the noise leaves of none
     w = u + floor
     return consistency_step(data, u, w.square(), FINAL_ITERATIONS, PATIENCE), w, k
@@ -177,11 +178,12 @@ def draw_deviations(data: Data, w: Tensor, stack: Stack, seed: int, count: int) 
 def unit_noise(data: Data, stack: Stack, like: Tensor, seed: int, pair: int, step: int) -> Tensor:
     """Unit noise by the place in the file, so that blocks agree; of the shape of ``like``."""
     fine = like.shape != data.y.shape
-    beyond, margin = data.operator.margin if fine else (0, 0)  # type: ignore[union-attr]
+    beyond, margin = stack.operator().margin if fine else (0, 0)
     s = stack.scale if fine else 1
     y, x = (s * first - margin for first in data.origin)
     planes = range(STACKS * stack.number - beyond, STACKS * stack.number - beyond + like.shape[1])
-    fields = noise_field.field(seed, pair, step, list(planes), y, x, *like.shape[-2:], like.device)
+    height, width = like.shape[-2:]
+    fields = noise_field.field(seed, pair, step, list(planes), y, x, height, width, like.device)
     return fields[None].to(like.dtype)
 
 

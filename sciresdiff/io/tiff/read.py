@@ -25,9 +25,9 @@ from sciresdiff.io.tiff.metadata import (
     parse_xml,
     rational_to_float,
     read_optics,
-    read_z_step,
     read_pixel_size,
     read_provenance,
+    read_z_step,
 )
 from sciresdiff.io.tiff.planes import add_planes, add_variance, open_first_series
 from sciresdiff.io.tiff.series import SeriesReader, open_tiff, report_damage, series_reader

@@ -64,7 +64,11 @@ class Done:
         sums = {**self.sums, "said": list(self.notes)}
         if not self.block.planes:
             return [(name, self.block.plane, fine.y0, fine.x0, values) for name, values in self.arrays.items()], sums
-        each = [(name, i, values) for name, of in self.arrays.items() for i, values in zip(self.block.planes, of)]
+        each = [
+            (name, i, values)
+            for name, of in self.arrays.items()
+            for i, values in zip(self.block.planes, of, strict=True)
+        ]
         return [(name, plane, fine.y0, fine.x0, values) for name, plane, values in each], sums
 
 

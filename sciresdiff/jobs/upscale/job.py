@@ -65,7 +65,9 @@ class Task:
     def by_plane(self, sums: Sequence[Sums]) -> list[list[Sums]]:
         """The sums of the blocks of every plane."""
         planes = range(self.inputs.frame.planes)
-        return [[sums_of_plane(sums[b.number], b, plane) for b in plans.of_plane(self.blocks, plane)] for plane in planes]
+        return [
+            [sums_of_plane(sums[b.number], b, plane) for b in plans.of_plane(self.blocks, plane)] for plane in planes
+        ]
 
     def planes(self, sums: Sequence[Sums]) -> list[dict[str, Any]]:
         """chi2, flux ratio and gated share of every plane."""

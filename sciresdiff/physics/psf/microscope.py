@@ -170,7 +170,7 @@ class Microscope:
         lost : float
             Share of the light of the outermost plane that lies beyond the kernel.
         """
-        z = step * np.arange(-planes, planes + 1)
+        z = step * np.arange(-planes, planes + 1, dtype=np.float64)
         unit = self.wavelength / (2 * self.na)
         cone = planes * step * np.tan(np.arcsin(self.na / self.ri))
         reach = [min(int(np.ceil((cone + WINGS * unit) / side)), WIDEST) for side in (pixel.y, pixel.x)]

@@ -61,6 +61,8 @@ class VolumePSF:
     def rescale(self, factor: float) -> VolumePSF:
         """The PSF drawn out by a factor along all axes, its plane of focus of the same sum."""
         axes = [np.arange(n) - n // 2 for n in self.kernel.shape]
-        places = np.meshgrid(*(a / factor + n // 2 for a, n in zip(axes, self.kernel.shape, strict=True)), indexing="ij")
+        places = np.meshgrid(
+            *(a / factor + n // 2 for a, n in zip(axes, self.kernel.shape, strict=True)), indexing="ij"
+        )
         kernel = ndimage.map_coordinates(self.kernel.astype(np.float64), places, order=3, mode="nearest")
         return VolumePSF.of_array(kernel * (self.focus.sum() / kernel[len(kernel) // 2].sum()), self.name)
