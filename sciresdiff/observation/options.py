@@ -141,8 +141,8 @@ class Stated:
         "Side of a pixel, for instance 0.065um or 0.05arcsec.", None, panel=INPUT, metavar="SIZE"
     )
     depth: Literal["plane", "3d"] | None = option(
-        "How a z-stack is seen: 3d, with the light that planes receive of each other (the default; needs the optics or a"
-        " PSF in three dimensions), or plane by plane.",
+        "How a z-stack is seen: 3d, with the light that planes receive of each other (the default; needs the optics or"
+        " a PSF in three dimensions), or plane by plane.",
         None,
         panel=INPUT,
     )
