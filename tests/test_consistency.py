@@ -130,6 +130,22 @@ def test_richardson_lucy_approaches_a_noiseless_truth():
     assert chi2[40] < 0.01 * chi2[2]
 
 
+@pytest.mark.parametrize("width", [1, 3])
+def test_the_light_of_a_masked_core_goes_back_into_it(width):
+    """Its wings say how much light that is; none of it piles up beside the mask."""
+    x = torch.full((1, 1, 64, 64), 1.0, dtype=torch.float64)
+    x[..., 31:33, 31:33] = 1e4
+    op = Operator((32, 32), 2, gaussian(2.0), dtype=torch.float64)
+    valid = torch.ones(1, 1, 32, 32, dtype=torch.float64)
+    valid[..., 16 - width // 2 : 17 + width // 2, 16 - width // 2 : 17 + width // 2] = 0
+    data = Data(op.apply(x), torch.ones_like(valid), valid, op)
+    found = next(islice(richardson_lucy(data, torch.zeros(1, 1, 1, 1)), 60, None))
+    assert float(found[..., 30:36, 30:36].sum()) == pytest.approx(float(x.sum() - 64 * 64 + 36), rel=0.02)
+    beyond = found.clone()
+    beyond[..., 28:36, 28:36] = 1
+    assert float(beyond.max()) < 100  # of 10^4
+
+
 def test_support_is_high_where_the_data_decide():
     data, x = scene((24, 24), 2, gaussian(1.0))
     sharp = Data(data.y, 1e-6 * data.noise, torch.ones_like(data.y), data.operator)

@@ -4,7 +4,8 @@
                                             [--options="--model physics --no-refine"]
 
 Every image below FOLDER is restored by the command as it is called without options; of an image of more than SIDE px
-along an axis its middle is cut out first, with its header, its planes and its place in the plate solution. WORK gets
+along an axis its middle is cut out first, with its header, its planes, its place in the plate solution and the files
+beside it that hold its noise, flags and PSF. WORK gets
 one JSON record a file (``records.jsonl``; what stands there is not run again) and a picture of input, output and
 quality (``pictures/``). ``--table`` writes the rows between the markers of a page.
 """
@@ -15,6 +16,7 @@ import argparse
 import fnmatch
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -26,6 +28,7 @@ import numpy as np
 import tifffile
 from astropy.io import fits
 
+from sciresdiff.io.companions import find_noise_and_flags
 from sciresdiff.jobs.inputs import find_inputs
 
 BEGIN, END = "<!-- real-frames: begin -->", "<!-- real-frames: end -->"
@@ -107,6 +110,13 @@ def cut_fits(path: Path, target: Path, side: int) -> Path:
     return out
 
 
+def cut_companions(path: Path, target: Path, side: int) -> None:
+    """The same part of the noise and the flags that lie beside a FITS image, and its PSF as it is."""
+    for kind, (other, _) in find_noise_and_flags(path).items():
+        if kind == "psf" or cut_fits(other, target, side) == other:
+            shutil.copy(other, target / other.name)
+
+
 def is_image(hdu: Any) -> bool:
     """Whether an HDU holds pixels, compressed or not."""
     table = isinstance(hdu, fits.BinTableHDU | fits.TableHDU) and not isinstance(hdu, fits.CompImageHDU)
@@ -120,6 +130,8 @@ def restore(path: Path, folder: Path, work: Path, side: int, options: list[str])
     room.mkdir(parents=True, exist_ok=True)
     try:
         cut = cut_middle(path, room, side)
+        if cut != path:
+            cut_companions(path, room, side)
     except Exception as error:  # noqa: BLE001  a file that astropy cannot cut is given as it is
         cut, _ = path, error
     end = ".fits" if ".fit" in path.name.lower() else path.suffix

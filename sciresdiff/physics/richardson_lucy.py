@@ -26,8 +26,10 @@ CHECK_EVERY, CHECKS = 15, 12
 stars has a chi2 of 1 long before these are fitted."""
 UNEXPLAINED = 6.0
 """chi2 over 5 x 5 pixels above which a source is not explained. The consistency step that follows takes up less."""
-UNSEEN = 1e-3
-"""A^T 1 of a fine pixel whose light hardly reaches the data, which then stays as it was begun."""
+UNKNOWN = 1e-3
+"""Weight of a masked pixel, whose y is taken for A x: what no valid pixel sees keeps its value."""
+UNSEEN = 1e-6
+"""A^T m of a fine pixel of a volume whose light does not reach the data."""
 DARKEST = 0.001
 """Share of the valid pixels that may lie further below the pedestal than the noise explains."""
 
@@ -37,9 +39,10 @@ def richardson_lucy(
 ) -> Iterator[Tensor]:
     """Accelerated Richardson-Lucy estimates of x, one after the other.
 
-    Each estimate is multiplied by A^T(y / A x) / A^T 1 (Richardson 1972; Lucy 1974) after an extrapolation in its
-    logarithm with the fixed momentum (k - 1) / (k + 2): about k^2 / 4 plain iterations for k of these.  The fixed
-    momentum keeps it local, where the usual one (Biggs & Andrews 1997) is an inner product over the frame.
+    Each estimate is multiplied by A^T(m y / A x) / A^T m, with m = 0 where y is masked (Richardson 1972; Lucy 1974),
+    after an extrapolation in its logarithm with the fixed momentum (k - 1) / (k + 2): about k^2 / 4 plain iterations
+    for k of these.  The fixed momentum keeps it local, where the usual one (Biggs & Andrews 1997) is an inner product
+    over the frame.
 
     Parameters
     ----------
@@ -50,7 +53,7 @@ def richardson_lucy(
     floor : float
         Smallest value of y + pedestal that is used, same units.
     start : (..., s*h, s*w) tensor
-        The image to start from; A^T y / A^T 1 by default.
+        The image to start from; by default A^T m y / A^T m, which lets the light of a masked core begin inside it.
     emits : bool
         Whether the image emits the pedestal.  Where light is lost or comes from many planes, no image does: it is a
         level that is added to A x.
@@ -63,8 +66,9 @@ def richardson_lucy(
     operator, scale = data.operator, data.operator.scale
     y = torch.where(data.valid > 0, (data.y + pedestal).clamp_min(floor), pedestal)
     lift, level = (pedestal / scale**2, 0.0) if emits else (0.0, pedestal)
-    weight = operator.adjoint(torch.ones_like(y)).clamp_min_(UNSEEN).reciprocal_()  # 1 / A^T 1
-    first = operator.adjoint(y) * weight / scale**2 if start is None else start + lift
+    known = data.valid.clamp_min(UNKNOWN)
+    weight = operator.adjoint(known).clamp_min_(UNSEEN).reciprocal_()  # 1 / A^T m
+    first = operator.adjoint(y * known) * weight / scale**2 if start is None else start + lift
     x = first.clamp_min(floor / scale**2 * 1e-3)
     before, k, tiny = x, 0, floor / scale**2 * 1e-6
     while True:
@@ -73,7 +77,7 @@ def richardson_lucy(
         # x (x / x_before)^momentum; the limits keep single pixels from running away before the others move
         guess = (x / before).clamp_(1e-2, 1e2).pow_(momentum).mul_(x) if momentum else x
         seen = (operator.apply(guess) + level).clamp_min(1e-3 * floor)
-        ratio = torch.where(data.valid > 0, y / seen, torch.ones_like(y))
+        ratio = torch.where(data.valid > 0, y / seen, torch.ones_like(y)).mul_(known)
         before, x = x, operator.adjoint(ratio).mul_(guess).mul_(weight).clamp_min_(tiny)
         yield x - lift
 
