@@ -105,11 +105,13 @@ def resolve_depth(path: str | Path, frame: Frame, stated: Stated, scale: int) ->
         raise too_narrow(narrowest, lateral)
     axial = min(TARGET_PLANES, SHARPEST * min(width for width, _ in widths))
     beyond = min(int(np.ceil(EXTENT * max(width for width, _ in widths))), BEYOND, len(stacks[0]))
+    reach = min(min(psf.kernel.shape[1:]) // 2 for psf in psfs)
+    beyond = min(beyond, min(len(psf.kernel) // 2 for psf in psfs))
     line = (
         f"depth: {len(stacks[0])} planes are restored as one volume, with {beyond} more above and below whose light "
         f"reaches them and which are cut off; the volume's PSF has FWHM {axial:.3g} planes along z"
     )
-    return Depth(stacks, psfs, (axial, lateral), (beyond, MARGIN)), notes + Notes(line)
+    return Depth(stacks, psfs, (axial, lateral), (beyond, min(MARGIN, reach // scale))), notes + Notes(line)
 
 
 def axial_fwhm(psf: VolumePSF) -> float:

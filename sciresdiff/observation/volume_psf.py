@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
+from sciresdiff import io
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, PixelSize
 from sciresdiff.notes import Notes
@@ -16,8 +19,9 @@ from sciresdiff.observation.pixel_size import parse_pixel_size
 from sciresdiff.observation.whole_psf import split_specs
 from sciresdiff.physics import psf as psfs_of
 from sciresdiff.physics.psf.microscope import Microscope
-from sciresdiff.physics.psf.spec import METRES, PSFSpec
+from sciresdiff.physics.psf.spec import MEASURED, METRES, PSFSpec
 from sciresdiff.physics.psf.volume import VolumePSF
+from sciresdiff.physics.psf.volume_image import Sampling, average_beads, kernel_of_image
 
 GIVE = (
     "give the optics (--na, --ri, --wavelength, --z-step, --pixel-size), --psf FILE or beads:FILE in three dimensions, "
@@ -25,6 +29,8 @@ GIVE = (
 )
 BEYOND = 8
 """Planes beyond a stack, at most, that are restored too."""
+SAME = 0.01
+"""Share by which two distances differ that are taken for one."""
 TOLD = 0.01
 """Share of the light of the outermost plane beyond the kernel from which on it is told."""
 
@@ -70,12 +76,12 @@ def _specs(path: str | Path, frame: Frame, stated: Stated) -> tuple[list[str], N
 def _of_spec(path: str | Path, spec: str, frame: Frame, stated: Stated, scale: int) -> tuple[VolumePSF, Notes]:
     """The PSF of one SPEC."""
     if spec.startswith(BEADS_OF):
-        raise UsageError(f"--psf {spec}: beads in depth")
-    if spec.strip() in psfs_of.spec.MEASURED:
+        return _of_file(path, spec.removeprefix(BEADS_OF), True, frame, stated, scale)
+    if spec.strip() in MEASURED:
         raise UsageError(f"--psf {spec}: is measured on one plane, and tells nothing of depth; {GIVE}")
     parsed = psfs_of.parse(spec)
     if parsed.shape == "file":
-        raise UsageError(f"--psf {spec}: files in depth")
+        return _of_file(path, str(parsed.path), False, frame, stated, scale)
     if parsed.shape not in ("airy", "vectorial") or "na" not in parsed.params:
         raise UsageError(f"--psf {spec}: is the PSF of one plane; {GIVE}")
     return _of_optics(path, parsed, frame, stated, scale)
@@ -122,6 +128,55 @@ def _of_optics(path: str | Path, spec: PSFSpec, frame: Frame, stated: Stated, sc
     if lost > TOLD:
         line += f"; {100 * lost:.0f} % of the light of the farthest plane lies beyond {psf.kernel.shape[2] // 2} px"
     return psf, notes + Notes(line)
+
+
+def _of_file(
+    path: str | Path, name: str, beads: bool, frame: Frame, stated: Stated, scale: int
+) -> tuple[VolumePSF, Notes]:
+    """The PSF of a file that shows it, or beads; a sampling that it does not state is that of the stack.
+
+    Parameters
+    ----------
+    path, frame, stated, scale : as for `volume_psfs`.
+    name : of the file.
+    beads : whether it shows beads.
+    """
+    if not name:
+        raise UsageError("--psf: beads: needs a file, for instance beads:beads.tif; beads alone sees no depth")
+    found, said = io.read(name), f"psf {Path(name).name}"
+    image = found.pixels.astype(np.float64)
+    sampling, notes = _sampling(path, said, found, frame, stated, scale)
+    if beads:
+        image, count = average_beads(image, said)
+        line = f"{said}: mean of {count} beads that stand alone, without background; their own size is in it"
+        notes += Notes(line)
+    psf, more = kernel_of_image(image, sampling, said)
+    h, w = frame.pixels.shape[1:]
+    reach = max(psf.kernel.shape[1:]) // 2
+    if reach > scale * max(h, w):
+        more += Notes(f"{said}: reaches {reach} output px, farther than the stack is wide; what lies beyond is cut")
+    return psf, notes + more
+
+
+def _sampling(
+    path: str | Path, said: str, found: Frame, frame: Frame, stated: Stated, scale: int
+) -> tuple[Sampling, Notes]:
+    """Voxels of the file of a PSF and of the kernel, um, or px and planes of the stack where sizes are not known."""
+    notes, ours, theirs = Notes(), frame.pixel_size, found.pixel_size
+    if ours is None or theirs is None or ours.unit != theirs.unit:
+        notes += Notes(f"{said}: its pixels are taken to be as large as the stack's; a size is not known")
+        ours = theirs = PixelSize(1.0, 1.0, "um")
+    their_step = found.facts.get("z_step")
+    known = stated.z_step is not None or "z_step" in frame.facts
+    if their_step is None or not known:
+        notes += Notes(f"{said}: its planes are taken to be as far apart as the stack's; a distance is not known")
+        step = their_step = 1.0
+    else:
+        step = plane_step(path, frame, stated)
+    if abs(their_step / step - 1) > SAME:
+        notes += Notes(f"{said}: its planes are {their_step:.4g} um apart, those of the stack {step:.4g}; interpolated")
+    fine = ours.refine(scale)
+    return Sampling((their_step, theirs.y, theirs.x), (step, fine.y, fine.x)), notes
 
 
 def microscope_of(spec: PSFSpec, frame: Frame, stated: Stated) -> tuple[Microscope, Notes]:

@@ -28,7 +28,7 @@ UNEXPLAINED = 6.0
 """chi2 over 5 x 5 pixels above which a source is not explained. The consistency step that follows takes up less."""
 UNKNOWN = 1e-3
 """Weight of a masked pixel, whose y is taken for A x: what no valid pixel sees keeps its value."""
-UNSEEN = 1e-6
+UNSEEN = 1e-4
 """A^T m of a fine pixel of a volume whose light does not reach the data."""
 DARKEST = 0.001
 """Share of the valid pixels that may lie further below the pedestal than the noise explains."""

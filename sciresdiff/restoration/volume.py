@@ -103,8 +103,9 @@ def estimate_volume(data: Data, stack: Stack) -> tuple[Tensor, Tensor, int]:
     u, k = explain_stack(data, stack)
     s = stack.scale
     floor = stack.operator(data.y.device).spread(data.noise.sqrt()) / s**2
-    # an emitter is positive, so that its own size is the scale of its error, down to what the noise leaves of none
-    w = u + floor
+    # an emitter is positive: its own size is the scale of its error, and as it may lie a voxel beside, that of those
+    # around it; down to what the noise leaves of none
+    w = F.avg_pool3d(u.square()[None], 3, stride=1, padding=1)[0].sqrt_() + floor
     return consistency_step(data, u, w.square(), FINAL_ITERATIONS, PATIENCE), w, k
 
 
