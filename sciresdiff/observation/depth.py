@@ -21,6 +21,8 @@ SHARPEST = 0.8
 """The same as a share of that of the measured PSF at most: planes that lie far apart are not blurred further."""
 EXTENT = 1.5
 """Planes above and below the measured ones that are restored too, in FWHM of the PSF along z."""
+FINE = 20
+"""Points between two planes at which a width is measured."""
 MARGIN = 12
 """Input px around the measured ones that are restored too."""
 
@@ -117,6 +119,5 @@ def resolve_depth(path: str | Path, frame: Frame, stated: Stated, scale: int) ->
 def axial_fwhm(psf: VolumePSF) -> float:
     """FWHM of a PSF along z, planes."""
     line = psf.axial
-    at = np.linspace(0, len(line) - 1, 20 * len(line))
-    above = np.interp(at, np.arange(len(line)), line) > line.max() / 2
-    return float(above.sum() / 20)
+    at = np.linspace(0, len(line) - 1, FINE * (len(line) - 1) + 1)
+    return float((np.interp(at, np.arange(len(line)), line) > line.max() / 2).sum() / FINE)

@@ -66,7 +66,7 @@ def richardson_lucy(
     operator, scale = data.operator, data.operator.scale
     y = torch.where(data.valid > 0, (data.y + pedestal).clamp_min(floor), pedestal)
     lift, level = (pedestal / scale**2, 0.0) if emits else (0.0, pedestal)
-    known = data.valid.clamp_min(UNKNOWN)
+    known = data.valid.to(y.dtype).clamp_min(UNKNOWN)
     weight = operator.adjoint(known).clamp_min_(UNSEEN).reciprocal_()  # 1 / A^T m
     first = operator.adjoint(y * known) * weight / scale**2 if start is None else start + lift
     x = first.clamp_min(floor / scale**2 * 1e-3)

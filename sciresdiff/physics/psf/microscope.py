@@ -143,8 +143,9 @@ class Microscope:
         """Excitation, relative to its focus, times the emission averaged over the pinhole, times the pinhole's area."""
         assert self.pinhole is not None
         unit = 1.22 * self.wavelength / self.na
-        rho, weight = np.polynomial.legendre.leggauss(12)
-        rho, angle = unit * self.pinhole * (rho + 1) / 4, np.pi * (np.arange(16) + 0.5) / 16
+        nodes = int(12 + 6 * self.pinhole)
+        rho, weight = np.polynomial.legendre.leggauss(nodes)
+        rho, angle = unit * self.pinhole * (rho + 1) / 4, np.pi * (np.arange(nodes) + 0.5) / nodes
         away = np.sqrt(r[:, None, None] ** 2 + rho[:, None] ** 2 + 2 * r[:, None, None] * rho[:, None] * np.cos(angle))
         wide = np.arange(0, away.max() + (r[1] - r[0]), r[1] - r[0])
         emission = self._widefield(wide, z, self.wavelength)
