@@ -388,6 +388,29 @@ def test_a_psf_of_other_planes_is_interpolated_and_said(tmp_path, a_file):
     assert light[z - 3 :, row - 4 : row + 5, column - 4 : column + 5].sum() == pytest.approx(flux, rel=0.15)
 
 
+def test_a_volume_comes_out_of_python_as_it_does_out_of_a_file(a_file):
+    import sciresdiff
+
+    image, err, _ = restored(a_file, samples=2)
+    found = sciresdiff.restore(a_file, **{**STATED, "scale": 1, "samples": 2, "save_samples": True, "checks": False})
+    assert np.array_equal(found.sci, image)
+    assert np.array_equal(found.err, err)
+    assert found.draws.shape == (10, 2, 44, 40)
+
+
+def test_a_volume_is_not_judged_plane_by_plane(a_file):
+    from sciresdiff.jobs.evaluate.sidecar import Sidecar
+
+    restored(a_file, refine=False)
+    with pytest.raises(InputError, match="restored in depth"):
+        Sidecar.read(a_file.with_name("out.ome.tif"), a_file)
+
+
+def test_a_noise_that_is_far_too_small_is_told(a_file):
+    _, _, record = restored(a_file, refine=False, gain=40.0)
+    assert any(line.startswith("WARNING chi2") for line in record["said"])
+
+
 def test_data_of_a_stack_are_in_the_noise_of_all_its_planes(a_file):
     options = UpscaleOptions(**{**STATED, "scale": 1})
     from sciresdiff.jobs.upscale.inputs import resolve_source

@@ -335,13 +335,12 @@ def physical_memory() -> float:
 
 def assemble(done: list[Done], inputs: Inputs) -> dict[str, Array]:
     """The planes of all blocks, each (planes, Y, X); DRAWS (planes, K, Y, X)."""
-    count, scale = inputs.frame.planes, inputs.scale
-    shape = inputs.observation.grid.shape
+    count, shape = inputs.frame.planes, inputs.observation.grid.shape
     arrays: dict[str, Array] = {}
     for block in done:
-        here = block.block.tile.core.scaled(scale).slices
-        for name, values in block.arrays.items():
+        for name, plane, y, x, values in block.parts(inputs.scale)[0]:
             if name not in arrays:
                 arrays[name] = np.empty((count, *values.shape[:-2], *shape), values.dtype)
-            arrays[name][(list(block.block.planes) or block.block.plane, ..., *here)] = values
+            height, width = values.shape[-2:]
+            arrays[name][plane, ..., y : y + height, x : x + width] = values
     return arrays

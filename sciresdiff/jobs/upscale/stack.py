@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 
 from sciresdiff.jobs import blocks as plans
 from sciresdiff.jobs.blocks import Block
 from sciresdiff.jobs.upscale.block import Done, Job, count_draws, digest, planes_of, restore_nothing, settings_of
+from sciresdiff.jobs.upscale.guard import CHANCE, HIGHEST_CHI2
 from sciresdiff.jobs.upscale.inputs import Inputs
 from sciresdiff.notes import Notes
 from sciresdiff.observation.depth import Depth
@@ -100,7 +102,24 @@ def restore_stack(job: Job, block: Block, stack: Stack, progress: Progress = no_
         }
         for i, (window, one) in enumerate(zip(stack.planes, restored, strict=True))
     ]
-    return Done(block, arrays, {"planes": sums, "seen": digest_stack(stack)})
+    return Done(block, arrays, {"planes": sums, "seen": digest_stack(stack)}, warn_of_chi2(sums))
+
+
+def warn_of_chi2(sums: Sequence[Mapping[str, Any]]) -> Notes:
+    """Warn of a volume that contradicts its data, by the limit of planes.
+
+    Parameters
+    ----------
+    sums : of every plane.
+    """
+    count = sum(one["valid"] for one in sums)
+    chi2 = sum(one["chi2"] * one["valid"] for one in sums if one["valid"]) / max(count, 1)
+    if chi2 <= HIGHEST_CHI2 + CHANCE * (2 / max(count, 1)) ** 0.5:
+        return Notes()
+    return Notes(
+        f"WARNING chi2: the volume leaves {chi2:.3g} times the noise of its data; look at the noise (--gain, "
+        "--read-noise) and the PSF (--psf, --z-step, --sample-ri)"
+    )
 
 
 def digest_stack(stack: Stack) -> str:
