@@ -64,7 +64,7 @@ def volume_psfs(
 def _specs(path: str | Path, frame: Frame, stated: Stated) -> tuple[list[str], Notes]:
     """The SPEC of every plane, or of all."""
     if stated.kernel:
-        raise UsageError(f"--kernel {stated.kernel}: is the blur of one plane; {GIVE}")
+        raise InputError(f"--kernel {stated.kernel}: is the blur of one plane; {GIVE}")
     if stated.psf:
         return split_specs(stated.psf, frame), Notes(psf="--psf")
     specs, notes = optics_of(frame, stated)
@@ -78,12 +78,12 @@ def _of_spec(path: str | Path, spec: str, frame: Frame, stated: Stated, scale: i
     if spec.startswith(BEADS_OF):
         return _of_file(path, spec.removeprefix(BEADS_OF), True, frame, stated, scale)
     if spec.strip() in MEASURED:
-        raise UsageError(f"--psf {spec}: is measured on one plane, and tells nothing of depth; {GIVE}")
+        raise InputError(f"--psf {spec}: is measured on one plane, and tells nothing of depth; {GIVE}")
     parsed = psfs_of.parse(spec)
     if parsed.shape == "file":
         return _of_file(path, str(parsed.path), False, frame, stated, scale)
     if parsed.shape not in ("airy", "vectorial") or "na" not in parsed.params:
-        raise UsageError(f"--psf {spec}: is the PSF of one plane; {GIVE}")
+        raise InputError(f"--psf {spec}: is the PSF of one plane; {GIVE}")
     return _of_optics(path, parsed, frame, stated, scale)
 
 
