@@ -190,7 +190,7 @@ def microscope_of(spec: PSFSpec, frame: Frame, stated: Stated) -> tuple[Microsco
     lengths = {name: 1e6 * value * METRES[unit] for name, (value, unit) in spec.params.items() if unit in METRES}
     ri = numbers.get("ri") or stated.ri or frame.facts.get("refractive_index")
     if ri is None:
-        raise UsageError("--ri: the refractive index of the immersion is not known; give it (oil 1.515, water 1.333)")
+        raise InputError("--ri: the refractive index of the immersion is not known; give it (oil 1.515, water 1.333)")
     if (stated.sample_ri is None) != (stated.sample_depth is None):
         missing = "--sample-depth" if stated.sample_depth is None else "--sample-ri"
         raise UsageError(f"{missing}: index and depth of the specimen say nothing without each other; give both")
