@@ -27,8 +27,8 @@ from sciresdiff.tiling import Tile
 
 HALO = 32
 """What is read around the core of a block of a stack, input px; around that, unknown light is restored too."""
-VOXELS = 2**25
-"""Of the transforms of a block, at most: with them a block takes about 1.5 GB."""
+VOXELS = 3 * 2**23
+"""Of the transforms of a block, at most: a block takes some 60 bytes for each of them."""
 SAMPLE = 96
 """Side of the window in the middle of a stack on which is measured how many iterations it takes, input px."""
 
