@@ -28,7 +28,7 @@ from sciresdiff.tiling import Tile
 HALO = 32
 """What is read around the core of a block of a stack, input px; around that, unknown light is restored too."""
 VOXELS = 3 * 2**23
-"""Of the transforms of a block, at most; with 2**25 the process took 2.03 GB at its peak (40 planes of 4096 x 4096, x2)."""
+"""Of the transforms of a block, at most; with 2**25 a run on 40 planes of 4096 x 4096 px at x2 took 2.03 GB."""
 SAMPLE = 96
 """Side of the window in the middle of a stack on which is measured how many iterations it takes, input px."""
 
