@@ -28,8 +28,8 @@ Array = NDArray[np.float64]
 POINTS = 3
 """Nodes of the integral (Gauss-Legendre) per pixel of the image and axis."""
 SEEN = 1e-2
-"""Share by which the sum of the weights of an image pixel may be off 1 and is brought to it; beyond, it lies at the edge
-of the exposure, and is seen in part."""
+"""Share by which the weights of an image pixel may be off 1 in all and are brought to it; where they are further off, it
+lies at the edge of the exposure and is seen in part."""
 ROWS = 2**14
 """Pixels whose weights are made at a time."""
 
@@ -134,8 +134,8 @@ def resample(
     reach = int(np.ceil(extent.max())) + 4
     if reach > min(size) + 4 or reach > 256:
         raise InputError(
-            f"wcs: a pixel of an exposure spans {extent.max():.3g} px of the output grid, which has {size[0]} x {size[1]}"
-            " px; give a --scale or --grid of similar pixels"
+            f"wcs: a pixel of an exposure spans {extent.max():.3g} px of the output grid, which has {size[0]} x"
+            f" {size[1]} px; give a --scale or --grid of similar pixels"
         )
     inside = (around.min(1) >= -0.5 - 1e-9).all(1) & (around.max(1) <= np.array(size) - 0.5 + 1e-9).all(1)
     nodes = legendre(max(2, int(np.ceil(POINTS * np.median(extent)))))
