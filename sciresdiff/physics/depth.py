@@ -1,9 +1,9 @@
 """The measurement of a stack of planes: blur in three dimensions, then integration over the pixels of every plane.
 
-Out-of-focus light of a widefield microscope spreads over a cone, whose disks are no short sum of separable kernels: at
-an aperture of 1.3 the disk 5 um from the focus is 120 fine px wide on either side, and a basis shared by all planes
-needs more than a hundred terms for an error of 1 %.  So the convolution is made by FFTs that are long enough not to
-wrap: it is linear and no approximation, with an error of the rounding of float32 (1e-6 of the brightest voxel).
+Out-of-focus light of a widefield microscope spreads over a cone, whose disks with their rings are no short sum of
+separable kernels: at an aperture of 1.3 the disk 5 um from the focus is 120 fine px wide on either side.  So the
+convolution is made by FFTs that are long enough not to wrap: it is linear and no approximation, with an error of the
+rounding of float32 (1e-6 of the brightest voxel).
 
 The wanted volume is larger than the stack.  Light reaches the measured planes from above, from below and from beside
 them; nothing reflects it back.  What lies there is unknown, is restored with the rest, and is cut off at the end.

@@ -28,7 +28,7 @@ Array = NDArray[np.float64]
 POINTS = 3
 """Nodes of the integral (Gauss-Legendre) per pixel of the image and axis."""
 SEEN = 1e-2
-"""Share by which the weights of an image pixel may be off 1 in all and are brought to it; where they are further off, it
+"""Share by which the weights of an image pixel may be off 1 in all and are brought to it; where they are off more, it
 lies at the edge of the exposure and is seen in part."""
 ROWS = 2**14
 """Pixels whose weights are made at a time."""
