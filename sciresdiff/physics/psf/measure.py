@@ -34,6 +34,9 @@ MINORITY = 0.06
 MODEL_ERROR = 0.01
 """Least relative error of the width of a Moffat fitted to a PSF that is none."""
 
+SLOWEST = 0.8
+"""1 / beta from which on a Moffat is none of a PSF: a quarter of its light would lie beyond ten times its FWHM."""
+
 SOLE = 2
 """Sources that are too few to tell points from galaxies by their widths."""
 
@@ -122,8 +125,13 @@ def _doubt_extended(found: MeasuredPSF, pixels: NDArray[Any], mask: Mask | None)
     Raises
     ------
     InputError
-        One or two sources that are: galaxies.
+        One or two sources that are, or that fall off as slowly as the fit allows: galaxies.
     """
+    if found.used <= SOLE and found.shape.wings >= SLOWEST:
+        raise InputError(
+            f"psf: no source to measure a PSF from: the {found.used} usable of {found.found} seen fall off as slowly as"
+            f" galaxies do (Moffat beta {1 / found.shape.wings:.3g}); give --psf with a shape or a FILE, or --psf blind"
+        )
     if found.used > SOLE and found.share >= DOMINANT:
         return Notes()
     try:
