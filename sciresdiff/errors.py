@@ -35,3 +35,7 @@ class ResourceError(SciresdiffError):
     """Disk or memory ran out, or a scheduler, worker or other process of the job is gone."""
 
     exit_code = 5
+
+
+class UnmeasuredError(Exception):
+    """What cannot be measured on these data; the message says why, in a few words, and whoever asked decides."""

@@ -257,7 +257,7 @@ def test_an_input_that_changes_while_it_is_read_is_refused(
     pixels, variance = a_sky(side)
     path = written(tmp_path / "low.fits", pixels, variance)
     wanted, _ = restored(path, "wanted.fits", samples=0)
-    restore_block = upscale.restore_block
+    restore_block = upscale.restore_piece
 
     def changing(*given: object, **more: object) -> object:
         done = restore_block(*given, **more)  # type: ignore[arg-type]
@@ -267,7 +267,7 @@ def test_an_input_that_changes_while_it_is_read_is_refused(
         return done
 
     with monkeypatch.context() as patch:
-        patch.setattr(upscale, "restore_block", changing)
+        patch.setattr(upscale, "restore_piece", changing)
         with pytest.raises(InputError, match=r"low\.fits: changed while it was read \(input\); give the same command"):
             restored(path, samples=0)
     assert not path.with_name("high.fits").exists()

@@ -22,6 +22,7 @@ from sciresdiff.io.source import Source
 from sciresdiff.jobs import blocks
 from sciresdiff.jobs.degrade import block as degrade_blocks
 from sciresdiff.jobs.degrade.job import DegradeOptions, run
+from sciresdiff.observation.defects import MARGIN
 from sciresdiff.region import Region
 from sciresdiff.run.shards import Shard
 
@@ -139,9 +140,13 @@ def test_no_array_of_the_whole_frame_is_made(fine: Path, tmp_path: Path, monkeyp
     monkeypatch.setattr(io, "open_source", watched)
     monkeypatch.setattr("sciresdiff.jobs.degrade.job.STRIP", 96**2)
     monkeypatch.setattr(degrade_blocks, "SAMPLE", 32)
+    monkeypatch.setattr("sciresdiff.observation.bands.BAND", 96**2)
+    monkeypatch.setattr("sciresdiff.observation.sample.WHOLE", 96**2)
+    monkeypatch.setattr("sciresdiff.observation.sample.SIDE", 24)
     record = run(fine, tmp_path / "low.fits", DegradeOptions(2, recipe="astro", kernel=KERNEL))
     assert record["blocks"] > 9
-    assert max(most) <= (96 + 2 * 20) ** 2  # a core and 2.5 times the kernel's 8 px
+    # a core, 2.5 times the kernel's 8 px, and what decides whether a pixel is data
+    assert max(most) <= (96 + 2 * (20 + MARGIN)) ** 2
 
 
 @pytest.mark.usefixtures("in_blocks")

@@ -223,3 +223,13 @@ def test_47_tuc_agrees_with_the_model_of_the_camera(shared_data: Path) -> None:
     found = measure_plane(frame)
     model = io.read_image(str(shared_data / "astro" / "psf_formats" / "acs_hrc_f606w.fits"))
     assert psf.fwhm(found.render()) == pytest.approx(psf.fwhm(np.squeeze(model)), rel=0.05)
+
+
+def test_a_source_without_an_end_is_a_galaxy() -> None:
+    """A single source whose light falls off more slowly than that of any PSF (de Vaucouleurs' law, r_e 9 px)."""
+    rng = np.random.default_rng(6)
+    y, x = np.mgrid[:161, :161] - 80.3
+    light = np.exp(-7.67 * ((np.hypot(y, x / 0.8) + 0.5) / 9) ** 0.25)
+    frame = 3e4 * ndimage.gaussian_filter(light, 1.2) / light.max() + rng.normal(0, 3, light.shape)
+    with pytest.raises(InputError, match="no source to measure a PSF from"):
+        measure_psf(frame, None, None)

@@ -357,11 +357,15 @@ def test_windows_of_smooth_maps_are_the_same_whoever_asks(tmp_path: Path) -> Non
 
     found, _ = blur(psfex(tmp_path / "a.psf", False), frame_of(200, 200, pixel=None))
     large, small = found.window(Region(10, 300, 0, 400)), found.window(Region(100, 150, 37, 90))
-    assert large.weights is not None
-    assert small.weights is not None
-    np.testing.assert_array_equal(large.weights[:, 90:140, 37:90], small.weights)
+    inner = large.window(Region(90, 140, 37, 90))
     assert found.maps is not None
-    np.testing.assert_array_equal(found.maps[:, 100:150, 37:90], small.weights)
+    assert large.maps is not None
+    assert small.maps is not None
+    np.testing.assert_array_equal(large.maps[:, 90:140, 37:90], small.maps)
+    np.testing.assert_array_equal(inner.maps, small.maps)
+    np.testing.assert_array_equal(found.maps[:, 100:150, 37:90], small.maps)
+    np.testing.assert_array_equal(inner.at(3.5, 4.25), found.at(103.5, 41.25))
+    assert inner == small
 
 
 def test_psfs_by_channel_in_one_option() -> None:

@@ -150,3 +150,19 @@ def test_cells_do_not_warn(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", frame.astype("u2"))
     notes = resolve(tmp_path / "a.tif", psf="gaussian:fwhm=3px").notes
     assert not any(line.startswith("WARNING psf") for line in notes)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_the_psf_on_the_frame_is_as_wide_as_its_parts(scale: int) -> None:
+    """Variances add up: that of the kernel, of the target, and (s^2 - 1) / 12 of the sum over s x s pixels."""
+    kernel = psf.render(f"gaussian:fwhm={2.2 * scale}px", None, integrate=False)
+    image = psf_on_frame(kernel, 2.0, scale)
+    parts = variance_of(kernel) + variance_of(psf.target_psf(2.0)) + (scale**2 - 1) / 12
+    assert variance_of(image) * scale**2 == pytest.approx(parts, rel=2e-3)  # the wings that are cut
+
+
+def variance_of(image: np.ndarray) -> float:
+    """Along y, px^2."""
+    line = image.sum(1) / image.sum()
+    at = np.arange(len(line)) - len(line) // 2
+    return float((line * at**2).sum() - (line * at).sum() ** 2)

@@ -17,10 +17,11 @@ from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, Kind, PixelSize
 from sciresdiff.io.source import in_memory
 from sciresdiff.jobs.degrade.block import Degraded as Block
-from sciresdiff.jobs.degrade.block import degrade_block, read_window
+from sciresdiff.jobs.degrade.block import degrade_block, read_window, without_no_data
 from sciresdiff.jobs.degrade.job import (
     DegradedFile,
     describe_result,
+    find_no_data,
     hash_values,
     plan_task,
     refuse_options,
@@ -187,7 +188,9 @@ def degrade(
         source,
     ):
         quantity, notes = resolve_quantity(source.frame, chosen)
-        task = plan_task(path or "", Path(), chosen, source, quantity, notes, hash_values(source))
+        defects, more = find_no_data(source, chosen)
+        key, source = hash_values(source), without_no_data(source, defects)
+        task = plan_task(path or "", Path(), chosen, source, defects, quantity, notes + more, key)
         done = [degrade_block(task.work, b, read_window(source, task.plan.scale, b)) for b in task.blocks]
     return collect(DegradedFile(task, done[:1]), done)
 

@@ -29,11 +29,12 @@ from sciresdiff.api.image import (
 from sciresdiff.errors import CheckFailed, ResourceError, UsageError
 from sciresdiff.frame import Frame, Kind, PixelSize
 from sciresdiff.io.dtypes import parse_dtype
-from sciresdiff.jobs.upscale.block import Done, Job, count_draws, read_block, restore_block
+from sciresdiff.jobs.upscale.block import Done, Job, count_draws
 from sciresdiff.jobs.upscale.header import history, provenance
 from sciresdiff.jobs.upscale.inputs import Inputs, resolve_observation, resolve_source
 from sciresdiff.jobs.upscale.job import Task, prepare
 from sciresdiff.jobs.upscale.options import UpscaleOptions
+from sciresdiff.jobs.upscale.piece import read_piece, restore_piece
 from sciresdiff.notes import Notes
 from sciresdiff.observation.observation import Observation
 from sciresdiff.observation.options import Stated
@@ -272,7 +273,7 @@ def restore_inputs(inputs: Inputs, options: UpscaleOptions, progress: Progress) 
     task = Task(Path(), inputs, job, blocks, {})
     done: list[Done] = []
     for block in blocks:
-        done.append(restore_block(job, block, read_block(job, block)))
+        done.append(restore_piece(job, block, read_piece(job, block)))
         progress(len(done), len(blocks), "blocks")
     sums = [block.sums for block in done]
     verdict, found, last = task.verdict(sums, written=False), task.planes(sums), task.guard(sums)
@@ -334,13 +335,12 @@ def physical_memory() -> float:
 
 def assemble(done: list[Done], inputs: Inputs) -> dict[str, Array]:
     """The planes of all blocks, each (planes, Y, X); DRAWS (planes, K, Y, X)."""
-    count, scale = inputs.frame.planes, inputs.scale
-    shape = inputs.observation.grid.shape
+    count, shape = inputs.frame.planes, inputs.observation.grid.shape
     arrays: dict[str, Array] = {}
     for block in done:
-        here = block.block.tile.core.scaled(scale).slices
-        for name, values in block.arrays.items():
+        for name, plane, y, x, values in block.parts(inputs.scale)[0]:
             if name not in arrays:
                 arrays[name] = np.empty((count, *values.shape[:-2], *shape), values.dtype)
-            arrays[name][(block.block.plane, ..., *here)] = values
+            height, width = values.shape[-2:]
+            arrays[name][plane, ..., y : y + height, x : x + width] = values
     return arrays

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sciresdiff.checks.evidence import Evidence
 from sciresdiff.checks.result import Result, drop_nan, not_computed
+from sciresdiff.errors import UnmeasuredError
 
 Answer = Result | list[Result] | None
 
@@ -23,10 +24,6 @@ NEEDS = {
     "target_fwhm_px": "the FWHM that the image is meant to have (--target-fwhm)",
 }
 """Field of `Evidence` -> what it is called where it is missing."""
-
-
-class UnmeasuredError(Exception):
-    """Raised by a check that cannot be computed on this evidence; the message says why, in a few words."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
-"""Registration of two images of one sky on one grid: matching of their blur, displacement, and ratio of fluxes.
+"""Two images of one sky on one grid: matching of their blur, and the ratio of their fluxes.
 
-Nothing here reads files or world coordinates: `jobs.evaluate.register` brings two frames onto one grid.
+Their displacement is measured by `physics.registration`. Nothing here reads files or world coordinates:
+`jobs.evaluate.register` brings two frames onto one grid.
 """
 
 from __future__ import annotations
@@ -15,34 +16,10 @@ from sciresdiff.checks.check import UnmeasuredError
 
 TOUCHED = 0.05
 """Share of a blurred pixel's light that may come from bad pixels before it is bad too."""
-STEPS = 30
-"""Most Gauss-Newton steps; from a start within a PSF's width five are enough."""
-EXACT_PX = 1e-4
-"""Step at which the search ends, px."""
-BLOCKS = 4
-"""Blocks per side for the jackknife error of the displacement."""
-ALIKE = 0.5
-"""Least correlation of the registered images; below it the displacement is refused."""
 ANNULUS = (1.25, 1.75)
 """Inner and outer radius of the ring that the sky is measured in, in radii of the aperture."""
 LEAST_SKY = 0.3
 """Least share of the ring within the frame; with less the sky is that of everything outside the aperture."""
-
-
-@dataclass(frozen=True)
-class Displacement:
-    """Position of a source in ``low`` less that in ``high``, and the slope of the brightness."""
-
-    y: float
-    """Px of the common grid."""
-    x: float
-    """Px of the common grid."""
-    error: float
-    """Standard error per axis, px, by a delete-one-block jackknife."""
-    slope: float
-    """low = slope * high + constant, over all pixels."""
-    correlation: float
-    """Of the two images after the displacement."""
 
 
 @dataclass(frozen=True)
@@ -111,102 +88,6 @@ def negative_wings(psf: Array) -> float:
     away = np.hypot(y - psf.shape[0] // 2, x - psf.shape[1] // 2)
     within = np.cumsum(psf.ravel()[np.argsort(away, axis=None, kind="stable")])
     return max(0.0, float(within.max() / within[-1]) - 1)
-
-
-def displacement(high: Array, low: Array, good: Mask) -> Displacement:
-    """Measure the displacement of one image against another on the same grid with the same blur.
-
-    Begins at the peak of the windowed cross-correlation (whole pixels), and continues by Gauss-Newton with the model
-    low(r) = slope * high(r - d) + constant, least squares over the good pixels (Lucas & Kanade 1981, IJCAI, 674). The
-    error is a jackknife over 4 x 4 blocks of the frame, so that correlated noise and local differences count.
-    **Colour gradients, variable or moving sources and a PSF image that is not centred are displacements, too.**
-
-    Parameters
-    ----------
-    high, low : (Y, X).
-    good : (Y, X), pixels that are valid in both.
-
-    Raises
-    ------
-    UnmeasuredError : no structure in common.
-    """
-    inside = _inner(good)
-    if not inside.any() or np.ptp(high[inside]) == 0 or np.ptp(low[inside]) == 0:
-        raise UnmeasuredError("nothing but one value where both images are good")
-    sky_high, sky_low = np.median(high[inside]), np.median(low[inside])
-    units = float(np.std(high[inside])), float(np.std(low[inside]))  # fluxes of 1e-11 would upset the algebra
-    high, low = np.where(good, high - sky_high, 0) / units[0], np.where(good, low - sky_low, 0) / units[1]
-    shift = _whole_pixel_shift(high, low)
-    for _ in range(STEPS):
-        step = _step(_normal_equations(high, low, inside, shift))
-        shift = shift + np.clip(step, -3, 3)
-        if np.abs(step).max() < EXACT_PX:
-            break
-    moved = shift_image(high, shift)
-    alike = float(np.corrcoef(moved[inside], low[inside])[0, 1])
-    if not alike > ALIKE:
-        raise UnmeasuredError(f"the images have too little in common (correlation {alike:.2f} after registration)")
-    sums = _normal_equations(high, low, inside, shift)
-    slope = float(_solve(sum(sums))[0]) * units[1] / units[0]  # type: ignore[arg-type]
-    return Displacement(float(shift[0]), float(shift[1]), _jackknife(sums), slope, alike)
-
-
-def _inner(good: Mask) -> Mask:
-    """Good pixels away from the border, where a displaced image is not known."""
-    edge = [max(2, n // 20) for n in good.shape]
-    inside = np.zeros(good.shape, bool)
-    inside[edge[0] : -edge[0], edge[1] : -edge[1]] = True
-    return good & inside
-
-
-def _whole_pixel_shift(high: Array, low: Array) -> Array:
-    """The peak of the cross-correlation under a Hann window, whole px."""
-    from scipy import fft
-
-    # without a window the borders of the frame, which do not move, would correlate at zero
-    window = np.outer(*(np.hanning(n) for n in high.shape))
-    product = fft.rfft2(low * window) * np.conj(fft.rfft2(high * window))
-    peak = np.unravel_index(int(np.argmax(fft.irfft2(product, s=high.shape))), high.shape)
-    return np.array([p - n if p > n // 2 else p for p, n in zip(peak, high.shape, strict=True)], float)
-
-
-def shift_image(image: Array, shift: Array | tuple[float, float]) -> Array:
-    """Shift an image (Y, X) by (y, x) px with cubic splines; beyond the border its values are repeated."""
-    from scipy import ndimage
-
-    return np.asarray(ndimage.shift(image, shift, order=3, mode="nearest"))
-
-
-def _normal_equations(high: Array, low: Array, inside: Mask, shift: Array) -> list[Array]:
-    """Normal equations (4, 5) of slope, constant and slope times the next step (y, x), for every block."""
-    moved = shift_image(high, shift)
-    slopes = np.gradient(moved)
-    # to first order high(r - d - e) = high(r - d) - e grad high(r - d): linear in slope, constant and slope e
-    columns = np.stack([moved, np.ones_like(moved), -slopes[0], -slopes[1], low])
-    rows, cols = (np.linspace(0, n, BLOCKS + 1).astype(int) for n in high.shape)
-    cells = [np.s_[rows[i] : rows[i + 1], cols[j] : cols[j + 1]] for i in range(BLOCKS) for j in range(BLOCKS)]
-    chosen = [columns[:, *cell][:, inside[cell]] for cell in cells if inside[cell].any()]
-    return [part[:4] @ part.T for part in chosen]
-
-
-def _solve(sums: Array) -> Array:
-    return np.asarray(np.linalg.lstsq(sums[:, :4], sums[:, 4], rcond=1e-12)[0])
-
-
-def _step(sums: list[Array]) -> Array:
-    """The next step of the displacement."""
-    found = _solve(sum(sums))  # type: ignore[arg-type]
-    return found[2:] / found[0] if found[0] else np.zeros(2)
-
-
-def _jackknife(sums: list[Array]) -> float:
-    """Standard error per axis of the displacement, leaving out one block at a time."""
-    total, n = sum(sums), len(sums)
-    if n < 2:
-        return float("inf")
-    # delete-one jackknife, Efron 1982, chapter 3: (n - 1) / n sum (d_i - mean d)^2
-    steps = np.array([_step([total - part]) for part in sums])
-    return float(np.sqrt((n - 1) / n * ((steps - steps.mean(0)) ** 2).sum(0)).mean())
 
 
 def brightest(image: Array, good: Mask, radius: float, sides: tuple[float, float]) -> tuple[int, int] | None:

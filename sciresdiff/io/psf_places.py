@@ -13,6 +13,9 @@ from scipy import interpolate
 Array = NDArray[np.float64]
 SAME = 1e-6
 """Difference of two coordinates, px, that counts as none."""
+CUBIC = 4
+"""Lines of places along an axis from which they are joined by a cubic spline: optics change smoothly over a field, and
+straight lines between five PSFs leave up to 13 % of their light in the wrong place where they turn."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Polynomial:
 
 @dataclass(frozen=True)
 class Positions:
-    """Weights that interpolate between images at known places; beyond the outermost the nearest counts."""
+    """Weights that interpolate between images at known places; beyond the outermost their border counts."""
 
     places: Array
     """(J, 2), y and x, px from the centre of the frame's first pixel."""
@@ -76,7 +79,8 @@ class Positions:
     def weights(self, y: Array, x: Array) -> Array:
         """Weights of the images at places (...), whose sum is 1: (J, ...).
 
-        Bilinear on a full grid of places, else linear on the triangles between them.
+        On a full grid of places cubic splines along each axis with `CUBIC` lines or more, else linear; elsewhere linear
+        on the triangles between the places.
         """
         y, x = np.broadcast_arrays(np.asarray(y, np.float64), np.asarray(x, np.float64))
         if not y.ndim:
@@ -84,9 +88,9 @@ class Positions:
         own = np.eye(len(self.places))
         if grid := self._grid():
             (rows, columns), order = grid
-            table = own[order].reshape(len(rows), len(columns), -1)
-            inside = np.clip(y, rows[0], rows[-1]), np.clip(x, columns[0], columns[-1])
-            found = _bilinear(rows, columns, table, *inside)
+            along_y, along_x = _shares(rows, y), _shares(columns, x)
+            found = np.empty((*y.shape, len(own)))
+            found[..., order] = (along_y[..., :, None] * along_x[..., None, :]).reshape(*y.shape, -1)
         else:
             found = self._scattered(own, y, x)
         return np.moveaxis(found, -1, 0)
@@ -110,12 +114,10 @@ class Positions:
         return np.where(np.isfinite(between), between, nearest)
 
 
-def _bilinear(rows: Array, columns: Array, table: Array, y: Array, x: Array) -> Array:
-    """Linear along each axis that has more than one line."""
-    if len(rows) == 1 and len(columns) == 1:
-        return np.broadcast_to(table[0, 0], (*y.shape, table.shape[-1]))
-    if len(rows) == 1:
-        return np.asarray(interpolate.interp1d(columns, table[0], axis=0)(x))
-    if len(columns) == 1:
-        return np.asarray(interpolate.interp1d(rows, table[:, 0], axis=0)(y))
-    return np.asarray(interpolate.RegularGridInterpolator((rows, columns), table)(np.stack([y, x], -1)))
+def _shares(lines: Array, at: Array) -> Array:
+    """How much every line of a grid counts at places (...) along its axis, sum 1: (..., lines)."""
+    if len(lines) == 1:
+        return np.ones((*at.shape, 1))
+    degree = 3 if len(lines) >= CUBIC else 1
+    spline = interpolate.make_interp_spline(lines, np.eye(len(lines)), degree)
+    return np.asarray(spline(np.clip(at, lines[0], lines[-1])))

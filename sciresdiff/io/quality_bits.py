@@ -6,7 +6,7 @@ uses every bit of its 32; what a bit of ours means is said by a card of the DQ h
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,14 +40,15 @@ SATURATED = Kind("saturation", 20, "saturated", "--no-saturation")
 HOT = Kind("hot pixels", 21, "hot or dead pixel", "--no-hot-pixels")
 RING = Kind("rings", 22, "rings around a masked core")
 COSMIC = Kind("cosmic rays", 23, "sharper than the PSF: cosmic ray", "--no-cosmic")
+OUTLIER = Kind("outliers", 24, "contradicts the other exposures", "--no-cosmic")
 KINDS = (BLANK, SENTINEL, PADDING, ABSURD, SATURATED, HOT, RING, COSMIC)
 OURS = sum(kind.bit for kind in KINDS)
-"""All bits of ours."""
+"""All bits of ours that a single exposure has."""
 
 
-def header_cards() -> Iterator[tuple[str, str, str]]:
-    """Cards of a DQ header that name the bits: keyword, value, comment."""
-    for kind in KINDS:
+def header_cards(kinds: Iterable[Kind] = KINDS) -> Iterator[tuple[str, str, str]]:
+    """Cards of a DQ header that name the bits of kinds: keyword, value, comment."""
+    for kind in kinds:
         yield f"SRDBIT{kind.number}", kind.words, f"bit {kind.number}: value {kind.bit}"
 
 

@@ -6,7 +6,7 @@ machine make the same blocks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, pairwise
 
@@ -39,6 +39,10 @@ class Block:
     """Core and window, coarse px."""
     whole: bool
     """Whether it is all of its plane."""
+    planes: tuple[int, ...] = ()
+    """Numbers of the planes of a stack that are restored together, ``plane`` the first of them; else empty."""
+    stack: int = 0
+    """Number of that stack."""
 
 
 def plan(shape: tuple[int, int, int], scale: int, whole: bool = False, halo: int = HALO) -> list[Block]:
@@ -62,6 +66,26 @@ def plan(shape: tuple[int, int, int], scale: int, whole: bool = False, halo: int
     return [Block(next(numbers), plane, tile, only) for plane in range(planes) for tile in tiles_of(rows, columns)]
 
 
+def plan_stacks(stacks: Sequence[Sequence[int]], shape: tuple[int, int], largest: int, halo: int) -> list[Block]:
+    """The blocks of a file of stacks, stack by stack and row by row; every block has all planes of one.
+
+    Parameters
+    ----------
+    stacks : sequence of sequences of int
+        Numbers of the planes of every stack.
+    shape : (int, int)
+        (h, w) of the coarse grid.
+    largest : int
+        Side of a core at most, coarse px.
+    halo : int
+        What is read around a core, coarse px.
+    """
+    rows, columns = (spans_of(n, largest, halo) for n in shape)
+    only = len(rows) * len(columns) == 1
+    parts = [(i, planes, tile) for i, planes in enumerate(stacks) for tile in tiles_of(rows, columns)]
+    return [Block(n, planes[0], tile, only, tuple(planes), i) for n, (i, planes, tile) in enumerate(parts)]
+
+
 def core(scale: int) -> int:
     """Largest side of a core, coarse px."""
     return max(CORE // scale // CELL, 1) * CELL
@@ -79,7 +103,11 @@ def spans(length: int, scale: int, halo: int = HALO) -> list[Span]:
     halo : int
         What is read on both sides of a core, cut at the ends.
     """
-    largest = core(scale)
+    return spans_of(length, core(scale), halo)
+
+
+def spans_of(length: int, largest: int, halo: int) -> list[Span]:
+    """Core and window of every block along one side whose cores have ``largest`` px at most, coarse px."""
     if length <= SPARE * largest:
         return [(0, length, 0, length)]
     size = rounded_up(-(-length // -(-length // largest)), CELL)
@@ -89,4 +117,4 @@ def spans(length: int, scale: int, halo: int = HALO) -> list[Span]:
 
 def of_plane(blocks: list[Block], plane: int) -> Iterator[Block]:
     """The blocks of one plane."""
-    return (block for block in blocks if block.plane == plane)
+    return (block for block in blocks if plane in (block.planes or (block.plane,)))

@@ -11,12 +11,14 @@ from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, PixelSize
 from sciresdiff.notes import Notes
 from sciresdiff.observation.optics import channel_of_planes
-from sciresdiff.observation.sample import Samples, first_with_data
+from sciresdiff.observation.sample import Sample, Samples, first_with_data
 from sciresdiff.physics import psf
 from sciresdiff.physics.psf.blind import estimate_width
 from sciresdiff.physics.psf.field import PSF
-from sciresdiff.physics.psf.measure import measure_psf
+from sciresdiff.physics.psf.measure import find_population, measure_psf
 from sciresdiff.physics.psf.measured import MeasuredPSF
+from sciresdiff.physics.psf.measured_field import MeasuredField, measure_field
+from sciresdiff.physics.psf.point_sources import Population, prepare_field
 from sciresdiff.physics.psf.spec import MEASURED
 
 BEADS_OF = "beads:"
@@ -95,13 +97,41 @@ def _measure_blur(
     if word.startswith(BEADS_OF):
         found = _measure_beads(word.removeprefix(BEADS_OF), frame.pixel_size)
     else:
-        found = measure_plane(samples(plane).frame, beads=word == "beads")
+        population = None
+        if frame.kind == "astro" and word == "measure":
+            population = population_of(samples(plane))
+            if field := measure_field_of(samples(plane), population, frame):
+                return field.blur(scale, target_fwhm), field.notes + Notes(psf="measured")
+        found = measure_plane(samples(plane).frame, beads=word == "beads", population=population)
         found = replace(found, notes=found.notes + Notes(f"psf: measured from {found.used} sources of {path}"))
     notes = found.notes + _assume_beads(frame, spec, found) + Notes(psf="measured")
     return PSF(found.kernel(scale, target_fwhm)[None], width_error=found.fwhm_error), notes
 
 
-def measure_plane(frame: Frame, plane: int = 0, *, beads: bool = False, table: bool = True) -> MeasuredPSF:
+def population_of(sample: Sample) -> Population:
+    """The sources of a sample."""
+    frame = sample.frame
+    return find_population(
+        prepare_field(frame.pixels[0], frame.mask[0], None if frame.variance is None else frame.variance[0])
+    )
+
+
+def measure_field_of(sample: Sample, population: Population, frame: Frame) -> MeasuredField | None:
+    """The PSF field that the stars of a sample show; None where they show none.
+
+    Parameters
+    ----------
+    sample : of a plane.
+    population : its sources.
+    frame : what the file says.
+    """
+    y, x = sample.places_of(population.fits.y, population.fits.x)
+    return measure_field(population, y, x, (frame.pixels.shape[1], frame.pixels.shape[2]))
+
+
+def measure_plane(
+    frame: Frame, plane: int = 0, *, beads: bool = False, table: bool = True, population: Population | None = None
+) -> MeasuredPSF:
     """The PSF that the point sources of one plane of a frame show; see `physics.psf.measure.measure_psf`.
 
     Parameters
@@ -113,6 +143,8 @@ def measure_plane(frame: Frame, plane: int = 0, *, beads: bool = False, table: b
         The frame is said to show beads.
     table : bool
         Whether what the sources have beside a Moffat is measured, too.
+    population : Population, optional
+        The sources of the plane, where they are known.
 
     Raises
     ------
@@ -120,7 +152,9 @@ def measure_plane(frame: Frame, plane: int = 0, *, beads: bool = False, table: b
         No source, or a microscope image in which sources of one width do not dominate.
     """
     variance = None if frame.variance is None else frame.variance[plane]
-    return measure_psf(frame.pixels[plane], frame.mask[plane], variance, frame.kind, beads=beads, table=table)
+    return measure_psf(
+        frame.pixels[plane], frame.mask[plane], variance, frame.kind, beads=beads, table=table, population=population
+    )
 
 
 def _assume_beads(frame: Frame, spec: str | None, found: MeasuredPSF) -> Notes:

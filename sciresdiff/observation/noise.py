@@ -68,7 +68,7 @@ class Noise:
             self,
             detectors=tuple(detector.crop(region) for detector in of_plane(self.detectors, plane)),
             correlation=of_plane(self.correlation, plane),
-            width_errors=of_plane(self.width_errors, plane),
+            width_errors=tuple(error.window(region) for error in of_plane(self.width_errors, plane)),
             width_change=None if self.width_change is None else self.width_change[region.slices],
             expected=None if self.expected is None else self.expected[region.slices],
         )

@@ -15,6 +15,7 @@ from sciresdiff.errors import InputError
 from sciresdiff.frame import Quantity
 from sciresdiff.io.source import in_memory
 from sciresdiff.notes import Notes
+from sciresdiff.observation.depth import Depth
 from sciresdiff.observation.exposure import Exposure
 from sciresdiff.observation.grid import Grid
 from sciresdiff.observation.noise import PER_PIXEL, Noise
@@ -41,6 +42,8 @@ class Observation:
     """What was read, measured and assumed."""
     core: Region | None = None
     """The exposure's pixels that count in a window; the others surround them.  None: all."""
+    depth: Depth | None = None
+    """Its stacks, where their planes are restored as volumes; None: every plane by itself."""
 
     @classmethod
     def of_arrays(

@@ -54,6 +54,25 @@ class Stated:
     pinhole: float | None = option(
         "Diameter of a confocal pinhole in Airy units.", None, panel=PHYSICS, metavar="AU", above=0
     )
+    z_step: str | None = option(
+        "Distance between the planes of a z-stack, for instance 0.25um.", None, panel=PHYSICS, metavar="SIZE"
+    )
+    sample_ri: float | None = option(
+        "Refractive index of the specimen where it is not that of the immersion; with --sample-depth.",
+        None,
+        panel=PHYSICS,
+        at_least=1,
+    )
+    sample_depth: float | None = option(
+        "Depth of the specimen's middle below the cover glass, micrometres.",
+        None,
+        panel=PHYSICS,
+        metavar="UM",
+        at_least=0,
+    )
+    sheet: float | None = option(
+        "Thickness (FWHM) of a light sheet, micrometres.", None, panel=PHYSICS, metavar="UM", above=0
+    )
     kernel: str | None = option(
         "Blur between the fine and the coarse image, in fine pixels, for instance gaussian:sigma=1.2px; wins over"
         " --psf.",
@@ -121,7 +140,13 @@ class Stated:
     pixel_size: str | None = option(
         "Side of a pixel, for instance 0.065um or 0.05arcsec.", None, panel=INPUT, metavar="SIZE"
     )
-    assume_2d: bool = option("Restore a widefield z-stack plane by plane.", False, panel=INPUT)
+    depth: Literal["plane", "3d"] | None = option(
+        "How a z-stack is seen: 3d, with the light that planes receive of each other (the default; needs the optics or"
+        " a PSF in three dimensions), or plane by plane.",
+        None,
+        panel=INPUT,
+    )
+    assume_2d: bool = option("The same as --depth plane.", False, panel=INPUT)
     sentinels: bool = option(
         "Mask numbers that stand for no data: -999, 1e30 and others far outside of all values.", True, panel=NOISE
     )

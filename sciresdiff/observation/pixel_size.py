@@ -15,7 +15,7 @@ UNITS: dict[str, tuple[float, Literal["arcsec", "um"]]] = {
 """Unit -> factor, and the unit that it becomes."""
 
 
-def parse_pixel_size(text: str | None) -> PixelSize | None:
+def parse_pixel_size(text: str | None, option: str = "--pixel-size") -> PixelSize | None:
     """Read ``0.2arcsec``, ``0.11um`` or ``65nm`` as the size of a square pixel; None of None.
 
     Raises
@@ -30,5 +30,5 @@ def parse_pixel_size(text: str | None) -> PixelSize | None:
     except (KeyError, ValueError):
         side = 0.0
     if not 0 < side < float("inf"):
-        raise UsageError(f"--pixel-size: {text!r} is no size; give a number with arcsec, um or nm, for example 0.11um")
+        raise UsageError(f"{option}: {text!r} is no size; give a number with arcsec, um or nm, for example 0.11um")
     return PixelSize(side, side, UNITS[unit][1])

@@ -82,5 +82,6 @@ def with_width_errors(
     errors : of every PSF, a share of its kernel's width.
     """
     pairs = list(zip(psfs, errors, strict=True))
-    widths = tuple(WidthError.of_kernel(np.ones((1, 1)) if psf is None else psf.mean, scale, e) for psf, e in pairs)
+    nothing = PSF.constant(np.ones((1, 1)))
+    widths = tuple(WidthError.of_psf(nothing if psf is None else psf, scale, e) for psf, e in pairs)
     return tuple(psf and replace(psf, width_error=e) for psf, e in pairs), replace(noise, width_errors=widths)

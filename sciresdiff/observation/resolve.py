@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sciresdiff.errors import InputError
 from sciresdiff.frame import Frame, Quantity
 from sciresdiff.notes import Notes
+from sciresdiff.observation.depth import is_deep
 from sciresdiff.observation.exposure import Exposure
 from sciresdiff.observation.grid import Grid
 from sciresdiff.observation.observation import Observation
@@ -17,6 +18,7 @@ from sciresdiff.observation.options import Stated
 from sciresdiff.observation.psf import resolve_psf
 from sciresdiff.observation.psf_error import resolve_psf_error
 from sciresdiff.observation.resolve_noise import resolve_noise
+from sciresdiff.observation.resolve_stack import observe_stacks
 from sciresdiff.observation.sample import Samples, refuse_empty, refuse_saturation
 from sciresdiff.observation.screening import Screened, observed_source, screen_with_psf
 from sciresdiff.physics.psf.field import PSF
@@ -43,22 +45,8 @@ def resolve_quantity(frame: Frame, stated: Stated) -> tuple[Quantity, Notes]:
     return assumed, notes + more + Notes(quantity="assumed")
 
 
-def refuse_stack(path: str | Path, frame: Frame, stated: Stated) -> None:
-    """Refuse a widefield z-stack, whose planes are no independent images.
-
-    Raises
-    ------
-    InputError : unless ``assume_2d`` is stated.
-    """
-    if frame.kind == "micro" and "Z" in frame.axes and frame.shape[frame.axes.index("Z")] > 1 and not stated.assume_2d:
-        raise InputError(
-            f"{path}: a z-stack ({frame.shape[frame.axes.index('Z')]} planes); light from other planes is not "
-            "modelled, give --assume-2d to restore it plane by plane all the same"
-        )
-
-
 def refuse_unusable(path: str | Path, frame: Frame, samples: Samples, stated: Stated) -> None:
-    """Refuse a file that holds no number, that is saturated all over, or that is a z-stack.
+    """Refuse a file that holds no number, or that is saturated all over.
 
     Raises
     ------
@@ -66,7 +54,6 @@ def refuse_unusable(path: str | Path, frame: Frame, samples: Samples, stated: St
     """
     refuse_empty(samples, frame.planes, str(path))
     refuse_saturation(samples, frame.planes, stated.saturation)
-    refuse_stack(path, frame, stated)
 
 
 def observe(
@@ -98,6 +85,8 @@ def observe(
     """
     frame, samples = found.source.frame, found.samples
     quantity, notes = resolve_quantity(frame, stated)
+    if is_deep(frame, stated) and psf is None and kernel is None:
+        return observe_stacks(path, found, stated, scale, quantity, notes)
     noise, more = resolve_noise(frame, samples, stated)
     notes += more
     psfs, target, more = resolve_psf(path or "the image", frame, samples, stated, scale, psf, kernel)

@@ -55,6 +55,17 @@ class Sample:
         """(h, w), True where nothing is known, and at seams."""
         return self.frame.mask[0]
 
+    def places_of(self, y: NDArray[np.float64], x: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+        """Places of the sample, px, as places of the plane: two (n,) arrays."""
+        plane = np.stack([y, x]).astype(np.float64)
+        for window in self.windows:
+            rows, columns = window.at
+            inside = (y >= rows.start - 0.5) & (y < rows.stop - 0.5) & (x >= columns.start - 0.5)
+            inside &= x < columns.stop - 0.5
+            shift = np.array([window.region.y0 - rows.start, window.region.x0 - columns.start], np.float64)
+            plane[:, inside] = np.stack([y, x])[:, inside] + shift[:, None]
+        return plane[0], plane[1]
+
     @property
     def notes(self) -> Notes:
         """Where things were measured, if not everywhere."""

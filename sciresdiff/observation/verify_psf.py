@@ -9,22 +9,23 @@ same fit makes of it, so that a shape that is no Moffat is not taken for another
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.interpolate import RegularGridInterpolator
 from scipy.signal import fftconvolve
 
 from sciresdiff.frame import Frame
 from sciresdiff.notes import Notes
-from sciresdiff.observation.sample import Samples, first_with_data
+from sciresdiff.observation.sample import Sample, Samples, first_with_data
 from sciresdiff.physics import psf
 from sciresdiff.physics.psf.field import PSF
 from sciresdiff.physics.psf.measure import find_population, summarise
 from sciresdiff.physics.psf.measured import MeasuredPSF
 from sciresdiff.physics.psf.moffat_fit import MoffatFits, Stamps, fit_moffats
-from sciresdiff.physics.psf.point_sources import WELL, Population, clump_density, prepare_field
+from sciresdiff.physics.psf.point_sources import WELL, Population, choose_points, clump_density, prepare_field
 
 Array = NDArray[np.float64]
 T = TypeVar("T")
@@ -40,6 +41,9 @@ DOMINANT_NARROW, DOMINANT_WIDE = 0.3, 0.6
 
 MOST_PLANES = 4
 """Different PSFs of one frame that are looked at."""
+
+PLACES = 5
+"""Places along each axis of a field at which a PSF that changes over it is drawn."""
 
 TIGHT = 0.05
 """Largest scatter of ln FWHM beyond the errors of measurement, for sources to be of one width."""
@@ -105,6 +109,51 @@ def refute_psf(frame: Frame, stated: Array, plane: int = 0) -> Refuted | None:
     return None if what is None else Refuted(width, full, measured_width, what)
 
 
+def refute_field(sample: Sample, blur: PSF, scale: int, target_fwhm: float) -> Refuted | None:
+    """Hold a PSF that changes over the field against the point sources of a plane, each against the PSF of its place.
+
+    What is stated is drawn at 5 x 5 places; between them its width and ellipticity are interpolated.  The fits of the
+    sources are brought to the middle of the field by what is stated to change, and compared with the PSF there.
+
+    Parameters
+    ----------
+    sample : of the plane.
+    blur : on the output grid, for all of the plane.
+    scale : output pixels per pixel of the frame.
+    target_fwhm : of the wanted image's PSF, output px.
+
+    Returns
+    -------
+    Refuted or None
+        As `refute_psf`.
+    """
+    assert blur.weights is not None
+    frame, size = sample.frame, blur.weights.shape[1:]
+    variance = None if frame.variance is None else frame.variance[0]
+    seen = find_population(prepare_field(frame.pixels[0], frame.mask[0], variance))
+    if len(seen.fits) < NARROW:
+        return None
+    everyone = replace(seen, point=np.ones(len(seen.fits), bool))
+    lines = [np.linspace(0, n - 1, PLACES) for n in size]
+    stated = [
+        [_fit_stated(psf_on_frame(blur.at(y, x), target_fwhm, scale), everyone) for x in lines[1]] for y in lines[0]
+    ]
+    numbers = np.array([[[np.log(f.fwhm[0]), f.e1[0], f.e2[0]] for f in row] for row in stated])
+    y, x = ((at + 0.5) * scale - 0.5 for at in sample.places_of(seen.fits.y, seen.fits.x))
+    inside = [np.clip(at, 0, n - 1) for at, n in zip((y, x), size, strict=True)]
+    middle = numbers[PLACES // 2, PLACES // 2]
+    ln, e1, e2 = (RegularGridInterpolator(lines, numbers)(np.stack(inside, -1)) - middle).T
+    fits = replace(seen.fits, fwhm=seen.fits.fwhm * np.exp(-ln), e1=seen.fits.e1 - e1, e2=seen.fits.e2 - e2)
+    population = Population(fits, seen.stamps, *choose_points(fits), seen.found)
+    if population.point.sum() < NARROW:
+        return None
+    found, same = summarise(population, table=False), stated[PLACES // 2][PLACES // 2]
+    at_middle = psf_on_frame(blur.at(*(line[PLACES // 2] for line in lines)), target_fwhm, scale)
+    width, measured_width = psf.fwhm(at_middle), psf.fwhm(found.render())
+    what = _contradiction(width, same, found, measured_width, population)
+    return None if what is None else Refuted(width, found, measured_width, f"in the middle of its field {what}")
+
+
 def _contradiction(
     width: float, same: MoffatFits | None, found: MeasuredPSF, found_width: float, population: Population
 ) -> str | None:
@@ -168,8 +217,8 @@ def psf_on_frame(kernel: Array, target_fwhm: float, scale: int) -> Array:
         Output pixels per pixel of the frame.
     """
     fine = fftconvolve(kernel, psf.target_psf(target_fwhm))
-    # an even number of pixels has its middle between two: half a weight at either end
-    line = np.ones(scale) if scale % 2 else np.r_[0.5, np.ones(scale - 1), 0.5]
+    # an even number of pixels has its middle between two: cubic convolution takes it half a pixel on without a blur
+    line = np.ones(scale) if scale % 2 else np.convolve(np.ones(scale), np.array([-1, 9, 9, -1]) / 16)
     fine = fftconvolve(fine, np.outer(line, line))
     middle = [n // 2 for n in fine.shape]
     image = fine[middle[0] % scale :: scale, middle[1] % scale :: scale]
@@ -190,7 +239,7 @@ def hold_blurs(
     ----------
     frame : what the file says.
     samples : of its planes.
-    blurs : one on the output grid, or one for each plane; of a field the mean is taken.
+    blurs : one on the output grid, or one for each plane.
     scale : output pixels per pixel of the frame.
     target_fwhm : of the wanted image's PSF, output px.
     stated : who states it, for the words.
@@ -200,7 +249,10 @@ def hold_blurs(
         if blur is None or id(blur) in seen or len(seen) == MOST_PLANES:
             continue
         seen.add(id(blur))
-        refuted = refute_psf(samples(plane).frame, psf_on_frame(blur.mean, target_fwhm, scale))
+        if blur.varies:
+            refuted = refute_field(samples(plane), blur, scale, target_fwhm)
+        else:
+            refuted = refute_psf(samples(plane).frame, psf_on_frame(blur.mean, target_fwhm, scale))
         if refuted is not None:
             where = f" (plane {plane})" if len(blurs) > 1 else ""
             line = f"WARNING psf: {stated}{where} is taken, but {refuted.numbers}; check it, or give --psf measure"

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sciresdiff.errors import InputError
+from sciresdiff.physics.depth import DepthOperator
 from sciresdiff.physics.operators import Operator
 from sciresdiff.physics.statistics import PlaneStatistics
 from sciresdiff.physics.variance_model import VarianceModel
@@ -39,7 +40,8 @@ def lowest_eigenvalue(iterations: int) -> float:
 class Data:
     """A coarse image, its noise, and how it was measured.
 
-    All tensors have shape (..., h, w) and one dtype and device.
+    All tensors have shape (..., h, w) and one dtype and device; of a stack in depth (1, C, h, w), and what is called an
+    image (..., s*h, s*w) elsewhere is then the volume (1, D, H, W) of its `DepthOperator`.
     """
 
     y: Tensor
@@ -48,7 +50,7 @@ class Data:
     """Variance of y, > 0 where valid, in the unit of y squared."""
     valid: Tensor
     """1 where y carries information, else 0."""
-    operator: Operator
+    operator: Operator | DepthOperator
     """A, from the fine image to this one."""
     statistics: PlaneStatistics | None = None
     """Of the plane that this is a part of; None where it is the whole."""
@@ -81,7 +83,7 @@ class Data:
         return total / self.valid.sum((-2, -1)).clamp_min(1)
 
 
-def row_sum_bound(operator: Operator, w2: Tensor, noise: Tensor) -> Tensor:
+def row_sum_bound(operator: Operator | DepthOperator, w2: Tensor, noise: Tensor) -> Tensor:
     """M = |A| (w^2 |A|^T 1) + N, the row sums that bound A Sigma A^T + N.
 
     With this diagonal as preconditioner all eigenvalues of M^-1 (A Sigma A^T + N) lie in (0, 1], whatever the scene
@@ -103,7 +105,7 @@ def row_sum_bound(operator: Operator, w2: Tensor, noise: Tensor) -> Tensor:
     return absolute_gram(operator, torch.ones_like(noise), w2) + noise
 
 
-def absolute_gram(operator: Operator, low: Tensor, w2: Tensor) -> Tensor:
+def absolute_gram(operator: Operator | DepthOperator, low: Tensor, w2: Tensor) -> Tensor:
     """|A| (w^2 |A|^T y) >= 0 for y >= 0, by `Operator.magnitude`; (..., h, w), in the type of ``low``."""
     magnitude = operator.magnitude
     found = magnitude.apply_weighted_gram(low.to(magnitude.dtype), w2.to(magnitude.dtype))

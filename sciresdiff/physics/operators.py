@@ -5,8 +5,8 @@ together one banded matrix.  A kernel that is not separable is a short sum of se
 decomposition).  The matrices are held in strips of rows, so that a frame of any size costs a few dozen multiply-adds
 per fine pixel, and the adjoint is the transpose of the same numbers.
 
-There is no library for this: FFTs wrap at the borders, need the whole frame at once, and their adjoint is exact only to
-rounding of a sum over the frame, so that tiles would not agree.
+There is no library for this.  FFTs wrap at the borders and round by the whole frame; where the PSF changes over the
+field, and hundreds of separable terms would be needed, they serve patch by patch (`field_blur.FieldBlur`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from torch import Tensor
 
 from sciresdiff.errors import InputError
 from sciresdiff.frame import Quantity
+from sciresdiff.physics.field_blur import FieldBlur
 from sciresdiff.physics.local import box_mean, local_contrast, upsample_nearest
 from sciresdiff.physics.psf.field import PSF
 from sciresdiff.physics.psf.rescale import rescale_kernel
@@ -187,9 +188,9 @@ class Operator:
     for quantity ``mean`` the mean, over blocks of ``scale x scale`` fine pixels: fine pixels s*i ... s*i+s-1 are the
     area of coarse pixel i.  **A kernel whose sum is not 1 does not conserve flux.**
 
-    With a `PSF` that changes over the field, A x = B sum_j P_j (w_j x): one convolution for every basis kernel P_j of
-    the image weighted by its map w_j, and one block sum B.  The adjoint is sum_j w_j P_j^T B^T y, with the transposes
-    of the same matrices.
+    With a `PSF` that changes over the field, A x = B sum_j P_j (w_j x): the image weighted by the map w_j of every
+    basis kernel P_j and convolved with it, and one block sum B.  The adjoint is sum_j w_j P_j^T B^T y; both are those
+    of `FieldBlur`.
 
     Parameters
     ----------
@@ -220,18 +221,21 @@ class Operator:
     """Matrices along y and x of every separable term of one kernel."""
     vectors: Tensor | None = field(default=None, repr=False)
     """(..., rank, 2, K): the terms of one kernel, or of the kernel of every sample, as they are applied."""
-    basis: Sequence[tuple[Tensor, Operator]] = field(default=(), repr=False)
-    """Weight map (s*h, s*w) and operator of every basis kernel, where the PSF changes over the field."""
+    blur: FieldBlur | None = field(default=None, repr=False)
+    """The blur on the fine grid, where the PSF changes over the field."""
 
     def __post_init__(self) -> None:
-        """Build the matrices of every separable term, or the operators of every basis kernel."""
-        if self.terms or self.basis:
+        """Build the matrices of every separable term, or the blur by a PSF that changes over the field."""
+        if self.terms or self.blur:
             return
         if isinstance(self.kernel, PSF):
-            if self.kernel.weights is not None:
-                object.__setattr__(self, "basis", self._basis_operators(self.kernel))
+            psf, size = self.kernel.simplest, (self.scale * self.shape[0], self.scale * self.shape[1])
+            if self.kernel.varies:
+                blur = FieldBlur(self.kernel, size, self.dtype, self.device)  # refuses weights of another size
+                object.__setattr__(self, "blur", blur if psf.varies else None)
+            if psf.varies:
                 return
-            object.__setattr__(self, "kernel", self.kernel.kernels[0])
+            object.__setattr__(self, "kernel", psf.kernels[0])
         kernel = np.ones((1, 1)) if self.kernel is None else np.asarray(self.kernel, dtype=np.float64)
         self._check_kernel(kernel)
         vectors = torch.from_numpy(separable_terms(kernel)).to(self.device, self.dtype)
@@ -241,16 +245,6 @@ class Operator:
     def _check_kernel(self, kernel: NDArray[np.float64]) -> None:
         if any(side % 2 == 0 for side in kernel.shape):
             raise InputError(f"kernel: sides must be odd so that it has a centre, got {kernel.shape}")
-
-    def _basis_operators(self, psf: PSF) -> list[tuple[Tensor, Operator]]:
-        """Weight map and operator of every basis kernel."""
-        size = tuple(self.scale * side for side in self.shape)
-        weights = np.ascontiguousarray(psf.maps)
-        if weights.shape[1:] != size:
-            raise InputError(f"psf: weight maps of {weights.shape[1:]} fine px for a frame of {size}; take its window")
-        maps = torch.from_numpy(weights).to(self.device, self.dtype)
-        parts = [Operator(self.shape, self.scale, k, self.quantity, self.dtype, self.device) for k in psf.kernels]
-        return list(zip(maps, parts, strict=True))
 
     def _axis_operators(self, vectors: Tensor) -> list[tuple[AxisOperator, AxisOperator]]:
         """Matrices along y and x of the terms (..., rank, 2, K)."""
@@ -299,8 +293,8 @@ class Operator:
         (..., h, w) tensor
             A sum over blocks, or for quantity ``mean`` their mean.
         """
-        if self.basis:
-            return _total(part.apply(weight * high) for weight, part in self.basis)
+        if self.blur:
+            return self._block_sum(self.blur.apply(high))
         low = [columns.matrix.multiply_rows(rows.matrix.multiply(high)) for rows, columns in self.terms]
         return torch.stack(low).sum(0) if len(low) > 1 else low[0]
 
@@ -318,8 +312,8 @@ class Operator:
         -------
         (..., s*h, s*w) tensor
         """
-        if self.basis:
-            return _total(weight * part.adjoint(low) for weight, part in self.basis)
+        if self.blur:
+            return self.blur.adjoint(self._spread(low))
         return _total(rows.transpose.multiply(columns.transpose.multiply_rows(low)) for rows, columns in self.terms)
 
     def apply_weighted_gram(self, low: Tensor, w2: Tensor) -> Tensor:
@@ -338,7 +332,7 @@ class Operator:
         -------
         (..., h, w) tensor
         """
-        separate = self.basis or self.batched or not (is_single_image(low) and is_single_image(w2))
+        separate = self.blur or self.batched or not (is_single_image(low) and is_single_image(w2))
         if torch.is_grad_enabled() or low.is_cuda or separate:
             return self.apply(w2 * self.adjoint(low))
         weights, image = w2.reshape(w2.shape[-2:]), low.reshape(low.shape[-2:])
@@ -394,8 +388,10 @@ class Operator:
 
     def rescale(self, factor: float) -> Operator:
         """The operator whose kernels are drawn out by a factor, see `rescale_kernel`; pixel integration has none."""
-        if self.basis:
-            return replace(self, basis=[(weight, part.rescale(factor)) for weight, part in self.basis])
+        if self.blur:
+            return Operator(
+                self.shape, self.scale, self.blur.psf.rescale(factor), self.quantity, self.dtype, self.device
+            )
         if not isinstance(self.kernel, np.ndarray):
             return self
         kernel = rescale_kernel(self.kernel, factor)
@@ -409,7 +405,7 @@ class Operator:
     @property
     def pure(self) -> bool:
         """True for pixel integration alone, where consistency has a closed form."""
-        return self.kernel is None and not self.basis and not self.batched
+        return self.kernel is None and not self.blur and not self.batched
 
     @cached_property
     def magnitude(self) -> Operator:
@@ -418,11 +414,10 @@ class Operator:
         Of the terms that are applied, not of the kernel that they stand for: a cut sum is negative where the kernel is
         not, and where w^2 is the square of a bright star's 10^4 sigma the smallest negative value outweighs the noise
         (`separable.bounding_terms`).  Terms without negative values are their own bound.  Of a PSF that changes
-        over the field the bounds of every basis kernel with |w_j|.
+        over the field `FieldBlur` knows the bound.
         """
-        if self.basis:
-            parts = [(weight.abs().double(), part.magnitude.double()) for weight, part in self.basis]
-            return replace(self, kernel=None, dtype=torch.float64, basis=parts)
+        if self.blur:
+            return replace(self, dtype=torch.float64, blur=replace(self.blur, dtype=torch.float64, bounding=True))
         if self.vectors is None or all(is_nonnegative(v) for v in self._each_kernel()):
             return self
         rounding = torch.finfo(self.dtype).eps
@@ -445,8 +440,20 @@ class Operator:
             return self
         vectors = None if self.vectors is None else self.vectors.double()
         terms = () if vectors is None else self._axis_operators(vectors)
-        basis = [(weight.double(), part.double()) for weight, part in self.basis]
-        return replace(self, dtype=torch.float64, terms=terms, vectors=vectors, basis=basis)
+        blur = self.blur and replace(self.blur, dtype=torch.float64)
+        return replace(self, dtype=torch.float64, terms=terms, vectors=vectors, blur=blur)
+
+    def _block_sum(self, high: Tensor) -> Tensor:
+        """The sum, or for quantity ``mean`` the mean, over the fine pixels of every coarse one."""
+        divisor = self.scale**2 if self.quantity == "mean" else 1
+        blocks = F.avg_pool2d(high.reshape(-1, 1, *high.shape[-2:]), self.scale, divisor_override=divisor)
+        return blocks.reshape(*high.shape[:-2], *self.shape)
+
+    def _spread(self, low: Tensor) -> Tensor:
+        """The transpose of `_block_sum`."""
+        s, (h, w) = self.scale, low.shape[-2:]
+        low = low / s**2 if self.quantity == "mean" else low
+        return low[..., :, None, :, None].expand(*low.shape[:-2], h, s, w, s).reshape(*low.shape[:-2], s * h, s * w)
 
 
 def _total(parts: Iterable[Tensor]) -> Tensor:

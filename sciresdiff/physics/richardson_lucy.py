@@ -28,11 +28,15 @@ UNEXPLAINED = 6.0
 """chi2 over 5 x 5 pixels above which a source is not explained. The consistency step that follows takes up less."""
 UNKNOWN = 1e-3
 """Weight of a masked pixel, whose y is taken for A x: what no valid pixel sees keeps its value."""
+UNSEEN = 1e-4
+"""A^T m of a fine pixel of a volume whose light does not reach the data."""
 DARKEST = 0.001
 """Share of the valid pixels that may lie further below the pedestal than the noise explains."""
 
 
-def richardson_lucy(data: Data, pedestal: Tensor, floor: float = 1e-2, start: Tensor | None = None) -> Iterator[Tensor]:
+def richardson_lucy(
+    data: Data, pedestal: Tensor, floor: float = 1e-2, start: Tensor | None = None, *, emits: bool = True
+) -> Iterator[Tensor]:
     """Accelerated Richardson-Lucy estimates of x, one after the other.
 
     Each estimate is multiplied by A^T(m y / A x) / A^T m, with m = 0 where y is masked (Richardson 1972; Lucy 1974),
@@ -50,6 +54,9 @@ def richardson_lucy(data: Data, pedestal: Tensor, floor: float = 1e-2, start: Te
         Smallest value of y + pedestal that is used, same units.
     start : (..., s*h, s*w) tensor
         The image to start from; by default A^T m y / A^T m, which lets the light of a masked core begin inside it.
+    emits : bool
+        Whether the image emits the pedestal.  Where light is lost or comes from many planes, no image does: it is a
+        level that is added to A x.
 
     Yields
     ------
@@ -57,14 +64,16 @@ def richardson_lucy(data: Data, pedestal: Tensor, floor: float = 1e-2, start: Te
         Estimates with the pedestal taken off again.  **Pixels of y below floor - pedestal gain flux.**
     """
     operator, scale = data.operator, data.operator.scale
-    level = pedestal * operator.relative_area
-    y = torch.where(data.valid > 0, (data.y + level).clamp_min(floor), level)
-    known = data.valid.clamp_min(UNKNOWN) if data.weight is None else data.valid.clamp_min(UNKNOWN) * data.weight
-    weight = operator.adjoint(known).reciprocal_()  # 1 / A^T m
+    lift, level = (pedestal / scale**2, 0.0) if emits else (0.0, pedestal)
+    base = pedestal * operator.relative_area
+    y = torch.where(data.valid > 0, (data.y + base).clamp_min(floor), base)
+    known = data.valid.to(y.dtype).clamp_min(UNKNOWN)
+    known = known if data.weight is None else known * data.weight
+    weight = operator.adjoint(known).clamp_min_(UNSEEN).reciprocal_()  # 1 / A^T m
     if start is None:
         start = operator.adjoint(y * known / operator.relative_area) * weight / scale**2
     else:
-        start = start + pedestal / scale**2
+        start = start + lift
     x = start.clamp_min(floor / scale**2 * 1e-3)
     before, k, tiny = x, 0, floor / scale**2 * 1e-6
     while True:
@@ -72,10 +81,10 @@ def richardson_lucy(data: Data, pedestal: Tensor, floor: float = 1e-2, start: Te
         momentum = (k - 1) / (k + 2)
         # x (x / x_before)^momentum; the limits keep single pixels from running away before the others move
         guess = (x / before).clamp_(1e-2, 1e2).pow_(momentum).mul_(x) if momentum else x
-        seen = operator.apply(guess).clamp_min(1e-3 * floor)
+        seen = (operator.apply(guess) + level).clamp_min(1e-3 * floor)
         ratio = torch.where(data.valid > 0, y / seen, torch.ones_like(y)).mul_(known)
         before, x = x, operator.adjoint(ratio).mul_(guess).mul_(weight).clamp_min_(tiny)
-        yield x - pedestal / scale**2
+        yield x - lift
 
 
 def low_quantile(values: Tensor, share: float) -> Tensor:

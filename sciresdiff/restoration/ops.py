@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.interpolate import interp1d
 from torch import Tensor
 
 from sciresdiff.physics.local import box_mean, local_contrast, upsample_nearest
@@ -24,6 +25,9 @@ __all__ = [
     "stack_channels",
     "upsample_nearest",
 ]
+
+LATTICE = 64
+"""Output pixels between places at which a network is told of a PSF that changes over the field."""
 
 
 def pixel_unshuffle(v: Tensor, scale: int) -> Tensor:
@@ -58,7 +62,9 @@ def stack_channels(fine: Iterator[Tensor], coarse: list[Tensor], scale: int, cha
 
 
 def constant_maps(numbers: Tensor, like: Tensor) -> list[Tensor]:
-    """(B, n) numbers as n constant images of the size of ``like`` (B, 1, h, w)."""
+    """(B, n) numbers as n constant images of the size of ``like`` (B, 1, h, w); (B, n, h, w) are images already."""
+    if numbers.ndim == 4:
+        return list(numbers.split(1, dim=1))
     return list(numbers[:, :, None, None].expand(-1, -1, *like.shape[-2:]).split(1, dim=1))
 
 
@@ -78,10 +84,7 @@ def asinh(x: Tensor) -> Tensor:
 
 
 def psf_features(psf: PSF | None, scale: int) -> NDArray[np.float32]:
-    """Four numbers that tell a network how wide a PSF is.
-
-    The second moments of the squared kernel (the square keeps far wings from deciding) along y, x and across, and the
-    noise-equivalent area 1 / sum k^2, in coarse pixels and as logarithms.
+    """Four numbers that tell a network how wide a PSF is; images of them, where it changes over the field.
 
     Parameters
     ----------
@@ -90,11 +93,29 @@ def psf_features(psf: PSF | None, scale: int) -> NDArray[np.float32]:
 
     Returns
     -------
+    (4,) float32 of `kernel_features`, or (4, h, w).
+    """
+    if psf is None or psf.weights is None:
+        return kernel_features(np.ones((1, 1)) if psf is None else psf.kernels[0], scale)
+    y, x = psf.lattice(LATTICE)
+    numbers = np.array([[kernel_features(psf.at(v, u), scale) for u in x] for v in y], np.float64)
+    middles = [scale * np.arange(n // scale) + (scale - 1) / 2 for n in psf.weights.shape[1:]]
+    by_row = interp1d(y, numbers, axis=0)(middles[0])
+    return np.moveaxis(interp1d(x, by_row, axis=1)(middles[1]), -1, 0).astype(np.float32)
+
+
+def kernel_features(kernel: NDArray[np.float64], scale: int) -> NDArray[np.float32]:
+    """How wide a kernel (K, L) is, in four numbers.
+
+    The second moments of the squared kernel (the square keeps far wings from deciding) along y, x and across, and the
+    noise-equivalent area 1 / sum k^2, in coarse pixels and as logarithms.
+
+    Returns
+    -------
     (4,) float32.
     """
-    k = np.ones((1, 1)) if psf is None else psf.mean
-    yy, xx, across = moments_of_square(k)
+    yy, xx, across = moments_of_square(kernel)
     xy = across / (yy + xx + 1e-9)
-    area = k.sum() ** 2 / (k**2).sum() / scale**2
+    area = kernel.sum() ** 2 / (kernel**2).sum() / scale**2
     logs = [np.log(0.05 + v / scale**2) for v in (yy, xx)]
     return np.array([*logs, xy, np.log(0.1 + area)], dtype=np.float32)

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from sciresdiff.checks.check import UnmeasuredError
-from sciresdiff.checks.registration import Displacement, displacement
 from sciresdiff.degradation.grids import block_view
 from sciresdiff.errors import InputError
 from sciresdiff.frame import Quantity
 from sciresdiff.physics.operators import Operator
+from sciresdiff.physics.registration import Displacement, displacement
 from sciresdiff.region import Region
 from sciresdiff.training.image_pair import ImagePair, find_bad, measure_noise, normalize_pair
 from sciresdiff.training.intensity import Intensity, find_clipped, fit_intensity

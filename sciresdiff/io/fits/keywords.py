@@ -21,6 +21,10 @@ READ_NOISES = ("RDNOISEA", "RDNOISEB", "RDNOISEC", "RDNOISED")
 SATURATION = ("SATURATE", "SATLEVEL")
 SATURATIONS = ("SATURATA", "SATURATB")
 EXPOSURE = ("EXPTIME", "EXPOSURE", "XPOSURE", "EXP_TIME")
+ZERO_POINT = ("MAGZERO", "MAGZPT", "PHOTZP", "MAGZP", "ZEROPNT", "PHOTZPT")
+"""Magnitude of a source of one unit, or of one unit per second."""
+FLUX_DENSITY = ("PHOTMJSR", "PHOTFLAM", "PHOTFNU")
+"""Light of one unit per second, of every camera in its own unit."""
 FWHM = ("PSF_FWHM", "FWHM", "SEEING")
 READ_KEYS = (
     "BUNIT", *GAIN, *GAINS, *READ_NOISE, *READ_NOISES, *SATURATION, *SATURATIONS, *EXPOSURE, *FWHM,
@@ -58,6 +62,7 @@ def read_facts(
     -------
     facts : dict
         ``gain`` (electrons per data unit), ``read_noise`` (electrons), ``saturation`` (data units), ``exposure`` (s),
+        ``zero_point`` (mag), ``flux_density`` (of one unit per second),
         ``softening`` of an asinh scale (BSOFTEN of Pan-STARRS),
         ``fwhm`` (px), ``bmaj``, ``bmin``, ``bpa`` (degrees), where the headers have them.
     notes : Notes
@@ -73,6 +78,7 @@ def read_facts(
     width, of_width = _fwhm(headers, size) if beam is None else (None, Notes())
     found = {
         "softening": _first_positive(headers, ("BSOFTEN",)),
+        "zero_point": _first_positive(headers, ZERO_POINT), "flux_density": _first_positive(headers, FLUX_DENSITY),
         "exposure": exposure, "gain": gain, "read_noise": _read_noise(headers), "saturation": saturation, **axes,
         "fwhm": width,
     }  # fmt: skip

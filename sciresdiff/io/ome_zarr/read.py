@@ -240,6 +240,15 @@ def _pixel_size(header: ZarrHeader, given: float | PixelSize | None) -> PixelSiz
     return PixelSize(float(noted[0]), float(noted[1]), "arcsec") if noted else None
 
 
+def _z_step(header: ZarrHeader) -> dict[str, float]:
+    """Distance ``z_step`` of the planes in micrometres, where the file has it."""
+    if "Z" not in header.axes or len(header.units) != len(header.axes) or len(header.scale) != len(header.axes):
+        return {}
+    at = header.axes.index("Z")
+    step = header.scale[at] * MICROMETRES.get(header.units[at], 0.0)
+    return {"z_step": float(step)} if step > 0 else {}
+
+
 def _frame(data: Any, header: ZarrHeader, size: PixelSize | None, quantity: Quantity | None) -> Frame:
     shape = (count_planes(data.shape), *data.shape[-2:])
     return Frame(
@@ -249,6 +258,7 @@ def _frame(data: Any, header: ZarrHeader, size: PixelSize | None, quantity: Quan
         quantity=quantity,
         unit=header.provenance.get("unit"),
         pixel_size=size,
+        facts=_z_step(header),
         axes=header.axes,
         shape=tuple(data.shape),
         dtype=np.dtype(data.dtype).newbyteorder("="),

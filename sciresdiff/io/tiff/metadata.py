@@ -166,7 +166,32 @@ def read_optics(xml: str) -> dict[str, float]:
         for name, key in (("wavelength", "EmissionWavelength"), ("excitation", "ExcitationWavelength")):
             factor = 1000 * MICROMETRES.get(clean_unit(channel.get(f"{key}Unit", "nm")), 0.0)
             facts[name if i == 0 else f"{name}_{i}"] = to_float(channel.get(key)) * factor
-    return {name: value for name, value in facts.items() if value > 0}
+    return {name: value for name, value in facts.items() if value > 0} | _read_pinhole(image, objective)
+
+
+def _read_pinhole(image: ET.Element, objective: ET.Element | None) -> dict[str, float]:
+    """``confocal`` 1 where a channel was taken through a pinhole, and its diameter ``pinhole_um`` in the specimen."""
+    channels = [e for e in image.iter() if e.tag.rpartition("}")[2] == "Channel"]
+    facts = {"confocal": 1.0} if any("Confocal" in e.get("AcquisitionMode", "") for e in channels) else {}
+    magnification = 0.0 if objective is None else to_float(objective.get("NominalMagnification"))
+    for channel in channels:
+        size = to_float(channel.get("PinholeSize"))
+        size *= MICROMETRES.get(clean_unit(channel.get("PinholeSizeUnit", "um")), 0.0)
+        if size > 0 and magnification > 0:
+            return {**facts, "pinhole_um": size / magnification}
+    return facts
+
+
+def read_z_step(style: str, ome: str, imagej: Mapping[str, Any]) -> dict[str, float]:
+    """Distance ``z_step`` of the planes of a stack in micrometres, where OME-XML or ImageJ's metadata have it."""
+    step = 0.0
+    if style == "ome" and (pixels := find_element(parse_xml(ome), "Pixels")) is not None:
+        factor = MICROMETRES.get(clean_unit(pixels.get("PhysicalSizeZUnit", "um")), 0.0)
+        step = to_float(pixels.get("PhysicalSizeZ")) * factor
+    elif style == "imagej":
+        factor = MICROMETRES.get(clean_unit(str(imagej.get("unit", ""))), 0.0)
+        step = abs(to_float(str(imagej.get("spacing", "")))) * factor
+    return {"z_step": step} if step > 0 else {}
 
 
 def read_provenance(header: TiffHeader) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from sciresdiff.io.tiff.metadata import (
     read_optics,
     read_pixel_size,
     read_provenance,
+    read_z_step,
 )
 from sciresdiff.io.tiff.planes import add_planes, add_variance, open_first_series
 from sciresdiff.io.tiff.series import SeriesReader, open_tiff, report_damage, series_reader
@@ -79,7 +80,7 @@ def source(
             kind="micro",
             quantity=quantity,
             pixel_size=header.pixel_size,
-            facts=read_optics(header.ome),
+            facts=read_optics(header.ome) | read_z_step(header.style, header.ome, header.imagej),
             axes=header.axes,
             shape=header.shape,
             dtype=pixels.dtype,

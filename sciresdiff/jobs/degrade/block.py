@@ -22,9 +22,11 @@ from sciresdiff.degradation.resize import FILTERS
 from sciresdiff.errors import UsageError
 from sciresdiff.frame import Frame
 from sciresdiff.io import Source, open_files
+from sciresdiff.io.quality_bits import ABSURD, PADDING, SENTINEL
 from sciresdiff.jobs import blocks as plans
 from sciresdiff.jobs.blocks import Block
 from sciresdiff.jobs.degrade.steps import Plan, degrade_plane
+from sciresdiff.observation.defects import Defects, masked_source
 from sciresdiff.region import Region
 from sciresdiff.tiling import Tile
 
@@ -54,6 +56,8 @@ class FramePlan:
     """The user's seed, and the number that follows from the frame's values."""
     split: bool
     """Whether a plane has more than one block."""
+    defects: Defects
+    """What is no data in the file."""
     colours: bool = False
     """Whether the planes are colours, which share their grey noise."""
 
@@ -228,7 +232,28 @@ def read_window(source: Source, scale: int, block: Block) -> Frame:
 def read_blocks(plan: FramePlan, blocks: Sequence[Block]) -> list[Frame]:
     """The windows of blocks, read from the plan's file."""
     with open_files.use(plan.path, **plan.reading) as held, held.turn:
-        return [read_window(held.source, plan.plans[block.plane].scale, block) for block in blocks]
+        source = without_no_data(held.source, plan.defects)
+        return [read_window(source, plan.plans[block.plane].scale, block) for block in blocks]
+
+
+NO_DATA = SENTINEL.bit | PADDING.bit | ABSURD.bit
+"""Bits of values that no detector gave. A saturated star is one, however wrong."""
+
+
+def without_no_data(source: Source, defects: Defects) -> Source:
+    """The image with what stands for no data masked, which would be blurred into its surroundings."""
+    found = masked_source(source, defects)
+
+    def cut(plane: int, region: Region) -> Frame:
+        frame = source.window(plane, region)
+        flags = found.window(plane, region).flags
+        assert flags is not None
+        none = (flags & NO_DATA) != 0
+        if not none.any():
+            return frame
+        return frame.with_(pixels=np.where(none, np.float32(np.nan), frame.pixels), mask=frame.mask | none)
+
+    return Source(source.frame, cut, source.path)
 
 
 def degrade_blocks(plan: FramePlan, blocks: Sequence[Block], windows: Sequence[Frame]) -> list[Degraded]:

@@ -31,11 +31,16 @@ from sciresdiff.jobs.degrade.block import (
     measure_plane,
     plan_blocks,
     read_blocks,
+    without_no_data,
 )
 from sciresdiff.jobs.degrade.options import DegradeOptions
 from sciresdiff.jobs.degrade.steps import Plan, make_plan
 from sciresdiff.jobs.identity import describe_machine, identify_with_models
 from sciresdiff.notes import Notes
+from sciresdiff.observation.defects import Defects, find_defects, masked_source
+from sciresdiff.observation.options import Stated
+from sciresdiff.observation.sample import samples_of_source
+from sciresdiff.observation.screening import describe_defects
 from sciresdiff.physics.detector import Detector
 from sciresdiff.region import Region
 from sciresdiff.run import executor
@@ -135,8 +140,8 @@ def run(
     io.check_output(output)
     refuse_options(options)
     identity = identify_with_models(path, options)
-    with open_frame(path, options) as (source, quantity, notes, key):
-        task = plan_task(path, target, options, source, quantity, notes, key)
+    with open_frame(path, options) as (source, defects, quantity, notes, key):
+        task = plan_task(path, target, options, source, defects, quantity, notes, key)
         job = executor.Job(
             source=str(path),
             target=target,
@@ -160,6 +165,7 @@ def plan_task(
     target: Path,
     options: DegradeOptions,
     source: Source,
+    defects: Defects,
     quantity: Quantity,
     notes: Notes,
     key: int,
@@ -170,7 +176,7 @@ def plan_task(
     ----------
     path, target, options
         As of `run`.
-    source, quantity, notes, key
+    source, defects, quantity, notes, key
         As `open_frame` gives them.
     """
     frame = source.frame
@@ -181,7 +187,7 @@ def plan_task(
         notes += Notes(f"blocks: {len(blocks)}, each with noise of its own generator")
     plans = [measure_plane(source, drawn, plane) if split else drawn for plane in range(frame.planes)]
     colours = frame.planes > 1 and bool(set(frame.axes) & set("SC"))
-    work = FramePlan(str(path), reading(options), plans, (options.seed, key), split, colours)
+    work = FramePlan(str(path), reading(options), plans, (options.seed, key), split, defects, colours)
     return Task(target, options, source, drawn, blocks, work, key, notes)
 
 
@@ -194,7 +200,7 @@ def plan(path: str | Path, options: DegradeOptions) -> dict[str, Any]:
         As `run`, as far as they come before the work.
     """
     refuse_options(options)
-    with open_frame(path, options) as (source, quantity, notes, key):
+    with open_frame(path, options) as (source, _, quantity, notes, key):
         frame = source.frame
         drawn = make_plan(frame, options, quantity, np.random.default_rng([options.seed, key]))
         count = len(plan_blocks(frame, drawn))
@@ -214,22 +220,39 @@ def reading(options: DegradeOptions) -> dict[str, Any]:
 
 
 @contextmanager
-def open_frame(path: str | Path, options: DegradeOptions) -> Iterator[tuple[Source, Quantity, Notes, int]]:
+def open_frame(path: str | Path, options: DegradeOptions) -> Iterator[tuple[Source, Defects, Quantity, Notes, int]]:
     """Open a file inside this context.
 
     Yields
     ------
-    source, quantity, notes, key
-        The file, whether its pixels add up, what was assumed, and the number that its values add to the seed.
+    source, defects, quantity, notes, key
+        The file without what is no data, what that is, whether its pixels add up, what was assumed, and the number
+        that its values add to the seed.
     """
     try:
         with open_files.use(path, **reading(options)) as held:
             quantity, notes = resolve_quantity(held.source.frame, options)
             notes += _describe_trimming(held.source.frame, options.scale)
             notes += io.describe_output(held.source.frame, 1 / options.scale)
-            yield held.source, quantity, notes, hash_values(held.source)
+            defects, more = find_no_data(held.source, options)
+            source = without_no_data(held.source, defects)
+            yield source, defects, quantity, notes + more, hash_values(held.source)
     finally:
         open_files.close()
+
+
+def find_no_data(source: Source, options: DegradeOptions) -> tuple[Defects, Notes]:
+    """What stands for no data in an image, and how many pixels; a sharp image keeps its peaks."""
+    stated = Stated(
+        sentinels=options.sentinels,
+        padding=options.padding,
+        absurd=options.absurd,
+        saturated=False,
+        hot_pixels=False,
+        cosmic=False,
+    )
+    defects = find_defects(source, stated)
+    return defects, describe_defects(defects, samples_of_source(masked_source(source, defects)))
 
 
 def hash_values(source: Source) -> int:

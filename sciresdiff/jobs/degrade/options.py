@@ -34,5 +34,8 @@ class DegradeOptions:
     patch: int = option("Side of a --pairs patch, fine pixels.", 256, panel=OUTPUT, metavar="PX", at_least=1)
     axes: str | None = same_as(Stated, "axes")
     allow_outside: bool = same_as(Stated, "allow_outside")
+    sentinels: bool = same_as(Stated, "sentinels")
+    padding: bool = same_as(Stated, "padding")
+    absurd: bool = same_as(Stated, "absurd")
     seed: int = same_as(ComputeOptions, "seed")
     overwrite: bool = same_as(RunOptions, "overwrite")

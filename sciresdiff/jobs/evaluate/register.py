@@ -18,6 +18,7 @@ from sciresdiff.jobs.evaluate.image_plane import ImagePlane, read_plane
 from sciresdiff.jobs.evaluate.overlap import PixelMap, crop_overlap, map_pixels, resample
 from sciresdiff.notes import Notes
 from sciresdiff.physics import psf
+from sciresdiff.physics.registration import Displacement, displacement, shift_image
 from sciresdiff.region import Region
 
 RADIUS_FWHM = 6.0
@@ -73,7 +74,7 @@ def register(
     """Measure flux ratio, PSFs and displacement of two frames of one sky.
 
     The coarser frame is resampled to the finer one's pixels (`overlap.map_pixels`). Each image is blurred with the
-    *other's* PSF, so that both have the same one and nothing is divided. Then `checks.registration.displacement` and
+    *other's* PSF, so that both have the same one and nothing is divided. Then `physics.registration.displacement` and
     `checks.registration.aperture` measure, the latter on the brightest source about which the aperture fits.
 
     Parameters
@@ -158,7 +159,7 @@ def _measure(
     fwhm_low = None if coarse.psf is None else psf.fwhm(coarse.psf) * coarse_side
     moved, of_shift = _measure_displacement(pair)
     if moved is not None:  # both fluxes are summed about the same place of the sky
-        pair = _MatchedPair(pair.high, registration.shift_image(pair.low, (-moved.y, -moved.x)), pair.good)
+        pair = _MatchedPair(pair.high, shift_image(pair.low, (-moved.y, -moved.x)), pair.good)
     found, of_flux = _measure_fluxes(pair, fine.sides, radius, fwhm_low or ASSUMED_FWHM * coarse_side)
     fluxes = None if found is None else found[0]
     return Registration(
@@ -176,10 +177,10 @@ def _measure(
     )
 
 
-def _measure_displacement(pair: _MatchedPair) -> tuple[registration.Displacement | None, Notes]:
+def _measure_displacement(pair: _MatchedPair) -> tuple[Displacement | None, Notes]:
     """The displacement; None, and the reason, where the images have too little in common."""
     try:
-        return registration.displacement(pair.high, pair.low, pair.good), Notes()
+        return displacement(pair.high, pair.low, pair.good), Notes()
     except UnmeasuredError as why:
         return None, Notes(f"shift: not measured: {why}")
 

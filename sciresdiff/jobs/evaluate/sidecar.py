@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sciresdiff.errors import InputError
 from sciresdiff.frame import Quantity
 from sciresdiff.io.files import split_spec
 from sciresdiff.observation.options import SWITCHES, Stated
@@ -34,6 +35,11 @@ class Sidecar:
             The image.
         low : str, Path or None
             The frame that it is judged against.
+
+        Raises
+        ------
+        InputError
+            An image whose planes were restored as one volume.
         """
         file = split_spec(high)[0]
         try:
@@ -43,6 +49,12 @@ class Sidecar:
         if not isinstance(record, dict) or low is None:
             return cls({})
         same = Path(str(record.get("input", ""))).name == Path(str(low)).name
+        provenance = record.get("provenance")
+        if same and isinstance(provenance, dict) and provenance.get("SRDDEPTH"):
+            raise InputError(
+                f"{high}: restored in depth, where a plane's data hold the light of all others; what a plane alone "
+                "tells is no check of it. chi2 of every plane stands in its sidecar; --truth without --low scores it"
+            )
         return cls(record if same and isinstance(record.get("options"), dict) else {})
 
     def __bool__(self) -> bool:

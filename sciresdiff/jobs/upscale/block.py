@@ -52,7 +52,8 @@ class Done:
 
     block: Block
     arrays: Mapping[str, Array]
-    """Name of a plane -> its values in the core, on the fine grid: (Y, X), or (K, Y, X) of the draws."""
+    """Name of a plane -> its values in the core, on the fine grid: (Y, X), or (K, Y, X) of the draws; of a stack one of
+    these for each of its planes."""
     sums: Mapping[str, Any]
     """What the block adds to the record; JSON's own types."""
     notes: Notes = field(default_factory=Notes)
@@ -61,7 +62,14 @@ class Done:
         """Arrays and sums, as a journal takes them."""
         fine = self.block.tile.core.scaled(scale)
         sums = {**self.sums, "said": list(self.notes)}
-        return [(name, self.block.plane, fine.y0, fine.x0, values) for name, values in self.arrays.items()], sums
+        if not self.block.planes:
+            return [(name, self.block.plane, fine.y0, fine.x0, values) for name, values in self.arrays.items()], sums
+        each = [
+            (name, i, values)
+            for name, of in self.arrays.items()
+            for i, values in zip(self.block.planes, of, strict=True)
+        ]
+        return [(name, plane, fine.y0, fine.x0, values) for name, plane, values in each], sums
 
 
 def read_block(job: Job, block: Block) -> Observation:

@@ -33,6 +33,7 @@ def provenance(options: UpscaleOptions, inputs: Inputs, draws: int) -> dict[str,
         "SRDDRAWS": draws,
         "SRDSTEPS": steps if draws and model else None,
         "SRDCONS": options.consistency,
+        **({"SRDDEPTH": "3d"} if inputs.observation.depth is not None else {}),
         "SRDTFWHM": inputs.observation.target_fwhm if inputs.observation.target_fwhm is not None else "UNKNOWN",
     }
 

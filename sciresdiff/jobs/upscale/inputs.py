@@ -142,6 +142,11 @@ def resolve_models(
         for stage, blur in stages(chosen, psf):
             check_steps(stage, options)
             notes += warn_psf(stage, blur, stage.scale) + warn_networks(stage) + warn_codec(stage, options)
+        if model and psf and psf.varies:
+            told = "the mean PSF" if then is not None else "the PSF of every place"
+            notes += Notes(
+                f"model: {name} was trained with one PSF a frame; it is told {told}, and the physics know all"
+            )
     notes = notes.unique()
     notes += warn_noise(model, observation, samples) + check_realism(options.realism, model, name)
     if model is None and not options.refine:
@@ -159,12 +164,13 @@ def warn_psf(model: Model, psf: PSF | None, scale: int) -> Notes:
     """
     if psf is None:
         return Notes()
-    sigma = psf.width / scale
+    least, largest = (width / scale for width in psf.widths)
     low, high = model.card.get("range", {}).get("sigma_low_px", (0.0, np.inf))
-    if 0.9 * low <= sigma <= 1.1 * high:
+    if 0.9 * low <= least and largest <= 1.1 * high:
         return Notes()
+    width = f"{least:.2f} to {largest:.2f}" if psf.varies else f"{least:.2f}"
     return Notes(
-        f"WARNING kernel: width {sigma:.2f} input px (sigma) is outside the {low:g}-{high:g} that the "
+        f"WARNING kernel: width {width} input px (sigma) is outside the {low:g}-{high:g} that the "
         "model was trained on; compare with --model physics"
     )
 

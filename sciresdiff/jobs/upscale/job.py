@@ -24,10 +24,12 @@ from sciresdiff.jobs import blocks as plans
 from sciresdiff.jobs.blocks import Block
 from sciresdiff.jobs.identity import describe_machine, identify_with_models
 from sciresdiff.jobs.upscale import guard, trust
-from sciresdiff.jobs.upscale.block import Done, Job, count_draws, digest, read_block, restore_block
+from sciresdiff.jobs.upscale.block import Done, Job, count_draws
 from sciresdiff.jobs.upscale.header import figures, history, pool_figures, provenance
 from sciresdiff.jobs.upscale.inputs import Inputs, resolve_inputs, resolve_source
 from sciresdiff.jobs.upscale.options import UpscaleOptions
+from sciresdiff.jobs.upscale.piece import count_masked, digest_piece, read_piece, restore_piece, sums_of_plane
+from sciresdiff.jobs.upscale.stack import digest_depth, plan_stacks, with_stack_statistics
 from sciresdiff.notes import Notes
 from sciresdiff.observation.sample import Samples, samples_of_source
 from sciresdiff.observation.screening import reading_options
@@ -63,7 +65,9 @@ class Task:
     def by_plane(self, sums: Sequence[Sums]) -> list[list[Sums]]:
         """The sums of the blocks of every plane."""
         planes = range(self.inputs.frame.planes)
-        return [[sums[b.number] for b in plans.of_plane(self.blocks, plane)] for plane in planes]
+        return [
+            [sums_of_plane(sums[b.number], b, plane) for b in plans.of_plane(self.blocks, plane)] for plane in planes
+        ]
 
     def planes(self, sums: Sequence[Sums]) -> list[dict[str, Any]]:
         """chi2, flux ratio and gated share of every plane."""
@@ -96,7 +100,7 @@ def plan(path: str | Path, options: UpscaleOptions) -> dict[str, Any]:
         inputs = resolve_source(path, held.source, options)
         job = Job(str(path), options, inputs.without_arrays(), trust.Marker(None))
         blocks = blocks_of(inputs)
-        masked = sum(int(read_block(job, b).exposure.mask[b.tile.inside()].sum()) for b in blocks)
+        masked = sum(count_masked(job, block) for block in blocks)
     open_files.close()
     frame = inputs.frame
     return {
@@ -198,7 +202,9 @@ def prepare(inputs: Inputs, samples: Samples, options: UpscaleOptions) -> tuple[
     """
     blocks = blocks_of(inputs)
     marker = trust.find_marker(options, inputs, samples)
-    if not blocks[0].whole:
+    if inputs.observation.depth is not None:
+        inputs = with_stack_statistics(inputs, samples, blocks)
+    elif not blocks[0].whole:
         inputs = with_statistics(inputs, samples, len(blocks))
     return inputs, blocks, marker
 
@@ -216,6 +222,8 @@ def with_statistics(inputs: Inputs, samples: Samples, count: int) -> Inputs:
 def blocks_of(inputs: Inputs) -> list[Block]:
     """The blocks of a file; whole planes for a model that looks at all of a plane."""
     shape = inputs.frame.pixels.shape
+    if inputs.observation.depth is not None:
+        return plan_stacks(inputs)
     return plans.plan(shape, inputs.scale, needs_full_plane(inputs))  # type: ignore[arg-type]
 
 
@@ -243,15 +251,15 @@ def run_blocks(task: Task, progress: Progress, shard: Shard | None, scheduler: s
             source=job.path,
             target=task.target,
             pieces=task.blocks,
-            read=partial(read_block, job),
-            do=partial(restore_block, job),
+            read=partial(read_piece, job),
+            do=partial(restore_piece, job),
             output=partial(RestoredFile, task),
             needs_first=len(task.blocks) == 1,  # whether TRUST promises anything depends on the whole plane
             identity=task.identity,
             identify=partial(identify_with_models, job.path, options),
             plan={"measured": digest_measured(task)},
             machine=describe_machine(options.device),
-            digest=lambda number: digest(read_block(job, task.blocks[number])),
+            digest=lambda number: digest_piece(read_piece(job, task.blocks[number])),
             overwrite=options.overwrite,
             threads=options.threads,
             steps=1 + options.samples,
@@ -275,6 +283,7 @@ def digest_measured(task: Task) -> str:
     numbers = known, noise.correlation, noise.width_errors, len(task.blocks)
     words = [repr(one) for one in numbers]
     found.update("|".join(words).encode())
+    found.update(digest_depth(job.inputs.observation.depth))
     return found.hexdigest()
 
 

@@ -12,6 +12,7 @@ from sciresdiff.errors import UsageError
 from sciresdiff.frame import Frame
 from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.notes import Notes
+from sciresdiff.observation.depth import is_deep
 from sciresdiff.physics.psf.field import PSF
 from sciresdiff.physics.psf.split import split_kernel
 
@@ -81,6 +82,11 @@ def choose_one(frame: Frame, options: UpscaleOptions) -> tuple[int, str, Chosen,
 
     scale = options.scale or frame.kernel_scale
     notes = Notes(scale="--scale" if options.scale else "file" if scale else "default")
+    if options.model is None and is_deep(frame, options):
+        line = "model: physics; networks see planes, and a stack in depth is restored without (--depth plane for them)"
+        return scale or 2, "physics", (None, None), notes + Notes(line)
+    if options.model not in (None, "physics") and is_deep(frame, options):
+        raise UsageError(f"--model {options.model}: sees planes; give --model physics, or --depth plane")
     if options.model == "physics":
         return scale or 2, "physics", (None, None), notes
     if options.model is None:

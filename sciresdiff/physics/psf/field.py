@@ -36,7 +36,9 @@ class SmoothMaps:
     """(J, rows, columns): the weights at every ``step``-th output pixel, from the centre of the first one on."""
     step: int
     size: tuple[int, int]
-    """(Y, X) of the output grid."""
+    """(Y, X) of the output grid, or of a window of it."""
+    origin: tuple[int, int] = (0, 0)
+    """(y, x) of the first output pixel, counted from the first knot."""
 
     @classmethod
     def of_function(cls, function: Callable[[Array, Array], Array], size: tuple[int, int], step: int) -> SmoothMaps:
@@ -60,19 +62,43 @@ class SmoothMaps:
         """(J, Y, X)."""
         return len(self.knots), *self.size
 
-    def window(self, region: Region) -> NDArray[np.float32]:
-        """The weights of a part of the field, (J, h, w); every value depends on its place alone."""
-        lines = []
-        for first, last, count in (
-            (region.y0, region.y1, self.knots.shape[1]),
-            (region.x0, region.x1, self.knots.shape[2]),
-        ):
-            at = np.arange(first, last)
-            low = np.minimum(at // self.step, max(count - 2, 0))
-            lines.append((low, np.minimum(low + 1, count - 1), ((at - low * self.step) / self.step).astype(np.float32)))
-        (y0, y1, fy), (x0, x1, fx) = lines
+    def window(self, region: Region) -> SmoothMaps:
+        """The maps of a part of the field; the knots are shared."""
+        return replace(self, size=region.shape, origin=(self.origin[0] + region.y0, self.origin[1] + region.x0))
+
+    def knots_around(self, region: Region) -> NDArray[np.float32]:
+        """The knots (J, m, n) between which all weights of a part of the field lie."""
+        (y0, y1, _), (x0, x1, _) = self._lines(region)
+        return self.knots[:, y0[0] : y1[-1] + 1, x0[0] : x1[-1] + 1]
+
+    @property
+    def maps(self) -> NDArray[np.float32]:
+        """The weights of every pixel, (J, Y, X); every value depends on its place alone."""
+        (y0, y1, fy), (x0, x1, fx) = self._lines(Region.of_shape(self.size))
         rows = self.knots[:, y0] * (1 - fy)[:, None] + self.knots[:, y1] * fy[:, None]
         return np.asarray(rows[:, :, x0] * (1 - fx) + rows[:, :, x1] * fx, np.float32)
+
+    def at(self, y: float, x: float) -> Array:
+        """The weights (J,) at a place, output px from the centre of the first; beyond the knots the nearest's."""
+        grid = [[(v + first) / self.step] for v, first in zip((y, x), self.origin, strict=True)]
+        return np.array([ndimage.map_coordinates(w, grid, order=1, mode="nearest")[0] for w in self.knots])
+
+    def mean(self) -> Array:
+        """The weights (J,) averaged over the field."""
+        here = self.knots_around(Region.of_shape(self.size))
+        return np.asarray(here.mean((1, 2), dtype=np.float64))
+
+    def _lines(self, region: Region) -> list[tuple[Any, Any, NDArray[np.float32]]]:
+        """Of y and of x: the knots before and after every pixel, and the way between them."""
+        lines = []
+        for first, last, count, start in (
+            (region.y0, region.y1, self.knots.shape[1], self.origin[0]),
+            (region.x0, region.x1, self.knots.shape[2], self.origin[1]),
+        ):
+            at = np.arange(first, last) + start
+            low = np.minimum(at // self.step, max(count - 2, 0))
+            lines.append((low, np.minimum(low + 1, count - 1), ((at - low * self.step) / self.step).astype(np.float32)))
+        return lines
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,14 +179,13 @@ class PSF:
         if self.weights is None:
             return self
         if isinstance(self.weights, SmoothMaps):
-            return PSF(self.kernels, self.weights.window(region), self.width_error)
+            return replace(self, weights=self.weights.window(region))
         return PSF(self.kernels, self.weights[:, *region.slices], self.width_error)
 
     @property
     def maps(self) -> NDArray[np.floating[Any]] | None:
         """The weights as an array (J, Y, X); None for one kernel that is the same everywhere."""
-        whole = self.weights
-        return whole.window(Region.of_shape(whole.size)) if isinstance(whole, SmoothMaps) else whole
+        return self.weights.maps if isinstance(self.weights, SmoothMaps) else self.weights
 
     def at(self, y: float, x: float) -> Array:
         """The kernel of a source at (y, x), which are output pixels from the centre of the first one.
@@ -172,19 +197,43 @@ class PSF:
         """
         if self.weights is None:
             return self.kernels[0]
-        maps, at = self.weights, (y, x)
-        if isinstance(maps, SmoothMaps):
-            at, maps = (y / maps.step, x / maps.step), maps.knots
-        weights = [ndimage.map_coordinates(w, [[at[0]], [at[1]]], order=1, mode="nearest")[0] for w in maps]
+        if isinstance(self.weights, SmoothMaps):
+            return np.asarray(np.tensordot(self.weights.at(y, x), self.kernels, 1))
+        weights = [ndimage.map_coordinates(w, [[y], [x]], order=1, mode="nearest")[0] for w in self.weights]
         return np.asarray(np.tensordot(weights, self.kernels, 1))
+
+    def lattice(self, every: int) -> tuple[Array, Array]:
+        """Lines y and x of a lattice over the field, ``every`` output px apart; windows of one field share it.
+
+        Of a window they begin before its first pixel and end after its last, for ``at`` and linear interpolation.
+        """
+        assert self.weights is not None
+        first = self.weights.origin if isinstance(self.weights, SmoothMaps) else (0, 0)
+        y, x = (
+            every * np.arange(start // every, -(-(start + n - 1) // every) + 1.0) - start
+            for start, n in zip(first, self.weights.shape[1:], strict=True)
+        )
+        return y, x
 
     @cached_property
     def mean(self) -> Array:
         """(K, L), the kernel averaged over the field."""
         if self.weights is None:
             return self.kernels[0]
+        if isinstance(self.weights, SmoothMaps):
+            return np.asarray(np.tensordot(self.weights.mean(), self.kernels, 1))
+        return np.asarray(np.tensordot(self.weights.mean((1, 2), dtype=np.float64), self.kernels, 1))
+
+    @property
+    def simplest(self) -> PSF:
+        """This one, or the one kernel that it is where its weights are the same everywhere."""
+        if self.weights is None:
+            return self
         maps = self.weights.knots if isinstance(self.weights, SmoothMaps) else self.weights
-        return np.asarray(np.tensordot(maps.mean((1, 2), dtype=np.float64), self.kernels, 1))
+        first = maps[:, 0, 0]
+        if not (maps == first[:, None, None]).all():
+            return self
+        return PSF(np.tensordot(first, self.kernels, 1)[None], width_error=self.width_error)
 
     def rescale(self, factor: float) -> PSF:
         """The PSF with its kernels drawn out by a factor, see `rescale_kernel`; the weights stay."""
@@ -196,12 +245,21 @@ class PSF:
         return sigma_of_square(self.mean)
 
     @cached_property
+    def widths(self) -> tuple[float, float]:
+        """Least and largest sigma of the local kernel, output px, at 5 x 5 places: see `sigma_of_square`."""
+        if self.weights is None:
+            return self.width, self.width
+        lines = [np.linspace(0, n - 1, 5) for n in self.weights.shape[1:]]
+        found = [sigma_of_square(self.at(y, x)) for y in lines[0] for x in lines[1]]
+        return min(found), max(found)
+
+    @cached_property
     def digest(self) -> str:
         """SHA-256 over shapes, types and values: what tells one PSF from another in records of a run."""
         hashed = hashlib.sha256()
         maps = self.weights
         if isinstance(maps, SmoothMaps):
-            hashed.update(f"{maps.size}{maps.step}".encode())
+            hashed.update(f"{maps.size}{maps.step}{maps.origin}".encode())
             maps = maps.knots
         for array in (self.kernels, maps):
             if array is not None:

@@ -34,6 +34,9 @@ MINORITY = 0.06
 MODEL_ERROR = 0.01
 """Least relative error of the width of a Moffat fitted to a PSF that is none."""
 
+SLOWEST = 0.8
+"""1 / beta from which on a Moffat is none of a PSF: a quarter of its light would lie beyond ten times its FWHM."""
+
 SOLE = 2
 """Sources that are too few to tell points from galaxies by their widths."""
 
@@ -52,13 +55,14 @@ def measure_psf(
     *,
     beads: bool = False,
     table: bool = True,
+    population: Population | None = None,
 ) -> MeasuredPSF:
     """The PSF that the point sources of a frame show.
 
     Pixel-integrated elliptical Moffats are fitted to the sources that neighbours reach least, of every brightness.
     Those of one width are taken for points (`point_sources.choose_points`): galaxies are wider and differ, tracks of
-    cosmic rays and hot pixels are no Moffat. **One PSF for the whole frame**: a change over the field is noted, not
-    followed.
+    cosmic rays and hot pixels are no Moffat. **One PSF for the whole frame**: how its width changes over the field is
+    part of its error (`measured_field.measure_field` follows it where it can).
 
     Parameters
     ----------
@@ -75,13 +79,15 @@ def measure_psf(
         The frame is said to show beads, so that any number of sources will do.
     table : bool
         Whether what the sources have beside a Moffat is measured, too (`residual_table.measure_residual`).
+    population : Population, optional
+        The sources of the frame, where they are known.
 
     Raises
     ------
     InputError
         No source, or a microscope image in which sources of one width do not dominate.
     """
-    population = find_population(prepare_field(pixels, mask, variance))
+    population = population or find_population(prepare_field(pixels, mask, variance))
     points = population.points
     if kind == "micro" and not beads:
         _refuse_puncta(population)
@@ -119,8 +125,13 @@ def _doubt_extended(found: MeasuredPSF, pixels: NDArray[Any], mask: Mask | None)
     Raises
     ------
     InputError
-        One or two sources that are: galaxies.
+        One or two sources that are, or that fall off as slowly as the fit allows: galaxies.
     """
+    if found.used <= SOLE and found.shape.wings >= SLOWEST:
+        raise InputError(
+            f"psf: no source to measure a PSF from: the {found.used} usable of {found.found} seen fall off as slowly as"
+            f" galaxies do (Moffat beta {1 / found.shape.wings:.3g}); give --psf with a shape or a FILE, or --psf blind"
+        )
     if found.used > SOLE and found.share >= DOMINANT:
         return Notes()
     try:
@@ -200,11 +211,12 @@ def summarise(population: Population, name: str = "source", table: bool = True) 
     residual = measure_residual(points, population.stamps[population.point], shape) if table else None
     # scatter of the sources, doubt whether they are points, and what a Moffat gets wrong
     doubt = DOUBT / n + (MINORITY if population.share < DOMINANT else 0.0)
-    error = float(np.sqrt(1 / weight.sum() + doubt**2 + MODEL_ERROR**2))
+    of_field, varies = _note_field(population)
+    error = float(np.sqrt(1 / weight.sum() + doubt**2 + MODEL_ERROR**2 + varies**2))
     bare = MeasuredPSF(shape, residual, n, population.found, error)
     fwhm, spec = bare.fwhm, shape.spec
     line = f"psf: {spec.shape.capitalize()} fwhm {fwhm:.3g} +- {error * fwhm:.2g} px from {n} of {population.found}"
-    notes = Notes(f"{line} {name}{'' if n == 1 else 's'} ({spec})") + _note_field(population) + _doubt(n, name)
+    notes = Notes(f"{line} {name}{'' if n == 1 else 's'} ({spec})") + of_field + _doubt(n, name)
     return replace(
         bare,
         scatter=scatter,
@@ -234,23 +246,27 @@ def _doubt(n: int, name: str) -> Notes:
     )
 
 
-def _note_field(population: Population) -> Notes:
-    """The range of the width where it changes over the field: a plane fitted to ln FWHM, beyond 4 of its errors."""
+def _note_field(population: Population) -> tuple[Notes, float]:
+    """The range of the width where it changes over the field, and how much that is, rms of its logarithm; else 0.
+
+    By a plane fitted to ln FWHM, where it rises by more than 4 of its errors.
+    """
     points = population.points
     if len(points) < 12:
-        return Notes()
+        return Notes(), 0.0
     y, x = (v - v.mean() for v in (points.y, points.x))
     weight = 1 / np.hypot(points.error, 0.02)
     design = np.stack([np.ones(len(y)), y, x], 1) * weight[:, None]
     plane, *_ = np.linalg.lstsq(design, np.log(points.fwhm) * weight, rcond=None)
     error = np.sqrt(np.diagonal(np.linalg.pinv(design.T @ design)))
     if not (np.abs(plane[1:]) > 4 * error[1:]).any():
-        return Notes()
-    widths = np.exp(plane[0] + plane[1] * y + plane[2] * x)
-    low, high = float(widths.min()), float(widths.max())
+        return Notes(), 0.0
+    off = plane[1] * y + plane[2] * x
+    low, high = (float(np.exp(plane[0] + end)) for end in (off.min(), off.max()))
     if high < 1.05 * low:
-        return Notes()
-    return Notes(f"psf: its fwhm changes over the field from {low:.3g} to {high:.3g} px; one PSF for all is taken")
+        return Notes(), 0.0
+    line = f"psf: its fwhm changes over the field from {low:.3g} to {high:.3g} px; one PSF for all is taken"
+    return Notes(f"{line}, and that is part of its error"), float(off.std())
 
 
 def _mean_shape(points: MoffatFits, weight: Array) -> MoffatShape:

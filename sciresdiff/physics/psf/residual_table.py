@@ -85,8 +85,44 @@ def spline_basis(line: Array, side: float, step: float, count: int) -> Array:
     return out
 
 
+@dataclass(frozen=True)
+class ResidualTables:
+    """A table that changes over the field, sum of tables times terms of the place."""
+
+    coefficients: Array
+    """(T, K, K)."""
+    step: float
+    """Distance of the nodes, px."""
+
+    def at(self, terms: Array) -> ResidualTable:
+        """The table where the terms have these values, (T,)."""
+        return ResidualTable(np.tensordot(terms, self.coefficients, 1), self.step)
+
+    @property
+    def nothing(self) -> ResidualTables:
+        """Tables of zeros on the same nodes."""
+        return ResidualTables(np.zeros_like(self.coefficients), self.step)
+
+
 def measure_residual(fits: MoffatFits, stamps: Stamps, shape: MoffatShape) -> ResidualTable | None:
     """The table that most sources agree on, by regularised least squares; None where it does not help.
+
+    Parameters
+    ----------
+    fits : MoffatFits
+        Of the point sources.
+    stamps : Stamps
+        Of the same.
+    shape : MoffatShape
+        The Moffat that stands for all.
+    """
+    same = np.tile([np.log(shape.fwhm), shape.wings, shape.e1, shape.e2], (len(fits), 1))
+    found = measure_residuals(fits, stamps, same, np.ones((len(fits), 1)))
+    return None if found is None else ResidualTable(found.coefficients[0], found.step)
+
+
+def measure_residuals(fits: MoffatFits, stamps: Stamps, shapes: Array, terms: Array) -> ResidualTables | None:
+    """The tables that most sources agree on, by regularised least squares; None where they do not help.
 
     Bright sources decide a table, and if rings and spikes are theirs alone it is wrong for all others. Therefore every
     source has a vote of the same size, how much its chi2 falls by a table of *other* sources (every second one). If the
@@ -98,47 +134,53 @@ def measure_residual(fits: MoffatFits, stamps: Stamps, shape: MoffatShape) -> Re
         Of the point sources.
     stamps : Stamps
         Of the same.
-    shape : MoffatShape
-        The Moffat that stands for all.
+    shapes : (n, 4) array
+        Of the Moffat of every source: ln FWHM, wings, e1 and e2.
+    terms : (n, T) array
+        Of the place of every source; the first is 1.
     """
     order = np.argsort(-fits.snr, kind="stable")
-    for chosen in (order[:STARS], order[len(order) // 2 :][:STARS]):
-        if len(chosen) < FEWEST:
+    most = STARS * min(terms.shape[1], 2)
+    for chosen in (order[:most], order[len(order) // 2 :][:most]):
+        if len(chosen) < FEWEST * terms.shape[1]:
             return None
         halves = chosen[::2], chosen[1::2]
-        tables = [_measure(fits[half], stamps[half], shape)[0] for half in halves]
-        votes = [_vote(fits[h], stamps[h], shape, t) for h, t in zip(halves, reversed(tables), strict=True)]
+        tables = [_measure(fits[half], stamps[half], shapes[half], terms[half])[0] for half in halves]
+        votes = [
+            _vote(fits[h], stamps[h], shapes[h], terms[h], t) for h, t in zip(halves, reversed(tables), strict=True)
+        ]
         if np.concatenate(votes).mean() > 1:
-            return _measure(fits[chosen], stamps[chosen], shape)[0]
+            return _measure(fits[chosen], stamps[chosen], shapes[chosen], terms[chosen])[0]
     return None
 
 
-def _measure(fits: MoffatFits, stamps: Stamps, shape: MoffatShape) -> tuple[ResidualTable, Array]:
-    """The table of these sources; what it leaves in standard errors (n, P)."""
+def _measure(fits: MoffatFits, stamps: Stamps, shapes: Array, terms: Array) -> tuple[ResidualTables, Array]:
+    """The tables of these sources; what they leave in standard errors (n, P)."""
     # the finer the nodes the more stars are needed; a third of the FWHM follows the core
-    step = max(shape.fwhm / 3, 0.5 if len(fits) >= 30 else 1.0)
+    fwhm = float(np.exp(np.median(shapes[:, 0])))
+    step = max(fwhm / 3, 0.5 if len(fits) >= 30 else 1.0)
     count = 2 * int(np.floor(stamps.radius / step)) + 1
-    table = ResidualTable(np.zeros((count, count)), step)
-    p = _parameters(fits, stamps, shape)
+    tables = ResidualTables(np.zeros((terms.shape[1], count, count)), step)
+    p = _parameters(fits, stamps, shapes)
     keep = np.isfinite(stamps.noise)
     for turn in range(ROUNDS):
-        p = _fit_places(p, stamps, keep, table, shape.fwhm)
-        table, left = _solve(p, stamps, keep, table, shape.fwhm)
+        p = _fit_places(p, stamps, keep, tables, terms, fwhm)
+        tables, left = _solve(p, stamps, keep, tables, terms, fwhm)
         if turn == 0:  # cosmic rays and neighbours in the wings
             keep = keep & (np.abs(left) < OUTLIER)
-    return table, left
+    return tables, left
 
 
-def _vote(fits: MoffatFits, stamps: Stamps, shape: MoffatShape, table: ResidualTable) -> Array:
+def _vote(fits: MoffatFits, stamps: Stamps, shapes: Array, terms: Array, tables: ResidualTables) -> Array:
     """How much chi2 falls by a table, in units of what it leaves per pixel; at most 9 either way: (n,)."""
-    start, keep = _parameters(fits, stamps, shape), np.isfinite(stamps.noise)
-    nothing = ResidualTable(np.zeros_like(table.coefficients), table.step)
+    start, keep = _parameters(fits, stamps, shapes), np.isfinite(stamps.noise)
+    fwhm = float(np.exp(np.median(shapes[:, 0])))
     chi2 = []
-    for one in (nothing, table):
+    for one in (tables.nothing, tables):
         p = start
         for _ in range(2):
-            p = _fit_places(p, stamps, keep, one, shape.fwhm)
-        model, _ = _model(p, stamps, one, shape.fwhm)
+            p = _fit_places(p, stamps, keep, one, terms, fwhm)
+        model, _ = _model(p, stamps, one, terms, fwhm)
         left = np.where(keep, (stamps.data - p[:, 7:8]) / p[:, :1] - model, 0.0)
         square = left**2 / _variance(p, stamps, keep, model)
         chi2.append(np.minimum(square, OUTLIER**2).sum(1))
@@ -146,20 +188,20 @@ def _vote(fits: MoffatFits, stamps: Stamps, shape: MoffatShape, table: ResidualT
     return np.asarray(np.clip((chi2[0] - chi2[1]) / per_pixel, -9, 9))
 
 
-def _parameters(fits: MoffatFits, stamps: Stamps, shape: MoffatShape) -> Array:
-    """Peaks, places and skies of the fits with one shape for all: (n, 8), as `moffat_fit.NAMES`."""
-    same = [np.full(len(fits), v) for v in (np.log(shape.fwhm), max(shape.wings, 0.004), shape.e1, shape.e2)]
-    return np.stack([fits.peak, fits.y - stamps.places[:, 0], fits.x - stamps.places[:, 1], *same, fits.sky], 1)
+def _parameters(fits: MoffatFits, stamps: Stamps, shapes: Array) -> Array:
+    """Peaks, places and skies of the fits with other shapes: (n, 8), as `moffat_fit.NAMES`."""
+    shape = shapes[:, 0], np.maximum(shapes[:, 1], 0.004), shapes[:, 2], shapes[:, 3]
+    return np.stack([fits.peak, fits.y - stamps.places[:, 0], fits.x - stamps.places[:, 1], *shape, fits.sky], 1)
 
 
-def _model(p: Array, stamps: Stamps, table: ResidualTable, fwhm: float) -> tuple[Array, Array]:
+def _model(p: Array, stamps: Stamps, tables: ResidualTables, terms: Array, fwhm: float) -> tuple[Array, Array]:
     """Moffat and table at every pixel, peak 1 and no sky (n, P); derivatives of the Moffat by y and x (n, P, 2)."""
     unit = p.copy()
     unit[:, 0], unit[:, 7] = 1, 0
     model, slope = moffat_pixels(unit, stamps.grid, fwhm)
     line = np.arange(-stamps.radius, stamps.radius + 1.0)
     for i, (y, x) in enumerate(p[:, 1:3]):
-        model[i] += table.evaluate(line - y, line - x, 1.0).ravel()
+        model[i] += tables.at(terms[i]).evaluate(line - y, line - x, 1.0).ravel()
     return model, slope[:, :, 1:3]
 
 
@@ -168,9 +210,11 @@ def _variance(p: Array, stamps: Stamps, keep: NDArray[np.bool_], model: Array) -
     return np.where(keep, stamps.noise / p[:, :1] ** 2 + (STAR_ERROR * model) ** 2, np.inf)
 
 
-def _fit_places(p: Array, stamps: Stamps, keep: NDArray[np.bool_], table: ResidualTable, fwhm: float) -> Array:
+def _fit_places(
+    p: Array, stamps: Stamps, keep: NDArray[np.bool_], tables: ResidualTables, terms: Array, fwhm: float
+) -> Array:
     """Peak, centre and sky of every source for a given PSF: one linear step."""
-    model, slope = _model(p, stamps, table, fwhm)
+    model, slope = _model(p, stamps, tables, terms, fwhm)
     weight = 1 / _variance(p, stamps, keep, model)
     design = np.concatenate([model[:, :, None], slope, np.ones((*model.shape, 1))], 2)
     data = np.where(keep, stamps.data, 0.0) / p[:, :1]
@@ -186,23 +230,26 @@ def _fit_places(p: Array, stamps: Stamps, keep: NDArray[np.bool_], table: Residu
 
 
 def _solve(
-    p: Array, stamps: Stamps, keep: NDArray[np.bool_], table: ResidualTable, fwhm: float
-) -> tuple[ResidualTable, Array]:
-    """The table for given places and fluxes, and the residuals that it leaves in standard errors (n, P)."""
-    count, line = len(table.coefficients), np.arange(-stamps.radius, stamps.radius + 1.0)
-    bare, _ = _model(p, stamps, ResidualTable(np.zeros((count, count)), table.step), fwhm)
+    p: Array, stamps: Stamps, keep: NDArray[np.bool_], tables: ResidualTables, terms: Array, fwhm: float
+) -> tuple[ResidualTables, Array]:
+    """The tables for given places and fluxes, and the residuals that they leave in standard errors (n, P)."""
+    shape, step = tables.coefficients.shape, tables.step
+    line = np.arange(-stamps.radius, stamps.radius + 1.0)
+    bare, _ = _model(p, stamps, tables.nothing, terms, fwhm)
     variance = _variance(p, stamps, keep, bare)
     left = np.where(keep, (stamps.data - p[:, 7:8]) / p[:, :1] - bare, 0.0)
-    bend, down = np.diag(1 / _prior_variance(p, table, fwhm)), np.zeros(count**2)
-    bases = []
+    prior = np.tile(_prior_variance(p, tables.at(terms[0]), fwhm), shape[0])
+    bend, down = np.diag(1 / prior), np.zeros(len(prior))
     for i, (y, x) in enumerate(p[:, 1:3]):
-        basis = np.kron(*(spline_basis(line - v, 1.0, table.step, count) for v in (y, x)))
+        basis = np.kron(*(spline_basis(line - v, 1.0, step, shape[1]) for v in (y, x)))
+        basis = np.kron(terms[i][None], basis)
         weighted = basis / variance[i][:, None]
         bend += basis.T @ weighted
         down += weighted.T @ left[i]
-        bases.append((y, x))
-    found = ResidualTable(np.asarray(np.linalg.solve(bend, down).reshape(count, count), np.float64), table.step)
-    after = np.stack([found.evaluate(line - y, line - x, 1.0).ravel() for y, x in bases])
+    found = ResidualTables(np.asarray(np.linalg.solve(bend, down).reshape(shape), np.float64), step)
+    after = np.stack(
+        [found.at(terms[i]).evaluate(line - y, line - x, 1.0).ravel() for i, (y, x) in enumerate(p[:, 1:3])]
+    )
     return found, (left - after) / np.sqrt(variance)
 
 

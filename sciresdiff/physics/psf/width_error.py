@@ -12,11 +12,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.interpolate import interp1d
 
+from sciresdiff.physics.psf.field import PSF
 from sciresdiff.physics.psf.width import moments_of_square
+from sciresdiff.region import Region
 
 Array = NDArray[np.float64]
 
+PLACES = 9
+"""Places along each axis at which a kernel that changes over the field is looked at."""
 REACH = 1
 """Pixels around a pixel on which its change depends."""
 
@@ -27,14 +32,38 @@ class WidthError:
 
     share: float
     """Standard error, as a share of the width."""
-    covariance: tuple[float, float, float]
-    """yy, xx and xy of the kernel's Gaussian equivalent, px^2 of the frame."""
+    covariance: tuple[Any, Any, Any]
+    """yy, xx and xy of the kernel's Gaussian equivalent, px^2 of the frame: numbers, or maps (h, w) of a window."""
+    places: tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]] | None = None
+    """Where the kernel changes over the field: y and x of a lattice, px of the frame, and there the covariances, in
+    rows, three at each place.  Between the places they are linear."""
 
     @classmethod
     def of_kernel(cls, kernel: Array, scale: int, share: float) -> WidthError:
         """That of a kernel (K, L) on a grid ``scale`` times finer than the frame."""
-        yy, xx, xy = moments_of_square(kernel)  # half of a Gaussian's own
-        return cls(share, (2 * yy / scale**2, 2 * xx / scale**2, 2 * xy / scale**2))
+        return cls(share, covariance_of(kernel, scale))
+
+    @classmethod
+    def of_psf(cls, psf: PSF, scale: int, share: float) -> WidthError:
+        """That of a PSF on a grid ``scale`` times finer than the frame."""
+        mean = covariance_of(psf.mean, scale)
+        if psf.weights is None:
+            return cls(share, mean)
+        y, x = (np.linspace(0, n - 1, PLACES) for n in psf.weights.shape[1:])
+        found = tuple(value for v in y for u in x for value in covariance_of(psf.at(v, u), scale))
+        low = (tuple(((at + 0.5) / scale - 0.5).tolist()) for at in (y, x))
+        return cls(share, mean, (*low, found))  # type: ignore[arg-type]
+
+    def window(self, region: Region) -> WidthError:
+        """That of a part of the frame."""
+        if self.places is not None:
+            y, x, found = self.places
+            table = np.reshape(found, (len(y), len(x), 3))
+            rows = interp1d(y, table, axis=0)(np.clip(np.arange(region.y0, region.y1), y[0], y[-1]))
+            maps = interp1d(x, rows, axis=1)(np.clip(np.arange(region.x0, region.x1), x[0], x[-1]))
+            return WidthError(self.share, (maps[..., 0], maps[..., 1], maps[..., 2]))
+        yy, xx, xy = (v if np.ndim(v) == 0 else v[region.slices] for v in self.covariance)
+        return WidthError(self.share, (yy, xx, xy))
 
     def change(self, light: NDArray[Any], bad: NDArray[np.bool_]) -> Array:
         """dA x: change of the data with the logarithm of the kernel's width, unit of the data.
@@ -63,6 +92,12 @@ class WidthError:
 
         yy, xx, xy = self.covariance
         change = yy * (at(1, 0) + at(-1, 0) - 2 * centre) + xx * (at(0, 1) + at(0, -1) - 2 * centre)
-        if xy:
+        if np.any(xy):
             change = change + xy * (at(1, 1) + at(-1, -1) - at(1, -1) - at(-1, 1)) / 2
         return np.nan_to_num(change, nan=0.0)
+
+
+def covariance_of(kernel: Array, scale: int) -> tuple[float, float, float]:
+    """yy, xx and xy of the Gaussian equivalent of a kernel (K, L), px^2 of a frame ``scale`` times coarser."""
+    yy, xx, xy = moments_of_square(kernel)  # half of a Gaussian's own
+    return 2 * yy / scale**2, 2 * xx / scale**2, 2 * xy / scale**2

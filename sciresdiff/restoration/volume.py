@@ -1,0 +1,227 @@
+"""The recipe in depth: the planes of a stack in; the restored volume with its error and its samples out.
+
+What is restored are the emitters u: points, which the whole PSF blurs, y = A u + n.  The wanted volume is G u, seen
+through a Gaussian of the wanted widths, so that no PSF has to be divided by it: along z an aperture leaves frequencies
+that no data hold.  Physics alone: Richardson-Lucy until the data are explained, the consistency step, and samples of
+the linear-Gaussian posterior.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sciresdiff.diffusion import noise as noise_field
+from sciresdiff.errors import UsageError
+from sciresdiff.malloc import keep_freed
+from sciresdiff.observation.stack import Stack
+from sciresdiff.physics.consistency import Data, consistency_step, support
+from sciresdiff.physics.depth import DepthOperator
+from sciresdiff.physics.psf.shapes import FWHM_PER_SIGMA
+from sciresdiff.physics.richardson_lucy import MOST_ITERATIONS, is_explained, pedestal, richardson_lucy
+from sciresdiff.restoration.fallback import FINAL_ITERATIONS, PATIENCE
+from sciresdiff.restoration.ops import box_mean
+from sciresdiff.restoration.posterior import PERTURBATION_ITERATIONS, PERTURBED_DATA, PERTURBED_SCENE, Moments
+from sciresdiff.restoration.restore import FLAT_PX, refuse_nonfinite_image
+from sciresdiff.restoration.restored import RestoredPlane
+from sciresdiff.restoration.settings import Settings
+
+Progress = Callable[[int, int, str], None]
+
+PEAK = 10.0
+"""Mean of 5 x 5 pixels above their surroundings, in its own noise, from which on something is in focus there."""
+SURROUNDINGS = 6
+"""Pixels on each side over which these are averaged."""
+STACKS = 4096
+"""Fields of noise that are set aside for each stack: more than it has planes."""
+
+
+@torch.inference_mode()
+def restore_volume(
+    stack: Stack,
+    settings: Settings | None = None,
+    device: torch.device | str = "cpu",
+    progress: Progress = lambda done, total, label: None,
+) -> list[RestoredPlane]:
+    """Restore the planes of a stack, or a window of it, as one volume.
+
+    Parameters
+    ----------
+    stack : of C planes (h, w) in memory.
+    settings : the default ones without; ``consistency`` has to be ``noise``.
+    device : where the tensors live.
+    progress : told (done, total, what).
+
+    Returns
+    -------
+    A plane for each of the stack's. **The flux of a plane is not that of its data**: light is put back into the plane
+    that it came from, and what came from beyond the stack is left out.
+
+    Raises
+    ------
+    UsageError : another consistency than ``noise``.
+    InputError : the data cannot be explained.
+    """
+    keep_freed()
+    settings = settings or Settings()
+    if settings.consistency != "noise":
+        raise UsageError(f"--consistency {settings.consistency}: a stack in depth is restored with noise; leave it out")
+    data, operator = stack.data(device), stack.operator(device)
+    data = replace(data, operator=operator)
+    count = settings.samples if settings.refine else 0
+    u, w, _ = estimate_volume(data, stack)
+    progress(1, 1 + count, "physics")
+    wanted = Wanted(operator, *stack.depth.target)
+    best, moments, kept = wanted(u), Moments(), []
+    for deviation in draw_deviations(data.renew_noise(u), w, stack, settings.seed, count):
+        sample = wanted(deviation)
+        moments = moments.with_sample(sample)
+        if settings.keep_draws:
+            kept.append(stack.units.image(best + sample))
+        progress(1 + moments.count, 1 + count, "draws")
+    x = best + moments.mean() + (moments.last if count == 1 else 0)
+    spread = moments.spread() if count > 1 else wanted(w)
+    refuse_nonfinite_image(x, spread)
+    flat = box_mean(w.square(), FLAT_PX * stack.scale)
+    held = operator.crop(support(data, u, flat).clamp(0, 1))
+    return split_planes(stack, data, u, x, spread, held, kept, count)
+
+
+def estimate_volume(data: Data, stack: Stack) -> tuple[Tensor, Tensor, int]:
+    """The emitters, the scale of their error before the data were consulted, and the iterations that they took.
+
+    Returns
+    -------
+    u, w : (1, D, H, W), noise units.
+    iterations : of Richardson-Lucy.
+    """
+    u, k = explain_stack(data, stack)
+    s = stack.scale
+    floor = stack.operator(data.y.device).spread(data.noise.sqrt()) / s**2
+    # an emitter is positive: its own size is the scale of its error, and as it may lie a voxel beside, that of those
+    # around it; down to what the noise leaves of none
+    w = F.avg_pool3d(u.square()[None], 3, stride=1, padding=1)[0].sqrt_() + floor
+    return consistency_step(data, u, w.square(), FINAL_ITERATIONS, PATIENCE), w, k
+
+
+def measure_pedestal(stack: Stack) -> float:
+    """What Richardson-Lucy adds to the data of a stack: enough for its darkest plane, in units of the noise."""
+    return float(pedestal(stack.data()).max())
+
+
+def explain_stack(data: Data, stack: Stack) -> tuple[Tensor, int]:
+    """Richardson-Lucy until chi2 is 1, or for as many iterations as the whole stack takes."""
+    level = data.y.new_full((1, 1, 1, 1), stack.known.pedestal)
+    where = peaks(data) if stack.known.iterations is None else None
+    most = stack.known.iterations or MOST_ITERATIONS
+    for k, u in enumerate(richardson_lucy(data, level, emits=False), start=1):
+        if k >= most or (where is not None and is_explained(data, u, where)):
+            return u, k
+    raise AssertionError("Richardson-Lucy has no end of its own")
+
+
+def peaks(data: Data) -> Tensor:
+    """1 where the data stand above their surroundings, else 0, (1, C, h, w); all valid pixels where they do nowhere.
+
+    The light of other planes is smooth, and explained long before what is in focus: a chi2 over all of a stack tells
+    how much of it there is, and not whether the rest is sharp.
+    """
+    stands = box_mean(data.y, 2) - box_mean(data.y, SURROUNDINGS)
+    noise = box_mean(data.noise, 2) / 25
+    there = data.valid * (stands > PEAK * noise.sqrt())
+    return there if bool(there.any()) else data.valid
+
+
+class Wanted:
+    """G: emitters (1, D, H, W) as the wanted volume shows them, its measured part (1, C, s*h, s*w)."""
+
+    def __init__(self, operator: DepthOperator, planes: float, px: float) -> None:
+        """Take the FWHM along z and laterally."""
+        self.operator = operator
+        like = operator.spectrum.real
+        self.along, self.across = (gaussian_line(width).to(like) for width in (planes, px))
+
+    def __call__(self, u: Tensor) -> Tensor:
+        """G u. **Light within a FWHM of the volume's outermost planes is lost**, which are cut off."""
+        z, r = len(self.along) // 2, len(self.across) // 2
+        v = F.conv3d(u[None], self.along[None, None, :, None, None], padding=(z, 0, 0))
+        v = F.conv3d(v, self.across[None, None, None, :, None], padding=(0, r, 0))
+        return self.operator.crop(F.conv3d(v, self.across[None, None, None, None, :], padding=(0, 0, r))[0])
+
+
+def gaussian_line(fwhm: float) -> Tensor:
+    """A Gaussian sampled at the middles of pixels or planes, sum 1, (K,)."""
+    sigma = fwhm / FWHM_PER_SIGMA
+    at = torch.arange(-int(np.ceil(5 * sigma)), int(np.ceil(5 * sigma)) + 1, dtype=torch.float64)
+    line = torch.exp(-0.5 * (at / sigma) ** 2)
+    return line / line.sum()
+
+
+def draw_deviations(data: Data, w: Tensor, stack: Stack, seed: int, count: int) -> Iterator[Tensor]:
+    """Deviations of samples of the linear-Gaussian posterior from their mean, (1, D, H, W); in pairs of opposite sign.
+
+    With e ~ N(0, W) and n ~ N(0, N): e + W A^T (A W A^T + N)^-1 (n - A e) (Papandreou & Yuille 2010).
+    """
+    deviation = torch.zeros(())
+    for draw in range(count):
+        if draw % 2 == 0:
+            e = w * unit_noise(data, stack, w, seed, draw // 2, PERTURBED_SCENE)
+            n = data.noise.sqrt() * unit_noise(data, stack, data.noise, seed, draw // 2, PERTURBED_DATA)
+            deviation = consistency_step(replace(data, y=n), e, w.square(), PERTURBATION_ITERATIONS, PATIENCE)
+        yield deviation if draw % 2 == 0 else -deviation
+
+
+def unit_noise(data: Data, stack: Stack, like: Tensor, seed: int, pair: int, step: int) -> Tensor:
+    """Unit noise by the place in the file, so that blocks agree; of the shape of ``like``."""
+    fine = like.shape != data.y.shape
+    beyond, margin = stack.operator().margin if fine else (0, 0)
+    s = stack.scale if fine else 1
+    y, x = (s * first - margin for first in data.origin)
+    planes = range(STACKS * stack.number - beyond, STACKS * stack.number - beyond + like.shape[1])
+    height, width = like.shape[-2:]
+    fields = noise_field.field(seed, pair, step, list(planes), y, x, height, width, like.device)
+    return fields[None].to(like.dtype)
+
+
+def split_planes(
+    stack: Stack, data: Data, u: Tensor, x: Tensor, spread: Tensor, held: Tensor, kept: list, count: int
+) -> list[RestoredPlane]:
+    """The restored volume as planes in the frame's unit, with chi2 and flux of each.
+
+    Parameters
+    ----------
+    u : (1, D, H, W), the emitters.
+    x, spread, held : (1, C, s*h, s*w), the wanted volume, its error and its support.
+    kept : (C, s*h, s*w) of every sample that is kept.
+    """
+    units, again = stack.units, data.operator.apply(u)
+    core = core_mask(data, stack)
+    sky = units.sky / units.sigma
+    chi2 = (((data.y - again).square() / data.noise) * core).sum((-2, -1)) / core.sum((-2, -1)).clamp_min(1)
+    seen, total = (((v + sky).double() * core).sum((-2, -1))[0] for v in (again, data.y))
+    image, err, support_ = units.image(x), units.spread(spread), held[0].cpu().numpy()
+    planes = len(stack.planes)
+    image, err = (v.reshape(planes, *v.shape[-2:]) for v in (image, err))
+    return [
+        RestoredPlane(
+            image[i], err[i], support_[i], np.ones_like(support_[i]),
+            np.stack([one.reshape(image.shape)[i] for one in kept]) if kept else None,
+            float(chi2[0, i]), float(seen[i] / total[i]) if total[i] else float("nan"), count, float(total[i]),
+        )
+        for i in range(planes)
+    ]  # fmt: skip
+
+
+def core_mask(data: Data, stack: Stack) -> Tensor:
+    """1 where a valid pixel counts, (1, C, h, w)."""
+    core = stack.planes[0].core
+    if core is None:
+        return data.valid
+    inside, here = torch.zeros_like(data.valid), (..., *core.slices)
+    inside[here] = data.valid[here]
+    return inside
