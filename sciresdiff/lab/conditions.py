@@ -24,7 +24,7 @@ def frequency_bands(data: Data, prior: Estimate, level: Tensor) -> list[Tensor]:
     -------
     2 s^2 maps, each (B, 1, h, w).
     """
-    s = data.operator.scale
+    s = data.scale
     up = F.interpolate(data.y * data.valid, scale_factor=float(s), mode="bicubic") / s**2
     _, amplitude = local_contrast(prior.x, data.noise, s)
     bands = [F.pixel_unshuffle(torch.asinh((v - box_mean(v, 1)) / amplitude), s) for v in (prior.x, up)]

@@ -55,7 +55,7 @@ def project_noise(x: Tensor, args: Args) -> Tensor:
     abar that their released code leaves out).  **The noise that this brings is not taken off the step's own**: their
     gamma changes the step, which a hook on estimates does not see.  **The last estimates are not held to the data.**
     """
-    data, q, s = args.data, args.q, args.data.operator.scale
+    data, q, s = args.data, args.q, args.data.scale
     spread = q.s * F.avg_pool2d((args.space.scale * args.space.w).square(), s).sqrt()
     share = (spread * s / (max(q.a, 1e-12) * data.noise.sqrt())).clamp_max(1.0)
     return x + upsample_nearest(share, s) * (project(x, args) - x)

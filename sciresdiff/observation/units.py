@@ -20,7 +20,7 @@ class NoiseUnits:
     """Noise of a typical pixel, in the frame's unit."""
     per_fine: float
     """What one coarse value is divided by to give a fine one: s^2 for ``sum``, 1 for ``mean``."""
-    scale: int
+    scale: float
     """s, fine pixels per coarse pixel and axis."""
 
     def image(self, x: Tensor) -> NDArray[np.float32]:

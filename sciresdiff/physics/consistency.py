@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sciresdiff.errors import InputError
 from sciresdiff.physics.depth import DepthOperator
+from sciresdiff.physics.exposures import ExposuresOperator
 from sciresdiff.physics.operators import Operator
 from sciresdiff.physics.statistics import PlaneStatistics
 from sciresdiff.physics.variance_model import VarianceModel
@@ -50,7 +51,7 @@ class Data:
     """Variance of y, > 0 where valid, in the unit of y squared."""
     valid: Tensor
     """1 where y carries information, else 0."""
-    operator: Operator | DepthOperator
+    operator: Operator | DepthOperator | ExposuresOperator
     """A, from the fine image to this one."""
     statistics: PlaneStatistics | None = None
     """Of the plane that this is a part of; None where it is the whole."""
@@ -62,6 +63,19 @@ class Data:
     """Standard error of the kernel's width, as a share of it: one factor for the whole plane."""
     weight: Tensor | None = None
     """(1, C, 1, 1): how much each of several exposures counts in a sum over them; None for one."""
+
+    @property
+    def planar(self) -> Operator | ExposuresOperator:
+        """The operator, of one image: of data that are no stack in depth."""
+        assert not isinstance(self.operator, DepthOperator)
+        return self.operator
+
+    @property
+    def scale(self) -> int:
+        """Fine pixels per pixel and axis, of data on one regular grid, which networks see."""
+        scale = self.operator.scale
+        assert isinstance(scale, int)
+        return scale
 
     def renew_noise(self, x: Tensor) -> Data:
         """The data with the noise that an image (..., s*h, s*w) gives them: N(A x) in place of N of an older estimate.
@@ -83,7 +97,7 @@ class Data:
         return total / self.valid.sum((-2, -1)).clamp_min(1)
 
 
-def row_sum_bound(operator: Operator | DepthOperator, w2: Tensor, noise: Tensor) -> Tensor:
+def row_sum_bound(operator: Operator | DepthOperator | ExposuresOperator, w2: Tensor, noise: Tensor) -> Tensor:
     """M = |A| (w^2 |A|^T 1) + N, the row sums that bound A Sigma A^T + N.
 
     With this diagonal as preconditioner all eigenvalues of M^-1 (A Sigma A^T + N) lie in (0, 1], whatever the scene
@@ -105,7 +119,7 @@ def row_sum_bound(operator: Operator | DepthOperator, w2: Tensor, noise: Tensor)
     return absolute_gram(operator, torch.ones_like(noise), w2) + noise
 
 
-def absolute_gram(operator: Operator | DepthOperator, low: Tensor, w2: Tensor) -> Tensor:
+def absolute_gram(operator: Operator | DepthOperator | ExposuresOperator, low: Tensor, w2: Tensor) -> Tensor:
     """|A| (w^2 |A|^T y) >= 0 for y >= 0, by `Operator.magnitude`; (..., h, w), in the type of ``low``."""
     magnitude = operator.magnitude
     found = magnitude.apply_weighted_gram(low.to(magnitude.dtype), w2.to(magnitude.dtype))
@@ -311,6 +325,41 @@ def close_flux(data: Data, x: Tensor, w2: Tensor, cell: int = 16) -> Tensor:
     for _ in range(3):  # flux leaks over cell borders through the kernel: three rounds bring it below 1e-5
         share = cell_sums(data.residual(x)) / least
         x = torch.addcmul(x, w2, data.operator.adjoint(share * data.valid))
+    return x
+
+
+def close_joint_flux(data: Data, x: Tensor, w2: Tensor, cell: int, origin: tuple[int, int] = (0, 0)) -> Tensor:
+    """x with the flux of every cell of the image brought to what all exposures say of it, by their noise.
+
+    The normal equations of one correction w^2 c for each cell, c = sum A^T N^-1 (y - A x) over the cell, divided by the
+    row sums of their matrix, so that no round makes a misfit grow.
+
+    Parameters
+    ----------
+    data : Data
+        (1, C, h, w).
+    x, w2 : (1, 1, Y, X) tensors
+        The image, and where inside a cell the missing flux goes, > 0.
+    cell : int
+        Side of a cell, px of the image.
+    origin : (int, int)
+        (y, x) of the first pixel, in whatever cells are counted from.
+    """
+    y0, x0 = (first % cell for first in origin)
+    h, w = x.shape[-2:]
+    pad = (x0, -(x0 + w) % cell, y0, -(y0 + h) % cell)
+
+    def cell_sums(v: Tensor) -> Tensor:
+        sums = F.avg_pool2d(F.pad(v, pad), cell, divisor_override=1)
+        return sums.repeat_interleave(cell, -1).repeat_interleave(cell, -2)[..., y0 : y0 + h, x0 : x0 + w]
+
+    weight = data.valid / data.noise
+    magnitude = data.operator.magnitude
+    rows = magnitude.adjoint(weight.double() * magnitude.apply(w2.double())).to(x.dtype)
+    least = cell_sums(rows).clamp_min(torch.finfo(x.dtype).tiny)
+    for _ in range(3):
+        share = cell_sums(data.operator.adjoint(weight * data.residual(x))) / least
+        x = torch.addcmul(x, w2, share)
     return x
 
 

@@ -113,7 +113,8 @@ def pedestal(data: Data) -> Tensor:
         low_quantile(plane[ok > 0][:: 1 + ok.numel() // 1_000_000], DARKEST) if bool(ok.any()) else plane.new_zeros(())
         for plane, ok in zip(data.y.flatten(0, -3), data.valid.flatten(0, -3), strict=True)
     ]
-    return (4 - torch.stack(low)).clamp_min(4).view(*data.y.shape[:-2], 1, 1)
+    each = (4 - torch.stack(low)).clamp_min(4).view(*data.y.shape[:-2], 1, 1)
+    return each if data.weight is None else each.amax(1, keepdim=True)  # several exposures see one image
 
 
 def structure(data: Data) -> Tensor:

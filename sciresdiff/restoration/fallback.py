@@ -34,7 +34,7 @@ def physics_estimate(data: Data) -> Estimate:
     The scale of its error is 1/e of the local contrast: what an untrained prior would say.
     """
     x, _ = richardson_lucy_until_chi2_one(data)
-    amplitude = data.operator.contrast(x, data.noise)
+    amplitude = data.planar.contrast(x, data.noise)
     start = bound_below(data, Estimate(x, amplitude * float(np.exp(-1)), x))
     return replace(start, x=consistency_step(data, start.x, start.w.square(), FINAL_ITERATIONS, PATIENCE))
 

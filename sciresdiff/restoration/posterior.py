@@ -288,7 +288,7 @@ def calibrate(spread: Tensor, best: Tensor, data: Data, model: Model | None, set
     table = model.calibration.get(name) if model else None
     if not table:
         return spread
-    s = data.operator.scale
+    s = data.scale
     _, amplitude = local_contrast(best, data.noise, s)
     snr = amplitude * s**2 / upsample_nearest(data.noise.sqrt(), s)
     at, factor = (np.asarray(table[k]) for k in ("log_snr", "factor"))

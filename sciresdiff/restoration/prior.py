@@ -67,10 +67,10 @@ def bound_below(data: Data, estimate: Estimate) -> Estimate:
     No scene is darker than its darkest data by more than their noise: without this bound the consistency step pays for
     a core that is too narrow with a dark ring around it.
     """
-    s = data.operator.scale
+    s = data.planar.scale
     floor = -pedestal(data) / s**2
     guess = torch.maximum(estimate.guess, floor)
-    w = torch.minimum(estimate.w, guess - floor + data.operator.spread_sigma(data.noise))
+    w = torch.minimum(estimate.w, guess - floor + data.planar.spread_sigma(data.noise))
     return Estimate(guess, w, guess)
 
 

@@ -93,7 +93,7 @@ def condition(
     ----------
     level : noise on the coarse image over its maker's error, above 0 up to 1, one or (B,); 1 for a frame as it came.
     """
-    s, root = data.operator.scale, data.noise.sqrt()
+    s, root = data.scale, data.noise.sqrt()
     background, amplitude = local_contrast(prior.x, data.noise, s)
 
     def fine() -> Iterator[Tensor]:

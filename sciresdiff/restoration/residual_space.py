@@ -68,7 +68,7 @@ def residual_space(method: Method, data: Data, prior: Estimate) -> ResidualSpace
     ----------
     data : (B, 1, h, w) tensors in noise units. prior : its images (B, 1, s*h, s*w).
     """
-    s, numbers = data.operator.scale, method.space_params
+    s, numbers = data.scale, method.space_params
     # y is a sum over s^2 fine pixels
     up = F.interpolate(data.y * data.valid, scale_factor=float(s), mode="bicubic") / s**2
     mean = up if numbers.get("base") == "up" else prior.x

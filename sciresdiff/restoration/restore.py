@@ -183,7 +183,7 @@ def posterior_summary(
     counted = restrict_to_core(data, observation)
     unseen = None if best.unseen is None else (best.unseen > 0).squeeze().cpu().numpy()
     seen, total = total_flux(counted, x, units.sky / units.sigma)
-    flat = data.operator.average(w2, FLAT_PX)
+    flat = data.planar.average(w2, FLAT_PX)
     return RestoredPlane(
         units.image(x),
         units.spread(calibrate(spread, best.x, data, model, settings)),

@@ -83,7 +83,7 @@ def fit_joint(data: Data, best: Estimate, weight: Tensor) -> Estimate:
     ----------
     weight : (1, 1, s*h, s*w), of the positive part.
     """
-    where = (data.operator.gather(weight) > 0).to(weight.dtype)
+    where = (data.planar.gather(weight) > 0).to(weight.dtype)
     where = F.max_pool2d(where, 2 * JOINT + 1, stride=1, padding=JOINT)
     x = settle(data, best.x, richardson_lucy(data, pedestal(data), start=best.x), JOINT_CHI2, where)
     return replace(best, x=x, guess=torch.where(x == best.x, best.guess, x))

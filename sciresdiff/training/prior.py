@@ -204,7 +204,7 @@ def local_scale(truth: Tensor, data: Data) -> Tensor:
     truth : (B, 1, s*h, s*w), in noise units.
     data : its observation.
     """
-    scale = data.operator.scale
+    scale = data.scale
     _, amplitude = local_contrast(truth, data.noise, scale)
     noise = upsample_nearest(data.noise, scale) / scale**4
     return (noise + (0.1 * amplitude).square()).sqrt()

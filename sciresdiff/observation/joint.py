@@ -1,0 +1,262 @@
+"""Several exposures of one field as one measurement of an image on the output's grid, or a window of it in memory.
+
+Every exposure keeps its own pixels, noise, mask and PSF.  For the solvers all are brought to one scale: the flux of the
+first exposure above the sky of each, in units of the first one's noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sciresdiff.frame import Quantity
+from sciresdiff.notes import Notes
+from sciresdiff.observation.exposure import Exposure
+from sciresdiff.observation.grid import Grid
+from sciresdiff.observation.noise import PER_PIXEL
+from sciresdiff.observation.placement import Placement
+from sciresdiff.observation.units import NoiseUnits
+from sciresdiff.physics.consistency import Data
+from sciresdiff.physics.exposures import ExposuresOperator, Seen
+from sciresdiff.physics.operators import Operator
+from sciresdiff.physics.psf.field import PSF, SmoothMaps
+from sciresdiff.physics.psf.regrid import turn_kernel, without_pixel
+from sciresdiff.physics.resample import resample
+from sciresdiff.physics.statistics import PlaneStatistics
+from sciresdiff.physics.variance_model import VarianceModel
+from sciresdiff.region import Region
+from sciresdiff.tiling import Tile
+
+Array = NDArray[Any]
+
+UNKNOWN_NOISE = 100.0
+"""Variance of a pixel that is no data, in units of the first exposure's noise: its place says next to nothing."""
+KNOTS = 32
+"""Output px between the knots of a PSF that changes over the field."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One exposure among several."""
+
+    exposure: Exposure
+    """``psf`` is the blur on the output's grid that comes before its pixels, see `psf_on_grid`."""
+    place: Placement
+    """Its pixels -> px of the output's grid."""
+    factor: float
+    """Its flux over the first exposure's."""
+    sky: float
+    """In its own unit, as ``sigma``, the noise of its median pixel."""
+    sigma: float
+    name: str
+    """Of its file."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What all of the exposures are like, where they are restored in blocks."""
+
+    statistics: PlaneStatistics
+    """In the unit of the first exposure and in its noise."""
+
+
+@dataclass(frozen=True)
+class Joint:
+    """Several exposures, and the grid of the wanted image."""
+
+    parts: Sequence[Part]
+    grid: Grid
+    """Of the output."""
+    scale: float
+    """Output px along the side of a pixel of the first exposure."""
+    quantity: Quantity
+    margin: int = 0
+    """Output px around the grid that are restored with it: their light falls on pixels of exposures at its edge."""
+    target_fwhm: float | None = None
+    notes: Notes = field(default_factory=Notes)
+    known: Known | None = None
+
+    @property
+    def per_fine(self) -> float:
+        """Output pixels among which a value is shared out: s^2 for ``sum``, 1 for ``mean``."""
+        return self.scale**2 if self.quantity == "sum" else 1.0
+
+    @property
+    def units(self) -> NoiseUnits:
+        """Noise units: those of the first exposure, whose sky the output has."""
+        first = self.parts[0]
+        return NoiseUnits(first.sky, first.sigma, self.per_fine, self.scale)
+
+    @property
+    def canvas(self) -> Region:
+        """The grid with its margin, px of the grid."""
+        h, w = self.grid.shape
+        return Region(-self.margin, h + self.margin, -self.margin, w + self.margin)
+
+    def window(self, tile: Tile) -> JointWindow:
+        """A part of the image, with the pixels of every exposure that may see it; the same whoever asks.
+
+        Parameters
+        ----------
+        tile : what counts and what is restored around it, px of the grid.
+        """
+        return JointWindow.of(self, tile)
+
+    def without(self, number: int) -> Joint:
+        """The same without one of the exposures, in the unit of the first one as before."""
+        kept = [part for k, part in enumerate(self.parts) if k != number]
+        first = self.parts[0]
+        if number == 0:  # the output keeps the unit that it would have
+            lead = replace(kept[0], factor=kept[0].factor)
+            kept = [lead, *kept[1:]]
+        return replace(self, parts=kept) if number else replace(self, parts=rescaled(kept, first))
+
+
+def rescaled(parts: Sequence[Part], first: Part) -> list[Part]:
+    """Exposures in units of the flux of the first of them instead of another's."""
+    lead = parts[0].factor
+    return [replace(part, factor=part.factor / lead) for part in parts]
+
+
+def psf_on_grid(psf: PSF | None, own_scale: int, place: Placement, joint: Region) -> PSF:
+    """The blur on the output's grid that comes before an exposure's pixels.
+
+    Parameters
+    ----------
+    psf : the blur on a grid of whole pixels ``own_scale`` times finer than the exposure's; None for none.
+    place : the exposure's.
+    joint : the canvas of the output, px of its grid.
+    """
+    matrix = place.affine.matrix / own_scale
+    kernels = np.ones((1, 1, 1)) if psf is None else psf.kernels
+    turned = [without_pixel(turn_kernel(k, matrix)) for k in kernels]
+    reach = [max(k.shape[axis] for k in turned) for axis in (0, 1)]
+    stack = np.stack([np.pad(k, [((n - m) // 2,) * 2 for n, m in zip(reach, k.shape, strict=True)]) for k in turned])
+    if psf is None or psf.weights is None:
+        return PSF(stack, None, None if psf is None else psf.width_error)
+    weights = psf.weights
+
+    def at(y: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
+        back, middle = np.linalg.inv(place.affine.matrix), place.affine.middle
+        there = np.stack([y + joint.y0, x + joint.x0], -1)
+        here = (there - middle - place.affine.shift) @ back.T + middle
+        fine = own_scale * (here + 0.5) - 0.5
+        maps = weights if isinstance(weights, SmoothMaps) else None
+        if maps is None:
+            size = np.array(weights.shape[1:]) - 1
+            j = np.clip(np.rint(fine), 0, size).astype(int)
+            return np.asarray(weights)[:, j[..., 0], j[..., 1]]
+        return np.moveaxis(
+            np.array([maps.at(float(v), float(u)) for v, u in fine.reshape(-1, 2)]).reshape(*y.shape, -1), -1, 0
+        )
+
+    return PSF(stack, SmoothMaps.of_function(at, joint.shape, KNOTS), psf.width_error)
+
+
+@dataclass(frozen=True)
+class JointWindow:
+    """A window of the image and the pixels of the exposures that see it, in memory."""
+
+    joint: Joint
+    tile: Tile
+    members: Sequence[tuple[int, Part]]
+    """Number of an exposure, and its pixels here, with its placement on the window."""
+
+    @classmethod
+    def of(cls, joint: Joint, tile: Tile) -> JointWindow:
+        """Read a window of every exposure that lies in it."""
+        found = []
+        for number, part in enumerate(joint.parts):
+            region = part.place.overlap(tile.window, part.exposure.grid.shape)
+            if region is not None:
+                found.append((number, replace(part, exposure=part.exposure.window(0, region))))
+        return cls(joint, tile, found)
+
+    @property
+    def core(self) -> Region:
+        """What counts, px of the window."""
+        return self.tile.core.within(self.tile.window)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of the window, output px."""
+        return self.tile.window.shape
+
+    @cached_property
+    def operator(self) -> ExposuresOperator:
+        """A, in noise units and on one scale of flux."""
+        window, canvas = self.tile.window, self.joint.canvas
+        seen = []
+        for _, part in self.members:
+            psf = part.exposure.psf
+            here = psf.window(window.within(canvas)) if psf is not None else None
+            blur = None if here is None else Operator(self.shape, 1, here)
+            region = part.exposure.region
+            assert region is not None
+            corners = part.place.corners(region) - np.array([window.y0, window.x0])
+            seen.append(Seen(blur, resample(corners, self.shape)))
+        return ExposuresOperator(seen, self.joint.scale)
+
+    @cached_property
+    def valid(self) -> list[NDArray[np.bool_]]:
+        """(h_k, w_k) of every member, True where a pixel carries information and lies in the window."""
+        return [
+            part.exposure.valid & seen.pixels.covered
+            for (_, part), seen in zip(self.members, self.operator.parts, strict=True)
+        ]
+
+    def data(self, device: torch.device | str = "cpu") -> Data:
+        """y, N, the valid pixels and A as tensors (1, C, h, w), C the exposures that lie in the window."""
+        units, area = self.joint.units, self.operator.relative_area[0].numpy()
+        rows, weights = [], []
+        for k, ((_, part), valid) in enumerate(zip(self.members, self.valid, strict=True)):
+            h, w = valid.shape
+            share = area[k, :h, :w] if self.joint.quantity == "mean" else 1.0
+            unit = units.sigma * part.factor
+            y = np.where(valid, share * (part.exposure.pixels.astype(np.float64) - part.sky) / unit, 0)
+            n = np.where(valid, share**2 * part.exposure.pixel_variance.astype(np.float64) / unit**2, UNKNOWN_NOISE)
+            rows.append((y, n, valid))
+            weights.append((unit / part.sigma) ** 2)
+        y_, n_, valid_ = (self._stacked([row[i] for row in rows], fill) for i, fill in enumerate((0, UNKNOWN_NOISE, 0)))
+        weight = torch.tensor(weights, dtype=torch.float32).view(1, -1, 1, 1)
+        known = None if self.joint.known is None else self.joint.known.statistics
+        data = Data(y_, n_, valid_, self.operator, known, model=self._model(), weight=weight / weight.max())
+        return data
+
+    def _stacked(self, planes: Sequence[Array], fill: float) -> Tensor:
+        """Planes (h_k, w_k) as channels (1, C, h, w)."""
+        h, w = self.operator.shape
+        out = np.full((1, len(planes), h, w), fill, np.float32)
+        for k, plane in enumerate(planes):
+            out[0, k, : plane.shape[0], : plane.shape[1]] = plane
+        return torch.from_numpy(out)
+
+    def _model(self) -> VarianceModel | None:
+        """Variance as a function of A x, maps (1, C, h, w); None where it does not depend on it."""
+        area = self.operator.relative_area[0].numpy()
+        models, shares = [], []
+        for k, (_, part) in enumerate(self.members):
+            model = part.exposure.noise.limited(PER_PIXEL).model(part.exposure.plane)
+            models.append(model.in_units(part.sky, self.joint.units.sigma * part.factor))
+            h, w = part.exposure.grid.shape
+            shares.append(area[k, :h, :w] if self.joint.quantity == "mean" else np.ones((h, w)))
+        if not any(model.depends_on_signal for model in models):
+            return None
+        powers = {"floor": 2, "slope": 1, "zero": 1}
+        return VarianceModel(
+            *(
+                self._stacked(
+                    [np.broadcast_to(np.asarray(getattr(m, name)), s.shape) * s**power
+                     for m, s in zip(models, shares, strict=True)],
+                    UNKNOWN_NOISE if name == "floor" else 0.0,
+                )
+                for name, power in powers.items()
+            )
+        )  # type: ignore[arg-type]  # fmt: skip
