@@ -29,7 +29,6 @@ from sciresdiff.physics.operators import Operator
 from sciresdiff.physics.psf.field import PSF, SmoothMaps
 from sciresdiff.physics.psf.regrid import turn_kernel, without_pixel
 from sciresdiff.physics.resample import resample
-from sciresdiff.physics.statistics import PlaneStatistics
 from sciresdiff.physics.variance_model import VarianceModel
 from sciresdiff.region import Region
 from sciresdiff.tiling import Tile
@@ -61,10 +60,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Known:
-    """What all of the exposures are like, where they are restored in blocks."""
+    """What windows of an image have to agree on."""
 
-    statistics: PlaneStatistics
-    """In the unit of the first exposure and in its noise."""
+    pedestal: float
+    """Added to the data while Richardson-Lucy runs, noise units."""
+    iterations: int
+    """Of it."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,11 @@ class Joint:
         return self.scale**2 if self.quantity == "sum" else 1.0
 
     @property
+    def heaviest(self) -> float:
+        """The largest weight that an exposure has: flux over noise, squared, in the first one's units."""
+        return max((self.parts[0].sigma * part.factor / part.sigma) ** 2 for part in self.parts)
+
+    @property
     def units(self) -> NoiseUnits:
         """Noise units: those of the first exposure, whose sky the output has."""
         first = self.parts[0]
@@ -110,19 +116,9 @@ class Joint:
         return JointWindow.of(self, tile)
 
     def without(self, number: int) -> Joint:
-        """The same without one of the exposures, in the unit of the first one as before."""
+        """The same without one of the exposures, which is not the first: the output has its unit."""
         kept = [part for k, part in enumerate(self.parts) if k != number]
-        first = self.parts[0]
-        if number == 0:  # the output keeps the unit that it would have
-            lead = replace(kept[0], factor=kept[0].factor)
-            kept = [lead, *kept[1:]]
-        return replace(self, parts=kept) if number else replace(self, parts=rescaled(kept, first))
-
-
-def rescaled(parts: Sequence[Part], first: Part) -> list[Part]:
-    """Exposures in units of the flux of the first of them instead of another's."""
-    lead = parts[0].factor
-    return [replace(part, factor=part.factor / lead) for part in parts]
+        return replace(self, parts=kept)
 
 
 def psf_on_grid(psf: PSF | None, own_scale: int, place: Placement, joint: Region) -> PSF:
@@ -226,9 +222,7 @@ class JointWindow:
             weights.append((unit / part.sigma) ** 2)
         y_, n_, valid_ = (self._stacked([row[i] for row in rows], fill) for i, fill in enumerate((0, UNKNOWN_NOISE, 0)))
         weight = torch.tensor(weights, dtype=torch.float32).view(1, -1, 1, 1)
-        known = None if self.joint.known is None else self.joint.known.statistics
-        data = Data(y_, n_, valid_, self.operator, known, model=self._model(), weight=weight / weight.max())
-        return data
+        return Data(y_, n_, valid_, self.operator, model=self._model(), weight=weight / self.joint.heaviest)
 
     def _stacked(self, planes: Sequence[Array], fill: float) -> Tensor:
         """Planes (h_k, w_k) as channels (1, C, h, w)."""

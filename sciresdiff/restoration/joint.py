@@ -1,35 +1,49 @@
 """The recipe for several exposures: their data in; one image with its error and its samples on the output's grid out.
 
-Physics alone: Richardson-Lucy over all exposures until they are explained, the consistency step, and samples of the
-linear-Gaussian posterior.
+Physics alone.  Richardson-Lucy over all exposures, as many iterations as predict pixels best that were held out; what it
+makes of its own noiseless data tells what it leaves undone, and that is added once (`estimate_image`).  Samples are a
+parametric bootstrap of all of that: data are simulated from the image and its noise, and restored in the same way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.stats import t as student
 from torch import Tensor
 
 from sciresdiff.diffusion import noise as noise_field
 from sciresdiff.errors import UsageError
 from sciresdiff.malloc import keep_freed
-from sciresdiff.observation.joint import JointWindow
-from sciresdiff.physics.consistency import Data, close_joint_flux, consistency_step, support
-from sciresdiff.restoration.fallback import PATIENCE, physics_estimate
-from sciresdiff.restoration.posterior import PERTURBATION_ITERATIONS, PERTURBED_DATA, PERTURBED_SCENE, Moments
-from sciresdiff.restoration.prior import Estimate
-from sciresdiff.restoration.restore import FLAT_PX, refuse_nonfinite_image, starting_estimate
+from sciresdiff.observation.joint import Joint, JointWindow, Known
+from sciresdiff.physics.consistency import Data, support
+from sciresdiff.physics.richardson_lucy import MOST_ITERATIONS, pedestal, richardson_lucy
+from sciresdiff.region import Region
+from sciresdiff.restoration.posterior import PERTURBED_DATA
+from sciresdiff.restoration.restore import FLAT_PX, refuse_nonfinite_image
 from sciresdiff.restoration.restored import RestoredPlane
 from sciresdiff.restoration.settings import Settings
+from sciresdiff.tiling import Tile
 
 Progress = Callable[[int, int, str], None]
 
-CELL = 32
-"""Side of the cells in which the flux is closed, output px."""
+HELD_OUT = 1.03643
+"""Unit noise above which a pixel is held out: 15 % of the pixels."""
+HOLD = 1_000_005
+"""Step of the noise field that tells which."""
+PATIENT = 8
+"""Iterations without a better prediction of the pixels held out after which the search ends."""
+FIRST_LOOK = 10
+"""Iterations of the estimates on which the levels of the skies are compared, and rounds of that."""
+ROUNDS = 2
+WHOLE = 1024
+"""Largest side of an image that is looked at as a whole, output px; of a larger one `WINDOWS` by `WINDOWS` windows."""
+WINDOWS, SIDE = 2, 384
 
 
 @dataclass(frozen=True)
@@ -52,85 +66,161 @@ def restore_joint(
 
     Parameters
     ----------
-    window : with an exposure that has valid pixels in it.
-    settings : the default ones without; ``consistency`` has to be ``noise`` or ``off``.
+    window : of a measurement that is `measure_joint`-d, with an exposure that has valid pixels in it.
+    settings : the default ones without; ``consistency`` has to be ``noise``.
     device : where the tensors live.
     progress : told (done, total, what).
 
     Raises
     ------
-    UsageError : consistency ``exact``.
-    InputError : the data cannot be explained.
+    UsageError : another consistency.
+    InputError : what comes out is not finite.
     """
     keep_freed()
     settings = settings or Settings()
-    if settings.consistency == "exact":
-        raise UsageError("--consistency exact: exposures contradict each other within their noise; use noise")
-    data = window.data(device)
+    if settings.consistency != "noise":
+        raise UsageError(f"--consistency {settings.consistency}: exposures are restored with noise; leave it out")
+    data, known = window.data(device), window.joint.known
+    assert known is not None
     count = settings.samples if settings.refine else 0
-    best = physics_estimate(data)
-    best = starting_estimate(data, best, replace(settings, consistency="off"))
-    best = replace(best, x=closed(window, data, best.x, best.w.square(), settings))
+    x = estimate_image(data, known)
     progress(1, 1 + count, "physics")
-    units, moments, kept = window.joint.units, Moments(), []
-    for deviation in draw_deviations(window, data.renew_noise(best.x), best, settings.seed, count):
-        moments = moments.with_sample(deviation)
+    units, kept, squares, drawn = window.joint.units, [], torch.zeros_like(x), 0
+    for deviation in draw_deviations(window, data.renew_noise(x), x, known, settings.seed, count):
+        squares, drawn = squares + deviation.square(), drawn + 1
         if settings.keep_draws:
-            kept.append(units.image(best.x + deviation))
-        progress(1 + moments.count, 1 + count, "draws")
-    x = best.x + moments.mean() + (moments.last if count == 1 else 0)
-    spread = moments.spread() if count > 1 else best.w
+            kept.append(units.image(x + deviation))
+        progress(1 + drawn, 1 + count, "draws")
+    spread = (squares / drawn).sqrt() if drawn else data.planar.spread_sigma(data.noise)
     refuse_nonfinite_image(x, spread)
-    flat = data.planar.average(best.w.square(), FLAT_PX)
-    unseen = None if best.unseen is None else (best.unseen > 0).squeeze().cpu().numpy()
+    flat = data.planar.average(data.planar.contrast(x, data.noise).square(), FLAT_PX)
     held = support(data, x, flat).clamp(0, 1).squeeze().cpu().numpy()
-    counted = core_mask(window, data)
-    chi2, seen, total = figures(data, x, counted)
+    chi2, seen, total = figures(data, x, core_mask(window, data))
     each = {number: chi2[k] for k, (number, _) in enumerate(window.members)}
     pixels = sum(n for _, n in each.values())
     overall = sum(value * n for value, n in each.values()) / max(pixels, 1)
     plane = RestoredPlane(
         units.image(x), units.spread(spread), held, np.ones_like(held), np.stack(kept) if kept else None,
-        overall, seen / total if total else float("nan"), count, total, unseen,
+        overall, seen / total if total else float("nan"), count, total, None,
     )  # fmt: skip
     return RestoredJoint(plane, each)
 
 
-def closed(window: JointWindow, data: Data, x: Tensor, w2: Tensor, settings: Settings) -> Tensor:
-    """An image with the flux of its cells brought to that of the exposures, unless consistency is off."""
-    if settings.consistency == "off":
-        return x
-    first = window.tile.window
-    return close_joint_flux(data, x, w2, CELL, (first.y0, first.x0))
+def iterate(data: Data, known: Known, iterations: int) -> Tensor:
+    """Richardson-Lucy over all exposures, (1, 1, Y, X)."""
+    level = data.y.new_full((1, 1, 1, 1), known.pedestal)
+    return next(islice(richardson_lucy(data, level), iterations - 1, None))
 
 
-def draw_deviations(window: JointWindow, data: Data, best: Estimate, seed: int, count: int) -> Iterator[Tensor]:
-    """Deviations of samples of the linear-Gaussian posterior from their mean, (1, 1, Y, X); in pairs of opposite sign.
+def estimate_image(data: Data, known: Known) -> Tensor:
+    """The image, (1, 1, Y, X): R(y) + (R(y) - R(A R(y))) with R(.) Richardson-Lucy.
 
-    With e ~ N(0, W) and n ~ N(0, N): e + W A^T (A W A^T + N)^-1 (n - A e) (Papandreou & Yuille 2010).
+    R is stopped early and leaves part of the structure undone; of its own data without noise it leaves about the same
+    part again, which is known there and is added back (twicing, Tukey 1977, Exploratory Data Analysis, 16).
     """
-    deviation = torch.zeros(())
+    once = iterate(data, known, known.iterations)
+    again = iterate(replace(data, y=data.operator.apply(once) * data.valid), known, known.iterations)
+    return 2 * once - again
+
+
+def draw_deviations(
+    window: JointWindow, data: Data, x: Tensor, known: Known, seed: int, count: int
+) -> Iterator[Tensor]:
+    """Deviations of samples from the image, (1, 1, Y, X): the errors of images restored from data simulated of it.
+
+    y* = A x + n with n ~ N(0, N), in pairs of opposite n; the deviation is x - x*, so that a sample x + (x - x*) is
+    what the truth may be if the error at x* is as that at x (parametric bootstrap, Efron & Tibshirani 1993, An
+    Introduction to the Bootstrap, 6.5).  With n pairs their scatter has n degrees of freedom, and is made so much
+    larger that one of it holds 68.3 % of the cases (Student's t).
+    """
+    again, pairs = data.operator.apply(x), -(-count // 2)
+    factor = float(student.ppf(0.841345, pairs)) if pairs > 1 else 1.0
     for draw in range(count):
-        if draw % 2 == 0:
-            e = best.w * scene_noise(window, seed, draw // 2).to(best.w)
-            n = data.noise.sqrt() * data_noise(window, data, seed, draw // 2).to(best.w)
-            deviation = consistency_step(replace(data, y=n), e, best.w.square(), PERTURBATION_ITERATIONS, PATIENCE)
-        yield deviation if draw % 2 == 0 else -deviation
+        n = data.noise.sqrt() * data_noise(window, data, seed, draw // 2, PERTURBED_DATA)
+        made = replace(data, y=(again + (-n if draw % 2 else n)) * data.valid)
+        yield factor * (x - estimate_image(made, known))
 
 
-def scene_noise(window: JointWindow, seed: int, pair: int) -> Tensor:
-    """Unit noise of the image by its place on the output's grid, (1, 1, Y, X)."""
-    first = window.tile.window
-    return noise_field.gaussian(seed, pair, PERTURBED_SCENE, 0, first.y0, first.x0, *window.shape)[None, None]
-
-
-def data_noise(window: JointWindow, data: Data, seed: int, pair: int) -> Tensor:
+def data_noise(window: JointWindow, data: Data, seed: int, pair: int, step: int) -> Tensor:
     """Unit noise of every exposure by the place in its file, (1, C, h, w)."""
-    noise = torch.zeros(data.y.shape)
+    noise = torch.zeros_like(data.y)
     for k, (number, part) in enumerate(window.members):
         (h, w), (y, x) = part.exposure.grid.shape, part.exposure.origin
-        noise[0, k, :h, :w] = noise_field.gaussian(seed, pair, PERTURBED_DATA, number, y, x, h, w)
+        noise[0, k, :h, :w] = noise_field.gaussian(seed, pair, step, number, y, x, h, w, data.y.device)
     return noise
+
+
+@torch.inference_mode()
+def measure_joint(joint: Joint) -> Joint:
+    """The measurement with what its windows have to agree on: levels of the skies, pedestal, iterations."""
+    windows = [window for tile in sample_tiles(joint) if (window := joint.window(tile)).members]
+    windows = [window for window in windows if any(valid.any() for valid in window.valid)]
+    level = max((float(pedestal(window.data()).max()) for window in windows), default=4.0)
+    known = Known(level, 1)
+    for _ in range(ROUNDS):
+        joint = replace(joint, parts=shift_skies(joint, windows, known))
+        windows = [joint.window(window.tile) for window in windows]
+    return replace(joint, known=Known(level, count_iterations(windows, known)))
+
+
+def sample_tiles(joint: Joint) -> list[Tile]:
+    """All of a small image; of a large one windows in the middle of their shares."""
+    whole = joint.canvas
+    if max(joint.grid.shape) <= WHOLE:
+        return [Tile(Region.of_shape(joint.grid.shape), whole)]
+    found = []
+    for i in range(WINDOWS):
+        for k in range(WINDOWS):
+            middle = [int((j + 0.5) / WINDOWS * n) for j, n in zip((i, k), joint.grid.shape, strict=True)]
+            y0, x0 = (max(m - SIDE // 2, 0) for m in middle)
+            region = Region(y0, min(y0 + SIDE, joint.grid.shape[0]), x0, min(x0 + SIDE, joint.grid.shape[1]))
+            found.append(Tile(region, region))
+    return found
+
+
+def shift_skies(joint: Joint, windows: Sequence[JointWindow], known: Known) -> list:  # type: ignore[type-arg]
+    """The exposures with their skies on one level: what an image of all leaves of each in the mean belongs to its sky.
+
+    The first exposure's stays, for the output has it.
+    """
+    sums, weights = np.zeros(len(joint.parts)), np.zeros(len(joint.parts))
+    for window in windows:
+        data = window.data()
+        x = iterate(data, known, FIRST_LOOK)
+        left = (data.residual(x) / data.noise).double().sum((-2, -1))[0]
+        weight = (data.valid / data.noise).double().sum((-2, -1))[0]
+        for (number, _), r, w in zip(window.members, left, weight, strict=True):
+            sums[number] += float(r)
+            weights[number] += float(w)
+    shift = np.where(weights > 0, sums / np.maximum(weights, 1e-30), 0.0)
+    shift = np.where(weights > 0, shift - shift[0], 0.0) if weights[0] > 0 else shift
+    unit = joint.parts[0].sigma
+    return [
+        replace(part, sky=part.sky + float(by) * unit * part.factor)
+        for part, by in zip(joint.parts, shift, strict=True)
+    ]
+
+
+def count_iterations(windows: Sequence[JointWindow], known: Known) -> int:
+    """Iterations of Richardson-Lucy that predict pixels best which it was not given."""
+    runs = []
+    for window in windows:
+        data = window.data()
+        hold = (data_noise(window, data, 0, 0, HOLD) > HELD_OUT).to(data.y) * data.valid
+        without = replace(data, valid=data.valid - hold)
+        level = data.y.new_full((1, 1, 1, 1), known.pedestal)
+        runs.append((data, hold, richardson_lucy(without, level)))
+    best, at = float("inf"), 1
+    for k in range(1, MOST_ITERATIONS + 1):
+        total = sum(
+            float(((data.y - data.operator.apply(next(images))).square() / data.noise * hold).double().sum())
+            for data, hold, images in runs
+        )
+        if total < best:
+            best, at = total, k
+        elif k >= at + PATIENT:
+            break
+    return at
 
 
 def core_mask(window: JointWindow, data: Data) -> Tensor:
