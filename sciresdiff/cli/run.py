@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,20 @@ from sciresdiff.run.shards import Shard, parse_shard
 
 Work = Callable[[Path, Path, Progress, Shard | None], Mapping[str, Any]]
 Plan = Callable[[Path], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Together:
+    """A job that makes one output of several inputs."""
+
+    work: Callable[[Sequence[Path], Path, Path, Progress, Shard | None], Mapping[str, Any]]
+    """(inputs, the first of them, output, progress, shard) -> record."""
+    plan: Callable[[Sequence[Path]], Mapping[str, Any]]
+    """Inputs -> what would be done."""
+    identify: Callable[[Sequence[Path]], Mapping[str, str]]
+    """Inputs -> everything that the output depends on."""
+
+
 Remote = Callable[[Path, Path], Mapping[str, Any]]
 """(input, output) -> record; it pickles."""
 
@@ -31,6 +46,7 @@ def over_files(
     work: Work,
     plan: Plan,
     remote: Remote,
+    together: Together | None = None,
 ) -> None:
     """Run one job for every input, or report with ``--dry-run`` what it would do; end with the worst exit code.
 
@@ -50,6 +66,8 @@ def over_files(
         Input -> what would be done.
     remote : callable
         The job as a worker does it, where there are several inputs.
+    together : Together, optional
+        What makes one output of all inputs; the first one names it.
     """
     from sciresdiff.jobs.identity import identify_with_models
     from sciresdiff.run import manifest
@@ -57,10 +75,15 @@ def over_files(
     skip = Path(shared.output) if Path(shared.output).is_dir() else None
     found = find_inputs(shared.inputs, shared.recursive, sys.stdin if "-" in shared.inputs else (), skip)
     shard = parse_shard(shared.shard)
+    if together is not None:
+        paths, found = [one.path for one in found], found[:1]
+        work, plan = partial(together.work, paths), lambda _path: together.plan(paths)
     part = shard if len(found) == 1 else None
     tasks = name_outputs(found, shared.output, shared.inputs, scale_of, shard if part is None else None)
     console, listed = Console.of(shared), Path(shared.manifest) if shared.manifest else None
-    identify = partial(identify_with_models, options=options)
+    identify: Callable[[Any], Mapping[str, str]] = partial(identify_with_models, options=options)
+    if together is not None:
+        identify = lambda _path: together.identify(paths)  # noqa: E731
     due = partial(is_due, overwrite=shared.overwrite, is_done=manifest.completion_check(identify, listed))
     tell_failed, tell_skipped = report_failure(console, len(found)), report_skipped(console)
     if shared.dry_run:

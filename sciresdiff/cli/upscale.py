@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from sciresdiff.cli.parameters import command
-from sciresdiff.cli.run import over_files
+from sciresdiff.cli.run import Together, over_files
 from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.run.options import FileOptions
 
@@ -21,6 +23,9 @@ def upscale(options: UpscaleOptions, files: FileOptions) -> None:
     """
     from sciresdiff.jobs import upscale as job
 
+    if options.resamples:
+        resample_files(options, files)
+        return
     over_files(
         files,
         options,
@@ -29,6 +34,38 @@ def upscale(options: UpscaleOptions, files: FileOptions) -> None:
         plan=lambda path: job.plan(path, options),
         remote=partial(job.run, options=options),
     )
+
+
+def resample_files(options: UpscaleOptions, files: FileOptions) -> None:
+    """Restore one image of all inputs (``--joint``), or each on pixels that are no whole parts of its own."""
+    from sciresdiff.jobs.upscale import joint as job
+
+    over_files(
+        files,
+        options,
+        scale_of=lambda _path: options.scale or 2,  # type: ignore[arg-type, return-value]
+        work=lambda path, target, progress, shard: job.run_joint(
+            [path], target, options, progress, shard, files.scheduler
+        ),
+        plan=lambda path: job.plan_joint([path], options),
+        remote=partial(_run_alone, options=options),
+        together=Together(
+            work=lambda paths, _first, target, progress, shard: job.run_joint(
+                paths, target, options, progress, shard, files.scheduler
+            ),
+            plan=lambda paths: job.plan_joint(paths, options),
+            identify=lambda paths: job.identify_joint([str(path) for path in paths], options),
+        )
+        if options.joint
+        else None,
+    )
+
+
+def _run_alone(path: Path, target: Path, options: UpscaleOptions) -> Mapping[str, Any]:
+    """One file on other pixels, as a worker does it."""
+    from sciresdiff.jobs.upscale.joint import run_joint
+
+    return run_joint([path], target, options)
 
 
 def _scale_of(path: Path, options: UpscaleOptions) -> int | None:

@@ -56,6 +56,8 @@ class Part:
     sigma: float
     name: str
     """Of its file."""
+    number: int = 0
+    """Among all exposures, from 0."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,8 @@ class Joint:
     """Several exposures, and the grid of the wanted image."""
 
     parts: Sequence[Part]
+    first: Part
+    """The first exposure, whose unit and sky the output has, whether it is one of the parts or not."""
     grid: Grid
     """Of the output."""
     scale: float
@@ -92,12 +96,12 @@ class Joint:
     @property
     def heaviest(self) -> float:
         """The largest weight that an exposure has: flux over noise, squared, in the first one's units."""
-        return max((self.parts[0].sigma * part.factor / part.sigma) ** 2 for part in self.parts)
+        return max((self.first.sigma * part.factor / part.sigma) ** 2 for part in self.parts)
 
     @property
     def units(self) -> NoiseUnits:
         """Noise units: those of the first exposure, whose sky the output has."""
-        first = self.parts[0]
+        first = self.first
         return NoiseUnits(first.sky, first.sigma, self.per_fine, self.scale)
 
     @property
@@ -116,9 +120,12 @@ class Joint:
         return JointWindow.of(self, tile)
 
     def without(self, number: int) -> Joint:
-        """The same without one of the exposures, which is not the first: the output has its unit."""
-        kept = [part for k, part in enumerate(self.parts) if k != number]
-        return replace(self, parts=kept)
+        """The same without one of the exposures."""
+        return replace(self, parts=[part for part in self.parts if part.number != number])
+
+    def only(self, number: int) -> Joint:
+        """The same with one of the exposures alone."""
+        return replace(self, parts=[part for part in self.parts if part.number == number])
 
 
 def psf_on_grid(psf: PSF | None, own_scale: int, place: Placement, joint: Region) -> PSF:
@@ -169,10 +176,10 @@ class JointWindow:
     def of(cls, joint: Joint, tile: Tile) -> JointWindow:
         """Read a window of every exposure that lies in it."""
         found = []
-        for number, part in enumerate(joint.parts):
+        for part in joint.parts:
             region = part.place.overlap(tile.window, part.exposure.grid.shape)
             if region is not None:
-                found.append((number, replace(part, exposure=part.exposure.window(0, region))))
+                found.append((part.number, replace(part, exposure=part.exposure.window(0, region))))
         return cls(joint, tile, found)
 
     @property

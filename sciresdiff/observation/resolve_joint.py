@@ -39,6 +39,7 @@ from sciresdiff.physics.psf.point_sources import Field
 from sciresdiff.physics.psf.profile_fit import profile_of
 from sciresdiff.physics.psf.spec import parse
 from sciresdiff.physics.sky import estimate_sky
+from sciresdiff.region import Region
 
 BEYOND = 48
 """Output px around the grid that are restored with it at the most."""
@@ -80,10 +81,11 @@ def resolve_joint(given: Sequence[Given], scale: float, grid: Any = None, align:
     places, shape, ratio, notes = place_exposures(given, screened, scale, grid, align)
     margin = min(BEYOND, largest_overhang(places, given, shape))
     canvas = Grid(shape, refined_pixel(given[0], ratio))
-    joint = Joint([], canvas, ratio, "sum", margin, None, notes)
-    parts, lines, first = [], Notes(), None
+    around = Region(-margin, shape[0] + margin, -margin, shape[1] + margin)
+    parts: list[Part] = []
+    lines, first = Notes(), None
     for (one, seen), place in zip(found, places, strict=True):
-        part, observation, more = resolve_part(one, seen, place, joint)
+        part, observation, more = resolve_part(one, seen, place, around, len(parts))
         lines += Notes(*(f"{one.name}: {line}" for line in more))
         first = observation if first is None else first
         if observation.quantity != first.quantity:
@@ -92,7 +94,7 @@ def resolve_joint(given: Sequence[Given], scale: float, grid: Any = None, align:
     assert first is not None
     parts, more = with_factors(parts, given)
     notes += lines + more
-    return replace(joint, parts=parts, quantity=first.quantity, target_fwhm=first.target_fwhm, notes=notes)
+    return Joint(parts, parts[0], canvas, ratio, first.quantity, margin, first.target_fwhm, notes)
 
 
 def refuse_planes(one: Given) -> None:
@@ -218,7 +220,9 @@ def largest_overhang(places: Sequence[Placement], given: Sequence[Given], shape:
     return int(np.ceil(most)) + 1
 
 
-def resolve_part(one: Given, seen: Screened, place: Placement, joint: Joint) -> tuple[Part, Observation, Notes]:
+def resolve_part(
+    one: Given, seen: Screened, place: Placement, canvas: Region, number: int
+) -> tuple[Part, Observation, Notes]:
     """One exposure among several, with its blur on the output's grid."""
     own = max(1, round(place.scale))
     target = one.stated.target_fwhm or TARGET_FWHM
@@ -234,11 +238,11 @@ def resolve_part(one: Given, seen: Screened, place: Placement, joint: Joint) -> 
     if not good.any():
         raise InputError(f"{one.name}: no pixel is valid and has a variance above zero; give --variance or --mask")
     sky, _ = estimate_sky(sample.pixels, ~good)
-    blur = psf_on_grid(exposure.psf, own, place, joint.canvas)
+    blur = psf_on_grid(exposure.psf, own, place, canvas)
     exposure = replace(exposure, psf=blur)
     observation = replace(observation, target_fwhm=target if observation.target_fwhm is not None else None)
     sigma = float(np.sqrt(np.median(variance[good])))
-    part = Part(exposure, place, 1.0, float(sky), sigma, one.name)
+    part = Part(exposure, place, 1.0, float(sky), sigma, one.name, number)
     return part, observation, notes + observation.notes + frame.notes
 
 
@@ -296,7 +300,7 @@ def without_outliers(joint: Joint) -> Joint:
     exposures = mask_outliers([part.exposure for part in joint.parts], shown)
     notes = survey_outliers([part.name for part in joint.parts], shown)
     parts = [replace(part, exposure=one) for part, one in zip(joint.parts, exposures, strict=True)]
-    return replace(joint, parts=parts, notes=joint.notes + notes)
+    return replace(joint, parts=parts, first=parts[0], notes=joint.notes + notes)
 
 
 def joint_width(part: Part) -> float:

@@ -1,8 +1,8 @@
 """The recipe for several exposures: their data in; one image with its error and its samples on the output's grid out.
 
-Physics alone.  Richardson-Lucy over all exposures, as many iterations as predict pixels best that were held out; what it
-makes of its own noiseless data tells what it leaves undone, and that is added once (`estimate_image`).  Samples are a
-parametric bootstrap of all of that: data are simulated from the image and its noise, and restored in the same way.
+Physics alone.  Richardson-Lucy over all exposures, as many iterations as predict pixels best that were held out; what
+it makes of its own noiseless data tells what it leaves undone, and that is added once (`estimate_image`).  Samples are
+a parametric bootstrap of all of that: data are simulated from the image and its noise, and restored in the same way.
 """
 
 from __future__ import annotations
@@ -183,7 +183,8 @@ def shift_skies(joint: Joint, windows: Sequence[JointWindow], known: Known) -> l
 
     The first exposure's stays, for the output has it.
     """
-    sums, weights = np.zeros(len(joint.parts)), np.zeros(len(joint.parts))
+    most = 1 + max(part.number for part in joint.parts)
+    sums, weights = np.zeros(most), np.zeros(most)
     for window in windows:
         data = window.data()
         x = iterate(data, known, FIRST_LOOK)
@@ -194,11 +195,8 @@ def shift_skies(joint: Joint, windows: Sequence[JointWindow], known: Known) -> l
             weights[number] += float(w)
     shift = np.where(weights > 0, sums / np.maximum(weights, 1e-30), 0.0)
     shift = np.where(weights > 0, shift - shift[0], 0.0) if weights[0] > 0 else shift
-    unit = joint.parts[0].sigma
-    return [
-        replace(part, sky=part.sky + float(by) * unit * part.factor)
-        for part, by in zip(joint.parts, shift, strict=True)
-    ]
+    unit = joint.first.sigma
+    return [replace(part, sky=part.sky + float(shift[part.number]) * unit * part.factor) for part in joint.parts]
 
 
 def count_iterations(windows: Sequence[JointWindow], known: Known) -> int:

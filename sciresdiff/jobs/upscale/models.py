@@ -46,8 +46,8 @@ def scale_of(path: str | Path, options: UpscaleOptions) -> int:
     ------
     UsageError, InputError : as `models_of`, or a file that cannot be read.
     """
-    if options.scale:
-        return options.scale
+    if options.whole_scale:
+        return options.whole_scale
     with io.open_source(path, axes=options.axes, outside=options.allow_outside) as source:
         return models_of(source.frame, options)[0]
 
@@ -80,8 +80,8 @@ def choose_one(frame: Frame, options: UpscaleOptions) -> tuple[int, str, Chosen,
     """The scale and one model: named, or the shipped one for the kind and scale."""
     from sciresdiff.restoration import model as models
 
-    scale = options.scale or frame.kernel_scale
-    notes = Notes(scale="--scale" if options.scale else "file" if scale else "default")
+    scale = options.whole_scale or frame.kernel_scale
+    notes = Notes(scale="--scale" if options.whole_scale else "file" if scale else "default")
     if options.model is None and is_deep(frame, options):
         line = "model: physics; networks see planes, and a stack in depth is restored without (--depth plane for them)"
         return scale or 2, "physics", (None, None), notes + Notes(line)
@@ -118,7 +118,7 @@ def choose_two(frame: Frame, options: UpscaleOptions) -> tuple[int, str, Chosen,
     if options.model in (None, "physics"):
         raise UsageError(f"--then {options.then}: needs a model to go first; name it with --model")
     one, two = (load_cached(str(name)) for name in (options.model, options.then))
-    scale, asked = one.scale * two.scale, options.scale or frame.kernel_scale
+    scale, asked = one.scale * two.scale, options.whole_scale or frame.kernel_scale
     if asked and asked != scale:
         raise UsageError(f"--scale {asked}: models of x{one.scale} and x{two.scale} in a row give x{scale}")
     if not (options.refine and one.refiner and two.refiner):
@@ -127,7 +127,7 @@ def choose_two(frame: Frame, options: UpscaleOptions) -> tuple[int, str, Chosen,
         )
     first, second = (str(m.card.get("name", n)) for m, n in ((one, options.model), (two, options.then)))
     line = f"model: {first}, then {second}, draw by draw; ERR is the draws' scatter, which nobody calibrated"
-    origin = "--scale" if options.scale else "file" if asked else "--then"
+    origin = "--scale" if options.whole_scale else "file" if asked else "--then"
     return scale, first, (one, two), Notes(line, scale=origin)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
 
+from sciresdiff.errors import UsageError
 from sciresdiff.observation.options import Stated
-from sciresdiff.options import CHECKS, MODEL, OUTPUT, SAMPLING, option, same_as
+from sciresdiff.options import CHECKS, INPUT, MODEL, OUTPUT, SAMPLING, option, same_as
 from sciresdiff.run.options import ComputeOptions, RunOptions
 
 
@@ -32,7 +33,35 @@ class UpscaleOptions(Stated):
         panel=MODEL,
         metavar="NAME|FILE.toml",
     )
-    scale: int | None = option("Fine pixels per input pixel, each axis.", None, panel=MODEL, metavar="2|4", at_least=1)
+    scale: float | None = option(
+        "Fine pixels per input pixel, each axis; without a network 1, 3 and decimal numbers too.",
+        None,
+        panel=MODEL,
+        metavar="S",
+        at_least=1,
+    )
+    joint: bool = option(
+        "Restore one image of all inputs: exposures of one field. An option may be given for each, with | between.",
+        False,
+        panel=INPUT,
+        names=("--joint",),
+    )
+    align: Literal["wcs", "measure"] = option(
+        "Where exposures lie: by their WCS, or measured on what they show.", "wcs", panel=INPUT
+    )
+    grid: str | None = option(
+        "Pixels of the output: those of a FITS image, or of a text file of header cards.",
+        None,
+        panel=INPUT,
+        metavar="FILE",
+    )
+    leave_out: int | None = option(
+        "Leave exposure K of --joint out, counted from 0, and tell the chi2 of its prediction from the others.",
+        None,
+        panel=CHECKS,
+        metavar="K",
+        at_least=0,
+    )
     samples: int = option("Posterior samples; the output is their mean.", 8, panel=SAMPLING, metavar="K", at_least=1)
     save_samples: bool = option(
         "Save posterior samples (for errors of apertures, colours, lengths).", False, panel=SAMPLING
@@ -77,3 +106,44 @@ class UpscaleOptions(Stated):
     device: str = same_as(ComputeOptions, "device")
     threads: int | None = same_as(ComputeOptions, "threads")
     overwrite: bool = same_as(RunOptions, "overwrite")
+
+    def __post_init__(self) -> None:
+        """A whole number stays one."""
+        if self.scale is not None and self.scale == int(self.scale):
+            object.__setattr__(self, "scale", int(self.scale))
+
+    @property
+    def whole_scale(self) -> int | None:
+        """The scale of an output whose pixels are whole parts of the input's.
+
+        Raises
+        ------
+        UsageError : a decimal number.
+        """
+        if isinstance(self.scale, int | None):
+            return self.scale
+        raise UsageError(f"--scale {self.scale:g}: a whole number is needed here")
+
+    @property
+    def resamples(self) -> bool:
+        """Whether the output's pixels are no whole parts of one input's."""
+        return self.joint or self.grid is not None or not isinstance(self.scale, int | None)
+
+
+def of_exposures(options: UpscaleOptions, count: int) -> list[UpscaleOptions]:
+    """The options of every exposure: those with ``|`` between have one for each.
+
+    Raises
+    ------
+    UsageError : another number of them than there are exposures.
+    """
+    split: dict[str, Any] = {}
+    for field in fields(Stated):
+        value = getattr(options, field.name)
+        if isinstance(value, str) and "|" in value:
+            parts = [part.strip() or None for part in value.split("|")]
+            if len(parts) != count:
+                name = "--" + field.name.replace("_", "-")
+                raise UsageError(f"{name}: {len(parts)} values are given for {count} exposures; give one, or one each")
+            split[field.name] = parts
+    return [replace(options, **{name: parts[k] for name, parts in split.items()}) for k in range(count)]
