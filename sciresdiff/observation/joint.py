@@ -139,7 +139,7 @@ def psf_on_grid(psf: PSF | None, own_scale: int, place: Placement, joint: Region
     """
     matrix = place.affine.matrix / own_scale
     kernels = np.ones((1, 1, 1)) if psf is None else psf.kernels
-    turned = [without_pixel(turn_kernel(k, matrix)) for k in kernels]
+    turned = [turn_kernel(without_pixel(k), matrix) for k in kernels]
     reach = [max(k.shape[axis] for k in turned) for axis in (0, 1)]
     stack = np.stack([np.pad(k, [((n - m) // 2,) * 2 for n, m in zip(reach, k.shape, strict=True)]) for k in turned])
     if psf is None or psf.weights is None:

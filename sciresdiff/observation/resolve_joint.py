@@ -43,6 +43,10 @@ from sciresdiff.region import Region
 
 BEYOND = 48
 """Output px around the grid that are restored with it at the most."""
+WHOLE = 0.02
+"""How far a scale may be from a whole number, as a share, that is taken for it: distortions change it by place."""
+FINER = 3
+"""Pixels of the grid of a blur per output pixel, where it is interpolated."""
 COVERED = 0.01
 """Share of the output's grid that an exposure has to cover."""
 
@@ -224,7 +228,7 @@ def resolve_part(
     one: Given, seen: Screened, place: Placement, canvas: Region, number: int
 ) -> tuple[Part, Observation, Notes]:
     """One exposure among several, with its blur on the output's grid."""
-    own = max(1, round(place.scale))
+    own = own_scale(place.scale)
     target = one.stated.target_fwhm or TARGET_FWHM
     stated, notes = with_profile(one)
     stated = replace(stated, target_fwhm=target * own / place.scale)
@@ -244,6 +248,15 @@ def resolve_part(
     sigma = float(np.sqrt(np.median(variance[good])))
     part = Part(exposure, place, 1.0, float(sky), sigma, one.name, number)
     return part, observation, notes + observation.notes + frame.notes
+
+
+def own_scale(ratio: float) -> int:
+    """Pixels per side of an exposure's pixel of the grid on which its blur is made.
+
+    That of the output where it has a whole number of them, else a finer one between whose pixels the blur is smooth.
+    """
+    whole = max(1, round(ratio))
+    return whole if abs(ratio - whole) < WHOLE * whole else int(np.ceil(FINER * ratio))
 
 
 def with_profile(one: Given) -> tuple[Stated, Notes]:

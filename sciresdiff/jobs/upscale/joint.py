@@ -181,7 +181,7 @@ def resolve_files(paths: Sequence[str], options: UpscaleOptions) -> tuple[Joint,
         if options.cosmic:
             joint = without_outliers(joint)
         frame = given[0].source.frame
-    return replace(joint, notes=frame.notes + notes + joint.notes), frame
+    return replace(joint, notes=notes + joint.notes), frame
 
 
 def task_of(paths: list[str], target: Path, options: UpscaleOptions) -> JointTask:

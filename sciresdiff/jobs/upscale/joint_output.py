@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +24,15 @@ def on_grid(name: str) -> Any:
 
     from sciresdiff.io.fits.wcs import has_wcs
 
-    path, _ = split_spec(name)
+    path = split_spec(name)[0]
     if not Path(path).is_file():
         raise InputError(f"--grid: {name} does not exist; give a FITS image or a text file of its header")
     try:
-        with open(path, "rb") as stream:
+        with warnings.catch_warnings(), open(path, "rb") as stream:
+            warnings.simplefilter("ignore")  # astropy tells of every line that is no card
             start = stream.read(2880)
-        if b"\n" in start or not start.startswith(b"SIMPLE  ="):
-            header = fits.Header.fromtextfile(path)
-        else:
-            header = image_header(name)
+            is_text = b"\n" in start or not start.startswith(b"SIMPLE  =")
+            header = fits.Header.fromtextfile(path) if is_text else image_header(name)
     except InputError:
         raise
     except Exception as error:
@@ -56,8 +57,6 @@ def image_header(name: str) -> Any:
 
 def output_frame(first: Frame, joint: Joint, grid: Any) -> Frame:
     """The frame of the output: that of the first exposure, with the WCS of a grid where one is given."""
-    from dataclasses import replace
-
     from sciresdiff.io.fits.wcs import wcs_cards
 
     if grid is None or getattr(first.header, "image", None) is None:
