@@ -80,6 +80,7 @@ def resolve_joint(given: Sequence[Given], scale: float, grid: Any = None, align:
     found = []
     for one in given:
         refuse_planes(one)
+        refuse_units((given[0].name, one.name), (given[0].source.frame.unit, one.source.frame.unit))
         found.append((one, screen(one.source, one.stated)))
     screened = [screened for _, screened in found]
     places, shape, ratio, notes = place_exposures(given, screened, scale, grid, align)
@@ -290,7 +291,6 @@ def with_factors(parts: Sequence[Part], given: Sequence[Given]) -> tuple[list[Pa
     out, notes = [parts[0]], Notes()
     for part, one in zip(parts[1:], given[1:], strict=True):
         frame = one.source.frame
-        refuse_units((given[0].name, one.name), (first.unit, frame.unit))
         stated = stated_ratio(stated_scales(first.unit, first.facts), stated_scales(frame.unit, frame.facts))
         factor, more = choose_scale(one.name, stated, None, "not measured")
         notes += more

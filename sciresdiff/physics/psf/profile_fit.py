@@ -55,7 +55,7 @@ def _fit(image: Array, name: str, start: float) -> tuple[PSFSpec, float, float]:
             drawn = moffat(fwhm, beta_of(p), ratio=ratio, theta=theta)
         return same_size(drawn, image.shape)
 
-    first = np.array([np.log(start), 0.0, 0.0, np.log(2.5)][: 3 if name == "gaussian" else 4])
+    first = np.array([np.log(start), 0.03, 0.03, np.log(2.5)][: 3 if name == "gaussian" else 4])
     found = least_squares(lambda p: (draw(p) - image).ravel(), first, diff_step=1e-4)
     size = min(float(np.hypot(found.x[1], found.x[2])), 0.9)
     params = {"fwhm": (float(np.exp(found.x[0])), "px")}
