@@ -59,7 +59,7 @@ def test_ome_is_understood(tmp_path):
     frame = io.read(tmp_path / "a.ome.tif")
     assert (frame.axes, frame.shape, frame.planes) == ("TCZYX", (3, 2, 2, 12, 16), 12)
     assert frame.pixel_size == PixelSize(0.2, 0.1, "um")
-    assert frame.facts == {"na": 1.4, "wavelength": 525.0, "wavelength_1": 610.0, "saturation": 65535.0}
+    assert frame.facts == {"na": 1.4, "wavelength": 525.0, "wavelength_1": 610.0, "z_step": 0.5, "saturation": 65535.0}
     np.testing.assert_array_equal(frame.pixels.reshape(data.shape), data)
 
 

@@ -204,8 +204,8 @@ def row(record: Mapping[str, Any]) -> str:
     noise = next((line for line in said if line.startswith("noise: ")), "")
     chi2 = ", ".join(f"{c:.2f}" for c in (record.get("chi2") or [])[:3] if c is not None)
     return (
-        f"| {name} | {origin.get('noise', '')}{': ' + clean(noise.removeprefix('noise: ')) if noise else ''} "
-        f"| {origin.get('psf', '')}{': ' + clean(psf.removeprefix('psf: ')) if psf else ''} "
+        f"| {name} | {clean(noise.removeprefix('noise: ')) or origin.get('noise', '')} "
+        f"| {clean(psf.removeprefix('psf: ')) or origin.get('psf', '')} "
         f"| {record.get('quantity')} ({origin.get('quantity', '')}) | {clean('; '.join(masked)) or '-'} "
         f"| {clean('; '.join(warned)) or '-'} | {chi2} |"
     )
@@ -214,6 +214,7 @@ def row(record: Mapping[str, Any]) -> str:
 def clean(words: str) -> str:
     """Words that fit into a cell of a table."""
     words = re.sub(r"\S*/(?=[^/\s]+\.(fits|tif))", "", words)
+    words = re.sub(r" \(moffat:[^)]*\)", "", words)
     return words.replace("|", "/").replace("\n", " ")
 
 

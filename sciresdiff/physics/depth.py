@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -24,11 +23,12 @@ from torch import Tensor
 
 from sciresdiff.errors import InputError
 from sciresdiff.frame import Quantity
+from sciresdiff.physics.local import BlockGrid
 from sciresdiff.physics.psf.volume import VolumePSF
 
 
 @dataclass(frozen=True)
-class DepthOperator:
+class DepthOperator(BlockGrid):
     """y = A x: the planes (1, C, h, w) that a volume (1, D, H, W) gives.
 
     A is a linear convolution with the kernel of a `VolumePSF` and then the sum, or for quantity ``mean`` the mean, over
@@ -183,9 +183,6 @@ class DepthOperator:
         mz, m = self.margin
         fine = low.repeat_interleave(self.scale, -1).repeat_interleave(self.scale, -2)
         return F.pad(fine[None], (m, m, m, m, mz, mz), mode="replicate")[0]
-
-    relative_area: ClassVar[float] = 1.0
-    """Area of a pixel over that of ``scale x scale`` fine ones."""
 
     def crop(self, high: Tensor) -> Tensor:
         """The measured planes' part (1, C, s*h, s*w) of a volume (1, D, H, W)."""

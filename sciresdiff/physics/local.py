@@ -1,6 +1,8 @@
-"""Local means and contrasts of an image, and values of coarse pixels repeated over their fine ones."""
+"""Local means and contrasts of an image, and what goes between a fine grid and one of blocks of its pixels."""
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -52,3 +54,46 @@ def box_mean(v: Tensor, radius: int) -> Tensor:
 def upsample_nearest(coarse: Tensor, scale: int) -> Tensor:
     """Every coarse pixel of (B, C, h, w) repeated over its fine pixels, (B, C, s*h, s*w)."""
     return F.interpolate(coarse, scale_factor=float(scale), mode="nearest")
+
+
+class BlockGrid:
+    """A grid whose pixels are blocks of ``scale x scale`` fine ones: maps and noise of the one on the other."""
+
+    scale: int
+    """Fine pixels per coarse pixel and axis."""
+    relative_area: ClassVar[float] = 1.0
+    """Area of a coarse pixel over that of ``scale x scale`` fine ones: a tensor where coarse pixels differ."""
+
+    def spread(self, coarse: Tensor) -> Tensor:
+        """A map (B, C, h, w) of the coarse grid on the fine one, (B, C, s*h, s*w), by bilinear interpolation.
+
+        For weights and flags: **sums are not conserved**.
+        """
+        return F.interpolate(coarse, scale_factor=float(self.scale), mode="bilinear")
+
+    def gather(self, fine: Tensor) -> Tensor:
+        """The largest value of a map (B, C, s*h, s*w) in every coarse pixel, (B, C, h, w)."""
+        return F.max_pool2d(fine, self.scale)
+
+    def average(self, fine: Tensor, radius: int) -> Tensor:
+        """Means of a map (B, C, s*h, s*w) over the ``2 radius + 1`` coarse pixels around, one value a coarse pixel."""
+        return upsample_nearest(box_mean(F.avg_pool2d(fine, self.scale), radius), self.scale)
+
+    def spread_sigma(self, noise: Tensor) -> Tensor:
+        """Standard deviation of a fine pixel (B, C, s*h, s*w) that the noise of its coarse one gives.
+
+        Parameters
+        ----------
+        noise : (B, C, h, w) tensor
+            Variances.
+
+        Returns
+        -------
+        (B, C, s*h, s*w) tensor
+            sigma / s^2: that of the mean over the pixel.
+        """
+        return upsample_nearest(noise.sqrt(), self.scale) / self.scale**2
+
+    def contrast(self, fine: Tensor, noise: Tensor) -> Tensor:
+        """How strongly an image varies about its local background, (B, C, s*h, s*w); see `local_contrast`."""
+        return local_contrast(fine, noise, self.scale)[1]

@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -25,7 +24,7 @@ from torch import Tensor
 from sciresdiff.errors import InputError
 from sciresdiff.frame import Quantity
 from sciresdiff.physics.field_blur import FieldBlur
-from sciresdiff.physics.local import box_mean, local_contrast, upsample_nearest
+from sciresdiff.physics.local import BlockGrid
 from sciresdiff.physics.psf.field import PSF
 from sciresdiff.physics.psf.rescale import rescale_kernel
 from sciresdiff.physics.separable import bounding_terms, is_nonnegative, separable_terms
@@ -181,7 +180,7 @@ class AxisOperator:
 
 
 @dataclass(frozen=True)
-class Operator:
+class Operator(BlockGrid):
     """y = A x: the coarse image that a fine one gives.
 
     ``A`` is a convolution with ``kernel`` on the fine grid (borders reflect about the pixel edge) and then the sum, or
@@ -348,43 +347,6 @@ class Operator:
                 total[reach].addmm_(m.mT, fine)
         parts = [columns.matrix.multiply_rows(total) for (_, columns), total in zip(self.terms, sums, strict=True)]
         return (torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]).view(low.shape)
-
-    relative_area: ClassVar[float] = 1.0
-    """Area of a coarse pixel over that of ``scale x scale`` fine ones: a tensor where coarse pixels differ."""
-
-    def spread(self, coarse: Tensor) -> Tensor:
-        """A map (B, C, h, w) of the coarse grid on the fine one, (B, C, s*h, s*w), by bilinear interpolation.
-
-        For weights and flags: **sums are not conserved**.
-        """
-        return F.interpolate(coarse, scale_factor=float(self.scale), mode="bilinear")
-
-    def gather(self, fine: Tensor) -> Tensor:
-        """The largest value of a map (B, C, s*h, s*w) in every coarse pixel, (B, C, h, w)."""
-        return F.max_pool2d(fine, self.scale)
-
-    def average(self, fine: Tensor, radius: int) -> Tensor:
-        """Means of a map (B, C, s*h, s*w) over the ``2 radius + 1`` coarse pixels around, one value a coarse pixel."""
-        return upsample_nearest(box_mean(F.avg_pool2d(fine, self.scale), radius), self.scale)
-
-    def spread_sigma(self, noise: Tensor) -> Tensor:
-        """Standard deviation of a fine pixel (B, C, s*h, s*w) that the noise of its coarse one gives.
-
-        Parameters
-        ----------
-        noise : (B, C, h, w) tensor
-            Variances.
-
-        Returns
-        -------
-        (B, C, s*h, s*w) tensor
-            sigma / s^2: that of the mean over the pixel.
-        """
-        return upsample_nearest(noise.sqrt(), self.scale) / self.scale**2
-
-    def contrast(self, fine: Tensor, noise: Tensor) -> Tensor:
-        """How strongly an image varies about its local background, (B, C, s*h, s*w); see `local_contrast`."""
-        return local_contrast(fine, noise, self.scale)[1]
 
     def rescale(self, factor: float) -> Operator:
         """The operator whose kernels are drawn out by a factor, see `rescale_kernel`; pixel integration has none."""
