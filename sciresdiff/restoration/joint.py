@@ -36,6 +36,8 @@ HELD_OUT = 1.28155
 """Unit noise above which a pixel is held out, and below minus which in a second run: 10 % of the pixels each."""
 HOLD = 1_000_005
 """Step of the noise field that tells which."""
+FAR = 16.0
+"""(y - A x)^2 / N at the most that a pixel held out counts: where it alone shows a source, none can be predicted."""
 PATIENT = 8
 """Iterations without a better prediction of the pixels held out after which the search ends."""
 FIRST_LOOK = 10
@@ -212,7 +214,7 @@ def count_iterations(windows: Sequence[JointWindow], known: Known) -> int:
     best, at = float("inf"), 1
     for k in range(1, MOST_ITERATIONS + 1):
         total = sum(
-            float(((data.y - data.operator.apply(next(images))).square() / data.noise * hold).double().sum())
+            float((((data.y - data.operator.apply(next(images))).square() / data.noise).clamp_max(FAR) * hold).sum())
             for data, hold, images in runs
         )
         if total < best:
