@@ -32,7 +32,7 @@ def profile_of(image: Array) -> PSFSpec | None:
         Odd sides, centred, sum 1.
     """
     yy, xx, _ = moments_of_square(image)
-    start = max(float(2.3548 * np.sqrt(2 * max(yy, xx))), 0.8)  # the square of a Gaussian is narrower by 2^1/2
+    start = max(float(2.3548 * np.sqrt(2 * max(yy, xx))), 1.2)  # the square of a Gaussian is narrower by 2^1/2
     if start > 1.5 * UNDERSAMPLED:
         return None
     for name in ("gaussian", "moffat"):

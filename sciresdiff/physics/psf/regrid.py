@@ -42,7 +42,7 @@ def turn_kernel(kernel: Array, matrix: Array) -> Array:
     back = np.linalg.inv(matrix)
     y, x = np.mgrid[-reach[0] : reach[0] + 1, -reach[1] : reach[1] + 1]
     at = np.einsum("ab,bij->aij", back, np.stack([y, x]).astype(float)) + (half + ROOM)[:, None, None]
-    turned = ndimage.map_coordinates(wide, at, order=5, mode="constant")
+    turned = np.maximum(ndimage.map_coordinates(wide, at, order=5, mode="constant"), 0)
     return np.asarray(turned * (kernel.sum() / turned.sum()), np.float64)
 
 
@@ -74,13 +74,14 @@ def without_pixel(kernel: Array) -> Array:
     Returns
     -------
     (K', L') array
-        Odd sides, centred, of the same sum. **It has small negative values where the kernel is narrow.**
+        Odd sides, centred, of the same sum, without negative values. **A kernel narrower than 1 px (FWHM) becomes
+        wider by up to that pixel.**
     """
     wide = np.pad(kernel, ROOM)
     responses = [pixel_response(np.fft.fftfreq(n).astype(np.float64)) for n in wide.shape]
     spectrum = np.fft.fft2(np.fft.ifftshift(wide)) / np.outer(*responses)
-    found = np.fft.fftshift(np.fft.ifft2(spectrum).real)
-    return trim(found)
+    found = np.maximum(np.fft.fftshift(np.fft.ifft2(spectrum).real), 0)  # Richardson-Lucy has no negative light
+    return trim(found * (kernel.sum() / found.sum()))
 
 
 def trim(kernel: Array) -> Array:
