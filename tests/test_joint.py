@@ -18,12 +18,13 @@ from sciresdiff.errors import InputError
 from sciresdiff.io import open_source
 from sciresdiff.jobs.upscale import joint as job
 from sciresdiff.jobs.upscale.options import UpscaleOptions
-from sciresdiff.observation.joint import Joint
+from sciresdiff.observation.joint import Joint, psf_on_grid
 from sciresdiff.observation.options import Stated
 from sciresdiff.observation.placement import Placement, between, sky_of
 from sciresdiff.observation.resolve_joint import Given, resolve_joint
 from sciresdiff.physics.exposures import ExposuresOperator, Seen
 from sciresdiff.physics.operators import Operator
+from sciresdiff.physics.psf.field import PSF
 from sciresdiff.physics.psf.kernel import gaussian, kernel_from_psf
 from sciresdiff.physics.psf.profile_fit import profile_of, same_size
 from sciresdiff.physics.psf.regrid import turn_kernel, without_pixel
@@ -439,3 +440,17 @@ def test_exposures_without_wcs_are_measured(tmp_path):
         assert np.abs(one.place(places) - other.place(places)).max() < 0.3  # 0.02 px of an exposure, and its errors
     with pytest.raises(InputError, match="no WCS"):
         resolve(names)
+
+
+def test_a_psf_that_varies_is_that_of_every_place():
+    side, canvas = 30, Region(-4, 64, -4, 64)
+    narrow, wide = (same_size(gaussian(w), (41, 41)) for w in (3.0, 6.0))
+    share = np.linspace(0, 1, 2 * side)[None, :] * np.ones((2 * side, 1))
+    field = PSF(np.stack([narrow, wide - narrow]), np.stack([np.ones_like(share), share]))
+    place = Placement.of_function(lambda p: 2 * (p + 0.5) - 0.5, (side, side))
+    moved = psf_on_grid(field, 2, place, canvas)
+    for x in (10, 30, 50):
+        here = moved.at(30.0 + 4, x + 4.0)
+        local = same_size(without_pixel(narrow + share[0, x] * (wide - narrow)), here.shape)
+        np.testing.assert_allclose(here, local, atol=2e-3 * local.max())
+        assert here.sum() == pytest.approx(1, abs=1e-6)

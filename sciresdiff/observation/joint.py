@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 
 from sciresdiff.frame import Quantity
@@ -37,7 +38,7 @@ Array = NDArray[Any]
 
 UNKNOWN_NOISE = 100.0
 """Variance of a pixel that is no data, in units of the first exposure's noise: its place says next to nothing."""
-KNOTS = 32
+KNOTS = 8
 """Output px between the knots of a PSF that changes over the field."""
 
 
@@ -139,7 +140,8 @@ def psf_on_grid(psf: PSF | None, own_scale: int, place: Placement, joint: Region
     """
     matrix = place.affine.matrix / own_scale
     kernels = np.ones((1, 1, 1)) if psf is None else psf.kernels
-    turned = [turn_kernel(without_pixel(k), matrix) for k in kernels]
+    alone = len(kernels) == 1
+    turned = [turn_kernel(without_pixel(k, alone), matrix, alone) for k in kernels]
     reach = [max(k.shape[axis] for k in turned) for axis in (0, 1)]
     stack = np.stack([np.pad(k, [((n - m) // 2,) * 2 for n, m in zip(reach, k.shape, strict=True)]) for k in turned])
     if psf is None or psf.weights is None:
@@ -151,14 +153,13 @@ def psf_on_grid(psf: PSF | None, own_scale: int, place: Placement, joint: Region
         there = np.stack([y + joint.y0, x + joint.x0], -1)
         here = (there - middle - place.affine.shift) @ back.T + middle
         fine = own_scale * (here + 0.5) - 0.5
-        maps = weights if isinstance(weights, SmoothMaps) else None
-        if maps is None:
-            size = np.array(weights.shape[1:]) - 1
-            j = np.clip(np.rint(fine), 0, size).astype(int)
-            return np.asarray(weights)[:, j[..., 0], j[..., 1]]
-        return np.moveaxis(
-            np.array([maps.at(float(v), float(u)) for v, u in fine.reshape(-1, 2)]).reshape(*y.shape, -1), -1, 0
-        )
+        if isinstance(weights, SmoothMaps):  # places between its knots; beyond them the nearest's
+            fine = (fine + np.array(weights.origin)) / weights.step
+            values = weights.knots
+        else:
+            values = np.asarray(weights)
+        places = np.moveaxis(fine, -1, 0)
+        return np.array([ndimage.map_coordinates(np.float64(one), places, order=1, mode="nearest") for one in values])
 
     return PSF(stack, SmoothMaps.of_function(at, joint.shape, KNOTS), psf.width_error)
 
