@@ -205,7 +205,7 @@ class JointWindow:
             region = part.exposure.region
             assert region is not None
             corners = part.place.corners(region) - np.array([window.y0, window.x0])
-            seen.append(Seen(blur, resample(corners, self.shape)))
+            seen.append(Seen(blur, resample(corners, self.shape).single()))
         return ExposuresOperator(seen, self.joint.scale)
 
     @cached_property

@@ -10,7 +10,7 @@ The weights are a sparse matrix, so that the adjoint is the transpose of the sam
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -37,20 +37,22 @@ ROWS = 2**14
 class Product:
     """A sparse matrix as it is multiplied with rows of images: scipy's on a CPU, torch's elsewhere."""
 
-    def __init__(self, matrix: sparse.csr_array, dtype: torch.dtype, device: torch.device | str) -> None:
-        """Hold the matrix in the type and on the device of the images."""
-        self.matrix = matrix.astype(np.float64 if dtype == torch.float64 else np.float32)
+    def __init__(self, matrix: Any, dtype: torch.dtype, device: torch.device | str) -> None:
+        """Hold the matrix on the device of the images; on a CPU as it is, without a copy."""
+        self.matrix, self.dtype = matrix, np.float64 if dtype == torch.float64 else np.float32
         self.tensor = None
         if torch.device(device).type != "cpu":
-            index = torch.from_numpy(np.stack(matrix.nonzero()))
-            values = torch.from_numpy(self.matrix.data)
+            whole = sparse.coo_array(matrix)
+            index = torch.from_numpy(np.stack([whole.row, whole.col]))
+            values = torch.from_numpy(whole.data.astype(self.dtype))
             self.tensor = torch.sparse_coo_tensor(index, values, matrix.shape).to(device).coalesce()
 
     def __call__(self, flat: Tensor) -> Tensor:
         """The products with rows (n, columns): (n, rows)."""
         if self.tensor is not None:
             return (self.tensor @ flat.T).T
-        return torch.from_numpy(np.stack([self.matrix @ row for row in flat.detach().numpy()]))
+        found = [self.matrix @ row for row in flat.detach().numpy()]
+        return torch.from_numpy(np.stack(found).astype(self.dtype, copy=False))
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class Resampling:
     @cached_property
     def columns(self) -> Product:
         """R^T, for `adjoint`."""
-        return Product(sparse.csr_array(self.matrix.T), self.dtype, self.device)
+        return Product(self.matrix.T, self.dtype, self.device)
 
     def apply(self, image: Tensor) -> Tensor:
         """R x, (..., Y, X) to (..., h, w): the light that falls on every pixel; 0 where it is not `covered`."""
@@ -93,6 +95,10 @@ class Resampling:
     def adjoint(self, seen: Tensor) -> Tensor:
         """R^T y, (..., h, w) to (..., Y, X)."""
         return self.columns(seen.reshape(-1, self.shape[0] * self.shape[1])).reshape(*seen.shape[:-2], *self.size)
+
+    def single(self) -> Resampling:
+        """The same with weights of single precision, which take two thirds of the memory."""
+        return replace(self, matrix=self.matrix.astype(np.float32))
 
     def magnitude(self) -> Resampling:
         """The same with the absolute values of the weights, in float64."""
