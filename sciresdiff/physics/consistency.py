@@ -328,41 +328,6 @@ def close_flux(data: Data, x: Tensor, w2: Tensor, cell: int = 16) -> Tensor:
     return x
 
 
-def close_joint_flux(data: Data, x: Tensor, w2: Tensor, cell: int, origin: tuple[int, int] = (0, 0)) -> Tensor:
-    """x with the flux of every cell of the image brought to what all exposures say of it, by their noise.
-
-    The normal equations of one correction w^2 c for each cell, c = sum A^T N^-1 (y - A x) over the cell, divided by the
-    row sums of their matrix, so that no round makes a misfit grow.
-
-    Parameters
-    ----------
-    data : Data
-        (1, C, h, w).
-    x, w2 : (1, 1, Y, X) tensors
-        The image, and where inside a cell the missing flux goes, > 0.
-    cell : int
-        Side of a cell, px of the image.
-    origin : (int, int)
-        (y, x) of the first pixel, in whatever cells are counted from.
-    """
-    y0, x0 = (first % cell for first in origin)
-    h, w = x.shape[-2:]
-    pad = (x0, -(x0 + w) % cell, y0, -(y0 + h) % cell)
-
-    def cell_sums(v: Tensor) -> Tensor:
-        sums = F.avg_pool2d(F.pad(v, pad), cell, divisor_override=1)
-        return sums.repeat_interleave(cell, -1).repeat_interleave(cell, -2)[..., y0 : y0 + h, x0 : x0 + w]
-
-    weight = data.valid / data.noise
-    magnitude = data.operator.magnitude
-    rows = magnitude.adjoint(weight.double() * magnitude.apply(w2.double())).to(x.dtype)
-    least = cell_sums(rows).clamp_min(torch.finfo(x.dtype).tiny)
-    for _ in range(3):
-        share = cell_sums(data.operator.adjoint(weight * data.residual(x))) / least
-        x = torch.addcmul(x, w2, share)
-    return x
-
-
 def support(data: Data, x: Tensor, w2: Tensor, iterations: int = 12) -> Tensor:
     """Fraction of the structure at each fine pixel that the data constrain by themselves, 0 ... 1.
 
