@@ -427,6 +427,20 @@ def test_bad_input_is_one_line(tmp_path, fault):
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    "words, say",
+    [
+        (["--joint", "--scale", "100"], "at most 8"),
+        (["--leave-out", "0"], "--joint"),
+        (["--align", "measure"], "--joint"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(tmp_path, words, say):
+    names, _ = write_exposures(tmp_path, side=24)
+    done = run(names[0], "-o", str(tmp_path / "o.fits"), *words)
+    assert done.exit_code == 2 and say in done.output and len(done.output.strip().splitlines()) == 1, done.output
+
+
 def test_exposures_without_wcs_are_measured(tmp_path):
     names, truth = write_exposures(tmp_path, side=64)
     said = resolve(names)

@@ -38,6 +38,8 @@ CORE = 512
 """Side of a block, output px: the matrices of six exposures take 0.6 GB then."""
 HALO = 64
 """What is restored around a block, output px."""
+LARGEST_SCALE = 8
+"""Output pixels along the side of an exposure's pixel."""
 
 
 def run_joint(
@@ -115,6 +117,11 @@ def refuse_networks(options: UpscaleOptions) -> Notes:
 def resolve_files(paths: Sequence[str], options: UpscaleOptions) -> tuple[Joint, Frame]:
     """The measurement that files are, and the frame of the first one."""
     notes = refuse_networks(options)
+    if options.scale is not None and options.scale > LARGEST_SCALE:
+        raise UsageError(
+            f"--scale {options.scale:g}: at most {LARGEST_SCALE} output pixels along a pixel's side are made of "
+            "exposures; their PSF and noise tell no more"
+        )
     each = of_exposures(options, len(paths))
     if options.leave_out is not None and not (0 <= options.leave_out < len(paths) and len(paths) > 1):
         raise UsageError(f"--leave-out {options.leave_out}: {len(paths)} exposures are given, counted from 0")

@@ -108,9 +108,17 @@ class UpscaleOptions(Stated):
     overwrite: bool = same_as(RunOptions, "overwrite")
 
     def __post_init__(self) -> None:
-        """A whole number stays one."""
+        """A whole number stays one.
+
+        Raises
+        ------
+        UsageError : options of several exposures without ``joint``.
+        """
         if self.scale is not None and self.scale == int(self.scale):
             object.__setattr__(self, "scale", int(self.scale))
+        for name, given in (("--leave-out", self.leave_out is not None), ("--align measure", self.align == "measure")):
+            if given and not self.joint:
+                raise UsageError(f"{name}: belongs to --joint, which makes one image of several exposures; add it")
 
     @property
     def whole_scale(self) -> int | None:
