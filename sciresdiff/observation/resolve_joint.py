@@ -13,6 +13,7 @@ from sciresdiff.errors import InputError, UnmeasuredError, UsageError
 from sciresdiff.frame import Frame
 from sciresdiff.io.source import Source
 from sciresdiff.notes import Notes
+from sciresdiff.observation.agreement import Pair
 from sciresdiff.observation.alignment import (
     Alignment,
     PixelMap,
@@ -21,6 +22,7 @@ from sciresdiff.observation.alignment import (
     middle_on_middle,
     refuse_alignment,
 )
+from sciresdiff.observation.exposure_outliers import Shown
 from sciresdiff.observation.flux_scale import choose_scale, refuse_units, stated_ratio, stated_scales
 from sciresdiff.observation.grid import Grid
 from sciresdiff.observation.joint import Joint, Part, psf_on_grid
@@ -33,7 +35,6 @@ from sciresdiff.observation.psf import TARGET_FWHM
 from sciresdiff.observation.resolve import observe, refuse_unusable
 from sciresdiff.observation.sample import samples_of_source
 from sciresdiff.observation.screening import Screened, screen
-from sciresdiff.physics.affine import Affine
 from sciresdiff.physics.psf.file import open_psf
 from sciresdiff.physics.psf.point_sources import Field
 from sciresdiff.physics.psf.profile_fit import profile_of
@@ -97,9 +98,9 @@ def resolve_joint(given: Sequence[Given], scale: float, grid: Any = None, align:
             raise InputError(f"{one.name}: --quantity {observation.quantity}, but {first.quantity} of {given[0].name}")
         parts.append(part)
     assert first is not None
-    parts, more = with_factors(parts, given)
-    notes += lines + more
-    return Joint(parts, parts[0], canvas, ratio, first.quantity, margin, first.target_fwhm, notes)
+    joint = Joint(parts, parts[0], canvas, ratio, first.quantity, margin, first.target_fwhm)
+    parts, more = with_factors(parts, given, joint, align)
+    return replace(joint, parts=parts, notes=notes + lines + more)
 
 
 def refuse_planes(one: Given) -> None:
@@ -285,31 +286,43 @@ def with_profile(one: Given) -> tuple[Stated, Notes]:
     return replace(stated, psf=str(profile)), Notes(line)
 
 
-def with_factors(parts: Sequence[Part], given: Sequence[Given]) -> tuple[list[Part], Notes]:
-    """The exposures with their fluxes over the first one's, as their headers have it."""
+def with_factors(parts: Sequence[Part], given: Sequence[Given], joint: Joint, align: str) -> tuple[list[Part], Notes]:
+    """The exposures with their fluxes over the first one's, and warnings of a WCS that is off.
+
+    The headers' fluxes count where what both show does not contradict them.
+    """
     first = given[0].source.frame
     out, notes = [parts[0]], Notes()
     for part, one in zip(parts[1:], given[1:], strict=True):
         frame = one.source.frame
         stated = stated_ratio(stated_scales(first.unit, first.facts), stated_scales(frame.unit, frame.facts))
-        factor, more = choose_scale(one.name, stated, None, "not measured")
+        measured, reason = None, ""
+        try:
+            pair = Pair.read(shown_of(parts[0], joint), shown_of(part, joint))
+            if align == "wcs":
+                notes += pair.hold_place(one.name)
+            measured = pair.scale(joint.quantity == "sum")
+        except UnmeasuredError as error:
+            reason = str(error)
+        factor, more = choose_scale(one.name, stated, measured, reason)
         notes += more
         out.append(replace(part, factor=factor))
     return out, notes
+
+
+def shown_of(part: Part, joint: Joint) -> Shown:
+    """An exposure as others are held to it, in the flux of the first one."""
+    step = part.place.scale / joint.scale
+    maps = ReferenceMap(part.place, joint.scale), ReferenceMap(part.place, joint.scale, back=True)
+    area = step**2 if joint.quantity == "sum" else 1.0
+    return show_exposure(part.exposure, Calibration(part.sky, part.factor * area, joint_width(part), step), maps)
 
 
 def without_outliers(joint: Joint) -> Joint:
     """The exposures with what contradicts the others masked, where there are three or more."""
     if len(joint.parts) < 3:
         return joint
-    shown = []
-    for part in joint.parts:
-        step = part.place.scale / joint.scale
-        width = joint_width(part)
-        to_first = ReferenceMap(part.place.affine, joint.scale)
-        back = ReferenceMap(part.place.affine, joint.scale, back=True)
-        known = Calibration(part.sky, part.factor, width, step)
-        shown.append(show_exposure(part.exposure, known, (to_first, back)))
+    shown = [shown_of(part, joint) for part in joint.parts]
     exposures = mask_outliers([part.exposure for part in joint.parts], shown)
     notes = survey_outliers([part.name for part in joint.parts], shown)
     parts = [replace(part, exposure=one) for part, one in zip(joint.parts, exposures, strict=True)]
@@ -328,13 +341,12 @@ def joint_width(part: Part) -> float:
 class ReferenceMap:
     """Places of an exposure on a grid with pixels as large as the first one's, or back; it pickles."""
 
-    affine: Affine
+    place: Placement
     scale: float
     back: bool = False
 
     def __call__(self, places: np.ndarray) -> np.ndarray:
         """Of (..., 2) y and x, px."""
         if self.back:
-            a, fine = self.affine, self.scale * (places + 0.5) - 0.5
-            return np.asarray((fine - a.middle - a.shift) @ np.linalg.inv(a.matrix).T + a.middle)
-        return np.asarray((self.affine(places) + 0.5) / self.scale - 0.5)
+            return self.place.inverse(self.scale * (places + 0.5) - 0.5)
+        return np.asarray((self.place(places) + 0.5) / self.scale - 0.5)
