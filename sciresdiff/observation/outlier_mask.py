@@ -142,3 +142,21 @@ def survey_outliers(names: Sequence[str], shown: Sequence[Shown], tile: int = TI
         notes += describe_changes(name, sorted(changes, key=lambda change: -abs(change.sigmas)))
         notes += warn_contradiction(name, pixels, found.size)
     return notes
+
+
+def survey_changes(names: Sequence[str], shown: Sequence[Shown], tile: int = TILE) -> Notes:
+    """Tell what changed in the field between the first of some exposures and the others; nothing is masked.
+
+    Parameters
+    ----------
+    names : of the files of all but the first.
+    shown : the exposures.
+    tile : side of the windows they are read by, px.
+    """
+    notes = Notes()
+    for k, name in enumerate(names, start=1):
+        h, w = shown[k].shape
+        tiles = [Region(y, min(y + tile, h), x, min(x + tile, w)) for y in range(0, h, tile) for x in range(0, w, tile)]
+        changes = [change for region in tiles for change in find_changes(shown, k, region)]
+        notes += describe_changes(name, sorted(changes, key=lambda change: -abs(change.sigmas)))
+    return notes

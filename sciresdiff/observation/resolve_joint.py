@@ -29,7 +29,14 @@ from sciresdiff.observation.joint import Joint, Part, psf_on_grid
 from sciresdiff.observation.noise import PER_PIXEL
 from sciresdiff.observation.observation import Observation
 from sciresdiff.observation.options import Stated
-from sciresdiff.observation.outlier_mask import Calibration, mask_outliers, show_exposure, survey_outliers
+from sciresdiff.observation.origins import refuse_twice, warn_filters
+from sciresdiff.observation.outlier_mask import (
+    Calibration,
+    mask_outliers,
+    show_exposure,
+    survey_changes,
+    survey_outliers,
+)
 from sciresdiff.observation.placement import Placement, between, sky_of
 from sciresdiff.observation.psf import TARGET_FWHM
 from sciresdiff.observation.resolve import observe, refuse_unusable
@@ -79,10 +86,12 @@ def resolve_joint(given: Sequence[Given], scale: float, grid: Any = None, align:
     UsageError : files of several planes.
     """
     found = []
+    names, frames = [one.name for one in given], [one.source.frame for one in given]
     for one in given:
         refuse_planes(one)
         refuse_units((given[0].name, one.name), (given[0].source.frame.unit, one.source.frame.unit))
         found.append((one, screen(one.source, one.stated)))
+    refuse_twice(names, [one.path for one in given], [one.source for one in given])
     screened = [screened for _, screened in found]
     places, shape, ratio, notes = place_exposures(given, screened, scale, grid, align)
     margin = min(BEYOND, largest_overhang(places, given, shape))
@@ -100,7 +109,7 @@ def resolve_joint(given: Sequence[Given], scale: float, grid: Any = None, align:
     assert first is not None
     joint = Joint(parts, parts[0], canvas, ratio, first.quantity, margin, first.target_fwhm)
     parts, more = with_factors(parts, given, joint, align)
-    return replace(joint, parts=parts, notes=notes + lines + more)
+    return replace(joint, parts=parts, notes=warn_filters(names, frames) + notes + lines + more)
 
 
 def refuse_planes(one: Given) -> None:
@@ -320,11 +329,11 @@ def shown_of(part: Part, joint: Joint) -> Shown:
 
 def without_outliers(joint: Joint) -> Joint:
     """The exposures with what contradicts the others masked, where there are three or more."""
-    if len(joint.parts) < 3:
-        return joint
-    shown = [shown_of(part, joint) for part in joint.parts]
+    shown, names = [shown_of(part, joint) for part in joint.parts], [part.name for part in joint.parts]
+    if len(joint.parts) < 3:  # of two that differ nobody knows which is right
+        return replace(joint, notes=joint.notes + survey_changes(names[1:], shown)) if len(joint.parts) == 2 else joint
     exposures = mask_outliers([part.exposure for part in joint.parts], shown)
-    notes = survey_outliers([part.name for part in joint.parts], shown)
+    notes = survey_outliers(names, shown)
     parts = [replace(part, exposure=one) for part, one in zip(joint.parts, exposures, strict=True)]
     return replace(joint, parts=parts, first=parts[0], notes=joint.notes + notes)
 
