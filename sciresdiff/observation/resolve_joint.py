@@ -29,7 +29,7 @@ from sciresdiff.observation.joint import Joint, Part, psf_on_grid
 from sciresdiff.observation.noise import PER_PIXEL
 from sciresdiff.observation.observation import Observation
 from sciresdiff.observation.options import Stated
-from sciresdiff.observation.origins import refuse_twice, warn_filters
+from sciresdiff.observation.origins import refuse_twice, warn_filters, warn_instrument
 from sciresdiff.observation.outlier_mask import (
     Calibration,
     mask_outliers,
@@ -292,7 +292,7 @@ def with_profile(one: Given) -> tuple[Stated, Notes]:
     if profile is None:
         return stated, Notes()
     line = f"psf: {Path(spec).name} is undersampled; it is {profile} over the pixel to 1 % of its peak, which is used"
-    return replace(stated, psf=str(profile)), Notes(line)
+    return replace(stated, psf=str(profile)), Notes(line) + warn_instrument(frame, str(parsed.path))
 
 
 def with_factors(parts: Sequence[Part], given: Sequence[Given], joint: Joint, align: str) -> tuple[list[Part], Notes]:
