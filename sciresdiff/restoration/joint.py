@@ -35,11 +35,13 @@ from sciresdiff.tiling import Tile
 
 Progress = Callable[[int, int, str], None]
 
-HELD_OUT = 2.2
-"""Unit noise above which a pixel is held out, and below minus which in a second run: 1.4 % of the pixels each."""
+HELD_OUT = 1.28155
+"""Unit noise above which a pixel is held out, and below minus which in a second run: 10 % of the pixels each."""
+HELD_SQUARES = 2.2
+"""The same where squares are held out: 1.4 % of the pixels are the middle of one, and 30 % lie in one."""
 SHARED = 2
-"""Pixels around one that is held out that are left out with it: exposures that were resampled share noise with these.
-On five such ones single pixels ask for 52 iterations and a sky of worms, squares for 7; on white noise for the same."""
+"""Pixels around one that is held out that are left out with it where exposures share noise between neighbours. On five
+exposures that were resampled single pixels ask for 52 iterations and a sky of worms, and squares for 7."""
 HOLD = 1_000_005
 """Step of the noise field that tells which."""
 FAR = 16.0
@@ -229,13 +231,15 @@ def shift_skies(joint: Joint, windows: Sequence[JointWindow], known: Known) -> l
 def count_iterations(windows: Sequence[JointWindow], known: Known) -> int:
     """Iterations of Richardson-Lucy that predict pixels best which it was not given."""
     runs = []
+    shares = any(f > 1 for window in windows for part in window.joint.parts for f in part.exposure.noise.correlation)
+    around, limit = (SHARED, HELD_SQUARES) if shares else (0, HELD_OUT)
     for window in windows:
         data = window.data()
         chance = data_noise(window, data, 0, 0, HOLD)
         level = data.y.new_full((1, 1, 1, 1), known.pedestal)
         for sign in (1, -1):
-            hold = (sign * chance > HELD_OUT).to(data.y) * data.valid
-            out = F.max_pool2d(hold, 2 * SHARED + 1, stride=1, padding=SHARED)
+            hold = (sign * chance > limit).to(data.y) * data.valid
+            out = F.max_pool2d(hold, 2 * around + 1, stride=1, padding=around)
             runs.append((data, hold, richardson_lucy(replace(data, valid=data.valid * (1 - out)), level)))
     best, at = float("inf"), 1
     for k in range(1, MOST_ITERATIONS + 1):
