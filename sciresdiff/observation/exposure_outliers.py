@@ -161,18 +161,18 @@ def others_of(exposures: Sequence[Shown], number: int, region: Region, clean: bo
     """
     one, found = exposures[number], []
     for other in exposures:
-        if other is one or (area := _counterpart(one, region, other)) is None:
+        if other is one or (area := counterpart(one, region, other)) is None:
             continue
         theirs = other.read(area)
         if clean:
             about = [(third, third.read(place)) for third in exposures
-                     if third is not other and (place := _counterpart(other, area, third)) is not None]  # fmt: skip
+                     if third is not other and (place := counterpart(other, area, third)) is not None]  # fmt: skip
             theirs = theirs.with_bad(_stand_out(other, theirs, about, FIRST, sure=False)[0])
         found.append((other, theirs))
     return found
 
 
-def _counterpart(one: Shown, region: Region, other: Shown) -> Region | None:
+def counterpart(one: Shown, region: Region, other: Shown) -> Region | None:
     """The window of another exposure that values in a window are made of; None where they do not overlap."""
     y, x = ([a, (a + b - 1) / 2, b - 1] for a, b in ((region.y0, region.y1), (region.x0, region.x1)))
     places = other.from_reference(one.to_reference(np.array([(j, i) for j in y for i in x], float)))

@@ -33,7 +33,7 @@ CLIP = 4.0
 """Residuals in robust standard deviations beyond which a pixel is left out."""
 AGREE = 0.05
 """Difference of a stated ratio and a measured one that calibrations have."""
-SURE = 5.0
+SURE = 3.0
 """Standard errors by which they must differ, too."""
 SHARP = 0.1
 """Error of a measured ratio, as a share, above which it says nothing against a header."""

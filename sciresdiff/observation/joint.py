@@ -70,6 +70,8 @@ class Known:
     """Added to the data while Richardson-Lucy runs, noise units."""
     iterations: int
     """Of it."""
+    radius: int = 2
+    """Output px around a pixel whose light tells whether there is a source."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
 
 from sciresdiff.frame import Frame
 from sciresdiff.io.quality_bits import OUTLIER
@@ -79,8 +82,42 @@ def _cut(image: Source, shown: tuple[Shown, ...], number: int, plane: int, regio
     """A window of an exposure with its outliers masked."""
     frame = image.window(plane, region)
     found = find_outliers(shown, number, region)[None]
+    return _flagged(frame, found)
+
+
+def _flagged(frame: Frame, found: NDArray[np.bool_]) -> Frame:
+    """A frame with pixels (1, h, w) masked as outliers."""
     bit = np.where(found, OUTLIER.bit, 0).astype(np.int32)
     return frame.with_(mask=frame.mask | found, flags=bit if frame.flags is None else frame.flags | bit)
+
+
+def mask_places(exposure: Exposure, places: NDArray[np.int64]) -> Exposure:
+    """The same exposure, of one plane; its windows have some pixels masked, with the bit of `OUTLIER` in ``flags``.
+
+    Parameters
+    ----------
+    exposure : of a file or in memory.
+    places : (n, 2) of y and x, px.
+    """
+    source = exposure.image
+    return replace(exposure, image=Source(source.frame, partial(_cut_places, source, places), source.path))
+
+
+def _cut_places(image: Source, places: NDArray[np.int64], plane: int, region: Region) -> Frame:
+    """A window of an exposure with some of its pixels masked."""
+    frame = image.window(plane, region)
+    y, x = (places - [region.y0, region.x0]).T
+    h, w = region.shape
+    inside = (y >= 0) & (y < h) & (x >= 0) & (x < w)
+    found = np.zeros((1, h, w), bool)
+    found[0, y[inside], x[inside]] = True
+    return _flagged(frame, found)
+
+
+def count_places(places: NDArray[np.int64]) -> int:
+    """Number of objects that pixels (n, 2) make up, those that touch each other being one."""
+    touching = cKDTree(places).sparse_distance_matrix(cKDTree(places), 1.5)
+    return int(connected_components(touching)[0])
 
 
 def survey_outliers(names: Sequence[str], shown: Sequence[Shown], tile: int = TILE) -> Notes:
@@ -104,4 +141,22 @@ def survey_outliers(names: Sequence[str], shown: Sequence[Shown], tile: int = TI
         notes += describe_outliers(name, pixels, count_objects(found) if pixels else 0, OUTLIER.bit, others)
         notes += describe_changes(name, sorted(changes, key=lambda change: -abs(change.sigmas)))
         notes += warn_contradiction(name, pixels, found.size)
+    return notes
+
+
+def survey_changes(names: Sequence[str], shown: Sequence[Shown], tile: int = TILE) -> Notes:
+    """Tell what changed in the field between the first of some exposures and the others; nothing is masked.
+
+    Parameters
+    ----------
+    names : of the files of all but the first.
+    shown : the exposures.
+    tile : side of the windows they are read by, px.
+    """
+    notes = Notes()
+    for k, name in enumerate(names, start=1):
+        h, w = shown[k].shape
+        tiles = [Region(y, min(y + tile, h), x, min(x + tile, w)) for y in range(0, h, tile) for x in range(0, w, tile)]
+        changes = [change for region in tiles for change in find_changes(shown, k, region)]
+        notes += describe_changes(name, sorted(changes, key=lambda change: -abs(change.sigmas)))
     return notes

@@ -28,6 +28,8 @@ STEP = 24
 """Pixels between knots, at the most."""
 FEWEST_KNOTS = 5
 """Along an axis, for cubic splines."""
+NEWTON = 3
+"""Steps of the inverse of a distorted map."""
 STRAIGHT = 1e-7
 """Difference from an affine map below which there is none, px."""
 
@@ -84,6 +86,17 @@ class Placement:
         if self.knots is None:
             return there
         return np.asarray(there + np.stack([one.ev(places[..., 0], places[..., 1]) for one in self._splines], -1))
+
+    def inverse(self, places: Array) -> Array:
+        """The places of the exposure that lie at places (..., 2) of the output, to 1e-3 px for what telescopes distort.
+
+        Newton's method with the affine map's derivative, which distortions change by little.
+        """
+        back, a = np.linalg.inv(self.affine.matrix).T, self.affine
+        here = (places - a.middle - a.shift) @ back + a.middle
+        for _ in range(0 if self.knots is None else NEWTON):
+            here = here - (self(here) - places) @ back
+        return np.asarray(here)
 
     def corners(self, region: Region) -> Array:
         """The corners of the pixels of a region, (h + 1, w + 1, 2)."""

@@ -13,6 +13,7 @@ from sciresdiff.errors import InputError, UnmeasuredError, UsageError
 from sciresdiff.frame import Frame
 from sciresdiff.io.source import Source
 from sciresdiff.notes import Notes
+from sciresdiff.observation.agreement import Pair
 from sciresdiff.observation.alignment import (
     Alignment,
     PixelMap,
@@ -21,19 +22,26 @@ from sciresdiff.observation.alignment import (
     middle_on_middle,
     refuse_alignment,
 )
+from sciresdiff.observation.exposure_outliers import Shown
 from sciresdiff.observation.flux_scale import choose_scale, refuse_units, stated_ratio, stated_scales
 from sciresdiff.observation.grid import Grid
 from sciresdiff.observation.joint import Joint, Part, psf_on_grid
 from sciresdiff.observation.noise import PER_PIXEL
 from sciresdiff.observation.observation import Observation
 from sciresdiff.observation.options import Stated
-from sciresdiff.observation.outlier_mask import Calibration, mask_outliers, show_exposure, survey_outliers
+from sciresdiff.observation.origins import refuse_twice, warn_filters, warn_instrument
+from sciresdiff.observation.outlier_mask import (
+    Calibration,
+    mask_outliers,
+    show_exposure,
+    survey_changes,
+    survey_outliers,
+)
 from sciresdiff.observation.placement import Placement, between, sky_of
 from sciresdiff.observation.psf import TARGET_FWHM
 from sciresdiff.observation.resolve import observe, refuse_unusable
 from sciresdiff.observation.sample import samples_of_source
 from sciresdiff.observation.screening import Screened, screen
-from sciresdiff.physics.affine import Affine
 from sciresdiff.physics.psf.file import open_psf
 from sciresdiff.physics.psf.point_sources import Field
 from sciresdiff.physics.psf.profile_fit import profile_of
@@ -78,10 +86,12 @@ def resolve_joint(given: Sequence[Given], scale: float, grid: Any = None, align:
     UsageError : files of several planes.
     """
     found = []
+    names, frames = [one.name for one in given], [one.source.frame for one in given]
     for one in given:
         refuse_planes(one)
         refuse_units((given[0].name, one.name), (given[0].source.frame.unit, one.source.frame.unit))
         found.append((one, screen(one.source, one.stated)))
+    refuse_twice(names, [one.path for one in given], [one.source for one in given])
     screened = [screened for _, screened in found]
     places, shape, ratio, notes = place_exposures(given, screened, scale, grid, align)
     margin = min(BEYOND, largest_overhang(places, given, shape))
@@ -97,9 +107,9 @@ def resolve_joint(given: Sequence[Given], scale: float, grid: Any = None, align:
             raise InputError(f"{one.name}: --quantity {observation.quantity}, but {first.quantity} of {given[0].name}")
         parts.append(part)
     assert first is not None
-    parts, more = with_factors(parts, given)
-    notes += lines + more
-    return Joint(parts, parts[0], canvas, ratio, first.quantity, margin, first.target_fwhm, notes)
+    joint = Joint(parts, parts[0], canvas, ratio, first.quantity, margin, first.target_fwhm)
+    parts, more = with_factors(parts, given, joint, align)
+    return replace(joint, parts=parts, notes=warn_filters(names, frames) + notes + lines + more)
 
 
 def refuse_planes(one: Given) -> None:
@@ -282,36 +292,48 @@ def with_profile(one: Given) -> tuple[Stated, Notes]:
     if profile is None:
         return stated, Notes()
     line = f"psf: {Path(spec).name} is undersampled; it is {profile} over the pixel to 1 % of its peak, which is used"
-    return replace(stated, psf=str(profile)), Notes(line)
+    return replace(stated, psf=str(profile)), Notes(line) + warn_instrument(frame, str(parsed.path))
 
 
-def with_factors(parts: Sequence[Part], given: Sequence[Given]) -> tuple[list[Part], Notes]:
-    """The exposures with their fluxes over the first one's, as their headers have it."""
+def with_factors(parts: Sequence[Part], given: Sequence[Given], joint: Joint, align: str) -> tuple[list[Part], Notes]:
+    """The exposures with their fluxes over the first one's, and warnings of a WCS that is off.
+
+    The headers' fluxes count where what both show does not contradict them.
+    """
     first = given[0].source.frame
     out, notes = [parts[0]], Notes()
     for part, one in zip(parts[1:], given[1:], strict=True):
         frame = one.source.frame
         stated = stated_ratio(stated_scales(first.unit, first.facts), stated_scales(frame.unit, frame.facts))
-        factor, more = choose_scale(one.name, stated, None, "not measured")
+        measured, reason = None, ""
+        try:
+            pair = Pair.read(shown_of(parts[0], joint), shown_of(part, joint))
+            if align == "wcs":
+                notes += pair.hold_place(one.name)
+            measured = pair.scale(joint.quantity == "sum")
+        except UnmeasuredError as error:
+            reason = str(error)
+        factor, more = choose_scale(one.name, stated, measured, reason)
         notes += more
         out.append(replace(part, factor=factor))
     return out, notes
 
 
+def shown_of(part: Part, joint: Joint) -> Shown:
+    """An exposure as others are held to it, in the flux of the first one."""
+    step = part.place.scale / joint.scale
+    maps = ReferenceMap(part.place, joint.scale), ReferenceMap(part.place, joint.scale, back=True)
+    area = step**2 if joint.quantity == "sum" else 1.0
+    return show_exposure(part.exposure, Calibration(part.sky, part.factor * area, joint_width(part), step), maps)
+
+
 def without_outliers(joint: Joint) -> Joint:
     """The exposures with what contradicts the others masked, where there are three or more."""
-    if len(joint.parts) < 3:
-        return joint
-    shown = []
-    for part in joint.parts:
-        step = part.place.scale / joint.scale
-        width = joint_width(part)
-        to_first = ReferenceMap(part.place.affine, joint.scale)
-        back = ReferenceMap(part.place.affine, joint.scale, back=True)
-        known = Calibration(part.sky, part.factor, width, step)
-        shown.append(show_exposure(part.exposure, known, (to_first, back)))
+    shown, names = [shown_of(part, joint) for part in joint.parts], [part.name for part in joint.parts]
+    if len(joint.parts) < 3:  # of two that differ nobody knows which is right
+        return replace(joint, notes=joint.notes + survey_changes(names[1:], shown)) if len(joint.parts) == 2 else joint
     exposures = mask_outliers([part.exposure for part in joint.parts], shown)
-    notes = survey_outliers([part.name for part in joint.parts], shown)
+    notes = survey_outliers(names, shown)
     parts = [replace(part, exposure=one) for part, one in zip(joint.parts, exposures, strict=True)]
     return replace(joint, parts=parts, first=parts[0], notes=joint.notes + notes)
 
@@ -328,13 +350,12 @@ def joint_width(part: Part) -> float:
 class ReferenceMap:
     """Places of an exposure on a grid with pixels as large as the first one's, or back; it pickles."""
 
-    affine: Affine
+    place: Placement
     scale: float
     back: bool = False
 
     def __call__(self, places: np.ndarray) -> np.ndarray:
         """Of (..., 2) y and x, px."""
         if self.back:
-            a, fine = self.affine, self.scale * (places + 0.5) - 0.5
-            return np.asarray((fine - a.middle - a.shift) @ np.linalg.inv(a.matrix).T + a.middle)
-        return np.asarray((self.affine(places) + 0.5) / self.scale - 0.5)
+            return self.place.inverse(self.scale * (places + 0.5) - 0.5)
+        return np.asarray((self.place(places) + 0.5) / self.scale - 0.5)

@@ -16,6 +16,7 @@ from sciresdiff.io.psf_places import Polynomial, Positions
 from sciresdiff.io.psf_sampling import Sampling
 from sciresdiff.notes import Notes
 from sciresdiff.observation.optics import channel_of_planes
+from sciresdiff.observation.origins import warn_instrument
 from sciresdiff.physics import psf
 from sciresdiff.physics.psf.field import PSF
 from sciresdiff.physics.psf.file import field_of_file, fit_to_frame, kernels_of_file, open_psf
@@ -75,7 +76,8 @@ class WholePSF:
         parsed = psf.parse(spec) if isinstance(spec, str) else spec
         if parsed.shape == "file":
             h, w = self.frame.pixels.shape[1:]
-            return self.of_file(open_psf(parsed, (h, w)))
+            blurs, notes = self.of_file(open_psf(parsed, (h, w)))
+            return blurs, notes + warn_instrument(self.frame, str(parsed.path))
         pixel = self.frame.pixel_size
         kernel = psf.kernel_from_psf(parsed, pixel=pixel, scale=self.scale, target_fwhm_px_fine=self.target)
         return self.fit([kernel], "psf")

@@ -163,6 +163,40 @@ class ExposuresOperator:
         mean = self._stack([part.pixels.apply(fine) for part in self.parts]) / self.area.clamp_min(1e-6)
         return torch.where(mean > TOUCHED, mean, torch.zeros_like(mean))
 
+    def seen_by_others(self, valid: Tensor) -> Tensor:
+        """How often valid pixels of the other exposures cover a pixel, (1, C, h, w), 0 to C - 1.
+
+        Parameters
+        ----------
+        valid : (1, C, h, w) tensor
+            1 where a pixel is valid, else 0.
+        """
+        each = [part.pixels.adjoint(self._of(k, valid)) for k, part in enumerate(self.parts)]
+        total = torch.stack(each).sum(0)
+        seen = [part.pixels.apply(total - one) for part, one in zip(self.parts, each, strict=True)]
+        return self._stack(seen) / self.area.clamp_min(1e-6)
+
+    def significance(self, y: Tensor, noise: Tensor, valid: Tensor, radius: int) -> Tensor:
+        """How many standard deviations the light around a pixel of the image is above the sky, (1, 1, Y, X).
+
+        sum y / N over sqrt(sum 1 / N), over what valid pixels of all exposures see of a square.
+
+        Parameters
+        ----------
+        y, noise, valid : (1, C, h, w) tensors
+            Light above the sky, variances above 0, and 1 where a pixel is valid, else 0.
+        radius : int
+            The square has 2 radius + 1 pixels of the image.
+        """
+        inverse = valid / noise
+        light, weight = (
+            torch.stack([part.pixels.adjoint(self._of(k, seen)) for k, part in enumerate(self.parts)]).sum(0)
+            for seen in (inverse * y, inverse)
+        )
+        # a pixel of an exposure weighs scale^2 times in a sum over the image
+        side = (2 * radius + 1) / self.scale
+        return side * box_mean(light, radius) / box_mean(weight, radius).clamp_min(1e-9).sqrt()
+
     def average(self, fine: Tensor, radius: int) -> Tensor:
         """Means of a map (1, 1, Y, X) over ``2 radius + 1`` pixels of a typical exposure."""
         return box_mean(fine, round((radius + 0.5) * self.scale))

@@ -27,6 +27,7 @@ from sciresdiff.observation.joint import Joint
 from sciresdiff.observation.resolve_joint import Given, resolve_joint, without_outliers
 from sciresdiff.observation.screening import reading_options
 from sciresdiff.region import Region
+from sciresdiff.restoration.cosmic_rays import without_cosmic_rays
 from sciresdiff.restoration.joint import measure_joint
 from sciresdiff.run import executor
 from sciresdiff.run.locks import find_journals
@@ -143,6 +144,8 @@ def task_of(paths: list[str], target: Path, options: UpscaleOptions) -> JointTas
     """What has to be done; everything that is measured on the whole of it is measured here."""
     identity = identify_joint(paths, options)
     joint, frame = resolve_files(paths, options)
+    if options.cosmic:
+        joint = without_cosmic_rays(joint)
     left_out = None
     used = joint
     if options.leave_out is not None:
