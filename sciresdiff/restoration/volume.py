@@ -26,7 +26,13 @@ from sciresdiff.physics.psf.shapes import FWHM_PER_SIGMA
 from sciresdiff.physics.richardson_lucy import MOST_ITERATIONS, is_explained, pedestal, richardson_lucy
 from sciresdiff.restoration.fallback import FINAL_ITERATIONS, PATIENCE
 from sciresdiff.restoration.ops import box_mean
-from sciresdiff.restoration.posterior import PERTURBATION_ITERATIONS, PERTURBED_DATA, PERTURBED_SCENE, Moments
+from sciresdiff.restoration.posterior import (
+    PERTURBATION_ITERATIONS,
+    PERTURBED_DATA,
+    PERTURBED_SCENE,
+    Moments,
+    width_of_draw,
+)
 from sciresdiff.restoration.restore import FLAT_PX, refuse_nonfinite_image
 from sciresdiff.restoration.restored import RestoredPlane
 from sciresdiff.restoration.settings import Settings
@@ -78,8 +84,13 @@ def restore_volume(
     progress(1, 1 + count, "physics")
     wanted = Wanted(operator, *stack.depth.target)
     best, moments, kept = wanted(u), Moments(), []
-    for deviation in draw_deviations(data.renew_noise(u), w, stack, settings.seed, count):
+    renewed = data.renew_noise(u)
+    response = response_to_width(renewed, u, w) if count > 1 else None
+    shift = None if response is None else wanted(response)
+    for draw, deviation in enumerate(draw_deviations(renewed, w, stack, settings.seed, count)):
         sample = wanted(deviation)
+        if shift is not None:
+            sample = sample.add_(shift, alpha=width_of_draw(settings.seed, draw))
         moments = moments.with_sample(sample)
         if settings.keep_draws:
             kept.append(stack.units.image(best + sample))
@@ -174,6 +185,24 @@ def draw_deviations(data: Data, w: Tensor, stack: Stack, seed: int, count: int) 
             n = data.noise.sqrt() * unit_noise(data, stack, data.noise, seed, draw // 2, PERTURBED_DATA)
             deviation = consistency_step(replace(data, y=n), e, w.square(), PERTURBATION_ITERATIONS, PATIENCE)
         yield deviation if draw % 2 == 0 else -deviation
+
+
+def response_to_width(data: Data, u: Tensor, w: Tensor) -> Tensor | None:
+    """What one standard error of the PSF's width changes in the emitters, (1, D, H, W); None where it has none.
+
+    A PSF drawn out by 1 + f along all axes shows dA u more, and the estimate takes up its opposite:
+    -W A^T (A W A^T + N)^-1 dA u, to the first order in f.  With A_+ and A_- of 1 + f and 1 - f, dA = (A_+ - A_-) / 2.
+
+    Parameters
+    ----------
+    data : with ``width_error``, f.
+    u, w : (1, D, H, W), the emitters and the scale of their error, noise units.
+    """
+    if not data.width_error:
+        return None
+    wide, narrow = (data.operator.rescale(1 + sign * data.width_error).apply(u) for sign in (1, -1))
+    missing = replace(data, y=(narrow - wide) / 2)
+    return consistency_step(missing, torch.zeros_like(u), w.square(), PERTURBATION_ITERATIONS, PATIENCE)
 
 
 def unit_noise(data: Data, stack: Stack, like: Tensor, seed: int, pair: int, step: int) -> Tensor:

@@ -131,4 +131,5 @@ def digest_depth(depth: Depth | None) -> bytes:
     """Of what was measured on whole stacks, and of their PSFs; empty without any."""
     if depth is None:
         return b""
-    return repr((depth.target, depth.margin, depth.statistics, [one.digest for one in depth.psfs])).encode()
+    each = [one.digest for one in depth.psfs]
+    return repr((depth.target, depth.margin, depth.statistics, depth.width_error, each)).encode()
