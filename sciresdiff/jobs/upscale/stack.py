@@ -27,8 +27,8 @@ from sciresdiff.tiling import Tile
 
 HALO = 32
 """What is read around the core of a block of a stack, input px; around that, unknown light is restored too."""
-VOXELS = 3 * 2**24
-"""Of the transforms of a block, at most: 723 x 723 fine px for 40 planes, whose restoration takes less than 2 GB."""
+VOXELS = 3 * 2**23
+"""Of the transforms of a block, at most; 2**25 take 2.08 GB for 40 planes of a large stack at x2."""
 SAMPLE = 96
 """Side of the window in the middle of a stack on which is measured how many iterations it takes, input px."""
 
