@@ -22,7 +22,8 @@ from sciresdiff.errors import UsageError
 from sciresdiff.malloc import keep_freed
 from sciresdiff.observation.joint import Joint, JointWindow, Known
 from sciresdiff.physics.consistency import Data, support
-from sciresdiff.physics.richardson_lucy import MOST_ITERATIONS, pedestal, richardson_lucy
+from sciresdiff.physics.held_out import SIDE, WHOLE, WINDOWS, predicting_iterations
+from sciresdiff.physics.richardson_lucy import pedestal, richardson_lucy
 from sciresdiff.region import Region
 from sciresdiff.restoration.posterior import PERTURBED_DATA
 from sciresdiff.restoration.restore import FLAT_PX, refuse_nonfinite_image
@@ -32,20 +33,11 @@ from sciresdiff.tiling import Tile
 
 Progress = Callable[[int, int, str], None]
 
-HELD_OUT = 1.28155
-"""Unit noise above which a pixel is held out, and below minus which in a second run: 10 % of the pixels each."""
 HOLD = 1_000_005
 """Step of the noise field that tells which."""
-FAR = 16.0
-"""(y - A x)^2 / N at the most that a pixel held out counts: where it alone shows a source, none can be predicted."""
-PATIENT = 8
-"""Iterations without a better prediction of the pixels held out after which the search ends."""
 FIRST_LOOK = 10
 """Iterations of the estimates on which the levels of the skies are compared, and rounds of that."""
 ROUNDS = 2
-WHOLE = 1024
-"""Largest side of an image that is looked at as a whole, output px; of a larger one `WINDOWS` by `WINDOWS` windows."""
-WINDOWS, SIDE = 2, 384
 
 
 @dataclass(frozen=True)
@@ -203,25 +195,8 @@ def shift_skies(joint: Joint, windows: Sequence[JointWindow], known: Known) -> l
 
 def count_iterations(windows: Sequence[JointWindow], known: Known) -> int:
     """Iterations of Richardson-Lucy that predict pixels best which it was not given."""
-    runs = []
-    for window in windows:
-        data = window.data()
-        chance = data_noise(window, data, 0, 0, HOLD)
-        level = data.y.new_full((1, 1, 1, 1), known.pedestal)
-        for sign in (1, -1):
-            hold = (sign * chance > HELD_OUT).to(data.y) * data.valid
-            runs.append((data, hold, richardson_lucy(replace(data, valid=data.valid - hold), level)))
-    best, at = float("inf"), 1
-    for k in range(1, MOST_ITERATIONS + 1):
-        total = sum(
-            float((((data.y - data.operator.apply(next(images))).square() / data.noise).clamp_max(FAR) * hold).sum())
-            for data, hold, images in runs
-        )
-        if total < best:
-            best, at = total, k
-        elif k >= at + PATIENT:
-            break
-    return at
+    cases = [(data, data_noise(window, data, 0, 0, HOLD)) for window in windows for data in [window.data()]]
+    return predicting_iterations(cases, torch.full((1, 1, 1, 1), known.pedestal))
 
 
 def core_mask(window: JointWindow, data: Data) -> Tensor:
