@@ -229,7 +229,7 @@ def test_a_blur_before_resampling_is_that_before_a_sum_of_pixels():
     before = Operator((32, 32), 2, kernel, dtype=torch.float64).apply(image)
     corners = corners_of((24, 24), lambda p: 2 * (p + 4 + 0.5) - 0.5)
     blur = Operator((64, 64), 1, without_pixel(kernel), dtype=torch.float64)
-    after = Seen(blur, resample(corners, (64, 64), torch.float64)).apply(image)
+    after = ExposuresOperator([Seen(blur, resample(corners, (64, 64), torch.float64))], 2.0).apply(image)
     torch.testing.assert_close(after, before[..., 4:28, 4:28], rtol=1e-5, atol=1e-5)
 
 

@@ -166,7 +166,7 @@ def judge(request: Request, given: EvidenceFiles, notes: Notes, report: str | Pa
         evidence = evidence_of(given, piece.plane, piece.tile if spans else None, span)
         judged.append(judge_piece(request, bool(report) and len(pieces) == 1, piece, evidence))
     only = judged[0] if len(judged) == 1 else None
-    return Judging(request, given, notes, pieces, report, only).make_record([one.sums for one in judged], Notes())
+    return Judging(request, given, notes, pieces, report, None, only).make_record([one.sums for one in judged], Notes())
 
 
 def gather_images(

@@ -26,6 +26,7 @@ from sciresdiff.observation.placement import Placement
 from sciresdiff.observation.units import NoiseUnits
 from sciresdiff.physics.consistency import Data
 from sciresdiff.physics.exposures import ExposuresOperator, Seen
+from sciresdiff.physics.kernel_blur import KernelBlur
 from sciresdiff.physics.operators import Operator
 from sciresdiff.physics.psf.field import PSF, SmoothMaps
 from sciresdiff.physics.psf.regrid import turn_kernel, without_pixel
@@ -197,16 +198,30 @@ class JointWindow:
     def operator(self) -> ExposuresOperator:
         """A, in noise units and on one scale of flux."""
         window, canvas = self.tile.window, self.joint.canvas
+        here = [
+            None if (psf := part.exposure.psf) is None else psf.window(window.within(canvas)).simplest
+            for _, part in self.members
+        ]
+        fixed = [psf.kernels[0].shape for psf in here if psf is not None and not psf.varies]
+        margin = max((m // 2 for m, _ in fixed), default=0), max((n // 2 for _, n in fixed), default=0)
         seen = []
-        for _, part in self.members:
-            psf = part.exposure.psf
-            here = psf.window(window.within(canvas)) if psf is not None else None
-            blur = None if here is None else Operator(self.shape, 1, here)
+        for (_, part), psf in zip(self.members, here, strict=True):
+            blur: KernelBlur | Operator | None = None
+            if psf is not None:
+                blur = Operator(self.shape, 1, psf) if psf.varies else KernelBlur(psf.kernels[0], self.shape, margin)
             region = part.exposure.region
             assert region is not None
             corners = part.place.corners(region) - np.array([window.y0, window.x0])
             seen.append(Seen(blur, resample(corners, self.shape).single()))
         return ExposuresOperator(seen, self.joint.scale)
+
+    def on_skies(self, joint: Joint) -> JointWindow:
+        """The same of a measurement that differs by the skies of its exposures alone; the operator is kept."""
+        skies = {part.number: part.sky for part in joint.parts}
+        members = [(number, replace(part, sky=skies[number])) for number, part in self.members]
+        found = replace(self, joint=joint, members=members)
+        found.__dict__["operator"] = self.operator  # where `cached_property` holds it
+        return found
 
     @cached_property
     def valid(self) -> list[NDArray[np.bool_]]:

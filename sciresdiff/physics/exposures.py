@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sciresdiff.physics.kernel_blur import KernelBlur
 from sciresdiff.physics.local import box_mean
 from sciresdiff.physics.operators import Operator
 from sciresdiff.physics.resample import Resampling
@@ -29,18 +30,9 @@ TOUCHED = 1e-3
 class Seen:
     """What one exposure sees: a blur on the grid of the image, then its own pixels."""
 
-    blur: Operator | None
-    """Of scale 1 on the image; None for none."""
+    blur: KernelBlur | Operator | None
+    """On the image: by one kernel, or (of scale 1) by a PSF that changes over the field; None for none."""
     pixels: Resampling
-
-    def apply(self, image: Tensor) -> Tensor:
-        """(..., Y, X) to (..., h, w)."""
-        return self.pixels.apply(image if self.blur is None else self.blur.apply(image))
-
-    def adjoint(self, seen: Tensor) -> Tensor:
-        """(..., h, w) to (..., Y, X)."""
-        light = self.pixels.adjoint(seen)
-        return light if self.blur is None else self.blur.adjoint(light)
 
 
 @dataclass(frozen=True)
@@ -92,13 +84,34 @@ class ExposuresOperator:
 
     def apply(self, image: Tensor) -> Tensor:
         """A x, (1, 1, Y, X) to (1, C, h, w): the light on every pixel of every exposure."""
-        return self._stack([part.apply(image) for part in self.parts])
+        spectra: dict[tuple[int, ...], Tensor] = {}
+        each = []
+        for part in self.parts:
+            blurred, blur = image, part.blur
+            if isinstance(blur, KernelBlur):
+                if blur.layout not in spectra:
+                    spectra[blur.layout] = blur.transform(image)
+                blurred = blur.blur(spectra[blur.layout])
+            elif blur is not None:
+                blurred = blur.apply(image)
+            each.append(part.pixels.apply(blurred))
+        return self._stack(each)
 
     def adjoint(self, seen: Tensor) -> Tensor:
         """A^T y, (1, C, h, w) to (1, 1, Y, X): the sum over exposures. **Not an inverse.**"""
-        total = self.parts[0].adjoint(self._of(0, seen))
-        for number, part in enumerate(self.parts[1:], start=1):
-            total = total + part.adjoint(self._of(number, seen))
+        spectra: dict[tuple[int, ...], tuple[KernelBlur, Tensor]] = {}
+        total = seen.new_zeros(1, 1, *self.size)
+        for number, part in enumerate(self.parts):
+            light, blur = part.pixels.adjoint(self._of(number, seen)), part.blur
+            if isinstance(blur, KernelBlur):
+                gathered = blur.gather(light)
+                if blur.layout in spectra:
+                    gathered += spectra[blur.layout][1]
+                spectra[blur.layout] = blur, gathered
+            else:
+                total += light if blur is None else blur.adjoint(light)
+        for blur, gathered in spectra.values():
+            total += blur.fold(gathered)
         return total
 
     def apply_weighted_gram(self, seen: Tensor, w2: Tensor) -> Tensor:

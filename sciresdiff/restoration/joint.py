@@ -153,7 +153,7 @@ def measure_joint(joint: Joint) -> Joint:
     known = Known(level, 1)
     for _ in range(ROUNDS):
         joint = replace(joint, parts=shift_skies(joint, windows, known))
-        windows = [joint.window(window.tile) for window in windows]
+        windows = [window.on_skies(joint) for window in windows]
     return replace(joint, known=Known(level, count_iterations(windows, known)))
 
 

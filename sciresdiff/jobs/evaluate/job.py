@@ -18,6 +18,7 @@ from sciresdiff.errors import UsageError
 from sciresdiff.io.files import split_spec
 from sciresdiff.io.jsonable import jsonable
 from sciresdiff.io.sink import Sink
+from sciresdiff.jobs.evaluate.exposure import JudgedExposure, judge_exposure
 from sciresdiff.jobs.evaluate.judge import (
     Judgement,
     Piece,
@@ -112,13 +113,16 @@ def run(
     own = checks.read_limits(options.limits, checks.RESULTS) if options.limits else {}
     refuse_report(report, options.overwrite)
     names = [None if name is None else str(name) for name in (high, low, truth)]
+    exposure = None if low is None else judge_exposure(high, low, options)
+    if exposure is not None:
+        names[1] = None  # its pixels are no parts of those of the image: it is judged by itself
     request = Request(str(high), names[1], names[2], options, tuple(methods), own, uuid.uuid4().hex)
     with open_request(request) as (given, notes):
         planes, tiles = range(given.high.frame.planes), given.tiles
         spans = tuple(span_of(given, plane) for plane in planes) if len(tiles) > 1 else ()
         request = replace(request, tiles=tiles, spans=spans)
         pieces = [Piece(plane, tile) for plane in planes for tile in tiles]
-        make_output = partial(Evaluation, request, given, notes, pieces, report)
+        make_output = partial(Evaluation, request, given, notes, pieces, report, exposure)
         record = executor.execute(make_job(request, pieces, make_output), progress, shard, scheduler)
     return record if "high" in record else {"high": str(high), **record}  # a shard that waits has no record yet
 
@@ -185,6 +189,8 @@ class Evaluation:
     """What was assumed when the files were opened."""
     pieces: Sequence[Piece]
     report: str | Path | None
+    exposure: JudgedExposure | None
+    """Of an image that was made of several."""
     only: Judgement | None
     """The only judgement; None where there are several."""
 
@@ -213,16 +219,21 @@ class Evaluation:
         request, given = self.request, self.given
         found, others = (pool_pieces if request.in_pieces else collect_planes)(request, given, self.pieces, sums)
         cut, shown, said = {}, find_worst(self.pieces, sums), list[str]()
+        low = request.low
+        if self.exposure is not None:
+            low, said = self.exposure.path, list(self.exposure.notes)
+            theirs = {result.name for result in self.exposure.results}
+            found = [*self.exposure.results, *(result for result in found if result.name not in theirs)]
         if request.in_pieces:
             many, size = len(given.tiles), list(given.high.frame.pixels.shape[1:])
-            said = [f"pieces: judged in {many}, and pooled; fid, and fluxes by magnitude, are left out"]
+            said += [f"pieces: judged in {many}, and pooled; fid, and fluxes by magnitude, are left out"]
             place = describe_place(given.tiles[shown], given.scale)
             cut = {"pieces": {"count": many, "shape": size, "shown": place}}
         said += [line for one in sums for line in one.get("said", ())]
         record = {
             "schema": records.SCHEMA,
             "high": request.high,
-            "low": request.low,
+            "low": low,
             "truth": request.truth,
             "scale": given.scale if request.low is not None else None,
             "quantity": given.quantity,

@@ -18,6 +18,16 @@ OF_DATA = ("gain", "read_noise", "offset", "em_gain", "noise", "variance", "mask
 """Options of ``upscale`` that describe the frame that is restored."""
 
 
+def read_record(high: str | Path) -> Mapping[str, Any]:
+    """What stands in ``{high}.json``; empty where there is none that can be read."""
+    file = split_spec(high)[0]
+    try:
+        record = parse_json(file.with_name(file.name + ".json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
 @dataclass(frozen=True)
 class Sidecar:
     """The record beside an image; empty where there is none."""
@@ -41,12 +51,8 @@ class Sidecar:
         InputError
             An image whose planes were restored as one volume.
         """
-        file = split_spec(high)[0]
-        try:
-            record = parse_json(file.with_name(file.name + ".json").read_text())
-        except (OSError, ValueError):
-            return cls({})
-        if not isinstance(record, dict) or low is None:
+        record = read_record(high)
+        if not record or low is None:
             return cls({})
         same = Path(str(record.get("input", ""))).name == Path(str(low)).name
         provenance = record.get("provenance")
