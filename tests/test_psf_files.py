@@ -472,3 +472,26 @@ def bilinear(lines, values, at):
 
     rows = make_interp_spline(lines, values, 1)(at)
     return make_interp_spline(lines, rows, 1, axis=1)(at)
+
+
+@pytest.mark.parametrize("fwhm", [1.2, 1.5, 1.8])
+def test_an_undersampled_image_gives_the_kernel_of_its_profile(fwhm: float) -> None:
+    image = star(21, 10, fwhm=fwhm)
+    (found,), notes = WholePSF(frame_of(), 2, 2.0).of_images(image)
+    stated = psf.kernel_from_psf(psf.parse(f"gaussian:fwhm={fwhm}px"), pixel=None, scale=2, target_fwhm_px_fine=2.0)
+    assert any("undersampled" in line for line in notes)
+    assert found is not None and found.kernels.min() > -0.01  # a division of what is aliased has lobes of -0.03
+    size = max(found.kernels[0].shape[0], stated.shape[0])
+    there = [np.pad(k, (size - k.shape[0]) // 2) for k in (found.kernels[0], stated)]
+    assert np.abs(there[0] - there[1]).max() < 0.01 * stated.max()  # the profile is fitted to 1 % of the peak
+
+
+def test_an_undersampled_image_narrower_than_the_target_is_refused() -> None:
+    with pytest.raises(InputError, match="narrower than the target"):
+        WholePSF(frame_of(), 2, 3.5).of_images(star(21, 10, fwhm=1.2))
+
+
+def test_an_undersampled_image_that_is_no_profile_is_used_as_it_is() -> None:
+    image = star(21, 10, fwhm=1.5) + 0.3 * star(21, 12, fwhm=1.5)
+    _, notes = WholePSF(frame_of(), 2, 2.0).of_images(image / image.sum())
+    assert not any("undersampled" in line for line in notes)
