@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +52,10 @@ HALO = 2 * (REACH + 3)
 """Pixels around a window that decide about it, on exposures of one pixel size."""
 
 
+FirstRound = Callable[[int, Region], Mask]
+"""(number of an exposure, window of it) -> (h, w), what stands out in it against all others."""
+
+
 @dataclass(frozen=True)
 class Cut:
     """A window of an exposure, without its sky and in the flux of the reference; every plane is (h, w)."""
@@ -64,6 +69,11 @@ class Cut:
     def with_bad(self, more: Mask) -> Cut:
         """The same with more bad pixels."""
         return replace(self, bad=self.bad | more)
+
+    def part(self, region: Region) -> Cut:
+        """The part of it in a region of the exposure."""
+        cut = region.within(self.region).slices
+        return Cut(self.values[cut], self.variance[cut], self.bad[cut], region)
 
 
 @dataclass(frozen=True)
@@ -118,7 +128,9 @@ class Shown:
         return cls(read, (pixels.shape[0], pixels.shape[1]), *maps, fwhm, step)
 
 
-def find_outliers(exposures: Sequence[Shown], number: int, region: Region) -> Mask:
+def find_outliers(
+    exposures: Sequence[Shown], number: int, region: Region, first_round: FirstRound | None = None
+) -> Mask:
     """Pixels of a window of an exposure that contradict the other exposures.
 
     A first round takes what stands out against the lower median of the others, which a cosmic ray at the same place
@@ -131,25 +143,32 @@ def find_outliers(exposures: Sequence[Shown], number: int, region: Region) -> Ma
     exposures : all of the field.
     number : of the exposure in question.
     region : its window, px of its own.
+    first_round : what the first round takes; it is run here without.
 
     Returns
     -------
     (h, w), True where a pixel is to be masked.
     """
-    one = exposures[number]
+    one, first_round = exposures[number], first_round or partial(take_first, exposures)
     wide = region.grown(2, one.shape)
     cut = one.read(wide)
-    raw = others_of(exposures, number, wide, clean=False)
-    clean = others_of(exposures, number, wide)
-    first, _ = _stand_out(one, cut, raw, FIRST, sure=False)
+    clean = others_of(exposures, number, wide, first_round)
     off, judged = _stand_out(one, cut, clean, FIRST)
-    off |= first & ~judged
+    off |= first_round(number, wide) & ~judged
     beside = binary_dilation(off, np.ones((3, 3), bool)) & ~off
     off |= _stand_out(one, cut, clean, BESIDE, beside)[0]
     return off[region.within(wide).slices]
 
 
-def others_of(exposures: Sequence[Shown], number: int, region: Region, clean: bool = True) -> list[tuple[Shown, Cut]]:
+def take_first(exposures: Sequence[Shown], number: int, region: Region) -> Mask:
+    """Pixels (h, w) of a window of an exposure that stand out against the lower median of the others as they are."""
+    one = exposures[number]
+    return _stand_out(one, one.read(region), others_of(exposures, number, region), FIRST, sure=False)[0]
+
+
+def others_of(
+    exposures: Sequence[Shown], number: int, region: Region, first_round: FirstRound | None = None
+) -> list[tuple[Shown, Cut]]:
     """What the other exposures have in a window of one.
 
     Parameters
@@ -157,18 +176,14 @@ def others_of(exposures: Sequence[Shown], number: int, region: Region, clean: bo
     exposures : all of the field.
     number : of the one.
     region : its window, px of its own.
-    clean : without what stands out in them against all others.
+    first_round : takes pixels of the others that are left out; none are without.
     """
     one, found = exposures[number], []
-    for other in exposures:
-        if other is one or (area := counterpart(one, region, other)) is None:
+    for k, other in enumerate(exposures):
+        if k == number or (area := counterpart(one, region, other)) is None:
             continue
         theirs = other.read(area)
-        if clean:
-            about = [(third, third.read(place)) for third in exposures
-                     if third is not other and (place := counterpart(other, area, third)) is not None]  # fmt: skip
-            theirs = theirs.with_bad(_stand_out(other, theirs, about, FIRST, sure=False)[0])
-        found.append((other, theirs))
+        found.append((other, theirs if first_round is None else theirs.with_bad(first_round(k, area))))
     return found
 
 
