@@ -62,13 +62,19 @@ def judge_exposure(high: str | Path, low: str | Path, options: EvaluateOptions) 
 
     Raises
     ------
-    InputError : no WCS, exposures whose places were measured, no pixel in common, units that contradict each other.
+    InputError : no WCS, exposures whose places were measured, no pixel in common, units that contradict each other, an
+        image that was widened.
     """
     with ExitStack() as stack:
         image = stack.enter_context(io.open_source(high, quantity=options.quantity))
         header = getattr(image.frame.header, "image", None)
         if header is None or "SRDNEXP" not in header:
             return None
+        if header.get("SRDWIDEN"):
+            raise InputError(
+                f"--low: {high} was widened (--match-psf, SRDWIDEN) after it was held to its data, which it no longer "
+                "predicts; its chi2 before that stands in SRDCHI2 and in the sidecar"
+            )
         record = read_record(high)
         if record.get("options", {}).get("align") == "measure":
             raise InputError(

@@ -57,6 +57,7 @@ class JointFile:
         job, joint = self.task.job, self.task.job.joint
         names = {f"SRDEXP{part.number:d}": Path(part.name).name[:60] for part in joint.parts[:99]}
         left = {} if job.left_out is None else {"SRDLEFT": job.left_out.parts[0].name[:60], "SRDLCHI2": 0.0}
+        widened = {"SRDWIDEN": round(joint.widened, 4)} if joint.widened else {}
         options = job.options
         return {
             "SRDSCALE": round(joint.scale, 6),
@@ -65,6 +66,7 @@ class JointFile:
             "SRDDRAWS": options.samples if options.refine else 0,
             "SRDCONS": options.consistency,
             "SRDTFWHM": joint.target_fwhm if joint.target_fwhm is not None else "UNKNOWN",
+            **widened,
             "SRDNEXP": len(joint.parts),
             **names,
             "SRDTEXP": self.task.exposure,
