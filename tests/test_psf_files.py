@@ -14,6 +14,7 @@ from astropy.io import fits
 from sciresdiff.errors import InputError, UsageError
 from sciresdiff.frame import Frame, PixelSize
 from sciresdiff.io.psf_file import read_psf_file
+from sciresdiff.io.psf_places import Positions
 from sciresdiff.notes import Notes
 from sciresdiff.observation.whole_psf import WholePSF, split_specs
 from sciresdiff.physics import psf
@@ -447,3 +448,50 @@ def test_psf_samp_of_an_image_is_doubtful_unless_the_pixel_is_stated(tmp_path: P
     assert warned("plain", {})
     assert not warned("plain", {"effective": 0})
     assert not warned("psfex", {})
+
+
+def test_a_grid_of_places_does_not_swing_between_its_outermost_ones() -> None:
+    lines = np.linspace(0, 100, 5)
+    places = np.stack(np.meshgrid(lines, lines, indexing="ij"), -1).reshape(-1, 2)
+    between = np.linspace(0, 100, 81)
+    y, x = np.meshgrid(between, between, indexing="ij")
+    weights = Positions(places).weights(y, x)
+    np.testing.assert_allclose(weights.sum(0), 1, atol=1e-12)
+    np.testing.assert_allclose(np.tensordot(places[:, 0], weights, (0, 0)), y, atol=1e-9)  # a slope stays one
+    bend = np.diff(weights[:, :, 40], 2, axis=1)
+    assert np.abs(bend[:, [0, -1]]).max() < 0.1 * np.abs(bend).max()  # straight at its ends
+    # ellipticity that turns about the middle, as that of a telescope does: it is no polynomial there
+    turns = (np.hypot(*(at - 50 for at in (y, x))) / 50, np.hypot(*(places.T - 50)) / 50)
+    off = np.abs(np.tensordot(turns[1], weights, (0, 0)) - turns[0])
+    lines_off = np.abs(bilinear(lines, turns[1].reshape(5, 5), between) - turns[0])
+    assert off.mean() < 0.75 * lines_off.mean()
+
+
+def bilinear(lines, values, at):
+    from scipy.interpolate import make_interp_spline
+
+    rows = make_interp_spline(lines, values, 1)(at)
+    return make_interp_spline(lines, rows, 1, axis=1)(at)
+
+
+@pytest.mark.parametrize("fwhm", [1.2, 1.5, 1.8])
+def test_an_undersampled_image_gives_the_kernel_of_its_profile(fwhm: float) -> None:
+    image = star(21, 10, fwhm=fwhm)
+    (found,), notes = WholePSF(frame_of(), 2, 2.0).of_images(image)
+    stated = psf.kernel_from_psf(psf.parse(f"gaussian:fwhm={fwhm}px"), pixel=None, scale=2, target_fwhm_px_fine=2.0)
+    assert any("undersampled" in line for line in notes)
+    assert found is not None and found.kernels.min() > -0.01  # a division of what is aliased has lobes of -0.03
+    size = max(found.kernels[0].shape[0], stated.shape[0])
+    there = [np.pad(k, (size - k.shape[0]) // 2) for k in (found.kernels[0], stated)]
+    assert np.abs(there[0] - there[1]).max() < 0.01 * stated.max()  # the profile is fitted to 1 % of the peak
+
+
+def test_an_undersampled_image_narrower_than_the_target_is_refused() -> None:
+    with pytest.raises(InputError, match="narrower than the target"):
+        WholePSF(frame_of(), 2, 3.5).of_images(star(21, 10, fwhm=1.2))
+
+
+def test_an_undersampled_image_that_is_no_profile_is_used_as_it_is() -> None:
+    image = star(21, 10, fwhm=1.5) + 0.3 * star(21, 12, fwhm=1.5)
+    _, notes = WholePSF(frame_of(), 2, 2.0).of_images(image / image.sum())
+    assert not any("undersampled" in line for line in notes)

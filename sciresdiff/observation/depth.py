@@ -10,7 +10,9 @@ import numpy as np
 from sciresdiff.errors import UsageError
 from sciresdiff.frame import Frame
 from sciresdiff.notes import Notes
+from sciresdiff.observation.measured_psf import BEADS_OF
 from sciresdiff.observation.options import Stated
+from sciresdiff.observation.psf_error import share_of
 from sciresdiff.observation.volume_psf import BEYOND, volume_psfs
 from sciresdiff.physics.psf.image import fwhm, too_narrow
 from sciresdiff.physics.psf.volume import VolumePSF
@@ -55,6 +57,8 @@ class Depth:
     """Planes above and below, and input px around the measured ones, that are restored too."""
     statistics: tuple[StackStatistics, ...] = ()
     """Of every stack."""
+    width_error: float = 0.0
+    """Standard error of the PSFs' widths along all axes, as a share of them."""
 
 
 def stacks_of(frame: Frame) -> tuple[tuple[int, ...], ...]:
@@ -113,7 +117,10 @@ def resolve_depth(path: str | Path, frame: Frame, stated: Stated, scale: int) ->
         f"depth: {len(stacks[0])} planes are restored as one volume, with {beyond} more above and below whose light "
         f"reaches them and which are cut off; the volume's PSF has FWHM {axial:.3g} planes along z"
     )
-    return Depth(stacks, psfs, (axial, lateral), (beyond, min(MARGIN, reach // scale))), notes + Notes(line)
+    error = share_of(None, stated, "measured" if (stated.psf or "").startswith(BEADS_OF) else notes.origins["psf"])
+    lines = [line, f"psf: its width is taken as known to {100 * error:.2g} %, which samples hold"][: 2 if error else 1]
+    margin = beyond, min(MARGIN, reach // scale)
+    return Depth(stacks, psfs, (axial, lateral), margin, width_error=error), notes + Notes(*lines)
 
 
 def axial_fwhm(psf: VolumePSF) -> float:

@@ -21,6 +21,8 @@ BLOCKS = 4
 """Parts per side that the error of a measured ratio is made of."""
 BRIGHT = 5.0
 """Standard deviations above the sky, of a blurred image, from which a pixel tells the ratio."""
+LIGHT = 5.0
+"""Standard deviations by which pixels with light have to vary more than noise makes them."""
 LEAST_PIXELS = 30
 """Pixels that are needed."""
 MATCHED = 0.05
@@ -169,6 +171,9 @@ def measure_scale(
     rows, columns = np.indices(light.shape)
     part = (rows * BLOCKS // h * BLOCKS + columns * BLOCKS // w)[light]
     x, y, vx, vy = x[light], y[light], vx[light], vy[light]
+    beside = 4 * np.pi * common**2  # pixels that share their noise after the blur
+    if not all(shows_light(values, variance, beside) for values, variance in ((x, vx), (y, vy))):
+        raise UnmeasuredError("what shows light in one exposure shows none in the other")
     factor, keep = _fit_line(x, y, vx, vy)
     x, y, vx, vy, part = x[keep], y[keep], vx[keep], vy[keep], part[keep]
     parts = [one for one in np.unique(part) if (part != one).sum() >= LEAST_PIXELS // 2]
@@ -180,6 +185,12 @@ def measure_scale(
     n = len(left)
     error = float(np.sqrt((n - 1) / n * ((np.log(left) - np.log(left).mean()) ** 2).sum()))
     return MeasuredScale(factor, float(np.hypot(error, SYSTEMATIC)), len(x))
+
+
+def shows_light(values: Array, variance: Array, beside: float) -> bool:
+    """Whether values (n,) vary by more than their variances (n,) tell; so many beside each other share noise."""
+    excess = ((values - values.mean()) ** 2 - variance).sum()
+    return bool(excess > LIGHT * np.sqrt(2 * beside * (variance**2).sum()))
 
 
 def _blur(values: Array, variance: Array, good: Mask, sigma: float) -> tuple[Array, Array]:

@@ -42,9 +42,9 @@ from sciresdiff.observation.psf import TARGET_FWHM
 from sciresdiff.observation.resolve import observe, refuse_unusable
 from sciresdiff.observation.sample import samples_of_source
 from sciresdiff.observation.screening import Screened, screen
+from sciresdiff.observation.whole_psf import describe_profile, profile_of_file
 from sciresdiff.physics.psf.file import open_psf
 from sciresdiff.physics.psf.point_sources import Field
-from sciresdiff.physics.psf.profile_fit import profile_of
 from sciresdiff.physics.psf.spec import parse
 from sciresdiff.physics.sky import estimate_sky
 from sciresdiff.region import Region
@@ -282,17 +282,11 @@ def with_profile(one: Given) -> tuple[Stated, Notes]:
         found = open_psf(parsed, shape_of(frame))
     except (InputError, UsageError):  # whoever reads it says what is wrong
         return stated, Notes()
-    image = found.images[0]
-    steps = found.sampling.step
-    if found.field is not None or len(found.images) > 1 or steps not in (None, 1.0):
-        return stated, Notes()
-    if any(n % 2 == 0 for n in image.shape) or not image.sum() > 0:
-        return stated, Notes()
-    profile = profile_of(image / image.sum())
+    profile = profile_of_file(found)
     if profile is None:
         return stated, Notes()
-    line = f"psf: {Path(spec).name} is undersampled; it is {profile} over the pixel to 1 % of its peak, which is used"
-    return replace(stated, psf=str(profile)), Notes(line) + warn_instrument(frame, str(parsed.path))
+    notes = describe_profile(f"psf: {Path(spec).name}", profile) + warn_instrument(frame, str(parsed.path))
+    return replace(stated, psf=str(profile)), notes
 
 
 def with_factors(parts: Sequence[Part], given: Sequence[Given], joint: Joint, align: str) -> tuple[list[Part], Notes]:

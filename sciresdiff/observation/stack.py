@@ -89,7 +89,8 @@ class Stack:
         n = np.where(valid, n / units.sigma**2, 1)
         y_, n_, valid_ = (torch.from_numpy(v.astype(np.float32))[None].to(device) for v in (y, n, valid))
         exposure = self.planes[0].exposure
-        return Data(y_, n_, valid_, self.operator(device), None, exposure.origin, self._model(device))
+        return Data(y_, n_, valid_, self.operator(device), None, exposure.origin, self._model(device),
+                    self.depth.width_error)  # fmt: skip
 
     def _model(self, device: torch.device | str) -> VarianceModel | None:
         """Variance as a function of A x, maps (1, C, h, w); None where it does not depend on it."""

@@ -15,16 +15,20 @@ from sciresdiff.observation.exposure import Exposure
 from sciresdiff.observation.noise import PER_PIXEL
 from sciresdiff.observation.sample import Sample, Samples
 from sciresdiff.physics.consistency import Data
+from sciresdiff.physics.held_out import SIDE, predicting_iterations, regions_of_windows, unit_noise
 from sciresdiff.physics.operators import Operator
 from sciresdiff.physics.psf.field import PSF
-from sciresdiff.physics.richardson_lucy import MOST_ITERATIONS, is_explained, pedestal, richardson_lucy, structure
+from sciresdiff.physics.richardson_lucy import MOST_ITERATIONS, explained_sums, pedestal, richardson_lucy, structure
 from sciresdiff.physics.sky import estimate_sky
 from sciresdiff.physics.statistics import PlaneStatistics
+from sciresdiff.region import Region
 
 VALUES = 2**17
 """Pixels that are kept of a plane; the darkest thousandth is then known from a hundred of them."""
 WINDOWS = 4
 """Along an axis: what Richardson-Lucy needs is measured on so many windows, which have the pixels of one core."""
+LOCAL = 4
+"""Windows of a mosaic that are looked at where the PSF varies over the field."""
 
 
 def measure_statistics(exposure: Exposure, scale: int, samples: Samples, core: int) -> tuple[PlaneStatistics, ...]:
@@ -65,10 +69,67 @@ def measure_plane(exposure: Exposure, scale: int, sample: Sample, plane: int, co
     y = ((sample.pixels[good][::every] - sky) / sigma).astype(np.float32)
     noise = (variance[good][::every] / sigma**2).astype(np.float32)
     statistics = PlaneStatistics(float(sky), sigma, y, noise, MOST_ITERATIONS)
+    psf = exposure.psf_of(plane)
+    if psf is not None and psf.varies:
+        return measure_field(replace(exposure, psf=psf, psfs=()), scale, statistics, sample, variance, good)
     windows = windows_of_sample(
         replace(exposure, psf=exposure.psf_of(plane), psfs=()), scale, statistics, sample.pixels, variance, good, core
     )
     return statistics if windows is None else replace(statistics, iterations=count_iterations(windows))
+
+
+def measure_field(
+    exposure: Exposure,
+    scale: int,
+    statistics: PlaneStatistics,
+    sample: Sample,
+    variance: NDArray[Any],
+    good: NDArray[np.bool_],
+) -> PlaneStatistics:
+    """The statistics with the iterations that parts of the plane take, each with the PSF of its own place.
+
+    Parameters
+    ----------
+    exposure, scale : of the plane, whose PSF varies.
+    statistics : without iterations.
+    sample, variance, good : of the plane; (h, w) each.
+    """
+    psf, cases = exposure.psf, []
+    assert psf is not None
+    for here, place in windows_with_places(sample, scale):
+        if not good[here.slices].any():
+            continue
+        y, noise, valid = (
+            torch.from_numpy(v[here.slices].astype(np.float32))[None, None]
+            for v in (
+                np.where(good, (sample.pixels - statistics.sky) / statistics.sigma, 0),
+                np.where(good, variance / statistics.sigma**2, 1),
+                good,
+            )
+        )
+        operator = Operator(here.shape, scale, psf.window(place.scaled(scale)))
+        cases.append(Data(y, noise, valid, operator, statistics))
+    if not cases:
+        return statistics
+    with torch.inference_mode():
+        predicting = predicting_iterations([(data, unit_noise(data)) for data in cases])
+    return replace(statistics, iterations=count_iterations(*cases), predicting=predicting)
+
+
+def windows_with_places(sample: Sample, scale: int) -> list[tuple[Region, Region]]:
+    """Parts of a sample that are looked at where the PSF varies: their places in the sample and in the plane."""
+    if sample.whole:
+        return [(one, one) for one in regions_of_windows(sample.pixels.shape, scale)]
+    found = []
+    for window in sample.windows[:: max(1, (len(sample.windows) - 1) // (LOCAL - 1))][:LOCAL]:
+        h, w = (min(SIDE // scale, n) for n in window.region.shape)
+        dy, dx = ((n - m) // 2 for n, m in zip(window.region.shape, (h, w), strict=True))
+        here, place = (
+            Region(top + dy, top + dy + h, left + dx, left + dx + w)
+            for top, left in ((window.at[0].start, window.at[1].start), (window.region.y0, window.region.x0))
+        )
+        found.append((here, place))
+    return found
 
 
 def windows_of_sample(
@@ -106,14 +167,16 @@ def windows_of_sample(
     return Data(y, noise, stack(good), Operator((side, side), scale, psf), statistics)
 
 
-def count_iterations(windows: Data) -> int:
+def count_iterations(*windows: Data) -> int:
     """Iterations of Richardson-Lucy until chi2 over all windows is 1: what the whole plane would take."""
     with torch.inference_mode():
-        where = structure(windows)
-        for k, x in enumerate(richardson_lucy(windows, pedestal(windows)), start=1):
-            if k >= MOST_ITERATIONS or is_explained(windows, x, where):
+        where = [structure(data) for data in windows]
+        runs = [richardson_lucy(data, pedestal(data)) for data in windows]
+        for k in range(1, MOST_ITERATIONS + 1):
+            found = [explained_sums(d, next(run), at) for d, run, at in zip(windows, runs, where, strict=True)]
+            if sum(left for left, _ in found) <= sum(pixels for _, pixels in found):
                 return k
-    raise AssertionError("Richardson-Lucy has no end of its own")
+    return MOST_ITERATIONS
 
 
 def centres(length: int, side: int) -> list[int]:

@@ -20,6 +20,7 @@ from sciresdiff.observation.origins import warn_instrument
 from sciresdiff.physics import psf
 from sciresdiff.physics.psf.field import PSF
 from sciresdiff.physics.psf.file import field_of_file, fit_to_frame, kernels_of_file, open_psf
+from sciresdiff.physics.psf.profile_fit import profile_of
 from sciresdiff.physics.psf.spec import PSFSpec
 
 Kernel = NDArray[np.float64]
@@ -95,6 +96,8 @@ class WholePSF:
         """The blur of the file of a PSF, in whatever form."""
         frame, target = self.frame, psf.target_psf(self.target)
         h, w = frame.pixels.shape[1:]
+        if (profile := profile_of_file(found)) is not None:
+            return self.of_spec(profile)[0], describe_profile(found.name, profile)
         if found.field is None:
             kernels, notes = kernels_of_file(found, frame.planes, frame.pixel_size, self.scale, target, (h, w))
             blurs, more = self.fit(kernels, found.name)
@@ -108,6 +111,21 @@ class WholePSF:
         fitted = [(None, Notes()) if k is None else fit_to_frame(k, self.size, name) for k in kernels]
         notes = sum((more for _, more in fitted), Notes())
         return tuple(None if k is None else PSF.constant(k) for k, _ in fitted), notes.unique()
+
+
+def profile_of_file(found: PSFFile) -> PSFSpec | None:
+    """The profile that is the image of a PSF which its pixels sample too coarsely; None where there is none."""
+    if found.field is not None or len(found.images) > 1 or found.sampling.step not in (None, 1.0):
+        return None
+    image = found.images[0]
+    if any(n % 2 == 0 for n in image.shape) or not image.sum() > 0:
+        return None
+    return profile_of(image / image.sum())
+
+
+def describe_profile(name: str, profile: PSFSpec) -> Notes:
+    """The line about a profile that is used for the image of a PSF with such a name."""
+    return Notes(f"{name} is undersampled; it is {profile} over the pixel to 1 % of its peak, which is used")
 
 
 def split_specs(text: str, frame: Frame) -> list[str]:

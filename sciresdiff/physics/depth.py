@@ -11,6 +11,7 @@ them; nothing reflects it back.  What lies there is unknown, is restored with th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -25,6 +26,9 @@ from sciresdiff.errors import InputError
 from sciresdiff.frame import Quantity
 from sciresdiff.physics.local import BlockGrid
 from sciresdiff.physics.psf.volume import VolumePSF
+
+TOGETHER = 2**18
+"""Numbers of a spectrum whose transforms along z are made together: what a processor's cache holds."""
 
 
 @dataclass(frozen=True)
@@ -100,20 +104,35 @@ class DepthOperator(BlockGrid):
 
     @cached_property
     def lengths(self) -> tuple[int, int, int]:
-        """Of the transforms: long enough that nothing that wraps around falls on a measured pixel."""
-        return tuple(  # type: ignore[return-value]
-            next_fast_len(max(n, at.stop + k // 2), real=True)
-            for n, at, k in zip(self.volume, self.inside, self.kernel.shape, strict=True)
-        )
+        """Of the transforms along z, y and x: long enough that nothing that wraps around falls on a measured pixel.
+
+        That along y is a multiple of the scale: the spectrum of every s-th row is then a sum of parts of that of all.
+        """
+        least = [max(n, at.stop + k // 2) for n, at, k in zip(self.volume, self.inside, self.kernel.shape, strict=True)]
+        rows = self.scale * next_fast_len(-(-least[1] // self.scale))
+        return next_fast_len(least[0]), rows, next_fast_len(least[2], real=True)
 
     @cached_property
     def spectrum(self) -> Tensor:
-        """The kernel's transform; its centre is the first voxel."""
-        kernel, n = torch.from_numpy(self.kernel).to(self.device, self.dtype), self.lengths
-        padded = torch.zeros(n, dtype=self.dtype, device=self.device)
-        padded[tuple(slice(0, k) for k in kernel.shape)] = kernel
-        padded = padded.roll([-(k // 2) for k in kernel.shape], (0, 1, 2))
-        return torch.fft.rfftn(padded)
+        """(nz, s, ny / s, nx // 2 + 1): transform of the kernel, added up over the pixel at the origin.
+
+        Row i + j ny / s of the transform stands at [j, i].
+        """
+        nz, ny, nx = self.lengths
+        kernel, (mz, m), s = torch.from_numpy(self.kernel).to(self.device, self.dtype), self.margin, self.scale
+        planes = torch.zeros(nz, ny, nx // 2 + 1, dtype=self.dtype.to_complex(), device=self.device)
+        padded = torch.zeros(ny, nx, dtype=self.dtype, device=self.device)
+        depth, height, width = kernel.shape
+        box = torch.ones(1, 1, s, s, dtype=self.dtype, device=self.device)
+        for k in range(depth):
+            padded.zero_()
+            padded[: height + s - 1, : width + s - 1] = F.conv2d(kernel[k][None, None], box, padding=s - 1)[0, 0]
+            first = [-(n // 2) - m - (s - 1) for n in (height, width)]
+            planes[(k - depth // 2 - mz) % nz] = torch.fft.rfft2(padded.roll(first, (0, 1)))
+        planes *= self.share / s  # 1 / s of the sum over parts
+        for at in row_spans(ny, nz * (nx // 2 + 1)):
+            planes[:, at] = torch.fft.fft(planes[:, at], dim=0)
+        return planes.reshape(nz, s, ny // s, nx // 2 + 1)
 
     @property
     def share(self) -> float:
@@ -131,9 +150,33 @@ class DepthOperator(BlockGrid):
         -------
         (..., C, h, w) tensor
         """
-        found = torch.fft.rfftn(high, s=self.lengths, dim=(-3, -2, -1)).mul_(self.spectrum)
-        seen = torch.fft.irfftn(found, s=self.lengths, dim=(-3, -2, -1))[(..., *self.inside)]
-        return block_sums(seen, self.scale) * self.share
+        return self._each(high, self._apply, self.shape)
+
+    def _apply(self, high: Tensor) -> Tensor:
+        """`apply` of one volume (D, H, W)."""
+        fine = self.spectrum.new_empty(len(high), *self.spectrum.shape[1:])
+        for plane, found in zip(high, fine, strict=True):
+            self._transform(plane, found)
+        return self._see(fine)
+
+    def _transform(self, plane: Tensor, found: Tensor) -> None:
+        """Put the transform along y and x of a plane (H, W) into ``found`` (s, ny / s, nx // 2 + 1)."""
+        found.copy_(torch.fft.rfft2(plane, s=self.lengths[1:]).view(found.shape))
+
+    def _see(self, fine: Tensor) -> Tensor:
+        """The planes (C, h, w) of a volume's transforms (D, s, ny / s, nx // 2 + 1) along y and x.
+
+        Transforms along z are made of a few rows at a time, which takes little memory.
+        """
+        (planes, h, w), (nz, ny, nx), s, spectrum = self.shape, self.lengths, self.scale, self.spectrum
+        coarse = spectrum.new_empty(planes, *spectrum.shape[2:])
+        for at in row_spans(ny // s, spectrum[:, :, 0].numel()):
+            product = torch.fft.fft(fine[:, :, at], n=nz, dim=0).mul_(spectrum[:, :, at]).sum(1)
+            coarse[:, at] = torch.fft.ifft(product, dim=0)[:planes]
+        low = spectrum.real.new_empty(self.shape)
+        for found, plane in zip(coarse, low, strict=True):
+            plane.copy_(torch.fft.irfft2(found, s=(ny // s, nx))[:h, : s * w : s])
+        return low
 
     def adjoint(self, low: Tensor) -> Tensor:
         """A^T y, with ``<A x, y> == <x, A^T y>`` to rounding.
@@ -149,14 +192,39 @@ class DepthOperator(BlockGrid):
         -------
         (..., D, H, W) tensor
         """
-        fine = low.repeat_interleave(self.scale, -1).repeat_interleave(self.scale, -2) * self.share
-        before = [at.start for at in self.inside]
-        padding = [p for m, n, at in zip(before, self.lengths, self.inside, strict=True) for p in (m, n - at.stop)]
-        found = torch.fft.rfftn(F.pad(fine, padding[4:] + padding[2:4] + padding[:2]), dim=(-3, -2, -1))
-        found = found.mul_(self.spectrum.conj())
-        return torch.fft.irfftn(found, s=self.lengths, dim=(-3, -2, -1))[
-            (..., *(slice(0, n) for n in self.volume))
-        ].contiguous()
+        return self._each(low, self._adjoint, self.volume)
+
+    def _adjoint(self, low: Tensor) -> Tensor:
+        """`adjoint` of the planes (C, h, w)."""
+        fine, high = self._spread_back(low), low.new_empty(self.volume)
+        for found, plane in zip(fine, high, strict=True):
+            plane.copy_(self._transform_back(found))
+        return high
+
+    def _spread_back(self, low: Tensor) -> Tensor:
+        """Transforms along y and x, as `_see` takes them, of what the adjoint makes of planes (C, h, w)."""
+        (nz, ny, nx), s, spectrum, w = self.lengths, self.scale, self.spectrum, low.shape[-1]
+        coarse, apart = spectrum.new_empty(len(low), *spectrum.shape[2:]), low.new_zeros(low.shape[-2], nx)
+        for plane, found in zip(low, coarse, strict=True):
+            apart[:, : s * w : s] = plane
+            found.copy_(torch.fft.rfft2(apart, s=(ny // s, nx)))
+        fine = spectrum.new_empty(self.volume[0], *spectrum.shape[1:])
+        for at in row_spans(ny // s, spectrum[:, :, 0].numel()):
+            seen = torch.fft.fft(coarse[:, at], n=nz, dim=0)[:, None]
+            fine[:, :, at] = torch.fft.ifft(spectrum[:, :, at].conj() * seen, dim=0)[: len(fine)]
+        return fine
+
+    def _transform_back(self, found: Tensor) -> Tensor:
+        """A plane (H, W) of the volume out of its transform of `_spread_back`."""
+        (_, ny, nx), (_, height, width) = self.lengths, self.volume
+        full = torch.fft.irfft2(found.reshape(ny, nx // 2 + 1), s=(ny, nx))
+        # the inverse of all rows divides by ny, where that of the measured ones divides by ny / s
+        return full[:height, :width].mul_(self.scale)
+
+    def _each(self, given: Tensor, do: Callable[[Tensor], Tensor], shape: tuple[int, int, int]) -> Tensor:
+        """What ``do`` makes of every volume of a tensor (..., Z, Y, X)."""
+        found = [do(one) for one in given.flatten(0, -4)] if given.ndim > 3 else [do(given)]
+        return (found[0][None] if len(found) == 1 else torch.stack(found)).view(*given.shape[:-3], *shape)
 
     def apply_weighted_gram(self, low: Tensor, w2: Tensor) -> Tensor:
         """A (w^2 A^T y): the Gram matrix A diag(w^2) A^T, applied.
@@ -167,7 +235,16 @@ class DepthOperator(BlockGrid):
         w2 : (..., D, H, W) tensor
             Weights of the voxels, for example prior variances.
         """
+        if low.ndim == 4 and len(low) == 1:
+            return self._gram(low[0], w2.expand(1, *self.volume)[0])[None]
         return self.apply(self.adjoint(low).mul_(w2))
+
+    def _gram(self, low: Tensor, w2: Tensor) -> Tensor:
+        """`apply_weighted_gram` of one stack: a plane of the volume is weighted between its two transforms."""
+        fine = self._spread_back(low)
+        for found, weight in zip(fine, w2, strict=True):
+            self._transform(self._transform_back(found).mul_(weight), found)
+        return self._see(fine)
 
     def spread(self, low: Tensor) -> Tensor:
         """A map of the planes' pixels on the volume's voxels: each on its area, the outermost beyond it.
@@ -202,7 +279,7 @@ class DepthOperator(BlockGrid):
         return replace(self, dtype=torch.float64)
 
 
-def block_sums(v: Tensor, scale: int) -> Tensor:
-    """(..., s*h, s*w) added up over blocks of ``scale x scale``, (..., h, w)."""
-    *lead, height, width = v.shape
-    return v.reshape(*lead, height // scale, scale, width // scale, scale).sum((-3, -1))
+def row_spans(rows: int, numbers: int) -> list[slice]:
+    """All rows of a spectrum, each of so many numbers, some at a time."""
+    some = max(TOGETHER // numbers, 1)
+    return [slice(first, min(first + some, rows)) for first in range(0, rows, some)]

@@ -135,8 +135,8 @@ def structure(data: Data) -> Tensor:
     return there if bool(there.any()) else data.valid
 
 
-def is_explained(data: Data, x: Tensor, where: Tensor) -> bool:
-    """Whether chi2 over the pixels ``where`` is 1 or less, those beyond `OUTLIER` sigma counted as that.
+def explained_sums(data: Data, x: Tensor, where: Tensor) -> tuple[float, float]:
+    """Sum of chi2 over the pixels ``where``, those beyond `OUTLIER` sigma counted as that, and their number.
 
     The bright sources that these are would else decide for all others; they are left to `settle`.
 
@@ -149,7 +149,13 @@ def is_explained(data: Data, x: Tensor, where: Tensor) -> bool:
         Of `structure`.
     """
     left = (data.residual(x).square() / data.noise).clamp_max(OUTLIER**2)
-    return bool((left * where).sum() <= where.sum())
+    return float((left * where).sum()), float(where.sum())
+
+
+def is_explained(data: Data, x: Tensor, where: Tensor) -> bool:
+    """Whether chi2 over the pixels ``where`` is 1 or less, see `explained_sums`."""
+    left, pixels = explained_sums(data, x, where)
+    return left <= pixels
 
 
 def richardson_lucy_until_chi2_one(data: Data) -> tuple[Tensor, int]:

@@ -21,3 +21,5 @@ class PlaneStatistics:
     """(n,) their variances, in units of sigma^2."""
     iterations: int
     """Of Richardson-Lucy, until chi2 of the plane is 1."""
+    predicting: int | None = None
+    """Of Richardson-Lucy, until pixels held out are predicted best; of a PSF that varies over the field only."""

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sciresdiff.physics.consistency import Data, consistency_step
-from sciresdiff.physics.richardson_lucy import richardson_lucy_until_chi2_one
+from sciresdiff.physics.held_out import local_windows, predicting_iterations, unit_noise
+from sciresdiff.physics.operators import Operator
+from sciresdiff.physics.richardson_lucy import pedestal, richardson_lucy, richardson_lucy_until_chi2_one, settle
 from sciresdiff.restoration.ops import box_mean
 from sciresdiff.restoration.prior import Estimate, bound_below
 
@@ -31,12 +34,31 @@ PATIENCE = 120
 def physics_estimate(data: Data) -> Estimate:
     """Richardson-Lucy until the data are explained (chi2 = 1), then one consistency step.
 
-    The scale of its error is 1/e of the local contrast: what an untrained prior would say.
+    Where the PSF changes over the field it starts from `predicting_estimate`.  The scale of its error is 1/e of the
+    local contrast: what an untrained prior would say.
     """
-    x, _ = richardson_lucy_until_chi2_one(data)
+    x = predicting_estimate(data) if varies(data) else richardson_lucy_until_chi2_one(data)[0]
     amplitude = data.planar.contrast(x, data.noise)
     start = bound_below(data, Estimate(x, amplitude * float(np.exp(-1)), x))
     return replace(start, x=consistency_step(data, start.x, start.w.square(), FINAL_ITERATIONS, PATIENCE))
+
+
+def varies(data: Data) -> bool:
+    """Whether the PSF changes over the field."""
+    return isinstance(data.operator, Operator) and data.operator.blur is not None
+
+
+def predicting_estimate(data: Data) -> Tensor:
+    """Richardson-Lucy as far as pixels held out are predicted better, (1, 1, s*h, s*w), and bright sources explained.
+
+    chi2 = 1 over a field ends it where the sharp parts are explained, with the wide ones half undone; an error of the
+    width, which chi2 counts as noise of single pixels, ends it earlier still.
+    """
+    count = data.statistics.predicting if data.statistics else None
+    if count is None:
+        count = predicting_iterations([(part, unit_noise(part)) for part in local_windows(data)])
+    estimates = richardson_lucy(data, pedestal(data))
+    return settle(data, next(islice(estimates, count - 1, None)), estimates)
 
 
 def with_model_error(data: Data) -> Data:

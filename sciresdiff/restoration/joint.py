@@ -24,10 +24,11 @@ from sciresdiff.malloc import keep_freed
 from sciresdiff.observation.joint import Joint, JointWindow, Known
 from sciresdiff.physics.consistency import Data, support
 from sciresdiff.physics.exposures import ExposuresOperator
+from sciresdiff.physics.held_out import SIDE, WHOLE, WINDOWS, predicting_iterations
 from sciresdiff.physics.kernel_blur import KernelBlur
 from sciresdiff.physics.local import box_mean
 from sciresdiff.physics.psf.kernel import target_psf
-from sciresdiff.physics.richardson_lucy import MOST_ITERATIONS, pedestal, richardson_lucy
+from sciresdiff.physics.richardson_lucy import pedestal, richardson_lucy
 from sciresdiff.region import Region
 from sciresdiff.restoration.posterior import PERTURBED_DATA
 from sciresdiff.restoration.restore import FLAT_PX, refuse_nonfinite_image
@@ -37,27 +38,13 @@ from sciresdiff.tiling import Tile
 
 Progress = Callable[[int, int, str], None]
 
-HELD_OUT = 1.28155
-"""Unit noise above which a pixel is held out, and below minus which in a second run: 10 % of the pixels each."""
-HELD_SQUARES = 2.2
-"""The same where squares are held out: 1.4 % of the pixels are the middle of one, and 30 % lie in one."""
-SHARED = 2
-"""Pixels around one that is held out that are left out with it where exposures share noise between neighbours. On five
-exposures that were resampled single pixels ask for 52 iterations and a sky of worms, and squares for 7."""
 HOLD = 1_000_005
 """Step of the noise field that tells which."""
-FAR = 16.0
-"""(y - A x)^2 / N at the most that a pixel held out counts: where it alone shows a source, none can be predicted."""
-PATIENT = 8
-"""Iterations without a better prediction of the pixels held out after which the search ends."""
 FIRST_LOOK = 10
 """Iterations of the estimates on which the levels of the skies are compared, and rounds of that."""
 ROUNDS = 2
 SOURCE = (4.0, 7.0)
 """Standard deviations of the light around a pixel up to which there is sky, and from which there is a source."""
-WHOLE = 1024
-"""Largest side of an image that is looked at as a whole, output px; of a larger one `WINDOWS` by `WINDOWS` windows."""
-WINDOWS, SIDE = 2, 384
 
 
 @dataclass(frozen=True)
@@ -242,28 +229,9 @@ def shift_skies(joint: Joint, windows: Sequence[JointWindow], known: Known) -> l
 
 def count_iterations(windows: Sequence[JointWindow], known: Known) -> int:
     """Iterations of Richardson-Lucy that predict pixels best which it was not given."""
-    runs = []
     shares = any(f > 1 for window in windows for part in window.joint.parts for f in part.exposure.noise.correlation)
-    around, limit = (SHARED, HELD_SQUARES) if shares else (0, HELD_OUT)
-    for window in windows:
-        data = window.data()
-        chance = data_noise(window, data, 0, 0, HOLD)
-        level = data.y.new_full((1, 1, 1, 1), known.pedestal)
-        for sign in (1, -1):
-            hold = (sign * chance > limit).to(data.y) * data.valid
-            out = F.max_pool2d(hold, 2 * around + 1, stride=1, padding=around)
-            runs.append((data, hold, richardson_lucy(replace(data, valid=data.valid * (1 - out)), level)))
-    best, at = float("inf"), 1
-    for k in range(1, MOST_ITERATIONS + 1):
-        total = sum(
-            float((((data.y - data.operator.apply(next(images))).square() / data.noise).clamp_max(FAR) * hold).sum())
-            for data, hold, images in runs
-        )
-        if total < best:
-            best, at = total, k
-        elif k >= at + PATIENT:
-            break
-    return at
+    cases = [(data, data_noise(window, data, 0, 0, HOLD)) for window in windows for data in [window.data()]]
+    return predicting_iterations(cases, torch.full((1, 1, 1, 1), known.pedestal), shares)
 
 
 def core_mask(window: JointWindow, data: Data) -> Tensor:

@@ -36,3 +36,5 @@ class RestoredPlane:
     unseen: NDArray[np.bool_] | None = None
     """True beside masked pixels where the data do not hold the image: the wings of a core alone say what there is, or
     it does not fit them; None where that is nowhere."""
+    seen: NDArray[np.float32] | None = None
+    """(h, w), the data that a restored volume predicts for this plane; None for a plane that was restored by itself."""

@@ -20,13 +20,13 @@ from sciresdiff.diffusion import noise as noise_field
 from sciresdiff.errors import UsageError
 from sciresdiff.malloc import keep_freed
 from sciresdiff.observation.stack import Stack
-from sciresdiff.physics.consistency import Data, consistency_step, support
+from sciresdiff.physics.conjugate_residuals import volume_step
+from sciresdiff.physics.consistency import Data, support
 from sciresdiff.physics.depth import DepthOperator
 from sciresdiff.physics.psf.shapes import FWHM_PER_SIGMA
-from sciresdiff.physics.richardson_lucy import MOST_ITERATIONS, is_explained, pedestal, richardson_lucy
-from sciresdiff.restoration.fallback import FINAL_ITERATIONS, PATIENCE
+from sciresdiff.physics.richardson_lucy import MOST_ITERATIONS, OUTLIER, pedestal, richardson_lucy
 from sciresdiff.restoration.ops import box_mean
-from sciresdiff.restoration.posterior import PERTURBATION_ITERATIONS, PERTURBED_DATA, PERTURBED_SCENE, Moments
+from sciresdiff.restoration.posterior import PERTURBED_DATA, PERTURBED_SCENE, Moments, width_of_draw
 from sciresdiff.restoration.restore import FLAT_PX, refuse_nonfinite_image
 from sciresdiff.restoration.restored import RestoredPlane
 from sciresdiff.restoration.settings import Settings
@@ -37,6 +37,8 @@ PEAK = 10.0
 """Mean of 5 x 5 pixels above their surroundings, in its own noise, from which on something is in focus there."""
 SURROUNDINGS = 6
 """Pixels on each side over which these are averaged."""
+CHECK, FALLS = 4, 0.99
+"""Iterations of Richardson-Lucy between two looks at chi2, and its share of the last one that is no fall any more."""
 STACKS = 4096
 """Fields of noise that are set aside for each stack: more than it has planes."""
 
@@ -78,8 +80,13 @@ def restore_volume(
     progress(1, 1 + count, "physics")
     wanted = Wanted(operator, *stack.depth.target)
     best, moments, kept = wanted(u), Moments(), []
-    for deviation in draw_deviations(data.renew_noise(u), w, stack, settings.seed, count):
+    renewed = data.renew_noise(u)
+    response = response_to_width(renewed, u, w) if count > 1 else None
+    shift = None if response is None else wanted(response)
+    for draw, deviation in enumerate(draw_deviations(renewed, w, stack, settings.seed, count)):
         sample = wanted(deviation)
+        if shift is not None:
+            sample = sample.add_(shift, alpha=width_of_draw(settings.seed, draw))
         moments = moments.with_sample(sample)
         if settings.keep_draws:
             kept.append(stack.units.image(best + sample))
@@ -106,7 +113,7 @@ def estimate_volume(data: Data, stack: Stack) -> tuple[Tensor, Tensor, int]:
     # an emitter is positive: its own size is the scale of its error, and as it may lie a voxel beside, that of those
     # around it; down to what the noise leaves of none
     w = F.avg_pool3d(u.square()[None], 3, stride=1, padding=1)[0].sqrt_() + floor
-    return consistency_step(data, u, w.square(), FINAL_ITERATIONS, PATIENCE), w, k
+    return volume_step(data, u, w.square()), w, k
 
 
 def measure_pedestal(stack: Stack) -> float:
@@ -115,14 +122,22 @@ def measure_pedestal(stack: Stack) -> float:
 
 
 def explain_stack(data: Data, stack: Stack) -> tuple[Tensor, int]:
-    """Richardson-Lucy until chi2 is 1, or for as many iterations as the whole stack takes."""
+    """Richardson-Lucy until chi2 is 1 or falls no further, or for as many iterations as the whole stack takes."""
     level = data.y.new_full((1, 1, 1, 1), stack.known.pedestal)
     where = peaks(data) if stack.known.iterations is None else None
-    most = stack.known.iterations or MOST_ITERATIONS
+    most, found = stack.known.iterations or MOST_ITERATIONS, [float("inf")]
     for k, u in enumerate(richardson_lucy(data, level, emits=False), start=1):
-        if k >= most or (where is not None and is_explained(data, u, where)):
+        if where is not None and k % CHECK == 0:
+            found.append(chi2_of(data, u, where))
+        if k >= most or found[-1] <= 1 or (len(found) > 2 and found[-1] > FALLS * found[-2]):
             return u, k
     raise AssertionError("Richardson-Lucy has no end of its own")
+
+
+def chi2_of(data: Data, u: Tensor, where: Tensor) -> float:
+    """chi2 over the pixels ``where`` (1, C, h, w), those beyond `OUTLIER` sigma counted as that."""
+    left = (data.residual(u).square() / data.noise).clamp_max(OUTLIER**2)
+    return float((left * where).sum() / where.sum())
 
 
 def peaks(data: Data) -> Tensor:
@@ -172,8 +187,26 @@ def draw_deviations(data: Data, w: Tensor, stack: Stack, seed: int, count: int) 
         if draw % 2 == 0:
             e = w * unit_noise(data, stack, w, seed, draw // 2, PERTURBED_SCENE)
             n = data.noise.sqrt() * unit_noise(data, stack, data.noise, seed, draw // 2, PERTURBED_DATA)
-            deviation = consistency_step(replace(data, y=n), e, w.square(), PERTURBATION_ITERATIONS, PATIENCE)
+            deviation = volume_step(replace(data, y=n), e, w.square())
         yield deviation if draw % 2 == 0 else -deviation
+
+
+def response_to_width(data: Data, u: Tensor, w: Tensor) -> Tensor | None:
+    """What one standard error of the PSF's width changes in the emitters, (1, D, H, W); None where it has none.
+
+    A PSF drawn out by 1 + f along all axes shows dA u more, and the estimate takes up its opposite:
+    -W A^T (A W A^T + N)^-1 dA u, to the first order in f.  With A_+ and A_- of 1 + f and 1 - f, dA = (A_+ - A_-) / 2.
+
+    Parameters
+    ----------
+    data : with ``width_error``, f.
+    u, w : (1, D, H, W), the emitters and the scale of their error, noise units.
+    """
+    if not data.width_error:
+        return None
+    wide, narrow = (data.operator.rescale(1 + sign * data.width_error).apply(u) for sign in (1, -1))
+    missing = replace(data, y=(narrow - wide) / 2)
+    return volume_step(missing, torch.zeros_like(u), w.square())
 
 
 def unit_noise(data: Data, stack: Stack, like: Tensor, seed: int, pair: int, step: int) -> Tensor:
@@ -205,6 +238,7 @@ def split_planes(
     chi2 = (((data.y - again).square() / data.noise) * core).sum((-2, -1)) / core.sum((-2, -1)).clamp_min(1)
     seen, total = (((v + sky).double() * core).sum((-2, -1))[0] for v in (again, data.y))
     image, err, support_ = units.image(x), units.spread(spread), held[0].cpu().numpy()
+    measured = (again[0].double() * units.sigma + units.sky).float().cpu().numpy()
     planes = len(stack.planes)
     image, err = (v.reshape(planes, *v.shape[-2:]) for v in (image, err))
     return [
@@ -212,6 +246,7 @@ def split_planes(
             image[i], err[i], support_[i], np.ones_like(support_[i]),
             np.stack([one.reshape(image.shape)[i] for one in kept]) if kept else None,
             float(chi2[0, i]), float(seen[i] / total[i]) if total[i] else float("nan"), count, float(total[i]),
+            seen=measured[i],
         )
         for i in range(planes)
     ]  # fmt: skip

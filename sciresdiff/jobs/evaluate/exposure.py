@@ -28,6 +28,7 @@ from sciresdiff.observation.resolve_joint import Given, resolve_joint, without_o
 from sciresdiff.observation.screening import reading_options
 from sciresdiff.physics.sky import estimate_sky
 from sciresdiff.region import Region
+from sciresdiff.restoration.cosmic_rays import without_cosmic_rays
 from sciresdiff.restoration.joint import core_mask
 from sciresdiff.tiling import Tile
 
@@ -122,7 +123,7 @@ def place_exposure(
         given.append(Given(path, source, stated, Path(path).name))
     joint = resolve_joint(given, 1.0, grid)
     if options.cosmic:
-        joint = without_outliers(joint)
+        joint = without_cosmic_rays(without_outliers(joint))
     name, notes = given[-1].name, notes + joint.notes
     # those of the others were said when the image was made
     notes = Notes(*(line for line in notes if name in line))

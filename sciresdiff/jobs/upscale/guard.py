@@ -59,6 +59,8 @@ FEWEST = 50
 """Fewest pixels that a limit is applied to."""
 LOST = 0.005
 """Share of the light that may be lost or made, where it is more than the noise explains."""
+MOST_TOLD = 3
+"""Planes of which a doubt is told in full."""
 
 
 @dataclass(frozen=True)
@@ -92,10 +94,17 @@ class Guard:
     @property
     def notes(self) -> Notes:
         """Lines for the user."""
-        lines = []
+        lines, count = [], {name: sum(name in [d.name for d in plane] for plane in self.planes) for name in self.names}
+        told = dict.fromkeys(self.names, 0)
         for number, plane in enumerate(self.planes):
             of = f" of plane {number}" if len(self.planes) > 1 else ""
-            lines += [f"WARNING {doubt.name}: {doubt.words.format(of=of)}" for doubt in plane]
+            for doubt in plane:
+                told[doubt.name] += 1
+                if told[doubt.name] <= MOST_TOLD:
+                    lines.append(f"WARNING {doubt.name}: {doubt.words.format(of=of)}")
+        lines += [
+            f"WARNING {name}: the same of {n - MOST_TOLD} more planes" for name, n in count.items() if n > MOST_TOLD
+        ]
         if self.flagged:
             lines.append(
                 f"rings: {self.flagged} input px beside masked ones, or around masked cores, are not held by the data; "
@@ -136,6 +145,30 @@ def remeasure(window: Observation, restored: RestoredPlane) -> Remeasured:
         sigma,
         valid,
         (dark - restored.mean) / least,
+    )
+
+
+def remeasured_plane(window: Observation, restored: RestoredPlane, sky: float) -> Remeasured:
+    """A plane of a stack, as the volume that was restored of all of them is seen in it.
+
+    **Rings are not looked for**: data of other planes say nothing of how dark a plane of the volume may be.
+
+    Parameters
+    ----------
+    window : the plane.
+    restored : with what the volume predicts for it.
+    sky : level of the stack without light, in its unit.
+    """
+    exposure, seen = window.exposure, restored.seen
+    assert seen is not None
+    valid = exposure.valid & np.isfinite(seen)
+    sigma = np.sqrt(np.where(valid, exposure.pixel_variance, 1).astype(np.float64))
+    return Remeasured(
+        np.where(valid, seen - sky, 0) / sigma,
+        np.where(valid, exposure.pixels - seen, 0) / sigma,
+        sigma,
+        valid,
+        np.zeros(window.grid.shape),
     )
 
 
