@@ -258,7 +258,7 @@ def test_noise_in_another_unit_is_warned_of_in_both_interfaces(
         ({"kernel": np.ones((4, 4)) / 16}, InputError, "odd"),
         ({"model": "nothing-like-it"}, InputError, "--model"),
         ({"scale": 0}, UsageError, "--scale: 0 is given"),
-        ({"scale": "2"}, UsageError, "--scale: '2' is given, but a whole number is allowed"),
+        ({"scale": "2"}, UsageError, "--scale: '2' is given, but a number is allowed"),
         ({"scale": 2.5}, UsageError, "--scale: 2.5 is given, but a whole number is allowed"),
         ({"samples": True}, UsageError, "--samples: True is given, but a whole number is allowed"),
         ({"seed": "a"}, UsageError, "--seed: 'a' is given, but a whole number is allowed"),

@@ -210,7 +210,7 @@ def test_a_config_that_cannot_be_used_is_a_usage_error(
         ("upscale", "Missing argument"),
         ("upscale a.fits", "--output"),
         ("upscale a.fits -o b.fits --scael 2", "--scael"),
-        ("upscale a.fits -o b.fits --scale 0", "--scale: 0 is given"),
+        ("upscale a.fits -o b.fits --scale 0", "--scale: 0.0 is given"),
         ("upscale a.fits -o b.fits --scale two", "--scale"),
         ("upscale a.fits -o b.fits --gain -1", "--gain: -1 is given"),
         ("upscale a.fits -o b.fits --read-noise nan", "--read-noise: nan is given"),

@@ -958,4 +958,4 @@ def test_nothing_rests_on_assertions(tmp_path: Path) -> None:
 
 def test_a_wrong_value_is_said(tmp_path: Path) -> None:
     line = refused(2, "upscale", "a.fits", "-o", "o.fits", "--scale", "two\x1b")
-    assert line.startswith("sciresdiff: --scale: 'two\\x1b' is given, but should be a valid integer")
+    assert line.startswith("sciresdiff: --scale: 'two\\x1b' is given, but should be a valid number")

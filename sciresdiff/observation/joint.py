@@ -117,6 +117,15 @@ class Joint:
         h, w = self.grid.shape
         return Region(-self.margin, h + self.margin, -self.margin, w + self.margin)
 
+    def tile(self, core: Region, halo: int) -> Tile:
+        """A part of the image with so many px around it, as far as the canvas goes."""
+        canvas = self.canvas
+        around = Region(
+            max(core.y0 - halo, canvas.y0), min(core.y1 + halo, canvas.y1),
+            max(core.x0 - halo, canvas.x0), min(core.x1 + halo, canvas.x1),
+        )  # fmt: skip
+        return Tile(core, around)
+
     def window(self, tile: Tile) -> JointWindow:
         """A part of the image, with the pixels of every exposure that may see it; the same whoever asks.
 

@@ -120,6 +120,12 @@ def count_places(places: NDArray[np.int64]) -> int:
     return int(connected_components(touching)[0])
 
 
+def regions_of(shape: tuple[int, int], side: int) -> list[Region]:
+    """The windows of an exposure (h, w), row by row."""
+    h, w = shape
+    return [Region(y, min(y + side, h), x, min(x + side, w)) for y in range(0, h, side) for x in range(0, w, side)]
+
+
 def survey_outliers(names: Sequence[str], shown: Sequence[Shown], tile: int = TILE) -> Notes:
     """Look at all of every exposure once: what is masked is counted, and what changed in the field is told.
 
@@ -132,11 +138,9 @@ def survey_outliers(names: Sequence[str], shown: Sequence[Shown], tile: int = TI
     notes = Notes()
     for k, (name, one) in enumerate(zip(names, shown, strict=True)):
         found, changes = np.zeros(one.shape, bool), []
-        for y in range(0, one.shape[0], tile):
-            for x in range(0, one.shape[1], tile):
-                region = Region(y, min(y + tile, one.shape[0]), x, min(x + tile, one.shape[1]))
-                found[region.slices] = find_outliers(shown, k, region)
-                changes += find_changes(shown, k, region)
+        for region in regions_of(one.shape, tile):
+            found[region.slices] = find_outliers(shown, k, region)
+            changes += find_changes(shown, k, region)
         pixels, others = int(found.sum()), len(shown) - 1
         notes += describe_outliers(name, pixels, count_objects(found) if pixels else 0, OUTLIER.bit, others)
         notes += describe_changes(name, sorted(changes, key=lambda change: -abs(change.sigmas)))
@@ -155,8 +159,6 @@ def survey_changes(names: Sequence[str], shown: Sequence[Shown], tile: int = TIL
     """
     notes = Notes()
     for k, name in enumerate(names, start=1):
-        h, w = shown[k].shape
-        tiles = [Region(y, min(y + tile, h), x, min(x + tile, w)) for y in range(0, h, tile) for x in range(0, w, tile)]
-        changes = [change for region in tiles for change in find_changes(shown, k, region)]
+        changes = [change for region in regions_of(shown[k].shape, tile) for change in find_changes(shown, k, region)]
         notes += describe_changes(name, sorted(changes, key=lambda change: -abs(change.sigmas)))
     return notes

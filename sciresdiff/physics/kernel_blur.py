@@ -54,12 +54,12 @@ class KernelBlur:
         if any(side % 2 == 0 or side // 2 > most for side, most in zip(self.kernel.shape, self.margin, strict=True)):
             raise InputError(f"kernel: sides must be odd and reach {self.margin} px at most, got {self.kernel.shape}")
 
-    @property
+    @cached_property
     def layout(self) -> tuple[int, ...]:
         """What blurs that share transforms have in common: room and margin."""
         return *self.room, *self.margin
 
-    @property
+    @cached_property
     def room(self) -> tuple[int, int]:
         """Lengths of the transforms, in which what is cut off alone wraps around."""
         m, n = room_of(self.size, [2 * one + 1 for one in self.margin])

@@ -112,11 +112,7 @@ def parts_of(joint: Joint) -> list[Tile]:
         edges.append([start + (stop - start) * k // count for k in range(count + 1)])
     for y0, y1 in pairwise(edges[0]):
         for x0, x1 in pairwise(edges[1]):
-            window = Region(
-                max(y0 - HALO, canvas.y0), min(y1 + HALO, canvas.y1),
-                max(x0 - HALO, canvas.x0), min(x1 + HALO, canvas.x1),
-            )  # fmt: skip
-            found.append(Tile(Region(y0, y1, x0, x1), window))
+            found.append(joint.tile(Region(y0, y1, x0, x1), HALO))
     return found
 
 

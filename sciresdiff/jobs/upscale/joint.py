@@ -34,7 +34,6 @@ from sciresdiff.run import executor
 from sciresdiff.run.locks import find_journals
 from sciresdiff.run.progress import Progress, no_progress
 from sciresdiff.run.shards import Shard
-from sciresdiff.tiling import Tile
 
 CORE = 512
 """Side of a block, output px: the matrices of six exposures take 0.6 GB then."""
@@ -192,17 +191,13 @@ def identify_joint(paths: Sequence[str], options: UpscaleOptions) -> dict[str, s
 
 def blocks_of(joint: Joint) -> list[Block]:
     """The blocks of the output: all of it up to 1.5 `CORE` px a side, else nearly equal parts."""
-    (h, w), canvas = joint.grid.shape, joint.canvas
+    h, w = joint.grid.shape
     found: list[Block] = []
     edges = [lines(n) for n in (h, w)]
     whole = len(edges[0]) == len(edges[1]) == 2
     for y0, y1 in zip(edges[0], edges[0][1:], strict=False):
         for x0, x1 in zip(edges[1], edges[1][1:], strict=False):
-            window = Region(
-                max(y0 - HALO, canvas.y0), min(y1 + HALO, canvas.y1),
-                max(x0 - HALO, canvas.x0), min(x1 + HALO, canvas.x1),
-            )  # fmt: skip
-            found.append(Block(len(found), 0, Tile(Region(y0, y1, x0, x1), window), whole))
+            found.append(Block(len(found), 0, joint.tile(Region(y0, y1, x0, x1), HALO), whole))
     return found
 
 

@@ -109,13 +109,9 @@ def quality_of(window: JointWindow, core: Region) -> NDArray[np.int32]:
     first = window.tile.window
     y, x = np.mgrid[first.y0 : first.y0 + h, first.x0 : first.x0 + w]
     for (_, part), valid in zip(window.members, window.valid, strict=True):
-        affine, region = part.place.affine, part.exposure.region
+        region = part.exposure.region
         assert region is not None
-        back = np.linalg.inv(affine.matrix)
-        here = (np.stack([y, x], -1) - affine.middle - affine.shift) @ back.T + affine.middle
-        if part.place.knots is not None:  # one step of Newton's method: distortions change slowly
-            here = here - (part.place(here) - np.stack([y, x], -1)) @ back.T
-        at = np.rint(here).astype(int) - [region.y0, region.x0]
+        at = np.rint(part.place.inverse(np.stack([y, x], -1))).astype(int) - [region.y0, region.x0]
         inside = ((at >= 0) & (at < np.array(valid.shape))).all(-1)
         j, i = (np.clip(at[..., a], 0, valid.shape[a] - 1) for a in (0, 1))
         good |= inside & valid[j, i]

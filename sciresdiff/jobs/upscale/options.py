@@ -152,7 +152,7 @@ class UpscaleOptions(Stated):
         """
         if isinstance(self.scale, int | None):
             return self.scale
-        raise UsageError(f"--scale {self.scale:g}: a whole number is needed here")
+        raise UsageError(f"--scale: {self.scale:g} is given, but a whole number is allowed here")
 
     @property
     def resamples(self) -> bool:
