@@ -91,6 +91,9 @@ class Joint:
     margin: int = 0
     """Output px around the grid that are restored with it: their light falls on pixels of exposures at its edge."""
     target_fwhm: float | None = None
+    """Of the image's PSF, output px."""
+    widened: float = 0.0
+    """FWHM of the Gaussian that the image and its samples are convolved with at the end, output px; 0 for none."""
     notes: Notes = field(default_factory=Notes)
     known: Known | None = None
 

@@ -26,7 +26,9 @@ from sciresdiff.observation.joint import Joint, JointWindow, Known
 from sciresdiff.physics.consistency import Data, support
 from sciresdiff.physics.exposures import ExposuresOperator
 from sciresdiff.physics.held_out import SIDE, WHOLE, WINDOWS, predicting_iterations
+from sciresdiff.physics.kernel_blur import KernelBlur
 from sciresdiff.physics.local import box_mean
+from sciresdiff.physics.psf.kernel import target_psf
 from sciresdiff.physics.richardson_lucy import pedestal, richardson_lucy
 from sciresdiff.region import Region
 from sciresdiff.restoration.posterior import PERTURBED_DATA
@@ -87,10 +89,11 @@ def restore_joint(
     x = estimate_image(data, known)
     progress(1, 1 + count, "physics")
     units, kept, squares, drawn = window.joint.units, [], torch.zeros_like(x), 0
-    for deviation in draw_deviations(window, data.renew_noise(x), x, known, settings.seed, count):
+    widen = widening(window)
+    for deviation in map(widen, draw_deviations(window, data.renew_noise(x), x, known, settings.seed, count)):
         squares, drawn = squares + deviation.square(), drawn + 1
         if settings.keep_draws:
-            kept.append(units.image(x + deviation))
+            kept.append(units.image(widen(x) + deviation))
         progress(1 + drawn, 1 + count, "draws")
     spread = (squares / drawn).sqrt() if drawn else data.planar.spread_sigma(data.noise)
     refuse_nonfinite_image(x, spread)
@@ -101,10 +104,19 @@ def restore_joint(
     pixels = sum(n for _, n in each.values())
     overall = sum(value * n for value, n in each.values()) / max(pixels, 1)
     plane = RestoredPlane(
-        units.image(x), units.spread(spread), held, np.ones_like(held), np.stack(kept) if kept else None,
+        units.image(widen(x)), units.spread(spread), held, np.ones_like(held), np.stack(kept) if kept else None,
         overall, seen / total if total else float("nan"), count, total, None,
     )  # fmt: skip
     return RestoredJoint(plane, each)
+
+
+def widening(window: JointWindow) -> Callable[[Tensor], Tensor]:
+    """The Gaussian that brings the image of a window, (1, 1, Y, X), to the PSF that is wanted of it."""
+    if not window.joint.widened:
+        return lambda image: image
+    kernel = target_psf(window.joint.widened)
+    h, w = kernel.shape
+    return KernelBlur(kernel, window.shape, (h // 2, w // 2)).apply
 
 
 def iterate(data: Data, known: Known, iterations: int) -> Tensor:

@@ -20,10 +20,11 @@ from sciresdiff.jobs.blocks import Block
 from sciresdiff.jobs.identity import describe_machine, identify
 from sciresdiff.jobs.upscale.joint_block import JointJob, digest, read_window, restore_window
 from sciresdiff.jobs.upscale.joint_file import JointFile, JointTask
-from sciresdiff.jobs.upscale.joint_output import on_grid, output_frame
+from sciresdiff.jobs.upscale.joint_output import grid_of, output_frame
 from sciresdiff.jobs.upscale.options import UpscaleOptions, of_exposures
 from sciresdiff.notes import Notes
 from sciresdiff.observation.joint import Joint
+from sciresdiff.observation.resolve_band import resolve_band
 from sciresdiff.observation.resolve_joint import Given, resolve_joint, without_outliers
 from sciresdiff.observation.screening import reading_options
 from sciresdiff.region import Region
@@ -130,15 +131,21 @@ def resolve_files(paths: Sequence[str], options: UpscaleOptions) -> tuple[Joint,
     if options.leave_out is not None and not (0 <= options.leave_out < len(paths) and len(paths) > 1):
         raise UsageError(f"--leave-out {options.leave_out}: {len(paths)} exposures are given, counted from 0")
     with ExitStack() as stack:
-        given = [
-            Given(path, stack.enter_context(open_files.use(path, **reading_options(stated))).source, stated,
-                  Path(path).name)
-            for path, stated in zip(paths, each, strict=True)
-        ]  # fmt: skip
-        grid = None if options.grid is None else on_grid(options.grid)
-        joint = resolve_joint(given, float(options.scale or 2), grid, options.align)
+        given = [open_exposure(stack, path, stated) for path, stated in zip(paths, each, strict=True)]
+        grid = grid_of(options)
+        if options.match_psf:
+            assert options.target_fwhm is not None
+            joint = resolve_band(given[0], grid, options.target_fwhm)
+        else:
+            joint = resolve_joint(given, float(options.scale or 2), grid, options.align)
         frame = given[0].source.frame
     return replace(joint, notes=notes + joint.notes), frame
+
+
+def open_exposure(stack: ExitStack, path: str, stated: UpscaleOptions) -> Given:
+    """An exposure, open until the stack is closed."""
+    held = stack.enter_context(open_files.use(path, **reading_options(stated)))
+    return Given(path, held.source, stated, Path(path).name)
 
 
 def task_of(paths: list[str], target: Path, options: UpscaleOptions) -> JointTask:
@@ -155,8 +162,7 @@ def task_of(paths: list[str], target: Path, options: UpscaleOptions) -> JointTas
     notes = joint.notes
     if len(blocks) > 1:
         notes += Notes(f"blocks: the image is restored in {len(blocks)} parts, each with {HALO} px around it")
-    grid = None if options.grid is None else on_grid(options.grid)
-    high = output_frame(frame, joint, grid)
+    high = output_frame(frame, joint, grid_of(options))
     job = JointJob(tuple(paths), options, light(used), None if left_out is None else light(left_out))
     return JointTask(target, job, blocks, identity, high, notes.unique(), total)
 
