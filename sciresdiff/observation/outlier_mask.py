@@ -1,4 +1,4 @@
-"""Exposures of one field with what contradicts the others masked: it is looked for once, and applied to every window."""
+"""Exposures of one field with what contradicts the others masked: looked for once, and applied to every window."""
 
 from __future__ import annotations
 
