@@ -85,13 +85,13 @@ def run(words: list[str], output: Path, side: int, kill: Kill | None) -> dict[st
     """Run the command until it ends, or is killed; wall and CPU seconds, peak MB, and seconds until the first block."""
     whole, start, told, surveyed = totals(side), time.perf_counter(), 0.0, None
     child = subprocess.Popen([sys.executable, "-m", "sciresdiff", *words, "-o", str(output), "-q"])
-    killed = False
+    killed, before = False, progress_of(output)["blocks"]
     while True:
         ended, status, used = os.wait4(child.pid, os.WNOHANG)
         if ended:
             break
         now, done = time.perf_counter() - start, progress_of(output)
-        if surveyed is None and done["blocks"]:
+        if surveyed is None and done["blocks"] > before:
             surveyed = now
         if now - told >= LOG:
             told = now

@@ -132,9 +132,11 @@ def estimate_image(data: Data, known: Known) -> Tensor:
     part again, which is known there and is added back (twicing, Tukey 1977, Exploratory Data Analysis, 16).  Where no
     source shows there is no structure to gain, and every iteration adds noise: one is enough (`source_weight`).
     """
-    once = iterate(data, known, known.iterations)
+    estimates = richardson_lucy(data, data.y.new_full((1, 1, 1, 1), known.pedestal))
+    first = next(estimates)
+    once = next(islice(estimates, known.iterations - 2, None)) if known.iterations > 1 else first
     again = iterate(replace(data, y=data.operator.apply(once) * data.valid), known, known.iterations)
-    return torch.lerp(iterate(data, known, 1), 2 * once - again, source_weight(data, known))
+    return torch.lerp(first, 2 * once - again, source_weight(data, known))
 
 
 def source_weight(data: Data, known: Known) -> Tensor:
