@@ -284,3 +284,23 @@ def test_exposures_are_masked_by_windows_counted_and_pickled() -> None:
     other = pickle.loads(pickle.dumps(masked[1]))
     assert np.array_equal(other.window(0, Region(20, 61, 33, 90)).mask, part.mask)
     assert len(pickle.dumps(found)) < 20 * sum(map(len, found)) + 1000
+
+
+@pytest.mark.parametrize(("own", "error", "masked"), [(4.05, 0.0, False), (3.7, 0.0, True), (3.7, 0.05, False)])
+def test_a_sharper_exposure_keeps_the_cores_of_its_stars(own, error, masked):
+    """A star whose header says 4.05 px, beside wider exposures; where that is wrong by more than it may be, it goes."""
+    side, rng, y = 41, np.random.default_rng(2), np.arange(41) - 20.0
+    shown = []
+    for true, said in ((5.2, 5.2), (5.3, 5.3), (5.4, 5.4), (own, 4.05)):
+        sigma = true / 2.3548
+        star = 4e4 * np.exp(-0.5 * (y[:, None] ** 2 + y**2) / sigma**2) / (2 * np.pi * sigma**2)
+        pixels = star + rng.normal(0, 3, (side, side))
+        one = Shown.of_arrays(pixels, np.full((side, side), 9.0), np.zeros((side, side), bool), (same, same), said)
+        shown.append(replace(one, width_error=error))
+    found = find_outliers(shown, 3, Region.of_shape((side, side)))
+    assert found[18:23, 18:23].any() == masked
+
+
+def same(places):
+    """Exposures that lie alike."""
+    return places

@@ -32,10 +32,12 @@ FIRST = 5.0
 BESIDE = 3.0
 """The same beside a pixel that is off."""
 ROOM = 0.65
-"""Part of the largest error by sampling and PSF that is allowed. On dithered stars of FWHM 1.4 to 1.8 px (47 Tuc among
-them, PSFs of +-20 %) 0.5 masks 8 of 100,000 clean pixels, all of them cores, and 0.65 masks 1."""
+"""Part of the largest error by sampling that is allowed. On dithered stars of FWHM 1.4 to 1.8 px (47 Tuc among them,
+PSFs of +-20 %) 0.5 masks 8 of 100,000 clean pixels, all of them cores, and 0.65 masks 1."""
 BLUNT = 1.5
 """Ratio of the FWHM from which a blurrier exposure tells nothing of a sharper one's pixels."""
+WIDTH_ERRORS = 2.0
+"""Standard errors of the widths that are allowed for."""
 LEAST_ROOM = 0.1
 """c of exposures whose sampling and PSFs are alike: places that are known to a tenth of a pixel."""
 CALIBRATION = 0.02
@@ -89,6 +91,8 @@ class Shown:
     """Of its PSF with the pixel, px of its own."""
     step: float = 1.0
     """Side of its pixels, px of the reference."""
+    width_error: float = 0.0
+    """Standard error of ``fwhm``, as a share."""
 
     @property
     def width(self) -> float:
@@ -291,9 +295,10 @@ def _room(one: Shown, other: Shown) -> float:
     """c for the prediction by another exposure: what sampling and PSF may change at the peak of a Gaussian.
 
     Between four pixels cubic convolution has p = (9/8 g(1/2) - 1/8 g(3/2))^2 of a peak of 1, with
-    g(r) = exp(-4 ln 2 r^2 / b^2), and 1 - p is lost; Gaussians of FWHM a and b differ there by |b^2 / a^2 - 1| of the
-    second one's. Both in units of what p is above the darkest pixel next to it. Infinite for an exposure that is too
-    blurred.
+    g(r) = exp(-4 ln 2 r^2 / b^2), and 1 - p is lost: in units of what p is above the darkest pixel next to it.
+    Gaussians of FWHM a and b always differ by |b^2 / a^2 - 1| of the second one's peak, and as their widths are not
+    known better by the errors of these more: in units of what a peak on a pixel is above that, 1 - g(2^1/2).
+    Infinite for an exposure that is too blurred.
     """
     a, b = max(one.width / other.step, 1.0), max(other.fwhm, 1.0)
     half, three_halves = (np.exp(-4 * np.log(2) * r**2 / b**2) for r in (0.5, 1.5))
@@ -301,7 +306,9 @@ def _room(one: Shown, other: Shown) -> float:
     step = p - half * three_halves
     if b > BLUNT * a:
         return float("inf")
-    return float(ROOM * ((1 - p) + abs(b**2 / a**2 - 1) * p) / step + LEAST_ROOM)
+    unknown = WIDTH_ERRORS * 2 * np.hypot(one.width_error, other.width_error) * b**2 / a**2
+    other_peak = (abs(b**2 / a**2 - 1) + unknown) * p / (1 - half**8)
+    return float(ROOM * (1 - p) / step + other_peak + LEAST_ROOM)
 
 
 def describe_outliers(name: str, pixels: int, objects: int, bit: int, others: int) -> Notes:

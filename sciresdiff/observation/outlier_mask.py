@@ -46,6 +46,8 @@ class Calibration:
     """Of its PSF with the pixel, px of its own."""
     step: float = 1.0
     """Side of its pixels, px of the reference."""
+    width_error: float = 0.0
+    """Standard error of ``fwhm``, as a share."""
 
 
 def show_exposure(exposure: Exposure, known: Calibration, maps: tuple[PixelMap, PixelMap], plane: int = 0) -> Shown:
@@ -59,7 +61,7 @@ def show_exposure(exposure: Exposure, known: Calibration, maps: tuple[PixelMap, 
     plane : its number.
     """
     read = partial(_read, exposure, known, plane)
-    return Shown(read, exposure.grid.shape, *maps, fwhm=known.fwhm, step=known.step)
+    return Shown(read, exposure.grid.shape, *maps, fwhm=known.fwhm, step=known.step, width_error=known.width_error)
 
 
 def _read(exposure: Exposure, known: Calibration, plane: int, region: Region) -> Cut:

@@ -313,7 +313,8 @@ def shown_of(part: Part, joint: Joint) -> Shown:
     step = part.place.scale / joint.scale
     maps = ReferenceMap(part.place, joint.scale), ReferenceMap(part.place, joint.scale, back=True)
     area = step**2 if joint.quantity == "sum" else 1.0
-    return show_exposure(part.exposure, Calibration(part.sky, part.factor * area, joint_width(part), step), maps)
+    known = Calibration(part.sky, part.factor * area, joint_width(part), step, joint_width_error(part))
+    return show_exposure(part.exposure, known, maps)
 
 
 def without_outliers(joint: Joint, remember: Remember = look_anew) -> Joint:
@@ -337,6 +338,15 @@ def joint_width(part: Part) -> float:
     sigma = 0.0 if psf is None else psf.width
     fine = np.hypot(sigma * 2.3548, TARGET_FWHM) / part.place.scale
     return float(np.hypot(fine, 2.3548 / np.sqrt(12)))
+
+
+def joint_width_error(part: Part) -> float:
+    """Standard error of that FWHM, as a share: that of the PSF; the target and the pixel are exact."""
+    psf = part.exposure.psf
+    if psf is None or not psf.width_error:
+        return 0.0
+    own = psf.width * 2.3548 / part.place.scale
+    return psf.width_error * (own / joint_width(part)) ** 2
 
 
 @dataclass(frozen=True)
