@@ -13,7 +13,7 @@ import typer
 
 from sciresdiff.cli.console import Console
 from sciresdiff.cli.messages import report_done, report_failure, report_plan, report_skipped
-from sciresdiff.jobs.inputs import find_inputs, is_due, name_outputs
+from sciresdiff.jobs.inputs import Found, find_inputs, is_due, name_outputs
 from sciresdiff.run import batch, workers
 from sciresdiff.run.options import FileOptions
 from sciresdiff.run.progress import Progress
@@ -47,6 +47,7 @@ def over_files(
     plan: Plan,
     remote: Remote,
     together: Together | None = None,
+    identify: Callable[[Path], Mapping[str, str]] | None = None,
 ) -> None:
     """Run one job for every input, or report with ``--dry-run`` what it would do; end with the worst exit code.
 
@@ -68,12 +69,13 @@ def over_files(
         The job as a worker does it, where there are several inputs.
     together : Together, optional
         What makes one output of all inputs; the first one names it.
+    identify : callable, optional
+        Input -> everything that its output depends on; by default its bytes, the options and the models.
     """
     from sciresdiff.jobs.identity import identify_with_models
     from sciresdiff.run import manifest
 
-    skip = Path(shared.output) if Path(shared.output).is_dir() else None
-    found = find_inputs(shared.inputs, shared.recursive, sys.stdin if "-" in shared.inputs else (), skip)
+    found = inputs_of(shared)
     shard = parse_shard(shared.shard)
     if together is not None:
         paths, found = [one.path for one in found], found[:1]
@@ -81,7 +83,7 @@ def over_files(
     part = shard if len(found) == 1 else None
     tasks = name_outputs(found, shared.output, shared.inputs, scale_of, shard if part is None else None)
     console, listed = Console.of(shared), Path(shared.manifest) if shared.manifest else None
-    identify: Callable[[Any], Mapping[str, str]] = partial(identify_with_models, options=options)
+    identify = identify or partial(identify_with_models, options=options)
     if together is not None:
         identify = lambda _path: together.identify(paths)  # noqa: E731
     due = partial(is_due, overwrite=shared.overwrite, is_done=manifest.completion_check(identify, listed))
@@ -111,6 +113,12 @@ def over_files(
             each,
         )
     finish(code)
+
+
+def inputs_of(shared: FileOptions) -> list[Found]:
+    """The inputs that a command line names; files of its output folder are none."""
+    skip = Path(shared.output) if Path(shared.output).is_dir() else None
+    return find_inputs(shared.inputs, shared.recursive, sys.stdin if "-" in shared.inputs else (), skip)
 
 
 def call_all(*calls: Callable[..., int | None]) -> Callable[..., Any]:

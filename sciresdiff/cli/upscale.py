@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sciresdiff.cli.parameters import command
-from sciresdiff.cli.run import Together, over_files
+from sciresdiff.cli.run import Together, inputs_of, over_files
 from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.run.options import FileOptions
 
@@ -23,6 +24,9 @@ def upscale(options: UpscaleOptions, files: FileOptions) -> None:
     """
     from sciresdiff.jobs import upscale as job
 
+    if options.match_psf:
+        match_files(options, files)
+        return
     if options.resamples:
         resample_files(options, files)
         return
@@ -58,7 +62,33 @@ def resample_files(options: UpscaleOptions, files: FileOptions) -> None:
         )
         if options.joint
         else None,
+        identify=lambda path: job.identify_joint([str(path)], options),
     )
+
+
+def match_files(options: UpscaleOptions, files: FileOptions) -> None:
+    """Restore every input by itself, all on one grid and with one PSF (``--match-psf``)."""
+    from sciresdiff.jobs.upscale import joint as job
+    from sciresdiff.jobs.upscale.match import match_bands
+
+    paths = [one.path for one in inputs_of(files)]
+    each = dict(zip(paths, match_bands(paths, options), strict=True))
+    over_files(
+        replace(files, inputs=tuple(map(str, paths)), recursive=False),  # a list on stdin is read once
+        options,
+        scale_of=lambda _path: None,
+        work=lambda path, target, progress, shard: job.run_joint(
+            [path], target, each[path], progress, shard, files.scheduler
+        ),
+        plan=lambda path: job.plan_joint([path], each[path]),
+        remote=partial(_run_band, each=each),
+        identify=lambda path: job.identify_joint([str(path)], each[path]),
+    )
+
+
+def _run_band(path: Path, target: Path, each: Mapping[Path, UpscaleOptions]) -> Mapping[str, Any]:
+    """One of several bands, as a worker does it."""
+    return _run_alone(path, target, each[path])
 
 
 def _run_alone(path: Path, target: Path, options: UpscaleOptions) -> Mapping[str, Any]:

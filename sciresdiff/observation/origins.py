@@ -67,17 +67,18 @@ def warn_instrument(frame: Frame, path: str | Path) -> Notes:
     Parameters
     ----------
     frame : whose PSF it is to be.
-    path : of the PSF; others than FITS say nothing.
+    path : of the PSF, ``FILE`` or ``FILE[EXT]``, whose own header counts then; others than FITS say nothing.
     """
     from astropy.io import fits
 
     from sciresdiff.io.files import split_spec
 
-    said = cards_of(frame)
+    said, (file, part) = cards_of(frame), split_spec(str(path))
     try:
-        with fits.open(split_spec(str(path))[0], memmap=True) as hdus:
-            found = {key: value for hdu in hdus[:2] for key, value in _cards(hdu.header).items()}
-    except (OSError, ValueError):
+        with fits.open(file, memmap=True) as hdus:
+            named = hdus[:2] if part is None else [hdus[0], hdus[int(part) if part.isdigit() else part]]
+            found = {key: value for hdu in named for key, value in _cards(hdu.header).items()}
+    except (OSError, ValueError, LookupError):
         return Notes()
     for key in (*INSTRUMENT, "FILTER"):
         if key in said and key in found and said[key] != found[key]:

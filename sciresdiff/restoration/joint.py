@@ -8,8 +8,9 @@ a parametric bootstrap of all of that: data are simulated from the image and its
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,13 +26,16 @@ from sciresdiff.observation.joint import Joint, JointWindow, Known
 from sciresdiff.physics.consistency import Data, support
 from sciresdiff.physics.exposures import ExposuresOperator
 from sciresdiff.physics.held_out import SIDE, WHOLE, WINDOWS, predicting_iterations
+from sciresdiff.physics.kernel_blur import KernelBlur
 from sciresdiff.physics.local import box_mean
+from sciresdiff.physics.psf.kernel import target_psf
 from sciresdiff.physics.richardson_lucy import pedestal, richardson_lucy
 from sciresdiff.region import Region
 from sciresdiff.restoration.posterior import PERTURBED_DATA
 from sciresdiff.restoration.restore import FLAT_PX, refuse_nonfinite_image
 from sciresdiff.restoration.restored import RestoredPlane
 from sciresdiff.restoration.settings import Settings
+from sciresdiff.run.findings import Remember, look_anew
 from sciresdiff.tiling import Tile
 
 Progress = Callable[[int, int, str], None]
@@ -85,10 +89,11 @@ def restore_joint(
     x = estimate_image(data, known)
     progress(1, 1 + count, "physics")
     units, kept, squares, drawn = window.joint.units, [], torch.zeros_like(x), 0
-    for deviation in draw_deviations(window, data.renew_noise(x), x, known, settings.seed, count):
+    widen = widening(window)
+    for deviation in map(widen, draw_deviations(window, data.renew_noise(x), x, known, settings.seed, count)):
         squares, drawn = squares + deviation.square(), drawn + 1
         if settings.keep_draws:
-            kept.append(units.image(x + deviation))
+            kept.append(units.image(widen(x) + deviation))
         progress(1 + drawn, 1 + count, "draws")
     spread = (squares / drawn).sqrt() if drawn else data.planar.spread_sigma(data.noise)
     refuse_nonfinite_image(x, spread)
@@ -99,10 +104,19 @@ def restore_joint(
     pixels = sum(n for _, n in each.values())
     overall = sum(value * n for value, n in each.values()) / max(pixels, 1)
     plane = RestoredPlane(
-        units.image(x), units.spread(spread), held, np.ones_like(held), np.stack(kept) if kept else None,
+        units.image(widen(x)), units.spread(spread), held, np.ones_like(held), np.stack(kept) if kept else None,
         overall, seen / total if total else float("nan"), count, total, None,
     )  # fmt: skip
     return RestoredJoint(plane, each)
+
+
+def widening(window: JointWindow) -> Callable[[Tensor], Tensor]:
+    """The Gaussian that brings the image of a window, (1, 1, Y, X), to the PSF that is wanted of it."""
+    if not window.joint.widened:
+        return lambda image: image
+    kernel = target_psf(window.joint.widened)
+    h, w = kernel.shape
+    return KernelBlur(kernel, window.shape, (h // 2, w // 2)).apply
 
 
 def iterate(data: Data, known: Known, iterations: int) -> Tensor:
@@ -118,9 +132,11 @@ def estimate_image(data: Data, known: Known) -> Tensor:
     part again, which is known there and is added back (twicing, Tukey 1977, Exploratory Data Analysis, 16).  Where no
     source shows there is no structure to gain, and every iteration adds noise: one is enough (`source_weight`).
     """
-    once = iterate(data, known, known.iterations)
+    estimates = richardson_lucy(data, data.y.new_full((1, 1, 1, 1), known.pedestal))
+    first = next(estimates)
+    once = next(islice(estimates, known.iterations - 2, None)) if known.iterations > 1 else first
     again = iterate(replace(data, y=data.operator.apply(once) * data.valid), known, known.iterations)
-    return torch.lerp(iterate(data, known, 1), 2 * once - again, source_weight(data, known))
+    return torch.lerp(first, 2 * once - again, source_weight(data, known))
 
 
 def source_weight(data: Data, known: Known) -> Tensor:
@@ -161,8 +177,26 @@ def data_noise(window: JointWindow, data: Data, seed: int, pair: int, step: int)
 
 
 @torch.inference_mode()
-def measure_joint(joint: Joint) -> Joint:
-    """The measurement with what its windows have to agree on: levels of the skies, pedestal, iterations."""
+def measure_joint(joint: Joint, remember: Remember = look_anew) -> Joint:
+    """The measurement with what its windows have to agree on: levels of the skies, pedestal, iterations.
+
+    Parameters
+    ----------
+    joint : of exposures from files or in memory.
+    remember : keeps what is measured.
+    """
+
+    def measure() -> dict[str, Any]:
+        found, known = measure_levels(joint)
+        return {"skies": [part.sky for part in found.parts], "known": asdict(known)}
+
+    measured = remember("levels", measure)
+    parts = [replace(part, sky=sky) for part, sky in zip(joint.parts, measured["skies"], strict=True)]
+    return replace(joint, parts=parts, known=Known(**measured["known"]))
+
+
+def measure_levels(joint: Joint) -> tuple[Joint, Known]:
+    """The measurement with its skies on one level, and what else its windows have to agree on."""
     windows = [window for tile in sample_tiles(joint) if (window := joint.window(tile)).members]
     windows = [window for window in windows if any(valid.any() for valid in window.valid)]
     level = max((float(pedestal(window.data()).max()) for window in windows), default=4.0)
@@ -170,7 +204,7 @@ def measure_joint(joint: Joint) -> Joint:
     for _ in range(ROUNDS):
         joint = replace(joint, parts=shift_skies(joint, windows, known))
         windows = [window.on_skies(joint) for window in windows]
-    return replace(joint, known=replace(known, iterations=count_iterations(windows, known)))
+    return joint, replace(known, iterations=count_iterations(windows, known))
 
 
 def source_radius(joint: Joint) -> int:

@@ -10,7 +10,26 @@ from typing import Any
 from sciresdiff.errors import InputError
 from sciresdiff.frame import Frame
 from sciresdiff.io.files import split_spec
+from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.observation.joint import Joint
+
+
+def grid_of(options: UpscaleOptions) -> Any:
+    """The header of the output's grid where one is stated, else None.
+
+    Bands that are matched may have it with finer pixels.
+    """
+    if options.grid is None:
+        return None
+    header, scale = on_grid(options.grid), options.scale or 1
+    if not options.match_psf or scale == 1:
+        return header
+    from sciresdiff.io.fits.wcs import rescale_header
+
+    sides = {f"NAXIS{i}": round(scale * header[f"NAXIS{i}"]) for i in (1, 2)}
+    finer = rescale_header(header, scale)
+    finer.update(sides)
+    return finer
 
 
 def on_grid(name: str) -> Any:

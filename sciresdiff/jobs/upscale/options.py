@@ -55,6 +55,12 @@ class UpscaleOptions(Stated):
         panel=INPUT,
         metavar="FILE",
     )
+    match_psf: bool = option(
+        "Restore every input by itself on the grid of the first one (or --grid), with one PSF that all of them support:"
+        " bands, whose colours are right then. An option may be given for each, with | between.",
+        False,
+        panel=INPUT,
+    )
     leave_out: int | None = option(
         "Leave exposure K of --joint out, counted from 0, and tell the chi2 of its prediction from the others.",
         None,
@@ -112,13 +118,29 @@ class UpscaleOptions(Stated):
 
         Raises
         ------
-        UsageError : options of several exposures without ``joint``.
+        UsageError : options of several exposures without ``joint``, or what ``match_psf`` cannot do.
         """
         if self.scale is not None and self.scale == int(self.scale):
             object.__setattr__(self, "scale", int(self.scale))
         for name, given in (("--leave-out", self.leave_out is not None), ("--align measure", self.align == "measure")):
             if given and not self.joint:
                 raise UsageError(f"{name}: belongs to --joint, which makes one image of several exposures; add it")
+        if self.match_psf:
+            self._refuse_unmatched()
+
+    def _refuse_unmatched(self) -> None:
+        """Refuse what leaves the PSF or the error of a matched image unknown.
+
+        Raises
+        ------
+        UsageError
+        """
+        if self.joint:
+            raise UsageError("--match-psf: makes an image of every input, and --joint one of all; give one of them")
+        if self.kernel is not None:
+            raise UsageError("--match-psf: needs the whole PSF of every input; give --psf instead of --kernel")
+        if not self.refine:
+            raise UsageError("--match-psf: measures ERR on samples; leave --no-refine out")
 
     @property
     def whole_scale(self) -> int | None:
@@ -135,7 +157,7 @@ class UpscaleOptions(Stated):
     @property
     def resamples(self) -> bool:
         """Whether the output's pixels are no whole parts of one input's."""
-        return self.joint or self.grid is not None or not isinstance(self.scale, int | None)
+        return self.joint or self.match_psf or self.grid is not None or not isinstance(self.scale, int | None)
 
 
 def of_exposures(options: UpscaleOptions, count: int) -> list[UpscaleOptions]:

@@ -48,9 +48,13 @@ def fwhm(kernel: NDArray[np.floating]) -> float:
     return float(np.sqrt(np.count_nonzero(fine > fine.max() / 2) * 4 / np.pi) / over)
 
 
-def too_narrow(psf_fwhm: float, target_fwhm: float) -> InputError:
+class TooNarrowError(InputError):
+    """A PSF that is sharper than the image wanted, or has finer detail."""
+
+
+def too_narrow(psf_fwhm: float, target_fwhm: float) -> TooNarrowError:
     """The error of a PSF that is sharper than the image wanted; both FWHM in fine px."""
-    return InputError(
+    return TooNarrowError(
         f"psf: FWHM {psf_fwhm:.3g} fine px is narrower than the target's {target_fwhm:.3g};"
         " give a smaller --target-fwhm, a larger --scale, or a wider PSF"
     )
@@ -93,13 +97,13 @@ def difference_kernel(
 
     Raises
     ------
-    InputError
-        The PSF is narrower than the target.
+    TooNarrowError
+        The PSF is narrower than the target, or has finer detail.
     """
     kernel = divide(whole, target, scale=scale, step=step, effective=effective, floor=floor)
     kernel = kernel / kernel.sum()
     if (below := -kernel[kernel < 0].sum()) > MOST_NEGATIVE:
-        raise InputError(
+        raise TooNarrowError(
             f"psf: it has finer detail than the target: the kernel between the two has {below:.2g} times its light in"
             " negative lobes; give a smaller --target-fwhm, a larger --scale, a wider PSF, or one on a finer grid"
         )
