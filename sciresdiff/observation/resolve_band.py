@@ -32,8 +32,7 @@ with 3.3, 1.4 % with 3.0 and 1.9 % with 2.75; with 2.2 they are off by 6 %."""
 SHARES = (RESOLVED, 0.7, 0.6, 0.5, 0.4, 0.3)
 """FWHM of the image that is restored over that of its PSF: the first one that the PSF's core and rings allow."""
 MISPLACED = 0.01
-"""Share of a star's light by which the blur that is used and the PSF may differ: a blur that would need negative light
-has none (`without_pixel`). Moffat profiles allow a share of 0.6; PSFs with a sharp core and rings 0.3."""
+"""Share of a star's light by which the blur that is used and the PSF may differ."""
 POINT = 0.5
 """FWHM, output px, of an image whose blur is the PSF itself."""
 PIXEL_FWHM = 2.3548 / np.sqrt(12)
