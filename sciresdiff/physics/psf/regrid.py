@@ -53,8 +53,8 @@ def regrid_kernels(kernels: Array, matrix: Array) -> Array:
     lines = [s / m for s, m in zip(steps, n, strict=True)]
     fy, fx = np.meshgrid(*lines, indexing="ij")
     own = np.einsum("ab,aij->bij", matrix, np.stack([fy, fx]))  # cycles per px of the kernels' grid
-    pixel = np.sinc(fy) * np.sinc(fx) / np.prod(np.sinc(np.clip(own, -0.5, 0.5)), axis=0)
-    factor = pixel * roll_off(np.abs(fy)) * roll_off(np.abs(fx))
+    other, one = (np.prod(np.sinc(np.clip(f, -0.5, 0.5)), axis=0) for f in ((fy, fx), own))
+    factor = other / one * roll_off(np.abs(fy)) * roll_off(np.abs(fx))
     straight = np.allclose(matrix, np.diag(np.diag(matrix)), atol=1e-6)
     found = np.empty((len(kernels), *n))
     for kernel, out in zip(kernels, found, strict=True):
