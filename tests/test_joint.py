@@ -23,10 +23,11 @@ from sciresdiff.observation.options import Stated
 from sciresdiff.observation.placement import Placement, between, sky_of
 from sciresdiff.observation.psf_on_grid import psf_on_grid
 from sciresdiff.observation.resolve_joint import Given, resolve_joint
+from sciresdiff.observation.sharper_target import MOST_LOBES, largest_lobes, resolve_sharper
 from sciresdiff.physics.exposures import ExposuresOperator, Seen
 from sciresdiff.physics.operators import Operator
 from sciresdiff.physics.psf.field import PSF
-from sciresdiff.physics.psf.kernel import gaussian, kernel_from_psf
+from sciresdiff.physics.psf.kernel import gaussian, kernel_from_psf, moffat
 from sciresdiff.physics.psf.profile_fit import profile_of, same_size
 from sciresdiff.physics.psf.regrid import regrid_kernels
 from sciresdiff.physics.resample import corners_of, resample
@@ -245,6 +246,19 @@ def test_a_kernel_turns_with_its_moments():
     moment = 2.25 * (kernel.sum(1) * v**2).sum() + (1 - 2.25) / 12
     assert (wide.sum(1) * y**2).sum() == pytest.approx(moment, rel=1e-3)
     assert wide.sum() == pytest.approx(kernel.sum())
+
+
+@pytest.mark.parametrize("target, widened", [(4.0, False), (5.2, True)])
+def test_an_image_nearly_as_wide_as_the_psf_is_restored_sharper(tmp_path, target, widened):
+    names, _ = write_exposures(tmp_path)
+    for name in names:
+        with fits.open(name, mode="update") as file:
+            file["PSF"].data = same_size(moffat(3.0, 3.0, ratio=0.7, theta=30), (31, 31)).astype("f4")
+    stated = Stated(target_fwhm=target)
+    given = [Given(name, open_source(name).__enter__(), stated, Path(name).name) for name in names]
+    joint = resolve_sharper(given, 2.0)
+    assert joint.target_fwhm == target and largest_lobes(joint) <= MOST_LOBES
+    assert (joint.widened > 0) == widened == any("negative lobes" in line for line in joint.notes)
 
 
 def test_several_exposures_tell_more_than_one(tmp_path):

@@ -263,6 +263,11 @@ def resolve_part(
     return part, observation, notes + observation.notes + frame.notes
 
 
+def with_target(given: Given, target: float) -> Given:
+    """The same with another PSF of the wanted image, FWHM in output px."""
+    return replace(given, stated=replace(given.stated, target_fwhm=target))
+
+
 def own_scale(ratio: float) -> int:
     """Pixels per side of an exposure's pixel of the grid on which its blur is made.
 
