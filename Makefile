@@ -4,6 +4,7 @@
 # make bench       time restorations beside Richardson-Lucy and published networks
 # make bench-files what many small files cost, and how fast files are written and read
 # make bench-size  time and memory as frames grow                 (ARGS="--sizes 2000 20000")
+# make bench-mosaic  time and memory of a mosaic that is killed and resumed  (ARGS="--sides 2048")
 # make bench-quality  every method on every frame, one table      (DATA=folder of frames, FRAMES=list.toml, OUT=folder)
 # make bench-methods  train and score every method and backbone   (DATA=folder of real frames, MINUTES=10 of each)
 # make quality     measure all figures of docs/reference/benchmarks.md       (DATA=folder of real frames)
@@ -27,7 +28,7 @@ COMMA  := ,
 export OMP_NUM_THREADS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: demo test lint bench bench-size bench-files bench-quality bench-methods quality judges sample docs clean help
+.PHONY: demo test lint bench bench-size bench-mosaic bench-files bench-quality bench-methods quality judges sample docs clean help
 
 demo: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash docs/demo.sh
@@ -49,6 +50,9 @@ bench-files: $(STAMP)
 
 bench-size: $(STAMP)
 	$(BIN)/python docs/benchmarks/bench_size.py $(ARGS)
+
+bench-mosaic: $(STAMP)
+	$(BIN)/python docs/benchmarks/bench_mosaic.py $(ARGS)
 
 bench-quality: $(STAMP)
 	$(BIN)/python docs/benchmarks/quality.py $(or $(DATA),$(error make bench-quality needs DATA=folder of frames)) --only frames \
@@ -76,7 +80,7 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -14
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -15
 
 # uv does not read pip's find-links, so they are handed over. $(call install,EXTRAS) installs the package with those extras.
 ifneq ($(UV),)

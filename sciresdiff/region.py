@@ -37,6 +37,10 @@ class Region:
         """The same area, counted from the first pixel of ``other``."""
         return Region(self.y0 - other.y0, self.y1 - other.y0, self.x0 - other.x0, self.x1 - other.x0)
 
+    def holds(self, other: Region) -> bool:
+        """Whether all of the other lies in it."""
+        return self.y0 <= other.y0 and other.y1 <= self.y1 and self.x0 <= other.x0 and other.x1 <= self.x1
+
     def grown(self, margin: int, shape: tuple[int, ...]) -> Region:
         """With ``margin`` pixels more on every side, as far as the image of shape (..., h, w) has them."""
         return Region(

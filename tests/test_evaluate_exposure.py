@@ -43,6 +43,26 @@ def test_an_exposure_that_was_used_has_the_chi2_of_the_sidecar(made, number):
     assert record["low"] == names[number]
 
 
+def test_what_was_stated_of_an_exposure_holds_when_it_is_held_against_the_image(tmp_path):
+    names, _ = write_exposures(tmp_path)
+    for name in names:  # nothing in the files tells PSF or noise
+        with fits.open(name) as file:
+            fits.writeto(name, file["SCI"].data, file["SCI"].header, overwrite=True)
+    stated = {"psf": "gaussian:fwhm=2.4px", "gain": 1.0, "read_noise": 5.0}
+    each = {"psf": "gaussian:fwhm=2.4px | gaussian:fwhm=2.4px | gaussian:fwhm=2.4px"}
+    for number, given in enumerate((stated, stated | each)):
+        out = tmp_path / f"all{number}.fits"
+        run_joint(names, out, UpscaleOptions(joint=True, samples=2, leave_out=2, **given))
+        said = evaluate.run(out, low=names[2])["said"]
+        assert any("noise: gain 1 e/unit, read noise 5 e" in line for line in said)
+        assert not any("measured from" in line for line in said)
+        assert sum("flux: " in line for line in said) == 1
+    record = json.loads((tmp_path / "all0.fits.json").read_text())
+    record["options"]["of_another_version"] = 1
+    (tmp_path / "all0.fits.json").write_text(json.dumps(record))
+    assert chi2_of(evaluate.run(tmp_path / "all0.fits", low=names[2]))["value"] > 0
+
+
 def test_an_exposure_that_was_left_out_has_the_chi2_of_its_prediction(made):
     folder, names, _, left, _ = made
     found = chi2_of(evaluate.run(folder / "left.fits", low=names[2]))

@@ -28,7 +28,7 @@ from sciresdiff.observation.flux_scale import (
     stated_ratio,
     stated_scales,
 )
-from sciresdiff.observation.outlier_mask import Calibration, mask_outliers, show_exposure, survey_outliers
+from sciresdiff.observation.outlier_mask import Calibration, mask_pixels, show_exposure, survey_outliers
 from sciresdiff.physics.interpolation import resample_cubic
 from sciresdiff.physics.sky import estimate_sky
 from sciresdiff.region import Region
@@ -267,13 +267,40 @@ def test_exposures_are_masked_by_windows_counted_and_pickled() -> None:
         show_exposure(one, Calibration(15 * t.time, t.time, 1.7), (There(t.shift), There(-t.shift)))
         for one, t in zip(exposures, taken, strict=True)
     ]
-    masked = mask_outliers(exposures, shown)
+    found, lines = survey_outliers(["a", "b", "c"], shown, tile=40)
+    masked = [mask_pixels(one, pixels) for one, pixels in zip(exposures, found, strict=True)]
     whole, part = masked[1].window(0, ALL), masked[1].window(0, Region(20, 61, 33, 90))
     assert np.array_equal(whole.mask[20:61, 33:90], part.mask)
     assert np.array_equal(whole.mask, find_outliers(shown, 1, ALL))
     assert whole.plane.flags is not None
     assert np.array_equal((whole.plane.flags[0] & OUTLIER.bit) != 0, whole.mask)
     assert whole.mask.sum() > 5
-    lines = list(survey_outliers(["a", "b", "c"], shown, tile=40))
+    for k, pixels in enumerate(found):  # what is stored is what a window decides by itself
+        assert np.array_equal(pixels.window(ALL), find_outliers(shown, k, ALL))
     assert [line for line in lines if line.startswith(f"cosmic rays: b: {whole.mask.sum()} pixels")]
-    assert lines == list(survey_outliers(["a", "b", "c"], pickle.loads(pickle.dumps(shown))))
+    again, more = survey_outliers(["a", "b", "c"], pickle.loads(pickle.dumps(shown)))
+    assert list(more) == list(lines)
+    assert all(np.array_equal(a.index, b.index) for a, b in zip(again, found, strict=True))
+    other = pickle.loads(pickle.dumps(masked[1]))
+    assert np.array_equal(other.window(0, Region(20, 61, 33, 90)).mask, part.mask)
+    assert len(pickle.dumps(found)) < 20 * sum(map(len, found)) + 1000
+
+
+@pytest.mark.parametrize(("own", "error", "masked"), [(4.05, 0.0, False), (3.7, 0.0, True), (3.7, 0.05, False)])
+def test_a_sharper_exposure_keeps_the_cores_of_its_stars(own, error, masked):
+    """A star whose header says 4.05 px, beside wider exposures; where that is wrong by more than it may be, it goes."""
+    side, rng, y = 41, np.random.default_rng(2), np.arange(41) - 20.0
+    shown = []
+    for true, said in ((5.2, 5.2), (5.3, 5.3), (5.4, 5.4), (own, 4.05)):
+        sigma = true / 2.3548
+        star = 4e4 * np.exp(-0.5 * (y[:, None] ** 2 + y**2) / sigma**2) / (2 * np.pi * sigma**2)
+        pixels = star + rng.normal(0, 3, (side, side))
+        one = Shown.of_arrays(pixels, np.full((side, side), 9.0), np.zeros((side, side), bool), (same, same), said)
+        shown.append(replace(one, width_error=error))
+    found = find_outliers(shown, 3, Region.of_shape((side, side)))
+    assert found[18:23, 18:23].any() == masked
+
+
+def same(places):
+    """Exposures that lie alike."""
+    return places

@@ -25,10 +25,13 @@ def report_done(console: Console, strict: bool = False) -> Callable[[batch.Task,
     def report(task: batch.Task, record: Mapping[str, Any]) -> int:
         if console.json:
             console.record({**name_files(task), **record})
+        more = len(record.get("inputs", ())) - 1
+        # of several inputs each line names its own
+        name = task.target.name if task.target and more > 0 else task.source.name
         for line in record.get("said", ()):
-            console.info(f"{task.source.name}: {line}")
+            console.info(f"{name}: {line}")
         if record.get("status") != "waiting":  # for other shards
-            console.info(f"{task.source} -> {task.target}")
+            console.info(f"{task.source}{f' and {more} more' if more > 0 else ''} -> {task.target}")
         if not (strict and record.get("doubts")):
             return 0
         console.error(f"{task.source}: --strict: outside its limits: {', '.join(record['doubts'])}")

@@ -303,7 +303,7 @@ def open_sink(
         full = frame.with_(pixels=pixels, mask=~np.isfinite(pixels))
         return write(path, full, planes=others, provenance={**known, **cards}, **common)
 
-    yield sinks.in_memory(frame.pixels.shape, planes or {}, whole)
+    yield sinks.in_memory(frame.pixels.shape, planes or {}, whole, dtype or np.float32)
 
 
 def _read_module(name: str) -> Any:

@@ -62,6 +62,8 @@ class Sink:
     """
     sync: Callable[[], None] = lambda: None
     """Returns when everything that was put is on the disk and survives a power cut."""
+    dtype: Any = np.float32
+    """Of the image's pixels in the file."""
 
 
 def file_shape(frame: Frame) -> tuple[int, ...]:
@@ -78,6 +80,7 @@ def in_memory(
     shape: tuple[int, ...],
     planes: Mapping[str, Plane],
     write: Callable[[Array, Mapping[str, Array], Mapping[str, object]], dict[str, Any]],
+    dtype: Any = np.float32,
 ) -> Sink:
     """Return a sink that collects everything in memory, for formats that are written in one go.
 
@@ -89,6 +92,8 @@ def in_memory(
         Name -> type and layers.
     write : callable
         (image, planes, cards) -> report; writes the file.
+    dtype : dtype
+        Of the image's pixels in the file.
     """
     arrays = {IMAGE: np.full(shape, np.nan, np.float32)}
     arrays |= {name: np.zeros(plane.shape(shape), plane.dtype) for name, plane in planes.items()}
@@ -103,10 +108,10 @@ def in_memory(
                   for name, array in arrays.items() if name != IMAGE}  # fmt: skip
         return write(arrays[IMAGE], others, cards)
 
-    return Sink(put, finish)
+    return Sink(put, finish, dtype=np.dtype(dtype))
 
 
-def count_clipped(put: Put, finish: Finish, get: Get, sync: Callable[[], None]) -> Sink:
+def count_clipped(put: Put, finish: Finish, get: Get, sync: Callable[[], None], dtype: Any) -> Sink:
     """Return a sink whose report has ``clipped``, the sum of what ``put`` returned."""
     clipped = 0
 
@@ -116,7 +121,7 @@ def count_clipped(put: Put, finish: Finish, get: Get, sync: Callable[[], None]) 
         clipped += lost
         return lost
 
-    return Sink(counting, lambda cards: {"clipped": clipped, **finish(cards)}, get, sync)
+    return Sink(counting, lambda cards: {"clipped": clipped, **finish(cards)}, get, sync, np.dtype(dtype))
 
 
 def split_layers(put: Put, get: Get, planes: Mapping[str, Plane]) -> tuple[Put, Get]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,10 +32,12 @@ FIRST = 5.0
 BESIDE = 3.0
 """The same beside a pixel that is off."""
 ROOM = 0.65
-"""Part of the largest error by sampling and PSF that is allowed. On dithered stars of FWHM 1.4 to 1.8 px (47 Tuc among
-them, PSFs of +-20 %) 0.5 masks 8 of 100,000 clean pixels, all of them cores, and 0.65 masks 1."""
+"""Part of the largest error by sampling that is allowed. On dithered stars of FWHM 1.4 to 1.8 px (47 Tuc among them,
+PSFs of +-20 %) 0.5 masks 8 of 100,000 clean pixels, all of them cores, and 0.65 masks 1."""
 BLUNT = 1.5
 """Ratio of the FWHM from which a blurrier exposure tells nothing of a sharper one's pixels."""
+WIDTH_ERRORS = 2.0
+"""Standard errors of the widths that are allowed for."""
 LEAST_ROOM = 0.1
 """c of exposures whose sampling and PSFs are alike: places that are known to a tenth of a pixel."""
 CALIBRATION = 0.02
@@ -51,6 +54,10 @@ HALO = 2 * (REACH + 3)
 """Pixels around a window that decide about it, on exposures of one pixel size."""
 
 
+FirstRound = Callable[[int, Region], Mask]
+"""(number of an exposure, window of it) -> (h, w), what stands out in it against all others."""
+
+
 @dataclass(frozen=True)
 class Cut:
     """A window of an exposure, without its sky and in the flux of the reference; every plane is (h, w)."""
@@ -64,6 +71,11 @@ class Cut:
     def with_bad(self, more: Mask) -> Cut:
         """The same with more bad pixels."""
         return replace(self, bad=self.bad | more)
+
+    def part(self, region: Region) -> Cut:
+        """The part of it in a region of the exposure."""
+        cut = region.within(self.region).slices
+        return Cut(self.values[cut], self.variance[cut], self.bad[cut], region)
 
 
 @dataclass(frozen=True)
@@ -79,6 +91,8 @@ class Shown:
     """Of its PSF with the pixel, px of its own."""
     step: float = 1.0
     """Side of its pixels, px of the reference."""
+    width_error: float = 0.0
+    """Standard error of ``fwhm``, as a share."""
 
     @property
     def width(self) -> float:
@@ -118,7 +132,9 @@ class Shown:
         return cls(read, (pixels.shape[0], pixels.shape[1]), *maps, fwhm, step)
 
 
-def find_outliers(exposures: Sequence[Shown], number: int, region: Region) -> Mask:
+def find_outliers(
+    exposures: Sequence[Shown], number: int, region: Region, first_round: FirstRound | None = None
+) -> Mask:
     """Pixels of a window of an exposure that contradict the other exposures.
 
     A first round takes what stands out against the lower median of the others, which a cosmic ray at the same place
@@ -131,25 +147,32 @@ def find_outliers(exposures: Sequence[Shown], number: int, region: Region) -> Ma
     exposures : all of the field.
     number : of the exposure in question.
     region : its window, px of its own.
+    first_round : what the first round takes; it is run here without.
 
     Returns
     -------
     (h, w), True where a pixel is to be masked.
     """
-    one = exposures[number]
+    one, first_round = exposures[number], first_round or partial(take_first, exposures)
     wide = region.grown(2, one.shape)
     cut = one.read(wide)
-    raw = others_of(exposures, number, wide, clean=False)
-    clean = others_of(exposures, number, wide)
-    first, _ = _stand_out(one, cut, raw, FIRST, sure=False)
+    clean = others_of(exposures, number, wide, first_round)
     off, judged = _stand_out(one, cut, clean, FIRST)
-    off |= first & ~judged
+    off |= first_round(number, wide) & ~judged
     beside = binary_dilation(off, np.ones((3, 3), bool)) & ~off
     off |= _stand_out(one, cut, clean, BESIDE, beside)[0]
     return off[region.within(wide).slices]
 
 
-def others_of(exposures: Sequence[Shown], number: int, region: Region, clean: bool = True) -> list[tuple[Shown, Cut]]:
+def take_first(exposures: Sequence[Shown], number: int, region: Region) -> Mask:
+    """Pixels (h, w) of a window of an exposure that stand out against the lower median of the others as they are."""
+    one = exposures[number]
+    return _stand_out(one, one.read(region), others_of(exposures, number, region), FIRST, sure=False)[0]
+
+
+def others_of(
+    exposures: Sequence[Shown], number: int, region: Region, first_round: FirstRound | None = None
+) -> list[tuple[Shown, Cut]]:
     """What the other exposures have in a window of one.
 
     Parameters
@@ -157,18 +180,14 @@ def others_of(exposures: Sequence[Shown], number: int, region: Region, clean: bo
     exposures : all of the field.
     number : of the one.
     region : its window, px of its own.
-    clean : without what stands out in them against all others.
+    first_round : takes pixels of the others that are left out; none are without.
     """
     one, found = exposures[number], []
-    for other in exposures:
-        if other is one or (area := counterpart(one, region, other)) is None:
+    for k, other in enumerate(exposures):
+        if k == number or (area := counterpart(one, region, other)) is None:
             continue
         theirs = other.read(area)
-        if clean:
-            about = [(third, third.read(place)) for third in exposures
-                     if third is not other and (place := counterpart(other, area, third)) is not None]  # fmt: skip
-            theirs = theirs.with_bad(_stand_out(other, theirs, about, FIRST, sure=False)[0])
-        found.append((other, theirs))
+        found.append((other, theirs if first_round is None else theirs.with_bad(first_round(k, area))))
     return found
 
 
@@ -276,9 +295,10 @@ def _room(one: Shown, other: Shown) -> float:
     """c for the prediction by another exposure: what sampling and PSF may change at the peak of a Gaussian.
 
     Between four pixels cubic convolution has p = (9/8 g(1/2) - 1/8 g(3/2))^2 of a peak of 1, with
-    g(r) = exp(-4 ln 2 r^2 / b^2), and 1 - p is lost; Gaussians of FWHM a and b differ there by |b^2 / a^2 - 1| of the
-    second one's. Both in units of what p is above the darkest pixel next to it. Infinite for an exposure that is too
-    blurred.
+    g(r) = exp(-4 ln 2 r^2 / b^2), and 1 - p is lost: in units of what p is above the darkest pixel next to it.
+    Gaussians of FWHM a and b always differ by |b^2 / a^2 - 1| of the second one's peak, and as their widths are not
+    known better by the errors of these more: in units of what a peak on a pixel is above that, 1 - g(2^1/2).
+    Infinite for an exposure that is too blurred.
     """
     a, b = max(one.width / other.step, 1.0), max(other.fwhm, 1.0)
     half, three_halves = (np.exp(-4 * np.log(2) * r**2 / b**2) for r in (0.5, 1.5))
@@ -286,7 +306,9 @@ def _room(one: Shown, other: Shown) -> float:
     step = p - half * three_halves
     if b > BLUNT * a:
         return float("inf")
-    return float(ROOM * ((1 - p) + abs(b**2 / a**2 - 1) * p) / step + LEAST_ROOM)
+    unknown = WIDTH_ERRORS * 2 * np.hypot(one.width_error, other.width_error) * b**2 / a**2
+    other_peak = (abs(b**2 / a**2 - 1) + unknown) * p / (1 - half**8)
+    return float(ROOM * (1 - p) / step + other_peak + LEAST_ROOM)
 
 
 def describe_outliers(name: str, pixels: int, objects: int, bit: int, others: int) -> Notes:

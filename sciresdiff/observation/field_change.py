@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, maximum_filter
 
 from sciresdiff.notes import Notes
-from sciresdiff.observation.exposure_outliers import Cut, Shown, others_of, predict
+from sciresdiff.observation.exposure_outliers import Cut, FirstRound, Shown, others_of, predict, take_first
 from sciresdiff.region import Region
 
 Array = NDArray[np.float64]
@@ -46,7 +47,9 @@ class Change:
     sigmas: float
 
 
-def find_changes(exposures: Sequence[Shown], number: int, region: Region) -> list[Change]:
+def find_changes(
+    exposures: Sequence[Shown], number: int, region: Region, first_round: FirstRound | None = None
+) -> list[Change]:
     """Find sources that an exposure shows otherwise than the others do, as wide as its PSF.
 
     **What is sharper than the PSF is a cosmic ray, and a source fainter than the noise of a single exposure is not
@@ -57,12 +60,13 @@ def find_changes(exposures: Sequence[Shown], number: int, region: Region) -> lis
     exposures : all of the field.
     number : of the exposure in question.
     region : its window, px of its own.
+    first_round : as of `find_outliers`.
     """
-    one = exposures[number]
+    one, first_round = exposures[number], first_round or partial(take_first, exposures)
     margin = int(np.ceil(3 * one.fwhm)) + EDGE
     wide = region.grown(margin, one.shape)
     cut = one.read(wide)
-    difference, spread, light, good = _difference(one, cut, others_of(exposures, number, wide))
+    difference, spread, light, good = _difference(one, cut, others_of(exposures, number, wide, first_round))
     if not good.any():
         return []
     sigma = max(one.fwhm, 1.0) / 2.3548

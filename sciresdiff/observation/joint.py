@@ -21,6 +21,8 @@ from sciresdiff.notes import Notes
 from sciresdiff.observation.exposure import Exposure
 from sciresdiff.observation.grid import Grid
 from sciresdiff.observation.noise import PER_PIXEL
+from sciresdiff.observation.outlier_mask import mask_pixels
+from sciresdiff.observation.pixel_set import PixelSet
 from sciresdiff.observation.placement import Placement
 from sciresdiff.observation.units import NoiseUnits
 from sciresdiff.physics.consistency import Data
@@ -129,6 +131,15 @@ class Joint:
         tile : what counts and what is restored around it, px of the grid.
         """
         return JointWindow.of(self, tile)
+
+    def masking(self, pixels: Sequence[PixelSet]) -> Joint:
+        """The same with pixels of every exposure masked, in the order of the parts."""
+        parts = [
+            replace(part, exposure=mask_pixels(part.exposure, one))
+            for part, one in zip(self.parts, pixels, strict=True)
+        ]
+        first = next((part for part in parts if part.number == self.first.number), self.first)
+        return replace(self, parts=parts, first=first)
 
     def without(self, number: int) -> Joint:
         """The same without one of the exposures."""

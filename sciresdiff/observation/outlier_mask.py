@@ -1,15 +1,14 @@
-"""Exposures of one field whose windows have what contradicts the other exposures masked, whoever reads them."""
+"""Exposures of one field with what contradicts the others masked: looked for once, and applied to every window."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial import cKDTree
 
 from sciresdiff.frame import Frame
 from sciresdiff.io.quality_bits import OUTLIER
@@ -18,9 +17,18 @@ from sciresdiff.notes import Notes
 from sciresdiff.observation.alignment import PixelMap
 from sciresdiff.observation.defects import count_objects
 from sciresdiff.observation.exposure import Exposure
-from sciresdiff.observation.exposure_outliers import Cut, Shown, describe_outliers, find_outliers
-from sciresdiff.observation.field_change import describe_changes, find_changes, warn_contradiction
+from sciresdiff.observation.exposure_outliers import (
+    Cut,
+    FirstRound,
+    Shown,
+    describe_outliers,
+    find_outliers,
+    take_first,
+)
+from sciresdiff.observation.field_change import Change, describe_changes, find_changes, warn_contradiction
+from sciresdiff.observation.pixel_set import PixelSet, of_text, to_text
 from sciresdiff.region import Region
+from sciresdiff.run.findings import Remember, look_anew
 
 TILE = 512
 """Side of the windows that a whole exposure is looked at by, px."""
@@ -38,6 +46,8 @@ class Calibration:
     """Of its PSF with the pixel, px of its own."""
     step: float = 1.0
     """Side of its pixels, px of the reference."""
+    width_error: float = 0.0
+    """Standard error of ``fwhm``, as a share."""
 
 
 def show_exposure(exposure: Exposure, known: Calibration, maps: tuple[PixelMap, PixelMap], plane: int = 0) -> Shown:
@@ -51,7 +61,7 @@ def show_exposure(exposure: Exposure, known: Calibration, maps: tuple[PixelMap, 
     plane : its number.
     """
     read = partial(_read, exposure, known, plane)
-    return Shown(read, exposure.grid.shape, *maps, fwhm=known.fwhm, step=known.step)
+    return Shown(read, exposure.grid.shape, *maps, fwhm=known.fwhm, step=known.step, width_error=known.width_error)
 
 
 def _read(exposure: Exposure, known: Calibration, plane: int, region: Region) -> Cut:
@@ -62,62 +72,34 @@ def _read(exposure: Exposure, known: Calibration, plane: int, region: Region) ->
     return Cut(np.where(window.valid, values, 0), variance, ~window.valid, region)
 
 
-def mask_outliers(exposures: Sequence[Exposure], shown: Sequence[Shown]) -> list[Exposure]:
-    """The same exposures; their windows have what contradicts the others masked, with its bit in ``flags``.
-
-    Every window is decided from the files alone, so that blocks of any size agree.
-
-    Parameters
-    ----------
-    exposures : of one field, of one plane each.
-    shown : the same, in the same order.
-    """
-    return [
-        replace(one, image=Source(one.image.frame, partial(_cut, one.image, tuple(shown), k), one.image.path))
-        for k, one in enumerate(exposures)
-    ]
-
-
-def _cut(image: Source, shown: tuple[Shown, ...], number: int, plane: int, region: Region) -> Frame:
-    """A window of an exposure with its outliers masked."""
-    frame = image.window(plane, region)
-    found = find_outliers(shown, number, region)[None]
-    return _flagged(frame, found)
-
-
 def _flagged(frame: Frame, found: NDArray[np.bool_]) -> Frame:
     """A frame with pixels (1, h, w) masked as outliers."""
     bit = np.where(found, OUTLIER.bit, 0).astype(np.int32)
     return frame.with_(mask=frame.mask | found, flags=bit if frame.flags is None else frame.flags | bit)
 
 
-def mask_places(exposure: Exposure, places: NDArray[np.int64]) -> Exposure:
+def mask_pixels(exposure: Exposure, pixels: PixelSet) -> Exposure:
     """The same exposure, of one plane; its windows have some pixels masked, with the bit of `OUTLIER` in ``flags``.
 
     Parameters
     ----------
     exposure : of a file or in memory.
-    places : (n, 2) of y and x, px.
+    pixels : of it.
     """
+    if not len(pixels):
+        return exposure
     source = exposure.image
-    return replace(exposure, image=Source(source.frame, partial(_cut_places, source, places), source.path))
+    return replace(exposure, image=Source(source.frame, partial(_cut, source, pixels), source.path))
 
 
-def _cut_places(image: Source, places: NDArray[np.int64], plane: int, region: Region) -> Frame:
+def _cut(image: Source, pixels: PixelSet, plane: int, region: Region) -> Frame:
     """A window of an exposure with some of its pixels masked."""
-    frame = image.window(plane, region)
-    y, x = (places - [region.y0, region.x0]).T
-    h, w = region.shape
-    inside = (y >= 0) & (y < h) & (x >= 0) & (x < w)
-    found = np.zeros((1, h, w), bool)
-    found[0, y[inside], x[inside]] = True
-    return _flagged(frame, found)
+    return _flagged(image.window(plane, region), pixels.window(region)[None])
 
 
-def count_places(places: NDArray[np.int64]) -> int:
-    """Number of objects that pixels (n, 2) make up, those that touch each other being one."""
-    touching = cKDTree(places).sparse_distance_matrix(cKDTree(places), 1.5)
-    return int(connected_components(touching)[0])
+def count_places(pixels: PixelSet) -> int:
+    """Number of objects that pixels make up, those that touch each other being one."""
+    return count_objects(pixels.window(Region.of_shape(pixels.shape))) if len(pixels) else 0
 
 
 def regions_of(shape: tuple[int, int], side: int) -> list[Region]:
@@ -126,26 +108,86 @@ def regions_of(shape: tuple[int, int], side: int) -> list[Region]:
     return [Region(y, min(y + side, h), x, min(x + side, w)) for y in range(0, h, side) for x in range(0, w, side)]
 
 
-def survey_outliers(names: Sequence[str], shown: Sequence[Shown], tile: int = TILE) -> Notes:
-    """Look at all of every exposure once: what is masked is counted, and what changed in the field is told.
+def survey_outliers(
+    names: Sequence[str], shown: Sequence[Shown], remember: Remember = look_anew, tile: int = TILE
+) -> tuple[list[PixelSet], Notes]:
+    """Look at all of every exposure once: what contradicts the others, and what changed in the field.
 
     Parameters
     ----------
     names : of the exposures' files.
     shown : the exposures.
+    remember : keeps what is found in each window.
     tile : side of the windows they are read by, px.
+
+    Returns
+    -------
+    The pixels of every exposure that are to be masked, and the lines about them and about what changed.
     """
-    notes = Notes()
-    for k, (name, one) in enumerate(zip(names, shown, strict=True)):
-        found, changes = np.zeros(one.shape, bool), []
-        for region in regions_of(one.shape, tile):
-            found[region.slices] = find_outliers(shown, k, region)
-            changes += find_changes(shown, k, region)
-        pixels, others = int(found.sum()), len(shown) - 1
-        notes += describe_outliers(name, pixels, count_objects(found) if pixels else 0, OUTLIER.bit, others)
+    first = [_look_over(f"first {k}", shown, k, tile, remember, _find_first)[0] for k in range(len(shown))]
+
+    def first_round(number: int, region: Region) -> NDArray[np.bool_]:
+        return first[number].window(region)
+
+    found, notes = [], Notes()
+    for k, name in enumerate(names):
+        pixels, changes = _look_over(f"second {k}", shown, k, tile, remember, partial(_find_second, first_round))
+        size, others = shown[k].shape[0] * shown[k].shape[1], len(shown) - 1
+        notes += describe_outliers(name, len(pixels), count_places(pixels), OUTLIER.bit, others)
         notes += describe_changes(name, sorted(changes, key=lambda change: -abs(change.sigmas)))
-        notes += warn_contradiction(name, pixels, found.size)
-    return notes
+        notes += warn_contradiction(name, len(pixels), size)
+        found.append(pixels)
+    return found, notes
+
+
+Look = Callable[[Sequence[Shown], int, Region], tuple[NDArray[np.bool_], list[Change]]]
+"""(exposures, number of one, window of it) -> pixels (h, w) that are off, and what changed there."""
+
+
+def _find_first(shown: Sequence[Shown], number: int, region: Region) -> tuple[NDArray[np.bool_], list[Change]]:
+    """What the first round takes in a window."""
+    return take_first(shown, number, region), []
+
+
+def _find_second(
+    first_round: FirstRound, shown: Sequence[Shown], number: int, region: Region
+) -> tuple[NDArray[np.bool_], list[Change]]:
+    """What contradicts the others in a window, and what changed in it."""
+    changes = find_changes(shown, number, region, first_round)
+    return find_outliers(shown, number, region, first_round), changes
+
+
+def _look_over(
+    name: str, shown: Sequence[Shown], number: int, tile: int, remember: Remember, look: Look
+) -> tuple[PixelSet, list[Change]]:
+    """Look at all of an exposure, window by window."""
+    one, places, changes = shown[number], [], []
+    for region in regions_of(one.shape, tile):
+
+        def look_here(region: Region = region) -> dict[str, Any]:
+            off, changed = look([replace(each, read=LastRead(each.read)) for each in shown], number, region)
+            at = np.argwhere(off) + np.array([region.y0, region.x0])
+            return {"places": to_text(at), "changes": [astuple(change) for change in changed]}
+
+        found = remember(f"{name} {region.y0} {region.y1} {region.x0} {region.x1}", look_here)
+        places.append(of_text(found["places"]))
+        changes += [Change(*values) for values in found["changes"]]
+    return PixelSet.of_places(one.shape, places), changes
+
+
+class LastRead:
+    """Reads windows of an exposure; one that lies in the last that was read is cut out of it."""
+
+    def __init__(self, read: Callable[[Region], Cut]) -> None:
+        """Take the function that reads."""
+        self.read = read
+        self.last: Cut | None = None
+
+    def __call__(self, region: Region) -> Cut:
+        """A window."""
+        if self.last is None or not self.last.region.holds(region):
+            self.last = self.read(region)
+        return self.last.part(region)
 
 
 def survey_changes(names: Sequence[str], shown: Sequence[Shown], tile: int = TILE) -> Notes:

@@ -30,13 +30,7 @@ from sciresdiff.observation.noise import PER_PIXEL
 from sciresdiff.observation.observation import Observation
 from sciresdiff.observation.options import Stated
 from sciresdiff.observation.origins import refuse_twice, warn_filters, warn_instrument
-from sciresdiff.observation.outlier_mask import (
-    Calibration,
-    mask_outliers,
-    show_exposure,
-    survey_changes,
-    survey_outliers,
-)
+from sciresdiff.observation.outlier_mask import Calibration, show_exposure, survey_changes, survey_outliers
 from sciresdiff.observation.placement import Placement, between, sky_of
 from sciresdiff.observation.psf import TARGET_FWHM
 from sciresdiff.observation.psf_on_grid import hold_light, misplaced_light, psf_on_grid
@@ -49,6 +43,7 @@ from sciresdiff.physics.psf.point_sources import Field
 from sciresdiff.physics.psf.spec import parse
 from sciresdiff.physics.sky import estimate_sky
 from sciresdiff.region import Region
+from sciresdiff.run.findings import Remember, look_anew
 
 BEYOND = 48
 """Output px around the grid that are restored with it at the most."""
@@ -325,18 +320,23 @@ def shown_of(part: Part, joint: Joint) -> Shown:
     step = part.place.scale / joint.scale
     maps = ReferenceMap(part.place, joint.scale), ReferenceMap(part.place, joint.scale, back=True)
     area = step**2 if joint.quantity == "sum" else 1.0
-    return show_exposure(part.exposure, Calibration(part.sky, part.factor * area, joint_width(part), step), maps)
+    known = Calibration(part.sky, part.factor * area, joint_width(part), step, joint_width_error(part))
+    return show_exposure(part.exposure, known, maps)
 
 
-def without_outliers(joint: Joint) -> Joint:
-    """The exposures with what contradicts the others masked, where there are three or more."""
+def without_outliers(joint: Joint, remember: Remember = look_anew) -> Joint:
+    """The exposures with what contradicts the others masked, where there are three or more.
+
+    Parameters
+    ----------
+    joint : of exposures from files or in memory.
+    remember : keeps what is found in each window of them.
+    """
     shown, names = [shown_of(part, joint) for part in joint.parts], [part.name for part in joint.parts]
     if len(joint.parts) < 3:  # of two that differ nobody knows which is right
         return replace(joint, notes=joint.notes + survey_changes(names[1:], shown)) if len(joint.parts) == 2 else joint
-    exposures = mask_outliers([part.exposure for part in joint.parts], shown)
-    notes = survey_outliers(names, shown)
-    parts = [replace(part, exposure=one) for part, one in zip(joint.parts, exposures, strict=True)]
-    return replace(joint, parts=parts, first=parts[0], notes=joint.notes + notes)
+    found, notes = survey_outliers(names, shown, remember)
+    return replace(joint.masking(found), notes=joint.notes + notes)
 
 
 def joint_width(part: Part) -> float:
@@ -345,6 +345,15 @@ def joint_width(part: Part) -> float:
     sigma = 0.0 if psf is None else psf.width
     fine = np.hypot(sigma * 2.3548, TARGET_FWHM) / part.place.scale
     return float(np.hypot(fine, 2.3548 / np.sqrt(12)))
+
+
+def joint_width_error(part: Part) -> float:
+    """Standard error of that FWHM, as a share: that of the PSF; the target and the pixel are exact."""
+    psf = part.exposure.psf
+    if psf is None or not psf.width_error:
+        return 0.0
+    own = psf.width * 2.3548 / part.place.scale
+    return psf.width_error * (own / joint_width(part)) ** 2
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -26,12 +27,14 @@ from sciresdiff.io.quality_bits import OUTLIER
 from sciresdiff.notes import Notes
 from sciresdiff.observation.exposure_outliers import BESIDE, CALIBRATION, FIRST, LEAST_ROOM, NOISE_OF_STEP
 from sciresdiff.observation.joint import Joint, JointWindow, Known
-from sciresdiff.observation.outlier_mask import count_places, mask_places
+from sciresdiff.observation.outlier_mask import count_places
+from sciresdiff.observation.pixel_set import PixelSet, of_text, to_text
 from sciresdiff.physics.consistency import Data
 from sciresdiff.physics.exposures import ExposuresOperator
 from sciresdiff.physics.richardson_lucy import pedestal
 from sciresdiff.region import Region
 from sciresdiff.restoration.joint import core_mask, iterate, sample_tiles
+from sciresdiff.run.findings import Remember, look_anew
 from sciresdiff.tiling import Tile
 
 FEWEST = 3
@@ -74,7 +77,7 @@ class _Fit:
 
 
 @torch.inference_mode()
-def without_cosmic_rays(joint: Joint) -> Joint:
+def without_cosmic_rays(joint: Joint, remember: Remember = look_anew) -> Joint:
     """The exposures with the pixels masked that are brighter than an image of all explains, where there are three.
 
     It is decided once for all of the image, in parts of `SIDE` px that do not depend on blocks.  **A source that varies
@@ -83,24 +86,27 @@ def without_cosmic_rays(joint: Joint) -> Joint:
     Parameters
     ----------
     joint : of exposures from files or in memory.
+    remember : keeps what is found in each part.
     """
     if len(joint.parts) < FEWEST:
         return joint
-    room = measure_room(joint)
-    found: dict[int, list[NDArray[np.int64]]] = {part.number: [] for part in joint.parts}
+    room = remember("room", partial(measure_room, joint))
+    places: dict[int, list[NDArray[np.int32]]] = {part.number: [] for part in joint.parts}
     for tile in parts_of(joint):
-        window = joint.window(tile)
-        if len(window.members) < 2 or not any(valid.any() for valid in window.valid):
-            continue
-        for number, places in find_cosmic_rays(window, room).items():
-            found[number].append(places)
-    parts, notes = [], Notes()
-    for part in joint.parts:
-        places = np.unique(np.concatenate([np.zeros((0, 2), np.int64), *found[part.number]]), axis=0)
-        parts.append(replace(part, exposure=mask_places(part.exposure, places)) if len(places) else part)
-        notes += describe_cosmic_rays(part.name, places)
-    first = next((part for part in parts if part.number == joint.first.number), joint.first)
-    return replace(joint, parts=parts, first=first, notes=joint.notes + notes)
+
+        def look(tile: Tile = tile) -> dict[int, str]:
+            found = find_cosmic_rays(joint.window(tile), {int(number): c for number, c in room.items()})
+            return {number: to_text(at) for number, at in found.items()}
+
+        core = tile.core
+        found = remember(f"cosmic rays {core.y0} {core.y1} {core.x0} {core.x1}", look)
+        for number, text in found.items():
+            places[int(number)].append(of_text(text))
+    pixels = [PixelSet.of_places(part.exposure.grid.shape, places[part.number]) for part in joint.parts]
+    notes = Notes()
+    for part, one in zip(joint.parts, pixels, strict=True):
+        notes += describe_cosmic_rays(part.name, one)
+    return replace(joint.masking(pixels), notes=joint.notes + notes)
 
 
 def parts_of(joint: Joint) -> list[Tile]:
@@ -163,6 +169,8 @@ def find_cosmic_rays(window: JointWindow, room: Mapping[int, float]) -> dict[int
     -------
     Number of an exposure -> (n, 2) of y and x, px of it, of those whose middle lies in the core.
     """
+    if len(window.members) < 2 or not any(valid.any() for valid in window.valid):
+        return {}
     data = window.data()
     c = data.y.new_tensor([room[number] for number, _ in window.members]).view(1, -1, 1, 1)
     judged = (data.valid > 0) & (window.operator.seen_by_others(data.valid) > SEEN)
@@ -214,18 +222,18 @@ def _flagged(window: JointWindow, data: Data) -> Tensor:
     return out
 
 
-def describe_cosmic_rays(name: str, places: NDArray[np.int64]) -> Notes:
+def describe_cosmic_rays(name: str, pixels: PixelSet) -> Notes:
     """The line about pixels of an exposure that the image of all does not explain.
 
     Parameters
     ----------
     name : of its file.
-    places : (n, 2), px.
+    pixels : of it.
     """
-    n = len(places)
+    n = len(pixels)
     if not n:
         return Notes()
-    objects = count_places(places)
+    objects = count_places(pixels)
     return Notes(
         f"cosmic rays: {name}: {n} more pixel{'s' if n > 1 else ''} in {objects} place{'s' if objects > 1 else ''}"
         f" brighter than the image of all exposures explains masked (DQ {OUTLIER.bit}); --no-cosmic keeps"

@@ -8,8 +8,9 @@ a parametric bootstrap of all of that: data are simulated from the image and its
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +35,7 @@ from sciresdiff.restoration.posterior import PERTURBED_DATA
 from sciresdiff.restoration.restore import FLAT_PX, refuse_nonfinite_image
 from sciresdiff.restoration.restored import RestoredPlane
 from sciresdiff.restoration.settings import Settings
+from sciresdiff.run.findings import Remember, look_anew
 from sciresdiff.tiling import Tile
 
 Progress = Callable[[int, int, str], None]
@@ -132,9 +134,11 @@ def estimate_image(data: Data, known: Known) -> Tensor:
     part again, which is known there and is added back (twicing, Tukey 1977, Exploratory Data Analysis, 16).  Where no
     source shows there is no structure to gain, and every iteration adds noise: one is enough (`source_weight`).
     """
-    once = iterate(data, known, known.iterations)
+    estimates = richardson_lucy(data, data.y.new_full((1, 1, 1, 1), known.pedestal))
+    first = next(estimates)
+    once = next(islice(estimates, known.iterations - 2, None)) if known.iterations > 1 else first
     again = iterate(replace(data, y=data.operator.apply(once) * data.valid), known, known.iterations)
-    return torch.lerp(iterate(data, known, 1), 2 * once - again, source_weight(data, known))
+    return torch.lerp(first, 2 * once - again, source_weight(data, known))
 
 
 def source_weight(data: Data, known: Known) -> Tensor:
@@ -175,8 +179,26 @@ def data_noise(window: JointWindow, data: Data, seed: int, pair: int, step: int)
 
 
 @torch.inference_mode()
-def measure_joint(joint: Joint) -> Joint:
-    """The measurement with what its windows have to agree on: levels of the skies, pedestal, iterations."""
+def measure_joint(joint: Joint, remember: Remember = look_anew) -> Joint:
+    """The measurement with what its windows have to agree on: levels of the skies, pedestal, iterations.
+
+    Parameters
+    ----------
+    joint : of exposures from files or in memory.
+    remember : keeps what is measured.
+    """
+
+    def measure() -> dict[str, Any]:
+        found, known = measure_levels(joint)
+        return {"skies": [part.sky for part in found.parts], "known": asdict(known)}
+
+    measured = remember("levels", measure)
+    parts = [replace(part, sky=sky) for part, sky in zip(joint.parts, measured["skies"], strict=True)]
+    return replace(joint, parts=parts, known=Known(**measured["known"]))
+
+
+def measure_levels(joint: Joint) -> tuple[Joint, Known]:
+    """The measurement with its skies on one level, and what else its windows have to agree on."""
     windows = [window for tile in sample_tiles(joint) if (window := joint.window(tile)).members]
     windows = [window for window in windows if any(valid.any() for valid in window.valid)]
     level = max((float(pedestal(window.data()).max()) for window in windows), default=4.0)
@@ -184,7 +206,7 @@ def measure_joint(joint: Joint) -> Joint:
     for _ in range(ROUNDS):
         joint = replace(joint, parts=shift_skies(joint, windows, known))
         windows = [window.on_skies(joint) for window in windows]
-    return replace(joint, known=replace(known, iterations=count_iterations(windows, known)))
+    return joint, replace(known, iterations=count_iterations(windows, known))
 
 
 def source_radius(joint: Joint) -> int:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sciresdiff.errors import UsageError
+from sciresdiff.errors import InputError, UsageError
 from sciresdiff.files import open_plain, remove
 from sciresdiff.notes import Notes
 from sciresdiff.run import locks, signals
@@ -301,6 +301,26 @@ def is_same_job(journal: Found, key: Mapping[str, str]) -> bool:
     return journal.head["journal"] == FORMAT and journal.head["key"] == dict(key)
 
 
+def refuse_other_jobs(target: Path, key: Mapping[str, str]) -> None:
+    """Refuse an output that another job began, before anything is looked for; `open_journal` refuses the rest.
+
+    Parameters
+    ----------
+    target : Path
+        The output.
+    key : mapping
+        What is known of this job's key: all but what is measured on its input.
+
+    Raises
+    ------
+    UsageError
+    """
+    for path in find_journals(target):
+        found = read_journal(path)
+        if found.head and (found.head["journal"] != FORMAT or not key.items() <= found.head["key"].items()):
+            raise UsageError(describe_conflict(f"--output: {target}", found, {**found.head["key"], **key}))
+
+
 def describe_conflict(subject: str, journal: Found, key: Mapping[str, str]) -> str:
     """The message that refuses a journal of another job.
 
@@ -364,8 +384,10 @@ def keep_or_clean(journal: Journal, problem: BaseException) -> None:
         problem.add_note(f"{kept}; the same command goes on from there")
     elif held.find_active() or len(found) > 1:
         held.path.unlink(missing_ok=True)
-    else:
+    elif isinstance(problem, UsageError | InputError):
         locks.remove_leftovers(target)
+    else:
+        locks.remove_leftovers(target, findings=False)
 
 
 def _has_turn(held: Locks) -> bool:

@@ -66,6 +66,11 @@ def turn_path(target: Path) -> Path:
     return target.with_name(f".{target.name}.lock")
 
 
+def findings_path(target: Path) -> Path:
+    """Path of what was found on the whole input before the first block (`sciresdiff.run.findings`)."""
+    return target.with_name(f".{target.name}.findings")
+
+
 @dataclass
 class Locks:
     """The lock that a run holds on its journal, and the turn that shards take to begin and to end."""
@@ -105,10 +110,7 @@ class Locks:
 
     def append(self, line: str) -> None:
         """Add a line to the journal; it is on the disk when this returns."""
-        data = line.encode() + b"\n"
-        while data:
-            data = data[os.write(self.own, data) :]
-        _sync(self.own)
+        append_line(self.own, line)
 
     def truncate(self, size: int) -> None:
         """Drop everything behind the first ``size`` bytes of the journal."""
@@ -121,9 +123,18 @@ class Locks:
         os.close(self.own)
 
 
-def remove_leftovers(target: Path) -> None:
-    """Remove everything beside a target: its journals, its lock, and unfinished files."""
-    for path in (*find_parts(target), *find_journals(target), turn_path(target)):
+def append_line(descriptor: int, line: str) -> None:
+    """Add a line to an open file; it is on the disk when this returns."""
+    data = line.encode() + b"\n"
+    while data:
+        data = data[os.write(descriptor, data) :]
+    _sync(descriptor)
+
+
+def remove_leftovers(target: Path, findings: bool = True) -> None:
+    """Remove everything beside a target: its journals, its lock, unfinished files, and ``findings``."""
+    found = [findings_path(target)] if findings else []
+    for path in (*find_parts(target), *find_journals(target), turn_path(target), *found):
         remove(path)
 
 
@@ -232,16 +243,10 @@ def hold_locks(target: Path, shard: Shard | None = None, subject: str | None = N
     """
     subject = subject or f"--output: {target}"
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        for path in (*find_parts(target), *find_journals(target), turn_path(target)):
-            refuse_planted(path, folder=path == part_path(target))
-        own = lock_file(journal_path(target, shard))
+        with refuse_folder(target, subject):
+            own = lock_file(journal_path(target, shard))
     except BlockingIOError:
         raise UsageError(f"{subject} is being written by another process; wait until it has ended") from None
-    except OSError as problem:
-        if problem.errno in _NO_PLACE:
-            raise UsageError(f"{subject} cannot be written ({problem.strerror}); give another place") from None
-        raise
     locks = Locks(target, journal_path(target, shard), own)
     try:
         if strangers := [path for path in locks.find_active() if not shard or _shard_count(path) != shard.of]:
@@ -253,6 +258,27 @@ def hold_locks(target: Path, shard: Shard | None = None, subject: str | None = N
         yield locks
     finally:
         locks.close()
+
+
+@contextmanager
+def refuse_folder(target: Path, subject: str | None = None) -> Iterator[None]:
+    """Make the folder of a target, and tell in the user's words where nothing can be written beside it.
+
+    Raises
+    ------
+    UsageError
+        It cannot be made or written, or something else has the name of a file that is written there.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for path in (*find_parts(target), *find_journals(target), turn_path(target), findings_path(target)):
+            refuse_planted(path, folder=path == part_path(target))
+        yield
+    except OSError as problem:
+        if problem.errno in _NO_PLACE:
+            subject = subject or f"--output: {target}"
+            raise UsageError(f"{subject} cannot be written ({problem.strerror}); give another place") from None
+        raise
 
 
 def _shard_count(path: Path) -> int:

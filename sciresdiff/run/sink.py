@@ -29,5 +29,9 @@ class Sink(Protocol):
         """Returns when everything put so far is on the disk."""
 
     @property
+    def dtype(self) -> Any:
+        """Of the image's pixels in the output."""
+
+    @property
     def finish(self) -> Callable[[Mapping[str, object]], dict[str, Any]]:
         """(values that were not known before) -> report; the output then has its name."""

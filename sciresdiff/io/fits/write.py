@@ -82,7 +82,7 @@ def sink(
     shapes = {name: (plane.file_shape(frame.pixels.shape), np.dtype(plane.dtype)) for name, plane in planes.items()}
     plan = plan_output(frame, shapes, provenance, history, scale, dtype)
     with _open_output(Path(path), plan, overwrite, part) as (file, finish):
-        yield count_clipped(file.put, finish, file.get, file.sync)
+        yield count_clipped(file.put, finish, file.get, file.sync, file.slots[IMAGE].dtype)
 
 
 @dataclass(frozen=True)

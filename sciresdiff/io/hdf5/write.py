@@ -86,7 +86,7 @@ def sink(
     )
     with _open_output(Path(path), plan, overwrite, part) as (file, finish):
         put, get = split_layers(file.put, file.get, planes)
-        yield count_clipped(put, finish, get, lambda: os.fsync(file.fd))
+        yield count_clipped(put, finish, get, lambda: os.fsync(file.fd), file.flats[_dataset_name(IMAGE)].dtype)
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def sink(
     plan = _plan(frame, kinds, provenance_writer(frame, planes, provenance, history, scale), scale, dtype, pyramid)
     with _open_store(Path(path), plan, overwrite, part) as (store, finish):
         put, get = split_layers(store.put, store.get, planes)
-        yield count_clipped(put, finish, get, os.sync)
+        yield count_clipped(put, finish, get, os.sync, plan.images[IMAGE].dtype)
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ def sink(
                 os.fsync(file.array.fd)
 
         put_all, get_all = split_layers(put, get, planes)
-        yield count_clipped(put_all, finish, get_all, sync)
+        yield count_clipped(put_all, finish, get_all, sync, plans[IMAGE].dtype)
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from sciresdiff.errors import InputError
 from sciresdiff.io.files import split_spec
 from sciresdiff.io.source import Source
 from sciresdiff.jobs.evaluate.options import EvaluateOptions
-from sciresdiff.jobs.evaluate.sidecar import read_record
+from sciresdiff.jobs.evaluate.sidecar import Sidecar, read_record, recorded_options
 from sciresdiff.jobs.upscale.options import UpscaleOptions, of_exposures
 from sciresdiff.notes import Notes
 from sciresdiff.observation.flux_scale import choose_scale, stated_ratio, stated_scales
@@ -59,7 +59,7 @@ def judge_exposure(high: str | Path, low: str | Path, options: EvaluateOptions) 
     ----------
     high : the image, FITS.
     low : the exposure, of those that the image was made of or not.
-    options : what is stated of the exposure.
+    options : what is stated of the exposure; else it is what was stated when the image was made.
 
     Raises
     ------
@@ -71,12 +71,12 @@ def judge_exposure(high: str | Path, low: str | Path, options: EvaluateOptions) 
         header = getattr(image.frame.header, "image", None)
         if header is None or "SRDNEXP" not in header:
             return None
-        if header.get("SRDWIDEN"):
+        record = read_record(high)
+        if header.get("SRDWIDEN") and record.get("options", {}).get("match_psf"):
             raise InputError(
                 f"--low: {high} was widened (--match-psf, SRDWIDEN) after it was held to its data, which it no longer "
                 "predicts; its chi2 before that stands in SRDCHI2 and in the sidecar"
             )
-        record = read_record(high)
         if record.get("options", {}).get("align") == "measure":
             raise InputError(
                 f"--low: the places of the exposures of {high} were measured (--align measure), and their WCS is not "
@@ -109,15 +109,19 @@ def place_exposure(
     ----------
     stack : closes the files.
     image, grid, record : the image, its header and its sidecar.
-    low, options : the exposure, and what is stated of it.
+    low, options : the exposure, and what is stated of it; where the image's sidecar knows it, what was stated there
+        holds too.
     """
-    others, notes = find_others(record, low), Notes()
+    each, notes = options_of_exposures(record), Notes()
+    others, own = find_others(each, low), options.stated
     if not others:
         notes += Notes(f"cosmic rays: {low}: the other exposures of the image are not at hand; those in it count")
-    each = of_exposures(UpscaleOptions(**record["options"]), len(record["inputs"])) if others else []
+    for path, recorded in each:
+        if Path(path).name == Path(low).name:
+            own = Sidecar({"options": asdict(recorded)}).merge(own)
     target = options.target_fwhm or record.get("target_fwhm_px")
     given = []
-    for path, stated in [*((path, each[number]) for number, path in others), (low, options.stated)]:
+    for path, stated in [*others, (low, own)]:
         stated = replace(stated, target_fwhm=target)
         source = stack.enter_context(io.open_source(path, **reading_options(stated)))
         given.append(Given(path, source, stated, Path(path).name))
@@ -125,20 +129,26 @@ def place_exposure(
     if options.cosmic:
         joint = without_cosmic_rays(without_outliers(joint))
     name, notes = given[-1].name, notes + joint.notes
-    # those of the others were said when the image was made
-    notes = Notes(*(line for line in notes if name in line))
+    # those of the others were said when the image was made; a flux is held to the image's below
+    notes = Notes(*(line for line in notes if name in line and "flux: " not in line))
     part, first = joint.parts[-1], given[-1].source.frame
     ratio = stated_ratio(stated_scales(image.frame.unit, image.frame.facts), stated_scales(first.unit, first.facts))
-    factor, more = choose_scale(name, ratio, None, "not measured")
-    return in_units_of(joint, replace(part, factor=factor), image), notes + more
+    factor, _ = choose_scale(name, ratio, None, "not measured")
+    told = Notes(f"flux: {name}: {factor:.5g} times the image's ({ratio[1]})") if ratio else Notes()
+    return in_units_of(joint, replace(part, factor=factor), image), notes + told
 
 
-def find_others(record: Mapping[str, Any], low: str) -> list[tuple[int, str]]:
-    """Number and file of the exposures that an image was made of, without one; none where one of them is not there."""
-    paths = list(enumerate(map(str, record.get("inputs", ()))))
-    if not all(split_spec(path)[0].is_file() for _, path in paths):
+def options_of_exposures(record: Mapping[str, Any]) -> list[tuple[str, UpscaleOptions]]:
+    """The files that were given for an image, and what was stated of each; none without a record."""
+    paths = [str(path) for path in record.get("inputs", ())]
+    return list(zip(paths, of_exposures(recorded_options(record), len(paths)), strict=True)) if paths else []
+
+
+def find_others(each: Sequence[tuple[str, UpscaleOptions]], low: str) -> list[tuple[str, UpscaleOptions]]:
+    """Those of an image's exposures that are not ``low``; none where a file is not there."""
+    if not all(split_spec(path)[0].is_file() for path, _ in each):
         return []
-    return [(number, path) for number, path in paths if Path(path).name != Path(low).name]
+    return [(path, stated) for path, stated in each if Path(path).name != Path(low).name]
 
 
 def in_units_of(joint: Joint, part: Part, image: Source) -> Joint:

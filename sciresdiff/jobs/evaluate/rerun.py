@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from sciresdiff.checks.probes import photon_gain
 from sciresdiff.errors import UsageError
 from sciresdiff.io import open_files
 from sciresdiff.jobs.blocks import of_plane
+from sciresdiff.jobs.evaluate.sidecar import recorded_options
 from sciresdiff.jobs.upscale.block import read_block, restore_window
 from sciresdiff.jobs.upscale.inputs import Inputs
 from sciresdiff.jobs.upscale.job import Task, task_of
@@ -68,9 +69,8 @@ def make_rerun(
         raise UsageError("--probe: needs the frame that was restored; give --low")
     if not sidecar:
         raise UsageError(f"--probe: no {Path(high).name}.json of {low} beside the image; make the image with upscale")
-    known = {f.name for f in fields(UpscaleOptions)} - {"device", "threads", "overwrite", "save_samples"}
-    options = UpscaleOptions(**{name: value for name, value in sidecar["options"].items() if name in known})
-    fewer = replace(options, samples=min(options.samples, DRAWS), device=device)
+    options = recorded_options(sidecar)
+    fewer = replace(options, samples=min(options.samples, DRAWS), save_samples=False, device=device)
     task = task_of(low, Path(high), fewer)
     open_files.close()
     inputs = task.inputs

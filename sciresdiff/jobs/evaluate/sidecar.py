@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from sciresdiff.errors import InputError
 from sciresdiff.frame import Quantity
 from sciresdiff.io.files import split_spec
+from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.observation.options import SWITCHES, Stated
 from sciresdiff.parse import parse_json
 
@@ -26,6 +27,12 @@ def read_record(high: str | Path) -> Mapping[str, Any]:
     except (OSError, ValueError):
         return {}
     return record if isinstance(record, dict) else {}
+
+
+def recorded_options(record: Mapping[str, Any]) -> UpscaleOptions:
+    """The options that an image was made with, those of them that this version knows."""
+    known = {one.name for one in fields(UpscaleOptions)}
+    return UpscaleOptions(**{name: value for name, value in record["options"].items() if name in known})
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from sciresdiff.io.sink import IMAGE
 from sciresdiff.jobs.blocks import Block
 from sciresdiff.jobs.upscale import guard, trust
 from sciresdiff.jobs.upscale.inputs import Inputs
+from sciresdiff.jobs.upscale.integers import count_small_errors
 from sciresdiff.jobs.upscale.models import models_of
 from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.jobs.upscale.trust import Marker
@@ -61,7 +62,7 @@ class Done:
     def parts(self, scale: int) -> tuple[list[tuple[str, int, int, int, Array]], Mapping[str, Any]]:
         """Arrays and sums, as a journal takes them."""
         fine = self.block.tile.core.scaled(scale)
-        sums = {**self.sums, "said": list(self.notes)}
+        sums = {**self.sums, "said": list(self.notes), **count_small_errors(self.arrays["ERR"])}
         if not self.block.planes:
             return [(name, self.block.plane, fine.y0, fine.x0, values) for name, values in self.arrays.items()], sums
         each = [

@@ -27,6 +27,7 @@ from sciresdiff.jobs.upscale import guard, trust
 from sciresdiff.jobs.upscale.block import Done, Job, count_draws
 from sciresdiff.jobs.upscale.header import figures, history, pool_figures, provenance
 from sciresdiff.jobs.upscale.inputs import Inputs, resolve_inputs, resolve_source
+from sciresdiff.jobs.upscale.integers import describe_integers
 from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.jobs.upscale.piece import count_masked, digest_piece, read_piece, restore_piece, sums_of_plane
 from sciresdiff.jobs.upscale.stack import digest_depth, plan_stacks, with_stack_statistics
@@ -362,7 +363,7 @@ class RestoredFile:
             notes = dict.fromkeys(line for one in sums for line in one["said"])
             last = task.guard(sums)
             lines = [*task.inputs.notes, *journal.notes, *notes, *verdict.notes, *last.notes]
-            lines += describe_clipping(clipped)
+            lines += describe_integers(journal.sink.dtype, clipped, sums)
             record = {
                 **make_record(task, known, sums),
                 **wrote,
@@ -435,12 +436,3 @@ def make_record(task: Task, cards: Mapping[str, Any], sums: Sequence[Sums]) -> d
         "version": __version__,
         "identity": dict(task.identity),
     }
-
-
-def describe_clipping(pixels: int) -> list[str]:
-    """The line about pixels that an integer type could not hold."""
-    return (
-        [f"dtype: {pixels} pixels are beyond the integer type and clipped; --dtype float32 keeps them"]
-        if pixels
-        else []
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import fields, replace
 from functools import partial
 from hashlib import blake2b
@@ -32,6 +32,8 @@ from sciresdiff.region import Region
 from sciresdiff.restoration.cosmic_rays import without_cosmic_rays
 from sciresdiff.restoration.joint import measure_joint
 from sciresdiff.run import executor
+from sciresdiff.run.findings import Remember, keep_findings, look_anew
+from sciresdiff.run.journal import refuse_other_jobs
 from sciresdiff.run.locks import find_journals
 from sciresdiff.run.progress import Progress, no_progress
 from sciresdiff.run.shards import Shard
@@ -82,6 +84,8 @@ def plan_joint(paths: Sequence[str | Path], options: UpscaleOptions) -> dict[str
     """What would be done with exposures, as data; nothing is written."""
     try:
         joint, _ = resolve_files([str(path) for path in paths], options)
+        if options.cosmic:
+            joint = without_outliers(joint)
     finally:
         open_files.close()
     return {
@@ -135,8 +139,6 @@ def resolve_files(paths: Sequence[str], options: UpscaleOptions) -> tuple[Joint,
             joint = resolve_band(given[0], grid, options.target_fwhm)
         else:
             joint = resolve_sharper(given, float(options.scale or 2), grid, options.align)
-        if options.cosmic:
-            joint = without_outliers(joint)
         frame = given[0].source.frame
     return replace(joint, notes=notes + joint.notes), frame
 
@@ -150,25 +152,40 @@ def open_exposure(stack: ExitStack, path: str, stated: UpscaleOptions) -> Given:
 def task_of(paths: list[str], target: Path, options: UpscaleOptions) -> JointTask:
     """What has to be done; everything that is measured on the whole of it is measured here."""
     identity = identify_joint(paths, options)
+    if not options.overwrite:
+        refuse_other_jobs(target, identity)
     joint, frame = resolve_files(paths, options)
-    if options.cosmic:
-        joint = without_cosmic_rays(joint)
-    left_out = None
-    used = joint
-    if options.leave_out is not None:
-        used, left_out = joint.without(options.leave_out), joint.only(options.leave_out)
-    used = measure_joint(used)
-    if left_out is not None:
-        left_out = replace(left_out, known=used.known)
+    blocks = blocks_of(joint)
+    with keep_findings(target, identity) if len(blocks) > 1 else nullcontext(look_anew) as remember:
+        joint, used, left_out = look_at_all(joint, options, remember)
     times = [f for part in used.parts if (f := part.exposure.image.frame.facts.get("exposure")) is not None]
     total = float(sum(times)) if len(times) == len(used.parts) else None
-    blocks = blocks_of(joint)
     notes = joint.notes
     if len(blocks) > 1:
         notes += Notes(f"blocks: the image is restored in {len(blocks)} parts, each with {HALO} px around it")
     high = output_frame(frame, joint, grid_of(options))
     job = JointJob(tuple(paths), options, light(used), None if left_out is None else light(left_out))
     return JointTask(target, job, blocks, identity, high, notes.unique(), total)
+
+
+def look_at_all(joint: Joint, options: UpscaleOptions, remember: Remember) -> tuple[Joint, Joint, Joint | None]:
+    """What all of the exposures tell before an image is made of parts of them.
+
+    Parameters
+    ----------
+    joint : of files.
+    options : the job's.
+    remember : keeps what is found.
+
+    Returns
+    -------
+    The measurement by all, by those that are restored, and by the one that is predicted.
+    """
+    if options.cosmic:
+        joint = without_cosmic_rays(without_outliers(joint, remember), remember)
+    left_out = None if options.leave_out is None else joint.only(options.leave_out)
+    used = measure_joint(joint if options.leave_out is None else joint.without(options.leave_out), remember)
+    return joint, used, None if left_out is None else replace(left_out, known=used.known)
 
 
 def light(joint: Joint) -> Joint:

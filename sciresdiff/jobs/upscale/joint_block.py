@@ -103,21 +103,22 @@ def restore_window(
 
 def quality_of(window: JointWindow, core: Region) -> NDArray[np.int32]:
     """DQ of the output, (Y, X) of a core: 0 where one exposure has valid pixels, else the bits of all."""
-    good, covered = np.zeros(window.shape, bool), np.zeros(window.shape, bool)
-    bits = np.zeros(window.shape, np.int32)
-    h, w = window.shape
-    first = window.tile.window
-    y, x = np.mgrid[first.y0 : first.y0 + h, first.x0 : first.x0 + w]
+    origin = np.array([window.tile.window.y0, window.tile.window.x0])
+    # where an exposure has a valid pixel the others need not be asked
+    left = np.argwhere(np.ones(core.shape, bool)) + np.array([core.y0, core.x0])
+    bits, covered = np.zeros(len(left), np.int32), np.zeros(len(left), bool)
     for (_, part), valid in zip(window.members, window.valid, strict=True):
         region = part.exposure.region
         assert region is not None
-        at = np.rint(part.place.inverse(np.stack([y, x], -1))).astype(int) - [region.y0, region.x0]
+        at = np.rint(part.place.inverse(left + origin)).astype(int) - [region.y0, region.x0]
         inside = ((at >= 0) & (at < np.array(valid.shape))).all(-1)
         j, i = (np.clip(at[..., a], 0, valid.shape[a] - 1) for a in (0, 1))
-        good |= inside & valid[j, i]
-        covered |= inside
         everything = (slice(0, valid.shape[0]), slice(0, valid.shape[1]))
         flags = quality(part.exposure.plane, everything, 1)
-        bits |= np.where(inside, flags[j, i], 0).astype(np.int32)
+        unseen = ~(inside & valid[j, i])
+        bits = (bits | np.where(inside, flags[j, i], 0).astype(np.int32))[unseen]
+        covered, left = (covered | inside)[unseen], left[unseen]
+    found = np.zeros(core.shape, np.int32)
     bad = np.where(bits == 0, NOTHING, bits) | np.where(covered, 0, NOTHING_SEEN)
-    return np.where(good, 0, bad)[core.slices].astype(np.int32)
+    found[tuple((left - [core.y0, core.x0]).T)] = bad
+    return found

@@ -20,6 +20,7 @@ from sciresdiff.io.source import placeholder
 from sciresdiff.jobs.blocks import Block
 from sciresdiff.jobs.upscale.guard import CHANCE, HIGHEST_CHI2
 from sciresdiff.jobs.upscale.header import PATHS, mean
+from sciresdiff.jobs.upscale.integers import count_small_errors, describe_integers
 from sciresdiff.jobs.upscale.joint_block import Done, JointJob
 from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.notes import Notes
@@ -104,7 +105,8 @@ class JointFile:
     def split(self, done: Done) -> tuple[Arrays, Sums]:
         """The planes of a block, and what it adds to the record."""
         core = done.block.tile.core
-        return [(name, 0, core.y0, core.x0, values) for name, values in done.arrays.items()], done.sums
+        sums = {**done.sums, **count_small_errors(done.arrays["ERR"])}
+        return [(name, 0, core.y0, core.x0, values) for name, values in done.arrays.items()], sums
 
     def finish(self, journal: Journal, sums: Sequence[Sums]) -> dict[str, Any]:
         """Give the output its name, and write its record beside it."""
@@ -117,6 +119,8 @@ class JointFile:
         wrote = journal.sink.finish(cards)
         try:
             doubts, lines = judge(figures)
+            clipped = max(wrote["clipped"], sum(one["clipped"] for one in sums))
+            lines = [*lines, *describe_integers(journal.sink.dtype, clipped, sums)]
             record = {
                 **make_record(task, cards, figures),
                 **wrote,
