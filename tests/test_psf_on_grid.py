@@ -21,7 +21,7 @@ from sciresdiff.physics.psf.kernel import gaussian, kernel_from_psf, target_psf
 from sciresdiff.physics.psf.profile_fit import same_size
 from sciresdiff.physics.psf.regrid import regrid_kernels
 from sciresdiff.physics.resample import resample
-from sciresdiff.physics.richardson_lucy import pedestal, richardson_lucy
+from sciresdiff.physics.richardson_lucy import pedestal, richardson_lucy, update_weight
 from sciresdiff.region import Region
 
 CANVAS = Region(-8, 160, -8, 160)
@@ -164,3 +164,21 @@ def test_richardson_lucy_with_lobes_keeps_fluxes():
         # three errors of the sum, and 1 % of what is still not converged
         assert abs(image[near].sum() - truth[near].sum()) < 3 * error + 0.01 * truth[near].sum()
     assert image.max() < 1.1 * truth.max()
+
+
+def test_what_only_a_shallow_exposure_sees_is_restored_at_full_steps():
+    size = (60, 110)
+    parts = []
+    for left in (-8.0, 42.0):  # of 30 x 30 px; the second one reaches beyond the first
+        place = Placement.of_function(lambda p, left=left: 2 * p + np.array([0.5, left + 8.5]), (30, 30))
+        corners = place.corners(Region.of_shape((30, 30)))
+        parts.append(Seen(KernelBlur(gaussian(3.0), size, (8, 8)), resample(corners, size)))
+    operator = ExposuresOperator(parts, 2.0)
+    valid, weight = operator.covered, torch.tensor([1.0, 1e-5]).view(1, 2, 1, 1)
+    data = Data(torch.ones_like(valid), torch.ones_like(valid), valid, operator, weight=weight)
+    known = valid.clamp_min(1e-3) * weight
+    step, rest = update_weight(data, known)
+    assert rest is not None
+    alone = (slice(None), slice(None), slice(10, 50), slice(75, 95))
+    torch.testing.assert_close((step * operator.adjoint(known))[alone], torch.ones(1, 1, 40, 20))
+    assert float(rest[alone].abs().max()) == 0

@@ -32,8 +32,10 @@ UNKNOWN = 1e-3
 UNSEEN = 1e-4
 """A^T m of a fine pixel of a volume whose light does not reach the data."""
 HARDLY_SEEN = 1e-2
-"""A^T m of a pixel of an image of several exposures, in units of what the heaviest of them sees, up to which it hardly
+"""A^T m of a pixel of an image of several exposures, in units of what the lightest of them sees, up to which it hardly
 changes: it lies beyond their borders."""
+TINY = 1e-9
+"""The same at the least, for exposures next to which another one says nothing."""
 MOST_RATIO = 100.0
 """y / A x at the most where A has negative values: between the lobes of bright stars A x may be next to nothing."""
 DARKEST = 0.001
@@ -113,7 +115,8 @@ def update_weight(data: Data, known: Tensor) -> tuple[Tensor, Tensor | None]:
     total = operator.adjoint(known)
     if not isinstance(operator, ExposuresOperator):
         return total.clamp_min_(UNSEEN).reciprocal_(), None
-    bound = torch.maximum(total, total / 2 + operator.adjoint_of_lobes(known)).clamp_min_(HARDLY_SEEN)
+    least = HARDLY_SEEN if data.weight is None else HARDLY_SEEN * float(data.weight.min())
+    bound = torch.maximum(total, total / 2 + operator.adjoint_of_lobes(known)).clamp_min_(max(least, TINY))
     return bound.reciprocal(), bound - total
 
 
