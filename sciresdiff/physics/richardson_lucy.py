@@ -191,7 +191,7 @@ def is_explained(data: Data, x: Tensor, where: Tensor) -> bool:
     return left <= pixels
 
 
-def richardson_lucy_until_chi2_one(data: Data) -> tuple[Tensor, int]:
+def richardson_lucy_until_chi2_one(data: Data, iterations: int | None = None) -> tuple[Tensor, int]:
     """Richardson-Lucy stopped where the data are explained (chi2 = 1), and the iterations that this took.
 
     A part of a plane takes as many as the whole plane would (`PlaneStatistics.iterations`), so that parts agree.  Where
@@ -201,6 +201,8 @@ def richardson_lucy_until_chi2_one(data: Data) -> tuple[Tensor, int]:
     ----------
     data : Data
         In noise units, (..., 1, h, w).
+    iterations : int, optional
+        That it takes, where they are known; they win over the plane's.
 
     Returns
     -------
@@ -210,8 +212,8 @@ def richardson_lucy_until_chi2_one(data: Data) -> tuple[Tensor, int]:
         1 to `MOST_ITERATIONS`; those that bright sources take besides are not counted.
     """
     x, k, estimates = data.y, 0, richardson_lucy(data, pedestal(data))
-    most = MOST_ITERATIONS if data.statistics is None else data.statistics.iterations
-    where = None if data.statistics is not None else structure(data)
+    known = iterations or (None if data.statistics is None else data.statistics.iterations)
+    most, where = known or MOST_ITERATIONS, None if known else structure(data)
     for k, x in enumerate(estimates, start=1):
         if k >= most or (where is not None and is_explained(data, x, where)):
             break

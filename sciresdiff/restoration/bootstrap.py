@@ -22,6 +22,8 @@ from sciresdiff.physics.local import box_mean
 
 RADIUS = 3
 """Output px around one over which powers are averaged: as far as a star of FWHM 2 px reaches that is left too wide."""
+BACKGROUND = 8
+"""Output px around one over which an image is averaged for its background."""
 LARGEST = 100.0
 """Ratio of two powers at the most: where the second is rounding, there is no structure to speak of."""
 
@@ -54,6 +56,17 @@ class Bootstrap:
     def noise_error(self, noise: Tensor) -> Tensor:
         """R(A x + n) - R(A x): what R makes of noise n of the data, of the shape of x."""
         return self.again(self.seen + noise) - self.once
+
+    def structure_share(self, noise_error: Tensor) -> Tensor:
+        """Share of the power of x around a pixel, about its background, that is no noise, 0 to 1; of the shape of x.
+
+        Parameters
+        ----------
+        noise_error : of one draw.
+        """
+        about = self.x - box_mean(self.x, BACKGROUND)
+        power, noise = (box_mean(v.square(), RADIUS) for v in (about, noise_error))
+        return (1 - noise / power.clamp_min(torch.finfo(power.dtype).tiny)).clamp(0, 1)
 
     def undone(self, noise_error: Tensor) -> Tensor:
         """What R leaves undone, up to its sign, see `undone`; of the shape of x.
@@ -91,6 +104,17 @@ def undone(lost: Tensor, second: Tensor, noise: Tensor) -> Tensor:
     share = (1 - power(noise.square()) / first.clamp_min(tiny)).clamp(0, 1)
     ratio = (first / next_.clamp_min(tiny)).clamp(1, LARGEST)
     return lost * (share * ratio).sqrt()
+
+
+def beyond(more: Tensor, known: Tensor) -> Tensor:
+    """A deviation with as much power around a pixel as it has more than another, so that the larger of the two counts.
+
+    Parameters
+    ----------
+    more, known : of one shape.
+    """
+    power, there = (box_mean(v.square(), RADIUS) for v in (more, known))
+    return more * (1 - there / power.clamp_min(torch.finfo(power.dtype).tiny)).clamp(0, 1).sqrt()
 
 
 def student_factor(count: int) -> float:

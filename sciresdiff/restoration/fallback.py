@@ -39,9 +39,9 @@ def physics_estimate(data: Data, iterations: int | None = None) -> Estimate:
 
     Parameters
     ----------
-    iterations : of `predicting_estimate`, where they are known.
+    iterations : of Richardson-Lucy, where they are known (`count_iterations`).
     """
-    x = predicting_estimate(data, iterations) if varies(data) else richardson_lucy_until_chi2_one(data)[0]
+    x = predicting_estimate(data, iterations) if varies(data) else richardson_lucy_until_chi2_one(data, iterations)[0]
     amplitude = data.planar.contrast(x, data.noise)
     start = bound_below(data, Estimate(x, amplitude * float(np.exp(-1)), x))
     return replace(start, x=consistency_step(data, start.x, start.w.square(), FINAL_ITERATIONS, PATIENCE))
@@ -56,6 +56,11 @@ def count_predicting(data: Data) -> int:
     """Iterations of Richardson-Lucy that predict held-out pixels best: the plane's, or of a whole its own."""
     known = data.statistics.predicting if data.statistics else None
     return known or predicting_iterations([(part, unit_noise(part)) for part in local_windows(data)])
+
+
+def count_iterations(data: Data) -> int:
+    """Iterations of Richardson-Lucy that the physics' estimate takes."""
+    return count_predicting(data) if varies(data) else richardson_lucy_until_chi2_one(data)[1]
 
 
 def predicting_estimate(data: Data, iterations: int | None = None) -> Tensor:

@@ -20,15 +20,14 @@ from sciresdiff.malloc import keep_freed
 from sciresdiff.observation.observation import Observation
 from sciresdiff.physics.consistency import Data, close_flux, consistency_step, support
 from sciresdiff.physics.richardson_lucy import richardson_lucy_until_chi2_one
-from sciresdiff.restoration.bootstrap import Bootstrap, mirrored, student_factor
+from sciresdiff.restoration.bootstrap import Bootstrap, beyond, mirrored, student_factor
 from sciresdiff.restoration.fallback import (
     FINAL_ITERATIONS,
     PATIENCE,
     blend,
-    count_predicting,
+    count_iterations,
     fallback_weight,
     physics_estimate,
-    varies,
 )
 from sciresdiff.restoration.model import Model
 from sciresdiff.restoration.ops import psf_features
@@ -93,7 +92,8 @@ def restore(
     progress(1, 1 + count_samples(model, settings), "prior" if model else "physics")
     # The noise of the draws is that of the estimate; that of chi2 does not depend on the image that is judged by it.
     renewed = data.renew_noise(best.x)
-    errors = field_errors(renewed, best, settings) if model is None and varies(data) else None
+    drawn = model is None and count_samples(model, settings) > 0
+    errors = physics_errors(renewed, best, count_iterations(data), settings) if drawn else None
     samples = draw_samples(renewed, best, features, model, settings, errors)
     return posterior_summary(observation, data, best, gate, samples, model, settings, progress)
 
@@ -147,35 +147,52 @@ def starting_estimate(data: Data, best: Estimate, settings: Settings) -> Estimat
     return replace(best, x=x, guess=x)  # a plane less to hold
 
 
-def field_errors(data: Data, best: Estimate, settings: Settings) -> Iterator[Tensor]:
-    """Deviations of the physics' estimate where the PSF varies, (1, 1, s*h, s*w), in pairs of opposite sign.
+def physics_errors(data: Data, best: Estimate, iterations: int, settings: Settings) -> Iterator[Tensor]:
+    """Deviations of the physics' estimate, (1, 1, s*h, s*w), in pairs of opposite sign.
 
-    Of the `Bootstrap` of the whole procedure: its noise, enlarged by Student's t for few pairs, and what it leaves
-    undone, whose size is known and whose sign changes from pair to pair.  What valid pixels do not see has the scatter
-    of ``w`` besides, by the share that is missing.
+    Three things: by the `Bootstrap` of the whole procedure its noise, enlarged by Student's t for few pairs; by the
+    same what it leaves undone, whose size is known and whose sign changes from pair to pair; and structure that the
+    data do not hold, of the scale ``w`` where the image is more than noise or no valid pixel sees it.  Of the last two
+    the larger counts.
+
+    Parameters
+    ----------
+    data : with the noise of the estimate.
+    best : the estimate.
+    iterations : of Richardson-Lucy that it took.
     """
-    iterations, count = count_predicting(data), settings.samples
 
     def again(made: Data) -> Tensor:
         return starting_estimate(made, physics_estimate(made, iterations), settings).x
 
-    adjoint, bootstrap = data.operator.adjoint, Bootstrap(data, best.x, again)
-    hidden = None
-    if not bool(data.valid.all()):
-        hidden = best.w * (1 - adjoint(data.valid) / adjoint(torch.ones_like(data.valid))).clamp(0, 1)
+    def noise_error(draw: int) -> Tensor:
+        unit = gaussian(data.noise, settings.seed, draw, PERTURBED_DATA, data)
+        return bootstrap.noise_error(data.noise.sqrt() * unit)
 
     def deviations() -> Iterator[Tensor]:
-        bias: Tensor | None = None
-        for draw in range(0, count, 2):
-            n = data.noise.sqrt() * gaussian(data.noise, settings.seed, draw, PERTURBED_DATA, data)
-            error = bootstrap.noise_error(n)
-            bias = bootstrap.undone(error) if bias is None else -bias
-            error = torch.add(bias, error, alpha=student_factor(count))
-            if hidden is not None:
-                error = torch.addcmul(error, hidden, gaussian(best.w, settings.seed, draw, PERTURBED_SCENE, data))
-            yield error
+        first = noise_error(0)
+        bias = bootstrap.undone(first)
+        share = torch.maximum(bootstrap.structure_share(first), unmeasured_share(data))
+        scale = best.w * share.sqrt()
+        for draw in range(0, settings.samples, 2):
+            error = noise_error(draw) if draw else first
+            left = (-bias if draw % 4 else bias) + beyond(unseen_structure(data, scale, settings.seed, draw), bias)
+            yield torch.add(left, error, alpha=student_factor(settings.samples))
 
-    return mirrored(deviations(), count)
+    bootstrap = Bootstrap(data, best.x, again)
+    return mirrored(deviations(), settings.samples)
+
+
+def unseen_structure(data: Data, scale: Tensor, seed: int, draw: int) -> Tensor:
+    """What the data do not see of structure e of a scale, e - Sigma A^T (A Sigma A^T + N)^-1 A e, (1, 1, s*h, s*w)."""
+    e = scale * gaussian(scale, seed, draw, PERTURBED_SCENE, data)
+    return consistency_step(replace(data, y=torch.zeros_like(data.y)), e, scale.square(), PRIOR_ITERATIONS, PATIENCE)
+
+
+def unmeasured_share(data: Data) -> Tensor:
+    """Share of the pixels over one that are not valid, seen through the PSF, 0 to 1; (1, 1, s*h, s*w)."""
+    seen, all_ = (data.operator.adjoint(v) for v in (data.valid, torch.ones_like(data.valid)))
+    return (1 - seen / all_).clamp(0, 1)
 
 
 def enforce_flux(data: Data, x: Tensor, w2: Tensor, mode: Consistency) -> Tensor:
