@@ -18,16 +18,18 @@ from sciresdiff.errors import InputError
 from sciresdiff.io import open_source
 from sciresdiff.jobs.upscale import joint as job
 from sciresdiff.jobs.upscale.options import UpscaleOptions
-from sciresdiff.observation.joint import Joint, psf_on_grid
+from sciresdiff.observation.joint import Joint
 from sciresdiff.observation.options import Stated
 from sciresdiff.observation.placement import Placement, between, sky_of
+from sciresdiff.observation.psf_on_grid import psf_on_grid
 from sciresdiff.observation.resolve_joint import Given, resolve_joint
+from sciresdiff.observation.sharper_target import MOST_LOBES, largest_lobes, resolve_sharper
 from sciresdiff.physics.exposures import ExposuresOperator, Seen
 from sciresdiff.physics.operators import Operator
 from sciresdiff.physics.psf.field import PSF
-from sciresdiff.physics.psf.kernel import gaussian, kernel_from_psf
+from sciresdiff.physics.psf.kernel import gaussian, kernel_from_psf, moffat
 from sciresdiff.physics.psf.profile_fit import profile_of, same_size
-from sciresdiff.physics.psf.regrid import turn_kernel, without_pixel
+from sciresdiff.physics.psf.regrid import regrid_kernels
 from sciresdiff.physics.resample import corners_of, resample
 from sciresdiff.region import Region
 from sciresdiff.restoration.joint import measure_joint, restore_joint
@@ -75,9 +77,9 @@ def make_truth(side: int, seed: int = 3) -> np.ndarray:
 
 
 def whole_psf(side: int = 21) -> np.ndarray:
-    """The PSF with target and pixel, on the pixels of an exposure."""
-    u = (np.arange(side * 16) + 0.5) / 16 - side / 2
-    line = np.exp(-0.5 * (2 * u) ** 2 / (SIGMA**2 + (2 / 2.35482) ** 2)).reshape(side, 16).sum(1)
+    """The PSF with target and pixel, on the pixels of an exposure: sums of two pixels of the truth."""
+    u = (np.arange(side * 2) + 0.5) / 2 - side / 2
+    line = np.exp(-0.5 * (2 * u) ** 2 / (SIGMA**2 + (2 / 2.35482) ** 2)).reshape(side, 2).sum(1)
     image = np.outer(line, line)
     return image / image.sum()
 
@@ -228,20 +230,35 @@ def test_a_blur_before_resampling_is_that_before_a_sum_of_pixels():
     image = torch.from_numpy(gaussian_filter(rng.random((64, 64)), 1.0))[None, None]
     before = Operator((32, 32), 2, kernel, dtype=torch.float64).apply(image)
     corners = corners_of((24, 24), lambda p: 2 * (p + 4 + 0.5) - 0.5)
-    blur = Operator((64, 64), 1, without_pixel(kernel), dtype=torch.float64)
+    blur = Operator((64, 64), 1, kernel, dtype=torch.float64)
     after = ExposuresOperator([Seen(blur, resample(corners, (64, 64), torch.float64))], 2.0).apply(image)
-    torch.testing.assert_close(after, before[..., 4:28, 4:28], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(after, before[..., 4:28, 4:28], rtol=1e-9, atol=1e-9)
 
 
 def test_a_kernel_turns_with_its_moments():
     kernel = same_size(gaussian(5.0, ratio=0.6, theta=0.0), (31, 31))
-    quarter = turn_kernel(kernel, np.array([[0.0, 1.0], [1.0, 0.0]]))
+    quarter = regrid_kernels(kernel[None], np.array([[0.0, 1.0], [1.0, 0.0]]))[0]
     np.testing.assert_allclose(same_size(quarter, kernel.shape), kernel.T, atol=1e-6)
-    wide = turn_kernel(kernel, 1.5 * np.eye(2))
+    wide = regrid_kernels(kernel[None], 1.5 * np.eye(2))[0]
     y = np.arange(len(wide)) - len(wide) // 2
     v = np.arange(31) - 15
-    assert (wide.sum(1) * y**2).sum() == pytest.approx(2.25 * (kernel.sum(1) * v**2).sum(), rel=1e-3)
+    # without its own pixel, which is 1.5 px wide there, and with the other one
+    moment = 2.25 * (kernel.sum(1) * v**2).sum() + (1 - 2.25) / 12
+    assert (wide.sum(1) * y**2).sum() == pytest.approx(moment, rel=1e-3)
     assert wide.sum() == pytest.approx(kernel.sum())
+
+
+@pytest.mark.parametrize("target, widened", [(4.0, False), (5.2, True)])
+def test_an_image_nearly_as_wide_as_the_psf_is_restored_sharper(tmp_path, target, widened):
+    names, _ = write_exposures(tmp_path)
+    for name in names:
+        with fits.open(name, mode="update") as file:
+            file["PSF"].data = same_size(moffat(3.0, 3.0, ratio=0.7, theta=30), (31, 31)).astype("f4")
+    stated = Stated(target_fwhm=target)
+    given = [Given(name, open_source(name).__enter__(), stated, Path(name).name) for name in names]
+    joint = resolve_sharper(given, 2.0)
+    assert joint.target_fwhm == target and largest_lobes(joint) <= MOST_LOBES
+    assert (joint.widened > 0) == widened == any("negative lobes" in line for line in joint.notes)
 
 
 def test_several_exposures_tell_more_than_one(tmp_path):
@@ -466,6 +483,6 @@ def test_a_psf_that_varies_is_that_of_every_place():
     moved = psf_on_grid(field, 2, place, canvas)
     for x in (10, 30, 50):
         here = moved.at(30.0 + 4, x + 4.0)
-        local = same_size(without_pixel(narrow + share[0, x] * (wide - narrow)), here.shape)
+        local = same_size(narrow + share[0, x] * (wide - narrow), here.shape)
         np.testing.assert_allclose(here, local, atol=2e-3 * local.max())
         assert here.sum() == pytest.approx(1, abs=1e-6)

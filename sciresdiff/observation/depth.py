@@ -41,6 +41,8 @@ class StackStatistics:
     """What Richardson-Lucy adds to the data, in units of sigma."""
     iterations: int | None = None
     """That it takes; None where the stack is restored at once."""
+    level_error: float | None = None
+    """Standard error of the level, in units of sigma; None where the stack is restored at once."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
 from torch import Tensor
 
 from sciresdiff.frame import Quantity
@@ -30,8 +29,6 @@ from sciresdiff.physics.consistency import Data
 from sciresdiff.physics.exposures import ExposuresOperator, Seen
 from sciresdiff.physics.kernel_blur import KernelBlur
 from sciresdiff.physics.operators import Operator
-from sciresdiff.physics.psf.field import PSF, SmoothMaps
-from sciresdiff.physics.psf.regrid import turn_kernel, without_pixel
 from sciresdiff.physics.resample import resample
 from sciresdiff.physics.variance_model import VarianceModel
 from sciresdiff.region import Region
@@ -41,8 +38,6 @@ Array = NDArray[Any]
 
 UNKNOWN_NOISE = 100.0
 """Variance of a pixel that is no data, in units of the first exposure's noise: its place says next to nothing."""
-KNOTS = 8
-"""Output px between the knots of a PSF that changes over the field."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +45,7 @@ class Part:
     """One exposure among several."""
 
     exposure: Exposure
-    """``psf`` is the blur on the output's grid that comes before its pixels, see `psf_on_grid`."""
+    """``psf`` is the blur on the output's grid that comes before its pixels, see `observation.psf_on_grid`."""
     place: Placement
     """Its pixels -> px of the output's grid."""
     factor: float
@@ -153,41 +148,6 @@ class Joint:
     def only(self, number: int) -> Joint:
         """The same with one of the exposures alone."""
         return replace(self, parts=[part for part in self.parts if part.number == number])
-
-
-def psf_on_grid(psf: PSF | None, own_scale: int, place: Placement, joint: Region) -> PSF:
-    """The blur on the output's grid that comes before an exposure's pixels.
-
-    Parameters
-    ----------
-    psf : the blur on a grid of whole pixels ``own_scale`` times finer than the exposure's; None for none.
-    place : the exposure's.
-    joint : the canvas of the output, px of its grid.
-    """
-    matrix = place.affine.matrix / own_scale
-    kernels = np.ones((1, 1, 1)) if psf is None else psf.kernels
-    alone = len(kernels) == 1
-    turned = [turn_kernel(without_pixel(k, alone), matrix, alone) for k in kernels]
-    reach = [max(k.shape[axis] for k in turned) for axis in (0, 1)]
-    stack = np.stack([np.pad(k, [((n - m) // 2,) * 2 for n, m in zip(reach, k.shape, strict=True)]) for k in turned])
-    if psf is None or psf.weights is None:
-        return PSF(stack, None, None if psf is None else psf.width_error)
-    weights = psf.weights
-
-    def at(y: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
-        back, middle = np.linalg.inv(place.affine.matrix), place.affine.middle
-        there = np.stack([y + joint.y0, x + joint.x0], -1)
-        here = (there - middle - place.affine.shift) @ back.T + middle
-        fine = own_scale * (here + 0.5) - 0.5
-        if isinstance(weights, SmoothMaps):  # places between its knots; beyond them the nearest's
-            fine = (fine + np.array(weights.origin)) / weights.step
-            values = weights.knots
-        else:
-            values = np.asarray(weights)
-        places = np.moveaxis(fine, -1, 0)
-        return np.array([ndimage.map_coordinates(np.float64(one), places, order=1, mode="nearest") for one in values])
-
-    return PSF(stack, SmoothMaps.of_function(at, joint.shape, KNOTS), psf.width_error)
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from scipy.signal import fftconvolve
 
 from sciresdiff.notes import Notes
 from sciresdiff.observation.joint import Joint
-from sciresdiff.observation.resolve_joint import Given, resolve_joint
+from sciresdiff.observation.resolve_joint import Given, resolve_joint, with_target
+from sciresdiff.observation.sharper_target import MOST_LOBES, largest_lobes
 from sciresdiff.physics.psf.image import TooNarrowError, fwhm
 from sciresdiff.physics.psf.kernel import target_psf
-from sciresdiff.physics.psf.profile_fit import same_size
 
 Array = NDArray[np.float64]
 
@@ -31,9 +31,6 @@ LEAST = 3.0
 with 3.3, 1.4 % with 3.0 and 1.9 % with 2.75; with 2.2 they are off by 6 %."""
 SHARES = (RESOLVED, 0.7, 0.6, 0.5, 0.4, 0.3)
 """FWHM of the image that is restored over that of its PSF: the first one that the PSF's core and rings allow."""
-MISPLACED = 0.01
-"""Share of a star's light by which the blur that is used and the PSF may differ: a blur that would need negative light
-has none (`without_pixel`). Moffat profiles allow a share of 0.6; PSFs with a sharp core and rings 0.3."""
 POINT = 0.5
 """FWHM, output px, of an image whose blur is the PSF itself."""
 PIXEL_FWHM = 2.3548 / np.sqrt(12)
@@ -65,31 +62,23 @@ def whole_psf(joint: Joint, target: float) -> Array:
 
 
 def sharpest_supported(given: Given, grid: Any, most: float) -> tuple[Joint, float, float]:
-    """The measurement of a band whose blur is its PSF to `MISPLACED`, the FWHM of its image, and that of the PSF.
+    """The measurement of a band whose blur has few negative lobes, the FWHM of its image, and that of the PSF.
 
     Parameters
     ----------
     most : FWHM that the image may have, output px.
     """
     pointlike = resolve_joint([with_target(given, POINT)], 1.0, grid)
-    true = whole_psf(pointlike, POINT)
-    width = fwhm(true)
+    width = fwhm(whole_psf(pointlike, POINT))
     for share in SHARES:
         own = min(most, share * width)
         try:
             joint = resolve_joint([with_target(given, own)], 1.0, grid)
         except TooNarrowError:
             continue
-        seen = whole_psf(joint, own)
-        size = max(true.shape[0], seen.shape[0]), max(true.shape[1], seen.shape[1])
-        if np.abs(same_size(seen, size) - same_size(true, size)).sum() / 2 < MISPLACED:
+        if largest_lobes(joint) <= MOST_LOBES:
             return joint, own, width
     return pointlike, POINT, width
-
-
-def with_target(given: Given, target: float) -> Given:
-    """The same with another PSF of the wanted image, FWHM in output px."""
-    return replace(given, stated=replace(given.stated, target_fwhm=target))
 
 
 def resolve_band(given: Given, grid: Any, target: float) -> Joint:

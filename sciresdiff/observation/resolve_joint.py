@@ -25,7 +25,7 @@ from sciresdiff.observation.alignment import (
 from sciresdiff.observation.exposure_outliers import Shown
 from sciresdiff.observation.flux_scale import choose_scale, refuse_units, stated_ratio, stated_scales
 from sciresdiff.observation.grid import Grid
-from sciresdiff.observation.joint import Joint, Part, psf_on_grid
+from sciresdiff.observation.joint import Joint, Part
 from sciresdiff.observation.noise import PER_PIXEL
 from sciresdiff.observation.observation import Observation
 from sciresdiff.observation.options import Stated
@@ -33,6 +33,7 @@ from sciresdiff.observation.origins import refuse_twice, warn_filters, warn_inst
 from sciresdiff.observation.outlier_mask import Calibration, show_exposure, survey_changes, survey_outliers
 from sciresdiff.observation.placement import Placement, between, sky_of
 from sciresdiff.observation.psf import TARGET_FWHM
+from sciresdiff.observation.psf_on_grid import hold_light, misplaced_light, psf_on_grid
 from sciresdiff.observation.resolve import observe, refuse_unusable
 from sciresdiff.observation.sample import samples_of_source
 from sciresdiff.observation.screening import Screened, screen
@@ -249,11 +250,17 @@ def resolve_part(
         raise InputError(f"{one.name}: no pixel is valid and has a variance above zero; give --variance or --mask")
     sky, _ = estimate_sky(sample.pixels, ~good)
     blur = psf_on_grid(exposure.psf, own, place, canvas)
+    notes += hold_light(one.name, misplaced_light(exposure.psf, blur, own, place, canvas, target))
     exposure = replace(exposure, psf=blur)
     observation = replace(observation, target_fwhm=target if observation.target_fwhm is not None else None)
     sigma = float(np.sqrt(np.median(variance[good])))
     part = Part(exposure, place, 1.0, float(sky), sigma, one.name, number)
     return part, observation, notes + observation.notes + frame.notes
+
+
+def with_target(given: Given, target: float) -> Given:
+    """The same with another PSF of the wanted image, FWHM in output px."""
+    return replace(given, stated=replace(given.stated, target_fwhm=target))
 
 
 def own_scale(ratio: float) -> int:

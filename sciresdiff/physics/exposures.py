@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -24,6 +25,8 @@ AROUND = 2.5
 """Radius over which a background is averaged, coarse px."""
 TOUCHED = 1e-3
 """Part of a pixel that a map has to cover to be felt there."""
+LOBES = 1e-3
+"""Negative light of a kernel, in units of its sum, that is felt."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,21 @@ class Seen:
     blur: KernelBlur | Operator | None
     """On the image: by one kernel, or (of scale 1) by a PSF that changes over the field; None for none."""
     pixels: Resampling
+
+    @cached_property
+    def lobes(self) -> KernelBlur | None:
+        """The blur by the negative values of the kernel (of the mean one where it changes), taken positive."""
+        if isinstance(self.blur, KernelBlur):
+            kernel, margin = self.blur.kernel, self.blur.margin
+        elif self.blur is not None and self.blur.blur is not None:
+            kernel = self.blur.blur.psf.mean
+            margin = kernel.shape[0] // 2, kernel.shape[1] // 2
+        else:
+            return None
+        below = np.maximum(-kernel, 0)
+        if below.sum() < LOBES * kernel.sum():
+            return None
+        return KernelBlur(below, self.pixels.size, margin, self.pixels.dtype, self.pixels.device)
 
 
 @dataclass(frozen=True)
@@ -124,6 +142,21 @@ class ExposuresOperator:
         w2 : (1, 1, Y, X) tensor
         """
         return self.apply(w2 * self.adjoint(seen))
+
+    def adjoint_of_lobes(self, seen: Tensor) -> Tensor:
+        """What the negative values of the blurs, taken positive, send back: (1, C, h, w) to (1, 1, Y, X).
+
+        A^T y + 2 of it is |B|^T R^T y.
+
+        Parameters
+        ----------
+        seen : y, at least 0.
+        """
+        total = seen.new_zeros(1, 1, *self.size)
+        for number, part in enumerate(self.parts):
+            if part.lobes is not None:
+                total += part.lobes.adjoint(part.pixels.adjoint(self._of(number, seen)).clamp_min(0))
+        return total
 
     @cached_property
     def area(self) -> Tensor:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sciresdiff.physics.consistency import Data
+from sciresdiff.physics.exposures import ExposuresOperator
 
 MOST_ITERATIONS = 120
 """Accelerated iterations of the physics-only estimate at most; it stops sooner where chi2 reaches 1. Wide PSFs (FWHM 14
@@ -30,6 +31,13 @@ UNKNOWN = 1e-3
 """Weight of a masked pixel, whose y is taken for A x: what no valid pixel sees keeps its value."""
 UNSEEN = 1e-4
 """A^T m of a fine pixel of a volume whose light does not reach the data."""
+HARDLY_SEEN = 1e-2
+"""A^T m of a pixel of an image of several exposures, in units of what the lightest of them sees, up to which it hardly
+changes: it lies beyond their borders."""
+TINY = 1e-9
+"""The same at the least, for exposures next to which another one says nothing."""
+MOST_RATIO = 100.0
+"""y / A x at the most where A has negative values: between the lobes of bright stars A x may be next to nothing."""
 DARKEST = 0.001
 """Share of the valid pixels that may lie further below the pedestal than the noise explains."""
 
@@ -69,22 +77,47 @@ def richardson_lucy(
     y = torch.where(data.valid > 0, (data.y + base).clamp_min(floor), base)
     known = data.valid.to(y.dtype).clamp_min(UNKNOWN)
     known = known if data.weight is None else known * data.weight
-    weight = operator.adjoint(known).clamp_min_(UNSEEN).reciprocal_()  # 1 / A^T m
+    weight, rest = update_weight(data, known)
     if start is None:
         start = operator.adjoint(y * known / operator.relative_area) * weight / scale**2
+        start = start if rest is None else start + rest * weight * lift
     else:
         start = start + lift
     x = start.clamp_min(floor / scale**2 * 1e-3)
+    least = 1e-3 * floor if rest is None else (y / MOST_RATIO).clamp_min(1e-3 * floor)
     before, k, tiny = x, 0, floor / scale**2 * 1e-6
     while True:
         k += 1
         momentum = (k - 1) / (k + 2)
         # x (x / x_before)^momentum; the limits keep single pixels from running away before the others move
         guess = (x / before).clamp_(1e-2, 1e2).pow_(momentum).mul_(x) if momentum else x
-        seen = (operator.apply(guess) + level).clamp_min(1e-3 * floor)
+        seen = (operator.apply(guess) + level).clamp_min(least)
         ratio = torch.where(data.valid > 0, y / seen, torch.ones_like(y)).mul_(known)
-        before, x = x, operator.adjoint(ratio).mul_(guess).mul_(weight).clamp_min_(tiny)
+        back = operator.adjoint(ratio) if rest is None else operator.adjoint(ratio).add_(rest)
+        before, x = x, back.mul_(guess).mul_(weight).clamp_min_(tiny)
         yield x - lift
+
+
+def update_weight(data: Data, known: Tensor) -> tuple[Tensor, Tensor | None]:
+    """1 / D of an estimate's update x (A^T(m y / A x) + D - A^T m) / D, and D - A^T m; None where that is 0.
+
+    D is A^T m, as Richardson and Lucy have it, where kernels are positive.  Where they have lobes A^T m may be near 0,
+    beyond the borders of exposures above all, and D is at least half of what it were with absolute values: then no
+    pixel of y changes x by more than twice its own ratio.
+
+    Parameters
+    ----------
+    data : Data
+    known : (..., h, w) tensor
+        m.
+    """
+    operator = data.operator
+    total = operator.adjoint(known)
+    if not isinstance(operator, ExposuresOperator):
+        return total.clamp_min_(UNSEEN).reciprocal_(), None
+    least = HARDLY_SEEN if data.weight is None else HARDLY_SEEN * float(data.weight.min())
+    bound = torch.maximum(total, total / 2 + operator.adjoint_of_lobes(known)).clamp_min_(max(least, TINY))
+    return bound.reciprocal(), bound - total
 
 
 def low_quantile(values: Tensor, share: float) -> Tensor:

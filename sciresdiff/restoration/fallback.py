@@ -31,13 +31,17 @@ PATIENCE = 120
 """More of them where bright cores are not yet within their noise."""
 
 
-def physics_estimate(data: Data) -> Estimate:
+def physics_estimate(data: Data, iterations: int | None = None) -> Estimate:
     """Richardson-Lucy until the data are explained (chi2 = 1), then one consistency step.
 
     Where the PSF changes over the field it starts from `predicting_estimate`.  The scale of its error is 1/e of the
     local contrast: what an untrained prior would say.
+
+    Parameters
+    ----------
+    iterations : of `predicting_estimate`, where they are known.
     """
-    x = predicting_estimate(data) if varies(data) else richardson_lucy_until_chi2_one(data)[0]
+    x = predicting_estimate(data, iterations) if varies(data) else richardson_lucy_until_chi2_one(data)[0]
     amplitude = data.planar.contrast(x, data.noise)
     start = bound_below(data, Estimate(x, amplitude * float(np.exp(-1)), x))
     return replace(start, x=consistency_step(data, start.x, start.w.square(), FINAL_ITERATIONS, PATIENCE))
@@ -48,15 +52,19 @@ def varies(data: Data) -> bool:
     return isinstance(data.operator, Operator) and data.operator.blur is not None
 
 
-def predicting_estimate(data: Data) -> Tensor:
+def count_predicting(data: Data) -> int:
+    """Iterations of Richardson-Lucy that predict held-out pixels best: the plane's, or of a whole its own."""
+    known = data.statistics.predicting if data.statistics else None
+    return known or predicting_iterations([(part, unit_noise(part)) for part in local_windows(data)])
+
+
+def predicting_estimate(data: Data, iterations: int | None = None) -> Tensor:
     """Richardson-Lucy as far as pixels held out are predicted better, (1, 1, s*h, s*w), and bright sources explained.
 
     chi2 = 1 over a field ends it where the sharp parts are explained, with the wide ones half undone; an error of the
     width, which chi2 counts as noise of single pixels, ends it earlier still.
     """
-    count = data.statistics.predicting if data.statistics else None
-    if count is None:
-        count = predicting_iterations([(part, unit_noise(part)) for part in local_windows(data)])
+    count = iterations or count_predicting(data)
     estimates = richardson_lucy(data, pedestal(data))
     return settle(data, next(islice(estimates, count - 1, None)), estimates)
 

@@ -54,6 +54,8 @@ class RestoredJoint:
     """A window of the image, and what it leaves of every exposure."""
 
     plane: RestoredPlane
+    sharp: NDArray[np.floating]
+    """(Y, X), the image before it is widened, in the unit of the output."""
     chi2: dict[int, tuple[float, int]]
     """Number of an exposure -> chi2 over its valid pixels in the core, and how many these are."""
 
@@ -107,7 +109,7 @@ def restore_joint(
         units.image(widen(x)), units.spread(spread), held, np.ones_like(held), np.stack(kept) if kept else None,
         overall, seen / total if total else float("nan"), count, total, None,
     )  # fmt: skip
-    return RestoredJoint(plane, each)
+    return RestoredJoint(plane, units.image(x), each)
 
 
 def widening(window: JointWindow) -> Callable[[Tensor], Tensor]:

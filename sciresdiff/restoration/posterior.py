@@ -156,7 +156,12 @@ def has_refiner(model: Model | None, settings: Settings) -> bool:
 
 
 def draw_samples(
-    data: Data, best: Estimate, features: Tensor, model: Model | None, settings: Settings
+    data: Data,
+    best: Estimate,
+    features: Tensor,
+    model: Model | None,
+    settings: Settings,
+    errors: Iterator[Tensor] | None = None,
 ) -> Iterator[Tensor]:
     """Samples about the best estimate, one after the other.
 
@@ -165,6 +170,8 @@ def draw_samples(
     best : the estimate that they scatter about.
     features : (1, 4), `ops.psf_features`.
     model : None for the physics alone.
+    errors : deviations of the physics' estimate, as many as there are samples; by default those of the linear-Gaussian
+        posterior about it.
 
     Yields
     ------
@@ -178,7 +185,8 @@ def draw_samples(
 
     if model is None or not has_refiner(model, settings):
         for draw in range(count_samples(model, settings)):
-            yield other_kernel(best.x + posterior_perturbation(data, best.w, settings.seed, draw), draw)
+            error = next(errors) if errors else posterior_perturbation(data, best.w, settings.seed, draw)
+            yield other_kernel(best.x + error, draw)
         return
     assert model.refiner is not None
     known = condition(data, best, features, model.refiner.config.conditions)

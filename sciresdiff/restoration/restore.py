@@ -20,10 +20,27 @@ from sciresdiff.malloc import keep_freed
 from sciresdiff.observation.observation import Observation
 from sciresdiff.physics.consistency import Data, close_flux, consistency_step, support
 from sciresdiff.physics.richardson_lucy import richardson_lucy_until_chi2_one
-from sciresdiff.restoration.fallback import FINAL_ITERATIONS, PATIENCE, blend, fallback_weight, physics_estimate
+from sciresdiff.restoration.bootstrap import Bootstrap, mirrored, student_factor
+from sciresdiff.restoration.fallback import (
+    FINAL_ITERATIONS,
+    PATIENCE,
+    blend,
+    count_predicting,
+    fallback_weight,
+    physics_estimate,
+    varies,
+)
 from sciresdiff.restoration.model import Model
 from sciresdiff.restoration.ops import psf_features
-from sciresdiff.restoration.posterior import Moments, calibrate, count_samples, draw_samples
+from sciresdiff.restoration.posterior import (
+    PERTURBED_DATA,
+    PERTURBED_SCENE,
+    Moments,
+    calibrate,
+    count_samples,
+    draw_samples,
+    gaussian,
+)
 from sciresdiff.restoration.prior import Estimate
 from sciresdiff.restoration.restored import RestoredPlane
 from sciresdiff.restoration.settings import Consistency, Settings
@@ -75,7 +92,9 @@ def restore(
     best = starting_estimate(data, best, settings)
     progress(1, 1 + count_samples(model, settings), "prior" if model else "physics")
     # The noise of the draws is that of the estimate; that of chi2 does not depend on the image that is judged by it.
-    samples = draw_samples(data.renew_noise(best.x), best, features, model, settings)
+    renewed = data.renew_noise(best.x)
+    errors = field_errors(renewed, best, settings) if model is None and varies(data) else None
+    samples = draw_samples(renewed, best, features, model, settings, errors)
     return posterior_summary(observation, data, best, gate, samples, model, settings, progress)
 
 
@@ -126,6 +145,37 @@ def starting_estimate(data: Data, best: Estimate, settings: Settings) -> Estimat
         data, best.x if settings.consistency == "noise" else best.guess, best.w.square(), settings.consistency
     )
     return replace(best, x=x, guess=x)  # a plane less to hold
+
+
+def field_errors(data: Data, best: Estimate, settings: Settings) -> Iterator[Tensor]:
+    """Deviations of the physics' estimate where the PSF varies, (1, 1, s*h, s*w), in pairs of opposite sign.
+
+    Of the `Bootstrap` of the whole procedure: its noise, enlarged by Student's t for few pairs, and what it leaves
+    undone, whose size is known and whose sign changes from pair to pair.  What valid pixels do not see has the scatter
+    of ``w`` besides, by the share that is missing.
+    """
+    iterations, count = count_predicting(data), settings.samples
+
+    def again(made: Data) -> Tensor:
+        return starting_estimate(made, physics_estimate(made, iterations), settings).x
+
+    adjoint, bootstrap = data.operator.adjoint, Bootstrap(data, best.x, again)
+    hidden = None
+    if not bool(data.valid.all()):
+        hidden = best.w * (1 - adjoint(data.valid) / adjoint(torch.ones_like(data.valid))).clamp(0, 1)
+
+    def deviations() -> Iterator[Tensor]:
+        bias: Tensor | None = None
+        for draw in range(0, count, 2):
+            n = data.noise.sqrt() * gaussian(data.noise, settings.seed, draw, PERTURBED_DATA, data)
+            error = bootstrap.noise_error(n)
+            bias = bootstrap.undone(error) if bias is None else -bias
+            error = torch.add(bias, error, alpha=student_factor(count))
+            if hidden is not None:
+                error = torch.addcmul(error, hidden, gaussian(best.w, settings.seed, draw, PERTURBED_SCENE, data))
+            yield error
+
+    return mirrored(deviations(), count)
 
 
 def enforce_flux(data: Data, x: Tensor, w2: Tensor, mode: Consistency) -> Tensor:

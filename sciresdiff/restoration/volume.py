@@ -2,8 +2,8 @@
 
 What is restored are the emitters u: points, which the whole PSF blurs, y = A u + n.  The wanted volume is G u, seen
 through a Gaussian of the wanted widths, so that no PSF has to be divided by it: along z an aperture leaves frequencies
-that no data hold.  Physics alone: Richardson-Lucy until the data are explained, the consistency step, and samples of
-the linear-Gaussian posterior.
+that no data hold.  Physics alone: Richardson-Lucy until the data are explained, the consistency step; the samples'
+errors are those of the same procedure on data that are known.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from torch import Tensor
 from sciresdiff.diffusion import noise as noise_field
 from sciresdiff.errors import UsageError
 from sciresdiff.malloc import keep_freed
-from sciresdiff.observation.stack import Stack
+from sciresdiff.observation.stack import Stack, empty_level
 from sciresdiff.physics.conjugate_residuals import volume_step
 from sciresdiff.physics.consistency import Data, support
 from sciresdiff.physics.depth import DepthOperator
 from sciresdiff.physics.psf.shapes import FWHM_PER_SIGMA
 from sciresdiff.physics.richardson_lucy import MOST_ITERATIONS, OUTLIER, pedestal, richardson_lucy
+from sciresdiff.restoration.bootstrap import Bootstrap, mirrored, student_factor
 from sciresdiff.restoration.ops import box_mean
 from sciresdiff.restoration.posterior import PERTURBED_DATA, PERTURBED_SCENE, Moments, width_of_draw
 from sciresdiff.restoration.restore import FLAT_PX, refuse_nonfinite_image
@@ -39,6 +40,8 @@ SURROUNDINGS = 6
 """Pixels on each side over which these are averaged."""
 CHECK, FALLS = 4, 0.99
 """Iterations of Richardson-Lucy between two looks at chi2, and its share of the last one that is no fall any more."""
+LEVELS = 16
+"""Data that are simulated to measure the error of the level."""
 STACKS = 4096
 """Fields of noise that are set aside for each stack: more than it has planes."""
 
@@ -76,17 +79,16 @@ def restore_volume(
     data, operator = stack.data(device), stack.operator(device)
     data = replace(data, operator=operator)
     count = settings.samples if settings.refine else 0
-    u, w, _ = estimate_volume(data, stack)
+    u, w, iterations = estimate_volume(data, stack)
     progress(1, 1 + count, "physics")
     wanted = Wanted(operator, *stack.depth.target)
     best, moments, kept = wanted(u), Moments(), []
     renewed = data.renew_noise(u)
     response = response_to_width(renewed, u, w) if count > 1 else None
     shift = None if response is None else wanted(response)
-    for draw, deviation in enumerate(draw_deviations(renewed, w, stack, settings.seed, count)):
-        sample = wanted(deviation)
+    for draw, sample in enumerate(volume_errors(renewed, u, w, iterations, stack, settings.seed, count, wanted)):
         if shift is not None:
-            sample = sample.add_(shift, alpha=width_of_draw(settings.seed, draw))
+            sample = torch.add(sample, shift, alpha=width_of_draw(settings.seed, draw))
         moments = moments.with_sample(sample)
         if settings.keep_draws:
             kept.append(stack.units.image(best + sample))
@@ -99,20 +101,24 @@ def restore_volume(
     return split_planes(stack, data, u, x, spread, held, kept, count)
 
 
-def estimate_volume(data: Data, stack: Stack) -> tuple[Tensor, Tensor, int]:
+def estimate_volume(data: Data, stack: Stack, iterations: int | None = None) -> tuple[Tensor, Tensor, int]:
     """The emitters, the scale of their error before the data were consulted, and the iterations that they took.
+
+    Parameters
+    ----------
+    iterations : of Richardson-Lucy, where they are known.
 
     Returns
     -------
     u, w : (1, D, H, W), noise units.
     iterations : of Richardson-Lucy.
     """
-    u, k = explain_stack(data, stack)
+    u, k = explain_stack(data, stack, iterations)
     s = stack.scale
     floor = stack.operator(data.y.device).spread(data.noise.sqrt()) / s**2
     # an emitter is positive: its own size is the scale of its error, and as it may lie a voxel beside, that of those
     # around it; down to what the noise leaves of none
-    w = F.avg_pool3d(u.square()[None], 3, stride=1, padding=1)[0].sqrt_() + floor
+    w = around(u) + floor
     return volume_step(data, u, w.square()), w, k
 
 
@@ -121,11 +127,12 @@ def measure_pedestal(stack: Stack) -> float:
     return float(pedestal(stack.data()).max())
 
 
-def explain_stack(data: Data, stack: Stack) -> tuple[Tensor, int]:
+def explain_stack(data: Data, stack: Stack, iterations: int | None = None) -> tuple[Tensor, int]:
     """Richardson-Lucy until chi2 is 1 or falls no further, or for as many iterations as the whole stack takes."""
+    known = iterations or stack.known.iterations
     level = data.y.new_full((1, 1, 1, 1), stack.known.pedestal)
-    where = peaks(data) if stack.known.iterations is None else None
-    most, found = stack.known.iterations or MOST_ITERATIONS, [float("inf")]
+    where = peaks(data) if known is None else None
+    most, found = known or MOST_ITERATIONS, [float("inf")]
     for k, u in enumerate(richardson_lucy(data, level, emits=False), start=1):
         if where is not None and k % CHECK == 0:
             found.append(chi2_of(data, u, where))
@@ -162,11 +169,15 @@ class Wanted:
         self.along, self.across = (gaussian_line(width).to(like) for width in (planes, px))
 
     def __call__(self, u: Tensor) -> Tensor:
-        """G u. **Light within a FWHM of the volume's outermost planes is lost**, which are cut off."""
+        """The measured part of G u."""
+        return self.operator.crop(self.blur(u))
+
+    def blur(self, u: Tensor) -> Tensor:
+        """G u, (1, D, H, W). **Light within a FWHM of the volume's outermost planes is lost**."""
         z, r = len(self.along) // 2, len(self.across) // 2
         v = F.conv3d(u[None], self.along[None, None, :, None, None], padding=(z, 0, 0))
         v = F.conv3d(v, self.across[None, None, None, :, None], padding=(0, r, 0))
-        return self.operator.crop(F.conv3d(v, self.across[None, None, None, None, :], padding=(0, 0, r))[0])
+        return F.conv3d(v, self.across[None, None, None, None, :], padding=(0, 0, r))[0]
 
 
 def gaussian_line(fwhm: float) -> Tensor:
@@ -177,18 +188,73 @@ def gaussian_line(fwhm: float) -> Tensor:
     return line / line.sum()
 
 
-def draw_deviations(data: Data, w: Tensor, stack: Stack, seed: int, count: int) -> Iterator[Tensor]:
-    """Deviations of samples of the linear-Gaussian posterior from their mean, (1, D, H, W); in pairs of opposite sign.
+def volume_errors(
+    data: Data, u: Tensor, w: Tensor, iterations: int, stack: Stack, seed: int, count: int, wanted: Wanted
+) -> Iterator[Tensor]:
+    """Deviations that the error of a volume may have, (1, C, s*h, s*w), in pairs of opposite sign.
 
-    With e ~ N(0, W) and n ~ N(0, N): e + W A^T (A W A^T + N)^-1 (n - A e) (Papandreou & Yuille 2010).
+    The sum of three: noise, by the `Bootstrap` of the whole procedure, enlarged by Student's t for few pairs; structure
+    that the data do not hold (`missing_structure`); and the level's own error, which new data are taken off: it is
+    missing in all planes, and stands in the output.
+
+    Parameters
+    ----------
+    data : with the noise of the emitters u (1, D, H, W).
+    w : the scale of their error.
+    iterations : of Richardson-Lucy that u took.
     """
-    deviation = torch.zeros(())
-    for draw in range(count):
-        if draw % 2 == 0:
-            e = w * unit_noise(data, stack, w, seed, draw // 2, PERTURBED_SCENE)
+    known = stack.known.level_error
+    level = level_error(data, u) if known is None else known
+    bootstrap = Bootstrap(data, u, lambda made: estimate_volume(made, stack, iterations)[0])
+
+    def deviations() -> Iterator[Tensor]:
+        for draw in range(0, count, 2):
+            # one number for the whole stack: so few draws have its scatter if all have its size
+            off = level * (-1.0) ** (draw // 4)
             n = data.noise.sqrt() * unit_noise(data, stack, data.noise, seed, draw // 2, PERTURBED_DATA)
-            deviation = volume_step(replace(data, y=n), e, w.square())
-        yield deviation if draw % 2 == 0 else -deviation
+            noise = wanted(bootstrap.noise_error(n - off)) + off / stack.scale**2
+            e = missing_structure(data, u, w, wanted, unit_noise(data, stack, w, seed, draw // 2, PERTURBED_SCENE))
+            yield torch.add(wanted(e), noise, alpha=student_factor(count))
+
+    return mirrored(deviations(), count)
+
+
+def missing_structure(data: Data, u: Tensor, w: Tensor, wanted: Wanted, unit: Tensor) -> Tensor:
+    """Structure e - W A^T (A W A^T + N)^-1 A e of emitters that the data do not hold, (1, D, H, W).
+
+    e has the size of the emitters themselves, which are positive and may be distributed otherwise within what is
+    resolved: it agrees with itself over the resolution of the wanted volume.  White, it would all but vanish there.
+
+    Parameters
+    ----------
+    u, w : the emitters and the scale of their error, which takes e off where it is seen.
+    unit : white noise of variance 1, of their shape.
+    """
+    smooth = wanted.blur(unit)
+    e = around(u) * smooth / float(smooth.std())
+    return volume_step(replace(data, y=torch.zeros_like(data.y)), e, w.square())
+
+
+def around(u: Tensor) -> Tensor:
+    """Root mean square over the 27 voxels around each, (1, D, H, W)."""
+    return F.avg_pool3d(u.square()[None], 3, stride=1, padding=1)[0].sqrt_()
+
+
+def level_error(data: Data, u: Tensor) -> float:
+    """Standard error of the level of a stack without light, in the unit of the data.
+
+    The scatter of what `measure_stacks` finds in data that are simulated of the emitters u (1, D, H, W), whose level is
+    0, and the light that these put where it was found: how much of it went into the level the data do not tell.
+    """
+    seen, root = (v[0].double().cpu().numpy() for v in (data.operator.apply(u), data.noise.sqrt()))
+    valid, rng = data.valid[0].cpu().numpy() > 0, np.random.default_rng(0)
+    there = [plane for plane in range(len(valid)) if valid[plane].any()]
+    found = [
+        min(empty_level(seen[i] + root[i] * rng.standard_normal(seen[i].shape), valid[i]) for i in there)
+        for _ in range(LEVELS)
+    ]
+    light = min(empty_level(seen[i], valid[i]) for i in there)
+    return float(np.hypot(np.std(found), light))
 
 
 def response_to_width(data: Data, u: Tensor, w: Tensor) -> Tensor | None:

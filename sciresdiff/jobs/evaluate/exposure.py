@@ -71,12 +71,12 @@ def judge_exposure(high: str | Path, low: str | Path, options: EvaluateOptions) 
         header = getattr(image.frame.header, "image", None)
         if header is None or "SRDNEXP" not in header:
             return None
-        if header.get("SRDWIDEN"):
+        record = read_record(high)
+        if header.get("SRDWIDEN") and record.get("options", {}).get("match_psf"):
             raise InputError(
                 f"--low: {high} was widened (--match-psf, SRDWIDEN) after it was held to its data, which it no longer "
                 "predicts; its chi2 before that stands in SRDCHI2 and in the sidecar"
             )
-        record = read_record(high)
         if record.get("options", {}).get("align") == "measure":
             raise InputError(
                 f"--low: the places of the exposures of {high} were measured (--align measure), and their WCS is not "

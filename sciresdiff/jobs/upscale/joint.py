@@ -25,8 +25,9 @@ from sciresdiff.jobs.upscale.options import UpscaleOptions, of_exposures
 from sciresdiff.notes import Notes
 from sciresdiff.observation.joint import Joint
 from sciresdiff.observation.resolve_band import resolve_band
-from sciresdiff.observation.resolve_joint import Given, resolve_joint, without_outliers
+from sciresdiff.observation.resolve_joint import Given, without_outliers
 from sciresdiff.observation.screening import reading_options
+from sciresdiff.observation.sharper_target import resolve_sharper
 from sciresdiff.region import Region
 from sciresdiff.restoration.cosmic_rays import without_cosmic_rays
 from sciresdiff.restoration.joint import measure_joint
@@ -137,7 +138,7 @@ def resolve_files(paths: Sequence[str], options: UpscaleOptions) -> tuple[Joint,
             assert options.target_fwhm is not None
             joint = resolve_band(given[0], grid, options.target_fwhm)
         else:
-            joint = resolve_joint(given, float(options.scale or 2), grid, options.align)
+            joint = resolve_sharper(given, float(options.scale or 2), grid, options.align)
         frame = given[0].source.frame
     return replace(joint, notes=notes + joint.notes), frame
 

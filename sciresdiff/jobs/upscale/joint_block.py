@@ -97,7 +97,7 @@ def restore_window(
     chi2 = {str(number): list(value) for number, value in restored.chi2.items()}
     sums |= {"chi2": chi2, "flux_ratio": plane.flux_ratio, "total": plane.total, "masked": masked}
     if left_out is not None and left_out.members and any(valid.any() for valid in left_out.valid):
-        sums["left_out"] = [[total, n] for _, total, n in residual_of(left_out, plane.mean)]
+        sums["left_out"] = [[total, n] for _, total, n in residual_of(left_out, restored.sharp)]
     return Done(block, arrays, sums)
 
 

@@ -21,7 +21,7 @@ from sciresdiff.observation.stack import Stack, measure_stacks
 from sciresdiff.region import Region
 from sciresdiff.restoration.model import device_of
 from sciresdiff.restoration.restored import RestoredPlane
-from sciresdiff.restoration.volume import explain_stack, measure_pedestal, restore_volume
+from sciresdiff.restoration.volume import explain_stack, level_error, measure_pedestal, restore_volume
 from sciresdiff.run.progress import Progress, no_progress
 from sciresdiff.tiling import Tile
 
@@ -57,7 +57,9 @@ def with_stack_statistics(inputs: Inputs, samples: Samples, blocks: Sequence[Blo
         one = replace(one, pedestal=measure_pedestal(stack))
         if not whole:
             stack = replace(stack, depth=replace(depth, statistics=(one,) * len(depth.statistics)))
-            one = replace(one, iterations=explain_stack(stack.data(), stack)[1])
+            data = stack.data()
+            u, iterations = explain_stack(data, stack)
+            one = replace(one, iterations=iterations, level_error=level_error(data.renew_noise(u), u))
         known.append(one)
     notes = inputs.notes
     if not whole:

@@ -215,15 +215,20 @@ def resampled_spectrum(
     for side, s in zip(image.shape, step, strict=True):
         f = np.fft.fftfreq(n)
         own = np.abs(s * f)  # cycles per pixel of the image
-        wave = np.exp(-2j * np.pi * s * np.outer(f, np.arange(side) - side // 2)) * _roll_off(own)[:, None]
+        wave = np.exp(-2j * np.pi * s * np.outer(f, np.arange(side) - side // 2)) * roll_off(own)[:, None]
         if not effective:
             wave *= (np.sinc(f) / np.sinc(np.minimum(own, 0.5)))[:, None]
         lines.append(wave)
     return np.asarray(lines[0] @ image @ lines[1].T)
 
 
-def _roll_off(f: Array) -> Array:
+def roll_off(f: Array) -> Array:
     """Raised cosine about the Nyquist frequency: 1 below it, 0 above, its sum over all aliases 1.
+
+    Parameters
+    ----------
+    f : array
+        Frequencies, cycles per px, at least 0.
 
     So the interpolated image goes through its samples, as with a sharp cut, whose ripples would fall off with the
     distance only instead of with its cube.

@@ -1,4 +1,9 @@
-"""A blur on one grid as it is on another: turned, of another pixel size, and without the pixel in it."""
+"""A blur on one grid as it is on another: turned, and of another pixel size.
+
+Kernels belong to images whose pixels hold the light that falls on them: B(x) is the light on the pixels of the blurred
+image.  On a grid with other pixels the same blur has another kernel, for what blurs the sky itself is the kernel
+without the one pixel in it and with the other.
+"""
 
 from __future__ import annotations
 
@@ -6,100 +11,84 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from sciresdiff.physics.interpolation import keys
+from sciresdiff.physics.psf.image import ROLL_OFF, roll_off, trim_radius
 
 Array = NDArray[np.float64]
+Spectrum = NDArray[np.complex128]
 
 ROOM = 8
 """Pixels around a kernel for what a change of it adds to its wings."""
-NEGLIGIBLE = 1e-6
-"""Light in the outermost rows of a kernel, as a share, that is cut off."""
+FINENESS = 3
+"""How many times longer than a kernel the transform is between whose frequencies it is interpolated: by quintic splines
+to 6e-5 of what is at the kernel's ends and 6e-7 of what is half-way there."""
 
 
-def turn_kernel(kernel: Array, matrix: Array, positive: bool = True) -> Array:
-    """A kernel on a grid that lies turned or has pixels of another size.
+def regrid_kernels(kernels: Array, matrix: Array) -> Array:
+    """Kernels on a grid that lies turned, or has pixels of another size: linear, with their sums.
 
-    Interpolated by quintic splines, then normalised to its sum. **A kernel narrower than 1.5 px (FWHM) is not known
-    between its pixels.**
+    The transform of a kernel at the frequencies of the other grid, times that of the other's pixel over that of its
+    own.  For pixels of one size that lie alike this is 1; larger ones widen the kernel, smaller ones sharpen it, by up
+    to 1.57 at the Nyquist frequency.  **Detail beyond the Nyquist frequency of either grid is lost**, smoothly: a
+    kernel that is one pixel stays one.
 
     Parameters
     ----------
-    kernel : (K, L) array
+    kernels : (J, K, L) array
         Odd sides, centred.
     matrix : (2, 2) array
-        Of offsets (y, x) in px of its grid to offsets in px of the other.
-    positive : bool
-        Whether it is a PSF by itself; one of several that are added up is left as it is turned, negative or not.
+        Of offsets (y, x) in px of their grid to offsets in px of the other.
 
     Returns
     -------
-    (K', L') array
-        Odd sides, centred, of the same sum; of one among several the sum is the same to the interpolation.
+    (J, K', L') array
+        Odd sides, centred. **May have negative values, as those that are given.**
     """
     if np.allclose(matrix, np.eye(2), atol=1e-6):
-        return kernel
-    half = np.array(kernel.shape) // 2
-    reach = np.ceil(np.abs(matrix) @ (half + 0.5)).astype(int)
-    wide = np.pad(kernel, ROOM)
-    back = np.linalg.inv(matrix)
-    y, x = np.mgrid[-reach[0] : reach[0] + 1, -reach[1] : reach[1] + 1]
-    at = np.einsum("ab,bij->aij", back, np.stack([y, x]).astype(float)) + (half + ROOM)[:, None, None]
-    turned = ndimage.map_coordinates(wide, at, order=5, mode="constant")
-    if not positive:
-        return np.asarray(turned / abs(np.linalg.det(matrix)), np.float64)
-    turned = np.maximum(turned, 0)
-    return np.asarray(turned * (kernel.sum() / turned.sum()), np.float64)
+        return kernels
+    half = np.array(kernels.shape[1:]) // 2
+    reach = np.ceil(np.abs(matrix) @ (half + 0.5)).astype(int) + ROOM
+    n = 2 * reach + 1
+    # the roll-off ends beyond the Nyquist frequency, and what lies there is folded back
+    steps = [np.arange(-most, most + 1) for most in np.ceil((0.5 + ROLL_OFF / 2) * n).astype(int)]
+    lines = [s / m for s, m in zip(steps, n, strict=True)]
+    fy, fx = np.meshgrid(*lines, indexing="ij")
+    own = np.einsum("ab,aij->bij", matrix, np.stack([fy, fx]))  # cycles per px of the kernels' grid
+    other, one = (np.prod(np.sinc(np.clip(f, -0.5, 0.5)), axis=0) for f in ((fy, fx), own))
+    factor = other / one * roll_off(np.abs(fy)) * roll_off(np.abs(fx))
+    straight = np.allclose(matrix, np.diag(np.diag(matrix)), atol=1e-6)
+    found = np.empty((len(kernels), *n))
+    for kernel, out in zip(kernels, found, strict=True):
+        seen = straight_spectrum(kernel, own[0][:, 0], own[1][0]) if straight else spectrum_at(kernel, own)
+        spectrum = np.zeros(n, np.complex128)
+        np.add.at(spectrum, np.ix_(steps[0] % n[0], steps[1] % n[1]), factor * seen)
+        out[:] = np.fft.fftshift(np.fft.ifft2(spectrum).real)
+    return found
 
 
-def pixel_response(frequency: Array) -> Array:
-    """Transform of an image pixel as `resample` integrates over it: a square of 1 px of the cubic interpolation.
+def straight_spectrum(kernel: Array, y: Array, x: Array) -> Spectrum:
+    """Transform of a kernel (K, L) at the frequencies (m,) of y and (n,) of x, cycles per px, as `spectrum_at`."""
+    waves = [
+        np.exp(-2j * np.pi * np.outer(np.clip(f, -0.5, 0.5), np.arange(side) - side // 2))
+        for f, side in zip((y, x), kernel.shape, strict=True)
+    ]
+    return np.asarray(waves[0] @ kernel @ waves[1].T)
 
-    Parameters
-    ----------
-    frequency : (n,) cycles per px.
+
+def spectrum_at(kernel: Array, frequencies: Array) -> Spectrum:
+    """Transform of a kernel (K, L) at frequencies (2, m, n) of y and x, cycles per px.
+
+    Beyond its Nyquist frequency it is what it is there: zero for a kernel that is well sampled, one for a single pixel.
     """
-    nodes, weights = np.polynomial.legendre.leggauss(20)
-    taps = np.arange(-2, 3)
-    # keys() is a cubic on either side of every whole and half number
-    places = np.concatenate([0.25 * nodes - 0.25, 0.25 * nodes + 0.25])
-    values = 0.25 * keys(taps[:, None] - places) @ np.tile(weights, 2)
-    return np.asarray((values[:, None] * np.cos(2 * np.pi * taps[:, None] * frequency)).sum(0))
+    sides = [FINENESS * side for side in kernel.shape]
+    wide = np.zeros(sides)
+    wide[: kernel.shape[0], : kernel.shape[1]] = kernel
+    spectrum = np.fft.fft2(np.roll(wide, [-(side // 2) for side in kernel.shape], (0, 1)))
+    at = np.clip(frequencies, -0.5, 0.5) * np.array(sides)[:, None, None]
+    return np.asarray(ndimage.map_coordinates(spectrum, at, order=5, mode="grid-wrap"))
 
 
-def without_pixel(kernel: Array, positive: bool = True) -> Array:
-    """The blur that comes before `resample`, of one that comes before a sum over whole pixels of the image.
-
-    `resample` integrates the image between its pixels, which is as wide as 1 px of it more than their sum.
-
-    Parameters
-    ----------
-    kernel : (K, L) array
-        Odd sides, centred: such that a block sum of the blurred image gives the data.
-    positive : bool
-        As of `turn_kernel`.
-
-    Returns
-    -------
-    (K', L') array
-        Odd sides, centred, of the same sum; without negative values where it is a PSF by itself. **A kernel narrower
-        than 1 px (FWHM) becomes wider by up to that pixel.**
-    """
-    wide = np.pad(kernel, ROOM)
-    responses = [pixel_response(np.fft.fftfreq(n).astype(np.float64)) for n in wide.shape]
-    spectrum = np.fft.fft2(np.fft.ifftshift(wide)) / np.outer(*responses)
-    found = np.fft.fftshift(np.fft.ifft2(spectrum).real)
-    if not positive:
-        return np.asarray(found)
-    found = np.maximum(found, 0)  # Richardson-Lucy has no negative light
-    return trim(found * (kernel.sum() / found.sum()))
-
-
-def trim(kernel: Array) -> Array:
-    """A kernel without outer rows and columns that hold next to nothing; its sum stays."""
-    total = kernel.sum()
-    while min(kernel.shape) > 3:
-        ring = np.abs(kernel).sum() - np.abs(kernel[1:-1, 1:-1]).sum()
-        if ring > NEGLIGIBLE * abs(total):
-            break
-        kernel = kernel[1:-1, 1:-1]
-    return np.asarray(kernel * (total / kernel.sum()))
+def trim_kernels(kernels: Array) -> Array:
+    """The middle of kernels (J, K, L) beyond which no one has light worth the name, see `trim_radius`."""
+    radius = max(trim_radius(kernel) for kernel in kernels)
+    cuts = [max(side // 2 - radius, 0) for side in kernels.shape[1:]]
+    return kernels[:, cuts[0] : kernels.shape[1] - cuts[0], cuts[1] : kernels.shape[2] - cuts[1]]
