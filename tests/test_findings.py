@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from sciresdiff.observation import outlier_mask
 from sciresdiff.observation.pixel_set import PixelSet, of_text, to_text
 from sciresdiff.region import Region
 from sciresdiff.restoration import cosmic_rays
-from sciresdiff.run.findings import keep_findings
+from sciresdiff.run.findings import in_turn, keep_findings
 from sciresdiff.run.locks import findings_path
 from sciresdiff.run.shards import Shard
 
@@ -28,13 +30,17 @@ class Looks:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+        self.seconds = 0.0
 
-    def __call__(self, target: Path, names: str, key: str = "a") -> list[float]:
-        with keep_findings(target, {"input": key}) as remember:
-            return [remember(name, lambda name=name: self.look(name))["found"] for name in names]
+    def __call__(self, target: Path, names: str, key: str = "a", shard: Shard | None = None) -> list[float]:
+        with keep_findings(target, {"input": key}, shard) as findings:
+            found = findings.all({name: partial(self.look, name) for name in names})
+        assert "".join(found) == names
+        return [one["found"] for one in found.values()]
 
     def look(self, name: str) -> dict[str, float]:
         self.asked.append(name)
+        time.sleep(self.seconds)
         return {"found": ord(name) / 3}
 
 
@@ -66,22 +72,50 @@ def test_what_is_torn_or_damaged_is_looked_for_again(tmp_path, damage):
 )
 def test_what_is_found_before_an_interruption_is_kept(tmp_path, problem, kept):
     target = tmp_path / "out.fits"
-    with pytest.raises(type(problem)) as raised, keep_findings(target, {}) as remember:
-        remember("one", lambda: 1)
+    with pytest.raises(type(problem)) as raised, keep_findings(target, {}) as findings:
+        findings.one("one", lambda: 1)
         raise problem
     assert findings_path(target).exists() == kept
     assert any("goes on from there" in note for note in getattr(raised.value, "__notes__", [])) == kept
 
 
-def test_a_second_process_waits_for_what_the_first_one_finds(tmp_path):
-    target, looks, found = tmp_path / "out.fits", Looks(), []
-    with keep_findings(target, {"input": "a"}) as remember:
-        other = threading.Thread(target=lambda: found.extend(looks(target, "x")))
-        other.start()
-        remember("x", lambda: {"found": 7})
-        assert not found
-    other.join(10)
-    assert found == [7] and not looks.asked
+def test_shards_take_what_others_found_and_share_what_is_left(tmp_path):
+    target, looks, names = tmp_path / "out.fits", Looks(), "abcdefghijklmnopqrstuvwxyz"
+    right = [ord(name) / 3 for name in names]
+    looks(target, names[:5], shard=Shard(1, 3))
+    assert looks(target, names[:5], shard=Shard(2, 3)) == right[:5] == looks(target, names[:5])
+    assert looks.asked == list("adebc")
+    looks.asked.clear()
+    looks.seconds, found = 0.02, {}
+
+    def run(number: int) -> None:
+        found[number] = looks(target, names, shard=Shard(number, 3))
+
+    runs = [threading.Thread(target=run, args=(number,)) for number in (1, 2, 3)]
+    for one in runs:
+        one.start()
+    for one in runs:
+        one.join(30)
+    assert all(found[number] == right for number in (1, 2, 3))
+    assert (
+        set(looks.asked) == set(names[5:]) and len(looks.asked) <= len(names[5:]) + 4
+    )  # what two have in hand at once
+
+
+@pytest.mark.parametrize("shard", [None, Shard(1, 1), Shard(2, 4), Shard(4, 4), Shard(5, 7)])
+def test_every_shard_comes_to_all(shard):
+    names = [str(k) for k in range(11)]
+    turn = list(in_turn(names, shard))
+    assert sorted(turn) == sorted(names)
+    mine = names if shard is None else list(shard.share(names))
+    assert turn[: len(mine)] == mine
+
+
+def test_two_processes_that_are_not_shards_do_not_look_at_once(tmp_path):
+    target = tmp_path / "out.fits"
+    refused = pytest.raises(UsageError, match="written by another process")
+    with keep_findings(target, {}), refused, keep_findings(target, {}):
+        pass
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
@@ -174,6 +208,7 @@ def test_shards_and_resumed_runs_do_not_survey_again(tmp_path, monkeypatch, surv
     job.run_joint(names, tmp_path / "a.fits", OPTIONS)
     whole, out = dict(survey), tmp_path / "b.fits"
     job.run_joint(names, out, OPTIONS, shard=Shard(1, 2))
+    assert beside(out)
     assert survey == {name: 2 * count for name, count in whole.items()}
     again = stop(monkeypatch, job, "restore_window", 2)
     with pytest.raises(KeyboardInterrupt):

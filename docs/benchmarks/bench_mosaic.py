@@ -54,11 +54,11 @@ class Kill:
 
 
 def totals(side: int) -> dict[str, int]:
-    """How many findings and blocks a mosaic of a side has, but for the survey's parts at the margin."""
+    """How many findings and blocks a mosaic of a side has, where exposures reach beyond it by little."""
     single = side // mosaic.SCALE
     single -= round(mosaic.APART * single)
     windows = 2 * len(mosaic.PATTERN) * (-(-single // TILE)) ** 2
-    return {"survey": windows + (-(-side // SIDE)) ** 2 + 2, "blocks": (len(lines(side)) - 1) ** 2}
+    return {"survey": windows + (-(-(side + 2) // SIDE)) ** 2 + 2, "blocks": (len(lines(side)) - 1) ** 2}
 
 
 def progress_of(output: Path) -> dict[str, int]:

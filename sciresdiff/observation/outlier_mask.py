@@ -28,7 +28,7 @@ from sciresdiff.observation.exposure_outliers import (
 from sciresdiff.observation.field_change import Change, describe_changes, find_changes, warn_contradiction
 from sciresdiff.observation.pixel_set import PixelSet, of_text, to_text
 from sciresdiff.region import Region
-from sciresdiff.run.findings import Remember, look_anew
+from sciresdiff.run.findings import Findings
 
 TILE = 512
 """Side of the windows that a whole exposure is looked at by, px."""
@@ -109,7 +109,7 @@ def regions_of(shape: tuple[int, int], side: int) -> list[Region]:
 
 
 def survey_outliers(
-    names: Sequence[str], shown: Sequence[Shown], remember: Remember = look_anew, tile: int = TILE
+    names: Sequence[str], shown: Sequence[Shown], findings: Findings | None = None, tile: int = TILE
 ) -> tuple[list[PixelSet], Notes]:
     """Look at all of every exposure once: what contradicts the others, and what changed in the field.
 
@@ -117,21 +117,22 @@ def survey_outliers(
     ----------
     names : of the exposures' files.
     shown : the exposures.
-    remember : keeps what is found in each window.
+    findings : keeps what is found in each window.
     tile : side of the windows they are read by, px.
 
     Returns
     -------
     The pixels of every exposure that are to be masked, and the lines about them and about what changed.
     """
-    first = [_look_over(f"first {k}", shown, k, tile, remember, _find_first)[0] for k in range(len(shown))]
+    findings = findings or Findings()
+    first = [_look_over(f"first {k}", shown, k, tile, findings, _find_first)[0] for k in range(len(shown))]
 
     def first_round(number: int, region: Region) -> NDArray[np.bool_]:
         return first[number].window(region)
 
     found, notes = [], Notes()
     for k, name in enumerate(names):
-        pixels, changes = _look_over(f"second {k}", shown, k, tile, remember, partial(_find_second, first_round))
+        pixels, changes = _look_over(f"second {k}", shown, k, tile, findings, partial(_find_second, first_round))
         size, others = shown[k].shape[0] * shown[k].shape[1], len(shown) - 1
         notes += describe_outliers(name, len(pixels), count_places(pixels), OUTLIER.bit, others)
         notes += describe_changes(name, sorted(changes, key=lambda change: -abs(change.sigmas)))
@@ -158,21 +159,20 @@ def _find_second(
 
 
 def _look_over(
-    name: str, shown: Sequence[Shown], number: int, tile: int, remember: Remember, look: Look
+    name: str, shown: Sequence[Shown], number: int, tile: int, findings: Findings, look: Look
 ) -> tuple[PixelSet, list[Change]]:
     """Look at all of an exposure, window by window."""
-    one, places, changes = shown[number], [], []
-    for region in regions_of(one.shape, tile):
+    one = shown[number]
 
-        def look_here(region: Region = region) -> dict[str, Any]:
-            off, changed = look([replace(each, read=LastRead(each.read)) for each in shown], number, region)
-            at = np.argwhere(off) + np.array([region.y0, region.x0])
-            return {"places": to_text(at), "changes": [astuple(change) for change in changed]}
+    def look_at(region: Region) -> dict[str, Any]:
+        off, changed = look([replace(each, read=LastRead(each.read)) for each in shown], number, region)
+        at = np.argwhere(off) + np.array([region.y0, region.x0])
+        return {"places": to_text(at), "changes": [astuple(change) for change in changed]}
 
-        found = remember(f"{name} {region.y0} {region.y1} {region.x0} {region.x1}", look_here)
-        places.append(of_text(found["places"]))
-        changes += [Change(*values) for values in found["changes"]]
-    return PixelSet.of_places(one.shape, places), changes
+    regions = regions_of(one.shape, tile)
+    found = findings.all({f"{name} {r.y0} {r.y1} {r.x0} {r.x1}": partial(look_at, r) for r in regions}).values()
+    changes = [Change(*values) for here in found for values in here["changes"]]
+    return PixelSet.of_places(one.shape, [of_text(here["places"]) for here in found]), changes
 
 
 class LastRead:

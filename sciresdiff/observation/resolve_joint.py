@@ -43,7 +43,7 @@ from sciresdiff.physics.psf.point_sources import Field
 from sciresdiff.physics.psf.spec import parse
 from sciresdiff.physics.sky import estimate_sky
 from sciresdiff.region import Region
-from sciresdiff.run.findings import Remember, look_anew
+from sciresdiff.run.findings import Findings
 
 BEYOND = 48
 """Output px around the grid that are restored with it at the most."""
@@ -324,18 +324,18 @@ def shown_of(part: Part, joint: Joint) -> Shown:
     return show_exposure(part.exposure, known, maps)
 
 
-def without_outliers(joint: Joint, remember: Remember = look_anew) -> Joint:
+def without_outliers(joint: Joint, findings: Findings | None = None) -> Joint:
     """The exposures with what contradicts the others masked, where there are three or more.
 
     Parameters
     ----------
     joint : of exposures from files or in memory.
-    remember : keeps what is found in each window of them.
+    findings : keeps what is found in each window of them.
     """
     shown, names = [shown_of(part, joint) for part in joint.parts], [part.name for part in joint.parts]
     if len(joint.parts) < 3:  # of two that differ nobody knows which is right
         return replace(joint, notes=joint.notes + survey_changes(names[1:], shown)) if len(joint.parts) == 2 else joint
-    found, notes = survey_outliers(names, shown, remember)
+    found, notes = survey_outliers(names, shown, findings)
     return replace(joint.masking(found), notes=joint.notes + notes)
 
 

@@ -34,7 +34,7 @@ from sciresdiff.physics.exposures import ExposuresOperator
 from sciresdiff.physics.richardson_lucy import pedestal
 from sciresdiff.region import Region
 from sciresdiff.restoration.joint import core_mask, iterate, sample_tiles
-from sciresdiff.run.findings import Remember, look_anew
+from sciresdiff.run.findings import Findings
 from sciresdiff.tiling import Tile
 
 FEWEST = 3
@@ -77,7 +77,7 @@ class _Fit:
 
 
 @torch.inference_mode()
-def without_cosmic_rays(joint: Joint, remember: Remember = look_anew) -> Joint:
+def without_cosmic_rays(joint: Joint, findings: Findings | None = None) -> Joint:
     """The exposures with the pixels masked that are brighter than an image of all explains, where there are three.
 
     It is decided once for all of the image, in parts of `SIDE` px that do not depend on blocks.  **A source that varies
@@ -86,22 +86,24 @@ def without_cosmic_rays(joint: Joint, remember: Remember = look_anew) -> Joint:
     Parameters
     ----------
     joint : of exposures from files or in memory.
-    remember : keeps what is found in each part.
+    findings : keeps what is found in each part.
     """
     if len(joint.parts) < FEWEST:
         return joint
-    room = remember("room", partial(measure_room, joint))
-    places: dict[int, list[NDArray[np.int32]]] = {part.number: [] for part in joint.parts}
-    for tile in parts_of(joint):
+    findings = findings or Findings()
+    room = {int(number): c for number, c in findings.one("room", partial(measure_room, joint)).items()}
 
-        def look(tile: Tile = tile) -> dict[int, str]:
-            found = find_cosmic_rays(joint.window(tile), {int(number): c for number, c in room.items()})
-            return {number: to_text(at) for number, at in found.items()}
+    def look_at(tile: Tile) -> dict[int, str]:
+        return {number: to_text(at) for number, at in find_cosmic_rays(joint.window(tile), room).items()}
 
-        core = tile.core
-        found = remember(f"cosmic rays {core.y0} {core.y1} {core.x0} {core.x1}", look)
-        for number, text in found.items():
-            places[int(number)].append(of_text(text))
+    cores = {tile: tile.core for tile in parts_of(joint)}
+    found = findings.all(
+        {f"cosmic rays {c.y0} {c.y1} {c.x0} {c.x1}": partial(look_at, tile) for tile, c in cores.items()}
+    ).values()
+    places = {
+        part.number: [of_text(here[str(part.number)]) for here in found if str(part.number) in here]
+        for part in joint.parts
+    }
     pixels = [PixelSet.of_places(part.exposure.grid.shape, places[part.number]) for part in joint.parts]
     notes = Notes()
     for part, one in zip(joint.parts, pixels, strict=True):

@@ -35,7 +35,7 @@ from sciresdiff.restoration.posterior import PERTURBED_DATA
 from sciresdiff.restoration.restore import FLAT_PX, refuse_nonfinite_image
 from sciresdiff.restoration.restored import RestoredPlane
 from sciresdiff.restoration.settings import Settings
-from sciresdiff.run.findings import Remember, look_anew
+from sciresdiff.run.findings import Findings
 from sciresdiff.tiling import Tile
 
 Progress = Callable[[int, int, str], None]
@@ -179,20 +179,20 @@ def data_noise(window: JointWindow, data: Data, seed: int, pair: int, step: int)
 
 
 @torch.inference_mode()
-def measure_joint(joint: Joint, remember: Remember = look_anew) -> Joint:
+def measure_joint(joint: Joint, findings: Findings | None = None) -> Joint:
     """The measurement with what its windows have to agree on: levels of the skies, pedestal, iterations.
 
     Parameters
     ----------
     joint : of exposures from files or in memory.
-    remember : keeps what is measured.
+    findings : keeps what is measured.
     """
 
     def measure() -> dict[str, Any]:
         found, known = measure_levels(joint)
         return {"skies": [part.sky for part in found.parts], "known": asdict(known)}
 
-    measured = remember("levels", measure)
+    measured = (findings or Findings()).one("levels", measure)
     parts = [replace(part, sky=sky) for part, sky in zip(joint.parts, measured["skies"], strict=True)]
     return replace(joint, parts=parts, known=Known(**measured["known"]))
 

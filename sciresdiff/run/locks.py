@@ -56,8 +56,13 @@ def journal_path(target: Path, shard: Shard | None = None) -> Path:
 
 def find_journals(target: Path) -> list[Path]:
     """All journals of a target that exist, that of a run without shards first."""
-    names = re.compile(re.escape(f".{target.name}") + r"(\.\d+-of-\d+)?\.journal")
-    found = target.parent.glob(f".{glob.escape(target.name)}.*journal")
+    return _find_numbered(target, "journal")
+
+
+def _find_numbered(target: Path, ending: str) -> list[Path]:
+    """``.NAME.ENDING`` and those of shards, ``.NAME.2-of-4.ENDING``."""
+    names = re.compile(re.escape(f".{target.name}") + r"(\.\d+-of-\d+)?\." + ending)
+    found = target.parent.glob(f".{glob.escape(target.name)}.*{ending}")
     return sorted((path for path in found if names.fullmatch(path.name)), key=lambda path: (len(path.name), path.name))
 
 
@@ -66,9 +71,14 @@ def turn_path(target: Path) -> Path:
     return target.with_name(f".{target.name}.lock")
 
 
-def findings_path(target: Path) -> Path:
-    """Path of what was found on the whole input before the first block (`sciresdiff.run.findings`)."""
-    return target.with_name(f".{target.name}.findings")
+def findings_path(target: Path, shard: Shard | None = None) -> Path:
+    """Path of what a run, or a shard, found on the whole input before the first block (`sciresdiff.run.findings`)."""
+    return journal_path(target, shard).with_suffix(".findings")
+
+
+def find_findings(target: Path) -> list[Path]:
+    """All such files of a target that exist, that of a run without shards first."""
+    return _find_numbered(target, "findings")
 
 
 @dataclass
@@ -133,7 +143,7 @@ def append_line(descriptor: int, line: str) -> None:
 
 def remove_leftovers(target: Path, findings: bool = True) -> None:
     """Remove everything beside a target: its journals, its lock, unfinished files, and ``findings``."""
-    found = [findings_path(target)] if findings else []
+    found = find_findings(target) if findings else []
     for path in (*find_parts(target), *find_journals(target), turn_path(target), *found):
         remove(path)
 
@@ -271,7 +281,7 @@ def refuse_folder(target: Path, subject: str | None = None) -> Iterator[None]:
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        for path in (*find_parts(target), *find_journals(target), turn_path(target), findings_path(target)):
+        for path in (*find_parts(target), *find_journals(target), turn_path(target), *find_findings(target)):
             refuse_planted(path, folder=path == part_path(target))
         yield
     except OSError as problem:

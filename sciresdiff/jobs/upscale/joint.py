@@ -32,7 +32,7 @@ from sciresdiff.region import Region
 from sciresdiff.restoration.cosmic_rays import without_cosmic_rays
 from sciresdiff.restoration.joint import measure_joint
 from sciresdiff.run import executor
-from sciresdiff.run.findings import Remember, keep_findings, look_anew
+from sciresdiff.run.findings import Findings, keep_findings
 from sciresdiff.run.journal import refuse_other_jobs
 from sciresdiff.run.locks import find_journals
 from sciresdiff.run.progress import Progress, no_progress
@@ -74,7 +74,7 @@ def run_joint(
     if options.threads:
         torch.set_num_threads(options.threads)
     try:
-        task = task_of([str(path) for path in paths], target, options)
+        task = task_of([str(path) for path in paths], target, options, shard)
         return executor.execute(job_of(task), progress, shard, scheduler)
     finally:
         open_files.close()
@@ -149,15 +149,15 @@ def open_exposure(stack: ExitStack, path: str, stated: UpscaleOptions) -> Given:
     return Given(path, held.source, stated, Path(path).name)
 
 
-def task_of(paths: list[str], target: Path, options: UpscaleOptions) -> JointTask:
+def task_of(paths: list[str], target: Path, options: UpscaleOptions, shard: Shard | None = None) -> JointTask:
     """What has to be done; everything that is measured on the whole of it is measured here."""
     identity = identify_joint(paths, options)
     if not options.overwrite:
         refuse_other_jobs(target, identity)
     joint, frame = resolve_files(paths, options)
     blocks = blocks_of(joint)
-    with keep_findings(target, identity) if len(blocks) > 1 else nullcontext(look_anew) as remember:
-        joint, used, left_out = look_at_all(joint, options, remember)
+    with keep_findings(target, identity, shard) if len(blocks) > 1 else nullcontext(Findings()) as findings:
+        joint, used, left_out = look_at_all(joint, options, findings)
     times = [f for part in used.parts if (f := part.exposure.image.frame.facts.get("exposure")) is not None]
     total = float(sum(times)) if len(times) == len(used.parts) else None
     notes = joint.notes
@@ -168,23 +168,23 @@ def task_of(paths: list[str], target: Path, options: UpscaleOptions) -> JointTas
     return JointTask(target, job, blocks, identity, high, notes.unique(), total)
 
 
-def look_at_all(joint: Joint, options: UpscaleOptions, remember: Remember) -> tuple[Joint, Joint, Joint | None]:
+def look_at_all(joint: Joint, options: UpscaleOptions, findings: Findings) -> tuple[Joint, Joint, Joint | None]:
     """What all of the exposures tell before an image is made of parts of them.
 
     Parameters
     ----------
     joint : of files.
     options : the job's.
-    remember : keeps what is found.
+    findings : keeps what is found.
 
     Returns
     -------
     The measurement by all, by those that are restored, and by the one that is predicted.
     """
     if options.cosmic:
-        joint = without_cosmic_rays(without_outliers(joint, remember), remember)
+        joint = without_cosmic_rays(without_outliers(joint, findings), findings)
     left_out = None if options.leave_out is None else joint.only(options.leave_out)
-    used = measure_joint(joint if options.leave_out is None else joint.without(options.leave_out), remember)
+    used = measure_joint(joint if options.leave_out is None else joint.without(options.leave_out), findings)
     return joint, used, None if left_out is None else replace(left_out, known=used.known)
 
 
