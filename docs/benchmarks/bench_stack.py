@@ -1,6 +1,6 @@
 """Time and memory of a z-stack that is restored in depth: one of its blocks, in a process of its own.
 
-    python docs/benchmarks/bench_stack.py [--planes 40] [--side 4096] [--channels 2]
+    python docs/benchmarks/bench_stack.py [--planes 40] [--side 4096] [--channels 2] [--samples 2]
 
 The stack is simulated: beads of one voxel under a widefield microscope (NA 1.3, oil, 525 nm, planes 0.25 um apart,
 0.13 um pixels). It is as large as three blocks each way at most; all inner blocks of a larger one have the size, the
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.jobs.upscale.piece import read_piece, restore_piece
 
 OPTICS = {"na": 1.3, "ri": 1.515, "wavelength": "525", "pixel_size": "0.13um", "z_step": "0.25um"}
-OPTIONS = UpscaleOptions(**OPTICS, scale=2, gain=1.0, read_noise=1.5, offset=0.0, samples=8, checks=False)
+OPTIONS = UpscaleOptions(**OPTICS, scale=2, gain=1.0, read_noise=1.5, offset=0.0, samples=2, checks=False)
 LIGHT, DENSITY, LEVEL = 4000.0, 2e-4, 10.0
 """Electrons of a bead, beads in a voxel, and electrons of the background."""
 PART = 96
@@ -55,11 +56,11 @@ def build(path: Path, planes: int, side: int) -> None:
     tifffile.imwrite(path, noisy.astype(np.float32), metadata={"axes": "ZYX"}, ome=True)
 
 
-def restore_middle(path: Path) -> dict[str, float]:
+def restore_middle(path: Path, samples: int) -> dict[str, float]:
     """Seconds of a core and peak memory of the middle block of a file."""
-    started = time.process_time()
+    started, options = time.process_time(), replace(OPTIONS, samples=samples)
     with open_files.use(path):
-        task = upscale.task_of(path, path.with_name("out.ome.tif"), OPTIONS)
+        task = upscale.task_of(path, path.with_name("out.ome.tif"), options)
         prepared = time.process_time()
         block = task.blocks[len(task.blocks) // 2]
         restore_piece(task.job, block, read_piece(task.job, block))
@@ -82,15 +83,16 @@ def main() -> None:
     parser.add_argument("--planes", type=int, default=40)
     parser.add_argument("--side", type=int, default=4096, help="of the stack whose time is told, px")
     parser.add_argument("--channels", type=int, default=2)
+    parser.add_argument("--samples", type=int, default=2)
     parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
     told = parser.parse_args()
     if told.file:
-        print(json.dumps(restore_middle(told.file)))
+        print(json.dumps(restore_middle(told.file, told.samples)))
         return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "stack.ome.tif"
         build(path, told.planes, min(told.side, 768))
-        command = [sys.executable, __file__, "--file", str(path)]
+        command = [sys.executable, __file__, "--file", str(path), "--samples", str(told.samples)]
         found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     each, whole = found["seconds"] / found["mvoxel"], told.planes * told.channels * (2 * told.side) ** 2 / 1e6
     print(f"core {found['core']:.0f} px, {found['mvoxel']:.1f} output Mvoxel, {found['threads']:.0f} thread(s)")
