@@ -16,7 +16,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from scipy.stats import t as student
 from torch import Tensor
 
 from sciresdiff.diffusion import noise as noise_field
@@ -31,6 +30,7 @@ from sciresdiff.physics.local import box_mean
 from sciresdiff.physics.psf.kernel import target_psf
 from sciresdiff.physics.richardson_lucy import pedestal, richardson_lucy
 from sciresdiff.region import Region
+from sciresdiff.restoration.bootstrap import student_factor
 from sciresdiff.restoration.posterior import PERTURBED_DATA
 from sciresdiff.restoration.restore import FLAT_PX, refuse_nonfinite_image
 from sciresdiff.restoration.restored import RestoredPlane
@@ -161,8 +161,7 @@ def draw_deviations(
     Introduction to the Bootstrap, 6.5).  With n pairs their scatter has n degrees of freedom, and is made so much
     larger that one of it holds 68.3 % of the cases (Student's t).
     """
-    again, pairs = data.operator.apply(x), -(-count // 2)
-    factor = float(student.ppf(0.841345, pairs)) if pairs > 1 else 1.0
+    again, factor = data.operator.apply(x), student_factor(count)
     for draw in range(count):
         n = data.noise.sqrt() * data_noise(window, data, seed, draw // 2, PERTURBED_DATA)
         made = replace(data, y=(again + (-n if draw % 2 else n)) * data.valid)
