@@ -13,7 +13,7 @@ from sciresdiff.physics.consistency import Data
 from sciresdiff.physics.operators import Operator
 from sciresdiff.physics.psf.field import PSF, SmoothMaps
 from sciresdiff.physics.psf.shapes import FWHM_PER_SIGMA
-from sciresdiff.restoration.bootstrap import Bootstrap, mirrored, student_factor, undone
+from sciresdiff.restoration.bootstrap import Bootstrap, student_factor, undone, with_opposites
 from sciresdiff.restoration.fallback import physics_estimate
 from sciresdiff.restoration.restore import restore
 from sciresdiff.restoration.settings import Settings
@@ -61,8 +61,8 @@ def test_a_bootstrap_of_a_linear_restoration_has_its_noise() -> None:
 
 def test_deviations_come_with_their_opposites() -> None:
     ones = [torch.ones(1), 2 * torch.ones(1)]
-    assert [float(v) for v in mirrored(ones, 3)] == [1, -1, 2]
-    assert list(mirrored(ones, 0)) == []
+    assert [float(v) for v in with_opposites(ones, 3)] == [1, -1, 2]
+    assert list(with_opposites(ones, 0)) == []
     assert student_factor(2) == 1 and student_factor(8) == pytest.approx(1.1416, abs=1e-3)
 
 

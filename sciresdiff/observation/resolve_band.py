@@ -16,9 +16,9 @@ from scipy.signal import fftconvolve
 
 from sciresdiff.notes import Notes
 from sciresdiff.observation.joint import Joint
-from sciresdiff.observation.resolve_joint import Given, resolve_joint, with_target
-from sciresdiff.observation.sharper_target import MOST_LOBES, largest_lobes
-from sciresdiff.physics.psf.image import TooNarrowError, fwhm
+from sciresdiff.observation.resolve_joint import Given
+from sciresdiff.observation.sharper_target import resolve_restorable, resolve_target
+from sciresdiff.physics.psf.image import fwhm
 from sciresdiff.physics.psf.kernel import target_psf
 
 Array = NDArray[np.float64]
@@ -49,7 +49,7 @@ def measure_width(given: Given, grid: Any) -> tuple[float, float]:
     ------
     InputError : as `resolve_joint`; a PSF narrower than 0.5 output px.
     """
-    joint = resolve_joint([with_target(given, POINT)], 1.0, grid)
+    joint = resolve_target([given], POINT, 1.0, grid)
     width = fwhm(whole_psf(joint, POINT))
     return width, float(np.hypot(width, PIXEL_FWHM * joint.parts[0].place.scale))
 
@@ -68,17 +68,10 @@ def sharpest_supported(given: Given, grid: Any, most: float) -> tuple[Joint, flo
     ----------
     most : FWHM that the image may have, output px.
     """
-    pointlike = resolve_joint([with_target(given, POINT)], 1.0, grid)
+    pointlike = resolve_target([given], POINT, 1.0, grid)
     width = fwhm(whole_psf(pointlike, POINT))
-    for share in SHARES:
-        own = min(most, share * width)
-        try:
-            joint = resolve_joint([with_target(given, own)], 1.0, grid)
-        except TooNarrowError:
-            continue
-        if largest_lobes(joint) <= MOST_LOBES:
-            return joint, own, width
-    return pointlike, POINT, width
+    found = resolve_restorable([given], [min(most, share * width) for share in SHARES], 1.0, grid)
+    return *(found or (pointlike, POINT)), width
 
 
 def resolve_band(given: Given, grid: Any, target: float) -> Joint:

@@ -15,6 +15,7 @@ import numpy as np
 from sciresdiff.notes import Notes
 from sciresdiff.observation.joint import Joint
 from sciresdiff.observation.resolve_joint import Given, resolve_joint, with_target
+from sciresdiff.physics.psf.image import TooNarrowError
 
 MOST_LOBES = 0.3
 """Negative light of kernels, in units of their sum. Stars of 3e5 and 3e7 times the noise of the sky are restored in 60
@@ -29,16 +30,38 @@ def resolve_sharper(given: Sequence[Given], scale: float, grid: Any = None, alig
     wanted, lobes = joint.target_fwhm, largest_lobes(joint)
     if wanted is None or lobes <= MOST_LOBES:
         return joint
-    for share in SHARES:
-        sharp = resolve_joint([with_target(one, share * wanted) for one in given], scale, grid, align)
-        if largest_lobes(sharp) <= MOST_LOBES:
-            break
-    own = share * wanted
+    targets = [share * wanted for share in SHARES]
+    found = resolve_restorable(given, targets, scale, grid, align)
+    sharp, own = found or (resolve_target(given, targets[-1], scale, grid, align), targets[-1])
     line = Notes(
         f"psf: the kernel between an image of FWHM {wanted:.3g} output px and the exposures has {lobes:.2g} times its "
         f"light in negative lobes; it is restored to {own:.3g} px, then widened"
     )
     return replace(sharp, target_fwhm=wanted, widened=float(np.sqrt(wanted**2 - own**2)), notes=sharp.notes + line)
+
+
+def resolve_restorable(
+    given: Sequence[Given], targets: Sequence[float], scale: float, grid: Any = None, align: str = "wcs"
+) -> tuple[Joint, float] | None:
+    """The measurement of the first image whose kernels have few negative lobes, and its FWHM; None where all have more.
+
+    Parameters
+    ----------
+    targets : FWHM of the images, output px; one that is wider than a PSF is passed over.
+    """
+    for target in targets:
+        try:
+            joint = resolve_target(given, target, scale, grid, align)
+        except TooNarrowError:
+            continue
+        if largest_lobes(joint) <= MOST_LOBES:
+            return joint, target
+    return None
+
+
+def resolve_target(given: Sequence[Given], target: float, scale: float, grid: Any, align: str = "wcs") -> Joint:
+    """`resolve_joint` of an image of another FWHM, output px."""
+    return resolve_joint([with_target(one, target) for one in given], scale, grid, align)
 
 
 def largest_lobes(joint: Joint) -> float:

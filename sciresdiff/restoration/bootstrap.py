@@ -106,7 +106,7 @@ def undone(lost: Tensor, second: Tensor, noise: Tensor) -> Tensor:
     return lost * (share * ratio).sqrt()
 
 
-def beyond(more: Tensor, known: Tensor) -> Tensor:
+def excess(more: Tensor, known: Tensor) -> Tensor:
     """A deviation with as much power around a pixel as it has more than another, so that the larger of the two counts.
 
     Parameters
@@ -123,6 +123,6 @@ def student_factor(count: int) -> float:
     return float(student.ppf(0.841345, pairs)) if pairs > 1 else 1.0
 
 
-def mirrored(deviations: Iterable[Tensor], count: int) -> Iterator[Tensor]:
+def with_opposites(deviations: Iterable[Tensor], count: int) -> Iterator[Tensor]:
     """Every deviation and its opposite, ``count`` in all."""
     return islice((sign * one for one in deviations for sign in (1, -1)), count)

@@ -59,8 +59,10 @@ def count_predicting(data: Data) -> int:
 
 
 def count_iterations(data: Data) -> int:
-    """Iterations of Richardson-Lucy that the physics' estimate takes."""
-    return count_predicting(data) if varies(data) else richardson_lucy_until_chi2_one(data)[1]
+    """Iterations of Richardson-Lucy that the physics' estimate takes: the plane's, or of a whole its own."""
+    if varies(data):
+        return count_predicting(data)
+    return data.statistics.iterations if data.statistics else richardson_lucy_until_chi2_one(data)[1]
 
 
 def predicting_estimate(data: Data, iterations: int | None = None) -> Tensor:

@@ -80,8 +80,28 @@ def posterior_perturbation(data: Data, w: Tensor, seed: int, draw: int) -> Tenso
     -------
     (1, 1, s*h, s*w), of mean zero.
     """
+    return scene_error(data, w, noise_of_draw(data, seed, draw), seed, draw)
+
+
+def noise_of_draw(data: Data, seed: int, draw: int) -> Tensor:
+    """n ~ N(0, N), the noise of the data that belongs to a draw, (1, C, h, w)."""
+    return data.noise.sqrt() * gaussian(data.noise, seed, draw, PERTURBED_DATA, data)
+
+
+def scene_error(data: Data, w: Tensor, n: Tensor, seed: int, draw: int) -> Tensor:
+    """e + Sigma A^T (A Sigma A^T + N)^-1 (n - A e) with e ~ N(0, Sigma): without noise n what data leave of e unseen.
+
+    Parameters
+    ----------
+    w : (1, 1, s*h, s*w), the root of the diagonal of Sigma, noise units.
+    n : (1, 1, h, w), noise of the data, or 0.
+    seed, draw : of e.
+
+    Returns
+    -------
+    (1, 1, s*h, s*w), of mean zero.
+    """
     e = w * gaussian(w, seed, draw, PERTURBED_SCENE, data)
-    n = data.noise.sqrt() * gaussian(data.noise, seed, draw, PERTURBED_DATA, data)
     return consistency_step(replace(data, y=n), e, w.square(), PERTURBATION_ITERATIONS, PATIENCE)
 
 

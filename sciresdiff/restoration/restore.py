@@ -20,7 +20,7 @@ from sciresdiff.malloc import keep_freed
 from sciresdiff.observation.observation import Observation
 from sciresdiff.physics.consistency import Data, close_flux, consistency_step, support
 from sciresdiff.physics.richardson_lucy import richardson_lucy_until_chi2_one
-from sciresdiff.restoration.bootstrap import Bootstrap, beyond, mirrored, student_factor
+from sciresdiff.restoration.bootstrap import Bootstrap, excess, student_factor, with_opposites
 from sciresdiff.restoration.fallback import (
     FINAL_ITERATIONS,
     PATIENCE,
@@ -32,13 +32,12 @@ from sciresdiff.restoration.fallback import (
 from sciresdiff.restoration.model import Model
 from sciresdiff.restoration.ops import psf_features
 from sciresdiff.restoration.posterior import (
-    PERTURBED_DATA,
-    PERTURBED_SCENE,
     Moments,
     calibrate,
     count_samples,
     draw_samples,
-    gaussian,
+    noise_of_draw,
+    scene_error,
 )
 from sciresdiff.restoration.prior import Estimate
 from sciresdiff.restoration.restored import RestoredPlane
@@ -166,27 +165,21 @@ def physics_errors(data: Data, best: Estimate, iterations: int, settings: Settin
         return starting_estimate(made, physics_estimate(made, iterations), settings).x
 
     def noise_error(draw: int) -> Tensor:
-        unit = gaussian(data.noise, settings.seed, draw, PERTURBED_DATA, data)
-        return bootstrap.noise_error(data.noise.sqrt() * unit)
+        return bootstrap.noise_error(noise_of_draw(data, settings.seed, draw))
 
     def deviations() -> Iterator[Tensor]:
         first = noise_error(0)
         bias = bootstrap.undone(first)
         share = torch.maximum(bootstrap.structure_share(first), unmeasured_share(data))
-        scale = best.w * share.sqrt()
+        scale, silent = best.w * share.sqrt(), torch.zeros_like(data.y)
         for draw in range(0, settings.samples, 2):
             error = noise_error(draw) if draw else first
-            left = (-bias if draw % 4 else bias) + beyond(unseen_structure(data, scale, settings.seed, draw), bias)
+            unseen = scene_error(data, scale, silent, settings.seed, draw)
+            left = (-bias if draw % 4 else bias) + excess(unseen, bias)
             yield torch.add(left, error, alpha=student_factor(settings.samples))
 
     bootstrap = Bootstrap(data, best.x, again)
-    return mirrored(deviations(), settings.samples)
-
-
-def unseen_structure(data: Data, scale: Tensor, seed: int, draw: int) -> Tensor:
-    """What the data do not see of structure e of a scale, e - Sigma A^T (A Sigma A^T + N)^-1 A e, (1, 1, s*h, s*w)."""
-    e = scale * gaussian(scale, seed, draw, PERTURBED_SCENE, data)
-    return consistency_step(replace(data, y=torch.zeros_like(data.y)), e, scale.square(), PRIOR_ITERATIONS, PATIENCE)
+    return with_opposites(deviations(), settings.samples)
 
 
 def unmeasured_share(data: Data) -> Tensor:

@@ -25,7 +25,7 @@ from sciresdiff.physics.consistency import Data, support
 from sciresdiff.physics.depth import DepthOperator
 from sciresdiff.physics.psf.shapes import FWHM_PER_SIGMA
 from sciresdiff.physics.richardson_lucy import MOST_ITERATIONS, OUTLIER, pedestal, richardson_lucy
-from sciresdiff.restoration.bootstrap import Bootstrap, mirrored, student_factor
+from sciresdiff.restoration.bootstrap import Bootstrap, student_factor, with_opposites
 from sciresdiff.restoration.ops import box_mean
 from sciresdiff.restoration.posterior import PERTURBED_DATA, PERTURBED_SCENE, Moments, width_of_draw
 from sciresdiff.restoration.restore import FLAT_PX, refuse_nonfinite_image
@@ -216,7 +216,7 @@ def volume_errors(
             e = missing_structure(data, u, w, wanted, unit_noise(data, stack, w, seed, draw // 2, PERTURBED_SCENE))
             yield torch.add(wanted(e), noise, alpha=student_factor(count))
 
-    return mirrored(deviations(), count)
+    return with_opposites(deviations(), count)
 
 
 def missing_structure(data: Data, u: Tensor, w: Tensor, wanted: Wanted, unit: Tensor) -> Tensor:

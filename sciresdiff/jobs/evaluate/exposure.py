@@ -134,8 +134,9 @@ def place_exposure(
     part, first = joint.parts[-1], given[-1].source.frame
     ratio = stated_ratio(stated_scales(image.frame.unit, image.frame.facts), stated_scales(first.unit, first.facts))
     factor, _ = choose_scale(name, ratio, None, "not measured")
-    told = Notes(f"flux: {name}: {factor:.5g} times the image's ({ratio[1]})") if ratio else Notes()
-    return in_units_of(joint, replace(part, factor=factor), image), notes + told
+    assert ratio is not None  # else it is refused
+    notes += Notes(f"flux: {name}: {factor:.5g} times the image's ({ratio[1]})")
+    return in_units_of(joint, replace(part, factor=factor), image), notes
 
 
 def options_of_exposures(record: Mapping[str, Any]) -> list[tuple[str, UpscaleOptions]]:
