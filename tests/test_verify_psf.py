@@ -15,6 +15,9 @@ from sciresdiff.jobs.upscale.inputs import Inputs, resolve_inputs
 from sciresdiff.jobs.upscale.options import UpscaleOptions
 from sciresdiff.observation.verify_psf import psf_on_frame
 from sciresdiff.physics import psf
+from sciresdiff.physics.psf.measure import find_population, summarise
+from sciresdiff.physics.psf.point_sources import prepare_field
+from sciresdiff.physics.psf.wings import has_wings
 
 
 def write(path: Path, pixels: np.ndarray, **cards: Any) -> Path:
@@ -37,6 +40,15 @@ def is_that_of(inputs: Inputs, spec: str) -> bool:
     blur = inputs.observation.exposure.psf
     assert wanted is not None and blur is not None
     return bool(abs(blur.width / psf.PSF.constant(wanted).width - 1) < 0.06)
+
+
+def misplaced_by(inputs: Inputs, spec: str) -> float:
+    """Share of the light of the kernel that lies elsewhere than that of a SPEC."""
+    wanted, blur = psf.kernel_from_psf(spec, pixel=inputs.frame.pixel_size, scale=2), inputs.observation.exposure.psf
+    assert wanted is not None and blur is not None
+    side = max(*wanted.shape, *blur.mean.shape)
+    both = [np.pad(one, [((side - n) // 2,) * 2 for n in one.shape]) for one in (wanted, blur.mean)]
+    return float(np.abs(both[1] - both[0]).sum() / 2)
 
 
 @pytest.mark.parametrize(
@@ -70,6 +82,40 @@ def test_a_header_that_says_nothing(tmp_path: Path, cards: dict[str, Any]) -> No
 def test_a_header_that_is_right_is_believed(tmp_path: Path, cards: dict[str, Any]) -> None:
     inputs = resolve(write(tmp_path / "a.fits", star_field("gaussian:fwhm=3px", 30, 128), **cards))
     assert inputs.notes.origins["psf"] == "header" and not any("not believed" in line for line in inputs.notes)
+
+
+@pytest.mark.parametrize("beta", [2.5, 3.5, 5])
+@pytest.mark.parametrize("share", [1.0, 1.08])  # of the Moffat's width: what is written, and what a Gaussian fits
+def test_a_width_alone_says_nothing_of_the_wings(tmp_path: Path, beta: float, share: float) -> None:
+    spec = f"moffat:fwhm=3px,beta={beta}"
+    inputs = resolve(write(tmp_path / "a.fits", star_field(spec, 30, 128), FWHM=3 * share))
+    told = [line for line in inputs.notes if "not believed" in line]
+    assert inputs.notes.origins["psf"] == "measured" and len(told) == 1 and "wings" in told[0]
+    assert misplaced_by(inputs, spec) < 0.4 * misplaced_by(inputs, f"gaussian:fwhm={3 * share}px")
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_few_stars_do_not_tell_the_wings(tmp_path: Path, count: int) -> None:
+    frame = star_field("moffat:fwhm=3px,beta=3", count, 128)
+    assert resolve(write(tmp_path / "a.fits", frame, FWHM=3.0)).notes.origins["psf"] == "header"
+
+
+def test_a_beam_is_a_gaussian_whatever_the_stars(tmp_path: Path) -> None:
+    """Maps are convolved with it when they are made; what lies about their sources is not its wings."""
+    beam = {"BMAJ": 0.6 / 3600, "BMIN": 0.6 / 3600, "BPA": 0.0}
+    frame = star_field("moffat:fwhm=3px,beta=4", 30, 128)
+    assert resolve(write(tmp_path / "a.fits", frame, **beam)).notes.origins["psf"] == "header"
+
+
+@pytest.mark.parametrize("spec", ["gaussian:fwhm=1.3px", "gaussian:fwhm=3px", "moffat:fwhm=3px,beta=3"])
+# at the noise, a thousand times brighter, and crowded
+@pytest.mark.parametrize(("count", "flux"), [(12, (600, 3e3)), (12, (3e4, 3e6)), (150, (3e3, 6e4))])
+def test_wings_are_seen_where_they_are(spec: str, count: int, flux: tuple[float, float]) -> None:
+    found = find_population(prepare_field(star_field(spec, count, seed=count, flux=flux), None, None))
+    wings = summarise(found, table=False).shape.wings
+    # a Gaussian asked with the wings of beta 5 has to deny them; its own are below what counts
+    seen = has_wings(found.points, found.stamps[found.point], max(wings, 0.2))
+    assert seen == spec.startswith("moffat")
 
 
 @pytest.mark.parametrize(

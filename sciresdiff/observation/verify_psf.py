@@ -3,7 +3,8 @@
 Two ways to be wrong are told apart, because they are known with different certainty. Sources that are *narrower* than
 the PSF cannot be, so that a few of one width refute it. Sources that are *wider* may be galaxies, nuclei or puncta;
 only where they all have one width, as stars and beads have, is the PSF too narrow. A statement is compared by what the
-same fit makes of it, so that a shape that is no Moffat is not taken for another width.
+same fit makes of it, so that a shape that is no Moffat is not taken for another width. Where a header states a width
+alone, its shape is only assumed, and the wings of stars tell it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from sciresdiff.physics.psf.measure import find_population, summarise
 from sciresdiff.physics.psf.measured import MeasuredPSF
 from sciresdiff.physics.psf.moffat_fit import MoffatFits, Stamps, fit_moffats
 from sciresdiff.physics.psf.point_sources import WELL, Population, choose_points, clump_density, prepare_field
+from sciresdiff.physics.psf.wings import has_wings
 
 Array = NDArray[np.float64]
 T = TypeVar("T")
@@ -72,7 +74,7 @@ class Refuted:
         )
 
 
-def refute_psf(frame: Frame, stated: Array, plane: int = 0) -> Refuted | None:
+def refute_psf(frame: Frame, stated: Array, plane: int = 0, *, width_alone: bool = False) -> Refuted | None:
     """Hold a stated PSF against the point sources of a plane.
 
     Parameters
@@ -83,6 +85,8 @@ def refute_psf(frame: Frame, stated: Array, plane: int = 0) -> Refuted | None:
         The whole PSF as the frame's pixels show it, odd sides, centred.
     plane : int
         Number of the plane.
+    width_alone : bool
+        A width is stated and a Gaussian is assumed, which stars of one width refute by their wings.
 
     Returns
     -------
@@ -96,17 +100,33 @@ def refute_psf(frame: Frame, stated: Array, plane: int = 0) -> Refuted | None:
         return None
     width = psf.fwhm(stated)
     moffat = summarise(population, table=False)
+    shape = _lacks_wings(population, moffat, width) if width_alone else None
     if width < 2 * moffat.fwhm + 2:  # wider ones do not fit into the stamps
         same = _fit_stated(stated, population)
-        if _contradiction(float(same.fwhm[0]), same, moffat, moffat.fwhm, population) is None:
+        if _contradiction(float(same.fwhm[0]), same, moffat, moffat.fwhm, population) is None and shape is None:
             return None
     else:
         same = None
     # the width at half maximum with the table of residuals does not depend on a shape
     full = summarise(population)
     measured_width = psf.fwhm(full.render())
-    what = _contradiction(width, same, full, measured_width, population)
+    what = _contradiction(width, same, full, measured_width, population) or shape
     return None if what is None else Refuted(width, full, measured_width, what)
+
+
+def _lacks_wings(population: Population, found: MeasuredPSF, width: float) -> str | None:
+    """That a Gaussian lacks the wings which sources of one width have; None where they have none, or are too few.
+
+    Galaxies have wings, too, but they are wider than is stated.
+    """
+    points = population.points
+    one = len(points) >= WIDE and population.share >= DOMINANT_NARROW and found.scatter < TIGHT
+    wider = np.log(psf.fwhm(found.render()) / width) > TOLERANCE
+    if not one or wider or not has_wings(points, population.stamps[population.point], found.shape.wings):
+        return None
+    return (
+        f"it is a width alone, and no Gaussian has the wings of the sources (Moffat beta {1 / found.shape.wings:.2g})"
+    )
 
 
 def refute_field(sample: Sample, blur: PSF, scale: int, target_fwhm: float) -> Refuted | None:
@@ -274,7 +294,10 @@ def refute_specs(frame: Frame, samples: Samples, specs: Sequence[str]) -> Notes 
         if spec in seen or len(seen) == MOST_PLANES:
             continue
         seen.add(spec)
-        refuted = refute_psf(samples(plane).frame, psf.render(spec, frame.pixel_size, integrate=True))
+        image = psf.render(spec, frame.pixel_size, integrate=True)
+        # the beam of a radio map is a Gaussian by definition, and beads of a microscope have no seeing
+        alone = frame.kind == "astro" and frame.psf is None and "fwhm" in frame.facts
+        refuted = refute_psf(samples(plane).frame, image, width_alone=alone)
         if refuted is not None:
             by = "SEEING, FWHM, PSF_FWHM or BMAJ" if "fwhm" in frame.facts else "aperture and wavelength"
             words = f"psf: {psf.parse(spec)} of the header ({by}) is not believed, and the PSF is measured instead"
