@@ -278,6 +278,22 @@ def test_a_mended_input_is_gone_on_with_where_it_is_the_same(target: Path, whole
     assert target.read_bytes() == whole
 
 
+def test_of_several_inputs_a_mended_one_is_gone_on_with(target: Path, whole: bytes) -> None:
+    key = {"version": "1", "input 0": "abc", "input 1": "def", "blocks": "6"}
+    stopped(target, 4, key=key)
+    path = locks.journal_path(target)
+    path.write_text(path.read_text().replace('"def"', '"damaged"'))
+    journal.refuse_other_jobs(target, {name: key[name] for name in ("version", "input 0", "input 1")})
+    with pytest.raises(UsageError, match="not the same: --samples, input 1"):
+        journal.refuse_other_jobs(target, {**key, "--samples": "4"})
+    with pytest.raises(UsageError, match="not the same: input 1"):
+        run(target, key=key)
+    worked: list[int] = []
+    run(target, worked, key=key, digest=lambda number: "another" if number == 1 else str(number))
+    assert worked == [1, 4, 5]
+    assert target.read_bytes() == whole
+
+
 def test_another_versions_journal_is_refused(target: Path) -> None:
     stopped(target, 3)
     path = locks.journal_path(target)

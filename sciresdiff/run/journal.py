@@ -251,14 +251,20 @@ def _unname_unfinished(target: Path) -> None:
 
 
 def adopt_repaired_input(journal: Found, key: Mapping[str, str], digest: Callable[[int], str]) -> Found:
-    """The journal of a job that differs in its input alone, with the blocks that read the same of this input.
+    """The journal of a job that differs in its inputs alone, with the blocks that read the same of these inputs.
 
     Any other journal is returned as it is.
     """
-    if differences(journal.head["key"], key) != ["input"]:
+    if not differs_in_inputs(journal.head["key"], key):
         return journal
     same = {number: entry for number, entry in journal.entries.items() if entry.sums.get("seen") == digest(number)}
     return replace(journal, head={**journal.head, "key": dict(key)}, entries=same, size=0)
+
+
+def differs_in_inputs(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    """Whether two jobs differ, and in nothing but their ``input``, or the several that are numbered."""
+    names = differences(one, other)
+    return bool(names) and all(name.split()[0] == "input" for name in names)
 
 
 def resume(journal: Journal, found: list[Found], here: Mapping[str, str]) -> None:
@@ -304,6 +310,8 @@ def is_same_job(journal: Found, key: Mapping[str, str]) -> bool:
 def refuse_other_jobs(target: Path, key: Mapping[str, str]) -> None:
     """Refuse an output that another job began, before anything is looked for; `open_journal` refuses the rest.
 
+    A job whose inputs alone are other ones may go on with blocks that read the same of them (`adopt_repaired_input`).
+
     Parameters
     ----------
     target : Path
@@ -317,8 +325,11 @@ def refuse_other_jobs(target: Path, key: Mapping[str, str]) -> None:
     """
     for path in find_journals(target):
         found = read_journal(path)
-        if found.head and (found.head["journal"] != FORMAT or not key.items() <= found.head["key"].items()):
-            raise UsageError(describe_conflict(f"--output: {target}", found, {**found.head["key"], **key}))
+        if not found.head:
+            continue
+        wanted, old = {**found.head["key"], **key}, found.head["journal"] != FORMAT
+        if old or (wanted != found.head["key"] and not differs_in_inputs(found.head["key"], wanted)):
+            raise UsageError(describe_conflict(f"--output: {target}", found, wanted))
 
 
 def describe_conflict(subject: str, journal: Found, key: Mapping[str, str]) -> str:
