@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +22,10 @@ from sciresdiff.physics.psf.field import PSF, SmoothMaps
 from sciresdiff.physics.psf.shapes import FWHM_PER_SIGMA
 from sciresdiff.physics.richardson_lucy import richardson_lucy_until_chi2_one
 from sciresdiff.region import Region
+from sciresdiff.restoration import fallback
 from sciresdiff.restoration.fallback import CHI2_LIMIT, local_chi2, physics_estimate, predicting_estimate
+from sciresdiff.restoration.restore import restore
+from sciresdiff.restoration.settings import Settings
 from sciresdiff.tiling import Tile
 
 Array = NDArray[np.float64]
@@ -109,3 +114,28 @@ def test_large_frames_are_looked_at_in_windows_with_the_psf_of_their_place() -> 
     for (here, place), (y, x), i in zip(windows_with_places(mosaic, 2), places, range(4), strict=True):
         assert (place.y0 - y, place.x0 - x) == (here.y0 - 512 * (i // 2), here.x0 - 512 * (i % 2))
         assert place.shape == here.shape == (SIDE // 2, SIDE // 2)
+
+
+@pytest.mark.parametrize("varies", [True, False])
+def test_the_iterations_of_a_whole_frame_are_found_once(monkeypatch: pytest.MonkeyPatch, varies: bool) -> None:
+    """Its samples take as many as its estimate did."""
+    observation, _ = stars(40, 3000.0)
+    if not varies:
+        one = replace(observation.exposure, psf=PSF.constant(field((80, 80)).kernels[0]))
+        observation = replace(observation, exposures=[one])
+    searched: list[str] = []
+
+    def watch(name: str, asks: Callable[..., bool]) -> None:
+        real = getattr(fallback, name)
+
+        def watched(*args: Any) -> Any:
+            if asks(*args):
+                searched.append(name)
+            return real(*args)
+
+        monkeypatch.setattr(fallback, name, watched)
+
+    watch("predicting_iterations", lambda *args: True)
+    watch("richardson_lucy_until_chi2_one", lambda data, iterations=None: iterations is None)
+    restore(observation, None, Settings(samples=2))
+    assert searched == ["predicting_iterations" if varies else "richardson_lucy_until_chi2_one"]

@@ -39,12 +39,17 @@ def physics_estimate(data: Data, iterations: int | None = None) -> Estimate:
 
     Parameters
     ----------
-    iterations : of Richardson-Lucy, where they are known (`count_iterations`).
+    iterations : of Richardson-Lucy, where they are known; else they are found, and the estimate has them.
     """
-    x = predicting_estimate(data, iterations) if varies(data) else richardson_lucy_until_chi2_one(data, iterations)[0]
+    if varies(data):
+        iterations = iterations or count_predicting(data)
+        x = predicting_estimate(data, iterations)
+    else:
+        x, iterations = richardson_lucy_until_chi2_one(data, iterations)
     amplitude = data.planar.contrast(x, data.noise)
     start = bound_below(data, Estimate(x, amplitude * float(np.exp(-1)), x))
-    return replace(start, x=consistency_step(data, start.x, start.w.square(), FINAL_ITERATIONS, PATIENCE))
+    held = consistency_step(data, start.x, start.w.square(), FINAL_ITERATIONS, PATIENCE)
+    return replace(start, x=held, iterations=iterations)
 
 
 def varies(data: Data) -> bool:
@@ -56,13 +61,6 @@ def count_predicting(data: Data) -> int:
     """Iterations of Richardson-Lucy that predict held-out pixels best: the plane's, or of a whole its own."""
     known = data.statistics.predicting if data.statistics else None
     return known or predicting_iterations([(part, unit_noise(part)) for part in local_windows(data)])
-
-
-def count_iterations(data: Data) -> int:
-    """Iterations of Richardson-Lucy that the physics' estimate takes: the plane's, or of a whole its own."""
-    if varies(data):
-        return count_predicting(data)
-    return data.statistics.iterations if data.statistics else richardson_lucy_until_chi2_one(data)[1]
 
 
 def predicting_estimate(data: Data, iterations: int | None = None) -> Tensor:
@@ -120,4 +118,5 @@ def blend(model: Estimate, physics: Estimate, weight: Tensor) -> Estimate:
     weight : (1, 1, s*h, s*w), 0..1; 1 gives the physics'.
     """
     pairs = ((model.x, physics.x), (model.w, physics.w), (model.guess, physics.guess))
-    return Estimate(*(torch.lerp(one, other, weight) for one, other in pairs))
+    x, w, guess = (torch.lerp(one, other, weight) for one, other in pairs)
+    return Estimate(x, w, guess)

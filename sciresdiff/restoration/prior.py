@@ -59,6 +59,8 @@ class Estimate:
     """The network's estimate before the consistency step."""
     unseen: Tensor | None = None
     """Same shape, 0..1: where it is a positive estimate instead, see `unseen`; None where it is 0 everywhere."""
+    iterations: int | None = None
+    """Of Richardson-Lucy that it took; None of a network's."""
 
 
 def bound_below(data: Data, estimate: Estimate) -> Estimate:

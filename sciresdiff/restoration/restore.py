@@ -25,7 +25,6 @@ from sciresdiff.restoration.fallback import (
     FINAL_ITERATIONS,
     PATIENCE,
     blend,
-    count_iterations,
     fallback_weight,
     physics_estimate,
 )
@@ -87,12 +86,13 @@ def restore(
     data = observation.data(device)
     features = torch.from_numpy(psf_features(observation.exposure.psf, observation.scale))[None].to(device)
     best, gate = estimate(data, features, model, settings)
+    iterations = best.iterations
     best = starting_estimate(data, best, settings)
     progress(1, 1 + count_samples(model, settings), "prior" if model else "physics")
     # The noise of the draws is that of the estimate; that of chi2 does not depend on the image that is judged by it.
     renewed = data.renew_noise(best.x)
     drawn = model is None and count_samples(model, settings) > 0
-    errors = physics_errors(renewed, best, count_iterations(data), settings) if drawn else None
+    errors = physics_errors(renewed, best, iterations, settings) if drawn else None
     samples = draw_samples(renewed, best, features, model, settings, errors)
     return posterior_summary(observation, data, best, gate, samples, model, settings, progress)
 
@@ -146,7 +146,7 @@ def starting_estimate(data: Data, best: Estimate, settings: Settings) -> Estimat
     return replace(best, x=x, guess=x)  # a plane less to hold
 
 
-def physics_errors(data: Data, best: Estimate, iterations: int, settings: Settings) -> Iterator[Tensor]:
+def physics_errors(data: Data, best: Estimate, iterations: int | None, settings: Settings) -> Iterator[Tensor]:
     """Deviations of the physics' estimate, (1, 1, s*h, s*w), in pairs of opposite sign.
 
     Three things: by the `Bootstrap` of the whole procedure its noise, enlarged by Student's t for few pairs; by the
