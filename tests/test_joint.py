@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ import pytest
 import torch
 from astropy.io import fits
 from astropy.wcs import WCS
+from dithers import Taken, draw, make_sky, turn
 from scipy.ndimage import gaussian_filter
+from test_psf_on_grid import lopsided
 from typer.testing import CliRunner
 
 from sciresdiff.cli.app import app
@@ -160,7 +163,7 @@ def test_the_bound_is_above_every_entry():
 
 def test_what_is_spread_and_gathered_stays_where_it_is():
     operator = some_operator()
-    spread = operator.spread(operator.covered)
+    spread = operator.spread(operator.coverage)
     assert float(spread.max()) <= 1 + 1e-9 and float(spread[0, 0, 30, 32]) > 0.99
     fine = torch.zeros(1, 1, *operator.size, dtype=torch.float64)
     fine[..., 30, 32] = 1
@@ -486,3 +489,45 @@ def test_a_psf_that_varies_is_that_of_every_place():
         local = same_size(narrow + share[0, x] * (wide - narrow), here.shape)
         np.testing.assert_allclose(here, local, atol=2e-3 * local.max())
         assert here.sum() == pytest.approx(1, abs=1e-6)
+
+
+def write_lopsided(folder: Path, degrees: float, off: float = 0.0, side: int = 64) -> list[str]:
+    """Two exposures of stars with a tail, the other one turned; its WCS is off by so many px."""
+    sky, names = make_sky(np.random.default_rng(2), side, stars=40, galaxies=0, brightest=4.6), []
+    lobes = ((0.7, (-0.15, -0.2), 0.75), (0.3, (0.35, 0.5), 1.3))
+    for k, angle in enumerate((0.0, degrees)):
+        one = Taken(*(np.zeros((side, side)),) * 4, turn(angle), np.array([0.3, -0.2]) * k, 1.0, 1.0)
+        at, rng = one.from_reference(sky.places), np.random.default_rng(k)
+        seen = sum(share * draw(sky, (side, side), at + lies, sigma) for share, lies, sigma in lobes)
+        header = header_of(angle, tuple(one.shift), side)
+        header["CRPIX1"] += off * k
+        planes = [fits.ImageHDU((seen + rng.normal(size=seen.shape) * 5).astype("f4"), header, "SCI")]
+        planes += [fits.ImageHDU(np.full(seen.shape, 25, "f4"), name="VAR"), fits.ImageHDU(lopsided(), name="PSF")]
+        names.append(str(folder / f"e{k}.fits"))
+        fits.HDUList([fits.PrimaryHDU(), *planes]).writeto(names[-1])
+    return names
+
+
+@pytest.mark.parametrize("degrees", [90, 180])
+def test_a_lopsided_psf_that_is_turned_is_no_error_of_the_wcs(tmp_path, degrees):
+    """Centroids of its stars turn with it, and the WCS is right."""
+    joint = resolve(write_lopsided(tmp_path, degrees))
+    assert not [line for line in joint.notes if line.startswith("WARNING align")]
+
+
+def test_an_error_of_the_wcs_is_told_beside_a_lopsided_psf(tmp_path):
+    told = [line for line in resolve(write_lopsided(tmp_path, 180, off=0.4)).notes if "WARNING align" in line]
+    assert len(told) == 1 and "e1.fits" in told[0]
+    assert float(told[0].split("up to ")[1].split(" px")[0]) == pytest.approx(0.4, abs=0.06)
+
+
+def test_lines_and_errors_of_an_exposure_have_its_name(tmp_path):
+    """Whatever tells them: a PSF alone knows of no file."""
+    names, _ = write_exposures(tmp_path)
+    given = [Given(name, open_source(name).__enter__(), Stated(psf=spec), Path(name).name)
+             for name, spec in zip(names, ("gaussian:fwhm=2px", "gaussian:fwhm=4px"), strict=False)]  # fmt: skip
+    lines = resolve_joint(given, 2.0).notes.lines
+    assert all("e0.fits" in line or "e1.fits" in line for line in lines)
+    assert any(line.startswith("WARNING e1.fits: psf: ") for line in lines)  # the stars are narrower
+    with pytest.raises(InputError, match=r"^e1\.fits: psf: .* narrower"):
+        resolve_joint([given[0], replace(given[1], stated=Stated(psf="gaussian:fwhm=0.5px"))], 2.0)

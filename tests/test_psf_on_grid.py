@@ -11,17 +11,19 @@ from numpy.typing import NDArray
 
 from sciresdiff.errors import InputError
 from sciresdiff.observation.placement import Placement
-from sciresdiff.observation.psf_on_grid import draw_star, hold_light, misplaced_light, psf_on_grid
+from sciresdiff.observation.psf_on_grid import centroid_offset, draw_star, hold_light, misplaced_light, psf_on_grid
 from sciresdiff.observation.resolve_joint import own_scale
 from sciresdiff.physics.consistency import Data
 from sciresdiff.physics.exposures import ExposuresOperator, Seen
 from sciresdiff.physics.kernel_blur import KernelBlur
 from sciresdiff.physics.psf.field import PSF, SmoothMaps
 from sciresdiff.physics.psf.kernel import gaussian, kernel_from_psf, target_psf
+from sciresdiff.physics.psf.point_sources import Field
 from sciresdiff.physics.psf.profile_fit import same_size
 from sciresdiff.physics.psf.regrid import regrid_kernels
 from sciresdiff.physics.resample import resample
 from sciresdiff.physics.richardson_lucy import pedestal, richardson_lucy, update_weight
+from sciresdiff.physics.source_list import find_sources
 from sciresdiff.region import Region
 
 CANVAS = Region(-8, 160, -8, 160)
@@ -155,7 +157,7 @@ def test_richardson_lucy_with_lobes_keeps_fluxes():
     noise = clean.clamp_min(0) + 25
     y = clean + noise.sqrt() * torch.randn(clean.shape, generator=torch.Generator().manual_seed(2))
     scale = 5.0  # noise of the sky, which is the unit of the data
-    data = Data(y / scale, noise / scale**2, operator.covered, operator)
+    data = Data(y / scale, noise / scale**2, operator.coverage, operator)
     image = next(islice(richardson_lucy(data, pedestal(data).amax(1, keepdim=True)), 24, None))[0, 0].numpy() * scale
     yy, xx = np.indices(size)
     for y_, x_ in places:
@@ -174,7 +176,7 @@ def test_what_only_a_shallow_exposure_sees_is_restored_at_full_steps():
         corners = place.corners(Region.of_shape((30, 30)))
         parts.append(Seen(KernelBlur(gaussian(3.0), size, (8, 8)), resample(corners, size)))
     operator = ExposuresOperator(parts, 2.0)
-    valid, weight = operator.covered, torch.tensor([1.0, 1e-5]).view(1, 2, 1, 1)
+    valid, weight = operator.coverage, torch.tensor([1.0, 1e-5]).view(1, 2, 1, 1)
     data = Data(torch.ones_like(valid), torch.ones_like(valid), valid, operator, weight=weight)
     known = valid.clamp_min(1e-3) * weight
     step, rest = update_weight(data, known)
@@ -182,3 +184,24 @@ def test_what_only_a_shallow_exposure_sees_is_restored_at_full_steps():
     alone = (slice(None), slice(None), slice(10, 50), slice(75, 95))
     torch.testing.assert_close((step * operator.adjoint(known))[alone], torch.ones(1, 1, 40, 20))
     assert float(rest[alone].abs().max()) == 0
+
+
+@pytest.mark.parametrize("degrees", [0, 30, 180])
+@pytest.mark.parametrize("scale", [1.5, 2])
+def test_the_centroid_of_a_lopsided_star_is_known(degrees, scale):
+    """It is that of the image of its PSF on the pixels, however these are turned, for that turns with them."""
+    own, place = own_scale(scale), turned(scale, degrees)
+    psf = PSF.constant(kernel_from_psf(lopsided(), pixel=None, scale=own, target_fwhm_px_fine=2.0 * own / scale))
+    blur = psf_on_grid(psf, own, place, CANVAS)
+    image = np.pad(lopsided(), 12)
+    noise = 1e-3 * image.max()
+    seen = Field(image, np.full(image.shape, noise**2), np.zeros(image.shape, bool), noise)
+    wanted = find_sources(seen, 2.2).places[0] - image.shape[0] // 2
+    assert np.hypot(*wanted) > 0.1
+    assert centroid_offset(blur, place, CANVAS, 2.0, 2.2) == pytest.approx(wanted, abs=0.02)
+
+
+def test_the_centroid_of_a_round_star_is_its_place():
+    place = turned(2, 30)
+    blur = psf_on_grid(PSF.constant(gaussian(2.5)), 2, place, CANVAS)
+    assert centroid_offset(blur, place, CANVAS, 2.0, 2.0) == pytest.approx(np.zeros(2), abs=5e-3)

@@ -47,7 +47,7 @@ def test_the_adjoint_is_the_transpose(name: str) -> None:
 def test_flux_and_place_of_a_star(name: str) -> None:
     place, size = MAPS[name], 144 if name == "large" else 64
     r = resample(corners_of((32, 32), place), (size, size), torch.float64)
-    scale = np.sqrt(np.median(r.area[r.covered]))
+    scale = np.sqrt(np.median(r.area[r.coverage]))
     image = star(size, *place(np.array([15.2, 16.1])), max(1.2, 0.65 * scale))  # which the exposure resolves
     seen = r.apply(torch.from_numpy(image)).numpy()
     assert seen.sum() == pytest.approx(image.sum(), rel=1e-6)
@@ -171,7 +171,7 @@ def test_a_plate_solution_with_distortion(distortion: str) -> None:
 def test_an_affine_map_serves() -> None:
     turn = Affine(2 * np.eye(2), np.array([0.5, 0.5]))
     r = resample(corners_of((16, 16), turn), (32, 32))
-    assert r.covered.all() and r.area == pytest.approx(np.full((16, 16), 4.0), rel=1e-3)
+    assert r.coverage.all() and r.area == pytest.approx(np.full((16, 16), 4.0), rel=1e-3)
 
 
 @pytest.mark.parametrize("corners", [np.full((3, 3, 2), np.nan), 1e4 * np.indices((3, 3)).transpose(1, 2, 0)])

@@ -27,6 +27,7 @@ from sciresdiff.checks.foreground import foreground
 from sciresdiff.checks.result import Range, Result
 from sciresdiff.checks.scatter import count_margin, mad_std, median_error
 from sciresdiff.checks.source_lists import detection_noise
+from sciresdiff.physics.psf.shapes import FWHM_PER_SIGMA
 
 SNRS = (5.0, 10.0, 20.0, 50.0)
 """Signal to noise in the data of the injected sources: matched filter, on sky, with their own photon noise."""
@@ -201,7 +202,7 @@ def draw_gaussians(shape: tuple[int, ...], xy: Array, flux: Array, fwhm: float) 
     -------
     (Y, X), in the unit of ``flux`` per pixel.
     """
-    sigma = fwhm / 2.3548
+    sigma = fwhm / FWHM_PER_SIGMA
     reach = int(np.ceil(DRAWING_PX * sigma)) + 1
     image = np.zeros(shape)
     for (x, y), total in zip(xy, flux, strict=True):

@@ -95,16 +95,23 @@ class Pair:
         here = self.reference.values, self.reference.variance, ~self.reference.bad
         return measure_scale(here, there, (self.widths[0], self.widths[1] * self.step))
 
-    def hold_place(self, name: str) -> Notes:
+    def hold_place(self, name: str, offsets: tuple[Array, Array]) -> Notes:
         """A warning where sources of the other exposure do not lie where its WCS has them; nothing where none tell.
 
         Parameters
         ----------
         name : of its file.
+        offsets : by what centroids of the first and of the other exposure differ from where sources are, px of each:
+            a lopsided PSF that is turned moves them, and no WCS knows of it.
         """
-        fields = _field(self.reference), _field(self.other)
+        fields, (first, other) = (_field(self.reference), _field(self.other)), offsets
         try:
-            found = measure_alignment(*fields, self.widths, self.to_reference, self.from_reference)
+            found = measure_alignment(
+                *fields,
+                self.widths,
+                lambda places: self.to_reference(places - other) + first,
+                lambda places: self.from_reference(places - first) + other,
+            )
         except UnmeasuredError:
             return Notes()
         return hold_wcs(name, found)

@@ -12,6 +12,7 @@ from scipy.ndimage import gaussian_filter, maximum_filter
 
 from sciresdiff.notes import Notes
 from sciresdiff.observation.exposure_outliers import Cut, FirstRound, Shown, others_of, predict, take_first
+from sciresdiff.physics.psf.shapes import FWHM_PER_SIGMA
 from sciresdiff.region import Region
 
 Array = NDArray[np.float64]
@@ -69,7 +70,7 @@ def find_changes(
     difference, spread, light, good = _difference(one, cut, others_of(exposures, number, wide, first_round))
     if not good.any():
         return []
-    sigma = max(one.fwhm, 1.0) / 2.3548
+    sigma = max(one.fwhm, 1.0) / FWHM_PER_SIGMA
     # the optimal sum of a source of this PSF: sum P d / v over sqrt(sum P^2 / v)
     weight = np.where(good, 1 / np.where(good, spread, 1), 0)
     top = gaussian_filter(np.where(good, difference, 0) * weight, sigma)
@@ -118,7 +119,7 @@ def _judge(
     if usable.mean() < 0.9:
         return None
     grid = np.mgrid[-radius : radius + 1, -radius : radius + 1].astype(float)
-    sigma, middle = max(fwhm, 1.0) / 2.3548, np.zeros(2)
+    sigma, middle = max(fwhm, 1.0) / FWHM_PER_SIGMA, np.zeros(2)
     profile = np.zeros(d.shape)
     for _ in range(10):
         profile = np.exp(-0.5 * ((grid - middle[:, None, None]) ** 2).sum(0) / sigma**2)

@@ -12,6 +12,7 @@ from scipy.optimize import minimize_scalar
 
 from sciresdiff.errors import InputError, UnmeasuredError
 from sciresdiff.notes import Notes
+from sciresdiff.physics.psf.shapes import FWHM_PER_SIGMA
 from sciresdiff.units import astropy_text, is_count, is_electron, is_rate
 
 Array = NDArray[np.float64]
@@ -156,11 +157,11 @@ def measure_scale(
     UnmeasuredError : too little light in both.
     """
     good = reference[2] & other[2]
-    widest = max(widths) / 2.3548
+    widest = max(widths) / FWHM_PER_SIGMA
     common = np.hypot(widest, max(widest, 1.0))
     planes = []
     for (values, variance, _), width in zip((reference, other), widths, strict=True):
-        sigma = float(np.sqrt(max(common**2 - (width / 2.3548) ** 2, 0.25)))
+        sigma = float(np.sqrt(max(common**2 - (width / FWHM_PER_SIGMA) ** 2, 0.25)))
         planes.append(_blur(values, variance, good, sigma))
     (x, vx), (y, vy) = planes
     weight = gaussian_filter(good.astype(float), common)

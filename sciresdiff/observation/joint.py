@@ -76,8 +76,10 @@ class Joint:
     """Several exposures, and the grid of the wanted image."""
 
     parts: Sequence[Part]
-    first: Part
-    """The first exposure, whose unit and sky the output has, whether it is one of the parts or not."""
+    sky: float
+    """Of the first exposure, whose unit and sky the output has, whether it is one of the parts or not."""
+    sigma: float
+    """Noise of its median pixel."""
     grid: Grid
     """Of the output."""
     scale: float
@@ -100,13 +102,12 @@ class Joint:
     @property
     def heaviest(self) -> float:
         """The largest weight that an exposure has: flux over noise, squared, in the first one's units."""
-        return max((self.first.sigma * part.factor / part.sigma) ** 2 for part in self.parts)
+        return max((self.sigma * part.factor / part.sigma) ** 2 for part in self.parts)
 
     @property
     def units(self) -> NoiseUnits:
         """Noise units: those of the first exposure, whose sky the output has."""
-        first = self.first
-        return NoiseUnits(first.sky, first.sigma, self.per_fine, self.scale)
+        return NoiseUnits(self.sky, self.sigma, self.per_fine, self.scale)
 
     @property
     def canvas(self) -> Region:
@@ -138,8 +139,7 @@ class Joint:
             replace(part, exposure=mask_pixels(part.exposure, one))
             for part, one in zip(self.parts, pixels, strict=True)
         ]
-        first = next((part for part in parts if part.number == self.first.number), self.first)
-        return replace(self, parts=parts, first=first)
+        return replace(self, parts=parts)
 
     def without(self, number: int) -> Joint:
         """The same without one of the exposures."""
@@ -212,7 +212,7 @@ class JointWindow:
     def valid(self) -> list[NDArray[np.bool_]]:
         """(h_k, w_k) of every member, True where a pixel carries information and lies in the window."""
         return [
-            part.exposure.valid & seen.pixels.covered
+            part.exposure.valid & seen.pixels.coverage
             for (_, part), seen in zip(self.members, self.operator.parts, strict=True)
         ]
 
@@ -228,11 +228,11 @@ class JointWindow:
             n = np.where(valid, share**2 * part.exposure.pixel_variance.astype(np.float64) / unit**2, UNKNOWN_NOISE)
             rows.append((y, n, valid))
             weights.append((unit / part.sigma) ** 2)
-        y_, n_, valid_ = (self._stacked([row[i] for row in rows], fill) for i, fill in enumerate((0, UNKNOWN_NOISE, 0)))
+        y_, n_, valid_ = (self._stack([row[i] for row in rows], fill) for i, fill in enumerate((0, UNKNOWN_NOISE, 0)))
         weight = torch.tensor(weights, dtype=torch.float32).view(1, -1, 1, 1)
         return Data(y_, n_, valid_, self.operator, model=self._model(), weight=weight / self.joint.heaviest)
 
-    def _stacked(self, planes: Sequence[Array], fill: float) -> Tensor:
+    def _stack(self, planes: Sequence[Array], fill: float) -> Tensor:
         """Planes (h_k, w_k) as channels (1, C, h, w)."""
         h, w = self.operator.shape
         out = np.full((1, len(planes), h, w), fill, np.float32)
@@ -254,7 +254,7 @@ class JointWindow:
         powers = {"floor": 2, "slope": 1, "zero": 1}
         return VarianceModel(
             *(
-                self._stacked(
+                self._stack(
                     [np.broadcast_to(np.asarray(getattr(m, name)), s.shape) * s**power
                      for m, s in zip(models, shares, strict=True)],
                     UNKNOWN_NOISE if name == "floor" else 0.0,

@@ -72,7 +72,7 @@ def _read(exposure: Exposure, known: Calibration, plane: int, region: Region) ->
     return Cut(np.where(window.valid, values, 0), variance, ~window.valid, region)
 
 
-def _flagged(frame: Frame, found: NDArray[np.bool_]) -> Frame:
+def _flag_outliers(frame: Frame, found: NDArray[np.bool_]) -> Frame:
     """A frame with pixels (1, h, w) masked as outliers."""
     bit = np.where(found, OUTLIER.bit, 0).astype(np.int32)
     return frame.with_(mask=frame.mask | found, flags=bit if frame.flags is None else frame.flags | bit)
@@ -94,7 +94,7 @@ def mask_pixels(exposure: Exposure, pixels: PixelSet) -> Exposure:
 
 def _cut(image: Source, pixels: PixelSet, plane: int, region: Region) -> Frame:
     """A window of an exposure with some of its pixels masked."""
-    return _flagged(image.window(plane, region), pixels.window(region)[None])
+    return _flag_outliers(image.window(plane, region), pixels.window(region)[None])
 
 
 def count_places(pixels: PixelSet) -> int:

@@ -15,9 +15,11 @@ from sciresdiff.notes import Notes
 from sciresdiff.observation.placement import Placement
 from sciresdiff.physics.affine import Affine
 from sciresdiff.physics.psf.field import PSF, SmoothMaps
+from sciresdiff.physics.psf.point_sources import Field
 from sciresdiff.physics.psf.regrid import regrid_kernels, trim_kernels
 from sciresdiff.physics.psf.shapes import FWHM_PER_SIGMA
-from sciresdiff.physics.resample import corners_of, resample
+from sciresdiff.physics.resample import Resampling, corners_of, resample
+from sciresdiff.physics.source_list import find_sources
 from sciresdiff.region import Region
 
 Array = NDArray[Any]
@@ -87,18 +89,15 @@ def misplaced_light(
     blur : what that gives; of one that varies the kernel in the middle of the exposure is looked at.
     target : FWHM of the wanted image's PSF, output px.
     """
-    centre, matrix = place.affine.middle, place.affine.matrix
+    centre = place.affine.middle
     there = place(centre[None])[0]
     own = np.ones((1, 1)) if psf is None else psf.at(*(own_scale * (centre + 0.5) - 0.5))
     here = blur.at(*(there - np.array([joint.y0, joint.x0])))
     wide = max(own.shape) / own_scale, max(here.shape) / place.scale, 6 * target / place.scale
     half = min(int(np.ceil(max(wide) / 2)) + ROOM, FARTHEST)
-    side = 2 * half + STARS
+    pixels, lies = middle_pixels(place, half)
+    side, n = pixels.shape[0], pixels.size[0]
     size = side * own_scale
-    n = int(np.ceil(np.abs(matrix).sum(1).max() * side)) + 2 * ROOM
-    # the middle of the exposure lies like this between the pixels of the output
-    lies = Affine(matrix, n // 2 + place(np.floor(centre)[None])[0] % 1 - half, np.array([half, half], float))
-    pixels = resample(corners_of((side, side), lies), (n, n), torch.float64)
     lost = []
     for k in range(STARS):
         star = np.array([half + k, half + k], float)
@@ -107,8 +106,47 @@ def misplaced_light(
         wanted = wanted.reshape(side, own_scale, side, own_scale).sum((1, 3))
         seen = fftconvolve(draw_star((n, n), lies(star), target), here, mode="same")
         got = pixels.apply(torch.from_numpy(seen)).numpy()
-        lost.append(np.abs(wanted / wanted.sum() - got / got.sum())[pixels.covered].sum() / 2)
+        lost.append(np.abs(wanted / wanted.sum() - got / got.sum())[pixels.coverage].sum() / 2)
     return float(np.mean(lost))
+
+
+def middle_pixels(place: Placement, half: int) -> tuple[Resampling, Affine]:
+    """Pixels like those in the middle of an exposure on a part of the output, and the map of their places.
+
+    Parameters
+    ----------
+    place : the exposure's.
+    half : pixels of it on either side of the first of `STARS` stars.
+    """
+    centre, matrix, side = place.affine.middle, place.affine.matrix, 2 * half + STARS
+    n = int(np.ceil(np.abs(matrix).sum(1).max() * side)) + 2 * ROOM
+    # the middle of the exposure lies like this between the pixels of the output
+    lies = Affine(matrix, n // 2 + place(np.floor(centre)[None])[0] % 1 - half, np.array([half, half], float))
+    return resample(corners_of((side, side), lies), (n, n), torch.float64), lies
+
+
+def centroid_offset(blur: PSF, place: Placement, joint: Region, target: float, fwhm: float) -> NDArray[np.float64]:
+    """By what the centroid of a star in the middle of an exposure differs from its place, (y, x) in px of the exposure.
+
+    It is that of `find_sources`: nothing where the PSF is symmetric, tenths of a pixel where it has a tail.  **Of a PSF
+    that varies only the middle is looked at.**
+
+    Parameters
+    ----------
+    blur, place, joint, target
+        As of `misplaced_light`.
+    fwhm : of the centroid's weight, px of the exposure.
+    """
+    here = blur.at(*(place(place.affine.middle[None])[0] - np.array([joint.y0, joint.x0])))
+    wide = max(max(here.shape) / place.scale, 6 * target / place.scale, 4 * fwhm)
+    half = min(int(np.ceil(wide / 2)) + ROOM, FARTHEST)
+    pixels, lies = middle_pixels(place, half)
+    star = np.full(2, half + STARS // 2, float)
+    seen = fftconvolve(draw_star(pixels.size, lies(star), target), here, mode="same")
+    got = pixels.apply(torch.from_numpy(seen)).numpy()
+    noise = 1e-3 * float(got.max())
+    found = find_sources(Field(got, np.full(got.shape, noise**2), np.zeros(got.shape, bool), noise), fwhm, 1)
+    return found.places[0] - star if len(found) else np.zeros(2)
 
 
 def draw_star(shape: tuple[int, int], place: NDArray[np.float64], fwhm: float) -> NDArray[np.float64]:

@@ -20,6 +20,7 @@ from sciresdiff.observation.resolve_joint import Given
 from sciresdiff.observation.sharper_target import resolve_restorable, resolve_target
 from sciresdiff.physics.psf.image import fwhm
 from sciresdiff.physics.psf.kernel import target_psf
+from sciresdiff.physics.psf.shapes import FWHM_PER_SIGMA
 
 Array = NDArray[np.float64]
 
@@ -33,7 +34,7 @@ SHARES = (RESOLVED, 0.7, 0.6, 0.5, 0.4, 0.3)
 """FWHM of the image that is restored over that of its PSF: the first one that the PSF's core and rings allow."""
 POINT = 0.5
 """FWHM, output px, of an image whose blur is the PSF itself."""
-PIXEL_FWHM = 2.3548 / np.sqrt(12)
+PIXEL_FWHM = FWHM_PER_SIGMA / np.sqrt(12)
 """FWHM of a Gaussian with the second moment of a pixel, px."""
 
 

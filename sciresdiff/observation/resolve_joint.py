@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sciresdiff.errors import InputError, UnmeasuredError, UsageError
 from sciresdiff.frame import Frame
@@ -33,13 +34,14 @@ from sciresdiff.observation.origins import refuse_twice, warn_filters, warn_inst
 from sciresdiff.observation.outlier_mask import Calibration, show_exposure, survey_changes, survey_outliers
 from sciresdiff.observation.placement import Placement, between, sky_of
 from sciresdiff.observation.psf import TARGET_FWHM
-from sciresdiff.observation.psf_on_grid import hold_light, misplaced_light, psf_on_grid
+from sciresdiff.observation.psf_on_grid import centroid_offset, hold_light, misplaced_light, psf_on_grid
 from sciresdiff.observation.resolve import observe, refuse_unusable
 from sciresdiff.observation.sample import samples_of_source
 from sciresdiff.observation.screening import Screened, screen
 from sciresdiff.observation.whole_psf import describe_profile, profile_of_file
 from sciresdiff.physics.psf.file import open_psf
 from sciresdiff.physics.psf.point_sources import Field
+from sciresdiff.physics.psf.shapes import FWHM_PER_SIGMA
 from sciresdiff.physics.psf.spec import parse
 from sciresdiff.physics.sky import estimate_sky
 from sciresdiff.region import Region
@@ -51,6 +53,7 @@ WHOLE = 0.02
 """How far a scale may be from a whole number, as a share, that is taken for it: distortions change it by place."""
 FINER = 3
 """Pixels of the grid of a blur per output pixel, where it is interpolated."""
+WARNING = "WARNING "
 COVERED = 0.01
 """Share of the output's grid that an exposure has to cover."""
 
@@ -97,13 +100,13 @@ def resolve_joint(given: Sequence[Given], scale: float, grid: Any = None, align:
     lines, first = Notes(), None
     for (one, seen), place in zip(found, places, strict=True):
         part, observation, more = resolve_part(one, seen, place, around, len(parts))
-        lines += Notes(*(f"{one.name}: {line}" for line in more))
+        lines += name_lines(one.name, more)
         first = observation if first is None else first
         if observation.quantity != first.quantity:
             raise InputError(f"{one.name}: --quantity {observation.quantity}, but {first.quantity} of {given[0].name}")
         parts.append(part)
     assert first is not None
-    joint = Joint(parts, parts[0], canvas, ratio, first.quantity, margin, first.target_fwhm)
+    joint = Joint(parts, parts[0].sky, parts[0].sigma, canvas, ratio, first.quantity, margin, first.target_fwhm)
     parts, more = with_factors(parts, given, joint, align)
     return replace(joint, parts=parts, notes=warn_filters(names, frames) + notes + lines + more)
 
@@ -241,7 +244,7 @@ def resolve_part(
     stated = replace(stated, target_fwhm=target * own / place.scale)
     frame = seen.source.frame
     refuse_unusable(one.name, frame, seen.samples, stated)
-    observation = observe(one.path, seen, stated, own)
+    observation = observe_named(one, seen, stated, own)
     exposure = observation.exposure
     sample = samples_of_source(exposure.image)(0)
     variance = exposure.noise.limited(PER_PIXEL).variance_of_sample(sample, 0)
@@ -256,6 +259,30 @@ def resolve_part(
     sigma = float(np.sqrt(np.median(variance[good])))
     part = Part(exposure, place, 1.0, float(sky), sigma, one.name, number)
     return part, observation, notes + observation.notes + frame.notes
+
+
+def observe_named(one: Given, seen: Screened, stated: Stated, own: int) -> Observation:
+    """`observe`, whose errors name the exposure.
+
+    Raises
+    ------
+    UsageError, InputError
+    """
+    try:
+        return observe(one.path, seen, stated, own)
+    except (UsageError, InputError) as error:
+        if one.name in str(error):
+            raise
+        raise type(error)(f"{one.name}: {error}") from error
+
+
+def name_lines(name: str, notes: Notes) -> Notes:
+    """Lines about an exposure with its name before their subject, where they do not have it; warnings stay such."""
+    lines = []
+    for line in notes:
+        words = line.removeprefix(WARNING)
+        lines.append(line if name in line else f"{line[: len(line) - len(words)]}{name}: {words}")
+    return Notes(*lines)
 
 
 def with_target(given: Given, target: float) -> Given:
@@ -305,7 +332,7 @@ def with_factors(parts: Sequence[Part], given: Sequence[Given], joint: Joint, al
         try:
             pair = Pair.read(shown_of(parts[0], joint), shown_of(part, joint))
             if align == "wcs":
-                notes += pair.hold_place(one.name)
+                notes += pair.hold_place(one.name, (offset_of(parts[0], joint), offset_of(part, joint)))
             measured = pair.scale(joint.quantity == "sum")
         except UnmeasuredError as error:
             reason = str(error)
@@ -313,6 +340,14 @@ def with_factors(parts: Sequence[Part], given: Sequence[Given], joint: Joint, al
         notes += more
         out.append(replace(part, factor=factor))
     return out, notes
+
+
+def offset_of(part: Part, joint: Joint) -> NDArray[np.float64]:
+    """By what centroids of an exposure's stars differ from their places, (y, x) in px of it."""
+    psf, target = part.exposure.psf, joint.target_fwhm or TARGET_FWHM
+    if psf is None:
+        return np.zeros(2)
+    return centroid_offset(psf, part.place, joint.canvas, target, joint_width(part))
 
 
 def shown_of(part: Part, joint: Joint) -> Shown:
@@ -343,8 +378,8 @@ def joint_width(part: Part) -> float:
     """FWHM of an exposure's PSF with the target's and the pixel, px of its own."""
     psf = part.exposure.psf
     sigma = 0.0 if psf is None else psf.width
-    fine = np.hypot(sigma * 2.3548, TARGET_FWHM) / part.place.scale
-    return float(np.hypot(fine, 2.3548 / np.sqrt(12)))
+    fine = np.hypot(sigma * FWHM_PER_SIGMA, TARGET_FWHM) / part.place.scale
+    return float(np.hypot(fine, FWHM_PER_SIGMA / np.sqrt(12)))
 
 
 def joint_width_error(part: Part) -> float:
@@ -352,7 +387,7 @@ def joint_width_error(part: Part) -> float:
     psf = part.exposure.psf
     if psf is None or not psf.width_error:
         return 0.0
-    own = psf.width * 2.3548 / part.place.scale
+    own = psf.width * FWHM_PER_SIGMA / part.place.scale
     return psf.width_error * (own / joint_width(part)) ** 2
 
 

@@ -165,7 +165,7 @@ class ExposuresOperator:
         return self._stack([one.to(self.parts[0].pixels.device, self.parts[0].pixels.dtype) for one in each])
 
     @cached_property
-    def covered(self) -> Tensor:
+    def coverage(self) -> Tensor:
         """(1, C, h, w), 1 where a pixel lies on the image."""
         return (self.area > 0).to(self.area.dtype)
 
@@ -177,7 +177,7 @@ class ExposuresOperator:
     @cached_property
     def _seen_by(self) -> list[Tensor]:
         """How much of a pixel of the image every exposure's pixels cover, (1, 1, Y, X), 0 to 1."""
-        ones = self.covered
+        ones = self.coverage
         return [part.pixels.adjoint(self._of(k, ones)) for k, part in enumerate(self.parts)]
 
     def spread(self, coarse: Tensor) -> Tensor:

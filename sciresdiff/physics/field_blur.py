@@ -164,7 +164,7 @@ class FieldBlur:
 
     def apply(self, image: Tensor) -> Tensor:
         """The blurred image, (..., Y, X) to (..., Y, X)."""
-        y, x = (torch.from_numpy(line).to(image.device) for line in self.reflected)
+        y, x = (torch.from_numpy(line).to(image.device) for line in self.reflection)
         wide = image.index_select(-2, y).index_select(-1, x)
         out = image.new_zeros((*image.shape[:-2], *self.reach(Region.of_shape(wide.shape)).shape))
         for patch in self.patches:
@@ -175,7 +175,7 @@ class FieldBlur:
 
     def adjoint(self, seen: Tensor) -> Tensor:
         """The transpose of `apply`, (..., Y, X) to (..., Y, X)."""
-        shape = tuple(len(line) for line in self.reflected)
+        shape = tuple(len(line) for line in self.reflection)
         room = seen.new_zeros((*seen.shape[:-2], *self.reach(Region.of_shape(shape)).shape))
         room[..., *self.inside.slices] = seen
         wide = seen.new_empty((*seen.shape[:-2], *shape))
@@ -201,7 +201,7 @@ class FieldBlur:
         return Region(top, top + h, left, left + w)
 
     @cached_property
-    def reflected(self) -> tuple[Index, Index]:
+    def reflection(self) -> tuple[Index, Index]:
         """Rows and columns of the frame that the frame with its margin is made of."""
         y, x = (reflected_line(n, k // 2) for n, k in zip(self.size, self.sides, strict=True))
         return y, x
@@ -238,7 +238,7 @@ class FieldBlur:
 
     def _lines(self, region: Region) -> tuple[Index, Index]:
         """Rows and columns of the frame that are in a part of the frame with its margin."""
-        y, x = self.reflected
+        y, x = self.reflection
         return y[region.y0 : region.y1], x[region.x0 : region.x1]
 
     def _weights_at(self, region: Region, every: int = 1) -> Array:

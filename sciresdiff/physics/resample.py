@@ -79,13 +79,13 @@ class Resampling:
     device: torch.device | str = "cpu"
 
     @cached_property
-    def covered(self) -> NDArray[np.bool_]:
+    def coverage(self) -> NDArray[np.bool_]:
         """(h, w), True where a pixel's area lies on the image."""
         return np.asarray(np.diff(self.matrix.indptr) > 0).reshape(self.shape)
 
     @cached_property
     def area(self) -> Array:
-        """(h, w), of every pixel in pixels of the image; 0 where it is not `covered`."""
+        """(h, w), of every pixel in pixels of the image; 0 where it has no `coverage`."""
         return np.asarray(self.matrix.sum(axis=1)).reshape(self.shape)
 
     @cached_property
@@ -99,7 +99,7 @@ class Resampling:
         return Product(self.matrix.T, self.dtype, self.device)
 
     def apply(self, image: Tensor) -> Tensor:
-        """R x, (..., Y, X) to (..., h, w): the light that falls on every pixel; 0 where it is not `covered`."""
+        """R x, (..., Y, X) to (..., h, w): the light that falls on every pixel; 0 where it has no `coverage`."""
         return self.rows(image.reshape(-1, self.size[0] * self.size[1])).reshape(*image.shape[:-2], *self.shape)
 
     def adjoint(self, seen: Tensor) -> Tensor:
@@ -198,7 +198,7 @@ def along_line(edges: Array, size: int) -> sparse.csr_array:
     reach = int(np.ceil((high - low).max())) + 5
     upper, lower = (light_before(e - first, reach) for e in (high, low))
     values = (upper - lower) * inside[:, None]
-    columns = reflected(first[:, None] + np.arange(reach), size)
+    columns = reflect_positions(first[:, None] + np.arange(reach), size)
     row = np.broadcast_to(np.arange(len(low))[:, None], columns.shape)
     keep = values != 0
     return sparse.csr_array(sparse.coo_array((values[keep], (row[keep], columns[keep])), shape=(len(low), size)))
@@ -263,7 +263,7 @@ def weights_of(around: Array, inside: NDArray[np.bool_], reach: int, size: tuple
     found = np.matmul((one * (area * inside[:, None])[..., None]).swapaxes(1, 2), other)
     rows, columns = ((first[:, a, None] + steps) for a in (0, 1))
     # the image reflects at its border
-    rows, columns = (reflected(line, n) for line, n in zip((rows, columns), size, strict=True))
+    rows, columns = (reflect_positions(line, n) for line, n in zip((rows, columns), size, strict=True))
     index = (rows[:, :, None] * size[1] + columns[:, None, :]).reshape(len(around), -1)
     values = found.reshape(len(around), -1)
     keep = values != 0
@@ -305,7 +305,7 @@ def _on_pixels(places: Array, reach: int, factors: Sequence[float], power: int) 
     return out
 
 
-def reflected(index: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+def reflect_positions(index: NDArray[np.int64], size: int) -> NDArray[np.int64]:
     """Positions beyond the border, reflected about the pixel edge (d c b a | a b c d | d c b a)."""
     index = index % (2 * size)
     return np.minimum(index, 2 * size - 1 - index)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from sciresdiff.physics.psf.moffat_fit import Stamps, cut_stamps
 from sciresdiff.physics.psf.point_sources import Field, find_peaks
+from sciresdiff.physics.psf.shapes import FWHM_PER_SIGMA
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -72,7 +73,7 @@ def find_sources(field: Field, fwhm: float, most: int = 400) -> Sources:
     blunt = stamps.data[:, (y == 0) & (x == 0)][:, 0] < SHARPEST * box
     whole = np.isfinite(stamps.noise[:, np.hypot(y, x) <= 0.6 * fwhm + 1]).all(1)
     stamps = stamps[blunt & whole]
-    return _centroids(stamps, fwhm / 2.3548, most)
+    return _centroids(stamps, fwhm / FWHM_PER_SIGMA, most)
 
 
 def _centroids(stamps: Stamps, sigma: float, most: int) -> Sources:

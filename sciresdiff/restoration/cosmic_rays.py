@@ -179,11 +179,11 @@ def find_cosmic_rays(window: JointWindow, room: Mapping[int, float]) -> dict[int
     held = torch.zeros_like(judged)
     for _ in range(ROUNDS):
         sigmas = _fit(data, data.valid * ~held).sigmas(c)
-        held = _grown(judged & (sigmas > SUSPECT), judged & (sigmas > BESIDE_SUSPECT))
+        held = _grow(judged & (sigmas > SUSPECT), judged & (sigmas > BESIDE_SUSPECT))
         if not bool(held.any()):
             return {}
     found = judged & (sigmas > FIRST)
-    found = _grown(found, judged & (sigmas > BESIDE), _flagged(window, data)) & (core_mask(window, data) > 0)
+    found = _grow(found, judged & (sigmas > BESIDE), _outlier_flags(window, data)) & (core_mask(window, data) > 0)
     return {
         number: np.argwhere(found[0, k].cpu().numpy()) + np.array(part.exposure.origin)
         for k, (number, part) in enumerate(window.members)
@@ -201,20 +201,20 @@ def _fit(data: Data, valid: Tensor) -> _Fit:
         if bool(sky.any()):
             left[0, k] -= left[0, k][sky].median()
     assert isinstance(data.operator, ExposuresOperator)
-    there = data.operator.covered > 0
+    there = data.operator.coverage > 0
     above = F.max_pool2d(torch.where(there, seen, -torch.inf), 3, 1, 1) - seen
     below = seen + F.max_pool2d(torch.where(there, -seen, -torch.inf), 3, 1, 1)
     steps = (torch.maximum(above, below) - NOISE_OF_STEP * noise.sqrt()).clamp_min(0)
     return _Fit(left, seen, noise, torch.where(there, steps, torch.zeros_like(steps)))
 
 
-def _grown(core: Tensor, more: Tensor, flagged: Tensor | None = None) -> Tensor:
+def _grow(core: Tensor, more: Tensor, flagged: Tensor | None = None) -> Tensor:
     """Pixels with those of others that touch them, or that touch flagged ones."""
     about = core if flagged is None else core | flagged
     return core | ((F.max_pool2d(about.float(), 3, 1, 1) > 0) & more)
 
 
-def _flagged(window: JointWindow, data: Data) -> Tensor:
+def _outlier_flags(window: JointWindow, data: Data) -> Tensor:
     """Where exposures are masked already, since they contradict the others, (1, C, h, w)."""
     out = torch.zeros_like(data.valid, dtype=torch.bool)
     for k, (_, part) in enumerate(window.members):

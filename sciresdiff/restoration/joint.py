@@ -246,7 +246,7 @@ def shift_skies(joint: Joint, windows: Sequence[JointWindow], known: Known) -> l
             weights[number] += float(w)
     shift = np.where(weights > 0, sums / np.maximum(weights, 1e-30), 0.0)
     shift = np.where(weights > 0, shift - shift[0], 0.0) if weights[0] > 0 else shift
-    unit = joint.first.sigma
+    unit = joint.sigma
     return [replace(part, sky=part.sky + float(shift[part.number]) * unit * part.factor) for part in joint.parts]
 
 

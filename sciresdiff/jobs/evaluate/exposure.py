@@ -158,8 +158,7 @@ def in_units_of(joint: Joint, part: Part, image: Source) -> Joint:
     y, x = max((h - SIDE) // 2, 0), max((w - SIDE) // 2, 0)
     seen = image.window(0, Region(y, min(y + SIDE, h), x, min(x + SIDE, w)))
     sky, _ = estimate_sky(seen.pixels[0], seen.mask[0])
-    first = replace(part, factor=1.0, sky=float(sky) * joint.per_fine, sigma=part.sigma / part.factor)
-    return replace(joint, parts=[part], first=first)
+    return replace(joint, parts=[part], sky=float(sky) * joint.per_fine, sigma=part.sigma / part.factor)
 
 
 def parts_of(joint: Joint, image: Source) -> Iterator[tuple[JointWindow, NDArray[np.floating]]]:

@@ -194,8 +194,7 @@ def light(joint: Joint) -> Joint:
     for part in joint.parts:
         frame = part.exposure.image.frame.with_(header=None)
         parts.append(replace(part, exposure=replace(part.exposure, image=replace(part.exposure.image, frame=frame))))
-    lead = next((one for one in parts if one.number == joint.first.number), joint.first)
-    return replace(joint, parts=parts, first=lead, notes=Notes())
+    return replace(joint, parts=parts, notes=Notes())
 
 
 def identify_joint(paths: Sequence[str], options: UpscaleOptions) -> dict[str, str]:

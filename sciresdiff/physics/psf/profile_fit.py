@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from sciresdiff.physics.psf.kernel import gaussian, moffat
+from sciresdiff.physics.psf.shapes import FWHM_PER_SIGMA
 from sciresdiff.physics.psf.spec import PSFSpec
 from sciresdiff.physics.psf.width import moments_of_square
 
@@ -32,7 +33,7 @@ def profile_of(image: Array) -> PSFSpec | None:
         Odd sides, centred, sum 1.
     """
     yy, xx, _ = moments_of_square(image)
-    start = max(float(2.3548 * np.sqrt(2 * max(yy, xx))), 1.2)  # the square of a Gaussian is narrower by 2^1/2
+    start = max(float(FWHM_PER_SIGMA * np.sqrt(2 * max(yy, xx))), 1.2)  # the square of a Gaussian is narrower by 2^1/2
     if start > 1.5 * UNDERSAMPLED:
         return None
     for name in ("gaussian", "moffat"):
@@ -65,7 +66,7 @@ def _fit(image: Array, name: str, start: float) -> tuple[PSFSpec, float, float]:
         params["ratio"] = ((1 - size) / (1 + size), "")
         params["theta"] = (float(np.degrees(np.arctan2(found.x[2], found.x[1])) / 2), "deg")
     left = float(np.abs(draw(found.x) - image).max() / image.max())
-    return PSFSpec(name, params), left, float(np.sqrt(params["fwhm"][0] ** 2 + 2.3548**2 / 12))
+    return PSFSpec(name, params), left, float(np.sqrt(params["fwhm"][0] ** 2 + FWHM_PER_SIGMA**2 / 12))
 
 
 def beta_of(p: Array) -> float:
