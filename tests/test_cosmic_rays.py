@@ -175,7 +175,8 @@ def test_the_psf_of_another_detector_is_warned_of(tmp_path):
     out = tmp_path / "o.fits"
     done = run(*names, "--joint", "-o", str(out), "--samples", "2", "--psf", str(tmp_path / "psf.fits"))
     assert done.exit_code == 0
-    assert done.output.count("WARNING psf: psf.fits: its DETECTOR is A1, but the frame's is A2") == 1
+    warnings = [line for line in done.output.splitlines() if "WARNING" in line and "its DETECTOR is A1" in line]
+    assert len(warnings) == 1 and "WARNING e1.fits: psf: psf.fits:" in warnings[0] and "is A2" in warnings[0]
 
 
 def test_a_file_of_three_planes_is_refused(tmp_path):
