@@ -70,7 +70,7 @@ def test_an_uncertain_width_ends_it_less_early_than_chi2_would() -> None:
     data, units = observation.data(), observation.units
     doubtful = replace(data, noise=data.noise + (0.03 * data.y).square())
     bright = truth > truth.max() / 50
-    starts = predicting_estimate(doubtful), richardson_lucy_until_chi2_one(doubtful)[0]
+    starts = predicting_estimate(doubtful)[0], richardson_lucy_until_chi2_one(doubtful)[0]
     off, early = (float(np.std((units.image(x) - truth)[bright])) for x in starts)
     assert off < 0.9 * early
 

@@ -18,6 +18,7 @@ from sciresdiff.observation.observation import Observation
 from sciresdiff.physics.operators import Operator
 from sciresdiff.physics.psf.field import PSF
 from sciresdiff.physics.psf.kernel import moffat
+from sciresdiff.physics.psf.profile_fit import same_size
 from sciresdiff.restoration.restore import restore
 from sciresdiff.restoration.settings import Settings
 
@@ -33,11 +34,7 @@ def field_of(side: int, rank: int) -> PSF:
 
     def stamp(kernel: np.ndarray) -> np.ndarray:
         """The kernel on STAMP x STAMP px, of sum 1."""
-        found = np.zeros((STAMP, STAMP))
-        h, w = (min(n, STAMP) // 2 for n in kernel.shape)
-        middle = kernel.shape[0] // 2, kernel.shape[1] // 2
-        inside = kernel[middle[0] - h : middle[0] + h + 1, middle[1] - w : middle[1] + w + 1]
-        found[STAMP // 2 - h : STAMP // 2 + h + 1, STAMP // 2 - w : STAMP // 2 + w + 1] = inside
+        found = same_size(kernel, (STAMP, STAMP))
         return found / found.sum()
 
     narrow, wide = (stamp(moffat(width, 3.0)) for width in FWHM)

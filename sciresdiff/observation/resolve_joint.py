@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -325,6 +326,7 @@ def with_factors(parts: Sequence[Part], given: Sequence[Given], joint: Joint, al
     """
     first = given[0].source.frame
     out, notes = [parts[0]], Notes()
+    first_offset = cache(lambda: offset_of(parts[0], joint))
     for part, one in zip(parts[1:], given[1:], strict=True):
         frame = one.source.frame
         stated = stated_ratio(stated_scales(first.unit, first.facts), stated_scales(frame.unit, frame.facts))
@@ -332,7 +334,7 @@ def with_factors(parts: Sequence[Part], given: Sequence[Given], joint: Joint, al
         try:
             pair = Pair.read(shown_of(parts[0], joint), shown_of(part, joint))
             if align == "wcs":
-                notes += pair.hold_place(one.name, (offset_of(parts[0], joint), offset_of(part, joint)))
+                notes += pair.hold_place(one.name, (first_offset(), offset_of(part, joint)))
             measured = pair.scale(joint.quantity == "sum")
         except UnmeasuredError as error:
             reason = str(error)

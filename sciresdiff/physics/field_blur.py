@@ -115,11 +115,11 @@ class Patch:
         """The transpose of `blur`: from what lies in its reach to (..., h, w)."""
         light = torch.fft.rfft2(seen, s=self.room)
         h, w = self.region.shape
-        parts = torch.fft.irfft2(light[..., None, :, :] * self.mirrored, s=self.room)[..., :h, :w]
+        parts = torch.fft.irfft2(light[..., None, :, :] * self.adjoint_spectra, s=self.room)[..., :h, :w]
         return sum_of_products(parts, self.weights)
 
     @cached_property
-    def mirrored(self) -> Tensor:
+    def adjoint_spectra(self) -> Tensor:
         """The spectra of the kernels turned by half a turn."""
         return self.spectra.conj().resolve_conj()
 

@@ -80,7 +80,7 @@ class KernelBlur:
         return self._held(self._transformed())
 
     @cached_property
-    def mirrored(self) -> Tensor:
+    def adjoint_spectrum(self) -> Tensor:
         """Transform of the kernel turned by half a turn, displaced by the margin."""
         (m, n), (h, w) = self.room, self.margin
         y, x = torch.fft.fftfreq(m, dtype=torch.float64), torch.fft.rfftfreq(n, dtype=torch.float64)
@@ -101,7 +101,7 @@ class KernelBlur:
 
     def gather(self, seen: Tensor) -> Tensor:
         """Spectrum of what the transpose sends to the image and its margin."""
-        return torch.fft.rfft2(seen, s=self.room) * self.mirrored
+        return torch.fft.rfft2(seen, s=self.room) * self.adjoint_spectrum
 
     def fold(self, spectrum: Tensor) -> Tensor:
         """The image (..., Y, X) of a spectrum that was gathered: what lies in the margin is folded back."""

@@ -41,11 +41,8 @@ def physics_estimate(data: Data, iterations: int | None = None) -> Estimate:
     ----------
     iterations : of Richardson-Lucy, where they are known; else they are found, and the estimate has them.
     """
-    if varies(data):
-        iterations = iterations or count_predicting(data)
-        x = predicting_estimate(data, iterations)
-    else:
-        x, iterations = richardson_lucy_until_chi2_one(data, iterations)
+    start_of = predicting_estimate if varies(data) else richardson_lucy_until_chi2_one
+    x, iterations = start_of(data, iterations)
     amplitude = data.planar.contrast(x, data.noise)
     start = bound_below(data, Estimate(x, amplitude * float(np.exp(-1)), x))
     held = consistency_step(data, start.x, start.w.square(), FINAL_ITERATIONS, PATIENCE)
@@ -63,15 +60,17 @@ def count_predicting(data: Data) -> int:
     return known or predicting_iterations([(part, unit_noise(part)) for part in local_windows(data)])
 
 
-def predicting_estimate(data: Data, iterations: int | None = None) -> Tensor:
-    """Richardson-Lucy as far as pixels held out are predicted better, (1, 1, s*h, s*w), and bright sources explained.
+def predicting_estimate(data: Data, iterations: int | None = None) -> tuple[Tensor, int]:
+    """Richardson-Lucy as far as pixels held out are predicted better, (1, 1, s*h, s*w), and the iterations of that.
+
+    Bright sources get more, until they are explained.
 
     chi2 = 1 over a field ends it where the sharp parts are explained, with the wide ones half undone; an error of the
     width, which chi2 counts as noise of single pixels, ends it earlier still.
     """
     count = iterations or count_predicting(data)
     estimates = richardson_lucy(data, pedestal(data))
-    return settle(data, next(islice(estimates, count - 1, None)), estimates)
+    return settle(data, next(islice(estimates, count - 1, None)), estimates), count
 
 
 def with_model_error(data: Data) -> Data:

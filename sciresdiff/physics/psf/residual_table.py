@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import BSpline
 
-from sciresdiff.physics.psf.moffat_fit import MoffatFits, MoffatShape, Stamps, moffat_pixels
+from sciresdiff.physics.psf.moffat_fit import LOW, NAMES, MoffatFits, MoffatShape, Stamps, moffat_pixels
 
 Array = NDArray[np.float64]
 
@@ -33,6 +33,9 @@ STARS = 60
 FEWEST = 6
 """Sources that a table needs: two halves that are measured apart."""
 
+WINGS = NAMES.index("wings")
+VOTE = 9.0
+"""Difference of chi2 that one source may say at most, so that a bright one does not decide for all."""
 OUTLIER = 5.0
 """Standard errors beyond which a pixel is no part of the PSF."""
 
@@ -161,7 +164,7 @@ def _measure(fits: MoffatFits, stamps: Stamps, shapes: Array, terms: Array) -> t
     step = max(fwhm / 3, 0.5 if len(fits) >= 30 else 1.0)
     count = 2 * int(np.floor(stamps.radius / step)) + 1
     tables = ResidualTables(np.zeros((terms.shape[1], count, count)), step)
-    p = _parameters(fits, stamps, shapes)
+    p = parameters_of(fits, stamps, shapes)
     keep = np.isfinite(stamps.noise)
     for turn in range(ROUNDS):
         p = _fit_places(p, stamps, keep, tables, terms, fwhm)
@@ -172,8 +175,8 @@ def _measure(fits: MoffatFits, stamps: Stamps, shapes: Array, terms: Array) -> t
 
 
 def _vote(fits: MoffatFits, stamps: Stamps, shapes: Array, terms: Array, tables: ResidualTables) -> Array:
-    """How much chi2 falls by a table, in units of what it leaves per pixel; at most 9 either way: (n,)."""
-    start, keep = _parameters(fits, stamps, shapes), np.isfinite(stamps.noise)
+    """How much chi2 falls by a table, as `votes_of` sources count it: (n,)."""
+    start, keep = parameters_of(fits, stamps, shapes), np.isfinite(stamps.noise)
     fwhm = float(np.exp(np.median(shapes[:, 0])))
     chi2 = []
     for one in (tables.nothing, tables):
@@ -184,13 +187,26 @@ def _vote(fits: MoffatFits, stamps: Stamps, shapes: Array, terms: Array, tables:
         left = np.where(keep, (stamps.data - p[:, 7:8]) / p[:, :1] - model, 0.0)
         square = left**2 / _variance(p, stamps, keep, model)
         chi2.append(np.minimum(square, OUTLIER**2).sum(1))
-    per_pixel = np.maximum(chi2[1] / np.maximum(keep.sum(1), 1), 1)
-    return np.asarray(np.clip((chi2[0] - chi2[1]) / per_pixel, -9, 9))
+    return votes_of(chi2[0], chi2[1], keep)
 
 
-def _parameters(fits: MoffatFits, stamps: Stamps, shapes: Array) -> Array:
+def votes_of(plain: Array, other: Array, keep: NDArray[np.bool_]) -> Array:
+    """How much lower chi2 of another model is, in units of what it leaves per pixel; at most `VOTE` either way: (n,).
+
+    Parameters
+    ----------
+    plain, other : (n,) arrays
+        chi2 of every source.
+    keep : (n, P) bool array
+        Pixels that count.
+    """
+    per_pixel = np.maximum(other / np.maximum(keep.sum(1), 1), 1)
+    return np.asarray(np.clip((plain - other) / per_pixel, -VOTE, VOTE))
+
+
+def parameters_of(fits: MoffatFits, stamps: Stamps, shapes: Array) -> Array:
     """Peaks, places and skies of the fits with other shapes: (n, 8), as `moffat_fit.NAMES`."""
-    shape = shapes[:, 0], np.maximum(shapes[:, 1], 0.004), shapes[:, 2], shapes[:, 3]
+    shape = shapes[:, 0], np.maximum(shapes[:, 1], LOW[WINGS]), shapes[:, 2], shapes[:, 3]
     return np.stack([fits.peak, fits.y - stamps.places[:, 0], fits.x - stamps.places[:, 1], *shape, fits.sky], 1)
 
 

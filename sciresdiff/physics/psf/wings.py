@@ -10,18 +10,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from sciresdiff.physics.psf.moffat_fit import LOW, NAMES, MoffatFits, Prior, Stamps, fit_moffats, moffat_pixels
-from sciresdiff.physics.psf.residual_table import OUTLIER, STAR_ERROR
+from sciresdiff.physics.psf.moffat_fit import LOW, MoffatFits, Prior, Stamps, fit_moffats, moffat_pixels
+from sciresdiff.physics.psf.residual_table import OUTLIER, STAR_ERROR, WINGS, parameters_of, votes_of
 
 Array = NDArray[np.float64]
 
-WINGS = NAMES.index("wings")
-
 MOST_STARS = 60
 """Sources that are asked, the brightest first."""
-
-VOTE = 9.0
-"""Difference of chi2 that one source may say at most, so that a bright one does not decide for all."""
 
 LEAST_VOTE, LEAST_WINGS = 2.0, 0.1
 """Mean difference of chi2 of a source, and 1 / beta, from which there are wings. The former is at most 0.1 for Gaussian
@@ -49,9 +44,7 @@ def has_wings(fits: MoffatFits, stamps: Stamps, wings: float) -> bool:
     gaussian, moffat = (
         profile_chi2(fit_moffats(stamps, fwhm, Prior(one, 1e-3)), stamps, fwhm) for one in (LOW[WINGS], wings)
     )
-    per_pixel = np.maximum(moffat / np.maximum(np.isfinite(stamps.noise).sum(1), 1), 1)
-    votes = np.clip((gaussian - moffat) / per_pixel, -VOTE, VOTE)
-    return bool(votes.mean() > LEAST_VOTE)
+    return bool(votes_of(gaussian, moffat, np.isfinite(stamps.noise)).mean() > LEAST_VOTE)
 
 
 def profile_chi2(fits: MoffatFits, stamps: Stamps, fwhm: float) -> Array:
@@ -65,9 +58,8 @@ def profile_chi2(fits: MoffatFits, stamps: Stamps, fwhm: float) -> Array:
     fwhm : float
         About the width, px.
     """
-    y, x = fits.y - stamps.places[:, 0], fits.x - stamps.places[:, 1]
-    shape = np.log(fits.fwhm), np.maximum(fits.wings, LOW[WINGS]), fits.e1, fits.e2
-    model, _ = moffat_pixels(np.stack([fits.peak, y, x, *shape, fits.sky], 1), stamps.grid, fwhm)
+    shapes = np.stack([np.log(fits.fwhm), fits.wings, fits.e1, fits.e2], 1)
+    model, _ = moffat_pixels(parameters_of(fits, stamps, shapes), stamps.grid, fwhm)
     variance = stamps.noise + (STAR_ERROR * (model - fits.sky[:, None])) ** 2
     left = np.where(np.isfinite(variance), stamps.data - model, 0.0)
     return np.asarray(np.minimum(left**2 / variance, OUTLIER**2).sum(1))
