@@ -24,6 +24,7 @@ from bench_parts import Parts, watched
 from big_frame import FWHM, READ_NOISE, build
 
 from sciresdiff.jobs.upscale import job as upscale
+from sciresdiff.jobs.upscale import piece
 from sciresdiff.run import journal
 
 
@@ -42,9 +43,9 @@ def files_watched(parts: Parts) -> Iterator[None]:
         return call
 
     with (
-        mock.patch.object(upscale, "read", clocked("reading", upscale.read)),
+        mock.patch.object(piece, "read_block", clocked("reading", piece.read_block)),
         mock.patch.object(journal.Journal, "put", clocked("writing", journal.Journal.put)),
-        mock.patch.object(upscale, "finished", clocked("finishing", upscale.finished)),
+        mock.patch.object(upscale.RestoredFile, "finish", clocked("finishing", upscale.RestoredFile.finish)),
     ):
         yield
 

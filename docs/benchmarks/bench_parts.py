@@ -117,7 +117,7 @@ class Parts:
 def watched(parts: Parts) -> Iterator[None]:
     """What is restored meanwhile has its time taken apart: networks, operator, noise; and the rest is the rest."""
     from sciresdiff import tiling
-    from sciresdiff.restoration import restore
+    from sciresdiff.restoration import posterior
 
     def around(part: str, work: Callable[..., Any]) -> Callable[..., Any]:
         return lambda *args, **named: parts.add(part, work, *args, **named)
@@ -127,7 +127,7 @@ def watched(parts: Parts) -> Iterator[None]:
         mock.patch.object(Operator, "apply", around("operator", Operator.apply)),
         mock.patch.object(Operator, "adjoint", around("operator", Operator.adjoint)),
         mock.patch.object(Operator, "apply_weighted_gram", around("operator", Operator.apply_weighted_gram)),
-        mock.patch.object(restore, "gaussian", around("noise", restore.gaussian)),
+        mock.patch.object(posterior, "gaussian", around("noise", posterior.gaussian)),
         mock.patch.object(F, "conv2d", parts.convolved(F.conv2d)),
     ):
         yield

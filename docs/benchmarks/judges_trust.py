@@ -68,9 +68,11 @@ def widened(known: SimulatedFrame) -> NDArray[np.float64]:
     """The stated kernel made wider by a Gaussian, so that its sigma is 1.5 times as large (of none: 0.3 px wider)."""
     from scipy.ndimage import gaussian_filter
 
-    sigma = max(trust.width(known.kernel), 0.3) * np.sqrt(WIDER**2 - 1)
-    room = max(0, min(int(4 * sigma) + 1, min(known.truth.shape) - max(known.kernel.shape) // 2 - 1))
-    wide = gaussian_filter(np.pad(known.kernel, room), sigma, mode="constant")
+    psf = known.observation.exposure.psf
+    assert psf is not None
+    sigma = max(psf.width, 0.3) * np.sqrt(WIDER**2 - 1)
+    room = max(0, min(int(4 * sigma) + 1, min(known.truth.shape) - max(psf.kernels[0].shape) // 2 - 1))
+    wide = gaussian_filter(np.pad(psf.kernels[0], room), sigma, mode="constant")
     return np.asarray(wide / wide.sum())
 
 
@@ -112,15 +114,17 @@ def shifts(name: str, card: dict[str, Any]) -> dict[str, list[Shifted]]:
     model, recipe = model_and_recipe(name)
     found: dict[str, list[Shifted]] = {"as stated": [], "PSF 50 % wider": [], "noise understated by 2": []}
     for known in simulate_frames(recipe, SHIFT_SEED, SHIFTED):
-        shape = (known.y.shape[0], known.y.shape[1])
-        truth = torch.from_numpy(known.truth)[None, None]
+        exposure, truth = known.observation.exposure, torch.from_numpy(known.truth)[None, None]
+        y, variance = exposure.pixels, exposure.variance
+        assert exposure.psf is not None
         sharp, wide = (
-            Operator(shape, model.scale, kernel).apply(truth)[0, 0].numpy() for kernel in (known.kernel, widened(known))
+            Operator(exposure.grid.shape, model.scale, kernel).apply(truth)[0, 0].numpy()
+            for kernel in (exposure.psf.kernels[0], widened(known))
         )
-        low = (known.y + wide - sharp).astype(np.float32)
-        found["as stated"].append(restored(model, known, known.y, known.variance, card))
-        found["PSF 50 % wider"].append(restored(model, known, low, known.variance, card))
-        found["noise understated by 2"].append(restored(model, known, known.y, known.variance / UNDERSTATED**2, card))
+        low = (y + wide - sharp).astype(np.float32)
+        found["as stated"].append(restored(model, known, y, variance, card))
+        found["PSF 50 % wider"].append(restored(model, known, low, variance, card))
+        found["noise understated by 2"].append(restored(model, known, y, variance / UNDERSTATED**2, card))
     print(name, "shifts", file=sys.stderr, flush=True)
     return found
 
