@@ -65,19 +65,20 @@ class KernelBlur:
         m, n = room_of(self.size, [2 * one + 1 for one in self.margin])
         return m, n
 
-    def _transformed(self) -> Tensor:
+    def _kernel_spectrum(self) -> Tensor:
         """Transform of the kernel with its centre at the origin, in float64."""
         wide = np.zeros(self.room)
         wide[: self.kernel.shape[0], : self.kernel.shape[1]] = self.kernel
         return torch.fft.rfft2(torch.from_numpy(np.roll(wide, [-(side // 2) for side in self.kernel.shape], (0, 1))))
 
-    def _held(self, spectrum: Tensor) -> Tensor:
+    def _to_device(self, spectrum: Tensor) -> Tensor:
+        """A spectrum on the device, in the precision that is asked for."""
         return spectrum.to(self.device, torch.complex128 if self.dtype == torch.float64 else torch.complex64)
 
     @cached_property
     def spectrum(self) -> Tensor:
         """Transform of the kernel."""
-        return self._held(self._transformed())
+        return self._to_device(self._kernel_spectrum())
 
     @cached_property
     def adjoint_spectrum(self) -> Tensor:
@@ -85,7 +86,7 @@ class KernelBlur:
         (m, n), (h, w) = self.room, self.margin
         y, x = torch.fft.fftfreq(m, dtype=torch.float64), torch.fft.rfftfreq(n, dtype=torch.float64)
         angle = -2 * torch.pi * (h * y[:, None] + w * x)
-        return self._held(self._transformed().conj() * torch.polar(torch.ones_like(angle), angle))
+        return self._to_device(self._kernel_spectrum().conj() * torch.polar(torch.ones_like(angle), angle))
 
     def transform(self, image: Tensor) -> Tensor:
         """Spectrum of an image (..., Y, X) with its reflected margin."""
